@@ -1,0 +1,218 @@
+//! Adapters: what each platform's webhooks look like, one file a platform.
+//!
+//! An adapter is asked twice. In the receiver it turns an HTTP call into
+//! verified events ([`Adapter::receive`]); in the worker it maps an event to
+//! a change of the books ([`Adapter::map`]). It does no input or output and
+//! reads no clock.
+
+pub mod fields;
+pub mod generic;
+pub mod shopify;
+pub mod signature;
+pub mod woocommerce;
+
+#[cfg(test)]
+mod conformance;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use time::OffsetDateTime;
+
+use crate::domain::{Envelope, Failure, Mapped};
+use signature::{Secret, Verified};
+
+/// One HTTP call as it came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// All its headers.
+    pub headers: &'a HeaderMap,
+    /// The raw bytes of its body.
+    pub body: &'a Bytes,
+    /// When the body had been read whole.
+    pub received_at: OffsetDateTime,
+}
+
+impl<'a> Call<'a> {
+    /// A header's value, if it is there, readable and not empty.
+    pub fn header(&self, name: &str) -> Option<&'a str> {
+        let value = self.headers.get(name)?.to_str().ok()?.trim();
+        (!value.is_empty()).then_some(value)
+    }
+
+    /// The media type without its parameters, lower case; empty if none is given.
+    fn media_type(&self) -> String {
+        let value = self.header(header::CONTENT_TYPE.as_str()).unwrap_or_default();
+        value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    }
+}
+
+/// One event within a call: what the envelope needs to know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The platform's id where it is stable across redeliveries, else a
+    /// composite that is.
+    pub event_id: String,
+    /// The shop or company; empty where there is only one.
+    pub tenant: String,
+    /// What the platform says it is about.
+    pub topic: String,
+    /// The version for the stale guard, where the headers tell one.
+    pub version: Option<OffsetDateTime>,
+    /// The bytes to keep and to map.
+    pub body: Bytes,
+}
+
+/// What a call turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// Authentic events, each to be made durable before the answer.
+    Events {
+        /// At least one.
+        events: Vec<Event>,
+        /// The label of the secret that verified the call.
+        secret: String,
+    },
+    /// A platform's test of the address: answered, kept nowhere.
+    Ping,
+}
+
+/// Why a call is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// No configured secret made the signature, or there is none. 401.
+    #[error("{0}")]
+    Signature(String),
+    /// The tenant it claims is not one of the source's. 401.
+    #[error("the tenant that {0} names is not configured for this source")]
+    Tenant(&'static str),
+    /// Something that every call must carry is missing or unreadable. 400.
+    #[error("{0}")]
+    Unreadable(String),
+    /// The body is of a media type that the source does not take. 415.
+    #[error("content type {0:?} is not taken here; send application/json")]
+    ContentType(String),
+}
+
+/// The rules of one platform.
+pub trait Platform: Send + Sync {
+    /// Whether a redelivery carries the same bytes, so that other bytes under
+    /// a known key are a conflict that a person must see.
+    fn repeats_same_bytes(&self) -> bool;
+
+    /// Whether this unsigned call is the platform's test of the address.
+    fn is_ping(&self, _call: &Call<'_>) -> bool {
+        false
+    }
+
+    /// Finds the secret that signed the call; its index.
+    ///
+    /// # Errors
+    /// [`Rejection::Signature`] if there is none, or no signature at all.
+    fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection>;
+
+    /// Takes the events out of an authentic call.
+    ///
+    /// A body that cannot be understood is no reason to refuse: a shop would
+    /// give up on a 4xx. It becomes an event that the worker will bury.
+    ///
+    /// # Errors
+    /// [`Rejection`] if a header that every call carries is not there.
+    fn events(&self, call: &Verified<'_>) -> Result<Vec<Event>, Rejection>;
+
+    /// What an event changes in the books.
+    ///
+    /// # Errors
+    /// [`Failure`] if it can never be applied; it names the field.
+    fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure>;
+
+    /// The header that names the tenant, for messages to people.
+    fn tenant_header(&self) -> &'static str;
+
+    /// The headers with which the platform would send this: for
+    /// `tallyhook send` and for tests.
+    fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)>;
+}
+
+/// A webhook to be sent as the platform would send it.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    /// What it is about.
+    pub topic: &'a str,
+    /// The shop that sends it.
+    pub tenant: &'a str,
+    /// The id of the event; the same on each redelivery.
+    pub event_id: &'a str,
+    /// When it happened.
+    pub triggered_at: OffsetDateTime,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// A configured source's adapter: the platform's rules with the source's own
+/// secrets and tenants.
+pub struct Adapter {
+    platform: Box<dyn Platform>,
+    secrets: Vec<Secret>,
+    tenants: Vec<String>,
+}
+
+impl Adapter {
+    /// Binds the platform's rules to a source.
+    ///
+    /// `tenants` is the allow-list; empty lets every tenant in.
+    pub fn new(platform: Box<dyn Platform>, secrets: Vec<Secret>, tenants: Vec<String>) -> Self {
+        Self { platform, secrets, tenants }
+    }
+
+    /// Authenticates a call and takes its events out.
+    ///
+    /// Nothing of the body is parsed before a secret has verified it, but for
+    /// the platform's own unsigned ping.
+    ///
+    /// # Errors
+    /// [`Rejection`]: what to answer instead.
+    pub fn receive(&self, call: &Call<'_>) -> Result<Received, Rejection> {
+        if self.platform.is_ping(call) {
+            return Ok(Received::Ping);
+        }
+        let verified = Verified::check(self.platform.as_ref(), call, &self.secrets)?;
+        let media_type = call.media_type();
+        if !matches!(media_type.as_str(), "" | "application/json") && !media_type.ends_with("+json")
+        {
+            return Err(Rejection::ContentType(media_type));
+        }
+        let events = self.platform.events(&verified)?;
+        let allowed = |event: &Event| {
+            self.tenants.is_empty() || self.tenants.iter().any(|tenant| *tenant == event.tenant)
+        };
+        if !events.iter().all(allowed) {
+            return Err(Rejection::Tenant(self.platform.tenant_header()));
+        }
+        Ok(Received::Events { events, secret: verified.secret().label().to_owned() })
+    }
+
+    /// What an event changes in the books.
+    ///
+    /// # Errors
+    /// [`Failure`] if it can never be applied.
+    pub fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
+        self.platform.map(envelope)
+    }
+
+    /// Whether other bytes under a known key are a conflict.
+    pub fn repeats_same_bytes(&self) -> bool {
+        self.platform.repeats_same_bytes()
+    }
+
+    /// The headers with which the platform would send this, signed with the
+    /// first secret.
+    pub fn dress(&self, delivery: &Delivery<'_>) -> Vec<(HeaderName, HeaderValue)> {
+        self.secrets.first().map_or_else(Vec::new, |secret| self.platform.dress(delivery, secret))
+    }
+}
+
+/// The SHA-256 of a body in hex: the last resort for an event id.
+fn digest_of(body: &[u8]) -> String {
+    use sha2::Digest as _;
+    data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(body))
+}

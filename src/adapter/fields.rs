@@ -1,0 +1,450 @@
+//! Reads the few fields that a mapping needs out of a body, in one pass.
+//!
+//! A Shopify order has some 600 fields; a mapping needs 15. [`Pointers`] are
+//! JSON pointers (RFC 6901) compiled once; [`Fields`] are the raw literals
+//! found at them, everything else being skipped without being built. Numbers
+//! stay literals, so money and ids above 2^53 are exact.
+
+use std::fmt;
+
+use rust_decimal::Decimal;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use time::{
+    Date, OffsetDateTime, PrimitiveDateTime, format_description::well_known::Rfc3339,
+    macros::format_description,
+};
+
+use crate::domain::{Currency, Failure, Reason, money::parse_decimal};
+
+/// Longer texts than this are no ids, numbers or names.
+const LONGEST_TEXT: usize = 2048;
+
+/// JSON pointers, compiled once.
+#[derive(Debug, Default)]
+pub struct Pointers {
+    names: Vec<String>,
+    root: Node,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// The place of the pointer that ends here.
+    slot: Option<usize>,
+    children: Vec<(String, Node)>,
+}
+
+impl Pointers {
+    /// Compiles pointers such as `/customer/id`; duplicates are one.
+    pub fn new<S: AsRef<str>>(pointers: impl IntoIterator<Item = S>) -> Self {
+        let mut compiled = Self::default();
+        for pointer in pointers {
+            compiled.add(pointer.as_ref());
+        }
+        compiled
+    }
+
+    fn add(&mut self, pointer: &str) {
+        if self.names.iter().any(|name| name == pointer) {
+            return;
+        }
+        let mut node = &mut self.root;
+        for part in pointer.split('/').skip(1) {
+            let key = part.replace("~1", "/").replace("~0", "~");
+            let index = match node.children.iter().position(|(name, _)| *name == key) {
+                Some(index) => index,
+                None => {
+                    node.children.push((key, Node::default()));
+                    node.children.len() - 1
+                }
+            };
+            node = &mut node.children[index].1;
+        }
+        node.slot = Some(self.names.len());
+        self.names.push(pointer.to_owned());
+    }
+}
+
+/// Whether a text is a JSON pointer to something within a document.
+pub fn is_pointer(text: &str) -> bool {
+    text.starts_with('/')
+}
+
+/// The literals found at [`Pointers`] in one body.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    pointers: &'a Pointers,
+    values: Vec<Option<&'a RawValue>>,
+    /// Where this document stands within the body; empty for the body itself.
+    place: String,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidJson`], with the line and column.
+    pub fn read(body: &'a [u8], pointers: &'a Pointers) -> Result<Self, Failure> {
+        let text = std::str::from_utf8(body).map_err(|error| {
+            Failure::new(
+                Reason::InvalidJson,
+                format!("the body is not UTF-8 from byte {} on", error.valid_up_to()),
+            )
+        })?;
+        Self::read_text(text, pointers, String::new())
+    }
+
+    fn read_text(
+        text: &'a str,
+        pointers: &'a Pointers,
+        place: String,
+    ) -> Result<Self, Failure> {
+        let mut values = vec![None; pointers.names.len()];
+        let mut json = serde_json::Deserializer::from_str(text);
+        Reach { node: &pointers.root, values: &mut values }
+            .deserialize(&mut json)
+            .and_then(|()| json.end())
+            .map_err(|error| {
+                Failure::new(Reason::InvalidJson, format!("the body is not JSON: {error}"))
+            })?;
+        Ok(Self { pointers, values, place })
+    }
+
+    /// The literal at a pointer; `None` if it is missing or null.
+    fn raw(&self, pointer: &str) -> Option<&'a RawValue> {
+        let slot = self.pointers.names.iter().position(|name| name == pointer)?;
+        self.values[slot].filter(|value| value.get() != "null")
+    }
+
+    fn named(&self, pointer: &str) -> String {
+        format!("{}{pointer}", self.place)
+    }
+
+    /// A text, or a number or boolean as it is written; `None` if it is
+    /// missing, null or empty.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidValue`] for lists and objects, for texts that
+    /// PostgreSQL could not store (NUL), and for texts beyond 2048 bytes.
+    pub fn text(&self, pointer: &str) -> Result<Option<String>, Failure> {
+        let Some(raw) = self.raw(pointer) else { return Ok(None) };
+        let text = match raw.get().as_bytes().first() {
+            Some(b'"') => serde_json::from_str::<String>(raw.get())
+                .map_err(|_| Failure::invalid(self.named(pointer), "is not a readable text"))?,
+            Some(b'{' | b'[') => {
+                return Err(Failure::invalid(self.named(pointer), "is a list or an object"));
+            }
+            _ => raw.get().to_owned(),
+        };
+        if text.contains('\0') {
+            return Err(Failure::invalid(self.named(pointer), "contains a NUL character"));
+        }
+        if text.len() > LONGEST_TEXT {
+            return Err(Failure::invalid(
+                self.named(pointer),
+                format!("is longer than {LONGEST_TEXT} bytes"),
+            ));
+        }
+        Ok((!text.is_empty()).then_some(text))
+    }
+
+    /// A text that must be there.
+    ///
+    /// # Errors
+    /// As [`Fields::text`], and [`Reason::MissingField`].
+    pub fn required_text(&self, pointer: &str) -> Result<String, Failure> {
+        self.text(pointer)?.ok_or_else(|| Failure::missing(self.named(pointer)))
+    }
+
+    /// An exact number, from a decimal string or a JSON number.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidValue`] if it is not a number.
+    pub fn decimal(&self, pointer: &str) -> Result<Option<Decimal>, Failure> {
+        let Some(text) = self.text(pointer)? else { return Ok(None) };
+        parse_decimal(text.trim())
+            .map(Some)
+            .map_err(|error| Failure::invalid(self.named(pointer), format!("is {error}")))
+    }
+
+    /// An exact number that must be there.
+    ///
+    /// # Errors
+    /// As [`Fields::decimal`], and [`Reason::MissingField`].
+    pub fn required_decimal(&self, pointer: &str) -> Result<Decimal, Failure> {
+        self.decimal(pointer)?.ok_or_else(|| Failure::missing(self.named(pointer)))
+    }
+
+    /// A currency that must be there.
+    ///
+    /// # Errors
+    /// [`Reason::MissingField`], [`Reason::InvalidValue`].
+    pub fn required_currency(&self, pointer: &str) -> Result<Currency, Failure> {
+        self.required_text(pointer)?
+            .parse()
+            .map_err(|error| Failure::invalid(self.named(pointer), format!("{error}")))
+    }
+
+    /// A moment: RFC 3339, the same without a zone (taken as UTC), or whole
+    /// seconds since 1970.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidValue`] if it is none of these.
+    pub fn moment(&self, pointer: &str) -> Result<Option<OffsetDateTime>, Failure> {
+        let Some(text) = self.text(pointer)? else { return Ok(None) };
+        parse_moment(&text).map(Some).ok_or_else(|| {
+            Failure::invalid(self.named(pointer), "is no time (RFC 3339 or seconds since 1970)")
+        })
+    }
+
+    /// A day: `YYYY-MM-DD`, or the day of a moment.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidValue`] if it is neither.
+    pub fn day(&self, pointer: &str) -> Result<Option<Date>, Failure> {
+        let Some(text) = self.text(pointer)? else { return Ok(None) };
+        Date::parse(&text, format_description!("[year]-[month]-[day]"))
+            .ok()
+            .or_else(|| parse_moment(&text).map(OffsetDateTime::date))
+            .map(Some)
+            .ok_or_else(|| Failure::invalid(self.named(pointer), "is no day (YYYY-MM-DD)"))
+    }
+
+    /// The elements of a list, each read at `within`; empty if there is none.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidValue`] if it is there and no list.
+    pub fn list(&self, pointer: &str, within: &'a Pointers) -> Result<Vec<Self>, Failure> {
+        let Some(raw) = self.raw(pointer) else { return Ok(Vec::new()) };
+        let elements: Vec<&'a RawValue> = serde_json::from_str(raw.get())
+            .map_err(|_| Failure::invalid(self.named(pointer), "is not a list"))?;
+        elements
+            .into_iter()
+            .enumerate()
+            .map(|(index, element)| {
+                let place = format!("{}/{index}", self.named(pointer));
+                Self::read_text(element.get(), within, place)
+            })
+            .collect()
+    }
+}
+
+/// Reads a moment as senders write it; see [`Fields::moment`].
+pub fn parse_moment(text: &str) -> Option<OffsetDateTime> {
+    let text = text.trim();
+    if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
+        return Some(moment);
+    }
+    let zoneless = format_description!(
+        version = 2,
+        "[year]-[month]-[day][first [T] [ ]][hour]:[minute]:[second][optional [.[subsecond]]]"
+    );
+    if let Ok(moment) = PrimitiveDateTime::parse(text, &zoneless) {
+        return Some(moment.assume_utc());
+    }
+    OffsetDateTime::from_unix_timestamp(text.parse().ok()?).ok()
+}
+
+/// Walks a document along the pointers and keeps the literals at their ends.
+struct Reach<'p, 'v, 'de> {
+    node: &'p Node,
+    values: &'v mut [Option<&'de RawValue>],
+}
+
+impl<'de> DeserializeSeed<'de> for Reach<'_, '_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        let Some(slot) = self.node.slot else { return json.deserialize_any(self) };
+        let raw = <&'de RawValue as serde::Deserialize>::deserialize(json)?;
+        self.values[slot] = Some(raw);
+        if self.node.children.is_empty() {
+            return Ok(());
+        }
+        let inner = Reach { node: self.node, values: self.values };
+        serde_json::Deserializer::from_str(raw.get())
+            .deserialize_any(inner)
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl<'de> Visitor<'de> for Reach<'_, '_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(child) = map.next_key_seed(Key(self.node))? {
+            match child {
+                Some(node) => map.next_value_seed(Reach { node, values: &mut *self.values })?,
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        for index in 0_usize.. {
+            let name = index.to_string();
+            let child = self.node.children.iter().find(|(key, _)| *key == name);
+            let more = match child {
+                Some((_, node)) => {
+                    seq.next_element_seed(Reach { node, values: &mut *self.values })?.is_some()
+                }
+                None => seq.next_element::<IgnoredAny>()?.is_some(),
+            };
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    // A scalar where a pointer expects something below it: nothing is found.
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// Reads an object's key and finds the node it leads to.
+struct Key<'p>(&'p Node);
+
+impl<'p, 'de> DeserializeSeed<'de> for Key<'p> {
+    type Value = Option<&'p Node>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_identifier(self)
+    }
+}
+
+impl<'p> Visitor<'_> for Key<'p> {
+    type Value = Option<&'p Node>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(self.0.children.iter().find(|(name, _)| name == key).map(|(_, node)| node))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn with<T>(body: &str, pointers: &[&str], check: impl FnOnce(&Fields<'_>) -> T) -> T {
+        let pointers = Pointers::new(pointers);
+        check(&Fields::read(body.as_bytes(), &pointers).unwrap())
+    }
+
+    #[test]
+    fn literals_stay_exact() {
+        let body = r#"{"id": 820982911946154508, "a": {"b": [0, {"c~/": 0.10}]}, "x": [[[]]]}"#;
+        with(body, &["/id", "/a/b/1/c~0~1", "/a/b", "/none"], |fields| {
+            assert_eq!(fields.required_text("/id").unwrap(), "820982911946154508");
+            assert_eq!(fields.required_decimal("/a/b/1/c~0~1").unwrap().to_string(), "0.10");
+            assert_eq!(fields.text("/none").unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn a_pointer_may_lead_through_another() {
+        with(r#"{"a": {"b": 1}}"#, &["/a", "/a/b"], |fields| {
+            assert_eq!(fields.required_text("/a/b").unwrap(), "1");
+            assert!(fields.raw("/a").is_some());
+        });
+    }
+
+    #[test]
+    fn missing_null_and_empty_are_alike() {
+        with(r#"{"a": null, "b": ""}"#, &["/a", "/b", "/c", "/a/x"], |fields| {
+            for pointer in ["/a", "/b", "/c", "/a/x"] {
+                assert_eq!(fields.required_text(pointer), Err(Failure::missing(pointer)));
+            }
+        });
+    }
+
+    #[test]
+    fn what_the_database_could_not_store_is_refused_here() {
+        let body = r#"{"nul": "a\u0000b", "half": "\ud800", "list": [1], "n": "12x"}"#;
+        with(body, &["/nul", "/half", "/list", "/n"], |fields| {
+            for pointer in ["/nul", "/half", "/list"] {
+                let failure = fields.text(pointer).unwrap_err();
+                assert_eq!((failure.reason, failure.field.as_str()), (Reason::InvalidValue, pointer));
+            }
+            assert_eq!(fields.decimal("/n").unwrap_err().field, "/n");
+        });
+    }
+
+    #[test]
+    fn elements_of_a_list_are_named_by_their_place() {
+        let line = Pointers::new(["/price"]);
+        with(r#"{"lines": [{"price": "1"}, {"price": "x"}]}"#, &["/lines"], |fields| {
+            let lines = fields.list("/lines", &line).unwrap();
+            assert_eq!(lines[0].required_decimal("/price").unwrap().to_string(), "1");
+            assert_eq!(lines[1].decimal("/price").unwrap_err().field, "/lines/1/price");
+        });
+    }
+
+    #[test]
+    fn what_is_not_json_is_told_with_its_place() {
+        let pointers = Pointers::new(["/a"]);
+        for body in [&b"{\"a\": "[..], b"", b"{} x", b"\xff\xfe", b"<order/>"] {
+            let failure = Fields::read(body, &pointers).unwrap_err();
+            assert_eq!(failure.reason, Reason::InvalidJson);
+        }
+    }
+
+    #[test]
+    fn deep_nesting_beside_the_pointers_costs_no_stack() {
+        let body = format!(r#"{{"deep": {}{}, "a": 1}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        with(&body, &["/a"], |fields| assert_eq!(fields.required_text("/a").unwrap(), "1"));
+    }
+
+    #[test]
+    fn moments_are_read_as_senders_write_them() {
+        for (text, expected) in [
+            ("2026-01-02T03:04:05-05:00", datetime!(2026-01-02 8:04:05 UTC)),
+            ("2026-01-02T03:04:05Z", datetime!(2026-01-02 3:04:05 UTC)),
+            ("2026-01-02T03:04:05", datetime!(2026-01-02 3:04:05 UTC)),
+            ("2026-01-02 03:04:05.250", datetime!(2026-01-02 3:04:05.25 UTC)),
+            ("1767323045", datetime!(2026-01-02 3:04:05 UTC)),
+        ] {
+            assert_eq!(parse_moment(text), Some(expected), "{text}");
+        }
+        for text in ["", "yesterday", "2026-13-01T00:00:00Z", "99999999999999999999"] {
+            assert_eq!(parse_moment(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let pointers = Pointers::new(["/a", "/a/b", "/0"]);
+            let _ = Fields::read(&body, &pointers);
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Shopify: orders, by the headers and bodies of its webhooks.
+//!
+//! Source of the rules: <https://shopify.dev/docs/apps/build/webhooks> and
+//! the REST Admin order resource, which is what `orders/*` webhooks carry.
+
+use std::sync::LazyLock;
+
+use http::{HeaderName, HeaderValue};
+use rust_decimal::Decimal;
+use serde::Deserialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{
+    Call, Delivery, Event, Platform, Rejection, digest_of,
+    fields::{Fields, Pointers, parse_moment},
+    signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
+};
+use crate::domain::{
+    Change, Envelope, Failure, Line, Mapped, Money, Order, OrderStatus, OrderUpdate,
+};
+
+/// A Shopify source needs no settings of its own.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shopify {}
+
+/// Topics that carry the whole order.
+const WHOLE_ORDER: [&str; 6] = [
+    "orders/create",
+    "orders/updated",
+    "orders/paid",
+    "orders/cancelled",
+    "orders/fulfilled",
+    "orders/partially_fulfilled",
+];
+
+/// Shopify's newer family of header names has no `X-`; a request may carry
+/// both, and Shopify's own libraries prefer the newer one.
+const SIGNATURES: [BodyHmac<'static>; 2] =
+    [signature("shopify-hmac-sha256"), signature("x-shopify-hmac-sha256")];
+
+const fn signature(header: &'static str) -> BodyHmac<'static> {
+    BodyHmac { header, prefix: "", algorithm: Algorithm::Sha256, encoding: Encoding::Base64 }
+}
+
+/// A header of either family.
+fn header<'a>(call: &Call<'a>, name: &str) -> Option<&'a str> {
+    call.header(&format!("shopify-{name}")).or_else(|| call.header(&format!("x-shopify-{name}")))
+}
+
+static ORDER: LazyLock<Pointers> = LazyLock::new(|| {
+    Pointers::new([
+        "/id",
+        "/name",
+        "/order_number",
+        "/financial_status",
+        "/cancelled_at",
+        "/currency",
+        "/current_total_price",
+        "/total_price",
+        "/customer/id",
+        "/created_at",
+        "/updated_at",
+        "/line_items",
+        "/refunds",
+    ])
+});
+static LINE: LazyLock<Pointers> = LazyLock::new(|| {
+    Pointers::new(["/id", "/sku", "/title", "/current_quantity", "/quantity", "/price"])
+});
+static REFUND: LazyLock<Pointers> = LazyLock::new(|| Pointers::new(["/transactions"]));
+static TRANSACTION: LazyLock<Pointers> =
+    LazyLock::new(|| Pointers::new(["/kind", "/status", "/amount", "/currency"]));
+
+impl Platform for Shopify {
+    fn repeats_same_bytes(&self) -> bool {
+        // "A retry carries the original payload": shopify.dev, troubleshooting.
+        true
+    }
+
+    fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+        let [newer, older] = SIGNATURES;
+        if call.header(newer.header).is_some() {
+            newer.verify(call, secrets)
+        } else {
+            older.verify(call, secrets)
+        }
+    }
+
+    fn events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
+        let call = verified.call();
+        let required = |name: &str| {
+            header(call, name).ok_or_else(|| {
+                Rejection::Unreadable(format!("the header X-Shopify-{name} is missing or empty"))
+            })
+        };
+        let tenant = required("Shop-Domain")?.to_ascii_lowercase();
+        let named = required("Topic")?;
+        // The admin's "send test notification" sends a made-up order under a
+        // real topic. It must be answered and must not reach the books.
+        let test = header(call, "test").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let topic = if test { format!("test:{named}") } else { named.to_owned() };
+        // The webhook id alone is no key: `X-Shopify-Event-Id` is shared by
+        // topics, and the id headers are not signed.
+        let delivery =
+            header(call, "webhook-id").map_or_else(|| digest_of(call.body), str::to_owned);
+        Ok(vec![Event {
+            event_id: format!("{topic}:{delivery}"),
+            tenant,
+            topic,
+            version: header(call, "triggered-at").and_then(parse_moment),
+            body: call.body.clone(),
+        }])
+    }
+
+    fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
+        let topic = envelope.topic.as_str();
+        let update = if WHOLE_ORDER.contains(&topic) {
+            state(envelope)?
+        } else if topic == "orders/delete" {
+            let fields = Fields::read(&envelope.body, &ORDER)?;
+            OrderUpdate::Deleted {
+                order_id: fields.required_text("/id")?,
+                deleted_at: envelope.version.unwrap_or(envelope.received_at),
+            }
+        } else {
+            return Ok(Mapped::Ignored);
+        };
+        Ok(Mapped::Change(Change::Order(Box::new(update))))
+    }
+
+    fn tenant_header(&self) -> &'static str {
+        "X-Shopify-Shop-Domain"
+    }
+
+    fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)> {
+        let triggered_at = delivery.triggered_at.format(&Rfc3339).unwrap_or_default();
+        [
+            ("x-shopify-topic", delivery.topic.to_owned()),
+            ("x-shopify-shop-domain", delivery.tenant.to_owned()),
+            ("x-shopify-webhook-id", delivery.event_id.to_owned()),
+            ("x-shopify-triggered-at", triggered_at),
+            ("x-shopify-hmac-sha256", SIGNATURES[1].sign(secret, delivery.body)),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| {
+            Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?))
+        })
+        .collect()
+    }
+}
+
+/// The order's whole state.
+fn state(envelope: &Envelope) -> Result<OrderUpdate, Failure> {
+    let fields = Fields::read(&envelope.body, &ORDER)?;
+    let order_id = fields.required_text("/id")?;
+    let currency = fields.required_currency("/currency")?;
+    // After edits and refunds the current total tells the state; older API
+    // versions have only the total at placement.
+    let amount = match fields.decimal("/current_total_price")? {
+        Some(amount) => amount,
+        None => fields.required_decimal("/total_price")?,
+    };
+    let number = match fields.text("/name")? {
+        Some(name) => name,
+        None => fields.text("/order_number")?.unwrap_or_else(|| order_id.clone()),
+    };
+    let platform_status = fields.text("/financial_status")?.unwrap_or_default();
+    let status = if fields.moment("/cancelled_at")?.is_some() {
+        OrderStatus::Cancelled
+    } else {
+        match platform_status.as_str() {
+            // Shopify's word for an order whose authorization was withdrawn.
+            "voided" => OrderStatus::Cancelled,
+            word => OrderStatus::from_word(word),
+        }
+    };
+    let order = Order {
+        number,
+        status,
+        platform_status,
+        total: Money { amount, currency },
+        refunded: refunded(&fields)?,
+        customer_ref: fields.text("/customer/id")?,
+        placed_at: fields.moment("/created_at")?,
+        lines: lines(&fields)?,
+    };
+    let version: OffsetDateTime =
+        fields.moment("/updated_at")?.or(envelope.version).unwrap_or(envelope.received_at);
+    Ok(OrderUpdate::State { order_id, version, order: Box::new(order), restored: false })
+}
+
+fn lines(fields: &Fields<'_>) -> Result<Vec<Line>, Failure> {
+    fields
+        .list("/line_items", &LINE)?
+        .iter()
+        .map(|line| {
+            let quantity = match line.decimal("/current_quantity")? {
+                Some(quantity) => Some(quantity),
+                None => line.decimal("/quantity")?,
+            };
+            let unit_price = line.decimal("/price")?;
+            Ok(Line {
+                id: line.text("/id")?,
+                sku: line.text("/sku")?,
+                title: line.text("/title")?,
+                quantity,
+                unit_price,
+                total: quantity.zip(unit_price).and_then(|(count, price)| count.checked_mul(price)),
+            })
+        })
+        .collect()
+}
+
+/// What was paid back: the successful refund transactions. An order carries
+/// all its refunds, so this is the state, never something to add up twice.
+fn refunded(fields: &Fields<'_>) -> Result<Decimal, Failure> {
+    let mut sum = Decimal::ZERO;
+    for refund in fields.list("/refunds", &REFUND)? {
+        for transaction in refund.list("/transactions", &TRANSACTION)? {
+            let is = |pointer: &str, word: &str| {
+                transaction.text(pointer).map(|text| text.as_deref() == Some(word))
+            };
+            if is("/kind", "refund")? && is("/status", "success")? {
+                let amount = transaction.required_decimal("/amount")?;
+                sum = sum
+                    .checked_add(amount)
+                    .ok_or_else(|| Failure::invalid("/refunds", "add up to too large a number"))?;
+            }
+        }
+    }
+    Ok(sum)
+}

@@ -1,0 +1,225 @@
+//! Signatures: secrets, HMAC, and the proof that a call is authentic.
+
+use std::fmt;
+
+use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use hmac::{Hmac, KeyInit, Mac};
+use serde::Deserialize;
+use sha2::{Sha256, Sha512};
+
+use super::{Call, Platform, Rejection};
+
+/// A shared secret: the key's bytes, and the label that people may see.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret {
+    label: String,
+    key: Vec<u8>,
+}
+
+/// The secret is empty: it would verify what anybody can sign.
+#[derive(Debug, thiserror::Error)]
+#[error("the secret is empty: anybody could sign with it")]
+pub struct EmptySecret;
+
+impl Secret {
+    /// A secret under the label (such as `env:SHOP_SECRET`) that names it.
+    ///
+    /// # Errors
+    /// [`EmptySecret`]. `WooCommerce` really signs with an empty key when no
+    /// secret is set, so an empty one here would let forgeries in.
+    pub fn new(label: impl Into<String>, key: impl Into<Vec<u8>>) -> Result<Self, EmptySecret> {
+        let key = key.into();
+        if key.is_empty() {
+            return Err(EmptySecret);
+        }
+        Ok(Self { label: label.into(), key })
+    }
+
+    /// The name of the secret, never its value.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({})", self.label)
+    }
+}
+
+/// An authentic call: only [`Verified::check`] makes one, so that nothing
+/// unverified can be taken for an event.
+#[derive(Clone, Copy, Debug)]
+pub struct Verified<'a> {
+    call: Call<'a>,
+    secret: &'a Secret,
+}
+
+impl<'a> Verified<'a> {
+    /// Has the platform check the call against every secret.
+    ///
+    /// # Errors
+    /// [`Rejection::Signature`].
+    pub(super) fn check(
+        platform: &dyn Platform,
+        call: &Call<'a>,
+        secrets: &'a [Secret],
+    ) -> Result<Self, Rejection> {
+        let index = platform.verify(call, secrets)?;
+        let secret = secrets.get(index).ok_or_else(|| {
+            Rejection::Signature("no secret is configured for this source".to_owned())
+        })?;
+        Ok(Self { call: *call, secret })
+    }
+
+    /// The call.
+    pub fn call(&self) -> &Call<'a> {
+        &self.call
+    }
+
+    /// The secret that verified it.
+    pub fn secret(&self) -> &'a Secret {
+        self.secret
+    }
+}
+
+/// The hash beneath an HMAC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// SHA-256; what nearly everybody uses.
+    #[default]
+    Sha256,
+    /// SHA-512.
+    Sha512,
+}
+
+/// How a signature or a key is written as text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// Hexadecimal, either case.
+    #[default]
+    Hex,
+    /// Base64 with padding.
+    Base64,
+}
+
+impl Encoding {
+    /// The bytes that the text stands for, if it is well-formed.
+    pub fn decode(self, text: &str) -> Option<Vec<u8>> {
+        match self {
+            Self::Hex => HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok(),
+            Self::Base64 => BASE64.decode(text.as_bytes()).ok(),
+        }
+    }
+
+    /// The bytes as text.
+    pub fn encode(self, bytes: &[u8]) -> String {
+        match self {
+            Self::Hex => HEXLOWER_PERMISSIVE.encode(bytes),
+            Self::Base64 => BASE64.encode(bytes),
+        }
+    }
+}
+
+/// An HMAC over a body, as it stands in a header.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyHmac<'a> {
+    /// The header that carries it.
+    pub header: &'a str,
+    /// What stands in front of it, such as `sha256=`.
+    pub prefix: &'a str,
+    /// The hash.
+    pub algorithm: Algorithm,
+    /// How the signature is written.
+    pub encoding: Encoding,
+}
+
+impl BodyHmac<'_> {
+    /// Finds the secret that made the call's signature; its index.
+    ///
+    /// Each secret is tried, and each comparison takes the same time whatever
+    /// the bytes.
+    ///
+    /// # Errors
+    /// [`Rejection::Signature`] that says what was expected, never what a
+    /// right signature would be.
+    pub fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+        let presented = call.header(self.header).ok_or_else(|| {
+            Rejection::Signature(format!("the header {} is missing or empty", self.header))
+        })?;
+        let signature = presented
+            .strip_prefix(self.prefix)
+            .and_then(|text| self.encoding.decode(text))
+            .ok_or_else(|| {
+                Rejection::Signature(format!("the header {} is not a signature", self.header))
+            })?;
+        secrets
+            .iter()
+            .position(|secret| self.matches(secret, call.body, &signature))
+            .ok_or_else(|| {
+                Rejection::Signature("no configured secret made this signature".to_owned())
+            })
+    }
+
+    /// The header's value for a body.
+    pub fn sign(&self, secret: &Secret, body: &[u8]) -> String {
+        let bytes = match self.algorithm {
+            Algorithm::Sha256 => sign::<Hmac<Sha256>>(secret, body),
+            Algorithm::Sha512 => sign::<Hmac<Sha512>>(secret, body),
+        };
+        format!("{}{}", self.prefix, self.encoding.encode(&bytes))
+    }
+
+    fn matches(&self, secret: &Secret, body: &[u8], signature: &[u8]) -> bool {
+        match self.algorithm {
+            Algorithm::Sha256 => matches::<Hmac<Sha256>>(secret, body, signature),
+            Algorithm::Sha512 => matches::<Hmac<Sha512>>(secret, body, signature),
+        }
+    }
+}
+
+fn matches<M: Mac + KeyInit>(secret: &Secret, body: &[u8], signature: &[u8]) -> bool {
+    // HMAC takes keys of any length; the error cannot happen.
+    <M as KeyInit>::new_from_slice(&secret.key)
+        .is_ok_and(|mac| mac.chain_update(body).verify_slice(signature).is_ok())
+}
+
+fn sign<M: Mac + KeyInit>(secret: &Secret, body: &[u8]) -> Vec<u8> {
+    <M as KeyInit>::new_from_slice(&secret.key)
+        .map(|mac| mac.chain_update(body).finalize().into_bytes().to_vec())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_never_shows_its_value() {
+        let secret = Secret::new("env:X", "hunter2").unwrap();
+        assert_eq!(format!("{secret:?}"), "Secret(env:X)");
+    }
+
+    #[test]
+    fn an_empty_secret_cannot_be_made() {
+        assert!(Secret::new("env:X", "").is_err());
+    }
+
+    #[test]
+    fn github_documents_this_vector() {
+        // docs.github.com, "Validating webhook deliveries".
+        let scheme = BodyHmac {
+            header: "X-Hub-Signature-256",
+            prefix: "sha256=",
+            algorithm: Algorithm::Sha256,
+            encoding: Encoding::Hex,
+        };
+        let secret = Secret::new("doc", "It's a Secret to Everybody").unwrap();
+        assert_eq!(
+            scheme.sign(&secret, b"Hello, World!"),
+            "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
+        );
+    }
+}

@@ -1,0 +1,193 @@
+//! `WooCommerce`: orders, by the headers and bodies of its webhooks.
+//!
+//! Source of the rules: `class-wc-webhook.php` of WooCommerce and its REST
+//! API documentation, whose order representation is what webhooks carry.
+
+use std::sync::LazyLock;
+
+use http::{HeaderName, HeaderValue};
+use rust_decimal::Decimal;
+use serde::Deserialize;
+
+use super::{
+    Call, Delivery, Event, Platform, Rejection, digest_of,
+    fields::{Fields, Pointers},
+    signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
+};
+use crate::domain::{
+    Change, Envelope, Failure, Line, Mapped, Money, Order, OrderStatus, OrderUpdate,
+};
+
+/// A WooCommerce source needs no settings of its own.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WooCommerce {}
+
+const SIGNATURE: BodyHmac<'static> = BodyHmac {
+    header: "x-wc-webhook-signature",
+    prefix: "",
+    algorithm: Algorithm::Sha256,
+    encoding: Encoding::Base64,
+};
+
+static IDENTITY: LazyLock<Pointers> =
+    LazyLock::new(|| Pointers::new(["/id", "/date_modified_gmt"]));
+static ORDER: LazyLock<Pointers> = LazyLock::new(|| {
+    Pointers::new([
+        "/id",
+        "/number",
+        "/status",
+        "/currency",
+        "/total",
+        "/customer_id",
+        "/date_created_gmt",
+        "/date_modified_gmt",
+        "/date_paid_gmt",
+        "/line_items",
+        "/refunds",
+    ])
+});
+static LINE: LazyLock<Pointers> =
+    LazyLock::new(|| Pointers::new(["/id", "/sku", "/name", "/quantity", "/price", "/total"]));
+static REFUND: LazyLock<Pointers> = LazyLock::new(|| Pointers::new(["/total"]));
+
+impl Platform for WooCommerce {
+    fn repeats_same_bytes(&self) -> bool {
+        // The body is built when it is sent; its digest is part of the key,
+        // so other bytes are another event.
+        false
+    }
+
+    fn is_ping(&self, call: &Call<'_>) -> bool {
+        // Sent when a webhook is saved: unsigned, form-encoded. Anything but a
+        // 200 shows the merchant an error.
+        call.header(SIGNATURE.header).is_none()
+            && call.body.strip_prefix(b"webhook_id=").is_some_and(|digits| {
+                !digits.is_empty() && digits.len() <= 20 && digits.iter().all(u8::is_ascii_digit)
+            })
+    }
+
+    fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+        SIGNATURE.verify(call, secrets)
+    }
+
+    fn events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
+        let call = verified.call();
+        let required = |name: &str| {
+            call.header(name).ok_or_else(|| {
+                Rejection::Unreadable(format!("the header {name} is missing or empty"))
+            })
+        };
+        let tenant = required("X-WC-Webhook-Source")?.trim_end_matches('/').to_ascii_lowercase();
+        let topic = required("X-WC-Webhook-Topic")?.to_owned();
+        // The delivery id is new on each attempt and may collide within a
+        // second, so the event is known by what it says of which order when.
+        let digest = digest_of(call.body);
+        let identity = Fields::read(call.body, &IDENTITY).ok();
+        let part = |pointer| {
+            let text = identity.as_ref().and_then(|fields| fields.text(pointer).ok().flatten());
+            text.unwrap_or_else(|| "-".to_owned())
+        };
+        Ok(vec![Event {
+            event_id: format!("{topic}:{}:{}:{digest}", part("/id"), part("/date_modified_gmt")),
+            tenant,
+            topic,
+            version: None,
+            body: call.body.clone(),
+        }])
+    }
+
+    fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
+        let update = match envelope.topic.as_str() {
+            "order.created" | "order.updated" => state(envelope, false)?,
+            "order.restored" => state(envelope, true)?,
+            // Carries nothing but the id, so our clock must tell the time.
+            "order.deleted" => OrderUpdate::Deleted {
+                order_id: Fields::read(&envelope.body, &ORDER)?.required_text("/id")?,
+                deleted_at: envelope.received_at,
+            },
+            _ => return Ok(Mapped::Ignored),
+        };
+        Ok(Mapped::Change(Change::Order(Box::new(update))))
+    }
+
+    fn tenant_header(&self) -> &'static str {
+        "X-WC-Webhook-Source"
+    }
+
+    fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)> {
+        let (resource, event) = delivery.topic.split_once('.').unwrap_or((delivery.topic, ""));
+        [
+            ("x-wc-webhook-topic", delivery.topic.to_owned()),
+            ("x-wc-webhook-resource", resource.to_owned()),
+            ("x-wc-webhook-event", event.to_owned()),
+            ("x-wc-webhook-source", format!("{}/", delivery.tenant)),
+            ("x-wc-webhook-id", "1".to_owned()),
+            ("x-wc-webhook-signature", SIGNATURE.sign(secret, delivery.body)),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| {
+            Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?))
+        })
+        .collect()
+    }
+}
+
+/// The order's whole state.
+fn state(envelope: &Envelope, restored: bool) -> Result<OrderUpdate, Failure> {
+    let fields = Fields::read(&envelope.body, &ORDER)?;
+    let order_id = fields.required_text("/id")?;
+    let platform_status = fields.required_text("/status")?;
+    let paid = fields.moment("/date_paid_gmt")?.is_some();
+    let status = match platform_status.as_str() {
+        // Cash on delivery is "processing" or "completed" before it is paid.
+        "processing" | "completed" if paid => OrderStatus::Paid,
+        "processing" | "completed" | "on-hold" => OrderStatus::Pending,
+        word => OrderStatus::from_word(word),
+    };
+    let order = Order {
+        number: fields.text("/number")?.unwrap_or_else(|| order_id.clone()),
+        status,
+        platform_status,
+        total: Money {
+            amount: fields.required_decimal("/total")?,
+            currency: fields.required_currency("/currency")?,
+        },
+        refunded: refunded(&fields)?,
+        // 0 is a guest.
+        customer_ref: fields.text("/customer_id")?.filter(|id| id != "0"),
+        placed_at: fields.moment("/date_created_gmt")?,
+        lines: lines(&fields)?,
+    };
+    let version = fields.moment("/date_modified_gmt")?.unwrap_or(envelope.received_at);
+    Ok(OrderUpdate::State { order_id, version, order: Box::new(order), restored })
+}
+
+fn lines(fields: &Fields<'_>) -> Result<Vec<Line>, Failure> {
+    fields
+        .list("/line_items", &LINE)?
+        .iter()
+        .map(|line| {
+            Ok(Line {
+                id: line.text("/id")?,
+                sku: line.text("/sku")?,
+                title: line.text("/name")?,
+                quantity: line.decimal("/quantity")?,
+                unit_price: line.decimal("/price")?,
+                total: line.decimal("/total")?,
+            })
+        })
+        .collect()
+}
+
+/// What was paid back: the order lists its refunds as negative totals.
+fn refunded(fields: &Fields<'_>) -> Result<Decimal, Failure> {
+    let mut sum = Decimal::ZERO;
+    for refund in fields.list("/refunds", &REFUND)? {
+        let total = refund.decimal("/total")?.unwrap_or_default();
+        sum = sum
+            .checked_add(total.abs())
+            .ok_or_else(|| Failure::invalid("/refunds", "add up to too large a number"))?;
+    }
+    Ok(sum)
+}

@@ -1,0 +1,206 @@
+//! The configuration: `config/default.toml`, a file over it, the environment
+//! over both. Checked as a whole before anything starts; every error names
+//! the key.
+
+pub mod secret;
+pub mod settings;
+pub mod source;
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use anyhow::{Context as _, bail};
+
+use crate::{adapter::Adapter, domain::SourceName};
+pub use secret::SecretLookup;
+pub use settings::{Broker, Database, Log, LogFormat, Operations, Receiver, Retry, Worker};
+
+const DEFAULTS: &str = include_str!("../config/default.toml");
+const DEVELOPMENT: &str = include_str!("../config/development.toml");
+
+/// Every setting, checked.
+#[derive(Clone)]
+pub struct Config {
+    /// The HTTP receiver.
+    pub receiver: Receiver,
+    /// Metrics and probes.
+    pub operations: Operations,
+    /// RabbitMQ.
+    pub broker: Broker,
+    /// PostgreSQL.
+    pub database: Database,
+    /// The consumer workers.
+    pub worker: Worker,
+    /// The retry schedule.
+    pub retry: Retry,
+    /// Logging.
+    pub log: Log,
+    /// The sources by name, each with its adapter.
+    pub sources: Arc<BTreeMap<SourceName, Adapter>>,
+}
+
+/// Where settings come from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Origin<'a> {
+    /// The file over the defaults.
+    pub file: Option<&'a Path>,
+    /// Whether the built-in development sources are there too.
+    pub development: bool,
+}
+
+impl Config {
+    /// Reads and checks everything, with secrets from the process's
+    /// environment and from files.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its key.
+    pub fn load(origin: Origin<'_>) -> anyhow::Result<Self> {
+        let environment = config::Environment::with_prefix("TALLYHOOK")
+            .prefix_separator("__")
+            .separator("__");
+        Self::build(origin, environment, &SecretLookup::process(origin.development))
+    }
+
+    /// Reads one TOML text over the defaults, with this environment's
+    /// variables only: for tests.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_toml(text: &str, variables: &BTreeMap<String, String>) -> anyhow::Result<Self> {
+        let file = config::File::from_str(text, config::FileFormat::Toml);
+        let merged = config::Config::builder()
+            .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml))
+            .add_source(file)
+            .build()?;
+        Self::check(merged, &SecretLookup::only(variables.clone()))
+    }
+
+    fn build(
+        origin: Origin<'_>,
+        environment: config::Environment,
+        secrets: &SecretLookup,
+    ) -> anyhow::Result<Self> {
+        let mut builder = config::Config::builder()
+            .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
+        if origin.development {
+            let development = config::File::from_str(DEVELOPMENT, config::FileFormat::Toml);
+            builder = builder.add_source(development);
+        }
+        if let Some(path) = origin.file {
+            // Named by its content, so that any file name will do.
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+            builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
+        }
+        let merged = builder
+            .add_source(environment)
+            .build()
+            .context("the configuration cannot be read")?;
+        Self::check(merged, secrets).context("the configuration is refused")
+    }
+
+    fn check(merged: config::Config, secrets: &SecretLookup) -> anyhow::Result<Self> {
+        let raw: settings::Raw = merged.try_deserialize()?;
+        raw.check()?;
+        let mut sources = BTreeMap::new();
+        for (name, value) in raw.sources {
+            let path = format!("sources.{name}");
+            let source: SourceName = name.parse().with_context(|| path.clone())?;
+            let adapter = source::adapter(value, secrets, &path)?;
+            sources.insert(source, adapter);
+        }
+        if sources.is_empty() {
+            bail!("sources: none is configured; add a section such as [sources.shop]");
+        }
+        Ok(Self {
+            receiver: raw.receiver,
+            operations: raw.operations,
+            broker: Broker {
+                url: secrets.resolve_url(&raw.broker.url).context("broker.url")?,
+                ..raw.broker
+            },
+            database: Database {
+                url: secrets.resolve_url(&raw.database.url).context("database.url")?,
+                ..raw.database
+            },
+            worker: raw.worker,
+            retry: raw.retry,
+            log: raw.log,
+            sources: Arc::new(sources),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHOP: &str = "[sources.shop]\nkind = 'shopify'\nsecrets = ['env:S']\n";
+
+    fn load(text: &str) -> Result<Config, String> {
+        let variables = BTreeMap::from([
+            ("S".to_owned(), "secret".to_owned()),
+            ("EMPTY".to_owned(), String::new()),
+        ]);
+        Config::from_toml(text, &variables).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn defaults_and_one_source_are_enough() {
+        let config = load(SHOP).unwrap();
+        assert_eq!(config.broker.prefix, "tallyhook");
+        assert_eq!(config.sources.len(), 1);
+    }
+
+    #[test]
+    fn the_development_configuration_is_sound() {
+        let origin = Origin { file: None, development: true };
+        let nothing = config::Environment::with_prefix("TALLYHOOK_NO_SUCH_PREFIX");
+        let secrets = SecretLookup::process(true);
+        assert_eq!(Config::build(origin, nothing, &secrets).unwrap().sources.len(), 3);
+    }
+
+    #[test]
+    fn each_mistake_names_its_key() {
+        for (text, expected) in [
+            ("", "sources"),
+            ("[sources.shop]\nkind = 'shopify'\n", "sources.shop"),
+            ("[sources.shop]\nkind = 'shopify'\nsecrets = []\n", "sources.shop.secrets"),
+            ("[sources.shop]\nkind = 'shopify'\nsecrets = ['env:EMPTY']\n", "sources.shop.secrets"),
+            ("[sources.shop]\nkind = 'shopify'\nsecrets = ['env:NONE']\n", "NONE"),
+            ("[sources.shop]\nkind = 'shopify'\nsecrets = ['hunter2']\n", "env:NAME"),
+            ("[sources.shop]\nkind = 'shopfy'\nsecrets = ['env:S']\n", "shopfy"),
+            ("[sources.shop]\nsecrets = ['env:S']\n", "sources.shop.kind"),
+            ("[sources.'a/b']\nkind = 'shopify'\nsecrets = ['env:S']\n", "sources.a/b"),
+            (&format!("{SHOP}color = 'red'\n"), "color"),
+            (&format!("{SHOP}[receiver]\nlisten = 'here'\n"), "receiver.listen"),
+            (&format!("{SHOP}[receiver]\nlimit = 1\n"), "limit"),
+            (&format!("{SHOP}[receiver]\nbody_limit_bytes = 99999999\n"), "receiver.body_limit_bytes"),
+            (&format!("{SHOP}[worker]\nbatch_size = 0\n"), "worker.batch_size"),
+            (&format!("{SHOP}[worker]\nbatch_size = 'many'\n"), "worker.batch_size"),
+            (&format!("{SHOP}[broker]\nprefix = 'a b'\n"), "broker.prefix"),
+            (&format!("{SHOP}[retry]\nmultiplier = 0.5\n"), "retry.multiplier"),
+        ] {
+            let error = load(text).err().unwrap_or_default();
+            assert!(error.contains(expected), "{text:?} must name {expected:?}, says {error:?}");
+            assert!(!error.contains("hunter2"), "a secret is shown: {error}");
+        }
+    }
+
+    #[test]
+    fn a_generic_source_is_checked_to_the_pointer() {
+        let generic = "[sources.erp]\nkind = 'generic'\nsecrets = ['env:S']\n";
+        for (text, expected) in [
+            ("[sources.erp.order]\nid = 'id'\ncurrency = '/c'\ntotal = '/t'\n", "'id'|\"id\""),
+            ("[sources.erp.order]\nid = '/id'\ntotal = '/t'\n", "currency"),
+            ("[sources.erp.order]\nid = 'header:X'\ncurrency = '/c'\ntotal = '/t'\n", "header:x"),
+            (
+                "[sources.erp.order]\nid = '/i'\ncurrency = '/c'\ntotal = '/t'\ntopics = ['o']\n",
+                "sources.erp.event.topic",
+            ),
+        ] {
+            let error = load(&format!("{generic}{text}")).err().unwrap_or_default();
+            let named = expected.split('|').any(|word| error.contains(word));
+            assert!(named && error.contains("sources.erp"), "{text:?} says {error:?}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Secrets are named in the configuration, never written: `env:NAME`, `file:PATH`.
+
+use std::{collections::BTreeMap, fmt, path::Path};
+
+use anyhow::{Context as _, bail};
+
+/// The development sources' secrets: public, and good for nothing else.
+const DEVELOPMENT: [(&str, &str); 3] = [
+    ("TALLYHOOK_DEV_SHOPIFY", "shopify-development-secret"),
+    ("TALLYHOOK_DEV_WOOCOMMERCE", "woocommerce-development-secret"),
+    ("TALLYHOOK_DEV_ERP", "erp-development-secret"),
+];
+
+/// Where `env:NAME` looks its value up.
+pub struct SecretLookup {
+    process: bool,
+    also: BTreeMap<String, String>,
+}
+
+impl SecretLookup {
+    /// The process's environment; in development with the built-in values
+    /// for what is not set there.
+    pub fn process(development: bool) -> Self {
+        let built_in = DEVELOPMENT.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let also = if development { built_in.into() } else { BTreeMap::new() };
+        Self { process: true, also }
+    }
+
+    /// These variables and nothing else.
+    pub fn only(variables: BTreeMap<String, String>) -> Self {
+        Self { process: false, also: variables }
+    }
+
+    /// The value that a reference names.
+    ///
+    /// # Errors
+    /// Anything but `env:NAME` and `file:PATH`, and what cannot be read. The
+    /// message never repeats a text that might be a secret itself.
+    pub fn resolve(&self, reference: &str) -> anyhow::Result<String> {
+        if let Some(name) = reference.strip_prefix("env:") {
+            let value = if self.process { std::env::var(name).ok() } else { None };
+            value
+                .or_else(|| self.also.get(name).cloned())
+                .with_context(|| format!("the environment variable {name} is not set"))
+        } else if let Some(path) = reference.strip_prefix("file:") {
+            let text = std::fs::read_to_string(Path::new(path))
+                .with_context(|| format!("the file {path} cannot be read"))?;
+            // Editors and `echo` end a file with a newline that is no part of it.
+            Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+        } else {
+            bail!("a secret is named, never written: use env:NAME or file:PATH")
+        }
+    }
+
+    /// A URL, which may be written out or named.
+    ///
+    /// # Errors
+    /// As [`SecretLookup::resolve`].
+    pub fn resolve_url(&self, text: &str) -> anyhow::Result<String> {
+        if text.starts_with("env:") || text.starts_with("file:") {
+            self.resolve(text)
+        } else {
+            Ok(text.to_owned())
+        }
+    }
+}
+
+impl fmt::Debug for SecretLookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretLookup")
+    }
+}

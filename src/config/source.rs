@@ -1,0 +1,109 @@
+//! One `[sources.<name>]` section: a kind, its secrets and tenants, and the
+//! kind's own settings.
+
+use anyhow::{Context as _, bail};
+use config::Value;
+use serde::Deserialize;
+
+use super::SecretLookup;
+use crate::adapter::{
+    Adapter, Platform,
+    generic::{Generic, Settings},
+    shopify::Shopify,
+    signature::Secret,
+    woocommerce::WooCommerce,
+};
+
+/// The kinds of source there are.
+pub const KINDS: [&str; 3] = ["shopify", "woocommerce", "generic"];
+
+/// A text, or a list of texts.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    fn into_vec(self) -> Vec<String> {
+        match self {
+            // From the environment, where there are no lists.
+            Self::One(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+            Self::Many(texts) => texts,
+        }
+    }
+}
+
+/// Turns a section into the source's adapter.
+///
+/// # Errors
+/// The first thing that is wrong, with `path` and the key within it.
+pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Result<Adapter> {
+    let mut table = section.into_table().with_context(|| format!("{path} must be a section"))?;
+    let mut take = |key: &str| table.remove(key);
+    let kind = take("kind")
+        .with_context(|| format!("{path}.kind is missing; one of {}", KINDS.join(", ")))?
+        .into_string()
+        .with_context(|| format!("{path}.kind"))?;
+    let references = list(take("secrets"), path, "secrets")?;
+    let tenants = list(take("tenants"), path, "tenants")?;
+    let rest = Value::new(None, config::ValueKind::Table(table));
+
+    let settled = |result: Result<(), config::ConfigError>| result.with_context(|| path.to_owned());
+    let (platform, key): (Box<dyn Platform>, KeyOf) = match kind.as_str() {
+        "shopify" => {
+            settled(rest.try_deserialize::<Shopify>().map(drop))?;
+            (Box::new(Shopify {}), Box::new(utf8))
+        }
+        "woocommerce" => {
+            settled(rest.try_deserialize::<WooCommerce>().map(drop))?;
+            (Box::new(WooCommerce {}), Box::new(utf8))
+        }
+        "generic" => {
+            let settings: Settings = rest.try_deserialize().with_context(|| path.to_owned())?;
+            let checked = || {
+                Generic::new(settings.clone()).map_err(|error| {
+                    anyhow::anyhow!("{path}.{}: {}", error.field, error.detail)
+                })
+            };
+            let decoder = checked()?;
+            (Box::new(checked()?), Box::new(move |text: &str| decoder.key(text)))
+        }
+        other => bail!("{path}.kind: {other:?} is not one of {}", KINDS.join(", ")),
+    };
+    if references.is_empty() {
+        bail!("{path}.secrets: at least one is needed, such as [\"env:SHOP_SECRET\"]");
+    }
+    let secrets = references
+        .iter()
+        .map(|reference| {
+            let text = secrets.resolve(reference)?;
+            let key = key(&text).map_err(anyhow::Error::msg)?;
+            Ok(Secret::new(reference, key)?)
+        })
+        .collect::<anyhow::Result<Vec<_>>>()
+        .with_context(|| format!("{path}.secrets"))?;
+    let tenants = tenants
+        .into_iter()
+        // As the adapters write them: hosts know no case, and a shop's home
+        // page comes with a slash.
+        .map(|tenant| tenant.trim_end_matches('/').to_ascii_lowercase())
+        .collect();
+    Ok(Adapter::new(platform, secrets, tenants))
+}
+
+type KeyOf = Box<dyn Fn(&str) -> Result<Vec<u8>, String>>;
+
+#[expect(clippy::unnecessary_wraps, reason = "stands beside decoders that can fail")]
+fn utf8(text: &str) -> Result<Vec<u8>, String> {
+    Ok(text.as_bytes().to_vec())
+}
+
+fn list(value: Option<Value>, path: &str, key: &str) -> anyhow::Result<Vec<String>> {
+    let Some(value) = value else { return Ok(Vec::new()) };
+    let list: OneOrMany = value
+        .try_deserialize()
+        .map_err(|_| anyhow::anyhow!("{path}.{key} must be a list of texts"))?;
+    Ok(list.into_vec())
+}

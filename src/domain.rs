@@ -1,0 +1,22 @@
+//! The model: what an event is, what it changes, and how it can fail.
+//! Pure: no input or output, no clock, no randomness, nothing of ours imported.
+
+pub mod change;
+pub mod envelope;
+pub mod event_key;
+pub mod failure;
+pub mod invoice;
+pub mod money;
+pub mod order;
+pub mod outcome;
+pub mod source_name;
+
+pub use change::{Change, Mapped};
+pub use envelope::Envelope;
+pub use event_key::EventKey;
+pub use failure::{Failure, Reason};
+pub use invoice::{Invoice, InvoiceStatus};
+pub use money::{Currency, Money};
+pub use order::{Line, Order, OrderStatus, OrderUpdate};
+pub use outcome::Outcome;
+pub use source_name::SourceName;

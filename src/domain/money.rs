@@ -1,0 +1,155 @@
+//! Exact money: a decimal amount and its currency, never a float.
+
+use std::{fmt, str::FromStr};
+
+use rust_decimal::Decimal;
+
+/// An ISO 4217 currency code: three letters, upper case.
+///
+/// Codes that ISO does not list are taken too: shops invent some, and an
+/// unknown currency must not cost an order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Currency([u8; 3]);
+
+/// The text is not three letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a currency is three letters (ISO 4217)")]
+pub struct InvalidCurrency;
+
+impl Currency {
+    /// The code as text.
+    pub fn as_str(&self) -> &str {
+        // Only ASCII letters get in, so the fallback cannot be reached.
+        std::str::from_utf8(&self.0).unwrap_or("XXX")
+    }
+}
+
+impl FromStr for Currency {
+    type Err = InvalidCurrency;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match *text.as_bytes() {
+            [a, b, c] if [a, b, c].iter().all(u8::is_ascii_alphabetic) => {
+                Ok(Self([a, b, c].map(|letter| letter.to_ascii_uppercase())))
+            }
+            _ => Err(InvalidCurrency),
+        }
+    }
+}
+
+impl fmt::Debug for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An exact amount in a currency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Money {
+    /// The amount in the currency's main unit, with the decimals it came with.
+    pub amount: Decimal,
+    /// Its currency.
+    pub currency: Currency,
+}
+
+/// The literal is not a decimal number, or has more digits than we keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a decimal number of at most 28 digits")]
+pub struct InvalidAmount;
+
+/// Reads a decimal from its literal, exactly: `"598.94"`, `598.94`, `1.5e3`.
+///
+/// # Errors
+/// Anything that is not a number, and numbers that would have to be rounded.
+pub fn parse_decimal(literal: &str) -> Result<Decimal, InvalidAmount> {
+    let (mantissa, exponent) = match literal.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => {
+            (mantissa, exponent.parse::<i32>().map_err(|_| InvalidAmount)?)
+        }
+        None => (literal, 0),
+    };
+    // `Decimal` would also take `1_000`; no platform writes that.
+    let legal = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+');
+    if !mantissa.bytes().all(legal) || !mantissa.bytes().any(|byte| byte.is_ascii_digit()) {
+        return Err(InvalidAmount);
+    }
+    let mantissa = Decimal::from_str_exact(mantissa).map_err(|_| InvalidAmount)?;
+    shift(mantissa, exponent)
+}
+
+/// Multiplies by a power of ten without rounding.
+fn shift(value: Decimal, exponent: i32) -> Result<Decimal, InvalidAmount> {
+    if value.is_zero() {
+        return Ok(Decimal::ZERO);
+    }
+    let scale = i64::from(value.scale()) - i64::from(exponent);
+    let (mantissa, scale) = if scale >= 0 {
+        (value.mantissa(), u32::try_from(scale).map_err(|_| InvalidAmount)?)
+    } else {
+        let power = u32::try_from(-scale).map_err(|_| InvalidAmount)?;
+        let factor = 10_i128.checked_pow(power).ok_or(InvalidAmount)?;
+        (value.mantissa().checked_mul(factor).ok_or(InvalidAmount)?, 0)
+    };
+    Decimal::try_from_i128_with_scale(mantissa, scale).map_err(|_| InvalidAmount)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn literals_are_read_exactly() {
+        for (literal, expected) in [
+            ("598.94", "598.94"),
+            ("0", "0"),
+            ("0e9", "0"),
+            ("-12.50", "-12.50"),
+            ("1.5e3", "1500"),
+            ("15E-1", "1.5"),
+            ("9007199254740993", "9007199254740993"),
+            ("0.1", "0.1"),
+            ("1234567890123456789.123456789", "1234567890123456789.123456789"),
+        ] {
+            assert_eq!(parse_decimal(literal).map(|d| d.to_string()).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_or_would_be_rounded_is_refused() {
+        for literal in [
+            "", "-", ".", "abc", "1,50", "1_000", "NaN", "inf", "1e", "1e400", "1e-400", "0x10",
+            "12345678901234567890123456789012345", "0.12345678901234567890123456789012345",
+        ] {
+            assert_eq!(parse_decimal(literal), Err(InvalidAmount), "{literal}");
+        }
+    }
+
+    #[test]
+    fn currencies_are_three_letters() {
+        assert_eq!("eur".parse::<Currency>().map(|c| c.to_string()), Ok("EUR".to_owned()));
+        for bad in ["", "EU", "EURO", "E1R", "€"] {
+            assert_eq!(bad.parse::<Currency>(), Err(InvalidCurrency), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_amount_reads_back(minor in any::<i64>(), scale in 0_u32..6) {
+            let amount = Decimal::from_i128_with_scale(minor.into(), scale);
+            prop_assert_eq!(parse_decimal(&amount.to_string()), Ok(amount));
+        }
+
+        #[test]
+        fn no_input_panics(text in ".{0,40}") {
+            let _ = parse_decimal(&text);
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What became of a message: one word, the same in code, SQL, metrics and CLI.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// What became of one received message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It changed the books.
+    Applied,
+    /// Its key had been settled before; it changed nothing.
+    Duplicate,
+    /// A newer state stands already; it changed nothing.
+    Stale,
+    /// Nobody maps its topic (a ping, a test, a topic without a table).
+    Ignored,
+    /// It failed and waits in a retry queue for its next attempt.
+    Retried,
+    /// It is a dead letter and waits for a person.
+    Dead,
+}
+
+impl Outcome {
+    /// Every outcome, in the order in which people are shown them.
+    pub const ALL: [Self; 6] =
+        [Self::Applied, Self::Duplicate, Self::Stale, Self::Ignored, Self::Retried, Self::Dead];
+
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Duplicate => "duplicate",
+            Self::Stale => "stale",
+            Self::Ignored => "ignored",
+            Self::Retried => "retried",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

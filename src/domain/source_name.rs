@@ -1,0 +1,71 @@
+//! The name of a configured source: one shop, one robot, one system that sends.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+/// Names a source in the URL (`/hooks/{source}`), as AMQP routing key, in
+/// every table and as metric label: `a-z`, `0-9`, `-`, `_`; 1 to 64 characters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SourceName(Arc<str>);
+
+/// The name is not one that can stand in a URL, a queue name and a label alike.
+#[derive(Debug, thiserror::Error)]
+#[error("source name {0:?} must be 1 to 64 characters of a-z, 0-9, - and _")]
+pub struct InvalidSourceName(String);
+
+impl SourceName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for SourceName {
+    type Err = InvalidSourceName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let legal = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+        if (1..=64).contains(&text.len()) && text.bytes().all(legal) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidSourceName(text.chars().take(80).collect()))
+        }
+    }
+}
+
+impl TryFrom<String> for SourceName {
+    type Error = InvalidSourceName;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<SourceName> for String {
+    fn from(name: SourceName) -> Self {
+        name.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for SourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_fit_everywhere_are_taken() {
+        for good in ["shop", "shop-eu_2", "a"] {
+            assert!(good.parse::<SourceName>().is_ok(), "{good}");
+        }
+        for bad in ["", "Shop", "a b", "a/b", "a.b", "ü", &"x".repeat(65)] {
+            assert!(bad.parse::<SourceName>().is_err(), "{bad}");
+        }
+    }
+}

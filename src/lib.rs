@@ -1,0 +1,5 @@
+//! Tallyhook: a webhook inbox.
+pub mod adapter;
+pub mod config;
+pub mod domain;
+pub mod retry;
