@@ -125,6 +125,10 @@ pub trait Platform: Send + Sync {
     /// [`Failure`] if it can never be applied; it names the field.
     fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure>;
 
+    /// The number that people know the document by, where it can be read even
+    /// though the event cannot be mapped: dead letters are searched by it.
+    fn number(&self, envelope: &Envelope) -> Option<String>;
+
     /// The header that names the tenant, for messages to people.
     fn tenant_header(&self) -> &'static str;
 
@@ -199,6 +203,11 @@ impl Adapter {
         self.platform.map(envelope)
     }
 
+    /// The number that people know the document by, if it can be read.
+    pub fn number(&self, envelope: &Envelope) -> Option<String> {
+        self.platform.number(envelope)
+    }
+
     /// Whether other bytes under a known key are a conflict.
     pub fn repeats_same_bytes(&self) -> bool {
         self.platform.repeats_same_bytes()
@@ -209,6 +218,12 @@ impl Adapter {
     pub fn dress(&self, delivery: &Delivery<'_>) -> Vec<(HeaderName, HeaderValue)> {
         self.secrets.first().map_or_else(Vec::new, |secret| self.platform.dress(delivery, secret))
     }
+}
+
+/// The first of these pointers that holds a text.
+fn first_text(body: &[u8], among: &fields::Pointers, pointers: &[&str]) -> Option<String> {
+    let fields = fields::Fields::read(body, among).ok()?;
+    pointers.iter().find_map(|pointer| fields.text(pointer).ok().flatten())
 }
 
 /// The SHA-256 of a body in hex: the last resort for an event id.

@@ -54,9 +54,8 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, with its key.
     pub fn load(origin: Origin<'_>) -> anyhow::Result<Self> {
-        let environment = config::Environment::with_prefix("TALLYHOOK")
-            .prefix_separator("__")
-            .separator("__");
+        let environment =
+            config::Environment::with_prefix("TALLYHOOK").prefix_separator("__").separator("__");
         Self::build(origin, environment, &SecretLookup::process(origin.development))
     }
 
@@ -91,10 +90,8 @@ impl Config {
                 .with_context(|| format!("cannot read the configuration {}", path.display()))?;
             builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
         }
-        let merged = builder
-            .add_source(environment)
-            .build()
-            .context("the configuration cannot be read")?;
+        let merged =
+            builder.add_source(environment).build().context("the configuration cannot be read")?;
         Self::check(merged, secrets).context("the configuration is refused")
     }
 
@@ -174,7 +171,10 @@ mod tests {
             (&format!("{SHOP}color = 'red'\n"), "color"),
             (&format!("{SHOP}[receiver]\nlisten = 'here'\n"), "receiver.listen"),
             (&format!("{SHOP}[receiver]\nlimit = 1\n"), "limit"),
-            (&format!("{SHOP}[receiver]\nbody_limit_bytes = 99999999\n"), "receiver.body_limit_bytes"),
+            (
+                &format!("{SHOP}[receiver]\nbody_limit_bytes = 99999999\n"),
+                "receiver.body_limit_bytes",
+            ),
             (&format!("{SHOP}[worker]\nbatch_size = 0\n"), "worker.batch_size"),
             (&format!("{SHOP}[worker]\nbatch_size = 'many'\n"), "worker.batch_size"),
             (&format!("{SHOP}[broker]\nprefix = 'a b'\n"), "broker.prefix"),

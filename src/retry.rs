@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn no_retries_is_a_schedule_too() {
-        let schedule = Schedule::exponential(Duration::from_secs(1), 2.0, Duration::from_secs(9), 0);
+        let schedule =
+            Schedule::exponential(Duration::from_secs(1), 2.0, Duration::from_secs(9), 0);
         assert_eq!(schedule.after(0), Disposition::Bury);
         assert!(schedule.tiers().is_empty());
     }

@@ -94,11 +94,7 @@ impl<'a> Fields<'a> {
         Self::read_text(text, pointers, String::new())
     }
 
-    fn read_text(
-        text: &'a str,
-        pointers: &'a Pointers,
-        place: String,
-    ) -> Result<Self, Failure> {
+    fn read_text(text: &'a str, pointers: &'a Pointers, place: String) -> Result<Self, Failure> {
         let mut values = vec![None; pointers.names.len()];
         let mut json = serde_json::Deserializer::from_str(text);
         Reach { node: &pointers.root, values: &mut values }
@@ -127,7 +123,9 @@ impl<'a> Fields<'a> {
     /// [`Reason::InvalidValue`] for lists and objects, for texts that
     /// PostgreSQL could not store (NUL), and for texts beyond 2048 bytes.
     pub fn text(&self, pointer: &str) -> Result<Option<String>, Failure> {
-        let Some(raw) = self.raw(pointer) else { return Ok(None) };
+        let Some(raw) = self.raw(pointer) else {
+            return Ok(None);
+        };
         let text = match raw.get().as_bytes().first() {
             Some(b'"') => serde_json::from_str::<String>(raw.get())
                 .map_err(|_| Failure::invalid(self.named(pointer), "is not a readable text"))?,
@@ -161,7 +159,9 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// [`Reason::InvalidValue`] if it is not a number.
     pub fn decimal(&self, pointer: &str) -> Result<Option<Decimal>, Failure> {
-        let Some(text) = self.text(pointer)? else { return Ok(None) };
+        let Some(text) = self.text(pointer)? else {
+            return Ok(None);
+        };
         parse_decimal(text.trim())
             .map(Some)
             .map_err(|error| Failure::invalid(self.named(pointer), format!("is {error}")))
@@ -191,7 +191,9 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// [`Reason::InvalidValue`] if it is none of these.
     pub fn moment(&self, pointer: &str) -> Result<Option<OffsetDateTime>, Failure> {
-        let Some(text) = self.text(pointer)? else { return Ok(None) };
+        let Some(text) = self.text(pointer)? else {
+            return Ok(None);
+        };
         parse_moment(&text).map(Some).ok_or_else(|| {
             Failure::invalid(self.named(pointer), "is no time (RFC 3339 or seconds since 1970)")
         })
@@ -202,7 +204,9 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// [`Reason::InvalidValue`] if it is neither.
     pub fn day(&self, pointer: &str) -> Result<Option<Date>, Failure> {
-        let Some(text) = self.text(pointer)? else { return Ok(None) };
+        let Some(text) = self.text(pointer)? else {
+            return Ok(None);
+        };
         Date::parse(&text, format_description!("[year]-[month]-[day]"))
             .ok()
             .or_else(|| parse_moment(&text).map(OffsetDateTime::date))
@@ -215,7 +219,9 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// [`Reason::InvalidValue`] if it is there and no list.
     pub fn list(&self, pointer: &str, within: &'a Pointers) -> Result<Vec<Self>, Failure> {
-        let Some(raw) = self.raw(pointer) else { return Ok(Vec::new()) };
+        let Some(raw) = self.raw(pointer) else {
+            return Ok(Vec::new());
+        };
         let elements: Vec<&'a RawValue> = serde_json::from_str(raw.get())
             .map_err(|_| Failure::invalid(self.named(pointer), "is not a list"))?;
         elements
@@ -255,7 +261,9 @@ impl<'de> DeserializeSeed<'de> for Reach<'_, '_, 'de> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        let Some(slot) = self.node.slot else { return json.deserialize_any(self) };
+        let Some(slot) = self.node.slot else {
+            return json.deserialize_any(self);
+        };
         let raw = <&'de RawValue as serde::Deserialize>::deserialize(json)?;
         self.values[slot] = Some(raw);
         if self.node.children.is_empty() {
@@ -393,7 +401,10 @@ mod tests {
         with(body, &["/nul", "/half", "/list", "/n"], |fields| {
             for pointer in ["/nul", "/half", "/list"] {
                 let failure = fields.text(pointer).unwrap_err();
-                assert_eq!((failure.reason, failure.field.as_str()), (Reason::InvalidValue, pointer));
+                assert_eq!(
+                    (failure.reason, failure.field.as_str()),
+                    (Reason::InvalidValue, pointer)
+                );
             }
             assert_eq!(fields.decimal("/n").unwrap_err().field, "/n");
         });

@@ -121,9 +121,7 @@ impl TryFrom<String> for Selector {
         } else if is_pointer(&text) {
             Ok(Self::Pointer(text))
         } else {
-            Err(format!(
-                "{text:?} is neither a JSON pointer (/id) nor header:NAME nor const:TEXT"
-            ))
+            Err(format!("{text:?} is neither a JSON pointer (/id) nor header:NAME nor const:TEXT"))
         }
     }
 }
@@ -290,9 +288,11 @@ impl Generic {
             }
         }
         let narrowed = |topics: &[String]| topics.iter().all(|topic| topic != "*");
-        let needs_topic = settings.order.as_ref().is_some_and(|order| {
-            narrowed(&order.topics) || !order.deleted_topics.is_empty()
-        }) || settings.invoice.as_ref().is_some_and(|invoice| narrowed(&invoice.topics));
+        let needs_topic = settings
+            .order
+            .as_ref()
+            .is_some_and(|order| narrowed(&order.topics) || !order.deleted_topics.is_empty())
+            || settings.invoice.as_ref().is_some_and(|invoice| narrowed(&invoice.topics));
         if needs_topic && event.topic.is_none() {
             return Err(refuse("event.topic", "is needed to tell the topics apart"));
         }
@@ -436,6 +436,20 @@ impl Platform for Generic {
         }
     }
 
+    fn number(&self, envelope: &Envelope) -> Option<String> {
+        let fields = Reader(Fields::read(&envelope.body, &self.fields).ok()?);
+        let order = self.settings.order.as_ref();
+        let invoice = self.settings.invoice.as_ref();
+        [
+            order.and_then(|order| order.number.as_ref()),
+            order.map(|order| &order.id),
+            invoice.map(|invoice| &invoice.invoice_number),
+        ]
+        .into_iter()
+        .flatten()
+        .find_map(|from| fields.text(Some(from)).ok().flatten())
+    }
+
     fn tenant_header(&self) -> &'static str {
         "the configured tenant field"
     }
@@ -514,8 +528,7 @@ fn map_invoice(
     fields: &Reader<'_>,
     envelope: &Envelope,
 ) -> Result<Invoice, Failure> {
-    let platform_status =
-        fields.text(from.status.as_ref())?.unwrap_or_else(|| "open".to_owned());
+    let platform_status = fields.text(from.status.as_ref())?.unwrap_or_else(|| "open".to_owned());
     let word = from.statuses.get(&platform_status).unwrap_or(&platform_status);
     Ok(Invoice {
         vendor: fields.text(from.vendor.as_ref())?.unwrap_or_default(),
@@ -551,9 +564,14 @@ impl Reader<'_> {
         self.text(Some(from))?.ok_or_else(|| Failure::missing(name_of(from)))
     }
 
-    fn decimal(&self, from: Option<&FieldSource>) -> Result<Option<rust_decimal::Decimal>, Failure> {
+    fn decimal(
+        &self,
+        from: Option<&FieldSource>,
+    ) -> Result<Option<rust_decimal::Decimal>, Failure> {
         let Some(from) = from else { return Ok(None) };
-        let Some(text) = self.text(Some(from))? else { return Ok(None) };
+        let Some(text) = self.text(Some(from))? else {
+            return Ok(None);
+        };
         crate::domain::money::parse_decimal(text.trim())
             .map(Some)
             .map_err(|error| Failure::invalid(name_of(from), format!("is {error}")))
@@ -561,9 +579,7 @@ impl Reader<'_> {
 
     fn money(&self, amount: &FieldSource, currency: &FieldSource) -> Result<Money, Failure> {
         Ok(Money {
-            amount: self
-                .decimal(Some(amount))?
-                .ok_or_else(|| Failure::missing(name_of(amount)))?,
+            amount: self.decimal(Some(amount))?.ok_or_else(|| Failure::missing(name_of(amount)))?,
             currency: self
                 .required_text(currency)?
                 .parse()

@@ -13,6 +13,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     Call, Delivery, Event, Platform, Rejection, digest_of,
     fields::{Fields, Pointers, parse_moment},
+    first_text,
     signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
 };
 use crate::domain::{
@@ -127,6 +128,10 @@ impl Platform for Shopify {
             return Ok(Mapped::Ignored);
         };
         Ok(Mapped::Change(Change::Order(Box::new(update))))
+    }
+
+    fn number(&self, envelope: &Envelope) -> Option<String> {
+        first_text(&envelope.body, &ORDER, &["/name", "/order_number", "/id"])
     }
 
     fn tenant_header(&self) -> &'static str {

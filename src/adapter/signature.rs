@@ -155,12 +155,9 @@ impl BodyHmac<'_> {
             .ok_or_else(|| {
                 Rejection::Signature(format!("the header {} is not a signature", self.header))
             })?;
-        secrets
-            .iter()
-            .position(|secret| self.matches(secret, call.body, &signature))
-            .ok_or_else(|| {
-                Rejection::Signature("no configured secret made this signature".to_owned())
-            })
+        secrets.iter().position(|secret| self.matches(secret, call.body, &signature)).ok_or_else(
+            || Rejection::Signature("no configured secret made this signature".to_owned()),
+        )
     }
 
     /// The header's value for a body.

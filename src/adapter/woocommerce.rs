@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::{
     Call, Delivery, Event, Platform, Rejection, digest_of,
     fields::{Fields, Pointers},
+    first_text,
     signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
 };
 use crate::domain::{
@@ -109,6 +110,10 @@ impl Platform for WooCommerce {
             _ => return Ok(Mapped::Ignored),
         };
         Ok(Mapped::Change(Change::Order(Box::new(update))))
+    }
+
+    fn number(&self, envelope: &Envelope) -> Option<String> {
+        first_text(&envelope.body, &ORDER, &["/number", "/id"])
     }
 
     fn tenant_header(&self) -> &'static str {

@@ -63,9 +63,8 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
         "generic" => {
             let settings: Settings = rest.try_deserialize().with_context(|| path.to_owned())?;
             let checked = || {
-                Generic::new(settings.clone()).map_err(|error| {
-                    anyhow::anyhow!("{path}.{}: {}", error.field, error.detail)
-                })
+                Generic::new(settings.clone())
+                    .map_err(|error| anyhow::anyhow!("{path}.{}: {}", error.field, error.detail))
             };
             let decoder = checked()?;
             (Box::new(checked()?), Box::new(move |text: &str| decoder.key(text)))
@@ -101,7 +100,9 @@ fn utf8(text: &str) -> Result<Vec<u8>, String> {
 }
 
 fn list(value: Option<Value>, path: &str, key: &str) -> anyhow::Result<Vec<String>> {
-    let Some(value) = value else { return Ok(Vec::new()) };
+    let Some(value) = value else {
+        return Ok(Vec::new());
+    };
     let list: OneOrMany = value
         .try_deserialize()
         .map_err(|_| anyhow::anyhow!("{path}.{key} must be a list of texts"))?;

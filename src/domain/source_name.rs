@@ -16,6 +16,12 @@ pub struct SourceName(Arc<str>);
 pub struct InvalidSourceName(String);
 
 impl SourceName {
+    /// Stands for a name that is none, so that what came under it can be
+    /// kept: a stranger's routing key.
+    pub fn unknown() -> Self {
+        Self("unknown".into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,0 +1,325 @@
+#!/bin/sh
+# Makes sure this machine can build Tallyhook and run the private servers that
+# `tallyhook dev`, the tests and the demo start for themselves.
+#
+#   deploy/setup.sh           install what is missing, or say exactly what to install
+#   deploy/setup.sh --check   only report; exit 1 if something is missing
+#
+# Only binaries are wanted: nothing that this script installs is left running,
+# enabled at boot, or with a database of its own.
+
+set -eu
+
+readonly POSTGRES_MIN=15
+readonly RABBITMQ_MIN=3.10
+readonly CARGO_MIN=1.94
+
+say() { printf 'setup: %s\n' "$*"; }
+complain() { printf 'setup: %s\n' "$*" >&2; }
+die() { complain "$@"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# at_least MINIMUM VERSION: compares MAJOR.MINOR as numbers, so that 3.9 < 3.10.
+at_least() {
+    [ -n "$2" ] || return 1
+    want_major=${1%%.*}
+    got_major=${2%%.*}
+    case $1 in *.*) want_minor=${1#*.} ;; *) want_minor=0 ;; esac
+    case $2 in *.*) got_minor=${2#*.} ;; *) got_minor=0 ;; esac
+    got_minor=${got_minor%%.*}
+    [ "$got_major" -gt "$want_major" ] ||
+        { [ "$got_major" -eq "$want_major" ] && [ "$got_minor" -ge "$want_minor" ]; }
+}
+
+# The first dotted number in standard input: "postgres (PostgreSQL) 15.13" -> 15.13
+first_number() { sed -n 's/^[^0-9]*\([0-9][0-9]*\(\.[0-9][0-9]*\)*\).*/\1/p' | head -n 1; }
+
+# --- what is here --------------------------------------------------------------
+# The search order is that of src/dev/servers/binaries.rs; keep them alike.
+
+postgres_folder() {
+    if [ -n "${TALLYHOOK_POSTGRES_BIN:-}" ]; then
+        printf '%s\n' "$TALLYHOOK_POSTGRES_BIN"
+        return
+    fi
+    {
+        printf '%s\n' /usr/lib/postgresql/*/bin | sort -t / -k 5,5nr
+        if have pg_config; then pg_config --bindir; fi
+        if have postgres; then dirname "$(command -v postgres)"; fi
+    } | while IFS= read -r folder; do
+        if [ -x "$folder/postgres" ] && [ -x "$folder/initdb" ]; then
+            printf '%s\n' "$folder"
+            break
+        fi
+    done
+}
+
+postgres_version() {
+    folder=$(postgres_folder)
+    [ -n "$folder" ] && [ -x "$folder/initdb" ] || return 0
+    "$folder/postgres" --version 2>/dev/null | first_number
+}
+
+rabbitmq_script() {
+    if [ -n "${TALLYHOOK_RABBITMQ_BIN:-}" ]; then
+        printf '%s\n' "$TALLYHOOK_RABBITMQ_BIN/rabbitmq-server"
+    elif [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; then
+        # Before PATH, where Debian keeps a wrapper that changes user.
+        printf '%s\n' /usr/lib/rabbitmq/bin/rabbitmq-server
+    elif have rabbitmq-server; then
+        command -v rabbitmq-server
+    fi
+}
+
+# Read from the name of the plugin folder: asking rabbitmqctl takes seconds.
+rabbitmq_version() {
+    script=$(rabbitmq_script)
+    [ -n "$script" ] && [ -x "$script" ] || return 0
+    home=$(dirname "$(dirname "$(readlink -f "$script")")")
+    for plugin in "$home"/plugins/rabbit-[0-9]*; do
+        [ -e "$plugin" ] || continue
+        basename "$plugin" | first_number
+        return
+    done
+}
+
+cargo_version() { if have cargo; then cargo --version 2>/dev/null | first_number; fi; }
+
+# The headers too: a compiler without libc's development files cannot build `ring`.
+have_compiler() {
+    have cc && printf '#include <stdlib.h>\n' | cc -x c -fsyntax-only - >/dev/null 2>&1
+}
+
+# Prints one line for each thing that is missing: its short name, a tab, what to say.
+missing() {
+    version=$(cargo_version)
+    at_least "$CARGO_MIN" "$version" ||
+        printf 'cargo\tRust %s or later (found: %s)\n' "$CARGO_MIN" "${version:-none}"
+    have_compiler || printf 'compiler\ta C compiler with the headers of the C library\n'
+    have make || printf 'make\tmake\n'
+    version=$(postgres_version)
+    at_least "$POSTGRES_MIN" "$version" ||
+        printf 'postgresql\tPostgreSQL %s or later, the server (found: %s)\n' "$POSTGRES_MIN" "${version:-none}"
+    version=$(rabbitmq_version)
+    at_least "$RABBITMQ_MIN" "$version" ||
+        printf 'rabbitmq\tRabbitMQ %s or later (found: %s)\n' "$RABBITMQ_MIN" "${version:-none}"
+}
+
+report_ready() {
+    say "ready: cargo $(cargo_version), PostgreSQL $(postgres_version), RabbitMQ $(rabbitmq_version)"
+}
+
+# --- installing with apt, as root -----------------------------------------------
+
+readonly POLICY=/usr/sbin/policy-rc.d
+readonly POLICY_SAVED=/usr/sbin/policy-rc.d.before-tallyhook
+readonly POLICY_MARK='# written by tallyhook deploy/setup.sh'
+readonly NO_CLUSTER=/etc/postgresql-common/createcluster.d/tallyhook-no-cluster.conf
+
+# policy-rc.d is the only thing invoke-rc.d asks before it starts a service.
+forbid_service_starts() {
+    # A run that was killed may have left its marked file: never save that as the owner's.
+    if [ -e "$POLICY" ] && ! grep -qsF "$POLICY_MARK" "$POLICY"; then
+        mv "$POLICY" "$POLICY_SAVED"
+    fi
+    printf '#!/bin/sh\n%s\nexit 101\n' "$POLICY_MARK" >"$POLICY"
+    chmod 755 "$POLICY"
+    if [ ! -d "${NO_CLUSTER%/*}" ]; then
+        mkdir -p "${NO_CLUSTER%/*}"
+        made_cluster_folder=yes
+    fi
+    printf 'create_main_cluster = false\n' >"$NO_CLUSTER"
+}
+
+allow_service_starts() {
+    if [ -e "$POLICY_SAVED" ]; then
+        mv -f "$POLICY_SAVED" "$POLICY"
+    elif grep -qsF "$POLICY_MARK" "$POLICY"; then
+        rm -f "$POLICY"
+    fi
+    rm -f "$NO_CLUSTER"
+    if [ -n "${made_cluster_folder:-}" ]; then
+        # Still in use if the package brought files of its own.
+        rmdir "${NO_CLUSTER%/*}" "${NO_CLUSTER%/*/*}" 2>/dev/null || :
+    fi
+}
+
+# Everything that would start at boot, by its systemd name.
+boot_services() {
+    for link in /etc/systemd/system/*.wants/*; do
+        if [ -L "$link" ]; then printf ' %s ' "${link##*/}"; fi
+    done
+    for link in /etc/rc[2345].d/S[0-9][0-9]*; do
+        if [ -e "$link" ]; then printf ' %s.service ' "${link##*/S[0-9][0-9]}"; fi
+    done
+}
+
+# The packages bring more than their servers: epmd, its socket, logrotate's timer.
+disable_new_services() { # SERVICES_BEFORE
+    for service in $(boot_services); do
+        case $1 in *" $service "*) continue ;; esac
+        if have systemctl; then
+            systemctl disable --quiet "$service" >/dev/null 2>&1 || :
+            # Without a running systemd there is nothing to stop, and this fails.
+            systemctl stop "$service" >/dev/null 2>&1 || :
+        else
+            # A container has no systemd, but the packages enable their units for one all the same.
+            rm -f /etc/systemd/system/*.wants/"$service"
+        fi
+        name=${service%.service}
+        if [ -e "/etc/init.d/$name" ] && have update-rc.d; then
+            update-rc.d "$name" disable >/dev/null 2>&1 || :
+        fi
+    done
+}
+
+# The port mappers that belong to the packages; one that runs as anybody else was
+# started by somebody else, perhaps by a test that runs at this very moment.
+package_epmds() {
+    for process in /proc/[0-9]*; do
+        [ "$(cat "$process/comm" 2>/dev/null)" = epmd ] || continue
+        case $(stat -c %U "$process" 2>/dev/null) in
+            epmd | rabbitmq) printf ' %s ' "${process#/proc/}" ;;
+        esac
+    done
+}
+
+stop_new_epmds() { # PIDS_BEFORE
+    for pid in $(package_epmds); do
+        case $1 in *" $pid "*) continue ;; esac
+        kill "$pid" 2>/dev/null || :
+    done
+}
+
+apt() { apt-get -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"; }
+
+# The upstream version that apt would install: "1:3.10.8-1+deb12u1" -> 3.10.8
+candidate() {
+    LC_ALL=C apt-cache policy "$1" | sed -n 's/^ *Candidate: *\([0-9]*:\)\{0,1\}//p' | first_number
+}
+
+require_candidate() { # PACKAGE MINIMUM WHAT WHERE
+    found=$(candidate "$1")
+    at_least "$2" "$found" && return
+    complain "this system's package $1 is ${found:-not available}; Tallyhook needs $3 $2 or later."
+    die "Follow $4, then run this again."
+}
+
+install_packages() {
+    export DEBIAN_FRONTEND=noninteractive
+    # Ubuntu's needrestart would otherwise restart services that have nothing to do with us.
+    export NEEDRESTART_SUSPEND=1
+
+    say "refreshing the package lists"
+    apt -qq update || die "apt-get update failed; see its message above"
+    for package in "$@"; do
+        case $package in
+            postgresql)
+                require_candidate postgresql "$POSTGRES_MIN" PostgreSQL \
+                    "https://www.postgresql.org/download/linux/"
+                ;;
+            rabbitmq-server)
+                require_candidate rabbitmq-server "$RABBITMQ_MIN" RabbitMQ \
+                    "https://www.rabbitmq.com/docs/install-debian"
+                ;;
+        esac
+    done
+
+    simulation=$(LC_ALL=C apt -s --no-install-recommends install "$@") ||
+        die "apt-get cannot install: $*"
+    plan=$(printf '%s\n' "$simulation" |
+        sed -n 's/^Inst \([^ ]*\) .*/\1/p' | sort | tr '\n' ' ')
+    say "apt-get will install: ${plan:-nothing new}"
+
+    services_before=$(boot_services)
+    epmds_before=$(package_epmds)
+    trap allow_service_starts EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    forbid_service_starts
+    apt -qq -y --no-install-recommends install "$@" || die "apt-get could not install: $*"
+    disable_new_services "$services_before"
+    stop_new_epmds "$epmds_before"
+}
+
+# --- the command line -------------------------------------------------------------
+
+explain() { # LIST
+    complain "missing on this machine:"
+    printf '%s\n' "$1" | while IFS='	' read -r _ text; do complain "  - $text"; done
+}
+
+packages_for() { # LIST
+    printf '%s\n' "$1" | while IFS='	' read -r name _; do
+        case $name in
+            compiler) printf ' gcc libc6-dev' ;;
+            make) printf ' make' ;;
+            postgresql) printf ' postgresql' ;;
+            rabbitmq) printf ' rabbitmq-server' ;;
+        esac
+    done
+}
+
+refuse_broken_overrides() {
+    for name in TALLYHOOK_POSTGRES_BIN TALLYHOOK_RABBITMQ_BIN; do
+        eval "folder=\${$name:-}"
+        case $name in *POSTGRES*) program=postgres ;; *) program=rabbitmq-server ;; esac
+        # Installing a package would not help: the variable would still win.
+        [ -z "$folder" ] || [ -x "$folder/$program" ] ||
+            die "$name is set to $folder, which holds no $program: correct it or unset it"
+    done
+}
+
+main() {
+    case ${1:-} in
+        '' | --check) ;;
+        # How this script calls itself through sudo; the rest of the arguments are packages.
+        --install-as-root)
+            shift
+            install_packages "$@"
+            exit
+            ;;
+        *) die "usage: deploy/setup.sh [--check]" ;;
+    esac
+
+    refuse_broken_overrides
+    list=$(missing)
+    if [ -z "$list" ]; then
+        report_ready
+        exit 0
+    fi
+
+    explain "$list"
+    if [ "${1:-}" = --check ]; then exit 1; fi
+
+    case $list in
+        cargo*)
+            die "install Rust $CARGO_MIN or later with rustup (https://rustup.rs), or run 'rustup update stable'"
+            ;;
+    esac
+    if ! have apt-get || ! have dpkg; then
+        complain "only Debian and Ubuntu can be set up automatically. Please install what is listed, then"
+        die "set TALLYHOOK_POSTGRES_BIN and TALLYHOOK_RABBITMQ_BIN to the folders of the programs if they are not on PATH"
+    fi
+
+    packages=$(packages_for "$list")
+    say "will install with apt-get, without recommended packages, services kept off:$packages"
+    # Split on purpose: one word is one package.
+    # shellcheck disable=SC2086
+    if [ "$(id -u)" -eq 0 ]; then
+        "$0" --install-as-root $packages
+    elif have sudo; then
+        sudo "$0" --install-as-root $packages
+    else
+        die "neither root nor sudo is at hand; as root run: apt-get install --no-install-recommends$packages"
+    fi
+
+    list=$(missing)
+    if [ -n "$list" ]; then
+        explain "$list"
+        die "the installation did not bring all that is needed"
+    fi
+    report_ready
+}
+
+main "$@"

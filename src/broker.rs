@@ -1,0 +1,17 @@
+//! RabbitMQ: connections that come back by themselves, the topology, a
+//! publisher that is never taken in by a confirm, and consumers.
+//!
+//! The only place that speaks AMQP. Why each thing is done the way it is
+//! stands beside it; most of it was found out by losing messages.
+
+pub mod connection;
+pub mod consumer;
+pub mod publisher;
+pub mod topology;
+pub mod wire;
+
+pub use connection::{BrokerError, Link};
+pub use consumer::{Delivery, Subscription};
+pub use publisher::{Confirmed, PublishError, Publisher};
+pub use topology::Topology;
+pub use wire::{DeadMark, Outgoing, Parcel};

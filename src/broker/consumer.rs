@@ -1,0 +1,101 @@
+//! Consuming a queue: deliveries in order, acknowledged up to a tag.
+
+use futures_util::StreamExt as _;
+use lapin::{
+    Channel,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    types::FieldTable,
+};
+
+use super::{
+    connection::{BrokerError, Link, in_time},
+    topology::short,
+    wire::Parcel,
+};
+
+/// A consumer with a channel of its own.
+pub struct Subscription {
+    queue: String,
+    channel: Channel,
+    stream: lapin::Consumer,
+}
+
+/// A delivered message, not settled yet.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Counts deliveries on the channel; settling needs it.
+    pub tag: u64,
+    /// Whether the broker has delivered it before.
+    pub redelivered: bool,
+    /// The message.
+    pub parcel: Parcel,
+}
+
+impl Subscription {
+    /// Consumes a queue with at most `prefetch` messages unsettled. At least
+    /// twice a batch keeps the next one coming while the last is settled.
+    ///
+    /// # Errors
+    /// [`BrokerError`], such as that there is no such queue.
+    pub async fn open(link: &Link, queue: &str, prefetch: u16) -> Result<Self, BrokerError> {
+        let channel = link.channel().await?;
+        let qos = channel.basic_qos(prefetch, BasicQosOptions::default());
+        in_time("limiting the prefetch", qos).await?;
+        let consume = channel.basic_consume(
+            short(queue)?,
+            short("")?,
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let stream = in_time("consuming a queue", consume).await?;
+        Ok(Self { queue: queue.to_owned(), channel, stream })
+    }
+
+    /// The next delivery. Safe to be dropped while it waits.
+    ///
+    /// # Errors
+    /// Any error is final. So is a bare end: a deleted queue gives nothing
+    /// else, and the channel stays open.
+    pub async fn next(&mut self) -> Result<Delivery, BrokerError> {
+        match self.stream.next().await {
+            Some(Ok(delivery)) => Ok(Delivery {
+                tag: delivery.delivery_tag,
+                redelivered: delivery.redelivered,
+                parcel: Parcel::new(
+                    delivery.routing_key.into(),
+                    delivery.properties,
+                    delivery.data,
+                ),
+            }),
+            Some(Err(source)) => Err(BrokerError::Client { what: "receiving", source }),
+            None => Err(BrokerError::Ended(self.queue.clone())),
+        }
+    }
+
+    /// Acknowledges every delivery up to and including this tag.
+    ///
+    /// # Errors
+    /// The channel is gone: the broker will deliver all of them again.
+    pub async fn ack_through(&self, tag: u64) -> Result<(), BrokerError> {
+        let options = BasicAckOptions { multiple: true };
+        in_time("acknowledging", self.channel.basic_ack(tag, options)).await
+    }
+
+    /// Hands every unsettled delivery up to and including this tag back to
+    /// the queue.
+    ///
+    /// # Errors
+    /// The channel is gone, which hands them back too.
+    pub async fn hand_back_through(&self, tag: u64) -> Result<(), BrokerError> {
+        let options = BasicNackOptions { multiple: true, requeue: true };
+        in_time("handing back", self.channel.basic_nack(tag, options)).await
+    }
+
+    /// Ends the consumer; what is unsettled goes back to the queue.
+    pub async fn close(self) {
+        if let Ok(done) = short("done") {
+            // A channel that is gone already is closed enough.
+            drop(in_time("closing a channel", self.channel.close(200, done)).await);
+        }
+    }
+}

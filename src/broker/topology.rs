@@ -1,0 +1,311 @@
+//! Exchanges and queues: what is declared, and why no hop can lose a message.
+
+use std::time::Duration;
+
+use lapin::{
+    Channel, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
+use super::connection::{BrokerError, Link, in_time};
+use crate::domain::SourceName;
+
+/// For queues whose messages must never be given up: a very large number,
+/// since -1 means "none" to RabbitMQ 4 but "at once" to 3.10.
+const NEVER: u32 = 1_000_000_000;
+
+/// The names and arguments of everything of ours on the broker.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    prefix: String,
+    delivery_limit: u32,
+    tiers: Vec<Duration>,
+    sources: Vec<SourceName>,
+}
+
+/// Ready messages in a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Depth {
+    /// The queue's name.
+    pub queue: String,
+    /// What is in it: `inbound`, `retry`, `dead` or `unrouted`.
+    pub role: &'static str,
+    /// The source, for an inbound queue.
+    pub source: Option<SourceName>,
+    /// Messages that wait; those that a consumer holds are not counted.
+    /// `None`: there is no such queue.
+    pub ready: Option<u32>,
+}
+
+impl Topology {
+    /// The topology for these sources and retry delays.
+    pub fn new(
+        prefix: &str,
+        delivery_limit: u32,
+        tiers: Vec<Duration>,
+        sources: impl IntoIterator<Item = SourceName>,
+    ) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+            delivery_limit,
+            tiers,
+            sources: sources.into_iter().collect(),
+        }
+    }
+
+    /// The exchange that takes what comes in; routing key = source.
+    pub fn inbound_exchange(&self) -> String {
+        format!("{}.inbound", self.prefix)
+    }
+
+    /// A source's queue.
+    pub fn inbound_queue(&self, source: &SourceName) -> String {
+        format!("{}.inbound.{source}", self.prefix)
+    }
+
+    /// The exchange, and the queue of the same name, for what no queue takes.
+    pub fn unrouted(&self) -> String {
+        format!("{}.unrouted", self.prefix)
+    }
+
+    /// The exchange, and the queue of the same name, where a message waits.
+    pub fn retry(&self, delay: Duration) -> String {
+        format!("{}.retry.{}", self.prefix, written(delay))
+    }
+
+    /// The exchange, and the queue of the same name, of the dead.
+    pub fn dead(&self) -> String {
+        format!("{}.dead", self.prefix)
+    }
+
+    /// The sources that have a queue.
+    pub fn sources(&self) -> &[SourceName] {
+        &self.sources
+    }
+
+    /// Declares everything; what is there already stays as it is.
+    ///
+    /// Dead before inbound before retry: with at-least-once dead-lettering,
+    /// a message whose dead-letter exchange does not exist is held invisibly
+    /// and moves on only minutes after the exchange appears.
+    ///
+    /// # Errors
+    /// [`BrokerError::Differs`] names the argument that is not ours.
+    pub async fn declare(&self, link: &Link) -> Result<(), BrokerError> {
+        for name in [self.dead(), self.unrouted()] {
+            self.exchange(link, &name, ExchangeKind::Fanout, &[]).await?;
+            self.queue(link, &name, parking()).await?;
+            bind(link, &name, &name, "").await?;
+        }
+
+        let inbound = self.inbound_exchange();
+        let unrouted = self.unrouted();
+        // Without the alternate exchange a message for a missing queue would
+        // be returned or dropped; so it waits in a queue of its own.
+        let alternate = [("alternate-exchange", text(&unrouted))];
+        self.exchange(link, &inbound, ExchangeKind::Direct, &alternate).await?;
+        for source in &self.sources {
+            let queue = self.inbound_queue(source);
+            self.queue(link, &queue, self.working()).await?;
+            bind(link, &queue, &inbound, source.as_str()).await?;
+        }
+
+        for delay in &self.tiers {
+            let name = self.retry(*delay);
+            self.exchange(link, &name, ExchangeKind::Fanout, &[]).await?;
+            self.queue(link, &name, self.waiting(*delay)).await?;
+            bind(link, &name, &name, "").await?;
+        }
+        Ok(())
+    }
+
+    /// Counts what is ready in every queue, on a channel of its own: a
+    /// missing queue closes the channel that asks.
+    ///
+    /// # Errors
+    /// [`BrokerError`] if the broker does not answer.
+    pub async fn depths(&self, link: &Link) -> Result<Vec<Depth>, BrokerError> {
+        let sources = self
+            .sources
+            .iter()
+            .map(|source| (self.inbound_queue(source), "inbound", Some(source.clone())));
+        let tiers = self.tiers.iter().map(|delay| (self.retry(*delay), "retry", None));
+        let others = [(self.dead(), "dead", None), (self.unrouted(), "unrouted", None)];
+        let mut depths = Vec::new();
+        let mut channel = link.channel().await?;
+        for (queue, role, source) in sources.chain(tiers).chain(others) {
+            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let asked = channel.queue_declare(short(&queue)?, passive, FieldTable::default());
+            let ready = match in_time("counting a queue", asked).await {
+                Ok(found) => Some(found.message_count()),
+                Err(BrokerError::Client { .. }) if link.is_up() => {
+                    channel = link.channel().await?;
+                    None
+                }
+                Err(error) => return Err(error),
+            };
+            depths.push(Depth { queue, role, source, ready });
+        }
+        Ok(depths)
+    }
+
+    async fn exchange(
+        &self,
+        link: &Link,
+        name: &str,
+        kind: ExchangeKind,
+        arguments: &[(&str, AMQPValue)],
+    ) -> Result<(), BrokerError> {
+        let channel = link.channel().await?;
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let table = table(arguments)?;
+        let asked = channel.exchange_declare(short(name)?, kind, options, table);
+        in_time("declaring an exchange", asked).await.map_err(|error| differs(error, name))?;
+        close(channel).await;
+        Ok(())
+    }
+
+    async fn queue(
+        &self,
+        link: &Link,
+        name: &str,
+        arguments: Vec<(&str, AMQPValue)>,
+    ) -> Result<(), BrokerError> {
+        let channel = link.channel().await?;
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        let asked = channel.queue_declare(short(name)?, options, table(&arguments)?);
+        in_time("declaring a queue", asked).await.map_err(|error| differs(error, name))?;
+        close(channel).await;
+        Ok(())
+    }
+
+    /// A queue that workers consume.
+    fn working(&self) -> Vec<(&'static str, AMQPValue)> {
+        let mut arguments = parking();
+        arguments.retain(|(key, _)| *key != "x-delivery-limit");
+        arguments.extend(self.dead_letters_to(&self.dead()));
+        // Without a limit a message that crashes its worker would do so for
+        // ever; with 4.0's own limit of 20, a few crashes would bury a whole
+        // prefetch of innocents.
+        arguments.push(("x-delivery-limit", AMQPValue::LongUInt(self.delivery_limit)));
+        arguments
+    }
+
+    /// A queue in which messages wait for their next attempt. The delay is
+    /// the queue's, not the message's: a message's own would only be looked at
+    /// when it is first in line.
+    fn waiting(&self, delay: Duration) -> Vec<(&'static str, AMQPValue)> {
+        let mut arguments = parking();
+        let milliseconds = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+        arguments.push(("x-message-ttl", AMQPValue::LongLongInt(milliseconds)));
+        // No dead-letter routing key: the message keeps its own, the source,
+        // and so finds its way back.
+        arguments.extend(self.dead_letters_to(&self.inbound_exchange()));
+        arguments
+    }
+
+    fn dead_letters_to(&self, exchange: &str) -> [(&'static str, AMQPValue); 3] {
+        [
+            ("x-dead-letter-exchange", text(exchange)),
+            // The default dead-letters at most once: a crash in between loses
+            // the message.
+            ("x-dead-letter-strategy", text("at-least-once")),
+            // Without this the strategy silently falls back to at-most-once.
+            ("x-overflow", text("reject-publish")),
+        ]
+    }
+}
+
+/// A queue that keeps messages until somebody takes them.
+fn parking() -> Vec<(&'static str, AMQPValue)> {
+    vec![
+        // Replicated and on disk before it confirms. Always named, because the
+        // default type can be changed on the broker.
+        ("x-queue-type", text("quorum")),
+        ("x-delivery-limit", AMQPValue::LongUInt(NEVER)),
+    ]
+}
+
+async fn bind(link: &Link, queue: &str, exchange: &str, key: &str) -> Result<(), BrokerError> {
+    let channel = link.channel().await?;
+    let asked = channel.queue_bind(
+        short(queue)?,
+        short(exchange)?,
+        short(key)?,
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    in_time("binding a queue", asked).await?;
+    close(channel).await;
+    Ok(())
+}
+
+/// A channel whose work is done; one that is gone already is no matter.
+async fn close(channel: Channel) {
+    if let Ok(done) = short("done") {
+        drop(in_time("closing a channel", channel.close(200, done)).await);
+    }
+}
+
+/// Tells a 406 from other errors: the broker's text names the argument.
+fn differs(error: BrokerError, name: &str) -> BrokerError {
+    let BrokerError::Client { source, .. } = &error else {
+        return error;
+    };
+    let told = source.to_string();
+    if !told.contains("PRECONDITION_FAILED") && !told.contains("PRECONDITION-FAILED") {
+        return error;
+    }
+    BrokerError::Differs {
+        name: name.to_owned(),
+        told,
+        advice: "Arguments are fixed when a queue or exchange is made. Set the configuration back \
+                 to what it was made with, choose another broker.prefix, or drain it and delete \
+                 it so that it can be made anew. Tallyhook deletes nothing",
+    }
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.as_bytes().into())
+}
+
+fn table(arguments: &[(&str, AMQPValue)]) -> Result<FieldTable, BrokerError> {
+    let mut table = FieldTable::default();
+    for (key, value) in arguments {
+        table.insert(short(key)?, value.clone());
+    }
+    Ok(table)
+}
+
+/// A name as AMQP carries it: at most 255 bytes. Prefix and source are
+/// limited so that ours always fit.
+pub(super) fn short(name: &str) -> Result<ShortString, BrokerError> {
+    ShortString::try_new(name).map_err(|_| BrokerError::Url(format!("name too long: {name}")))
+}
+
+/// A delay as it stands in a queue's name: `1s`, `1500ms`.
+fn written(delay: Duration) -> String {
+    if delay.subsec_nanos() == 0 {
+        format!("{}s", delay.as_secs())
+    } else {
+        format!("{}ms", delay.as_millis())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_contract() {
+        let source: SourceName = "shop".parse().unwrap();
+        let topology = Topology::new("tallyhook", 100, Vec::new(), [source.clone()]);
+        assert_eq!(topology.inbound_exchange(), "tallyhook.inbound");
+        assert_eq!(topology.inbound_queue(&source), "tallyhook.inbound.shop");
+        assert_eq!(topology.retry(Duration::from_secs(8)), "tallyhook.retry.8s");
+        assert_eq!(topology.retry(Duration::from_millis(1500)), "tallyhook.retry.1500ms");
+        assert_eq!(topology.dead(), "tallyhook.dead");
+        assert_eq!(topology.unrouted(), "tallyhook.unrouted");
+    }
+}

@@ -1,0 +1,2 @@
+//! Development: private servers.
+pub mod servers;

@@ -1,0 +1,125 @@
+//! Private PostgreSQL and RabbitMQ servers, started from the binaries of this machine.
+//!
+//! `tallyhook dev`, the integration tests and the demo run on real servers of their own: ports
+//! that nobody else uses, folders of their own, and nothing read from the machine's configuration.
+//! A server can be killed as a crash would kill it, and started again on the same port and data.
+//!
+//! Nothing outlives the program that started it, not even after `kill -9`: see `watchdog`.
+//!
+//! | Module       | About                                                            |
+//! |--------------|------------------------------------------------------------------|
+//! | `postgres`   | one PostgreSQL                                                   |
+//! | `rabbitmq`   | one RabbitMQ node with its port mapper                           |
+//! | `binaries`   | where the programs are, and whether they are recent enough       |
+//! | `watchdog`   | a process that cannot outlive this one                           |
+//! | `folder`   | a server's folder: its lock, its owner, the ends of its logs     |
+//! | `ports`    | loopback ports that stay ours while a server is down             |
+
+mod binaries;
+mod folder;
+mod ports;
+mod postgres;
+mod rabbitmq;
+mod watchdog;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+pub use self::binaries::MissingServer;
+pub use self::postgres::PostgresServer;
+pub use self::rabbitmq::RabbitMqServer;
+
+/// How often a starting server is asked whether it is ready.
+const POLL: Duration = Duration::from_millis(50);
+
+/// What may differ from one private server to the next.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A folder to delete, with all that is in it, if this program dies without stopping the
+    /// server. `None`, the default, keeps everything.
+    pub remove_dir_on_death: Option<PathBuf>,
+}
+
+/// A private PostgreSQL and a private RabbitMQ.
+///
+/// Dropping it ends both servers at once and uncleanly; [`Servers::stop`] ends them properly.
+#[derive(Debug)]
+pub struct Servers {
+    /// The database, in the folder `postgres`.
+    pub postgres: PostgresServer,
+    /// The broker, in the folder `rabbitmq`.
+    pub rabbitmq: RabbitMqServer,
+    // Declared last: the folder goes after the servers that write to it.
+    temporary: Option<TempDir>,
+}
+
+impl Servers {
+    /// Starts both servers at once in `dir`, and keeps their data there for the next start.
+    ///
+    /// # Errors
+    ///
+    /// [`MissingServer`] is in the chain if a server is not installed or too old. Otherwise, a
+    /// server that did not start, with the end of its log.
+    pub async fn start(dir: &Path) -> Result<Self> {
+        Self::start_with(dir, &Options::default()).await
+    }
+
+    /// Starts both servers in a new temporary folder, which goes when they stop or when this
+    /// program dies.
+    ///
+    /// # Errors
+    ///
+    /// As [`Servers::start`].
+    pub async fn start_temporary() -> Result<Self> {
+        let temporary = tempfile::Builder::new()
+            .prefix("tallyhook-")
+            .tempdir()
+            .context("cannot create a temporary folder")?;
+        let options = Options { remove_dir_on_death: Some(temporary.path().to_owned()) };
+        let mut servers = Self::start_with(temporary.path(), &options).await?;
+        servers.temporary = Some(temporary);
+        Ok(servers)
+    }
+
+    /// Starts both servers in `dir`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Servers::start`].
+    pub async fn start_with(dir: &Path, options: &Options) -> Result<Self> {
+        let dir = folder::create(dir)?;
+        if folder::running_as_root() {
+            // PostgreSQL runs as another user then, and has to get to its folder inside.
+            let mode = fs::metadata(&dir)?.permissions().mode();
+            fs::set_permissions(&dir, fs::Permissions::from_mode(mode | 0o011))
+                .with_context(|| format!("cannot open {} to others", dir.display()))?;
+        }
+        let (postgres_dir, rabbitmq_dir) = (dir.join("postgres"), dir.join("rabbitmq"));
+        let (postgres, rabbitmq) = tokio::try_join!(
+            PostgresServer::start_with(&postgres_dir, options),
+            RabbitMqServer::start_with(&rabbitmq_dir, options),
+        )?;
+        Ok(Self { postgres, rabbitmq, temporary: None })
+    }
+
+    /// Stops both servers cleanly, and deletes their folder if it is a temporary one.
+    ///
+    /// # Errors
+    ///
+    /// A server that could not even be killed, or a temporary folder that could not be deleted.
+    /// One failure does not keep the other server running.
+    pub async fn stop(&mut self) -> Result<()> {
+        let (postgres, rabbitmq) = tokio::join!(self.postgres.stop(), self.rabbitmq.stop());
+        postgres?;
+        rabbitmq?;
+        if let Some(temporary) = self.temporary.take() {
+            temporary.close().context("cannot delete the temporary folder of the servers")?;
+        }
+        Ok(())
+    }
+}

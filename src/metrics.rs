@@ -1,0 +1,305 @@
+//! Every metric: its name, its help and its labels, in one place.
+//!
+//! Label values come from closed sets only (configured sources, outcomes,
+//! reasons), never from requests: a stranger must not be able to fill memory.
+
+use std::{
+    collections::HashMap,
+    ops::Deref,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use prometheus::{
+    Encoder as _, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::domain::{Outcome, SourceName};
+
+/// Seconds: from a tenth of a millisecond to a minute.
+const SECONDS: [f64; 16] = [
+    0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0,
+    60.0,
+];
+
+/// The process's metrics; clones share them.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+impl Deref for Metrics {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// The metrics themselves.
+pub struct Inner {
+    registry: Registry,
+    /// HTTP calls by source and the status that answered them.
+    pub receipts: IntCounterVec,
+    /// Seconds from a call's first byte to its answer, by source.
+    pub acknowledge_seconds: HistogramVec,
+    /// Calls under way.
+    pub requests_in_flight: IntGauge,
+    /// Seconds from publishing to the broker's confirm.
+    pub confirm_seconds: Histogram,
+    /// Messages by source and outcome, each counted when it is recorded.
+    pub messages: IntCounterVec,
+    /// Share of duplicates among the last thousand or so messages, by source.
+    pub duplicate_ratio: GaugeVec,
+    /// Messages in a committed batch.
+    pub batch_size: Histogram,
+    /// Seconds a batch took from its first message to its commit.
+    pub batch_seconds: Histogram,
+    /// Seconds from received to committed, by source.
+    pub lag_seconds: HistogramVec,
+    /// Failed attempts by source.
+    pub attempts: IntCounterVec,
+    /// Dead letters by reason and state.
+    pub dead_letters: IntGaugeVec,
+    /// Age in seconds of the oldest dead letter, by reason and state.
+    pub dead_letter_age: GaugeVec,
+    /// Ready messages by queue.
+    pub queue_ready: IntGaugeVec,
+    /// 1 if a broker connection (`publish`, `consume`) is up.
+    pub broker_up: IntGaugeVec,
+    /// 1 if the database answered when it was last asked.
+    pub database_up: IntGauge,
+    /// Database connections by state (`idle`, `used`).
+    pub database_connections: IntGaugeVec,
+    recent: Mutex<HashMap<String, Recent>>,
+}
+
+/// What was seen lately of one source.
+#[derive(Default)]
+struct Recent {
+    messages: u32,
+    duplicates: u32,
+}
+
+/// Beyond so many messages, what was seen before counts half.
+const RECENT: u32 = 1000;
+
+impl Metrics {
+    /// Fresh metrics in a registry of their own.
+    ///
+    /// # Errors
+    /// Two metrics of one name: a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let made = Make { registry: &registry };
+        let inner = Inner {
+            receipts: made.counters(
+                "tallyhook_receipts_total",
+                "HTTP calls by source and answer.",
+                &["source", "answer"],
+            )?,
+            acknowledge_seconds: made.histograms(
+                "tallyhook_acknowledge_seconds",
+                "Seconds from a call's arrival to its answer.",
+                &["source"],
+            )?,
+            requests_in_flight: made.gauge("tallyhook_requests_in_flight", "Calls under way.")?,
+            confirm_seconds: made.histogram(
+                "tallyhook_confirm_seconds",
+                "Seconds from publishing to the broker's confirm.",
+                &SECONDS,
+            )?,
+            messages: made.counters(
+                "tallyhook_messages_total",
+                "Messages by source and outcome.",
+                &["source", "outcome"],
+            )?,
+            duplicate_ratio: made.float_gauges(
+                "tallyhook_duplicate_ratio",
+                "Share of duplicates among the last thousand or so messages.",
+                &["source"],
+            )?,
+            batch_size: made.histogram(
+                "tallyhook_batch_size",
+                "Messages in a committed batch.",
+                &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 5000.0],
+            )?,
+            batch_seconds: made.histogram(
+                "tallyhook_batch_seconds",
+                "Seconds a batch took from being collected to its commit.",
+                &SECONDS,
+            )?,
+            lag_seconds: made.histograms(
+                "tallyhook_lag_seconds",
+                "Seconds from received to committed.",
+                &["source"],
+            )?,
+            attempts: made.counters(
+                "tallyhook_failed_attempts_total",
+                "Attempts that failed and were followed by a retry or a dead letter.",
+                &["source"],
+            )?,
+            dead_letters: made.gauges(
+                "tallyhook_dead_letters",
+                "Dead letters by reason and state.",
+                &["reason", "state"],
+            )?,
+            dead_letter_age: made.float_gauges(
+                "tallyhook_dead_letter_oldest_seconds",
+                "Seconds since the oldest dead letter failed first.",
+                &["reason", "state"],
+            )?,
+            queue_ready: made.gauges(
+                "tallyhook_queue_ready",
+                "Ready messages in a queue; -1 if it is missing.",
+                &["queue", "role", "source"],
+            )?,
+            broker_up: made.gauges(
+                "tallyhook_broker_up",
+                "1 if the connection to RabbitMQ is up.",
+                &["link"],
+            )?,
+            database_up: made.gauge(
+                "tallyhook_database_up",
+                "1 if PostgreSQL answered when it was last asked.",
+            )?,
+            database_connections: made.gauges(
+                "tallyhook_database_connections",
+                "Connections to PostgreSQL.",
+                &["state"],
+            )?,
+            recent: Mutex::default(),
+            registry,
+        };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Counts recorded outcomes of a source and refreshes its share of
+    /// duplicates.
+    pub fn count_outcomes(&self, source: &SourceName, outcomes: impl Iterator<Item = Outcome>) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = recent.entry(source.to_string()).or_default();
+        for outcome in outcomes {
+            self.messages.with_label_values(&[source.as_str(), outcome.as_str()]).inc();
+            seen.messages += 1;
+            seen.duplicates += u32::from(outcome == Outcome::Duplicate);
+        }
+        while seen.messages > 2 * RECENT {
+            seen.messages /= 2;
+            seen.duplicates /= 2;
+        }
+        if seen.messages > 0 {
+            #[expect(clippy::float_arithmetic, reason = "a ratio for people, not money")]
+            let ratio = f64::from(seen.duplicates) / f64::from(seen.messages);
+            self.duplicate_ratio.with_label_values(&[source.as_str()]).set(ratio);
+        }
+    }
+
+    /// Everything in the text format that Prometheus scrapes.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        // Writing to memory cannot fail, and the encoder writes UTF-8.
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics cannot be written");
+        }
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+/// Makes metrics and registers them.
+struct Make<'a> {
+    registry: &'a Registry,
+}
+
+impl Make<'_> {
+    fn keep<C>(&self, collector: C) -> Result<C, prometheus::Error>
+    where
+        C: prometheus::core::Collector + Clone + 'static,
+    {
+        self.registry.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        self.keep(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.keep(IntGauge::new(name, help)?)
+    }
+
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        self.keep(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn float_gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<GaugeVec, prometheus::Error> {
+        self.keep(GaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+    ) -> Result<Histogram, prometheus::Error> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.keep(Histogram::with_opts(options)?)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        self.keep(HistogramVec::new(options, labels)?)
+    }
+}
+
+/// Sets a gauge as long as it lives: for work under way.
+pub struct InFlight(IntGauge);
+
+impl InFlight {
+    /// Counts one more until it is dropped.
+    pub fn begin(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_duplicate_ratio_follows_what_was_seen_lately() {
+        let metrics = Metrics::new().unwrap();
+        let source: SourceName = "shop".parse().unwrap();
+        let ratio = || metrics.duplicate_ratio.with_label_values(&["shop"]).get();
+        metrics.count_outcomes(&source, vec![Outcome::Applied; 3].into_iter());
+        metrics.count_outcomes(&source, std::iter::once(Outcome::Duplicate));
+        assert!((ratio() - 0.25).abs() < 1e-9);
+        metrics.count_outcomes(&source, vec![Outcome::Applied; 20_000].into_iter());
+        assert!(ratio() < 0.001);
+    }
+}

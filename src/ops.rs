@@ -1,0 +1,173 @@
+//! For those who operate it: `/livez`, `/readyz`, `/metrics`, and the task
+//! that measures what is not measured on the way.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    http::{HeaderValue, Response, StatusCode, header},
+    routing::get,
+};
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::{
+    broker::{Link, Publisher, Topology, topology::Depth},
+    metrics::Metrics,
+    receiver::serve,
+    store::{Store, dead_letters},
+    worker::Pulse,
+};
+
+/// How often queues, dead letters and the pool are measured.
+const MEASURE: Duration = Duration::from_secs(5);
+
+/// What readiness depends on: the parts that this process serves.
+#[derive(Clone, Default)]
+pub struct Health {
+    /// The receiver needs the broker, and nothing else.
+    pub publisher: Option<Publisher>,
+    /// The worker needs the broker and the database.
+    pub worker: Option<Pulse>,
+}
+
+impl Health {
+    /// Each part with its trouble, or `None` if it is well.
+    fn parts(&self) -> Vec<(&'static str, Option<String>)> {
+        let mut parts = Vec::new();
+        if let Some(publisher) = &self.publisher {
+            parts.push(("receiver", publisher.trouble()));
+        }
+        if let Some(worker) = &self.worker {
+            parts.push(("worker", worker.trouble()));
+        }
+        parts
+    }
+}
+
+/// Alive as long as it answers: restarting would not mend an outage elsewhere.
+pub async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// Ready if every part that this process serves can do its work now.
+pub async fn readyz(State(health): State<Health>) -> Response<Body> {
+    let parts = health.parts();
+    let ready = parts.iter().all(|(_, trouble)| trouble.is_none());
+    let told: Map<String, Value> = parts
+        .into_iter()
+        .map(|(name, trouble)| (name.to_owned(), trouble.map_or(json!("ok"), |why| json!(why))))
+        .collect();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({"ready": ready, "parts": told});
+    respond(status, "application/json", format!("{body}\n"))
+}
+
+async fn metrics(State(metrics): State<Metrics>) -> Response<Body> {
+    respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render())
+}
+
+fn respond(status: StatusCode, media_type: &'static str, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let media_type = HeaderValue::from_static(media_type);
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
+}
+
+/// Serves the operations address until stopped.
+pub async fn run(listener: TcpListener, shown: Metrics, health: Health, stop: CancellationToken) {
+    let app = Router::new()
+        .route("/metrics", get(metrics).with_state(shown))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz).with_state(health));
+    serve(listener, app, Duration::from_secs(10), stop).await;
+}
+
+/// Measures queues, dead letters and the pool every few seconds until stopped.
+pub async fn measure(
+    broker_url: String,
+    topology: Arc<Topology>,
+    store: Store,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
+    let mut link = None;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(MEASURE) => {}
+            () = stop.cancelled() => break,
+        }
+        match depths(&mut link, &broker_url, &topology).await {
+            Ok(depths) => show_depths(&metrics, depths),
+            Err(error) => {
+                debug!(error, "queues cannot be counted");
+                link = None;
+            }
+        }
+        match dead_letter_counts(&store).await {
+            Ok(counts) => {
+                metrics.database_up.set(1);
+                show_dead_letters(&metrics, counts);
+            }
+            Err(error) => {
+                metrics.database_up.set(0);
+                debug!(%error, "dead letters cannot be counted");
+            }
+        }
+        let pool = store.pool_state();
+        let idle = i64::try_from(pool.idle).unwrap_or(i64::MAX);
+        let open = i64::from(pool.open);
+        metrics.database_connections.with_label_values(&["idle"]).set(idle);
+        metrics.database_connections.with_label_values(&["used"]).set((open - idle).max(0));
+    }
+    if let Some(link) = link {
+        link.close().await;
+    }
+}
+
+async fn depths(
+    link: &mut Option<Link>,
+    url: &str,
+    topology: &Topology,
+) -> Result<Vec<Depth>, String> {
+    let open = match link.take().filter(Link::is_up) {
+        Some(open) => open,
+        None => Link::open(url, "tallyhook measure").await.map_err(|error| error.to_string())?,
+    };
+    let depths = topology.depths(&open).await.map_err(|error| error.to_string());
+    *link = Some(open);
+    depths
+}
+
+fn show_depths(metrics: &Metrics, depths: Vec<Depth>) {
+    for depth in depths {
+        let source = depth.source.as_ref().map_or("", |source| source.as_str());
+        metrics
+            .queue_ready
+            .with_label_values(&[depth.queue.as_str(), depth.role, source])
+            .set(depth.ready.map_or(-1, i64::from));
+    }
+}
+
+async fn dead_letter_counts(
+    store: &Store,
+) -> Result<Vec<dead_letters::Count>, crate::store::StoreError> {
+    let mut connection = store.connection().await?;
+    dead_letters::count(&mut connection).await
+}
+
+fn show_dead_letters(metrics: &Metrics, counts: Vec<dead_letters::Count>) {
+    // What is gone must not stay on the dashboard.
+    metrics.dead_letters.reset();
+    metrics.dead_letter_age.reset();
+    for count in counts {
+        let labels = [count.reason.as_str(), count.state.as_str()];
+        metrics.dead_letters.with_label_values(&labels).set(count.letters);
+        metrics.dead_letter_age.with_label_values(&labels).set(count.oldest_s);
+    }
+}

@@ -1,0 +1,66 @@
+//! The HTTP receiver: reads a body whole, has it verified, publishes its
+//! events, answers. It knows HTTP, signatures and the broker, and never waits
+//! for the database.
+
+mod answer;
+mod hooks;
+mod server;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    adapter::Adapter,
+    broker::{Publisher, Topology},
+    config,
+    domain::SourceName,
+    metrics::Metrics,
+    ops::Health,
+};
+
+pub use server::serve;
+
+/// What the receiver's handlers share.
+#[derive(Clone)]
+pub struct Receiver {
+    settings: config::Receiver,
+    sources: Arc<BTreeMap<SourceName, Adapter>>,
+    topology: Arc<Topology>,
+    publisher: Publisher,
+    metrics: Metrics,
+    /// A place for each request that may be under way.
+    places: Arc<Semaphore>,
+}
+
+impl Receiver {
+    /// A receiver for these sources.
+    pub fn new(
+        settings: config::Receiver,
+        sources: Arc<BTreeMap<SourceName, Adapter>>,
+        topology: Arc<Topology>,
+        publisher: Publisher,
+        metrics: Metrics,
+    ) -> Self {
+        let places = Arc::new(Semaphore::new(settings.max_concurrent_requests));
+        Self { settings, sources, topology, publisher, metrics, places }
+    }
+
+    /// Serves until stopped, then lets the requests under way finish.
+    pub async fn run(self, listener: TcpListener, health: Health, stop: CancellationToken) {
+        let header_timeout = std::time::Duration::from_millis(self.settings.header_timeout_ms);
+        let app = Router::new()
+            .route("/hooks/{source}", post(hooks::receive))
+            .with_state(self)
+            .route("/livez", get(crate::ops::livez))
+            .route("/readyz", get(crate::ops::readyz).with_state(health))
+            .fallback(answer::no_such_place)
+            .method_not_allowed_fallback(answer::method_not_allowed);
+        serve(listener, app, header_timeout, stop).await;
+    }
+}

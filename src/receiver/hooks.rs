@@ -1,0 +1,200 @@
+//! `POST /hooks/{source}`: one webhook call, from the socket to the answer.
+
+use std::time::{Duration, Instant};
+
+use axum::{
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, Request, Response, StatusCode, header},
+};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use time::OffsetDateTime;
+use tokio::time::timeout;
+use tracing::{Instrument as _, info, info_span, warn};
+use uuid::Uuid;
+
+use super::{
+    Receiver,
+    answer::{Problem, accepted},
+};
+use crate::{
+    adapter::{Adapter, Call, Event, Received, Rejection},
+    broker::{Confirmed, Outgoing, PublishError, wire::fits_short_string},
+    domain::{Envelope, EventKey, SourceName},
+    metrics::InFlight,
+};
+
+/// Stands for the source in metrics where none of that name is configured:
+/// a stranger must not choose label values.
+const UNKNOWN: &str = "unknown";
+
+pub(super) async fn receive(
+    State(receiver): State<Receiver>,
+    Path(name): Path<String>,
+    request: Request<Body>,
+) -> Response<Body> {
+    let begun = Instant::now();
+    let receipt_id = Uuid::now_v7();
+    let _in_flight = InFlight::begin(&receiver.metrics.requests_in_flight);
+    let source = name.parse::<SourceName>().ok();
+    let found = source.as_ref().and_then(|source| receiver.sources.get_key_value(source));
+    let label = found.map_or(UNKNOWN, |(source, _)| source.as_str());
+    let span = info_span!("receipt", %receipt_id, source = label);
+
+    let answer = async {
+        let result = match found {
+            Some((source, adapter)) => receiver.accept(source, adapter, receipt_id, request).await,
+            None => Err(Problem::new(
+                StatusCode::NOT_FOUND,
+                "Unknown source",
+                "no source of this name is configured",
+            )),
+        };
+        match result {
+            Ok(()) => accepted(receipt_id),
+            Err(problem) => {
+                if problem.status.is_server_error() {
+                    warn!(status = problem.status.as_u16(), error = problem.detail, "not accepted");
+                } else {
+                    info!(status = problem.status.as_u16(), error = problem.detail, "refused");
+                }
+                problem.answer(receipt_id)
+            }
+        }
+    }
+    .instrument(span)
+    .await;
+
+    let metrics = &receiver.metrics;
+    metrics.receipts.with_label_values(&[label, answer.status().as_str()]).inc();
+    metrics.acknowledge_seconds.with_label_values(&[label]).observe(begun.elapsed().as_secs_f64());
+    answer
+}
+
+impl Receiver {
+    /// Takes one call in. `Ok` only when every event of it is durable.
+    async fn accept(
+        &self,
+        source: &SourceName,
+        adapter: &Adapter,
+        receipt_id: Uuid,
+        request: Request<Body>,
+    ) -> Result<(), Problem> {
+        let _place = self.places.try_acquire().map_err(|_| {
+            self.not_now(
+                "as many calls as configured are under way; see \
+                          receiver.max_concurrent_requests",
+            )
+        })?;
+        let (parts, body) = request.into_parts();
+        let body = self.read(&parts.headers, body).await?;
+        let received_at = OffsetDateTime::now_utc();
+        let call = Call { headers: &parts.headers, body: &body, received_at };
+        let events = match adapter.receive(&call).map_err(refuse)? {
+            Received::Ping => return Ok(()),
+            Received::Events { events, .. } => events,
+        };
+        let envelopes = events
+            .into_iter()
+            .enumerate()
+            .map(|(index, event)| {
+                // The first event carries the id that the answer names.
+                let receipt_id = if index == 0 { receipt_id } else { Uuid::now_v7() };
+                envelope(source, receipt_id, received_at, event)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        // All at once; one that fails fails the call, and the resend finds
+        // the others in the inbox.
+        let published = envelopes
+            .iter()
+            .map(|envelope| self.publisher.publish(Outgoing::inbound(&self.topology, envelope)));
+        let _durable: Vec<Confirmed> = join_all(published)
+            .await
+            .into_iter()
+            .collect::<Result<_, PublishError>>()
+            .map_err(|error| self.not_now(error.to_string()))?;
+        Ok(())
+    }
+
+    /// Reads the body whole, within its limits of size and time.
+    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+        let limit = self.settings.body_limit_bytes;
+        let too_large = || {
+            Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "Too large",
+                format!("a body may have {limit} bytes; see receiver.body_limit_bytes"),
+            )
+        };
+        // Refused before it is sent, where its length is told.
+        let told = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if told.is_some_and(|length| length > limit as u64) {
+            return Err(too_large());
+        }
+        let patience = Duration::from_millis(self.settings.body_timeout_ms);
+        match timeout(patience, Limited::new(body, limit).collect()).await {
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(error)) => Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                "Unreadable",
+                format!("the body broke off: {error}"),
+            )),
+            Err(_) => Err(Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "Too slow",
+                "the body did not arrive in time; see receiver.body_timeout_ms",
+            )),
+        }
+    }
+
+    fn not_now(&self, detail: impl Into<String>) -> Problem {
+        Problem::unavailable(detail, self.settings.retry_after_s)
+    }
+}
+
+fn envelope(
+    source: &SourceName,
+    receipt_id: Uuid,
+    received_at: OffsetDateTime,
+    event: Event,
+) -> Result<Envelope, Problem> {
+    let Event { event_id, tenant, topic, version, body } = event;
+    // Both become AMQP properties and SQL texts.
+    let legal = |text: &str| !text.contains('\0');
+    if !legal(&tenant) || !legal(&topic) || !fits_short_string(&topic) || tenant.len() > 2048 {
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "Unreadable",
+            "the tenant or topic is too long or contains a NUL character",
+        ));
+    }
+    Ok(Envelope {
+        receipt_id,
+        source: source.clone(),
+        key: EventKey::new(source, &tenant, &event_id, 0),
+        tenant,
+        topic,
+        version,
+        received_at,
+        attempt: 0,
+        generation: 0,
+        replay: None,
+        over_http: true,
+        body,
+    })
+}
+
+fn refuse(rejection: Rejection) -> Problem {
+    let (status, title) = match &rejection {
+        Rejection::Signature(_) => (StatusCode::UNAUTHORIZED, "Signature refused"),
+        Rejection::Tenant(_) => (StatusCode::UNAUTHORIZED, "Tenant refused"),
+        Rejection::Unreadable(_) => (StatusCode::BAD_REQUEST, "Unreadable"),
+        Rejection::ContentType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content type refused"),
+    };
+    Problem::new(status, title, rejection.to_string())
+}

@@ -1,0 +1,80 @@
+//! The sums behind promise P3: every message is accounted for.
+
+use super::{Conn, StoreError};
+
+/// Sums over the tables, all taken in one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Sums {
+    /// Receipts by outcome.
+    pub applied: i64,
+    /// See above.
+    pub duplicate: i64,
+    /// See above.
+    pub stale: i64,
+    /// See above.
+    pub ignored: i64,
+    /// See above.
+    pub retried: i64,
+    /// See above.
+    pub dead: i64,
+    /// Keys in the inbox.
+    pub settled_keys: i64,
+    /// Dead letters in every state.
+    pub dead_letters: i64,
+    /// Of these, resolved by a replay: their receipts say what they came to.
+    pub resolved: i64,
+    /// Of these, sent again and not settled yet: they wait in a queue.
+    pub replayed: i64,
+    /// Receipts that say `dead` without a dead letter.
+    pub dead_without_letter: i64,
+    /// Open, replayed or discarded letters whose receipt does not say `dead`.
+    pub letters_without_dead: i64,
+    /// Settled receipts whose key is not in the inbox.
+    pub settled_without_key: i64,
+    /// Orders and invoices whose last receipt is not on record as applied.
+    pub books_without_receipt: i64,
+}
+
+/// Takes the sums.
+///
+/// # Errors
+/// What the database says.
+pub async fn sums(conn: &mut Conn) -> Result<Sums, StoreError> {
+    Ok(sqlx::query_as!(
+        Sums,
+        r#"
+        select
+            count(*) filter (where outcome = 'applied') as "applied!",
+            count(*) filter (where outcome = 'duplicate') as "duplicate!",
+            count(*) filter (where outcome = 'stale') as "stale!",
+            count(*) filter (where outcome = 'ignored') as "ignored!",
+            count(*) filter (where outcome = 'retried') as "retried!",
+            count(*) filter (where outcome = 'dead') as "dead!",
+            (select count(*) from inbox) as "settled_keys!",
+            (select count(*) from dead_letters) as "dead_letters!",
+            (select count(*) from dead_letters where state = 'resolved') as "resolved!",
+            (select count(*) from dead_letters where state = 'replayed') as "replayed!",
+            count(*) filter (where outcome = 'dead' and not exists (
+                select from dead_letters as letter where letter.receipt_id = receipts.receipt_id))
+                as "dead_without_letter!",
+            (select count(*) from dead_letters as letter
+             where letter.state <> 'resolved' and not exists (
+                select from receipts as receipt
+                where receipt.receipt_id = letter.receipt_id and receipt.outcome = 'dead'))
+                as "letters_without_dead!",
+            count(*) filter (where outcome in ('applied', 'stale', 'ignored') and not exists (
+                select from inbox where inbox.receipt_id = receipts.receipt_id))
+                as "settled_without_key!",
+            (select count(*) from (
+                select last_receipt from orders union all select last_receipt from invoices
+             ) as books
+             where not exists (
+                select from receipts as receipt
+                where receipt.receipt_id = books.last_receipt and receipt.outcome = 'applied'))
+                as "books_without_receipt!"
+        from receipts
+        "#
+    )
+    .fetch_one(conn)
+    .await?)
+}

@@ -1,0 +1,448 @@
+//! `dead_letters`, `replays` and `audit_log`: what waits for a person, and
+//! what people did.
+
+use serde::Serialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Conn, StoreError};
+use crate::domain::{Outcome, Reason};
+
+/// A dead letter to be archived.
+#[derive(Clone, Debug)]
+pub struct Burial {
+    /// The message.
+    pub receipt_id: Uuid,
+    /// Its event key.
+    pub event_key: String,
+    /// Where it came in.
+    pub source: String,
+    /// The shop or company.
+    pub tenant: String,
+    /// What it is about.
+    pub topic: String,
+    /// The number that people know the document by, if it could be read.
+    pub business_key: Option<String>,
+    /// Why it is dead.
+    pub reason: Reason,
+    /// The error and its causes.
+    pub error: String,
+    /// How many attempts failed.
+    pub attempts: u32,
+    /// When it was received.
+    pub received_at: OffsetDateTime,
+    /// When it failed first.
+    pub first_failed_at: OffsetDateTime,
+    /// When it failed last.
+    pub last_failed_at: OffsetDateTime,
+    /// The replay that had sent it, if one did.
+    pub replay: Option<Uuid>,
+    /// The AMQP properties and headers.
+    pub headers: Value,
+    /// The raw bytes.
+    pub payload: Vec<u8>,
+}
+
+/// Archives dead letters, each of another message. A letter that a replay
+/// sent and that failed again is open again; a message archived twice is one.
+///
+/// # Errors
+/// What the database says.
+pub async fn bury(conn: &mut Conn, burials: &[Burial]) -> Result<(), StoreError> {
+    macro_rules! column {
+        ($row:ident => $value:expr) => {
+            burials.iter().map(|$row| $value).collect::<Vec<_>>()
+        };
+    }
+    // Sorted by receipt in the statement, so the new ids' order is no matter.
+    let ids = column!(_burial => Uuid::now_v7());
+    let attempts = column!(burial => i32::try_from(burial.attempts).unwrap_or(i32::MAX));
+    sqlx::query!(
+        r#"
+        insert into dead_letters as known (
+            dead_letter_id, receipt_id, event_key, source, tenant, topic, business_key, reason,
+            error, attempts, received_at, first_failed_at, last_failed_at, replay_id, headers,
+            payload)
+        select
+            dead_letter_id, receipt_id, event_key, source, tenant, topic, business_key, reason,
+            error, attempts, received_at, first_failed_at, last_failed_at,
+            (select replay_id from replays where replays.replay_id = replay), headers::jsonb,
+            payload
+        from unnest(
+            $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+            $8::text[], $9::text[], $10::int[], $11::timestamptz[], $12::timestamptz[],
+            $13::timestamptz[], $14::uuid[], $15::text[], $16::bytea[]
+        ) as told (
+            dead_letter_id, receipt_id, event_key, source, tenant, topic, business_key, reason,
+            error, attempts, received_at, first_failed_at, last_failed_at, replay, headers,
+            payload)
+        order by receipt_id
+        on conflict (receipt_id) do update set
+            state = 'open',
+            business_key = coalesce(excluded.business_key, known.business_key),
+            reason = excluded.reason,
+            error = excluded.error,
+            attempts = excluded.attempts,
+            last_failed_at = excluded.last_failed_at,
+            headers = excluded.headers,
+            replay_id = excluded.replay_id
+        -- Only a replay's failure opens a letter again, and only the newest
+        -- replay's; the same message archived twice changes nothing.
+        where excluded.replay_id is not null
+          and ((known.state = 'replayed' and known.replay_id = excluded.replay_id)
+               or (known.state = 'open' and known.replay_id is distinct from excluded.replay_id))
+        "#,
+        &ids,
+        &column!(burial => burial.receipt_id),
+        &column!(burial => burial.event_key.as_str()) as &[&str],
+        &column!(burial => burial.source.as_str()) as &[&str],
+        &column!(burial => burial.tenant.as_str()) as &[&str],
+        &column!(burial => burial.topic.as_str()) as &[&str],
+        &column!(burial => burial.business_key.as_deref()) as &[Option<&str>],
+        &column!(burial => burial.reason.code()) as &[&str],
+        &column!(burial => burial.error.as_str()) as &[&str],
+        &attempts,
+        &column!(burial => burial.received_at),
+        &column!(burial => burial.first_failed_at),
+        &column!(burial => burial.last_failed_at),
+        &column!(burial => burial.replay) as &[Option<Uuid>],
+        &column!(burial => burial.headers.to_string()),
+        &column!(burial => burial.payload.as_slice()) as &[&[u8]],
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A replayed message that was settled.
+#[derive(Clone, Copy, Debug)]
+pub struct Resolution {
+    /// The message.
+    pub receipt_id: Uuid,
+    /// The replay that sent it.
+    pub replay: Uuid,
+    /// What it came to: not `retried` or `dead`.
+    pub outcome: Outcome,
+}
+
+/// Resolves letters in the transaction that settles their messages.
+///
+/// # Errors
+/// What the database says.
+pub async fn resolve(conn: &mut Conn, resolutions: &[Resolution]) -> Result<(), StoreError> {
+    let receipts: Vec<Uuid> = resolutions.iter().map(|one| one.receipt_id).collect();
+    let replays: Vec<Uuid> = resolutions.iter().map(|one| one.replay).collect();
+    let outcomes: Vec<&str> = resolutions.iter().map(|one| one.outcome.as_str()).collect();
+    sqlx::query!(
+        r#"
+        with told as (
+            select letter.dead_letter_id, told.replay, told.outcome
+            from unnest($1::uuid[], $2::uuid[], $3::text[]) as told (receipt_id, replay, outcome)
+            join dead_letters as letter using (receipt_id)
+            where letter.state in ('open', 'replayed')
+            order by letter.receipt_id
+            for update of letter
+        )
+        update dead_letters as letter
+        set state = 'resolved', outcome = told.outcome, closed_at = now(),
+            replay_id = coalesce(
+                (select replay_id from replays where replays.replay_id = told.replay),
+                letter.replay_id)
+        from told
+        where letter.dead_letter_id = told.dead_letter_id
+        "#,
+        &receipts,
+        &replays,
+        &outcomes as &[&str],
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Which dead letters; every condition must hold, and an empty filter is all.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Filter {
+    /// These letters only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<Uuid>,
+    /// `open`, `replayed`, `resolved` or `discarded`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Where they came in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// A reason's code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What they are about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// First failed at this time or later.
+    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    pub since: Option<OffsetDateTime>,
+    /// First failed before this time.
+    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    pub until: Option<OffsetDateTime>,
+    /// The order's or invoice's number, or the event key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number: Option<String>,
+}
+
+/// A dead letter as people see it in a list.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Its id.
+    pub dead_letter_id: Uuid,
+    /// The message.
+    pub receipt_id: Uuid,
+    /// Its event key.
+    pub event_key: String,
+    /// Where it came in.
+    pub source: String,
+    /// The shop or company.
+    pub tenant: String,
+    /// What it is about.
+    pub topic: String,
+    /// The number that people know the document by.
+    pub business_key: Option<String>,
+    /// Why it is dead.
+    pub reason: String,
+    /// The error and its causes.
+    pub error: String,
+    /// How many attempts failed.
+    pub attempts: i32,
+    /// `open`, `replayed`, `resolved` or `discarded`.
+    pub state: String,
+    /// What a replay came to.
+    pub outcome: Option<String>,
+    /// When it failed first.
+    #[serde(with = "time::serde::rfc3339")]
+    pub first_failed_at: OffsetDateTime,
+    /// When it failed last.
+    #[serde(with = "time::serde::rfc3339")]
+    pub last_failed_at: OffsetDateTime,
+    /// The size of the payload in bytes.
+    pub payload_bytes: i32,
+}
+
+/// Lists letters, the longest waiting first, at most `limit` behind the one
+/// after which the page begins.
+///
+/// # Errors
+/// What the database says.
+pub async fn list(
+    conn: &mut Conn,
+    filter: &Filter,
+    after: Option<Uuid>,
+    limit: u32,
+) -> Result<Vec<Summary>, StoreError> {
+    Ok(sqlx::query_as!(
+        Summary,
+        r#"
+        select dead_letter_id, receipt_id, event_key, source, tenant, topic, business_key, reason,
+            error, attempts, state, outcome, first_failed_at, last_failed_at,
+            length(payload) as "payload_bytes!"
+        from dead_letters
+        where (cardinality($1::uuid[]) = 0 or dead_letter_id = any($1))
+          and ($2::text is null or state = $2)
+          and ($3::text is null or source = $3)
+          and ($4::text is null or reason = $4)
+          and ($5::text is null or topic = $5)
+          and ($6::timestamptz is null or first_failed_at >= $6)
+          and ($7::timestamptz is null or first_failed_at < $7)
+          and ($8::text is null or business_key = $8 or event_key = $8)
+          and ($9::uuid is null or (first_failed_at, dead_letter_id) > (
+                select first_failed_at, dead_letter_id from dead_letters
+                where dead_letter_id = $9))
+        order by first_failed_at, dead_letter_id
+        limit $10
+        "#,
+        &filter.ids,
+        filter.state.as_deref(),
+        filter.source.as_deref(),
+        filter.reason.as_deref(),
+        filter.topic.as_deref(),
+        filter.since,
+        filter.until,
+        filter.number.as_deref(),
+        after,
+        i64::from(limit),
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// What a replay or an export needs of a letter besides its summary.
+#[derive(Clone, Debug)]
+pub struct Contents {
+    /// When it was received.
+    pub received_at: OffsetDateTime,
+    /// The AMQP properties and headers.
+    pub headers: Value,
+    /// The raw bytes.
+    pub payload: Vec<u8>,
+}
+
+/// The contents of one letter; `None` if there is no such letter.
+///
+/// # Errors
+/// What the database says.
+pub async fn contents(conn: &mut Conn, id: Uuid) -> Result<Option<Contents>, StoreError> {
+    Ok(sqlx::query_as!(
+        Contents,
+        "select received_at, headers, payload from dead_letters where dead_letter_id = $1",
+        id
+    )
+    .fetch_optional(conn)
+    .await?)
+}
+
+/// What a person did to a letter.
+#[derive(Clone, Debug, Serialize)]
+pub struct Act {
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Who.
+    pub actor: String,
+    /// What: `replay` or `discard`.
+    pub act: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What people did to a letter, oldest first.
+///
+/// # Errors
+/// What the database says.
+pub async fn acts(conn: &mut Conn, id: Uuid) -> Result<Vec<Act>, StoreError> {
+    Ok(sqlx::query_as!(
+        Act,
+        "select at, actor, act, reason from audit_log where dead_letter_id = $1 order by audit_id",
+        id
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// A person who acts, and why.
+#[derive(Clone, Copy, Debug)]
+pub struct Actor<'a> {
+    /// Who.
+    pub name: &'a str,
+    /// Why.
+    pub reason: &'a str,
+}
+
+/// Opens a replay run.
+///
+/// # Errors
+/// What the database says.
+pub async fn open_replay(
+    conn: &mut Conn,
+    replay: Uuid,
+    actor: Actor<'_>,
+    filter: &Value,
+    letters: usize,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into replays (replay_id, requested_by, reason, filter, letters)
+         values ($1, $2, $3, $4, $5)",
+        replay,
+        actor.name,
+        actor.reason,
+        filter,
+        i32::try_from(letters).unwrap_or(i32::MAX),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Marks a letter as sent again, after the broker confirmed it, and says so
+/// in the audit log. The worker may have been faster: then nothing is marked.
+///
+/// # Errors
+/// What the database says.
+pub async fn mark_replayed(
+    conn: &mut Conn,
+    id: Uuid,
+    replay: Uuid,
+    actor: Actor<'_>,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        r#"
+        with marked as (
+            update dead_letters set state = 'replayed', replay_id = $2
+            where dead_letter_id = $1 and state = 'open' and replay_id is distinct from $2
+        )
+        insert into audit_log (actor, act, reason, dead_letter_id, detail)
+        values ($3, 'replay', $4, $1, jsonb_build_object('replay_id', $2))
+        "#,
+        id,
+        replay,
+        actor.name,
+        actor.reason,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Discards letters that are open, and says so in the audit log; gives back
+/// how many were.
+///
+/// # Errors
+/// What the database says.
+pub async fn discard(conn: &mut Conn, ids: &[Uuid], actor: Actor<'_>) -> Result<u64, StoreError> {
+    let done = sqlx::query!(
+        r#"
+        with discarded as (
+            update dead_letters set state = 'discarded', closed_at = now()
+            where dead_letter_id = any($1) and state = 'open'
+            returning dead_letter_id
+        )
+        insert into audit_log (actor, act, reason, dead_letter_id)
+        select $2, 'discard', $3, dead_letter_id from discarded order by dead_letter_id
+        "#,
+        ids,
+        actor.name,
+        actor.reason,
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// How many letters stand where, for metrics.
+#[derive(Clone, Debug)]
+pub struct Count {
+    /// A reason's code.
+    pub reason: String,
+    /// A state.
+    pub state: String,
+    /// How many.
+    pub letters: i64,
+    /// Seconds since the oldest of them failed first.
+    pub oldest_s: f64,
+}
+
+/// Counts letters by reason and state.
+///
+/// # Errors
+/// What the database says.
+pub async fn count(conn: &mut Conn) -> Result<Vec<Count>, StoreError> {
+    Ok(sqlx::query_as!(
+        Count,
+        r#"
+        select reason, state, count(*) as "letters!",
+            extract(epoch from now() - min(first_failed_at))::float8 as "oldest_s!"
+        from dead_letters
+        group by reason, state
+        "#
+    )
+    .fetch_all(conn)
+    .await?)
+}

@@ -1,0 +1,176 @@
+//! `orders`: the canonical state of every order.
+
+use std::collections::HashSet;
+
+use rust_decimal::Decimal;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Conn, StoreError};
+use crate::domain::{OrderUpdate, SourceName};
+
+/// One update of one order, by the message that tells it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// The message.
+    pub receipt_id: Uuid,
+    /// The shop.
+    pub tenant: &'a str,
+    /// What happens.
+    pub update: &'a OrderUpdate,
+}
+
+/// Writes updates, each of another order, and gives back the messages that
+/// had an effect. The rest are stale: a newer state stands already.
+///
+/// # Errors
+/// What the database says.
+pub async fn upsert(
+    conn: &mut Conn,
+    source: &SourceName,
+    rows: &[Row<'_>],
+) -> Result<HashSet<Uuid>, StoreError> {
+    let mut columns = Columns::with_capacity(rows.len());
+    for row in rows {
+        columns.push(row);
+    }
+    let applied = sqlx::query_scalar!(
+        r#"
+        insert into orders as known (
+            source, tenant, order_id, number, status, platform_status, currency, total,
+            refunded, customer_ref, placed_at, version, lines, deleted_at, restored_at,
+            first_receipt, last_receipt)
+        select
+            $1, tenant, order_id, number, status, platform_status, currency, total,
+            refunded, customer_ref, placed_at, version, lines::jsonb, deleted_at, restored_at,
+            receipt_id, receipt_id
+        from unnest(
+            $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::numeric[],
+            $9::numeric[], $10::text[], $11::timestamptz[], $12::timestamptz[], $13::text[],
+            $14::timestamptz[], $15::timestamptz[], $16::uuid[]
+        ) as told (
+            tenant, order_id, number, status, platform_status, currency, total,
+            refunded, customer_ref, placed_at, version, lines,
+            deleted_at, restored_at, receipt_id)
+        order by tenant, order_id
+        on conflict (source, tenant, order_id) do update set
+            -- A deletion tells nothing but itself: the last state stays readable.
+            number = coalesce(excluded.number, known.number),
+            status = coalesce(excluded.status, known.status),
+            platform_status = coalesce(excluded.platform_status, known.platform_status),
+            currency = coalesce(excluded.currency, known.currency),
+            total = coalesce(excluded.total, known.total),
+            refunded = case when excluded.deleted_at is null
+                then excluded.refunded else known.refunded end,
+            customer_ref = case when excluded.deleted_at is null
+                then excluded.customer_ref else known.customer_ref end,
+            placed_at = coalesce(excluded.placed_at, known.placed_at),
+            version = coalesce(excluded.version, known.version),
+            lines = case when excluded.deleted_at is null
+                then excluded.lines else known.lines end,
+            deleted_at = excluded.deleted_at,
+            restored_at = coalesce(excluded.restored_at, known.restored_at),
+            last_receipt = excluded.last_receipt,
+            updated_at = now()
+        where case
+            when excluded.deleted_at is not null then
+                (known.version is null or known.version <= excluded.deleted_at)
+                and (known.deleted_at is null or known.deleted_at <= excluded.deleted_at)
+            else
+                -- Clocks of one second make equal versions; the later message wins.
+                (known.version is null or known.version <= excluded.version)
+                -- What happened before a deletion must not undo it.
+                and (known.deleted_at is null or known.deleted_at < excluded.version
+                     or excluded.restored_at is not null)
+            end
+        returning last_receipt
+        "#,
+        source.as_str(),
+        &columns.tenant as &[&str],
+        &columns.order_id as &[&str],
+        &columns.number as &[Option<&str>],
+        &columns.status as &[Option<&str>],
+        &columns.platform_status as &[Option<&str>],
+        &columns.currency as &[Option<&str>],
+        &columns.total as &[Option<Decimal>],
+        &columns.refunded,
+        &columns.customer_ref as &[Option<&str>],
+        &columns.placed_at as &[Option<OffsetDateTime>],
+        &columns.version as &[Option<OffsetDateTime>],
+        &columns.lines,
+        &columns.deleted_at as &[Option<OffsetDateTime>],
+        &columns.restored_at as &[Option<OffsetDateTime>],
+        &columns.receipt_id,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(applied.into_iter().collect())
+}
+
+/// The rows turned on their side, as `unnest` wants them.
+struct Columns<'a> {
+    tenant: Vec<&'a str>,
+    order_id: Vec<&'a str>,
+    number: Vec<Option<&'a str>>,
+    status: Vec<Option<&'a str>>,
+    platform_status: Vec<Option<&'a str>>,
+    currency: Vec<Option<&'a str>>,
+    total: Vec<Option<Decimal>>,
+    refunded: Vec<Decimal>,
+    customer_ref: Vec<Option<&'a str>>,
+    placed_at: Vec<Option<OffsetDateTime>>,
+    version: Vec<Option<OffsetDateTime>>,
+    lines: Vec<String>,
+    deleted_at: Vec<Option<OffsetDateTime>>,
+    restored_at: Vec<Option<OffsetDateTime>>,
+    receipt_id: Vec<Uuid>,
+}
+
+impl<'a> Columns<'a> {
+    fn with_capacity(rows: usize) -> Self {
+        Self {
+            tenant: Vec::with_capacity(rows),
+            order_id: Vec::with_capacity(rows),
+            number: Vec::with_capacity(rows),
+            status: Vec::with_capacity(rows),
+            platform_status: Vec::with_capacity(rows),
+            currency: Vec::with_capacity(rows),
+            total: Vec::with_capacity(rows),
+            refunded: Vec::with_capacity(rows),
+            customer_ref: Vec::with_capacity(rows),
+            placed_at: Vec::with_capacity(rows),
+            version: Vec::with_capacity(rows),
+            lines: Vec::with_capacity(rows),
+            deleted_at: Vec::with_capacity(rows),
+            restored_at: Vec::with_capacity(rows),
+            receipt_id: Vec::with_capacity(rows),
+        }
+    }
+
+    fn push(&mut self, row: &Row<'a>) {
+        let (state, gone) = match row.update {
+            OrderUpdate::State { version, order, restored, .. } => {
+                (Some((*version, order.as_ref(), *restored)), None)
+            }
+            OrderUpdate::Deleted { deleted_at, .. } => (None, Some(*deleted_at)),
+        };
+        let order = state.map(|(_, order, _)| order);
+        self.tenant.push(row.tenant);
+        self.order_id.push(row.update.order_id());
+        self.number.push(order.map(|order| order.number.as_str()));
+        self.status.push(order.map(|order| order.status.as_str()));
+        self.platform_status.push(order.map(|order| order.platform_status.as_str()));
+        self.currency.push(order.map(|order| order.total.currency.as_str()));
+        self.total.push(order.map(|order| order.total.amount));
+        self.refunded.push(order.map_or(Decimal::ZERO, |order| order.refunded));
+        self.customer_ref.push(order.and_then(|order| order.customer_ref.as_deref()));
+        self.placed_at.push(order.and_then(|order| order.placed_at));
+        self.version.push(state.map(|(version, ..)| version));
+        // Lines are texts and decimals: serializing them cannot fail.
+        let lines = order.and_then(|order| serde_json::to_string(&order.lines).ok());
+        self.lines.push(lines.unwrap_or_else(|| "[]".to_owned()));
+        self.deleted_at.push(gone);
+        self.restored_at.push(state.and_then(|(version, _, restored)| restored.then_some(version)));
+        self.receipt_id.push(row.receipt_id);
+    }
+}

@@ -1,0 +1,82 @@
+//! `receipts`: the call log, one row for every message received.
+
+use sqlx::types::Uuid;
+use time::OffsetDateTime;
+
+use super::{Conn, StoreError};
+use crate::domain::{Envelope, Outcome};
+
+/// What a confirmed publish answers over HTTP.
+const ACCEPTED: i16 = 200;
+
+/// What became of one message.
+#[derive(Clone, Debug)]
+pub struct Row<'a> {
+    /// The message.
+    pub envelope: &'a Envelope,
+    /// The number that people know the document by, if it could be read.
+    pub business_key: Option<&'a str>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// How many attempts have failed.
+    pub attempts: u32,
+    /// Why, for `retried` and `dead`.
+    pub error: Option<&'a str>,
+    /// Whether the payload is kept: not for a duplicate of bytes on record.
+    pub keep_payload: bool,
+}
+
+/// Records outcomes, each of another message. What was final stays as it is;
+/// `retried` and `dead` may still turn into something better.
+///
+/// # Errors
+/// What the database says.
+pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<(), StoreError> {
+    macro_rules! column {
+        ($row:ident => $value:expr) => {
+            rows.iter().map(|$row| $value).collect::<Vec<_>>()
+        };
+    }
+    let ids: Vec<Uuid> = column!(row => row.envelope.receipt_id);
+    let received: Vec<OffsetDateTime> = column!(row => row.envelope.received_at);
+    let status: Vec<Option<i16>> = column!(row => row.envelope.over_http.then_some(ACCEPTED));
+    let attempts = column!(row => i32::try_from(row.attempts).unwrap_or(i32::MAX));
+    let payloads: Vec<Option<&[u8]>> =
+        column!(row => row.keep_payload.then_some(row.envelope.body.as_ref()));
+    sqlx::query!(
+        r#"
+        insert into receipts as known (
+            receipt_id, source, tenant, event_key, topic, business_key, received_at,
+            response_status, outcome, attempts, error, payload)
+        select *
+        from unnest(
+            $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+            $7::timestamptz[], $8::smallint[], $9::text[], $10::int[], $11::text[], $12::bytea[])
+        order by 1
+        on conflict (receipt_id) do update set
+            business_key = coalesce(excluded.business_key, known.business_key),
+            outcome = excluded.outcome,
+            attempts = excluded.attempts,
+            error = excluded.error,
+            payload = coalesce(known.payload, excluded.payload),
+            processed_at = now()
+        where known.outcome = 'retried'
+           or (known.outcome = 'dead' and excluded.outcome not in ('retried', 'dead'))
+        "#,
+        &ids,
+        &column!(row => row.envelope.source.as_str()) as &[&str],
+        &column!(row => row.envelope.tenant.as_str()) as &[&str],
+        &column!(row => row.envelope.key.as_str()) as &[&str],
+        &column!(row => row.envelope.topic.as_str()) as &[&str],
+        &column!(row => row.business_key) as &[Option<&str>],
+        &received,
+        &status as &[Option<i16>],
+        &column!(row => row.outcome.as_str()) as &[&str],
+        &attempts,
+        &column!(row => row.error) as &[Option<&str>],
+        &payloads as &[Option<&[u8]>],
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! One document's story: everything known about a number, a key or an id.
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Conn, StoreError};
+
+/// One message in a story.
+#[derive(Clone, Debug, Serialize)]
+pub struct Step {
+    /// The message.
+    pub receipt_id: Uuid,
+    /// When it was received.
+    #[serde(with = "time::serde::rfc3339")]
+    pub received_at: OffsetDateTime,
+    /// When its outcome was recorded.
+    #[serde(with = "time::serde::rfc3339")]
+    pub processed_at: OffsetDateTime,
+    /// Where it came in.
+    pub source: String,
+    /// What it was about.
+    pub topic: String,
+    /// Its event key.
+    pub event_key: String,
+    /// What became of it.
+    pub outcome: String,
+    /// How many attempts failed.
+    pub attempts: i32,
+    /// Why, if it failed.
+    pub error: Option<String>,
+}
+
+/// An order or invoice as it stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct Document {
+    /// `order` or `invoice`.
+    pub kind: String,
+    /// Where it comes from.
+    pub source: String,
+    /// The shop or company.
+    pub tenant: String,
+    /// The platform's id, or ours for invoices.
+    pub id: String,
+    /// The number that people know it by.
+    pub number: Option<String>,
+    /// Our word for its state.
+    pub status: Option<String>,
+    /// The platform's word for its state.
+    pub platform_status: Option<String>,
+    /// The amount as it is written.
+    pub total: Option<String>,
+    /// Its currency.
+    pub currency: Option<String>,
+    /// The platform's version.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub version: Option<OffsetDateTime>,
+    /// When the platform deleted it.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub deleted_at: Option<OffsetDateTime>,
+}
+
+/// The documents that a text names: a number, an order id or an invoice id.
+///
+/// # Errors
+/// What the database says.
+pub async fn documents(conn: &mut Conn, text: &str) -> Result<Vec<Document>, StoreError> {
+    Ok(sqlx::query_as!(
+        Document,
+        r#"
+        select 'order' as "kind!", source as "source!", tenant as "tenant!", order_id as "id!",
+            number, status, platform_status, total::text as total, currency, version, deleted_at
+        from orders where number = $1 or order_id = $1
+        union all
+        select 'invoice', source, tenant, invoice_id::text, invoice_number, status,
+            platform_status, total::text, currency, version, deleted_at
+        from invoices where invoice_number = $1 or invoice_id::text = $1
+        order by 1, 2, 3, 4
+        limit 50
+        "#,
+        text
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// The messages that a text names, oldest first: by business number, event
+/// key or receipt id, and every other message of the same event keys.
+///
+/// # Errors
+/// What the database says.
+pub async fn steps(conn: &mut Conn, text: &str) -> Result<Vec<Step>, StoreError> {
+    Ok(sqlx::query_as!(
+        Step,
+        r#"
+        with named as (
+            select event_key from receipts
+            where business_key = $1 or event_key = $1 or receipt_id = $2
+            limit 500
+        )
+        select receipt_id, received_at, processed_at, source, topic, event_key, outcome,
+            attempts, error
+        from receipts where event_key in (select event_key from named)
+        order by received_at, receipt_id
+        limit 500
+        "#,
+        text,
+        text.parse::<Uuid>().ok(),
+    )
+    .fetch_all(conn)
+    .await?)
+}

@@ -1,0 +1,205 @@
+//! The archiver: the only reader of the dead-letter queue. It brings the dead
+//! before a person: into `dead_letters`, and then acknowledges.
+
+use std::{collections::HashMap, time::Duration};
+
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+use uuid::Uuid;
+
+use super::{
+    Tools, Trouble, collect,
+    patience::{After, Patience},
+};
+use crate::{
+    broker::{Delivery, Link, Parcel, Subscription},
+    domain::{Envelope, EventKey, Outcome, SourceName},
+    metrics::Metrics,
+    store::{
+        Store, StoreError,
+        dead_letters::{self, Burial},
+        receipts,
+    },
+};
+
+/// Letters in one transaction.
+const BATCH: usize = 100;
+/// How long a batch may wait to fill: nobody is in a hurry to see the dead.
+const WAIT: Duration = Duration::from_millis(20);
+
+/// Reads the dead-letter queue.
+pub struct Archiver {
+    tools: Tools,
+    subscription: Subscription,
+}
+
+impl Archiver {
+    /// Subscribes to the dead-letter queue.
+    ///
+    /// # Errors
+    /// [`Trouble::Broker`].
+    pub async fn open(tools: Tools, link: &Link) -> Result<Self, Trouble> {
+        let subscription = subscribe(&tools.topology.dead(), link).await?;
+        Ok(Self { tools, subscription })
+    }
+
+    /// Works until stopped; the batch in hand is finished first.
+    ///
+    /// # Errors
+    /// [`Trouble`]; letters that were not archived wait in the queue, safe.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Trouble> {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                batch = collect::batch(&mut self.subscription, BATCH, WAIT) => {
+                    self.archive(batch?).await?;
+                }
+            }
+        }
+        self.subscription.close().await;
+        Ok(())
+    }
+
+    async fn archive(&self, batch: Vec<Delivery>) -> Result<(), Trouble> {
+        let last = batch.last().map_or(0, |delivery| delivery.tag);
+        let letters = letters(batch);
+        let hold = Duration::from_millis(self.tools.settings.hold_ms);
+        let mut patience = Patience::new(hold);
+        while let Err(error) = store(&self.tools.store, &letters).await {
+            if let After::Final(error) = patience.bear(error).await? {
+                return Err(Trouble::Database(error));
+            }
+        }
+        count(&self.tools.metrics, &letters);
+        self.subscription.ack_through(last).await?;
+        Ok(())
+    }
+}
+
+/// Subscribes to the dead-letter queue.
+async fn subscribe(queue: &str, link: &Link) -> Result<Subscription, Trouble> {
+    let prefetch = u16::try_from(2 * BATCH).unwrap_or(u16::MAX);
+    Ok(Subscription::open(link, queue, prefetch).await?)
+}
+
+/// Archives what is in the dead-letter queue until nothing has come for
+/// `quiet`; gives back how many letters there were. For operators whose
+/// workers do not run.
+///
+/// # Errors
+/// [`Trouble`]; letters that were not archived wait in the queue, safe.
+pub async fn drain(
+    queue: &str,
+    link: &Link,
+    database: &Store,
+    quiet: Duration,
+) -> Result<usize, Trouble> {
+    let mut subscription = subscribe(queue, link).await?;
+    let mut drained = 0;
+    loop {
+        let next = collect::batch(&mut subscription, BATCH, WAIT);
+        let Ok(batch) = tokio::time::timeout(quiet, next).await else {
+            break;
+        };
+        let batch = batch?;
+        let last = batch.last().map_or(0, |delivery| delivery.tag);
+        let letters = letters(batch);
+        store(database, &letters).await?;
+        drained += letters.len();
+        subscription.ack_through(last).await?;
+    }
+    subscription.close().await;
+    Ok(drained)
+}
+
+/// A letter and the envelope for its receipt.
+struct Letter {
+    burial: Burial,
+    envelope: Envelope,
+}
+
+/// What a batch says, each message once: the newest copy of it.
+fn letters(batch: Vec<Delivery>) -> Vec<Letter> {
+    let now = OffsetDateTime::now_utc();
+    let mut newest: HashMap<Uuid, Letter> = HashMap::with_capacity(batch.len());
+    for delivery in batch {
+        let letter = letter(delivery.parcel, now);
+        newest.insert(letter.burial.receipt_id, letter);
+    }
+    newest.into_values().collect()
+}
+
+fn letter(mut parcel: Parcel, now: OffsetDateTime) -> Letter {
+    parcel.ensure_receipt();
+    let receipt_id = parcel.receipt_id().ok().flatten().unwrap_or_else(Uuid::now_v7);
+    let mark = parcel.dead_mark(now);
+    let [message_id, topic, tenant] = parcel.labels();
+    let source = parcel.routing_key.parse().unwrap_or_else(|_| SourceName::unknown());
+    let key = EventKey::from_message_id(&source, &tenant, &message_id);
+    let mut headers = parcel.describe();
+    headers["routing_key"] = parcel.routing_key.replace('\0', "\u{fffd}").into();
+    let burial = Burial {
+        receipt_id,
+        event_key: key.to_string(),
+        source: source.to_string(),
+        tenant: tenant.clone(),
+        topic: topic.clone(),
+        business_key: mark.business_key,
+        reason: mark.reason,
+        error: mark.error,
+        attempts: mark.attempts,
+        received_at: parcel.received_at(Some(receipt_id), now),
+        first_failed_at: mark.first_failed_at,
+        last_failed_at: mark.last_failed_at,
+        replay: parcel.replay(),
+        headers,
+        payload: parcel.body.to_vec(),
+    };
+    let envelope = Envelope {
+        receipt_id,
+        source,
+        tenant,
+        key,
+        topic,
+        version: None,
+        received_at: burial.received_at,
+        attempt: burial.attempts,
+        generation: 0,
+        replay: burial.replay,
+        over_http: parcel.is_over_http(),
+        body: parcel.body,
+    };
+    Letter { burial, envelope }
+}
+
+/// Letters and their receipts' outcome, in one transaction: a receipt says
+/// `dead` exactly when there is a letter.
+async fn store(database: &Store, letters: &[Letter]) -> Result<(), StoreError> {
+    let burials: Vec<Burial> = letters.iter().map(|letter| letter.burial.clone()).collect();
+    let rows: Vec<receipts::Row<'_>> = letters
+        .iter()
+        .map(|letter| receipts::Row {
+            envelope: &letter.envelope,
+            business_key: letter.burial.business_key.as_deref(),
+            outcome: Outcome::Dead,
+            attempts: letter.burial.attempts,
+            error: Some(&letter.burial.error),
+            keep_payload: true,
+        })
+        .collect();
+    let mut tx = database.begin().await?;
+    receipts::record(&mut tx, &rows).await?;
+    dead_letters::bury(&mut tx, &burials).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+fn count(metrics: &Metrics, letters: &[Letter]) {
+    for letter in letters {
+        let Letter { envelope, burial } = letter;
+        debug!(receipt_id = %envelope.receipt_id, reason = burial.reason.code(), "archived");
+        metrics.count_outcomes(&envelope.source, std::iter::once(Outcome::Dead));
+    }
+}

@@ -1,0 +1,262 @@
+//! One lane: a consumer of one source's queue, batch after batch.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::{Duration, Instant},
+};
+
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, debug, debug_span};
+use uuid::Uuid;
+
+use super::{
+    Tools, Trouble,
+    apply::{self, Effect, Item},
+    collect,
+    patience::{After, Patience},
+    settle::{self, Doomed, Failed},
+};
+use crate::{
+    adapter::Adapter,
+    broker::{Delivery, Link, Parcel, Subscription},
+    domain::{Failure, Outcome, Reason, SourceName},
+    store::{Fault, StoreError},
+};
+
+/// A consumer of one source's queue.
+pub struct Lane {
+    tools: Tools,
+    source: SourceName,
+    subscription: Subscription,
+}
+
+/// A batch after its messages were opened.
+#[derive(Default)]
+struct Opened {
+    /// Ready to be applied, each with its message as it came.
+    items: Vec<Item>,
+    parcels: Vec<Parcel>,
+    /// Not to be understood.
+    doomed: Vec<Doomed>,
+}
+
+impl Lane {
+    /// Subscribes to the source's queue.
+    ///
+    /// # Errors
+    /// [`Trouble::Broker`].
+    pub async fn open(tools: Tools, source: SourceName, link: &Link) -> Result<Self, Trouble> {
+        let queue = tools.topology.inbound_queue(&source);
+        // The next batch comes in while this one is settled.
+        let prefetch = u16::try_from(tools.settings.batch_size * 2).unwrap_or(u16::MAX);
+        let subscription = Subscription::open(link, &queue, prefetch).await?;
+        Ok(Self { tools, source, subscription })
+    }
+
+    /// Works until stopped; the batch in hand is finished first.
+    ///
+    /// # Errors
+    /// [`Trouble`]; whatever was not acknowledged is delivered again.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Trouble> {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                batch = self.collect() => {
+                    let batch = batch?;
+                    let last = batch.last().map_or(0, |delivery| delivery.tag);
+                    let span = debug_span!("batch", source = %self.source, last);
+                    self.process(batch).instrument(span).await?;
+                    self.subscription.ack_through(last).await?;
+                }
+            }
+        }
+        self.subscription.close().await;
+        Ok(())
+    }
+
+    /// One batch: collected, processed, acknowledged. For tests, which step.
+    ///
+    /// # Errors
+    /// [`Trouble`], as [`Lane::run`].
+    pub async fn step(&mut self) -> Result<usize, Trouble> {
+        let batch = self.collect().await?;
+        let (size, last) = (batch.len(), batch.last().map_or(0, |delivery| delivery.tag));
+        self.process(batch).await?;
+        self.subscription.ack_through(last).await?;
+        Ok(size)
+    }
+
+    /// Waits for a batch.
+    ///
+    /// # Errors
+    /// [`Trouble::Broker`].
+    pub async fn collect(&mut self) -> Result<Vec<Delivery>, Trouble> {
+        let settings = &self.tools.settings;
+        let wait = Duration::from_millis(settings.batch_wait_ms);
+        Ok(collect::batch(&mut self.subscription, settings.batch_size, wait).await?)
+    }
+
+    /// Settles every message of a batch: when this comes back, all of it may
+    /// be acknowledged.
+    ///
+    /// # Errors
+    /// [`Trouble`]: nothing may be acknowledged. What was committed already is
+    /// known by its receipts when it comes again.
+    pub async fn process(&self, batch: Vec<Delivery>) -> Result<(), Trouble> {
+        let begun = Instant::now();
+        let Opened { items, parcels, mut doomed } = self.open_batch(batch);
+        let verdicts = self.apply(&items).await?;
+        let mut failed = Vec::new();
+        let mut recorded = Vec::new();
+        for ((item, parcel), verdict) in items.into_iter().zip(parcels).zip(verdicts) {
+            let business_key = item.business_key().map(str::to_owned);
+            match verdict {
+                Ok(Effect::Recorded(outcome)) => {
+                    debug!(receipt_id = %item.envelope.receipt_id, %outcome, "settled");
+                    recorded.push((outcome, item.envelope.received_at));
+                }
+                Ok(Effect::Known) => {
+                    debug!(receipt_id = %item.envelope.receipt_id, "settled before");
+                }
+                Ok(Effect::Conflict) => doomed.push(Doomed {
+                    parcel,
+                    business_key,
+                    failure: Failure::new(
+                        Reason::ConflictingDuplicate,
+                        "the same event key was settled before with another body",
+                    ),
+                }),
+                Err(error) => match never(&error) {
+                    Some(failure) => doomed.push(Doomed { parcel, business_key, failure }),
+                    None => failed.push(Failed {
+                        envelope: item.envelope,
+                        parcel,
+                        business_key,
+                        error: error.to_string(),
+                    }),
+                },
+            }
+        }
+        self.measure(&recorded, begun);
+        // Retries and dead letters first: acknowledging covers every tag.
+        settle::retry_or_bury(&self.tools, &self.source, failed).await?;
+        settle::bury(&self.tools, doomed).await
+    }
+
+    /// Reads envelopes and maps them.
+    fn open_batch(&self, batch: Vec<Delivery>) -> Opened {
+        let now = OffsetDateTime::now_utc();
+        let mut opened = Opened::default();
+        let mut seen: HashMap<Uuid, usize> = HashMap::with_capacity(batch.len());
+        for delivery in batch {
+            let parcel = delivery.parcel;
+            let envelope = match parcel.envelope(&self.source, now) {
+                Ok(envelope) => envelope,
+                Err(failure) => {
+                    opened.doomed.push(Doomed { parcel, business_key: None, failure });
+                    continue;
+                }
+            };
+            // Without an adapter there would be no lane.
+            let Some(adapter) = self.tools.sources.get(&self.source) else {
+                continue;
+            };
+            let mapped = match adapter.map(&envelope) {
+                Ok(mapped) => mapped,
+                Err(failure) => {
+                    let business_key = adapter.number(&envelope);
+                    opened.doomed.push(Doomed { parcel, business_key, failure });
+                    continue;
+                }
+            };
+            // At-least-once dead-lettering may deliver one message twice. It
+            // is one message: the first copy stands for both.
+            match seen.entry(envelope.receipt_id) {
+                Entry::Occupied(first) => {
+                    let first = &mut opened.items[*first.get()].envelope;
+                    first.replay = first.replay.or(envelope.replay);
+                }
+                Entry::Vacant(place) => {
+                    place.insert(opened.items.len());
+                    opened.items.push(Item::new(envelope, mapped));
+                    opened.parcels.push(parcel);
+                }
+            }
+        }
+        opened
+    }
+
+    /// Applies items in as few transactions as possible: all in one; where a
+    /// row is refused, in halves, until the poison stands alone.
+    async fn apply(&self, items: &[Item]) -> Result<Vec<Result<Effect, StoreError>>, Trouble> {
+        let mut verdicts = Vec::with_capacity(items.len());
+        let mut parts = vec![items];
+        while let Some(part) = parts.pop() {
+            if part.is_empty() {
+                continue;
+            }
+            let repeats = self.repeats_same_bytes();
+            let mut patience = Patience::new(self.hold());
+            let applied = loop {
+                match apply::batch(&self.tools.store, &self.source, repeats, part).await {
+                    Ok(effects) => break Ok(effects),
+                    Err(error) => match patience.bear(error).await? {
+                        After::Again => {}
+                        After::Final(error) => break Err(error),
+                    },
+                }
+            };
+            match applied {
+                Ok(effects) => verdicts.extend(effects.into_iter().map(Ok)),
+                Err(error) if part.len() == 1 => verdicts.push(Err(error)),
+                Err(error) => {
+                    debug!(%error, size = part.len(), "the batch is split");
+                    let (first, second) = part.split_at(part.len() / 2);
+                    // The first half is taken next: verdicts stay in order.
+                    parts.push(second);
+                    parts.push(first);
+                }
+            }
+        }
+        Ok(verdicts)
+    }
+
+    fn hold(&self) -> Duration {
+        Duration::from_millis(self.tools.settings.hold_ms)
+    }
+
+    fn repeats_same_bytes(&self) -> bool {
+        self.tools.sources.get(&self.source).is_some_and(Adapter::repeats_same_bytes)
+    }
+
+    fn measure(&self, recorded: &[(Outcome, OffsetDateTime)], begun: Instant) {
+        let metrics = &self.tools.metrics;
+        if recorded.is_empty() {
+            return;
+        }
+        metrics.batch_size.observe(f64::from(u32::try_from(recorded.len()).unwrap_or(u32::MAX)));
+        metrics.batch_seconds.observe(begun.elapsed().as_secs_f64());
+        let now = OffsetDateTime::now_utc();
+        let lag = metrics.lag_seconds.with_label_values(&[self.source.as_str()]);
+        for (_, received_at) in recorded {
+            lag.observe((now - *received_at).as_seconds_f64().max(0.0));
+        }
+        metrics.count_outcomes(&self.source, recorded.iter().map(|(outcome, _)| *outcome));
+    }
+}
+
+/// Whether the database will never take the row, and why.
+fn never(error: &StoreError) -> Option<Failure> {
+    if error.fault() != Fault::Data {
+        return None;
+    }
+    let integrity = error.sqlstate().is_some_and(|code| code.starts_with("23"));
+    let reason = if integrity { Reason::ConstraintViolation } else { Reason::InvalidValue };
+    Some(Failure {
+        reason,
+        field: error.constraint().unwrap_or_default().to_owned(),
+        detail: error.to_string(),
+    })
+}

@@ -1,0 +1,381 @@
+//! The private servers: they crash and come back with their data, and leave nothing behind.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties};
+use sqlx::{Connection as _, PgConnection};
+use tallyhook::dev::servers::{Options, PostgresServer, RabbitMqServer, Servers};
+
+/// Tells the program that gets killed where to run its servers.
+const VICTIM_DIR: &str = "TALLYHOOK_TEST_VICTIM_DIR";
+
+#[tokio::test]
+async fn postgres_keeps_committed_rows_through_crash_and_stop() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut server = PostgresServer::start(dir.path()).await?;
+    let (url, port, first_pid) = (server.url("postgres"), server.port(), server.pid());
+    ensure!(name_of(first_pid)? == "postgres");
+
+    let mut session = PgConnection::connect(&url).await?;
+    sqlx::raw_sql("create table kept (n int); insert into kept values (1)")
+        .execute(&mut session)
+        .await?;
+    server.kill().await?;
+    assert!(refuses(port));
+    assert!(
+        sqlx::raw_sql("select 1")
+            .execute(&mut session)
+            .await
+            .is_err()
+    );
+    assert_eq!(
+        processes_in(dir.path())?,
+        Vec::<String>::new(),
+        "a session outlived the crash"
+    );
+
+    server.restart().await?;
+    assert_eq!(server.url("postgres"), url);
+    assert_ne!(server.pid(), first_pid);
+    let mut session = PgConnection::connect(&url).await?;
+    sqlx::raw_sql("insert into kept values (2)")
+        .execute(&mut session)
+        .await?;
+
+    // With the session still open: a clean stop does not wait for clients.
+    server.stop().await?;
+    server.stop().await?;
+    assert!(refuses(port));
+    server.restart().await?;
+    let mut session = PgConnection::connect(&url).await?;
+    let rows: i64 = sqlx::query_scalar("select count(*) from kept")
+        .fetch_one(&mut session)
+        .await?;
+    assert_eq!(rows, 2);
+    let fsync: String = sqlx::query_scalar("show fsync")
+        .fetch_one(&mut session)
+        .await?;
+    assert_eq!(fsync, "on");
+    server.stop().await
+}
+
+#[tokio::test]
+async fn postgres_crash_stops_a_statement_that_is_running() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut server = PostgresServer::start(dir.path()).await?;
+    let mut session = PgConnection::connect(&server.url("postgres")).await?;
+    let busy = tokio::spawn(async move {
+        sqlx::raw_sql("create table late as select sum(n) from generate_series(1, 2000000000) n")
+            .execute(&mut session)
+            .await
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    server.kill().await?;
+    assert_eq!(processes_in(dir.path())?, Vec::<String>::new());
+    assert!(busy.await?.is_err());
+    server.restart().await?;
+    server.stop().await
+}
+
+#[tokio::test]
+async fn postgres_refuses_a_wrong_password() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut server = PostgresServer::start(dir.path()).await?;
+    let url = format!(
+        "postgres://postgres:guess@127.0.0.1:{}/postgres",
+        server.port()
+    );
+    assert!(PgConnection::connect(&url).await.is_err());
+    server.stop().await
+}
+
+#[tokio::test]
+async fn rabbitmq_keeps_confirmed_messages_through_crash_and_stop() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut server = RabbitMqServer::start(dir.path()).await?;
+    let (url, port, first_pid) = (server.url(), server.port(), server.pid());
+    ensure!(name_of(first_pid)?.starts_with("beam"));
+
+    publish_confirmed(&url, "kept").await?;
+    // Not about messages: RabbitMQ 3.10 writes the registry of quorum queues half a second late,
+    // and a queue that is younger than that answers nothing but nacks after a crash.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    server.kill().await?;
+    assert!(refuses(port));
+
+    server.restart().await?;
+    assert_eq!(server.url(), url);
+    assert_ne!(server.pid(), first_pid);
+    publish_confirmed(&url, "kept").await?;
+
+    server.stop().await?;
+    server.stop().await?;
+    assert_gone(dir.path())?;
+    server.restart().await?;
+    assert_eq!(depth(&url, "kept").await?, 2);
+    let listed = server.rabbitmqctl(&["list_queues", "name"]).await?;
+    assert!(listed.contains("kept"), "{listed}");
+    assert!(server.rabbitmqctl(&["no_such_command"]).await.is_err());
+    server.stop().await
+}
+
+#[tokio::test]
+async fn servers_side_by_side_do_not_collide_and_find_their_data_again() -> Result<()> {
+    let (one_dir, other_dir) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let (one, other) = tokio::join!(
+        Servers::start(one_dir.path()),
+        Servers::start(other_dir.path())
+    );
+    let (mut one, mut other) = (one?, other?);
+    assert_ne!(one.postgres.port(), other.postgres.port());
+    assert_ne!(one.rabbitmq.port(), other.rabbitmq.port());
+    publish_confirmed(&one.rabbitmq.url(), "mine").await?;
+    assert_eq!(
+        other
+            .rabbitmq
+            .rabbitmqctl(&["list_queues", "name"])
+            .await?
+            .trim(),
+        ""
+    );
+
+    let Err(error) = Servers::start(one_dir.path()).await else {
+        bail!("started twice in one folder");
+    };
+    let complaint = format!("{error:#}");
+    assert!(
+        complaint.contains("another process uses the folder"),
+        "{complaint}"
+    );
+
+    let (first, second) = tokio::join!(one.stop(), other.stop());
+    first.and(second)?;
+    drop(one);
+    let mut again = Servers::start(one_dir.path()).await?;
+    let listed = again.rabbitmq.rabbitmqctl(&["list_queues", "name"]).await?;
+    assert!(listed.contains("mine"), "{listed}");
+    again.stop().await
+}
+
+#[tokio::test]
+async fn killed_program_leaves_no_process_and_no_temporary_folder() -> Result<()> {
+    let outer = tempfile::tempdir()?;
+    let dir = outer.path().join("servers");
+    open_to_others(outer.path())?;
+    let mut victim = Command::new(std::env::current_exe()?)
+        .args(["--ignored", "--exact", "servers::victim"])
+        .env(VICTIM_DIR, &dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let ready = outer.path().join("ready");
+    wait_for("the servers of the victim", Duration::from_secs(90), || {
+        ready.exists()
+    })?;
+    let running = processes_in(&dir)?;
+    for name in ["postgres", "beam", "epmd"] {
+        assert!(
+            running.iter().any(|process| process.starts_with(name)),
+            "{name} is not among {running:?}"
+        );
+    }
+
+    victim.kill()?;
+    victim.wait()?;
+    assert_gone(&dir)?;
+    wait_for("the folder to be removed", Duration::from_secs(5), || {
+        !dir.exists()
+    })
+}
+
+/// Not a test, but the program that `killed_program_leaves_no_process_and_no_temporary_folder`
+/// kills.
+#[tokio::test]
+#[ignore = "runs until it is killed"]
+async fn victim() -> Result<()> {
+    let dir = PathBuf::from(std::env::var_os(VICTIM_DIR).context("run by another test only")?);
+    let options = Options {
+        remove_dir_on_death: Some(dir.clone()),
+    };
+    let servers = Servers::start_with(&dir, &options).await?;
+    fs::write(dir.with_file_name("ready"), "")?;
+    std::future::pending::<()>().await;
+    drop(servers);
+    Ok(())
+}
+
+#[tokio::test]
+async fn port_that_is_taken_at_a_restart_is_told() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut server = PostgresServer::start(dir.path()).await?;
+    server.kill().await?;
+    let squatter = TcpListener::bind((Ipv4Addr::LOCALHOST, server.port()))?;
+    let Err(error) = server.restart().await else {
+        bail!("started on a port that somebody else has");
+    };
+    let complaint = format!("{error:#}");
+    assert!(complaint.contains("Address already in use"), "{complaint}");
+    drop(squatter);
+    server.restart().await?;
+    server.stop().await
+}
+
+#[tokio::test]
+async fn dropped_server_ends_and_keeps_its_data() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let server = PostgresServer::start(dir.path()).await?;
+    let mut session = PgConnection::connect(&server.url("postgres")).await?;
+    sqlx::raw_sql("create table kept ()")
+        .execute(&mut session)
+        .await?;
+    drop(server);
+
+    // At once, while the watchdog may still be at work.
+    let mut server = PostgresServer::start(dir.path()).await?;
+    let mut session = PgConnection::connect(&server.url("postgres")).await?;
+    sqlx::raw_sql("select from kept")
+        .execute(&mut session)
+        .await?;
+    server.stop().await
+}
+
+#[tokio::test]
+async fn failed_start_tells_the_end_of_the_log() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut server = PostgresServer::start(dir.path()).await?;
+    server.stop().await?;
+    drop(server);
+    fs::write(
+        dir.path().join("data/postgresql.conf"),
+        "no_such_setting = 1\n",
+    )?;
+    let Err(error) = PostgresServer::start(dir.path()).await else {
+        bail!("started with a bad setting");
+    };
+    let complaint = format!("{error:#}");
+    assert!(complaint.contains("no_such_setting"), "{complaint}");
+    Ok(())
+}
+
+async fn publish_confirmed(url: &str, queue: &str) -> Result<()> {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+    let mut arguments = FieldTable::default();
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
+    let durable = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    channel
+        .queue_declare(queue.into(), durable, arguments)
+        .await?;
+    let confirmation = channel
+        .basic_publish(
+            "".into(),
+            queue.into(),
+            BasicPublishOptions::default(),
+            b"hello",
+            BasicProperties::default(),
+        )
+        .await?
+        .await?;
+    ensure!(
+        matches!(confirmation, Confirmation::Ack(None)),
+        "not confirmed: {confirmation:?}"
+    );
+    let delivered = channel
+        .basic_get(queue.into(), BasicGetOptions::default())
+        .await?;
+    ensure!(delivered.is_some(), "the queue {queue} is empty");
+    connection.close(200, "done".into()).await?;
+    Ok(())
+}
+
+/// How many messages wait in `queue`; `rabbitmqctl` would tell what it was seconds ago.
+async fn depth(url: &str, queue: &str) -> Result<u32> {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let declared = channel
+        .queue_declare(queue.into(), passive, FieldTable::default())
+        .await?;
+    connection.close(200, "done".into()).await?;
+    Ok(declared.message_count())
+}
+
+fn refuses(port: u16) -> bool {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err()
+}
+
+/// As root, PostgreSQL runs as another user, who has to get through to its folder.
+fn open_to_others(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    Ok(fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?)
+}
+
+fn assert_gone(dir: &Path) -> Result<()> {
+    wait_for("the processes to end", Duration::from_secs(10), || {
+        processes_in(dir).is_ok_and(|processes| processes.is_empty())
+    })
+    .with_context(|| format!("still there: {:?}", processes_in(dir)))
+}
+
+fn wait_for(what: &str, limit: Duration, done: impl Fn() -> bool) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    while !done() {
+        if Instant::now() > deadline {
+            bail!("waited {limit:?} for {what}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn name_of(pid: u32) -> Result<String> {
+    Ok(fs::read_to_string(format!("/proc/{pid}/comm"))?
+        .trim()
+        .to_owned())
+}
+
+/// The names of all processes that work in `dir`, or whose command or environment mentions it.
+fn processes_in(dir: &Path) -> Result<Vec<String>> {
+    let needle = dir.as_os_str().as_encoded_bytes();
+    let mentions = |bytes: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let process = entry?.path();
+        let Some(pid) = process
+            .file_name()
+            .and_then(|name| name.to_str()?.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        // The program that runs this test and its victim mention the folder without serving it.
+        let own_kind = fs::read_link(process.join("exe"))
+            .is_ok_and(|exe| Some(exe) == std::env::current_exe().ok());
+        let works_there = fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir));
+        let read = |file: &str| fs::read(process.join(file)).unwrap_or_default();
+        if !own_kind && (works_there || mentions(&read("cmdline")) || mentions(&read("environ"))) {
+            found.push(name_of(pid).unwrap_or_default());
+        }
+    }
+    Ok(found)
+}
