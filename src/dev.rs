@@ -1,2 +1,153 @@
-//! Development: private servers.
+//! `tallyhook dev`: everything on this machine, on private servers of its
+//! own, for trying out and for developing.
+
 pub mod servers;
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use serde_json::json;
+
+use crate::{
+    config::{Config, Origin},
+    service::{Roles, Service, stop_signal},
+    store::Store,
+    telemetry,
+};
+use servers::Servers;
+
+/// The database that dev makes on its private server.
+const DATABASE: &str = "tallyhook";
+
+/// How dev is to run.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// A configuration over the built-in development one.
+    pub config: Option<PathBuf>,
+    /// Where the servers keep their data; default a temporary folder that
+    /// goes when dev ends.
+    pub dir: Option<PathBuf>,
+    /// A file to hold the addresses, once everything serves.
+    pub ready_file: Option<PathBuf>,
+}
+
+/// Runs until Ctrl-C, then stops everything.
+///
+/// # Errors
+/// A server that is missing or does not start; a configuration that is refused.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let origin = Origin { file: settings.config.as_deref(), development: true };
+    // Before anything is started: a mistake in the configuration costs nothing.
+    let mut config = Config::load(origin)?;
+    telemetry::start(&config.log)?;
+    if let Some(path) = &settings.ready_file {
+        // A file left over from another run would be believed too early.
+        remove(path)?;
+    }
+    eprintln!("starting a private PostgreSQL and a private RabbitMQ (about 10 seconds)...");
+    let mut servers = tokio::select! {
+        servers = start(settings.dir.as_deref()) => servers?,
+        stopped = stop_signal() => return stopped,
+    };
+    let served = serve(&mut config, &servers, &settings).await;
+    let stopped = servers.stop().await;
+    if let Some(path) = &settings.ready_file {
+        remove(path)?;
+    }
+    served.and(stopped)
+}
+
+async fn start(dir: Option<&Path>) -> anyhow::Result<Servers> {
+    match dir {
+        Some(dir) => Servers::start(dir).await,
+        None => Servers::start_temporary().await,
+    }
+}
+
+async fn serve(config: &mut Config, servers: &Servers, settings: &Settings) -> anyhow::Result<()> {
+    config.broker.url = servers.rabbitmq.url();
+    config.database.url = servers.postgres.url(DATABASE);
+    let admin = Store::new(&crate::config::Database {
+        url: servers.postgres.url("postgres"),
+        ..config.database.clone()
+    })?;
+    admin.create_database(DATABASE).await.context("cannot create the database")?;
+    admin.close().await;
+    let store = Store::new(&config.database)?;
+    store.migrate().await.context("the migrations failed")?;
+    store.close().await;
+
+    let service = Service::start(config, Roles::ALL).await?;
+    tokio::select! {
+        () = service.ready() => {}
+        stopped = stop_signal() => {
+            service.stop().await;
+            return stopped;
+        }
+    }
+    announce(config, servers, &service, settings)?;
+    let stopped = stop_signal().await;
+    eprintln!("stopping...");
+    service.stop().await;
+    stopped
+}
+
+/// Prints the addresses and writes them to the ready file.
+fn announce(
+    config: &Config,
+    servers: &Servers,
+    service: &Service,
+    settings: &Settings,
+) -> anyhow::Result<()> {
+    let receiver = service.receiver.map(|address| format!("http://{address}")).unwrap_or_default();
+    let operations = format!("http://{}", service.operations);
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "receiver     {receiver}/hooks/{{source}}")?;
+    for name in config.sources.keys() {
+        writeln!(out, "             {receiver}/hooks/{name}")?;
+    }
+    writeln!(out, "operations   {operations}/metrics")?;
+    writeln!(out, "database     {}", config.database.url)?;
+    writeln!(out, "broker       {}", config.broker.url)?;
+    writeln!(out)?;
+    writeln!(out, "In another terminal, for the other commands:")?;
+    writeln!(out, "  export TALLYHOOK__DATABASE__URL='{}'", config.database.url)?;
+    writeln!(out, "  export TALLYHOOK__BROKER__URL='{}'", config.broker.url)?;
+    if let Some(first) = config.sources.keys().next() {
+        writeln!(out, "  tallyhook send {first} --url {receiver} --count 100 --duplicates 10%")?;
+    }
+    writeln!(out)?;
+    writeln!(out, "Ctrl-C stops everything.")?;
+    out.flush()?;
+
+    if let Some(path) = &settings.ready_file {
+        let ready = json!({
+            "receiver": receiver,
+            "operations": operations,
+            "database_url": config.database.url,
+            "amqp_url": config.broker.url,
+            "pids": {
+                "postgres": servers.postgres.pid(),
+                "rabbitmq": servers.rabbitmq.pid(),
+            },
+        });
+        // Renamed into place: whoever sees the file sees all of it.
+        let partial = path.with_extension("partial");
+        std::fs::write(&partial, format!("{ready}\n"))
+            .and_then(|()| std::fs::rename(&partial, path))
+            .with_context(|| format!("cannot write the ready file {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,6 +1,7 @@
 //! Tallyhook: a webhook inbox.
 pub mod adapter;
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod dev;
 pub mod domain;
@@ -8,5 +9,8 @@ pub mod metrics;
 pub mod ops;
 pub mod receiver;
 pub mod retry;
+pub mod review;
+pub mod service;
 pub mod store;
+pub mod telemetry;
 pub mod worker;

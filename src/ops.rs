@@ -36,6 +36,11 @@ pub struct Health {
 }
 
 impl Health {
+    /// Whether every part can do its work now.
+    pub fn is_ready(&self) -> bool {
+        self.parts().iter().all(|(_, trouble)| trouble.is_none())
+    }
+
     /// Each part with its trouble, or `None` if it is well.
     fn parts(&self) -> Vec<(&'static str, Option<String>)> {
         let mut parts = Vec::new();

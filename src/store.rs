@@ -106,6 +106,25 @@ impl Store {
         Ok(MIGRATIONS.run(&self.pool).await?)
     }
 
+    /// Makes a database, if it is not there yet.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn create_database(&self, name: &str) -> Result<(), StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let known: bool =
+            sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
+                .bind(name)
+                .fetch_one(&mut *connection)
+                .await?;
+        if !known {
+            let quoted = name.replace('"', "\"\"");
+            let sql = format!("create database \"{quoted}\"");
+            connection.execute(sqlx::AssertSqlSafe(sql)).await?;
+        }
+        Ok(())
+    }
+
     /// The names of the migrations that have not been applied yet.
     ///
     /// # Errors

@@ -51,13 +51,11 @@ impl Pointers {
         let mut node = &mut self.root;
         for part in pointer.split('/').skip(1) {
             let key = part.replace("~1", "/").replace("~0", "~");
-            let index = match node.children.iter().position(|(name, _)| *name == key) {
-                Some(index) => index,
-                None => {
-                    node.children.push((key, Node::default()));
-                    node.children.len() - 1
-                }
-            };
+            let known = node.children.iter().position(|(name, _)| *name == key);
+            let index = known.unwrap_or_else(|| {
+                node.children.push((key, Node::default()));
+                node.children.len() - 1
+            });
             node = &mut node.children[index].1;
         }
         node.slot = Some(self.names.len());

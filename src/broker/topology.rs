@@ -54,6 +54,12 @@ impl Topology {
         }
     }
 
+    /// Only what is there whatever the sources: for tools that publish and
+    /// must not make queues of their own.
+    pub fn bare(prefix: &str) -> Self {
+        Self::new(prefix, NEVER, Vec::new(), [])
+    }
+
     /// The exchange that takes what comes in; routing key = source.
     pub fn inbound_exchange(&self) -> String {
         format!("{}.inbound", self.prefix)
@@ -94,8 +100,8 @@ impl Topology {
     /// [`BrokerError::Differs`] names the argument that is not ours.
     pub async fn declare(&self, link: &Link) -> Result<(), BrokerError> {
         for name in [self.dead(), self.unrouted()] {
-            self.exchange(link, &name, ExchangeKind::Fanout, &[]).await?;
-            self.queue(link, &name, parking()).await?;
+            Self::exchange(link, &name, ExchangeKind::Fanout, &[]).await?;
+            Self::queue(link, &name, parking()).await?;
             bind(link, &name, &name, "").await?;
         }
 
@@ -104,17 +110,17 @@ impl Topology {
         // Without the alternate exchange a message for a missing queue would
         // be returned or dropped; so it waits in a queue of its own.
         let alternate = [("alternate-exchange", text(&unrouted))];
-        self.exchange(link, &inbound, ExchangeKind::Direct, &alternate).await?;
+        Self::exchange(link, &inbound, ExchangeKind::Direct, &alternate).await?;
         for source in &self.sources {
             let queue = self.inbound_queue(source);
-            self.queue(link, &queue, self.working()).await?;
+            Self::queue(link, &queue, self.working()).await?;
             bind(link, &queue, &inbound, source.as_str()).await?;
         }
 
         for delay in &self.tiers {
             let name = self.retry(*delay);
-            self.exchange(link, &name, ExchangeKind::Fanout, &[]).await?;
-            self.queue(link, &name, self.waiting(*delay)).await?;
+            Self::exchange(link, &name, ExchangeKind::Fanout, &[]).await?;
+            Self::queue(link, &name, self.waiting(*delay)).await?;
             bind(link, &name, &name, "").await?;
         }
         Ok(())
@@ -151,7 +157,6 @@ impl Topology {
     }
 
     async fn exchange(
-        &self,
         link: &Link,
         name: &str,
         kind: ExchangeKind,
@@ -167,7 +172,6 @@ impl Topology {
     }
 
     async fn queue(
-        &self,
         link: &Link,
         name: &str,
         arguments: Vec<(&str, AMQPValue)>,
@@ -184,7 +188,7 @@ impl Topology {
     fn working(&self) -> Vec<(&'static str, AMQPValue)> {
         let mut arguments = parking();
         arguments.retain(|(key, _)| *key != "x-delivery-limit");
-        arguments.extend(self.dead_letters_to(&self.dead()));
+        arguments.extend(Self::dead_letters_to(&self.dead()));
         // Without a limit a message that crashes its worker would do so for
         // ever; with 4.0's own limit of 20, a few crashes would bury a whole
         // prefetch of innocents.
@@ -201,11 +205,11 @@ impl Topology {
         arguments.push(("x-message-ttl", AMQPValue::LongLongInt(milliseconds)));
         // No dead-letter routing key: the message keeps its own, the source,
         // and so finds its way back.
-        arguments.extend(self.dead_letters_to(&self.inbound_exchange()));
+        arguments.extend(Self::dead_letters_to(&self.inbound_exchange()));
         arguments
     }
 
-    fn dead_letters_to(&self, exchange: &str) -> [(&'static str, AMQPValue); 3] {
+    fn dead_letters_to(exchange: &str) -> [(&'static str, AMQPValue); 3] {
         [
             ("x-dead-letter-exchange", text(exchange)),
             // The default dead-letters at most once: a crash in between loses

@@ -28,10 +28,11 @@ impl EventKey {
     /// redeliveries, else a composite that the adapter makes. A key too long
     /// for AMQP keeps its source; the rest is replaced by its SHA-256.
     pub fn new(source: &SourceName, tenant: &str, event_id: &str, generation: u32) -> Self {
-        let mut text = format!("{source}|{}|{}", Escaped(tenant), Escaped(event_id));
-        if generation > 0 {
-            text.push_str(&format!("|g{generation}"));
-        }
+        let (tenant, event_id) = (Escaped(tenant), Escaped(event_id));
+        let mut text = match generation {
+            0 => format!("{source}|{tenant}|{event_id}"),
+            _ => format!("{source}|{tenant}|{event_id}|g{generation}"),
+        };
         if text.len() > LONGEST_TEXT {
             let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes()));
             text = format!("{source}|sha256|{digest}");

@@ -92,7 +92,7 @@ impl Receiver {
         let body = self.read(&parts.headers, body).await?;
         let received_at = OffsetDateTime::now_utc();
         let call = Call { headers: &parts.headers, body: &body, received_at };
-        let events = match adapter.receive(&call).map_err(refuse)? {
+        let events = match adapter.receive(&call).map_err(|rejection| refuse(&rejection))? {
             Received::Ping => return Ok(()),
             Received::Events { events, .. } => events,
         };
@@ -189,8 +189,8 @@ fn envelope(
     })
 }
 
-fn refuse(rejection: Rejection) -> Problem {
-    let (status, title) = match &rejection {
+fn refuse(rejection: &Rejection) -> Problem {
+    let (status, title) = match rejection {
         Rejection::Signature(_) => (StatusCode::UNAUTHORIZED, "Signature refused"),
         Rejection::Tenant(_) => (StatusCode::UNAUTHORIZED, "Tenant refused"),
         Rejection::Unreadable(_) => (StatusCode::BAD_REQUEST, "Unreadable"),

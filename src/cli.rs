@@ -1,0 +1,142 @@
+//! The command line: one file a command family.
+
+mod audit;
+mod check;
+mod dead;
+mod send;
+mod show;
+mod trace;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::{
+    config::{Config, Origin},
+    dev,
+    service::{Roles, Service, stop_signal},
+    store::Store,
+    telemetry,
+};
+
+/// Everything was done.
+pub(crate) const DONE: u8 = 0;
+/// It failed.
+pub(crate) const FAILED: u8 = 1;
+/// Some of it was done.
+pub(crate) const PARTLY: u8 = 3;
+
+/// Tallyhook: a webhook inbox. Orders and invoices in, exactly once.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "\
+Exit codes: 0 done, 1 failed, 2 usage, 3 partly done.
+Every setting can be given as TALLYHOOK__SECTION__KEY in the environment."
+)]
+pub struct Arguments {
+    /// The configuration, over the built-in defaults.
+    #[arg(long, global = true, env = "TALLYHOOK_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve webhooks: receiver and worker, or only one of them.
+    Serve {
+        /// Serve this role only.
+        #[arg(long, value_enum)]
+        only: Option<Role>,
+    },
+    /// Try it out: private servers, all roles, stopped with Ctrl-C.
+    Dev {
+        /// Keep the servers' data here; default a temporary folder.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// Write the addresses here as JSON, once everything serves.
+        #[arg(long, value_name = "PATH")]
+        ready_file: Option<PathBuf>,
+    },
+    /// Bring the database's schema up to date.
+    Migrate,
+    /// Say in plain words what is wrong, and where.
+    Check(check::CheckArgs),
+    /// Sign and post webhooks as a platform would.
+    Send(send::SendArgs),
+    /// Dead letters: list, show, replay, discard, export, drain.
+    Dead(dead::DeadArgs),
+    /// Prove from tables and queues that no message is missing.
+    Audit(audit::AuditArgs),
+    /// Tell the story of an order, an invoice, an event key or a receipt.
+    Trace(trace::TraceArgs),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Role {
+    Receiver,
+    Worker,
+}
+
+impl Arguments {
+    /// Carries the command out.
+    ///
+    /// # Errors
+    /// What went wrong; the process exits with 1.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let file = self.config.as_deref();
+        // Commands for people know the development sources too, so that they
+        // work beside `tallyhook dev` without a file.
+        let for_people = || Config::load(Origin { file, development: file.is_none() });
+        match self.command {
+            Command::Serve { only } => {
+                serve(&Config::load(Origin { file, development: false })?, only).await
+            }
+            Command::Dev { dir, ready_file } => {
+                dev::run(dev::Settings { config: self.config, dir, ready_file }).await?;
+                Ok(ExitCode::from(DONE))
+            }
+            Command::Migrate => migrate(&for_people()?).await,
+            Command::Check(arguments) => {
+                check::run(&arguments, Config::load(Origin { file, development: false })).await
+            }
+            Command::Send(arguments) => send::run(arguments, for_people()?).await,
+            Command::Dead(arguments) => dead::run(arguments, &for_people()?).await,
+            Command::Audit(arguments) => audit::run(&arguments, &for_people()?).await,
+            Command::Trace(arguments) => trace::run(&arguments, &for_people()?).await,
+        }
+    }
+}
+
+async fn serve(config: &Config, only: Option<Role>) -> anyhow::Result<ExitCode> {
+    telemetry::start(&config.log)?;
+    let roles = match only {
+        None => Roles::ALL,
+        Some(Role::Receiver) => Roles { receiver: true, worker: false },
+        Some(Role::Worker) => Roles { receiver: false, worker: true },
+    };
+    let service = Service::start(config, roles).await?;
+    stop_signal().await?;
+    service.stop().await;
+    Ok(ExitCode::from(DONE))
+}
+
+async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
+    let store = Store::new(&config.database).context("database.url")?;
+    let version = store.server_version().await.context("the database cannot be reached")?;
+    if version < check::OLDEST_POSTGRES {
+        bail!("PostgreSQL 15 or later is needed; this is {}", version / 10_000);
+    }
+    let pending = store.pending_migrations().await?;
+    store.migrate().await.context("a migration failed")?;
+    match pending.as_slice() {
+        [] => println!("The schema is up to date."),
+        names => println!("applied {}", names.join("\napplied ")),
+    }
+    store.close().await;
+    Ok(ExitCode::from(DONE))
+}

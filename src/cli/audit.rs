@@ -1,0 +1,125 @@
+//! `tallyhook audit`: promise P3, proven from the tables and the queues.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+
+use super::{DONE, FAILED, show};
+use crate::{
+    broker::{Link, topology::Depth},
+    config::Config,
+    service,
+    store::{Store, audit},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct AuditArgs {
+    /// How many messages were accepted, if you know: the sum must be this.
+    #[arg(long, value_name = "N")]
+    accepted: Option<i64>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(arguments: &AuditArgs, config: &Config) -> anyhow::Result<ExitCode> {
+    let store = Store::new(&config.database).context("database.url")?;
+    let mut connection = store.connection().await.context("the database cannot be reached")?;
+    let sums = audit::sums(&mut connection).await?;
+    drop(connection);
+    let link = Link::open(&config.broker.url, "tallyhook audit").await?;
+    let depths = service::topology(config).depths(&link).await?;
+    link.close().await;
+    store.close().await;
+
+    let waiting = waiting(&depths, sums.retried);
+    let accounted = sums.applied + sums.duplicate + sums.stale + sums.ignored + sums.dead + waiting;
+    let mut wrong = contradictions(&sums);
+    if let Some(accepted) = arguments.accepted.filter(|accepted| *accepted != accounted) {
+        wrong.push(format!("{accepted} were accepted, but {accounted} are accounted for"));
+    }
+    if arguments.json {
+        let told = json!({
+            "accounted": accounted,
+            "waiting": waiting,
+            "sums": sums,
+            "queues": depths.iter().map(|depth| (depth.queue.clone(), json!(depth.ready)))
+                .collect::<serde_json::Map<_, _>>(),
+            "wrong": wrong,
+        });
+        println!("{}", serde_json::to_string_pretty(&told)?);
+    } else {
+        print(&sums, &depths, waiting, accounted, arguments.accepted);
+        match wrong.as_slice() {
+            [] => println!("\nEvery message is accounted for."),
+            found => println!("\nWRONG: {}", found.join("\nWRONG: ")),
+        }
+    }
+    Ok(ExitCode::from(if wrong.is_empty() { DONE } else { FAILED }))
+}
+
+/// Messages that have no final outcome yet. One that waits for its next
+/// attempt has a receipt already and is in a queue too: it counts once.
+fn waiting(depths: &[Depth], retried: i64) -> i64 {
+    let ready = |role: &str| -> i64 {
+        let ours = depths.iter().filter(|depth| depth.role == role);
+        ours.filter_map(|depth| depth.ready).map(i64::from).sum()
+    };
+    let queued = ready("inbound") + ready("retry") + ready("dead") + ready("unrouted");
+    queued.max(retried)
+}
+
+fn contradictions(sums: &audit::Sums) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (count, what) in [
+        (sums.dead_without_letter, "receipts say dead and have no dead letter"),
+        (sums.letters_without_dead, "dead letters have a receipt that does not say dead"),
+        (sums.settled_without_key, "receipts were settled without their key in the inbox"),
+        (sums.books_without_receipt, "orders or invoices stand on no applied receipt"),
+    ] {
+        if count != 0 {
+            wrong.push(format!("{count} {what}"));
+        }
+    }
+    let settled = sums.applied + sums.stale + sums.ignored;
+    if settled != sums.settled_keys {
+        wrong.push(format!(
+            "{} keys are in the inbox, but {settled} receipts were the first of their key",
+            sums.settled_keys
+        ));
+    }
+    wrong
+}
+
+fn print(
+    sums: &audit::Sums,
+    depths: &[Depth],
+    waiting: i64,
+    accounted: i64,
+    accepted: Option<i64>,
+) {
+    let mut table = show::table(&["OUTCOME", "MESSAGES"]);
+    for (name, count) in [
+        ("applied", sums.applied),
+        ("duplicate", sums.duplicate),
+        ("stale", sums.stale),
+        ("ignored", sums.ignored),
+        ("dead", sums.dead),
+        ("waiting", waiting),
+        ("= accounted for", accounted),
+    ] {
+        table.add_row([name.to_owned(), count.to_string()]);
+    }
+    if let Some(accepted) = accepted {
+        table.add_row(["accepted".to_owned(), accepted.to_string()]);
+    }
+    println!("{table}");
+    for depth in depths.iter().filter(|depth| depth.ready != Some(0)) {
+        match depth.ready {
+            Some(ready) => println!("{ready} ready in {}", depth.queue),
+            None => println!("the queue {} is missing", depth.queue),
+        }
+    }
+}

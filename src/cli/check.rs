@@ -1,0 +1,130 @@
+//! `tallyhook check`: says in plain words what is wrong, and where.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{DONE, FAILED};
+use crate::{broker::Link, config::Config, domain::SourceName, service, store::Store};
+
+/// PostgreSQL 15, as `server_version_num` writes it.
+pub(super) const OLDEST_POSTGRES: i32 = 150_000;
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One thing that was looked at.
+struct Finding {
+    what: &'static str,
+    /// What was found, or what is wrong and what to do.
+    told: Result<String, String>,
+}
+
+pub(super) async fn run(
+    arguments: &CheckArgs,
+    config: anyhow::Result<Config>,
+) -> anyhow::Result<ExitCode> {
+    let findings = match config {
+        Err(error) => vec![Finding { what: "configuration", told: Err(format!("{error:#}")) }],
+        Ok(config) => {
+            let names: Vec<&str> = config.sources.keys().map(SourceName::as_str).collect();
+            let told = format!("{} sources: {}", names.len(), names.join(", "));
+            let mut findings = vec![Finding { what: "configuration", told: Ok(told) }];
+            findings.push(database(&config).await);
+            findings.extend(broker(&config).await);
+            findings
+        }
+    };
+    let well = findings.iter().all(|finding| finding.told.is_ok());
+    if arguments.json {
+        let told: Vec<_> = findings
+            .iter()
+            .map(|finding| {
+                let (ok, text) = match &finding.told {
+                    Ok(text) => (true, text),
+                    Err(text) => (false, text),
+                };
+                json!({"what": finding.what, "ok": ok, "told": text})
+            })
+            .collect();
+        println!("{}", serde_json::to_string_pretty(&json!({"ok": well, "findings": told}))?);
+    } else {
+        for finding in &findings {
+            match &finding.told {
+                Ok(text) => println!("ok     {:<15} {text}", finding.what),
+                Err(text) => println!("WRONG  {:<15} {text}", finding.what),
+            }
+        }
+    }
+    Ok(ExitCode::from(if well { DONE } else { FAILED }))
+}
+
+async fn database(config: &Config) -> Finding {
+    let told = match Store::new(&config.database) {
+        Err(error) => Err(format!("database.url: {error}")),
+        Ok(store) => {
+            let told = look_at_database(&store).await;
+            store.close().await;
+            told
+        }
+    };
+    Finding { what: "PostgreSQL", told }
+}
+
+async fn look_at_database(store: &Store) -> Result<String, String> {
+    let version = store
+        .server_version()
+        .await
+        .map_err(|error| format!("cannot be reached at database.url: {error}"))?;
+    let major = version / 10_000;
+    if version < OLDEST_POSTGRES {
+        return Err(format!("is version {major}; 15 or later is needed"));
+    }
+    store.ping().await.map_err(|error| error.to_string())?;
+    let pending = store.pending_migrations().await.map_err(|error| error.to_string())?;
+    if pending.is_empty() {
+        Ok(format!("version {major}, schema up to date"))
+    } else {
+        Err(format!(
+            "the schema is not up to date; run `tallyhook migrate` ({})",
+            pending.join(", ")
+        ))
+    }
+}
+
+async fn broker(config: &Config) -> Vec<Finding> {
+    let what = "RabbitMQ";
+    let link = match Link::open(&config.broker.url, "tallyhook check").await {
+        Ok(link) => link,
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            let told = Err(format!("cannot be reached at broker.url: {error:#}"));
+            return vec![Finding { what, told }];
+        }
+    };
+    let topology = service::topology(config);
+    let mut findings = vec![Finding { what, told: Ok("answers".to_owned()) }];
+    let told = match topology.depths(&link).await {
+        Err(error) => Err(error.to_string()),
+        Ok(depths) if depths.iter().all(|depth| depth.ready.is_some()) => {
+            // Everything is there: declaring it changes nothing, and tells
+            // whether the arguments are ours.
+            match topology.declare(&link).await {
+                Ok(()) => Ok(format!("{} queues, with the arguments they need", depths.len())),
+                Err(error) => Err(error.to_string()),
+            }
+        }
+        Ok(depths) => {
+            let missing = depths.iter().filter(|depth| depth.ready.is_none()).count();
+            Ok(format!("{missing} of {} queues are missing; they are made at start", depths.len()))
+        }
+    };
+    findings.push(Finding { what: "queues", told });
+    link.close().await;
+    findings
+}

@@ -1,0 +1,77 @@
+//! `tallyhook trace`: one document's story.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+
+use super::{DONE, FAILED, show};
+use crate::{
+    config::Config,
+    store::{Store, trace},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct TraceArgs {
+    /// An order or invoice number, a platform's id, an event key or a receipt.
+    what: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(arguments: &TraceArgs, config: &Config) -> anyhow::Result<ExitCode> {
+    let store = Store::new(&config.database).context("database.url")?;
+    let mut connection = store.connection().await.context("the database cannot be reached")?;
+    let documents = trace::documents(&mut connection, &arguments.what).await?;
+    let steps = trace::steps(&mut connection, &arguments.what).await?;
+    drop(connection);
+    store.close().await;
+    let found = !documents.is_empty() || !steps.is_empty();
+    if arguments.json {
+        let told = json!({"documents": documents, "messages": steps});
+        println!("{}", serde_json::to_string_pretty(&told)?);
+    } else if found {
+        print(&documents, &steps);
+    } else {
+        println!("Nothing is known of {:?}.", arguments.what);
+    }
+    Ok(ExitCode::from(if found { DONE } else { FAILED }))
+}
+
+fn print(documents: &[trace::Document], steps: &[trace::Step]) {
+    for document in documents {
+        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+        println!(
+            "{} {} of {} {}: {} ({}), {} {}, version {}{}",
+            document.kind,
+            text(&document.number),
+            document.source,
+            document.tenant,
+            text(&document.status),
+            text(&document.platform_status),
+            text(&document.total),
+            text(&document.currency),
+            document.version.map_or_else(|| "-".to_owned(), show::moment),
+            document
+                .deleted_at
+                .map_or_else(String::new, |at| { format!(", deleted {}", show::moment(at)) }),
+        );
+    }
+    if steps.is_empty() {
+        return;
+    }
+    let mut table = show::table(&["RECEIVED", "TOPIC", "OUTCOME", "ATTEMPTS", "RECEIPT", "ERROR"]);
+    for step in steps {
+        table.add_row([
+            show::moment(step.received_at),
+            step.topic.clone(),
+            step.outcome.clone(),
+            step.attempts.to_string(),
+            step.receipt_id.to_string(),
+            show::brief(step.error.as_deref().unwrap_or_default(), 60),
+        ]);
+    }
+    println!("{table}");
+}

@@ -1,0 +1,210 @@
+//! Review: what operators do with dead letters. One library for the CLI, and
+//! for the API and the console to come.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    broker::{Confirmed, Outgoing, PublishError, Publisher, Topology},
+    domain::{Envelope, EventKey, SourceName},
+    store::{
+        Store, StoreError,
+        dead_letters::{self, Act, Actor, Filter, Summary},
+    },
+};
+
+/// Letters read at once while a selection is made.
+const PAGE: u32 = 500;
+
+/// Why an act of review did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum ReviewError {
+    /// The database.
+    #[error("the dead letters cannot be read or written")]
+    Store(#[from] StoreError),
+    /// There is no such letter.
+    #[error("there is no dead letter {0}")]
+    NoSuchLetter(Uuid),
+    /// Its source's name is none, so it has no queue to go to.
+    #[error("dead letter {0} came in under a name that no source can have; only discard it")]
+    NoOrigin(Uuid),
+    /// The broker did not take it. It stays as it was.
+    #[error("dead letter {id} was not sent")]
+    NotSent {
+        /// Which.
+        id: Uuid,
+        /// Why.
+        #[source]
+        source: PublishError,
+    },
+}
+
+/// One letter with everything known about it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Letter {
+    /// What the list shows.
+    #[serde(flatten)]
+    pub summary: Summary,
+    /// When it was received.
+    #[serde(with = "time::serde::rfc3339")]
+    pub received_at: OffsetDateTime,
+    /// The AMQP properties and headers it carried.
+    pub headers: Value,
+    /// The payload as text, if it is UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
+    /// The payload in base64, if it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload_base64: Option<String>,
+    /// What people did to it, oldest first.
+    pub acts: Vec<Act>,
+}
+
+/// Lists letters, the longest waiting first.
+///
+/// # Errors
+/// [`ReviewError::Store`].
+pub async fn list(store: &Store, filter: &Filter, limit: u32) -> Result<Vec<Summary>, ReviewError> {
+    let mut connection = store.connection().await?;
+    Ok(dead_letters::list(&mut connection, filter, None, limit).await?)
+}
+
+/// Every letter that a filter selects now: frozen, so that what arrives later
+/// does not join in.
+///
+/// # Errors
+/// [`ReviewError::Store`].
+pub async fn select(store: &Store, filter: &Filter) -> Result<Vec<Summary>, ReviewError> {
+    let mut connection = store.connection().await?;
+    let mut selected: Vec<Summary> = Vec::new();
+    loop {
+        let after = selected.last().map(|letter| letter.dead_letter_id);
+        let page = dead_letters::list(&mut connection, filter, after, PAGE).await?;
+        let done = page.len() < PAGE as usize;
+        selected.extend(page);
+        if done {
+            return Ok(selected);
+        }
+    }
+}
+
+/// One letter with everything known about it.
+///
+/// # Errors
+/// [`ReviewError::NoSuchLetter`], [`ReviewError::Store`].
+pub async fn show(store: &Store, id: Uuid) -> Result<Letter, ReviewError> {
+    let filter = Filter { ids: vec![id], ..Filter::default() };
+    let mut connection = store.connection().await?;
+    let summary = dead_letters::list(&mut connection, &filter, None, 1)
+        .await?
+        .pop()
+        .ok_or(ReviewError::NoSuchLetter(id))?;
+    let contents =
+        dead_letters::contents(&mut connection, id).await?.ok_or(ReviewError::NoSuchLetter(id))?;
+    let acts = dead_letters::acts(&mut connection, id).await?;
+    let (payload, payload_base64) = match String::from_utf8(contents.payload) {
+        Ok(text) => (Some(text), None),
+        Err(error) => (None, Some(data_encoding::BASE64.encode(error.as_bytes()))),
+    };
+    Ok(Letter {
+        summary,
+        received_at: contents.received_at,
+        headers: contents.headers,
+        payload,
+        payload_base64,
+        acts,
+    })
+}
+
+/// Discards letters that are open; gives back how many were.
+///
+/// # Errors
+/// [`ReviewError::Store`].
+pub async fn discard(store: &Store, ids: &[Uuid], actor: Actor<'_>) -> Result<u64, ReviewError> {
+    let mut connection = store.connection().await?;
+    Ok(dead_letters::discard(&mut connection, ids, actor).await?)
+}
+
+/// A run that sends selected letters in again.
+pub struct Replay<'a> {
+    /// Names the run; every message of it carries this.
+    pub replay_id: Uuid,
+    store: &'a Store,
+    publisher: &'a Publisher,
+    topology: Arc<Topology>,
+    actor: Actor<'a>,
+}
+
+impl<'a> Replay<'a> {
+    /// Opens a run for a frozen selection.
+    ///
+    /// # Errors
+    /// [`ReviewError::Store`].
+    pub async fn open(
+        store: &'a Store,
+        publisher: &'a Publisher,
+        topology: Arc<Topology>,
+        actor: Actor<'a>,
+        filter: &Filter,
+        letters: usize,
+    ) -> Result<Self, ReviewError> {
+        let replay_id = Uuid::now_v7();
+        let mut connection = store.connection().await?;
+        // A filter is plain texts: it can always be written as JSON.
+        let filter = serde_json::to_value(filter).unwrap_or_else(|_| json!({}));
+        dead_letters::open_replay(&mut connection, replay_id, actor, &filter, letters).await?;
+        Ok(Self { replay_id, store, publisher, topology, actor })
+    }
+
+    /// Sends one letter in again, with the key it had: if it was applied
+    /// meanwhile, the inbox makes this harmless. It is marked as replayed once
+    /// the broker has it, and resolved by the worker when it is settled.
+    ///
+    /// # Errors
+    /// [`ReviewError`]; the letter stays as it was.
+    pub async fn send(&self, letter: &Summary) -> Result<(), ReviewError> {
+        let id = letter.dead_letter_id;
+        let mut connection = self.store.connection().await?;
+        let contents = dead_letters::contents(&mut connection, id)
+            .await?
+            .ok_or(ReviewError::NoSuchLetter(id))?;
+        let source: SourceName = letter
+            .source
+            .parse()
+            .ok()
+            .filter(|source| *source != SourceName::unknown())
+            .ok_or(ReviewError::NoOrigin(id))?;
+        let headers = &contents.headers["headers"];
+        let text = |name: &str| headers[name].as_str();
+        let envelope = Envelope {
+            receipt_id: letter.receipt_id,
+            key: EventKey::from_message_id(&source, &letter.tenant, &letter.event_key),
+            source,
+            tenant: letter.tenant.clone(),
+            topic: letter.topic.clone(),
+            version: text("x-tallyhook-version").and_then(crate::adapter::fields::parse_moment),
+            received_at: contents.received_at,
+            // A person's act: it has all its attempts before it again.
+            attempt: 0,
+            generation: headers["x-tallyhook-generation"]
+                .as_u64()
+                .and_then(|generation| u32::try_from(generation).ok())
+                .unwrap_or_default(),
+            replay: Some(self.replay_id),
+            over_http: contents.headers["app_id"] == "tallyhook-receiver",
+            body: contents.payload.into(),
+        };
+        let message = Outgoing::inbound(&self.topology, &envelope);
+        let _durable: Confirmed = self
+            .publisher
+            .publish(message)
+            .await
+            .map_err(|source| ReviewError::NotSent { id, source })?;
+        dead_letters::mark_replayed(&mut connection, id, self.replay_id, self.actor).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! The running service: which roles this process serves, started in order
+//! and stopped in order.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    broker::{Publisher, Topology},
+    config::Config,
+    metrics::Metrics,
+    ops::{self, Health},
+    receiver::Receiver,
+    store::Store,
+    worker::{self, Pulse, Tools},
+};
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Takes webhooks in over HTTP.
+    pub receiver: bool,
+    /// Applies them.
+    pub worker: bool,
+}
+
+impl Roles {
+    /// Everything in one process.
+    pub const ALL: Self = Self { receiver: true, worker: true };
+}
+
+/// A service that runs until it is stopped.
+pub struct Service {
+    /// Where webhooks are taken, if this process takes them.
+    pub receiver: Option<SocketAddr>,
+    /// Where `/metrics` is.
+    pub operations: SocketAddr,
+    /// What is measured.
+    pub metrics: Metrics,
+    /// Whether the roles can do their work.
+    pub health: Health,
+    stop: CancellationToken,
+    stop_publishing: CancellationToken,
+    tasks: JoinSet<()>,
+    store: Store,
+}
+
+/// The exchanges and queues of a configuration.
+pub fn topology(config: &Config) -> Topology {
+    Topology::new(
+        &config.broker.prefix,
+        config.broker.delivery_limit,
+        config.retry.schedule().tiers(),
+        config.sources.keys().cloned(),
+    )
+}
+
+impl Service {
+    /// Starts the roles. Servers that are away are waited for, not failed on:
+    /// a machine that boots starts everything at once.
+    ///
+    /// # Errors
+    /// An address that cannot be listened on; a database URL that is none.
+    pub async fn start(config: &Config, roles: Roles) -> anyhow::Result<Self> {
+        let metrics = Metrics::new().context("metrics cannot be made")?;
+        let topology = Arc::new(topology(config));
+        let store = Store::new(&config.database).context("database.url")?;
+        let operations = listen(config.operations.listen, "operations.listen").await?;
+        let receiver = if roles.receiver {
+            Some(listen(config.receiver.listen, "receiver.listen").await?)
+        } else {
+            None
+        };
+
+        let stop = CancellationToken::new();
+        // The worker publishes retries until its last batch is settled.
+        let stop_publishing = CancellationToken::new();
+        let publisher = Publisher::start(
+            &config.broker,
+            Arc::clone(&topology),
+            metrics.clone(),
+            stop_publishing.clone(),
+        );
+        let pulse = Pulse::default();
+        let health = Health {
+            publisher: roles.receiver.then(|| publisher.clone()),
+            worker: roles.worker.then(|| pulse.clone()),
+        };
+        let mut service = Self {
+            receiver: receiver.as_ref().map(TcpListener::local_addr).transpose()?,
+            operations: operations.local_addr()?,
+            metrics: metrics.clone(),
+            health: health.clone(),
+            stop,
+            stop_publishing,
+            tasks: JoinSet::new(),
+            store: store.clone(),
+        };
+        if let Some(listener) = receiver {
+            let receiver = Receiver::new(
+                config.receiver.clone(),
+                Arc::clone(&config.sources),
+                Arc::clone(&topology),
+                publisher.clone(),
+                metrics.clone(),
+            );
+            let run = receiver.run(listener, health.clone(), service.stop.clone());
+            service.tasks.spawn(run);
+        }
+        if roles.worker {
+            let tools = Tools {
+                sources: Arc::clone(&config.sources),
+                store: store.clone(),
+                publisher,
+                topology: Arc::clone(&topology),
+                schedule: config.retry.schedule(),
+                settings: config.worker.clone(),
+                metrics: metrics.clone(),
+            };
+            let url = config.broker.url.clone();
+            service.tasks.spawn(worker::run(tools, url.clone(), pulse, service.stop.clone()));
+            let measure = ops::measure(url, topology, store, metrics.clone(), service.stop.clone());
+            service.tasks.spawn(measure);
+        }
+        service.tasks.spawn(ops::run(operations, metrics, health, service.stop.clone()));
+        info!(
+            receiver = service.receiver.map(|address| address.to_string()),
+            operations = %service.operations,
+            "serving"
+        );
+        Ok(service)
+    }
+
+    /// Waits until every role can do its work.
+    pub async fn ready(&self) {
+        while !self.health.is_ready() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Stops: requests and batches under way are finished, nothing new begins.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        self.stop_publishing.cancel();
+        self.store.close().await;
+        info!("stopped");
+    }
+}
+
+async fn listen(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+}
+
+/// Waits for Ctrl-C or for the signal with which service managers stop.
+///
+/// # Errors
+/// Signals cannot be listened for.
+pub async fn stop_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed.context("cannot wait for signals"),
+        _ = terminate.recv() => Ok(()),
+    }
+}

@@ -1,0 +1,35 @@
+//! Logs: text for people on a terminal, JSON for machines otherwise.
+
+use std::io::{IsTerminal as _, stderr};
+
+use anyhow::Context as _;
+use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+use crate::config::{Log, LogFormat};
+
+/// Starts logging to standard error. `RUST_LOG` goes before the configured
+/// filter.
+///
+/// # Errors
+/// A filter that cannot be read.
+pub fn start(settings: &Log) -> anyhow::Result<()> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(filter) if !filter.is_empty() => EnvFilter::try_new(&filter).context("RUST_LOG")?,
+        // lapin and sqlx log at error what we handle and log ourselves.
+        _ => EnvFilter::try_new(format!("{},lapin=off,sqlx=warn", settings.filter))
+            .context("log.filter")?,
+    };
+    let json = match settings.format {
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+        LogFormat::Auto => !stderr().is_terminal(),
+    };
+    let lines = fmt::layer().with_writer(stderr).with_target(false);
+    let started = if json {
+        let lines = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
+        tracing_subscriber::registry().with(filter).with(lines).try_init()
+    } else {
+        tracing_subscriber::registry().with(filter).with(lines.compact()).try_init()
+    };
+    started.context("logging cannot be started")
+}
