@@ -6,6 +6,7 @@ pub mod servers;
 use std::{
     io::Write as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -21,6 +22,9 @@ use servers::Servers;
 
 /// The database that dev makes on its private server.
 const DATABASE: &str = "tallyhook";
+
+/// How often dev looks whether its servers live.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// How dev is to run.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +56,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         servers = start(settings.dir.as_deref()) => servers?,
         stopped = stop_signal() => return stopped,
     };
-    let served = serve(&mut config, &servers, &settings).await;
+    let served = serve(&mut config, &mut servers, &settings).await;
     let stopped = servers.stop().await;
     if let Some(path) = &settings.ready_file {
         remove(path)?;
@@ -67,7 +71,11 @@ async fn start(dir: Option<&Path>) -> anyhow::Result<Servers> {
     }
 }
 
-async fn serve(config: &mut Config, servers: &Servers, settings: &Settings) -> anyhow::Result<()> {
+async fn serve(
+    config: &mut Config,
+    servers: &mut Servers,
+    settings: &Settings,
+) -> anyhow::Result<()> {
     config.broker.url = servers.rabbitmq.url();
     config.database.url = servers.postgres.url(DATABASE);
     let admin = Store::new(&crate::config::Database {
@@ -89,21 +97,50 @@ async fn serve(config: &mut Config, servers: &Servers, settings: &Settings) -> a
         }
     }
     announce(config, servers, &service, settings)?;
-    let stopped = stop_signal().await;
+    let stopped = tokio::select! {
+        stopped = stop_signal() => stopped,
+        failed = keep_up(config, servers, &service, settings) => failed,
+    };
     eprintln!("stopping...");
     service.stop().await;
     stopped
 }
 
-/// Prints the addresses and writes them to the ready file.
+/// Starts a server again whenever it dies: kill one and watch what happens.
+async fn keep_up(
+    config: &Config,
+    servers: &mut Servers,
+    service: &Service,
+    settings: &Settings,
+) -> anyhow::Result<()> {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let postgres = servers.postgres.is_running();
+        let rabbitmq = servers.rabbitmq.is_running();
+        if postgres && rabbitmq {
+            continue;
+        }
+        if !postgres {
+            eprintln!("PostgreSQL died; starting it again...");
+            servers.postgres.restart().await?;
+        }
+        if !rabbitmq {
+            eprintln!("RabbitMQ died; starting it again (about 8 seconds)...");
+            servers.rabbitmq.restart().await?;
+        }
+        write_ready_file(config, servers, service, settings)?;
+        eprintln!("it is up again");
+    }
+}
+
+/// Prints the addresses, then writes them to the ready file.
 fn announce(
     config: &Config,
     servers: &Servers,
     service: &Service,
     settings: &Settings,
 ) -> anyhow::Result<()> {
-    let receiver = service.receiver.map(|address| format!("http://{address}")).unwrap_or_default();
-    let operations = format!("http://{}", service.operations);
+    let (receiver, operations) = (receiver_url(service), operations_url(service));
     let mut out = std::io::stdout().lock();
     writeln!(out, "receiver     {receiver}/hooks/{{source}}")?;
     for name in config.sources.keys() {
@@ -122,11 +159,28 @@ fn announce(
     writeln!(out)?;
     writeln!(out, "Ctrl-C stops everything.")?;
     out.flush()?;
+    write_ready_file(config, servers, service, settings)
+}
 
+fn receiver_url(service: &Service) -> String {
+    service.receiver.map(|address| format!("http://{address}")).unwrap_or_default()
+}
+
+fn operations_url(service: &Service) -> String {
+    format!("http://{}", service.operations)
+}
+
+/// Tells scripts where everything is, and what they may kill.
+fn write_ready_file(
+    config: &Config,
+    servers: &Servers,
+    service: &Service,
+    settings: &Settings,
+) -> anyhow::Result<()> {
     if let Some(path) = &settings.ready_file {
         let ready = json!({
-            "receiver": receiver,
-            "operations": operations,
+            "receiver": receiver_url(service),
+            "operations": operations_url(service),
             "database_url": config.database.url,
             "amqp_url": config.broker.url,
             "pids": {

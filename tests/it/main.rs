@@ -1,1 +1,3 @@
-fn main() {}
+//! Integration tests, on real servers that our own code starts.
+
+mod servers;

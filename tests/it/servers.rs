@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties};
 use sqlx::{Connection as _, PgConnection};
-use tallyhook::dev::servers::{Options, PostgresServer, RabbitMqServer, Servers};
-
-/// Tells the program that gets killed where to run its servers.
-const VICTIM_DIR: &str = "TALLYHOOK_TEST_VICTIM_DIR";
+use tallyhook::dev::servers::{PostgresServer, RabbitMqServer, Servers};
 
 #[tokio::test]
 async fn postgres_keeps_committed_rows_through_crash_and_stop() -> Result<()> {
@@ -31,25 +28,14 @@ async fn postgres_keeps_committed_rows_through_crash_and_stop() -> Result<()> {
         .await?;
     server.kill().await?;
     assert!(refuses(port));
-    assert!(
-        sqlx::raw_sql("select 1")
-            .execute(&mut session)
-            .await
-            .is_err()
-    );
-    assert_eq!(
-        processes_in(dir.path())?,
-        Vec::<String>::new(),
-        "a session outlived the crash"
-    );
+    assert!(sqlx::raw_sql("select 1").execute(&mut session).await.is_err());
+    assert_eq!(processes_in(dir.path())?, Vec::<String>::new(), "a session outlived the crash");
 
     server.restart().await?;
     assert_eq!(server.url("postgres"), url);
     assert_ne!(server.pid(), first_pid);
     let mut session = PgConnection::connect(&url).await?;
-    sqlx::raw_sql("insert into kept values (2)")
-        .execute(&mut session)
-        .await?;
+    sqlx::raw_sql("insert into kept values (2)").execute(&mut session).await?;
 
     // With the session still open: a clean stop does not wait for clients.
     server.stop().await?;
@@ -57,13 +43,9 @@ async fn postgres_keeps_committed_rows_through_crash_and_stop() -> Result<()> {
     assert!(refuses(port));
     server.restart().await?;
     let mut session = PgConnection::connect(&url).await?;
-    let rows: i64 = sqlx::query_scalar("select count(*) from kept")
-        .fetch_one(&mut session)
-        .await?;
+    let rows: i64 = sqlx::query_scalar("select count(*) from kept").fetch_one(&mut session).await?;
     assert_eq!(rows, 2);
-    let fsync: String = sqlx::query_scalar("show fsync")
-        .fetch_one(&mut session)
-        .await?;
+    let fsync: String = sqlx::query_scalar("show fsync").fetch_one(&mut session).await?;
     assert_eq!(fsync, "on");
     server.stop().await
 }
@@ -90,10 +72,7 @@ async fn postgres_crash_stops_a_statement_that_is_running() -> Result<()> {
 async fn postgres_refuses_a_wrong_password() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let mut server = PostgresServer::start(dir.path()).await?;
-    let url = format!(
-        "postgres://postgres:guess@127.0.0.1:{}/postgres",
-        server.port()
-    );
+    let url = format!("postgres://postgres:guess@127.0.0.1:{}/postgres", server.port());
     assert!(PgConnection::connect(&url).await.is_err());
     server.stop().await
 }
@@ -131,31 +110,19 @@ async fn rabbitmq_keeps_confirmed_messages_through_crash_and_stop() -> Result<()
 #[tokio::test]
 async fn servers_side_by_side_do_not_collide_and_find_their_data_again() -> Result<()> {
     let (one_dir, other_dir) = (tempfile::tempdir()?, tempfile::tempdir()?);
-    let (one, other) = tokio::join!(
-        Servers::start(one_dir.path()),
-        Servers::start(other_dir.path())
-    );
+    let (one, other) =
+        tokio::join!(Servers::start(one_dir.path()), Servers::start(other_dir.path()));
     let (mut one, mut other) = (one?, other?);
     assert_ne!(one.postgres.port(), other.postgres.port());
     assert_ne!(one.rabbitmq.port(), other.rabbitmq.port());
     publish_confirmed(&one.rabbitmq.url(), "mine").await?;
-    assert_eq!(
-        other
-            .rabbitmq
-            .rabbitmqctl(&["list_queues", "name"])
-            .await?
-            .trim(),
-        ""
-    );
+    assert_eq!(other.rabbitmq.rabbitmqctl(&["list_queues", "name"]).await?.trim(), "");
 
     let Err(error) = Servers::start(one_dir.path()).await else {
         bail!("started twice in one folder");
     };
     let complaint = format!("{error:#}");
-    assert!(
-        complaint.contains("another process uses the folder"),
-        "{complaint}"
-    );
+    assert!(complaint.contains("another process uses the folder"), "{complaint}");
 
     let (first, second) = tokio::join!(one.stop(), other.stop());
     first.and(second)?;
@@ -169,48 +136,40 @@ async fn servers_side_by_side_do_not_collide_and_find_their_data_again() -> Resu
 #[tokio::test]
 async fn killed_program_leaves_no_process_and_no_temporary_folder() -> Result<()> {
     let outer = tempfile::tempdir()?;
-    let dir = outer.path().join("servers");
     open_to_others(outer.path())?;
-    let mut victim = Command::new(std::env::current_exe()?)
-        .args(["--ignored", "--exact", "servers::victim"])
-        .env(VICTIM_DIR, &dir)
+    let ready = outer.path().join("ready");
+    let config = outer.path().join("config.toml");
+    fs::write(&config, "receiver.listen = '127.0.0.1:0'\noperations.listen = '127.0.0.1:0'\n")?;
+    let mut victim = Command::new(env!("CARGO_BIN_EXE_tallyhook"))
+        .arg("dev")
+        .arg("--config")
+        .arg(&config)
+        .arg("--ready-file")
+        .arg(&ready)
+        // Where it makes its temporary folder.
+        .env("TMPDIR", outer.path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()?;
-    let ready = outer.path().join("ready");
-    wait_for("the servers of the victim", Duration::from_secs(90), || {
-        ready.exists()
-    })?;
-    let running = processes_in(&dir)?;
+    wait_for("the servers of the victim", Duration::from_secs(90), || ready.exists())?;
+    let running = processes_in(outer.path())?;
     for name in ["postgres", "beam", "epmd"] {
         assert!(
             running.iter().any(|process| process.starts_with(name)),
             "{name} is not among {running:?}"
         );
     }
+    let folders = || {
+        let entries = fs::read_dir(outer.path()).map(Iterator::flatten).into_iter().flatten();
+        entries.filter(|entry| entry.path().is_dir()).count()
+    };
+    assert_eq!(folders(), 1, "dev keeps its data in one temporary folder");
 
     victim.kill()?;
     victim.wait()?;
-    assert_gone(&dir)?;
-    wait_for("the folder to be removed", Duration::from_secs(5), || {
-        !dir.exists()
-    })
-}
-
-/// Not a test, but the program that `killed_program_leaves_no_process_and_no_temporary_folder`
-/// kills.
-#[tokio::test]
-#[ignore = "runs until it is killed"]
-async fn victim() -> Result<()> {
-    let dir = PathBuf::from(std::env::var_os(VICTIM_DIR).context("run by another test only")?);
-    let options = Options {
-        remove_dir_on_death: Some(dir.clone()),
-    };
-    let servers = Servers::start_with(&dir, &options).await?;
-    fs::write(dir.with_file_name("ready"), "")?;
-    std::future::pending::<()>().await;
-    drop(servers);
-    Ok(())
+    assert_gone(outer.path())?;
+    wait_for("the folder to be removed", Duration::from_secs(5), || folders() == 0)
 }
 
 #[tokio::test]
@@ -234,17 +193,13 @@ async fn dropped_server_ends_and_keeps_its_data() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let server = PostgresServer::start(dir.path()).await?;
     let mut session = PgConnection::connect(&server.url("postgres")).await?;
-    sqlx::raw_sql("create table kept ()")
-        .execute(&mut session)
-        .await?;
+    sqlx::raw_sql("create table kept ()").execute(&mut session).await?;
     drop(server);
 
     // At once, while the watchdog may still be at work.
     let mut server = PostgresServer::start(dir.path()).await?;
     let mut session = PgConnection::connect(&server.url("postgres")).await?;
-    sqlx::raw_sql("select from kept")
-        .execute(&mut session)
-        .await?;
+    sqlx::raw_sql("select from kept").execute(&mut session).await?;
     server.stop().await
 }
 
@@ -254,10 +209,7 @@ async fn failed_start_tells_the_end_of_the_log() -> Result<()> {
     let mut server = PostgresServer::start(dir.path()).await?;
     server.stop().await?;
     drop(server);
-    fs::write(
-        dir.path().join("data/postgresql.conf"),
-        "no_such_setting = 1\n",
-    )?;
+    fs::write(dir.path().join("data/postgresql.conf"), "no_such_setting = 1\n")?;
     let Err(error) = PostgresServer::start(dir.path()).await else {
         bail!("started with a bad setting");
     };
@@ -269,21 +221,11 @@ async fn failed_start_tells_the_end_of_the_log() -> Result<()> {
 async fn publish_confirmed(url: &str, queue: &str) -> Result<()> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let mut arguments = FieldTable::default();
-    arguments.insert(
-        "x-queue-type".into(),
-        AMQPValue::LongString("quorum".into()),
-    );
-    let durable = QueueDeclareOptions {
-        durable: true,
-        ..QueueDeclareOptions::default()
-    };
-    channel
-        .queue_declare(queue.into(), durable, arguments)
-        .await?;
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.into(), durable, arguments).await?;
     let confirmation = channel
         .basic_publish(
             "".into(),
@@ -294,13 +236,8 @@ async fn publish_confirmed(url: &str, queue: &str) -> Result<()> {
         )
         .await?
         .await?;
-    ensure!(
-        matches!(confirmation, Confirmation::Ack(None)),
-        "not confirmed: {confirmation:?}"
-    );
-    let delivered = channel
-        .basic_get(queue.into(), BasicGetOptions::default())
-        .await?;
+    ensure!(matches!(confirmation, Confirmation::Ack(None)), "not confirmed: {confirmation:?}");
+    let delivered = channel.basic_get(queue.into(), BasicGetOptions::default()).await?;
     ensure!(delivered.is_some(), "the queue {queue} is empty");
     connection.close(200, "done".into()).await?;
     Ok(())
@@ -310,13 +247,8 @@ async fn publish_confirmed(url: &str, queue: &str) -> Result<()> {
 async fn depth(url: &str, queue: &str) -> Result<u32> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
-    let passive = QueueDeclareOptions {
-        passive: true,
-        ..QueueDeclareOptions::default()
-    };
-    let declared = channel
-        .queue_declare(queue.into(), passive, FieldTable::default())
-        .await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await?;
     connection.close(200, "done".into()).await?;
     Ok(declared.message_count())
 }
@@ -350,9 +282,7 @@ fn wait_for(what: &str, limit: Duration, done: impl Fn() -> bool) -> Result<()> 
 }
 
 fn name_of(pid: u32) -> Result<String> {
-    Ok(fs::read_to_string(format!("/proc/{pid}/comm"))?
-        .trim()
-        .to_owned())
+    Ok(fs::read_to_string(format!("/proc/{pid}/comm"))?.trim().to_owned())
 }
 
 /// The names of all processes that work in `dir`, or whose command or environment mentions it.
@@ -362,9 +292,7 @@ fn processes_in(dir: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let process = entry?.path();
-        let Some(pid) = process
-            .file_name()
-            .and_then(|name| name.to_str()?.parse::<u32>().ok())
+        let Some(pid) = process.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok())
         else {
             continue;
         };

@@ -107,6 +107,11 @@ impl PostgresServer {
         self.pid
     }
 
+    /// Whether the server is up, as far as its process tells.
+    pub fn is_running(&mut self) -> bool {
+        self.running.as_mut().is_some_and(|running| matches!(running.ended(), Ok(None)))
+    }
+
     /// Kills the server and all its sessions with SIGKILL, as a crash of the machine would, except
     /// that what was written to its files is still there.
     ///

@@ -125,6 +125,11 @@ impl RabbitMqServer {
         self.pid
     }
 
+    /// Whether the broker is up, as far as its process tells.
+    pub fn is_running(&mut self) -> bool {
+        self.broker.as_mut().is_some_and(|broker| matches!(broker.ended(), Ok(None)))
+    }
+
     /// Kills the broker with SIGKILL, as a crash would. Its port mapper lives on.
     ///
     /// # Errors

@@ -1,0 +1,48 @@
+# Everything that is done with this repository. Nothing else is needed first.
+
+CARGO ?= cargo
+
+.PHONY: help setup build demo test fmt lint docs deps sqlx clean
+
+help:
+	@echo "make demo    install what is missing, run everything, send webhooks, show the result"
+	@echo "make test    install what is missing, run every test"
+	@echo "make build   build the binary: target/release/tallyhook"
+	@echo "make lint    formatting, clippy, documentation, dependency policy"
+	@echo "make sqlx    refresh the query data after a change of SQL or migrations"
+
+# Says what it installs before it does, and installs nothing that is there.
+setup:
+	@sh deploy/setup.sh
+
+build: setup
+	$(CARGO) build --release --locked
+
+demo: setup
+	$(CARGO) build --locked
+	@bash deploy/demo.sh target/debug/tallyhook
+
+# SQLX_OFFLINE: queries are checked against the committed data, whatever
+# DATABASE_URL says.
+test: setup
+	SQLX_OFFLINE=true $(CARGO) test --locked
+
+fmt:
+	$(CARGO) fmt --all
+
+lint: setup docs deps
+	$(CARGO) fmt --all --check
+	SQLX_OFFLINE=true $(CARGO) clippy --locked --all-targets -- -D warnings
+	sh deploy/sqlx.sh --check
+
+docs:
+	SQLX_OFFLINE=true RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+deps:
+	sh deploy/deps.sh
+
+sqlx: setup
+	sh deploy/sqlx.sh
+
+clean:
+	$(CARGO) clean
