@@ -1,16 +1,48 @@
-//! Tallyhook: a webhook inbox.
-pub mod adapter;
-pub mod broker;
-pub mod cli;
-pub mod config;
-pub mod dev;
+//! Tallyhook: a webhook inbox. Webhooks for orders and invoices in over HTTP,
+//! durable in RabbitMQ, applied to PostgreSQL exactly once.
+//!
+//! The way of a message, and the modules in the order in which it meets them:
+//!
+//! 1. [`receiver`] reads an HTTP call whole and hands it to the source's
+//!    [`adapter`], which verifies it and takes its events out.
+//! 2. Each event becomes an [`domain::Envelope`] with an [`domain::EventKey`],
+//!    and [`broker::Publisher`] makes it durable in the source's queue. Only a
+//!    [`broker::Confirmed`] is answered with 200.
+//! 3. [`worker::lane`] collects a batch of deliveries and has each mapped by
+//!    its adapter to a [`domain::Change`].
+//! 4. [`worker::apply`] claims the keys and writes the changes set by set, in
+//!    one transaction of the [`store`]: inbox, orders, invoices, receipts.
+//! 5. [`worker::settle`] sends what failed on to a retry queue, by the
+//!    schedule in [`retry`], or to the dead; then the batch is acknowledged.
+//! 6. [`worker::archive`] brings the dead into a table, where people
+//!    [`review`] them: show, replay, discard.
+//!
+//! Around it: [`config`] says what to run, [`service`] runs it, [`ops`] and
+//! [`metrics`] show it, [`cli`] is how people reach it, [`dev`] starts private
+//! servers to try it on.
+//!
+//! Who may import whom is held by a test (`tests/it/house.rs`): [`domain`]
+//! imports nothing of ours; only [`broker`] speaks AMQP and only [`store`]
+//! speaks SQL, and the two never meet.
+
 pub mod domain;
-pub mod metrics;
-pub mod ops;
-pub mod receiver;
+
+pub mod adapter;
 pub mod retry;
-pub mod review;
-pub mod service;
+
+pub mod config;
+pub mod metrics;
+
+pub mod broker;
 pub mod store;
-pub mod telemetry;
+
+pub mod receiver;
+pub mod review;
 pub mod worker;
+
+pub mod ops;
+pub mod service;
+pub mod telemetry;
+
+pub mod cli;
+pub mod dev;

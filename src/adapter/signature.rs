@@ -47,7 +47,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// An authentic call: only [`Verified::check`] makes one, so that nothing
+/// An authentic call: only a check of its signature makes one, so that nothing
 /// unverified can be taken for an event.
 #[derive(Clone, Copy, Debug)]
 pub struct Verified<'a> {

@@ -79,7 +79,7 @@ impl Link {
     /// message. We drop everything and connect anew.
     ///
     /// # Errors
-    /// [`BrokerError`], within [`ANSWER`].
+    /// [`BrokerError`], within 10 seconds.
     pub async fn open(url: &str, name: &str) -> Result<Self, BrokerError> {
         let mut uri: AMQPUri = url.parse().map_err(BrokerError::Url)?;
         uri.query.heartbeat = Some(HEARTBEAT_S);
