@@ -107,8 +107,10 @@ impl Service {
                 publisher.clone(),
                 metrics.clone(),
             );
-            let run = receiver.run(listener, health.clone(), service.stop.clone());
-            service.tasks.spawn(run);
+            // A load balancer asks the receiver's own address: without the
+            // database it still takes everything.
+            let alone = Health { worker: None, ..health.clone() };
+            service.tasks.spawn(receiver.run(listener, alone, service.stop.clone()));
         }
         if roles.worker {
             let tools = Tools {

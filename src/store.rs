@@ -17,10 +17,12 @@ pub mod trace;
 use std::time::Duration;
 
 use sqlx::{
-    Connection as _, Executor as _, PgPool,
+    Executor as _, PgPool,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+
+use uuid::Uuid;
 
 use crate::config;
 pub use fault::{Fault, StoreError};
@@ -86,16 +88,21 @@ impl Store {
         Ok(self.pool.acquire().await?)
     }
 
-    /// Whether the database answers and can be written to.
+    /// Whether the database answers, has our schema and can be written to:
+    /// found out by writing, and taking it back.
     ///
     /// # Errors
     /// The reason why not.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        connection.ping().await?;
-        let read_only: String =
-            sqlx::query_scalar("show transaction_read_only").fetch_one(&mut *connection).await?;
-        if read_only == "on" { Err(StoreError::read_only()) } else { Ok(()) }
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let claim =
+            inbox::Claim { key: Uuid::nil(), receipt_id: Uuid::nil(), body_digest: Uuid::nil() };
+        inbox::claim(&mut tx, &[claim]).await?;
+        sqlx::query("select from orders, invoices, receipts, dead_letters, replays limit 0")
+            .execute(&mut *tx)
+            .await?;
+        tx.rollback().await?;
+        Ok(())
     }
 
     /// Brings the schema up to date.

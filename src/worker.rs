@@ -13,7 +13,7 @@ pub mod settle;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{task::JoinSet, time::timeout};
@@ -32,6 +32,9 @@ use crate::{
 
 /// How long lanes may take to finish their batches when the worker stops.
 const FAREWELL: Duration = Duration::from_secs(20);
+
+/// Consuming that lasted this long worked: what broke it is a new trouble.
+const WORKED: Duration = Duration::from_secs(60);
 
 /// What every lane needs.
 #[derive(Clone)]
@@ -91,49 +94,66 @@ impl Pulse {
 /// Consumes every source until stopped, coming back by itself after either
 /// server went away.
 pub async fn run(tools: Tools, broker_url: String, pulse: Pulse, stop: CancellationToken) {
-    let mut pause = retry::reconnect();
-    while !stop.is_cancelled() {
-        let ended = tokio::select! {
-            ready = ready(&tools) => ready,
-            () = stop.cancelled() => break,
-        };
-        let ended = match ended {
-            Ok(()) => consume(&tools, &broker_url, &pulse, &stop).await,
-            Err(error) => Err(error),
-        };
-        tools.metrics.broker_up.with_label_values(&["consume"]).set(0);
-        match ended {
-            Ok(()) => break,
-            Err(error) => {
-                let error = format!("{:#}", anyhow::Error::from(error));
-                let delay = pause();
-                warn!(
-                    error,
-                    retry_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
-                    "consuming stopped"
-                );
-                // After a good while a new trouble starts with short pauses again.
-                if pulse.trouble().is_none() {
-                    pause = retry::reconnect();
-                }
-                pulse.set(Some(error));
-                tokio::select! {
-                    () = tokio::time::sleep(delay) => {}
-                    () = stop.cancelled() => break,
-                }
-            }
+    let work = async {
+        let mut failures = 0;
+        loop {
+            ready(&tools, &pulse).await;
+            let begun = Instant::now();
+            let Err(trouble) = consume(&tools, &broker_url, &pulse, &stop).await else { break };
+            tools.metrics.broker_up.with_label_values(&["consume"]).set(0);
+            failures = if begun.elapsed() > WORKED { 0 } else { failures + 1 };
+            let delay = pause(&trouble, failures);
+            let error = format!("{:#}", anyhow::Error::from(trouble));
+            warn!(
+                error,
+                retry_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+                "consuming stopped"
+            );
+            pulse.set(Some(error));
+            tokio::time::sleep(delay).await;
         }
+    };
+    // Consuming sees the stop itself and finishes what it has in hand.
+    let idle = async {
+        stop.cancelled().await;
+        while pulse.trouble().is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = idle => {}
     }
     pulse.set(Some("stopped".to_owned()));
 }
 
-/// Both servers must be there before a message is taken: each delivery that
-/// is handed back counts towards the delivery limit.
-async fn ready(tools: &Tools) -> Result<(), Trouble> {
-    tools.publisher.ready().await;
-    tools.store.ping().await?;
+/// How long to wait before consuming again. Each delivery that is handed back
+/// counts towards the delivery limit, so a database that answers but does not
+/// work is tried less and less often: 100 deliveries last for hours.
+fn pause(trouble: &Trouble, failures: u32) -> Duration {
+    let longest = match trouble {
+        Trouble::Database(_) => Duration::from_secs(300),
+        Trouble::Broker(_) | Trouble::Publish(_) => Duration::from_secs(5),
+    };
+    Duration::from_millis(200).saturating_mul(2_u32.saturating_pow(failures)).min(longest)
+}
+
+/// Waits until both servers are there: before that, no message is taken.
+async fn ready(tools: &Tools, pulse: &Pulse) {
+    let mut pause = retry::reconnect();
+    loop {
+        tools.publisher.ready().await;
+        match tools.store.probe().await {
+            Ok(()) => break,
+            Err(error) => {
+                tools.metrics.database_up.set(0);
+                warn!(%error, "the database is not ready");
+                pulse.set(Some(format!("the database is not ready: {error}")));
+                tokio::time::sleep(pause()).await;
+            }
+        }
+    }
     tools.metrics.database_up.set(1);
-    Ok(())
 }
 
 /// Consumes until stopped (`Ok`) or until something breaks.

@@ -309,12 +309,18 @@ impl Lane {
                         return why;
                     }
                 }
-                job = jobs.recv(), if room => match job {
-                    Some(job) => if let Err(why) = self.send(job).await {
-                        return why;
-                    },
-                    None => open = false,
-                },
+                job = jobs.recv(), if room => {
+                    let mut next = job;
+                    open = next.is_some();
+                    // Whoever waits goes along before the confirms are looked at.
+                    while let Some(job) = next {
+                        if let Err(why) = self.send(job).await {
+                            return why;
+                        }
+                        let room = self.flying.len() < self.window;
+                        next = if room { jobs.try_recv().ok() } else { None };
+                    }
+                }
                 () = tokio::time::sleep_until((oldest + STUCK).into()), if !self.flying.is_empty() => {
                     if !self.status.blocked() {
                         return "the broker stopped confirming".to_owned();

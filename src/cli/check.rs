@@ -85,9 +85,9 @@ async fn look_at_database(store: &Store) -> Result<String, String> {
     if version < OLDEST_POSTGRES {
         return Err(format!("is version {major}; 15 or later is needed"));
     }
-    store.ping().await.map_err(|error| error.to_string())?;
     let pending = store.pending_migrations().await.map_err(|error| error.to_string())?;
     if pending.is_empty() {
+        store.probe().await.map_err(|error| format!("cannot be written to: {error}"))?;
         Ok(format!("version {major}, schema up to date"))
     } else {
         Err(format!(

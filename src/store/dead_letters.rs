@@ -46,6 +46,7 @@ pub struct Burial {
 
 /// Archives dead letters, each of another message. A letter that a replay
 /// sent and that failed again is open again; a message archived twice is one.
+/// Their receipts must be on record already, in the same transaction.
 ///
 /// # Errors
 /// What the database says.
@@ -63,12 +64,18 @@ pub async fn bury(conn: &mut Conn, burials: &[Burial]) -> Result<(), StoreError>
         insert into dead_letters as known (
             dead_letter_id, receipt_id, event_key, source, tenant, topic, business_key, reason,
             error, attempts, received_at, first_failed_at, last_failed_at, replay_id, headers,
-            payload)
+            payload, state, outcome, closed_at)
         select
-            dead_letter_id, receipt_id, event_key, source, tenant, topic, business_key, reason,
-            error, attempts, received_at, first_failed_at, last_failed_at,
+            dead_letter_id, told.receipt_id, told.event_key, told.source, told.tenant, told.topic,
+            told.business_key, reason, told.error, told.attempts, told.received_at,
+            first_failed_at, last_failed_at,
             (select replay_id from replays where replays.replay_id = replay), headers::jsonb,
-            payload
+            told.payload,
+            -- A copy of a message that was settled in the meantime: on record,
+            -- and nobody's work.
+            case when receipt.outcome = 'dead' then 'open' else 'resolved' end,
+            nullif(receipt.outcome, 'dead'),
+            case when receipt.outcome = 'dead' then null else now() end
         from unnest(
             $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
             $8::text[], $9::text[], $10::int[], $11::timestamptz[], $12::timestamptz[],
@@ -77,9 +84,12 @@ pub async fn bury(conn: &mut Conn, burials: &[Burial]) -> Result<(), StoreError>
             dead_letter_id, receipt_id, event_key, source, tenant, topic, business_key, reason,
             error, attempts, received_at, first_failed_at, last_failed_at, replay, headers,
             payload)
-        order by receipt_id
+        join receipts as receipt using (receipt_id)
+        order by told.receipt_id
         on conflict (receipt_id) do update set
-            state = 'open',
+            state = excluded.state,
+            outcome = excluded.outcome,
+            closed_at = excluded.closed_at,
             business_key = coalesce(excluded.business_key, known.business_key),
             reason = excluded.reason,
             error = excluded.error,
@@ -140,7 +150,7 @@ pub async fn resolve(conn: &mut Conn, resolutions: &[Resolution]) -> Result<(), 
             select letter.dead_letter_id, told.replay, told.outcome
             from unnest($1::uuid[], $2::uuid[], $3::text[]) as told (receipt_id, replay, outcome)
             join dead_letters as letter using (receipt_id)
-            where letter.state in ('open', 'replayed')
+            where letter.state <> 'resolved'
             order by letter.receipt_id
             for update of letter
         )

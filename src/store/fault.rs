@@ -51,13 +51,6 @@ impl StoreError {
         self.0.as_database_error()?.constraint()
     }
 
-    pub(super) fn read_only() -> Self {
-        Self(sqlx::Error::Io(std::io::Error::new(
-            std::io::ErrorKind::ReadOnlyFilesystem,
-            "the database is read-only: a standby, or one that ran out of room",
-        )))
-    }
-
     pub(super) fn odd_answer(what: &str, answer: &str) -> Self {
         Self(sqlx::Error::Protocol(format!("{what} is {answer:?}")))
     }
@@ -100,9 +93,11 @@ fn of_sqlstate(code: &str) -> Fault {
         "40001" | "40P01" | "55P03" | "57014" => Fault::Contention,
         "25006" => Fault::Away,
         _ => match code.get(..2) {
-            // Connection, resources, operator intervention, system error.
-            Some("08" | "53" | "57" | "58") => Fault::Away,
-            Some("22" | "23") => Fault::Data,
+            // Connection, resources, operator intervention, system error,
+            // internal error: a broken index is no message's fault.
+            Some("08" | "53" | "57" | "58" | "XX") => Fault::Away,
+            // Data, integrity, and limits such as a key too long for an index.
+            Some("22" | "23" | "54") => Fault::Data,
             // Unknown tables and columns, missing rights, failed log-in,
             // unknown database: nothing a message can cause.
             Some("42" | "3F" | "3D" | "28") => Fault::Schema,
@@ -136,7 +131,8 @@ mod tests {
             ("28P01", Fault::Schema),
             ("3D000", Fault::Schema),
             ("P0001", Fault::Unclear),
-            ("XX000", Fault::Unclear),
+            ("54000", Fault::Data),
+            ("XX002", Fault::Away),
         ] {
             assert_eq!(of_sqlstate(code), fault, "{code}");
         }

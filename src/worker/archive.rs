@@ -15,7 +15,6 @@ use super::{
 use crate::{
     broker::{Delivery, Link, Parcel, Subscription},
     domain::{Envelope, EventKey, Outcome, SourceName},
-    metrics::Metrics,
     store::{
         Store, StoreError,
         dead_letters::{self, Burial},
@@ -72,9 +71,19 @@ impl Archiver {
                 return Err(Trouble::Database(error));
             }
         }
-        count(&self.tools.metrics, &letters);
+        self.count(&letters);
         self.subscription.ack_through(last).await?;
         Ok(())
+    }
+
+    fn count(&self, letters: &[Letter]) {
+        for Letter { envelope, burial } in letters {
+            debug!(receipt_id = %envelope.receipt_id, reason = burial.reason.code(), "archived");
+            // A stranger's routing key must not become a label.
+            let known = self.tools.sources.contains_key(&envelope.source);
+            let source = if known { envelope.source.clone() } else { SourceName::unknown() };
+            self.tools.metrics.count_outcomes(&source, std::iter::once(Outcome::Dead));
+        }
     }
 }
 
@@ -194,12 +203,4 @@ async fn store(database: &Store, letters: &[Letter]) -> Result<(), StoreError> {
     dead_letters::bury(&mut tx, &burials).await?;
     tx.commit().await?;
     Ok(())
-}
-
-fn count(metrics: &Metrics, letters: &[Letter]) {
-    for letter in letters {
-        let Letter { envelope, burial } = letter;
-        debug!(receipt_id = %envelope.receipt_id, reason = burial.reason.code(), "archived");
-        metrics.count_outcomes(&envelope.source, std::iter::once(Outcome::Dead));
-    }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug, debug_span};
+use tracing::{Instrument as _, debug, debug_span, warn};
 use uuid::Uuid;
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     adapter::Adapter,
     broker::{Delivery, Link, Parcel, Subscription},
-    domain::{Failure, Outcome, Reason, SourceName},
+    domain::{Envelope, Failure, Outcome, Reason, SourceName},
     store::{Fault, StoreError},
 };
 
@@ -174,9 +174,19 @@ impl Lane {
             // At-least-once dead-lettering may deliver one message twice. It
             // is one message: the first copy stands for both.
             match seen.entry(envelope.receipt_id) {
-                Entry::Occupied(first) => {
+                Entry::Occupied(first)
+                    if opened.items[*first.get()].envelope.key == envelope.key =>
+                {
                     let first = &mut opened.items[*first.get()].envelope;
                     first.replay = first.replay.or(envelope.replay);
+                }
+                Entry::Occupied(_) => {
+                    // Another producer used one receipt for two messages.
+                    let receipt_id = Uuid::now_v7();
+                    warn!(used_twice = %envelope.receipt_id, %receipt_id, "given another receipt");
+                    let envelope = Envelope { receipt_id, ..envelope };
+                    opened.items.push(Item::new(envelope, mapped));
+                    opened.parcels.push(parcel);
                 }
                 Entry::Vacant(place) => {
                     place.insert(opened.items.len());
