@@ -35,7 +35,8 @@ pub struct Call<'a> {
 impl<'a> Call<'a> {
     /// A header's value, if it is there, readable and not empty.
     pub fn header(&self, name: &str) -> Option<&'a str> {
-        let value = self.headers.get(name)?.to_str().ok()?.trim();
+        // Not `to_str`, which knows ASCII only: a company may be called Müller.
+        let value = std::str::from_utf8(self.headers.get(name)?.as_bytes()).ok()?.trim();
         (!value.is_empty()).then_some(value)
     }
 

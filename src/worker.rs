@@ -34,7 +34,7 @@ use crate::{
 const FAREWELL: Duration = Duration::from_secs(20);
 
 /// Consuming that lasted this long worked: what broke it is a new trouble.
-const WORKED: Duration = Duration::from_secs(60);
+const WORKED: Duration = Duration::from_mins(1);
 
 /// What every lane needs.
 #[derive(Clone)]
@@ -132,7 +132,7 @@ pub async fn run(tools: Tools, broker_url: String, pulse: Pulse, stop: Cancellat
 /// work is tried less and less often: 100 deliveries last for hours.
 fn pause(trouble: &Trouble, failures: u32) -> Duration {
     let longest = match trouble {
-        Trouble::Database(_) => Duration::from_secs(300),
+        Trouble::Database(_) => Duration::from_mins(5),
         Trouble::Broker(_) | Trouble::Publish(_) => Duration::from_secs(5),
     };
     Duration::from_millis(200).saturating_mul(2_u32.saturating_pow(failures)).min(longest)

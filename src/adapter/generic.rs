@@ -1,250 +1,27 @@
 //! Generic: any sender of JSON with an HMAC over the body, by settings alone.
 
-use std::collections::BTreeMap;
+mod settings;
+#[cfg(test)]
+mod tests;
 
 use http::{HeaderName, HeaderValue};
-use serde::Deserialize;
+use rust_decimal::Decimal;
+use time::OffsetDateTime;
 
 use super::{
     Call, Delivery, Event, Platform, Rejection, digest_of,
-    fields::{Fields, Pointers, is_pointer, parse_moment},
-    signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
+    fields::{Fields, Pointers, parse_moment},
+    signature::{BodyHmac, Encoding, Secret, Verified},
 };
 use crate::domain::{
     Change, Envelope, Failure, Invoice, InvoiceStatus, Line, Mapped, Money, Order, OrderStatus,
-    OrderUpdate,
+    OrderUpdate, money::parse_decimal,
 };
-
-/// The settings of a generic source.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// How the sender signs.
-    #[serde(default)]
-    pub signature: SignatureSettings,
-    /// What tells events apart.
-    #[serde(default)]
-    pub event: EventSettings,
-    /// Where an order's fields stand, if the source sends orders.
-    pub order: Option<OrderFields>,
-    /// Where an invoice's fields stand, if the source sends invoices.
-    pub invoice: Option<InvoiceFields>,
-    /// Whether a redelivery carries the same bytes (default true). If so,
-    /// other bytes under a known key go to review as `conflicting_duplicate`;
-    /// if not, the key alone decides.
-    #[serde(default = "yes")]
-    pub repeats_same_bytes: bool,
-}
-
-const fn yes() -> bool {
-    true
-}
-
-/// How a generic sender signs: an HMAC over the raw body.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SignatureSettings {
-    /// The header that carries the signature; default `X-Signature`.
-    pub header: String,
-    /// What stands before it, such as `sha256=`; default nothing.
-    pub prefix: String,
-    /// `sha256` (default) or `sha512`.
-    pub algorithm: Algorithm,
-    /// `hex` (default) or `base64`.
-    pub encoding: Encoding,
-    /// How the secret's text becomes the key: `utf8` (default), `hex` or `base64`.
-    pub key: KeyEncoding,
-}
-
-impl Default for SignatureSettings {
-    fn default() -> Self {
-        Self {
-            header: "X-Signature".to_owned(),
-            prefix: String::new(),
-            algorithm: Algorithm::default(),
-            encoding: Encoding::default(),
-            key: KeyEncoding::default(),
-        }
-    }
-}
-
-/// How a secret's text becomes the key.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KeyEncoding {
-    /// The text's own bytes.
-    #[default]
-    Utf8,
-    /// The bytes that the hexadecimal text stands for.
-    Hex,
-    /// The bytes that the base64 text stands for.
-    Base64,
-}
-
-/// What tells events apart.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EventSettings {
-    /// The event's id, the same on each redelivery. Default: the SHA-256 of
-    /// the body, which only suits senders that repeat the same bytes.
-    pub id: Option<Selector>,
-    /// What it is about; default: no topic, everything is mapped.
-    pub topic: Option<Selector>,
-    /// The shop or company; default: there is only one.
-    pub tenant: Option<Selector>,
-    /// The version for the stale guard.
-    pub version: Option<Selector>,
-}
-
-/// Where a value of a call is found: `/pointer`, `header:NAME` or `const:TEXT`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum Selector {
-    /// A JSON pointer into the body.
-    Pointer(String),
-    /// A header's name.
-    Header(String),
-    /// Always this.
-    Constant(String),
-}
-
-impl TryFrom<String> for Selector {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        if let Some(name) = text.strip_prefix("header:") {
-            let name: HeaderName =
-                name.parse().map_err(|_| format!("{name:?} is no header name"))?;
-            Ok(Self::Header(name.as_str().to_owned()))
-        } else if let Some(constant) = text.strip_prefix("const:") {
-            Ok(Self::Constant(constant.to_owned()))
-        } else if is_pointer(&text) {
-            Ok(Self::Pointer(text))
-        } else {
-            Err(format!("{text:?} is neither a JSON pointer (/id) nor header:NAME nor const:TEXT"))
-        }
-    }
-}
-
-/// Where a field's value is found: `/pointer` or `const:TEXT`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct FieldSource(Selector);
-
-impl TryFrom<String> for FieldSource {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        match Selector::try_from(text)? {
-            Selector::Header(name) => Err(format!(
-                "header:{name} cannot be used here: a field is a JSON pointer or const:TEXT"
-            )),
-            selector => Ok(Self(selector)),
-        }
-    }
-}
-
-/// Where an order's fields stand.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OrderFields {
-    /// The topics that carry a whole order; a `*` at the end stands for any
-    /// rest. Default: all.
-    #[serde(default = "all")]
-    pub topics: Vec<String>,
-    /// The topics that tell of a deletion; of the body, only the id is read.
-    #[serde(default)]
-    pub deleted_topics: Vec<String>,
-    /// The sender's id of the order.
-    pub id: FieldSource,
-    /// The number that people know it by; default: the id.
-    pub number: Option<FieldSource>,
-    /// The sender's word for its state.
-    pub status: Option<FieldSource>,
-    /// Our word for each of the sender's; a word that is not listed and not
-    /// one of ours is `other`.
-    #[serde(default)]
-    pub statuses: BTreeMap<String, String>,
-    /// The currency, ISO 4217.
-    pub currency: FieldSource,
-    /// What it costs.
-    pub total: FieldSource,
-    /// How much of it was paid back; default: nothing.
-    pub refunded: Option<FieldSource>,
-    /// The sender's reference to the customer.
-    pub customer: Option<FieldSource>,
-    /// When it was placed.
-    pub placed_at: Option<FieldSource>,
-    /// The version for the stale guard: a time. Default: the event's
-    /// version, else when it was received.
-    pub version: Option<FieldSource>,
-    /// The list of lines.
-    pub lines: Option<FieldSource>,
-    /// Where a line's fields stand within it.
-    #[serde(default)]
-    pub line: LineFields,
-}
-
-/// Where a line's fields stand, as pointers within the line.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LineFields {
-    /// The sender's id of the line.
-    pub id: Option<FieldSource>,
-    /// The article number.
-    pub sku: Option<FieldSource>,
-    /// What the customer was shown.
-    pub title: Option<FieldSource>,
-    /// How many.
-    pub quantity: Option<FieldSource>,
-    /// Price of one.
-    pub unit_price: Option<FieldSource>,
-    /// Price of all.
-    pub total: Option<FieldSource>,
-}
-
-/// Where an invoice's fields stand.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InvoiceFields {
-    /// The topics that carry an invoice; a `*` at the end stands for any
-    /// rest. Default: all.
-    #[serde(default = "all")]
-    pub topics: Vec<String>,
-    /// The vendor; default: the source is the vendor.
-    pub vendor: Option<FieldSource>,
-    /// The vendor's number for the invoice.
-    pub invoice_number: FieldSource,
-    /// The sender's id of the transaction behind it.
-    pub transaction_id: Option<FieldSource>,
-    /// The sender's word for its state; default `open`.
-    pub status: Option<FieldSource>,
-    /// Our word for each of the sender's; a word that is not listed and not
-    /// one of ours is `other`.
-    #[serde(default)]
-    pub statuses: BTreeMap<String, String>,
-    /// The currency, ISO 4217.
-    pub currency: FieldSource,
-    /// What it is over.
-    pub total: FieldSource,
-    /// The day by which it is to be paid.
-    pub due_on: Option<FieldSource>,
-    /// The version for the stale guard: a time. Default: the event's
-    /// version, else when it was received.
-    pub version: Option<FieldSource>,
-}
-
-fn all() -> Vec<String> {
-    vec!["*".to_owned()]
-}
-
-/// Whether a topic is one of these, where a `*` at the end stands for any rest.
-fn matches(patterns: &[String], topic: &str) -> bool {
-    patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
-        Some(start) => topic.starts_with(start),
-        None => pattern == topic,
-    })
-}
+use settings::{
+    EventSettings, FieldPointer, FieldSource, InvoiceFields, KeyEncoding, LineFields, OrderFields,
+    Selector, SignatureSettings,
+};
+pub use settings::{InvalidSettings, Settings};
 
 /// A source of kind `generic`, its settings checked and its pointers compiled.
 pub struct Generic {
@@ -254,92 +31,22 @@ pub struct Generic {
     line: Pointers,
 }
 
-/// The settings contradict themselves.
-#[derive(Debug, thiserror::Error)]
-#[error("{field}: {detail}")]
-pub struct InvalidSettings {
-    /// The key within the source.
-    pub field: String,
-    /// What is wrong.
-    pub detail: String,
-}
-
 impl Generic {
     /// Checks settings and compiles their pointers.
     ///
     /// # Errors
     /// [`InvalidSettings`] that names the key.
     pub fn new(settings: Settings) -> Result<Self, InvalidSettings> {
-        let refuse = |field: &str, detail: &str| InvalidSettings {
-            field: field.to_owned(),
-            detail: detail.to_owned(),
-        };
-        if settings.signature.header.parse::<HeaderName>().is_err() {
-            return Err(refuse("signature.header", "is no header name"));
-        }
-        let event = &settings.event;
-        if let (Some(order), Some(invoice)) = (&settings.order, &settings.invoice) {
-            let catches_all = |topics: &[String]| topics.iter().any(|topic| topic == "*");
-            if catches_all(&order.topics) && catches_all(&invoice.topics) {
-                return Err(refuse(
-                    "order.topics",
-                    "a source with orders and invoices must say which topics are which",
-                ));
-            }
-        }
-        let narrowed = |topics: &[String]| topics.iter().all(|topic| topic != "*");
-        let needs_topic = settings
-            .order
-            .as_ref()
-            .is_some_and(|order| narrowed(&order.topics) || !order.deleted_topics.is_empty())
-            || settings.invoice.as_ref().is_some_and(|invoice| narrowed(&invoice.topics));
-        if needs_topic && event.topic.is_none() {
-            return Err(refuse("event.topic", "is needed to tell the topics apart"));
-        }
-        if let Some(order) = &settings.order {
-            check_statuses(&order.statuses, "order", &OrderStatus::ALL.map(OrderStatus::as_str))?;
-        }
-        if let Some(invoice) = &settings.invoice {
-            let words = InvoiceStatus::ALL.map(InvoiceStatus::as_str);
-            check_statuses(&invoice.statuses, "invoice", &words)?;
-        }
-        let identity = Pointers::new(
-            [&event.id, &event.topic, &event.tenant, &event.version]
-                .into_iter()
-                .flatten()
-                .filter_map(pointer_of),
-        );
-        let mut fields = Vec::new();
-        let mut line = Vec::new();
-        if let Some(order) = &settings.order {
-            fields.extend([Some(&order.id), Some(&order.currency), Some(&order.total)]);
-            fields.extend([
-                order.number.as_ref(),
-                order.status.as_ref(),
-                order.refunded.as_ref(),
-                order.customer.as_ref(),
-                order.placed_at.as_ref(),
-                order.version.as_ref(),
-                order.lines.as_ref(),
-            ]);
-            let LineFields { id, sku, title, quantity, unit_price, total } = &order.line;
-            line.extend([id, sku, title, quantity, unit_price, total].into_iter().flatten());
-        }
-        if let Some(invoice) = &settings.invoice {
-            fields.extend([&invoice.invoice_number, &invoice.currency, &invoice.total].map(Some));
-            fields.extend([
-                invoice.vendor.as_ref(),
-                invoice.transaction_id.as_ref(),
-                invoice.status.as_ref(),
-                invoice.due_on.as_ref(),
-                invoice.version.as_ref(),
-            ]);
-        }
-        let compile = |sources: Vec<&FieldSource>| {
-            Pointers::new(sources.into_iter().filter_map(|source| pointer_of(&source.0)))
-        };
-        let fields = compile(fields.into_iter().flatten().collect());
-        let line = compile(line);
+        settings.check()?;
+        let EventSettings { id, topic, tenant, version } = &settings.event;
+        let identity = [id, topic, tenant, version].into_iter().flatten().filter_map(pointer_of);
+        let identity = Pointers::new(identity);
+        let (order, invoice) = (settings.order.as_ref(), settings.invoice.as_ref());
+        let of_orders = order.into_iter().flat_map(OrderFields::pointers);
+        let of_invoices = invoice.into_iter().flat_map(InvoiceFields::pointers);
+        let fields = Pointers::new(of_orders.chain(of_invoices));
+        let of_lines = order.into_iter().flat_map(|order| order.line.pointers());
+        let line = Pointers::new(of_lines);
         Ok(Self { settings, identity, fields, line })
     }
 
@@ -363,18 +70,12 @@ impl Generic {
     }
 }
 
-fn check_statuses(
-    statuses: &BTreeMap<String, String>,
-    section: &str,
-    words: &[&str],
-) -> Result<(), InvalidSettings> {
-    match statuses.iter().find(|(_, ours)| !words.contains(&ours.as_str())) {
-        None => Ok(()),
-        Some((theirs, ours)) => Err(InvalidSettings {
-            field: format!("{section}.statuses.{theirs}"),
-            detail: format!("{ours:?} is not one of {}", words.join(", ")),
-        }),
-    }
+/// Whether a topic is one of these, where a `*` at the end stands for any rest.
+fn matches(patterns: &[String], topic: &str) -> bool {
+    patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
+        Some(start) => topic.starts_with(start),
+        None => pattern == topic,
+    })
 }
 
 fn pointer_of(selector: &Selector) -> Option<&str> {
@@ -412,7 +113,7 @@ impl Platform for Generic {
     }
 
     fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
-        let topic = &envelope.topic;
+        let topic = &self.topic(envelope)?;
         let read = || Fields::read(&envelope.body, &self.fields).map(Reader);
         if let Some(order) = &self.settings.order {
             if matches(&order.deleted_topics, topic) {
@@ -477,6 +178,18 @@ impl Platform for Generic {
 }
 
 impl Generic {
+    /// The topic; where the envelope has none, as the body tells it, so that
+    /// a body that cannot be read is never taken for a topic nobody maps.
+    fn topic(&self, envelope: &Envelope) -> Result<String, Failure> {
+        match &self.settings.event.topic {
+            Some(Selector::Pointer(pointer)) if envelope.topic.is_empty() => {
+                let fields = Fields::read(&envelope.body, &self.identity)?;
+                Ok(fields.text(pointer)?.unwrap_or_default())
+            }
+            _ => Ok(envelope.topic.clone()),
+        }
+    }
+
     fn order(
         &self,
         from: &OrderFields,
@@ -495,13 +208,13 @@ impl Generic {
             customer_ref: fields.text(from.customer.as_ref())?,
             placed_at: fields.moment(from.placed_at.as_ref())?,
             lines: match &from.lines {
-                Some(FieldSource(Selector::Pointer(pointer))) => fields
+                Some(pointer) => fields
                     .0
-                    .list(pointer, &self.line)?
+                    .list(&pointer.0, &self.line)?
                     .into_iter()
                     .map(|line| map_line(&from.line, &Reader(line)))
                     .collect::<Result<_, _>>()?,
-                _ => Vec::new(),
+                None => Vec::new(),
             },
         };
         let version = fields
@@ -537,10 +250,7 @@ fn map_invoice(
         status: InvoiceStatus::from_word(word),
         platform_status,
         total: fields.money(&from.total, &from.currency)?,
-        due_on: match &from.due_on {
-            Some(FieldSource(Selector::Pointer(pointer))) => fields.0.day(pointer)?,
-            _ => None,
-        },
+        due_on: from.due_on.as_ref().map_or(Ok(None), |pointer| fields.0.day(&pointer.0))?,
         version: fields
             .moment(from.version.as_ref())?
             .or(envelope.version)
@@ -554,51 +264,38 @@ struct Reader<'a>(Fields<'a>);
 impl Reader<'_> {
     fn text(&self, from: Option<&FieldSource>) -> Result<Option<String>, Failure> {
         match from {
-            Some(FieldSource(Selector::Pointer(pointer))) => self.0.text(pointer),
-            Some(FieldSource(Selector::Constant(constant))) => Ok(Some(constant.clone())),
-            Some(FieldSource(Selector::Header(_))) | None => Ok(None),
+            Some(FieldSource::Pointer(pointer)) => self.0.text(pointer),
+            Some(FieldSource::Constant(constant)) => Ok(Some(constant.clone())),
+            None => Ok(None),
         }
     }
 
     fn required_text(&self, from: &FieldSource) -> Result<String, Failure> {
-        self.text(Some(from))?.ok_or_else(|| Failure::missing(name_of(from)))
+        self.text(Some(from))?.ok_or_else(|| Failure::missing(from.name()))
     }
 
-    fn decimal(
-        &self,
-        from: Option<&FieldSource>,
-    ) -> Result<Option<rust_decimal::Decimal>, Failure> {
-        let Some(from) = from else { return Ok(None) };
-        let Some(text) = self.text(Some(from))? else {
-            return Ok(None);
-        };
-        crate::domain::money::parse_decimal(text.trim())
-            .map(Some)
-            .map_err(|error| Failure::invalid(name_of(from), format!("is {error}")))
+    fn decimal(&self, from: Option<&FieldSource>) -> Result<Option<Decimal>, Failure> {
+        match from {
+            // Names the field by its place, also within a line.
+            Some(FieldSource::Pointer(pointer)) => self.0.decimal(pointer),
+            Some(from @ FieldSource::Constant(constant)) => parse_decimal(constant.trim())
+                .map(Some)
+                .map_err(|error| Failure::invalid(from.name(), format!("is {error}"))),
+            None => Ok(None),
+        }
     }
 
     fn money(&self, amount: &FieldSource, currency: &FieldSource) -> Result<Money, Failure> {
         Ok(Money {
-            amount: self.decimal(Some(amount))?.ok_or_else(|| Failure::missing(name_of(amount)))?,
+            amount: self.decimal(Some(amount))?.ok_or_else(|| Failure::missing(amount.name()))?,
             currency: self
                 .required_text(currency)?
                 .parse()
-                .map_err(|error| Failure::invalid(name_of(currency), format!("{error}")))?,
+                .map_err(|error| Failure::invalid(currency.name(), format!("{error}")))?,
         })
     }
 
-    fn moment(&self, from: Option<&FieldSource>) -> Result<Option<time::OffsetDateTime>, Failure> {
-        match from {
-            Some(FieldSource(Selector::Pointer(pointer))) => self.0.moment(pointer),
-            _ => Ok(None),
-        }
-    }
-}
-
-fn name_of(from: &FieldSource) -> String {
-    match &from.0 {
-        Selector::Pointer(pointer) => pointer.clone(),
-        Selector::Header(name) => name.clone(),
-        Selector::Constant(constant) => format!("const:{constant}"),
+    fn moment(&self, from: Option<&FieldPointer>) -> Result<Option<OffsetDateTime>, Failure> {
+        from.map_or(Ok(None), |pointer| self.0.moment(&pointer.0))
     }
 }

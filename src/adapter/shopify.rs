@@ -3,6 +3,9 @@
 //! Source of the rules: <https://shopify.dev/docs/apps/build/webhooks> and
 //! the REST Admin order resource, which is what `orders/*` webhooks carry.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::LazyLock;
 
 use http::{HeaderName, HeaderValue};
@@ -17,7 +20,7 @@ use super::{
     signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
 };
 use crate::domain::{
-    Change, Envelope, Failure, Line, Mapped, Money, Order, OrderStatus, OrderUpdate,
+    Change, Currency, Envelope, Failure, Line, Mapped, Money, Order, OrderStatus, OrderUpdate,
 };
 
 /// A Shopify source needs no settings of its own.
@@ -185,7 +188,7 @@ fn state(envelope: &Envelope) -> Result<OrderUpdate, Failure> {
         status,
         platform_status,
         total: Money { amount, currency },
-        refunded: refunded(&fields)?,
+        refunded: refunded(&fields, currency)?,
         customer_ref: fields.text("/customer/id")?,
         placed_at: fields.moment("/created_at")?,
         lines: lines(&fields)?,
@@ -219,14 +222,20 @@ fn lines(fields: &Fields<'_>) -> Result<Vec<Line>, Failure> {
 
 /// What was paid back: the successful refund transactions. An order carries
 /// all its refunds, so this is the state, never something to add up twice.
-fn refunded(fields: &Fields<'_>) -> Result<Decimal, Failure> {
+///
+/// Where the customer paid in another currency than the shop's, transactions
+/// are in the customer's: those are left out rather than added to the shop's.
+fn refunded(fields: &Fields<'_>, currency: Currency) -> Result<Decimal, Failure> {
     let mut sum = Decimal::ZERO;
     for refund in fields.list("/refunds", &REFUND)? {
         for transaction in refund.list("/transactions", &TRANSACTION)? {
             let is = |pointer: &str, word: &str| {
                 transaction.text(pointer).map(|text| text.as_deref() == Some(word))
             };
-            if is("/kind", "refund")? && is("/status", "success")? {
+            let of_order = transaction
+                .text("/currency")?
+                .is_none_or(|code| code.eq_ignore_ascii_case(currency.as_str()));
+            if of_order && is("/kind", "refund")? && is("/status", "success")? {
                 let amount = transaction.required_decimal("/amount")?;
                 sum = sum
                     .checked_add(amount)

@@ -3,6 +3,9 @@
 //! Source of the rules: `class-wc-webhook.php` of WooCommerce and its REST
 //! API documentation, whose order representation is what webhooks carry.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::LazyLock;
 
 use http::{HeaderName, HeaderValue};

@@ -86,8 +86,11 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
     let tenants = tenants
         .into_iter()
         // As the adapters write them: hosts know no case, and a shop's home
-        // page comes with a slash.
-        .map(|tenant| tenant.trim_end_matches('/').to_ascii_lowercase())
+        // page comes with a slash. A generic sender's names are its own.
+        .map(|tenant| match kind.as_str() {
+            "generic" => tenant,
+            _ => tenant.trim_end_matches('/').to_ascii_lowercase(),
+        })
         .collect();
     Ok(Adapter::new(platform, secrets, tenants))
 }

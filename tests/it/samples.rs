@@ -1,0 +1,335 @@
+//! The platforms' own payloads and signature vectors through the real
+//! adapters. They are not part of this repository: `TALLYHOOK_SAMPLES` names
+//! their folder, else it is looked for beside the repository.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+use tallyhook::{
+    adapter::{Adapter, Call, Event, Received, Rejection},
+    config::Config,
+    domain::{Change, Envelope, EventKey, Mapped, Order, OrderStatus, OrderUpdate, SourceName},
+};
+use time::{OffsetDateTime, macros::datetime};
+use uuid::Uuid;
+
+const AT: OffsetDateTime = datetime!(2026-01-02 3:04:05 UTC);
+
+/// The folder of samples, if there is one; says so if not.
+fn samples() -> Option<PathBuf> {
+    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/samples");
+    let folder = std::env::var_os("TALLYHOOK_SAMPLES").map_or(beside, PathBuf::from);
+    if folder.join("vectors.json").is_file() {
+        return Some(folder);
+    }
+    println!("skipped: no samples folder");
+    None
+}
+
+/// A published signature.
+#[derive(Deserialize)]
+struct Vector {
+    name: String,
+    secret: String,
+    /// The signed text, or `bytes of FILE`.
+    signed_content: String,
+    header: String,
+    value: String,
+}
+
+impl Vector {
+    fn read(folder: &Path, name: &str) -> Result<Self> {
+        let text = fs::read(folder.join("vectors.json"))?;
+        let vectors: Vec<Self> = serde_json::from_slice(&text)?;
+        let found = vectors.into_iter().find(|vector| vector.name == name);
+        found.with_context(|| format!("vectors.json has no {name:?}"))
+    }
+
+    fn body(&self, folder: &Path) -> Result<Bytes> {
+        match self.signed_content.strip_prefix("bytes of ") {
+            Some(file) => Ok(fs::read(folder.join(file))?.into()),
+            None => Ok(self.signed_content.clone().into()),
+        }
+    }
+}
+
+/// The configuration of one source, its secret among the variables.
+fn configured(section: &str, secret: &str) -> Result<Config> {
+    let text = format!("[sources.inbox]\nsecrets = ['env:SECRET']\n{section}");
+    let variables = BTreeMap::from([("SECRET".to_owned(), secret.to_owned())]);
+    Config::from_toml(&text, &variables)
+}
+
+fn adapter(config: &Config) -> Result<&Adapter> {
+    config.sources.values().next().context("no source is configured")
+}
+
+/// A call with these headers, made to the source.
+fn receive(
+    config: &Config,
+    headers: &[(&str, &str)],
+    body: &Bytes,
+) -> Result<Result<Received, Rejection>> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.insert(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str(value)?);
+    }
+    Ok(adapter(config)?.receive(&Call { headers: &map, body, received_at: AT }))
+}
+
+fn only_event(received: Result<Received, Rejection>) -> Result<Event> {
+    match received? {
+        Received::Events { mut events, secret } if events.len() == 1 => {
+            ensure!(secret == "env:SECRET", "verified by {secret}");
+            Ok(events.remove(0))
+        }
+        other => bail!("not one event: {other:?}"),
+    }
+}
+
+/// What the vector's body does to the books, received and mapped.
+fn state(
+    config: &Config,
+    headers: &[(&str, &str)],
+    body: &Bytes,
+) -> Result<(String, OffsetDateTime, Order)> {
+    let event = only_event(receive(config, headers, body)?)?;
+    let source: SourceName = "inbox".parse()?;
+    let envelope = Envelope {
+        receipt_id: Uuid::nil(),
+        key: EventKey::new(&source, &event.tenant, &event.event_id, 0),
+        source,
+        tenant: event.tenant,
+        topic: event.topic,
+        version: event.version,
+        received_at: AT,
+        attempt: 0,
+        generation: 0,
+        replay: None,
+        over_http: true,
+        body: event.body,
+    };
+    match adapter(config)?.map(&envelope)? {
+        Mapped::Change(Change::Order(update)) => match *update {
+            OrderUpdate::State { order_id, version, order, restored: false } => {
+                Ok((order_id, version, *order))
+            }
+            other => bail!("not a state: {other:?}"),
+        },
+        other => bail!("not an order: {other:?}"),
+    }
+}
+
+/// A line as the samples' readers would write it down.
+fn first_line(order: &Order) -> Result<serde_json::Value> {
+    Ok(serde_json::to_value(order.lines.first().context("no line")?)?)
+}
+
+/// Settings by which `generic` verifies what others publish.
+const GITHUB: &str = "kind = 'generic'
+    [sources.inbox.signature]
+    header = 'X-Hub-Signature-256'
+    prefix = 'sha256='
+    [sources.inbox.event]
+    id = 'header:X-GitHub-Delivery'
+    topic = 'header:X-GitHub-Event'";
+const INTUIT: &str = "kind = 'generic'
+    [sources.inbox.signature]
+    header = 'intuit-signature'
+    encoding = 'base64'
+    [sources.inbox.event]
+    tenant = '/eventNotifications/0/realmId'";
+const XERO: &str = "kind = 'generic'
+    [sources.inbox.signature]
+    header = 'x-xero-signature'
+    encoding = 'base64'
+    [sources.inbox.event]
+    tenant = '/events/0/tenantId'
+    version = '/events/0/eventDateUtc'";
+
+#[test]
+fn published_vectors_verify() -> Result<()> {
+    let Some(folder) = samples() else { return Ok(()) };
+    for (name, section) in [
+        ("github docs", GITHUB),
+        ("octokit", GITHUB),
+        ("quickbooks legacy", INTUIT),
+        ("shopify (self-computed)", "kind = 'shopify'"),
+        ("woocommerce (self-computed)", "kind = 'woocommerce'"),
+    ] {
+        let vector = Vector::read(&folder, name)?;
+        let body = vector.body(&folder)?;
+        let headers = [
+            (vector.header.as_str(), vector.value.as_str()),
+            ("X-Shopify-Topic", "orders/updated"),
+            ("X-Shopify-Shop-Domain", "demo.myshopify.com"),
+            ("X-WC-Webhook-Topic", "order.updated"),
+            ("X-WC-Webhook-Source", "https://shop.example/"),
+        ];
+        let config = configured(section, &vector.secret)?;
+        let event = only_event(receive(&config, &headers, &body)?).context(vector.name.clone())?;
+        assert_eq!(event.body, body, "{name}: the body is kept as it came");
+
+        let stranger = configured(section, &format!("{}x", vector.secret))?;
+        let refused = receive(&stranger, &headers, &body)?;
+        assert!(matches!(refused, Err(Rejection::Signature(_))), "{name}: {refused:?}");
+        let other = Bytes::from([&body[..], b" "].concat());
+        let refused = receive(&config, &headers, &other)?;
+        assert!(matches!(refused, Err(Rejection::Signature(_))), "{name}: {refused:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn woocommerce_signs_with_an_empty_key_and_we_never_do() -> Result<()> {
+    let Some(folder) = samples() else { return Ok(()) };
+    let vector = Vector::read(&folder, "woocommerce empty secret")?;
+    let body = vector.body(&folder)?;
+
+    // HMAC pads its key with zeros, so one zero byte is the same key as none:
+    // what anybody can sign would verify if an empty secret were let in.
+    let zero = "kind = 'generic'
+        [sources.inbox.signature]
+        header = 'X-WC-Webhook-Signature'
+        encoding = 'base64'
+        key = 'hex'";
+    let forged = receive(&configured(zero, "00")?, &[(&vector.header, &vector.value)], &body)?;
+    assert!(forged.is_ok(), "the empty key makes this signature: {forged:?}");
+
+    for section in ["kind = 'woocommerce'", "kind = 'shopify'", "kind = 'generic'", zero] {
+        let error = configured(section, "").err().map(|error| format!("{error:#}"));
+        let error = error.with_context(|| format!("{section}: an empty secret is let in"))?;
+        assert!(error.contains("sources.inbox.secrets"), "{section}: {error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_real_ping_of_woocommerce_is_answered_and_kept_nowhere() -> Result<()> {
+    let Some(folder) = samples() else { return Ok(()) };
+    let body = Bytes::from(fs::read(folder.join("woocommerce/ping-body.txt"))?);
+    let config = configured("kind = 'woocommerce'", "wc_test_secret")?;
+    let form = ("Content-Type", "application/x-www-form-urlencoded");
+    assert_eq!(receive(&config, &[form], &body)?, Ok(Received::Ping));
+    Ok(())
+}
+
+#[test]
+fn a_real_shopify_order_is_the_expected_row() -> Result<()> {
+    let Some(folder) = samples() else { return Ok(()) };
+    let vector = Vector::read(&folder, "shopify (self-computed)")?;
+    let body = vector.body(&folder)?;
+    let config = configured("kind = 'shopify'\ntenants = ['demo.myshopify.com']", &vector.secret)?;
+    let headers = [
+        (vector.header.as_str(), vector.value.as_str()),
+        ("Content-Type", "application/json"),
+        ("X-Shopify-Topic", "orders/updated"),
+        ("X-Shopify-Shop-Domain", "Demo.MyShopify.com"),
+        ("X-Shopify-Webhook-Id", "b54557e4-bdd9-4b37-8a5f-bf7d70bcd043"),
+        ("X-Shopify-Triggered-At", "2026-01-02T03:00:00.123456789Z"),
+    ];
+    let event = only_event(receive(&config, &headers, &body)?)?;
+    assert_eq!(event.event_id, "orders/updated:b54557e4-bdd9-4b37-8a5f-bf7d70bcd043");
+    assert_eq!(event.tenant, "demo.myshopify.com");
+
+    let (id, version, order) = state(&config, &headers, &body)?;
+    assert_eq!(id, "450789469");
+    assert_eq!(version, datetime!(2008-01-10 16:00 UTC));
+    assert_eq!(order.number, "#1001");
+    assert_eq!(order.status, OrderStatus::PartiallyRefunded);
+    assert_eq!(order.platform_status, "partially_refunded");
+    assert_eq!(order.total.amount.to_string(), "199.65");
+    assert_eq!(order.total.currency.as_str(), "USD");
+    assert_eq!(order.refunded.to_string(), "209.00");
+    assert_eq!(order.customer_ref.as_deref(), Some("207119551"));
+    assert_eq!(order.placed_at, Some(datetime!(2008-01-10 16:00 UTC)));
+    assert_eq!(order.lines.len(), 3);
+    let expected = serde_json::json!({
+        "id": "466157049", "sku": "IPOD2008GREEN", "title": "IPod Nano - 8gb",
+        "quantity": "0", "unit_price": "199.00", "total": "0",
+    });
+    assert_eq!(first_line(&order)?, expected);
+    Ok(())
+}
+
+#[test]
+fn a_real_woocommerce_order_is_the_expected_row() -> Result<()> {
+    let Some(folder) = samples() else { return Ok(()) };
+    let vector = Vector::read(&folder, "woocommerce (self-computed)")?;
+    let body = vector.body(&folder)?;
+    let config =
+        configured("kind = 'woocommerce'\ntenants = ['https://shop.example']", &vector.secret)?;
+    let headers = [
+        (vector.header.as_str(), vector.value.as_str()),
+        ("Content-Type", "application/json"),
+        ("X-WC-Webhook-Topic", "order.updated"),
+        ("X-WC-Webhook-Source", "https://shop.example/"),
+        ("X-WC-Webhook-Delivery-ID", "0123456789abcdef"),
+    ];
+    let event = only_event(receive(&config, &headers, &body)?)?;
+    assert!(event.event_id.starts_with("order.updated:727:2017-03-22T19:28:08:"), "{event:?}");
+
+    let (id, version, order) = state(&config, &headers, &body)?;
+    assert_eq!((id.as_str(), order.number.as_str()), ("727", "727"));
+    assert_eq!(version, datetime!(2017-03-22 19:28:08 UTC));
+    assert_eq!(order.status, OrderStatus::Paid);
+    assert_eq!(order.platform_status, "processing");
+    assert_eq!(order.total.amount.to_string(), "29.35");
+    assert_eq!(order.total.currency.as_str(), "USD");
+    assert_eq!(order.refunded.to_string(), "0");
+    assert_eq!(order.customer_ref, None, "0 is a guest");
+    assert_eq!(order.placed_at, Some(datetime!(2017-03-22 19:28:02 UTC)));
+    assert_eq!(order.lines.len(), 2);
+    let expected = serde_json::json!({
+        "id": "315", "title": "Woo Single #1", "quantity": "2", "unit_price": "3", "total": "6.00",
+    });
+    assert_eq!(first_line(&order)?, expected);
+    Ok(())
+}
+
+#[test]
+fn what_others_send_is_told_apart_by_generic_settings() -> Result<()> {
+    let Some(folder) = samples() else { return Ok(()) };
+    // No vector is published for these bodies: the signatures are
+    // `openssl dgst -sha256 -hmac key`, in base64 for Xero.
+    for (file, section, headers, expected) in [
+        (
+            "xero/creditnote-create.json",
+            XERO,
+            &[("x-xero-signature", "tsFYevVie2om1q9BgIGTlUgZZu3sswHMdpacGfqtmvY=")][..],
+            (
+                "",
+                "aef86862-2015-4b6b-88bc-d89032cecc50",
+                Some(datetime!(2025-12-02 0:44:09.923 UTC)),
+            ),
+        ),
+        (
+            "github/ping.payload.json",
+            GITHUB,
+            &[
+                (
+                    "X-Hub-Signature-256",
+                    "sha256=78ddf9bacf2c571d17e4767d26c0d09b042daa735014278d14735216bcdd32f2",
+                ),
+                ("X-GitHub-Event", "ping"),
+                ("X-GitHub-Delivery", "72d3162e-cc78-11e3-81ab-4c9367dc0958"),
+            ],
+            ("ping", "", None),
+        ),
+    ] {
+        let body = Bytes::from(fs::read(folder.join(file))?);
+        let config = configured(section, "key")?;
+        let event = only_event(receive(&config, headers, &body)?).context(file)?;
+        let (topic, tenant, version) = expected;
+        assert_eq!((event.topic.as_str(), event.tenant.as_str()), (topic, tenant), "{file}");
+        assert_eq!(event.version, version, "{file}");
+    }
+    Ok(())
+}
