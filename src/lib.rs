@@ -17,8 +17,8 @@
 //! 6. [`worker::archive`] brings the dead into a table, where people
 //!    [`review`] them: show, replay, discard.
 //!
-//! Around it: [`config`] says what to run, [`service`] runs it, [`ops`] and
-//! [`metrics`] show it, [`cli`] is how people reach it, [`dev`] starts private
+//! Around it: [`config`] says what to run, [`service`] runs it over the
+//! [`server`] of HTTP, [`ops`], [`health`] and [`metrics`] show it, [`cli`] is how people reach it, [`dev`] starts private
 //! servers to try it on.
 //!
 //! Who may import whom is held by a test (`tests/it/house.rs`): [`domain`]
@@ -36,8 +36,10 @@ pub mod metrics;
 pub mod broker;
 pub mod store;
 
+pub mod health;
 pub mod receiver;
 pub mod review;
+pub mod server;
 pub mod worker;
 
 pub mod ops;

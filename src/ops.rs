@@ -1,5 +1,5 @@
-//! For those who operate it: `/livez`, `/readyz`, `/metrics`, and the task
-//! that measures what is not measured on the way.
+//! For those who operate it: the address with `/metrics` and the probes, and
+//! the task that measures what is not measured on the way.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,81 +7,26 @@ use axum::{
     Router,
     body::Body,
     extract::State,
-    http::{HeaderValue, Response, StatusCode, header},
+    http::{Response, StatusCode},
     routing::get,
 };
-use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::{
-    broker::{Link, Publisher, Topology, topology::Depth},
+    broker::{Link, Topology, topology::Depth},
+    health::{Health, livez, readyz, respond},
     metrics::Metrics,
-    receiver::serve,
+    server::serve,
     store::{Store, dead_letters},
-    worker::Pulse,
 };
 
 /// How often queues, dead letters and the pool are measured.
 const MEASURE: Duration = Duration::from_secs(5);
 
-/// What readiness depends on: the parts that this process serves.
-#[derive(Clone, Default)]
-pub struct Health {
-    /// The receiver needs the broker, and nothing else.
-    pub publisher: Option<Publisher>,
-    /// The worker needs the broker and the database.
-    pub worker: Option<Pulse>,
-}
-
-impl Health {
-    /// Whether every part can do its work now.
-    pub fn is_ready(&self) -> bool {
-        self.parts().iter().all(|(_, trouble)| trouble.is_none())
-    }
-
-    /// Each part with its trouble, or `None` if it is well.
-    fn parts(&self) -> Vec<(&'static str, Option<String>)> {
-        let mut parts = Vec::new();
-        if let Some(publisher) = &self.publisher {
-            parts.push(("receiver", publisher.trouble()));
-        }
-        if let Some(worker) = &self.worker {
-            parts.push(("worker", worker.trouble()));
-        }
-        parts
-    }
-}
-
-/// Alive as long as it answers: restarting would not mend an outage elsewhere.
-pub async fn livez() -> &'static str {
-    "ok\n"
-}
-
-/// Ready if every part that this process serves can do its work now.
-pub async fn readyz(State(health): State<Health>) -> Response<Body> {
-    let parts = health.parts();
-    let ready = parts.iter().all(|(_, trouble)| trouble.is_none());
-    let told: Map<String, Value> = parts
-        .into_iter()
-        .map(|(name, trouble)| (name.to_owned(), trouble.map_or(json!("ok"), |why| json!(why))))
-        .collect();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = json!({"ready": ready, "parts": told});
-    respond(status, "application/json", format!("{body}\n"))
-}
-
 async fn metrics(State(metrics): State<Metrics>) -> Response<Body> {
     respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render())
-}
-
-fn respond(status: StatusCode, media_type: &'static str, body: String) -> Response<Body> {
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    let media_type = HeaderValue::from_static(media_type);
-    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
-    response
 }
 
 /// Serves the operations address until stopped.

@@ -4,7 +4,6 @@
 
 mod answer;
 mod hooks;
-mod server;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,11 +19,10 @@ use crate::{
     broker::{Publisher, Topology},
     config,
     domain::SourceName,
+    health::{Health, livez, readyz},
     metrics::Metrics,
-    ops::Health,
+    server::serve,
 };
-
-pub use server::serve;
 
 /// What the receiver's handlers share.
 #[derive(Clone)]
@@ -57,8 +55,8 @@ impl Receiver {
         let app = Router::new()
             .route("/hooks/{source}", post(hooks::receive))
             .with_state(self)
-            .route("/livez", get(crate::ops::livez))
-            .route("/readyz", get(crate::ops::readyz).with_state(health))
+            .route("/livez", get(livez))
+            .route("/readyz", get(readyz).with_state(health))
             .fallback(answer::no_such_place)
             .method_not_allowed_fallback(answer::method_not_allowed);
         serve(listener, app, header_timeout, stop).await;

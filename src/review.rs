@@ -13,7 +13,8 @@ use crate::{
     domain::{Envelope, EventKey, SourceName},
     store::{
         Store, StoreError,
-        dead_letters::{self, Act, Actor, Filter, Summary},
+        acts::{self, Act, Actor},
+        dead_letters::{self, Filter, Summary},
     },
 };
 
@@ -105,7 +106,7 @@ pub async fn show(store: &Store, id: Uuid) -> Result<Letter, ReviewError> {
         .ok_or(ReviewError::NoSuchLetter(id))?;
     let contents =
         dead_letters::contents(&mut connection, id).await?.ok_or(ReviewError::NoSuchLetter(id))?;
-    let acts = dead_letters::acts(&mut connection, id).await?;
+    let acts = acts::acts(&mut connection, id).await?;
     let (payload, payload_base64) = match String::from_utf8(contents.payload) {
         Ok(text) => (Some(text), None),
         Err(error) => (None, Some(data_encoding::BASE64.encode(error.as_bytes()))),
@@ -126,7 +127,7 @@ pub async fn show(store: &Store, id: Uuid) -> Result<Letter, ReviewError> {
 /// [`ReviewError::Store`].
 pub async fn discard(store: &Store, ids: &[Uuid], actor: Actor<'_>) -> Result<u64, ReviewError> {
     let mut connection = store.connection().await?;
-    Ok(dead_letters::discard(&mut connection, ids, actor).await?)
+    Ok(acts::discard(&mut connection, ids, actor).await?)
 }
 
 /// A run that sends selected letters in again.
@@ -156,7 +157,7 @@ impl<'a> Replay<'a> {
         let mut connection = store.connection().await?;
         // A filter is plain texts: it can always be written as JSON.
         let filter = serde_json::to_value(filter).unwrap_or_else(|_| json!({}));
-        dead_letters::open_replay(&mut connection, replay_id, actor, &filter, letters).await?;
+        acts::open_replay(&mut connection, replay_id, actor, &filter, letters).await?;
         Ok(Self { replay_id, store, publisher, topology, actor })
     }
 
@@ -204,7 +205,7 @@ impl<'a> Replay<'a> {
             .publish(message)
             .await
             .map_err(|source| ReviewError::NotSent { id, source })?;
-        dead_letters::mark_replayed(&mut connection, id, self.replay_id, self.actor).await?;
+        acts::mark_replayed(&mut connection, id, self.replay_id, self.actor).await?;
         Ok(())
     }
 }

@@ -11,8 +11,9 @@ use tracing::info;
 use crate::{
     broker::{Publisher, Topology},
     config::Config,
+    health::Health,
     metrics::Metrics,
-    ops::{self, Health},
+    ops,
     receiver::Receiver,
     store::Store,
     worker::{self, Pulse, Tools},

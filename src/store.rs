@@ -5,6 +5,7 @@
 //! tables are always written in the order inbox, orders, invoices, receipts,
 //! dead letters: two batches in another order would deadlock.
 
+pub mod acts;
 pub mod audit;
 pub mod dead_letters;
 pub mod fault;

@@ -80,7 +80,7 @@ pub fn parse_decimal(literal: &str) -> Result<Decimal, InvalidAmount> {
         return Err(InvalidAmount);
     }
     let mantissa = Decimal::from_str_exact(mantissa).map_err(|_| InvalidAmount)?;
-    shift(mantissa, exponent)
+    if exponent == 0 { Ok(mantissa) } else { shift(mantissa, exponent) }
 }
 
 /// Multiplies by a power of ten without rounding.
@@ -110,6 +110,7 @@ mod tests {
         for (literal, expected) in [
             ("598.94", "598.94"),
             ("0", "0"),
+            ("0.00", "0.00"),
             ("0e9", "0"),
             ("-12.50", "-12.50"),
             ("1.5e3", "1500"),

@@ -110,7 +110,7 @@ fn money_is_exact() {
 #[test]
 fn the_current_total_goes_before_the_total_at_placement() {
     for (current, expected) in
-        [("\"199.65\"", "199.65"), ("\"0.00\"", "0"), ("null", "598.94"), ("", "598.94")]
+        [("\"199.65\"", "199.65"), ("\"0.00\"", "0.00"), ("null", "598.94"), ("", "598.94")]
     {
         let total = order(&[("current_total_price", current)]).total;
         assert_eq!(total.amount.to_string(), expected, "{current}");

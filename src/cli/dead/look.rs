@@ -1,0 +1,131 @@
+//! Looking at dead letters: list, show, export.
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::PathBuf,
+};
+
+use anyhow::Context as _;
+use uuid::Uuid;
+
+use crate::{
+    cli::{DONE, show},
+    review,
+    store::{
+        Store,
+        dead_letters::{Filter, Summary},
+    },
+};
+
+pub(super) async fn list(
+    store: &Store,
+    filter: &Filter,
+    limit: u32,
+    json: bool,
+) -> anyhow::Result<u8> {
+    let letters = review::list(store, filter, limit).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&letters)?);
+        return Ok(DONE);
+    }
+    if letters.is_empty() {
+        println!("No dead letters{}.", filter.state.as_ref().map_or("", |_| " in this state"));
+        return Ok(DONE);
+    }
+    print_letters(&letters);
+    if letters.len() == limit as usize {
+        println!("\nOnly the first {limit} are shown; see --limit.");
+    }
+    Ok(DONE)
+}
+
+fn print_letters(letters: &[Summary]) {
+    let mut table = show::table(&[
+        "ID",
+        "FIRST FAILED",
+        "SOURCE",
+        "TOPIC",
+        "NUMBER",
+        "REASON",
+        "STATE",
+        "ERROR",
+    ]);
+    for letter in letters {
+        table.add_row([
+            letter.dead_letter_id.to_string(),
+            show::moment(letter.first_failed_at),
+            letter.source.clone(),
+            letter.topic.clone(),
+            letter.business_key.clone().unwrap_or_default(),
+            letter.reason.clone(),
+            letter.outcome.as_ref().map_or_else(
+                || letter.state.clone(),
+                |outcome| format!("{}: {outcome}", letter.state),
+            ),
+            show::brief(&letter.error, 60),
+        ]);
+    }
+    println!("{table}");
+}
+
+pub(super) async fn show_one(store: &Store, id: Uuid, json: bool) -> anyhow::Result<u8> {
+    let letter = review::show(store, id).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&letter)?);
+        return Ok(DONE);
+    }
+    let summary = &letter.summary;
+    let mut table = show::table(&["", ""]);
+    let outcome = summary.outcome.clone().unwrap_or_default();
+    for (name, value) in [
+        ("dead letter", summary.dead_letter_id.to_string()),
+        ("receipt", summary.receipt_id.to_string()),
+        ("event key", summary.event_key.clone()),
+        ("source", summary.source.clone()),
+        ("tenant", summary.tenant.clone()),
+        ("topic", summary.topic.clone()),
+        ("number", summary.business_key.clone().unwrap_or_default()),
+        ("reason", summary.reason.clone()),
+        ("error", summary.error.clone()),
+        ("attempts", summary.attempts.to_string()),
+        ("state", format!("{} {outcome}", summary.state)),
+        ("received", show::moment(letter.received_at)),
+        ("first failed", show::moment(summary.first_failed_at)),
+        ("last failed", show::moment(summary.last_failed_at)),
+    ] {
+        table.add_row([name, value.trim_end()]);
+    }
+    println!("{}", table.to_string().trim_start_matches([' ', '\n']));
+    for act in &letter.acts {
+        println!("\n{} {} by {}: {}", show::moment(act.at), act.act, act.actor, act.reason);
+    }
+    println!("\nheaders {}", serde_json::to_string_pretty(&letter.headers)?);
+    let payload = letter.payload.or(letter.payload_base64).unwrap_or_default();
+    println!("\npayload ({} bytes)\n{payload}", summary.payload_bytes);
+    Ok(DONE)
+}
+
+pub(super) async fn export(
+    store: &Store,
+    filter: &Filter,
+    output: Option<PathBuf>,
+) -> anyhow::Result<u8> {
+    let letters = review::select(store, filter).await?;
+    let mut out: Box<dyn std::io::Write> = match &output {
+        Some(path) => Box::new(std::io::BufWriter::new(
+            std::fs::File::create(path)
+                .with_context(|| format!("cannot write {}", path.display()))?,
+        )),
+        None => Box::new(std::io::stdout().lock()),
+    };
+    for letter in &letters {
+        let letter = review::show(store, letter.dead_letter_id).await?;
+        serde_json::to_writer(&mut out, &letter)?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()?;
+    if std::io::stderr().is_terminal() {
+        eprintln!("{} letters", letters.len());
+    }
+    Ok(DONE)
+}

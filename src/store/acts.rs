@@ -1,0 +1,125 @@
+//! `replays` and `audit_log`: what people did to dead letters, and why.
+
+use serde::Serialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Conn, StoreError};
+
+/// What a person did to a letter.
+#[derive(Clone, Debug, Serialize)]
+pub struct Act {
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Who.
+    pub actor: String,
+    /// What: `replay` or `discard`.
+    pub act: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What people did to a letter, oldest first.
+///
+/// # Errors
+/// What the database says.
+pub async fn acts(conn: &mut Conn, id: Uuid) -> Result<Vec<Act>, StoreError> {
+    Ok(sqlx::query_as!(
+        Act,
+        "select at, actor, act, reason from audit_log where dead_letter_id = $1 order by audit_id",
+        id
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// A person who acts, and why.
+#[derive(Clone, Copy, Debug)]
+pub struct Actor<'a> {
+    /// Who.
+    pub name: &'a str,
+    /// Why.
+    pub reason: &'a str,
+}
+
+/// Opens a replay run.
+///
+/// # Errors
+/// What the database says.
+pub async fn open_replay(
+    conn: &mut Conn,
+    replay: Uuid,
+    actor: Actor<'_>,
+    filter: &Value,
+    letters: usize,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into replays (replay_id, requested_by, reason, filter, letters)
+         values ($1, $2, $3, $4, $5)",
+        replay,
+        actor.name,
+        actor.reason,
+        filter,
+        i32::try_from(letters).unwrap_or(i32::MAX),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Marks a letter as sent again, after the broker confirmed it, and says so
+/// in the audit log. The worker may have been faster: then nothing is marked.
+///
+/// # Errors
+/// What the database says.
+pub async fn mark_replayed(
+    conn: &mut Conn,
+    id: Uuid,
+    replay: Uuid,
+    actor: Actor<'_>,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        r#"
+        with marked as (
+            update dead_letters set state = 'replayed', replay_id = $2
+            where dead_letter_id = $1 and state = 'open' and replay_id is distinct from $2
+        )
+        insert into audit_log (actor, act, reason, dead_letter_id, detail)
+        values ($3, 'replay', $4, $1, jsonb_build_object('replay_id', $2))
+        "#,
+        id,
+        replay,
+        actor.name,
+        actor.reason,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Discards letters that are open, and says so in the audit log; gives back
+/// how many were.
+///
+/// # Errors
+/// What the database says.
+pub async fn discard(conn: &mut Conn, ids: &[Uuid], actor: Actor<'_>) -> Result<u64, StoreError> {
+    let done = sqlx::query!(
+        r#"
+        with discarded as (
+            update dead_letters set state = 'discarded', closed_at = now()
+            where dead_letter_id = any($1) and state = 'open'
+            returning dead_letter_id
+        )
+        insert into audit_log (actor, act, reason, dead_letter_id)
+        select $2, 'discard', $3, dead_letter_id from discarded order by dead_letter_id
+        "#,
+        ids,
+        actor.name,
+        actor.reason,
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
