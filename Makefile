@@ -2,6 +2,9 @@
 
 CARGO ?= cargo
 
+# Queries are checked against the committed data, whatever DATABASE_URL says.
+export SQLX_OFFLINE = true
+
 .PHONY: help setup build demo test fmt lint docs deps sqlx clean
 
 help:
@@ -22,21 +25,19 @@ demo: setup
 	$(CARGO) build --locked
 	@bash deploy/demo.sh target/debug/tallyhook
 
-# SQLX_OFFLINE: queries are checked against the committed data, whatever
-# DATABASE_URL says.
 test: setup
-	SQLX_OFFLINE=true $(CARGO) test --locked
+	$(CARGO) test --locked
 
 fmt:
 	$(CARGO) fmt --all
 
 lint: setup docs deps
 	$(CARGO) fmt --all --check
-	SQLX_OFFLINE=true $(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets -- -D warnings
 	sh deploy/sqlx.sh --check
 
 docs:
-	SQLX_OFFLINE=true RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 
 deps:
 	sh deploy/deps.sh

@@ -96,6 +96,9 @@ pub enum Rejection {
 
 /// The rules of one platform.
 pub trait Platform: Send + Sync {
+    /// The word after `kind =` in the configuration.
+    fn kind(&self) -> &'static str;
+
     /// Whether a redelivery carries the same bytes, so that other bytes under
     /// a known key are a conflict that a person must see.
     fn repeats_same_bytes(&self) -> bool;
@@ -167,6 +170,16 @@ impl Adapter {
     /// `tenants` is the allow-list; empty lets every tenant in.
     pub fn new(platform: Box<dyn Platform>, secrets: Vec<Secret>, tenants: Vec<String>) -> Self {
         Self { platform, secrets, tenants }
+    }
+
+    /// The word after `kind =` in the configuration.
+    pub fn kind(&self) -> &'static str {
+        self.platform.kind()
+    }
+
+    /// The tenants that are let in; empty if all are.
+    pub fn tenants(&self) -> &[String] {
+        &self.tenants
     }
 
     /// Authenticates a call and takes its events out.

@@ -43,6 +43,7 @@ pub mod server;
 pub mod worker;
 
 pub mod ops;
+pub mod send;
 pub mod service;
 pub mod telemetry;
 

@@ -86,6 +86,10 @@ fn pointer_of(selector: &Selector) -> Option<&str> {
 }
 
 impl Platform for Generic {
+    fn kind(&self) -> &'static str {
+        "generic"
+    }
+
     fn repeats_same_bytes(&self) -> bool {
         self.settings.repeats_same_bytes
     }

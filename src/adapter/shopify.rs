@@ -77,6 +77,10 @@ static TRANSACTION: LazyLock<Pointers> =
     LazyLock::new(|| Pointers::new(["/kind", "/status", "/amount", "/currency"]));
 
 impl Platform for Shopify {
+    fn kind(&self) -> &'static str {
+        "shopify"
+    }
+
     fn repeats_same_bytes(&self) -> bool {
         // "A retry carries the original payload": shopify.dev, troubleshooting.
         true

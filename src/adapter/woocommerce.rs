@@ -56,6 +56,10 @@ static LINE: LazyLock<Pointers> =
 static REFUND: LazyLock<Pointers> = LazyLock::new(|| Pointers::new(["/total"]));
 
 impl Platform for WooCommerce {
+    fn kind(&self) -> &'static str {
+        "woocommerce"
+    }
+
     fn repeats_same_bytes(&self) -> bool {
         // The body is built when it is sent; its digest is part of the key,
         // so other bytes are another event.

@@ -19,6 +19,10 @@ pub(super) struct AuditArgs {
     /// How many messages were accepted, if you know: the sum must be this.
     #[arg(long, value_name = "N")]
     accepted: Option<i64>,
+    /// How many more may be there: attempts that were not answered with 2xx
+    /// and became durable all the same, as when a confirm came too late.
+    #[arg(long, value_name = "N", requires = "accepted", default_value_t = 0)]
+    uncertain: i64,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -37,7 +41,9 @@ pub(super) async fn run(arguments: &AuditArgs, config: &Config) -> anyhow::Resul
     let waiting = waiting(&depths, sums.retried);
     let accounted = sums.applied + sums.duplicate + sums.stale + sums.ignored + sums.dead + waiting;
     let mut wrong = contradictions(&sums);
-    if let Some(accepted) = arguments.accepted.filter(|accepted| *accepted != accounted) {
+    let most = |accepted: i64| accepted.saturating_add(arguments.uncertain);
+    let sound = |accepted: i64| (accepted..=most(accepted)).contains(&accounted);
+    if let Some(accepted) = arguments.accepted.filter(|accepted| !sound(*accepted)) {
         wrong.push(format!("{accepted} were accepted, but {accounted} are accounted for"));
     }
     if arguments.json {

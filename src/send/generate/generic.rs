@@ -1,0 +1,58 @@
+//! Orders and invoices in the shape that the built-in source `erp` is
+//! configured for (`config/development.toml`).
+
+use serde_json::{Value, json};
+use time::{Duration, format_description::well_known::Rfc3339};
+
+use super::basket::{Basket, money};
+
+/// The event: an invoice if its topic says so, else an order.
+pub(super) fn event(basket: &Basket, event_id: &str, topic: &str, company: &str) -> Value {
+    let data = if topic.starts_with("invoice.") { invoice(basket) } else { order(basket) };
+    json!({"event_id": event_id, "type": topic, "company": company, "data": data})
+}
+
+fn order(basket: &Basket) -> Value {
+    let customer = &basket.customer;
+    let lines: Vec<_> = basket
+        .lines
+        .iter()
+        .map(|line| {
+            json!({
+                "id": line.id,
+                "sku": line.sku,
+                "title": format!("{} ({})", line.title, line.colour),
+                "quantity": line.quantity,
+                "price": money(line.price),
+            })
+        })
+        .collect();
+    json!({
+        "id": basket.id,
+        "number": format!("SO-{}", basket.number),
+        "status": if basket.paid { "paid" } else { "pending" },
+        "currency": basket.currency,
+        "total": money(basket.total()),
+        "customer": customer.id,
+        "customer_name": format!("{} {}", customer.first_name, customer.last_name),
+        "customer_email": customer.email,
+        "placed_at": basket.created_at.format(&Rfc3339).unwrap_or_default(),
+        "updated_at": basket.updated_at.format(&Rfc3339).unwrap_or_default(),
+        "lines": lines,
+    })
+}
+
+fn invoice(basket: &Basket) -> Value {
+    json!({
+        // The number is the invoice's identity, so it must differ between runs.
+        "number": format!("INV-{}", basket.id),
+        "vendor": format!("Vendor {}", basket.customer.last_name),
+        "transaction": format!("T{:x}", basket.id),
+        "status": if basket.paid { "paid" } else { "open" },
+        "currency": basket.currency,
+        "total": money(basket.total()),
+        "due_on": (basket.created_at + Duration::days(30)).date().to_string(),
+        "updated_at": basket.updated_at.format(&Rfc3339).unwrap_or_default(),
+        "contact_email": basket.customer.email,
+    })
+}

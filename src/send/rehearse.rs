@@ -1,0 +1,113 @@
+//! What a webhook will do, asked of the source's own adapter beforehand.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::generate::Webhook;
+use crate::{
+    adapter::{Adapter, Call, Delivery, Received, Rejection},
+    domain::{Change, Envelope, EventKey, Failure, Mapped, OrderUpdate, Reason, SourceName},
+};
+
+/// What becomes of an event on its first delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It changes the books, if they do not know it yet.
+    Applied,
+    /// Nobody maps its topic.
+    Ignored,
+    /// It cannot be applied.
+    Dead(Reason),
+}
+
+/// What the source's adapter makes of a webhook.
+#[derive(Clone, Debug)]
+pub struct Rehearsal {
+    /// The event as the worker will see it.
+    pub envelope: Envelope,
+    /// What it changes.
+    pub mapped: Result<Mapped, Failure>,
+}
+
+impl Rehearsal {
+    /// What becomes of it on its first delivery.
+    pub fn fate(&self) -> Fate {
+        match &self.mapped {
+            Ok(Mapped::Change(_)) => Fate::Applied,
+            Ok(Mapped::Ignored) => Fate::Ignored,
+            Err(failure) => Fate::Dead(failure.reason),
+        }
+    }
+
+    /// The version of the document that it tells.
+    pub fn version(&self) -> Option<OffsetDateTime> {
+        match &self.mapped {
+            Ok(Mapped::Change(Change::Order(update))) => match update.as_ref() {
+                OrderUpdate::State { version, .. } => Some(*version),
+                OrderUpdate::Deleted { deleted_at, .. } => Some(*deleted_at),
+            },
+            Ok(Mapped::Change(Change::Invoice(invoice))) => Some(invoice.version),
+            Ok(Mapped::Ignored) | Err(_) => None,
+        }
+    }
+}
+
+/// The headers with which the platform would send a webhook.
+pub fn headers(adapter: &Adapter, tenant: &str, webhook: &Webhook) -> HeaderMap {
+    signed_over(adapter, tenant, webhook, &webhook.body)
+}
+
+/// The same, but with the signature of another body: no secret made it for
+/// this one.
+pub fn forged_headers(adapter: &Adapter, tenant: &str, webhook: &Webhook) -> HeaderMap {
+    let mut other = webhook.body.to_vec();
+    other.push(b' ');
+    signed_over(adapter, tenant, webhook, &other)
+}
+
+fn signed_over(adapter: &Adapter, tenant: &str, webhook: &Webhook, body: &[u8]) -> HeaderMap {
+    let Webhook { topic, event_id, triggered_at, .. } = webhook;
+    let delivery = Delivery { topic, tenant, event_id, triggered_at: *triggered_at, body };
+    let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let dress: Vec<(HeaderName, HeaderValue)> = adapter.dress(&delivery);
+    std::iter::once(json).chain(dress).collect()
+}
+
+/// Has the adapter receive and map a webhook, as the receiver and the worker will.
+///
+/// # Errors
+/// [`Rejection`] if the receiver will refuse it.
+pub fn rehearse(
+    adapter: &Adapter,
+    source: &SourceName,
+    tenant: &str,
+    webhook: &Webhook,
+) -> Result<Rehearsal, Rejection> {
+    let headers = headers(adapter, tenant, webhook);
+    let received_at = OffsetDateTime::UNIX_EPOCH;
+    let call = Call { headers: &headers, body: &webhook.body, received_at };
+    let Received::Events { events, .. } = adapter.receive(&call)? else {
+        return Err(Rejection::Unreadable("it is a ping".to_owned()));
+    };
+    let event = events
+        .into_iter()
+        .next()
+        .ok_or_else(|| Rejection::Unreadable("it tells no event".to_owned()))?;
+    let envelope = Envelope {
+        receipt_id: Uuid::nil(),
+        source: source.clone(),
+        key: EventKey::new(source, &event.tenant, &event.event_id, 0),
+        tenant: event.tenant,
+        topic: event.topic,
+        version: event.version,
+        received_at,
+        attempt: 0,
+        generation: 0,
+        replay: None,
+        over_http: true,
+        body: event.body,
+    };
+    let mapped = adapter.map(&envelope);
+    Ok(Rehearsal { envelope, mapped })
+}
