@@ -53,7 +53,8 @@ create table dead_letters (
         ((state in ('resolved', 'discarded')) = (closed_at is not null))
 );
 
-create index dead_letters_open on dead_letters (first_failed_at) where state = 'open';
+create index dead_letters_waiting on dead_letters (reason, state, first_failed_at)
+    where state in ('open', 'replayed');
 create index dead_letters_event_key on dead_letters (event_key);
 create index dead_letters_business_key on dead_letters (business_key);
 create index dead_letters_replay on dead_letters (replay_id) where replay_id is not null;

@@ -10,7 +10,7 @@ pub mod publisher;
 pub mod topology;
 pub mod wire;
 
-pub use connection::{BrokerError, Link};
+pub use connection::{BrokerError, Link, check_url};
 pub use consumer::{Delivery, Subscription};
 pub use publisher::{Confirmed, PublishError, Publisher};
 pub use topology::Topology;

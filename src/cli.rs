@@ -126,7 +126,7 @@ async fn serve(config: &Config, only: Option<Role>) -> anyhow::Result<ExitCode> 
 }
 
 async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
-    let store = Store::new(&config.database).context("database.url")?;
+    let store = Store::unhurried(&config.database).context("database.url")?;
     let version = store.server_version().await.context("the database cannot be reached")?;
     if version < check::OLDEST_POSTGRES {
         bail!("PostgreSQL 15 or later is needed; this is {}", version / 10_000);

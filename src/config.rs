@@ -88,7 +88,13 @@ impl Config {
             // Named by its content, so that any file name will do.
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("cannot read the configuration {}", path.display()))?;
-            builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
+            let file = config::File::from_str(&text, config::FileFormat::Toml);
+            // By itself first: its syntax errors quote the line, and a line
+            // may hold a password.
+            config::Config::builder().add_source(file.clone()).build().map_err(|error| {
+                anyhow::anyhow!("{}: {}", path.display(), unquoted(&error.to_string()))
+            })?;
+            builder = builder.add_source(file);
         }
         let merged =
             builder.add_source(environment).build().context("the configuration cannot be read")?;
@@ -102,6 +108,9 @@ impl Config {
         for (name, value) in raw.sources {
             let path = format!("sources.{name}");
             let source: SourceName = name.parse().with_context(|| path.clone())?;
+            if source == SourceName::unknown() {
+                bail!("{path}: this name stands for messages of no source; choose another");
+            }
             let adapter = source::adapter(value, secrets, &path)?;
             sources.insert(source, adapter);
         }
@@ -125,6 +134,12 @@ impl Config {
             sources: Arc::new(sources),
         })
     }
+}
+
+/// A message without the lines that quote the file.
+fn unquoted(message: &str) -> String {
+    let lines = message.lines().filter(|line| !line.contains('|'));
+    lines.map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -167,6 +182,7 @@ mod tests {
             ("[sources.shop]\nkind = 'shopify'\nsecrets = ['hunter2']\n", "env:NAME"),
             ("[sources.shop]\nkind = 'shopfy'\nsecrets = ['env:S']\n", "shopfy"),
             ("[sources.shop]\nsecrets = ['env:S']\n", "sources.shop.kind"),
+            ("[sources.unknown]\nkind = 'shopify'\nsecrets = ['env:S']\n", "sources.unknown"),
             ("[sources.'a/b']\nkind = 'shopify'\nsecrets = ['env:S']\n", "sources.a/b"),
             (&format!("{SHOP}color = 'red'\n"), "color"),
             (&format!("{SHOP}[receiver]\nlisten = 'here'\n"), "receiver.listen"),
@@ -184,6 +200,17 @@ mod tests {
             assert!(error.contains(expected), "{text:?} must name {expected:?}, says {error:?}");
             assert!(!error.contains("hunter2"), "a secret is shown: {error}");
         }
+    }
+
+    #[test]
+    fn a_syntax_error_does_not_quote_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tallyhook.toml");
+        std::fs::write(&path, "[broker]\nurl = \"amqp://ann:hunter2@rabbit\n").unwrap();
+        let origin = Origin { file: Some(&path), development: true };
+        let error = format!("{:#}", Config::load(origin).err().unwrap());
+        assert!(error.contains("line 2") && error.contains("tallyhook.toml"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
     }
 
     #[test]

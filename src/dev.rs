@@ -78,13 +78,13 @@ async fn serve(
 ) -> anyhow::Result<()> {
     config.broker.url = servers.rabbitmq.url();
     config.database.url = servers.postgres.url(DATABASE);
-    let admin = Store::new(&crate::config::Database {
+    let admin = Store::unhurried(&crate::config::Database {
         url: servers.postgres.url("postgres"),
         ..config.database.clone()
     })?;
     admin.create_database(DATABASE).await.context("cannot create the database")?;
     admin.close().await;
-    let store = Store::new(&config.database)?;
+    let store = Store::unhurried(&config.database)?;
     store.migrate().await.context("the migrations failed")?;
     store.close().await;
 

@@ -17,6 +17,8 @@ pub struct Health {
     pub publisher: Option<Publisher>,
     /// The worker needs the broker and the database.
     pub worker: Option<Pulse>,
+    /// Whether strangers may ask: then nothing is told but yes or no.
+    pub public: bool,
 }
 
 impl Health {
@@ -49,7 +51,14 @@ pub async fn readyz(State(health): State<Health>) -> Response<Body> {
     let ready = parts.iter().all(|(_, trouble)| trouble.is_none());
     let told: Map<String, Value> = parts
         .into_iter()
-        .map(|(name, trouble)| (name.to_owned(), trouble.map_or(json!("ok"), |why| json!(why))))
+        .map(|(name, trouble)| {
+            let told = match trouble {
+                None => json!("ok"),
+                Some(_) if health.public => json!("not ready"),
+                Some(why) => json!(why),
+            };
+            (name.to_owned(), told)
+        })
         .collect();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({"ready": ready, "parts": told});

@@ -47,37 +47,53 @@ pub async fn measure(
     stop: CancellationToken,
 ) {
     let mut link = None;
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(MEASURE) => {}
-            () = stop.cancelled() => break,
+    let measuring = async {
+        loop {
+            tokio::time::sleep(MEASURE).await;
+            measure_broker(&mut link, &broker_url, &topology, &metrics).await;
+            measure_database(&store, &metrics).await;
         }
-        match depths(&mut link, &broker_url, &topology).await {
-            Ok(depths) => show_depths(&metrics, depths),
-            Err(error) => {
-                debug!(error, "queues cannot be counted");
-                link = None;
-            }
-        }
-        match dead_letter_counts(&store).await {
-            Ok(counts) => {
-                metrics.database_up.set(1);
-                show_dead_letters(&metrics, counts);
-            }
-            Err(error) => {
-                metrics.database_up.set(0);
-                debug!(%error, "dead letters cannot be counted");
-            }
-        }
-        let pool = store.pool_state();
-        let idle = i64::try_from(pool.idle).unwrap_or(i64::MAX);
-        let open = i64::from(pool.open);
-        metrics.database_connections.with_label_values(&["idle"]).set(idle);
-        metrics.database_connections.with_label_values(&["used"]).set((open - idle).max(0));
+    };
+    tokio::select! {
+        () = measuring => {}
+        () = stop.cancelled() => {}
     }
     if let Some(link) = link {
         link.close().await;
     }
+}
+
+async fn measure_broker(
+    link: &mut Option<Link>,
+    url: &str,
+    topology: &Topology,
+    metrics: &Metrics,
+) {
+    match depths(link, url, topology).await {
+        Ok(depths) => show_depths(metrics, depths),
+        Err(error) => {
+            debug!(error, "queues cannot be counted");
+            *link = None;
+        }
+    }
+}
+
+async fn measure_database(store: &Store, metrics: &Metrics) {
+    match store.in_time(dead_letter_counts(store)).await {
+        Ok(counts) => {
+            metrics.database_up.set(1);
+            show_dead_letters(metrics, counts);
+        }
+        Err(error) => {
+            metrics.database_up.set(0);
+            debug!(%error, "dead letters cannot be counted");
+        }
+    }
+    let pool = store.pool_state();
+    let idle = i64::try_from(pool.idle).unwrap_or(i64::MAX);
+    let open = i64::from(pool.open);
+    metrics.database_connections.with_label_values(&["idle"]).set(idle);
+    metrics.database_connections.with_label_values(&["used"]).set((open - idle).max(0));
 }
 
 async fn depths(
@@ -107,8 +123,10 @@ fn show_depths(metrics: &Metrics, depths: Vec<Depth>) {
 async fn dead_letter_counts(
     store: &Store,
 ) -> Result<Vec<dead_letters::Count>, crate::store::StoreError> {
-    let mut connection = store.connection().await?;
-    dead_letters::count(&mut connection).await
+    let mut tx = store.begin().await?;
+    let counts = dead_letters::count(&mut tx).await?;
+    tx.commit().await?;
+    Ok(counts)
 }
 
 fn show_dead_letters(metrics: &Metrics, counts: Vec<dead_letters::Count>) {

@@ -5,10 +5,18 @@
 mod answer;
 mod hooks;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use axum::{
     Router,
+    middleware::map_response,
     routing::{get, post},
 };
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -34,6 +42,20 @@ pub struct Receiver {
     metrics: Metrics,
     /// A place for each request that may be under way.
     places: Arc<Semaphore>,
+    loud: Arc<OncePerSecond>,
+}
+
+/// Says yes once a second.
+#[derive(Debug, Default)]
+struct OncePerSecond(AtomicU64);
+
+impl OncePerSecond {
+    fn speak(&self) -> bool {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        // The first second is 1, so that the very first call is told.
+        let second = START.elapsed().as_secs() + 1;
+        self.0.swap(second, Ordering::Relaxed) != second
+    }
 }
 
 impl Receiver {
@@ -46,7 +68,7 @@ impl Receiver {
         metrics: Metrics,
     ) -> Self {
         let places = Arc::new(Semaphore::new(settings.max_concurrent_requests));
-        Self { settings, sources, topology, publisher, metrics, places }
+        Self { settings, sources, topology, publisher, metrics, places, loud: Arc::default() }
     }
 
     /// Serves until stopped, then lets the requests under way finish.
@@ -58,7 +80,8 @@ impl Receiver {
             .route("/livez", get(livez))
             .route("/readyz", get(readyz).with_state(health))
             .fallback(answer::no_such_place)
-            .method_not_allowed_fallback(answer::method_not_allowed);
+            .method_not_allowed_fallback(answer::method_not_allowed)
+            .layer(map_response(answer::name_receipt));
         serve(listener, app, header_timeout, stop).await;
     }
 }

@@ -54,11 +54,6 @@ impl Schedule {
             .and_then(|index| self.delays.get(index))
             .map_or(Disposition::Bury, |delay| Disposition::Retry(*delay))
     }
-
-    /// How long a message may walk the tiers altogether.
-    pub fn total(&self) -> Duration {
-        self.delays.iter().sum()
-    }
 }
 
 /// Delays for reconnecting: from 0.2 s to 5 s, with jitter, without end, so
@@ -97,7 +92,6 @@ mod tests {
         for (failed, expected) in table {
             assert_eq!(schedule.after(failed), expected, "after {failed}");
         }
-        assert_eq!(schedule.total(), seconds(15));
     }
 
     #[test]

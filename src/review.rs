@@ -30,6 +30,9 @@ pub enum ReviewError {
     /// There is no such letter.
     #[error("there is no dead letter {0}")]
     NoSuchLetter(Uuid),
+    /// Somebody else was faster.
+    #[error("dead letter {0} is {1} by now")]
+    Closed(Uuid, String),
     /// Its source's name is none, so it has no queue to go to.
     #[error("dead letter {0} came in under a name that no source can have; only discard it")]
     NoOrigin(Uuid),
@@ -173,6 +176,10 @@ impl<'a> Replay<'a> {
         let contents = dead_letters::contents(&mut connection, id)
             .await?
             .ok_or(ReviewError::NoSuchLetter(id))?;
+        // The selection was frozen a while ago, and a person's word stands.
+        if !matches!(contents.state.as_str(), "open" | "replayed") {
+            return Err(ReviewError::Closed(id, contents.state));
+        }
         let source: SourceName = letter
             .source
             .parse()

@@ -1,15 +1,15 @@
 //! The running service: which roles this process serves, started in order
 //! and stopped in order.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
-    broker::{Publisher, Topology},
+    broker::{self, Publisher, Topology},
     config::Config,
     health::Health,
     metrics::Metrics,
@@ -18,6 +18,9 @@ use crate::{
     store::Store,
     worker::{self, Pulse, Tools},
 };
+
+/// How long everything under way may take once the service stops.
+const FAREWELL: Duration = Duration::from_secs(25);
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,7 @@ impl Service {
     /// # Errors
     /// An address that cannot be listened on; a database URL that is none.
     pub async fn start(config: &Config, roles: Roles) -> anyhow::Result<Self> {
+        broker::check_url(&config.broker.url)?;
         let metrics = Metrics::new().context("metrics cannot be made")?;
         let topology = Arc::new(topology(config));
         let store = Store::new(&config.database).context("database.url")?;
@@ -89,6 +93,7 @@ impl Service {
         let health = Health {
             publisher: roles.receiver.then(|| publisher.clone()),
             worker: roles.worker.then(|| pulse.clone()),
+            public: false,
         };
         let mut service = Self {
             receiver: receiver.as_ref().map(TcpListener::local_addr).transpose()?,
@@ -110,7 +115,7 @@ impl Service {
             );
             // A load balancer asks the receiver's own address: without the
             // database it still takes everything.
-            let alone = Health { worker: None, ..health.clone() };
+            let alone = Health { worker: None, public: true, ..health.clone() };
             service.tasks.spawn(receiver.run(listener, alone, service.stop.clone()));
         }
         if roles.worker {
@@ -140,14 +145,20 @@ impl Service {
     /// Waits until every role can do its work.
     pub async fn ready(&self) {
         while !self.health.is_ready() {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
     /// Stops: requests and batches under way are finished, nothing new begins.
     pub async fn stop(mut self) {
         self.stop.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        let rest = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(FAREWELL, rest).await.is_err() {
+            warn!(
+                "some work did not finish in time and is given up; what is unsettled comes again"
+            );
+        }
+        self.tasks.abort_all();
         self.stop_publishing.cancel();
         self.store.close().await;
         info!("stopped");

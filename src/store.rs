@@ -14,8 +14,9 @@ pub mod invoices;
 pub mod orders;
 pub mod receipts;
 pub mod trace;
+mod tx;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{
     Executor as _, PgPool,
@@ -23,23 +24,30 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::config;
 pub use fault::{Fault, StoreError};
+pub use tx::Tx;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// A transaction; rolled back when dropped.
-pub type Tx = sqlx::Transaction<'static, sqlx::Postgres>;
-
 /// A connection within or without a transaction.
 pub type Conn = sqlx::PgConnection;
+
+/// How long closing may wait for connections in use.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    /// Transactions wait here for their turn, however long: a busy pool is no
+    /// outage. One connection is left for what is measured beside them.
+    turns: Arc<Semaphore>,
+    /// How long one piece of work may take.
+    patience: Duration,
 }
 
 /// How many connections there are and how many of them are idle.
@@ -57,18 +65,44 @@ impl Store {
     /// # Errors
     /// The URL is not one of PostgreSQL's.
     pub fn new(settings: &config::Database) -> Result<Self, StoreError> {
+        let limit = settings.statement_timeout_ms;
+        // As a statement, not as a startup option: PgBouncer refuses those.
+        let hurry = format!("set statement_timeout = {limit}");
+        Self::with(settings, Some(hurry), Duration::from_millis(limit) + Duration::from_secs(5))
+    }
+
+    /// The same for work that takes as long as it takes: migrations, sums.
+    ///
+    /// # Errors
+    /// As [`Store::new`].
+    pub fn unhurried(settings: &config::Database) -> Result<Self, StoreError> {
+        Self::with(settings, None, Duration::MAX)
+    }
+
+    fn with(
+        settings: &config::Database,
+        greeting: Option<String>,
+        patience: Duration,
+    ) -> Result<Self, StoreError> {
         let options: PgConnectOptions = settings.url.parse()?;
-        let options = options
-            .application_name("tallyhook")
-            .options([("statement_timeout", settings.statement_timeout_ms.to_string())]);
         let pool = PgPoolOptions::new()
             .max_connections(settings.connections)
             .acquire_timeout(Duration::from_millis(settings.connect_timeout_ms))
             // A lost connection shows itself in the first statement, which is
             // tried again; a ping before each batch would cost a round trip.
             .test_before_acquire(false)
-            .connect_lazy_with(options);
-        Ok(Self { pool })
+            .after_connect(move |connection, _| {
+                let greeting = greeting.clone();
+                Box::pin(async move {
+                    if let Some(sql) = greeting {
+                        connection.execute(sqlx::AssertSqlSafe(sql)).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(options.application_name("tallyhook"));
+        let turns = Semaphore::new(settings.connections.saturating_sub(1).max(1) as usize);
+        Ok(Self { pool, turns: Arc::new(turns), patience })
     }
 
     /// Begins a transaction.
@@ -76,7 +110,25 @@ impl Store {
     /// # Errors
     /// [`Fault::Away`] if no connection comes in time.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
-        Ok(self.pool.begin().await?)
+        // Nobody closes the semaphore.
+        let turn = Arc::clone(&self.turns).acquire_owned().await.ok();
+        Tx::begin(self.pool.acquire().await?, turn).await
+    }
+
+    /// Gives work the time that a statement may take, and a little more: the
+    /// server's own limit does not help against a server that hangs, or a
+    /// network that swallows everything.
+    ///
+    /// # Errors
+    /// The work's own, or [`Fault::Away`] when the time is up. Then its
+    /// transaction's connection is closed, and it is as after a crash.
+    pub async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        tokio::time::timeout(self.patience, work)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::stalled()))
     }
 
     /// Takes a connection, each statement being a transaction of its own.
@@ -170,9 +222,10 @@ impl Store {
         PoolState { open: self.pool.size(), idle: self.pool.num_idle() }
     }
 
-    /// Closes every connection, waiting for those in use.
+    /// Closes every connection, waiting a while for those in use.
     pub async fn close(&self) {
-        self.pool.close().await;
+        // Those of a server that hangs are closed with the process.
+        drop(tokio::time::timeout(CLOSE, self.pool.close()).await);
     }
 
     /// Runs SQL as it stands: for tests and tools that go around the store.

@@ -13,12 +13,14 @@ use crate::config::{Log, LogFormat};
 /// # Errors
 /// A filter that cannot be read.
 pub fn start(settings: &Log) -> anyhow::Result<()> {
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(filter) if !filter.is_empty() => EnvFilter::try_new(&filter).context("RUST_LOG")?,
-        // lapin and sqlx log at error what we handle and log ourselves.
-        _ => EnvFilter::try_new(format!("{},lapin=off,sqlx=warn", settings.filter))
-            .context("log.filter")?,
+    let (filter, origin) = match std::env::var("RUST_LOG") {
+        Ok(filter) if !filter.is_empty() => (filter, "RUST_LOG"),
+        _ => (settings.filter.clone(), "log.filter"),
     };
+    // lapin logs at error what we handle and log ourselves, and returned
+    // messages with their bodies.
+    let libraries = if filter.contains("lapin") { "" } else { ",lapin=off,sqlx=warn" };
+    let filter = EnvFilter::try_new(format!("{filter}{libraries}")).context(origin)?;
     let json = match settings.format {
         LogFormat::Json => true,
         LogFormat::Text => false,

@@ -18,7 +18,7 @@ use std::{
 
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     adapter::Adapter,
@@ -66,138 +66,112 @@ pub enum Trouble {
     #[error("a retry or dead letter was not confirmed")]
     Publish(#[from] PublishError),
     /// The database stayed away for longer than a batch is held.
-    #[error("the database is away")]
+    #[error("the database is away or does not work")]
     Database(#[from] StoreError),
 }
 
 /// Whether the worker can do its work now.
 #[derive(Clone)]
-pub struct Pulse(Arc<Mutex<Option<String>>>);
+pub struct Pulse(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl Default for Pulse {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Some("not started yet".to_owned()))))
+        let unborn = (CONNECTION.to_owned(), "not started yet".to_owned());
+        Self(Arc::new(Mutex::new([unborn].into())))
     }
 }
 
 impl Pulse {
-    /// Why the worker does nothing; `None` if it works.
+    /// What the worker cannot do, and why; `None` if it does everything.
     pub fn trouble(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = troubles.iter().map(|(part, why)| format!("{part}: {why}"));
+        (!troubles.is_empty()).then(|| told.collect::<Vec<_>>().join("; "))
     }
 
-    pub(crate) fn set(&self, trouble: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    fn set(&self, part: &str, trouble: Option<String>) {
+        let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match trouble {
+            Some(why) => troubles.insert(part.to_owned(), why),
+            None => troubles.remove(part),
+        };
+    }
+
+    /// Nothing but this is wrong, or nothing else matters.
+    fn only(&self, part: &str, why: &str) {
+        let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.clear();
+        troubles.insert(part.to_owned(), why.to_owned());
     }
 }
 
-/// Consumes every source until stopped, coming back by itself after either
-/// server went away.
+/// The part of the worker that all others need.
+const CONNECTION: &str = "connection";
+
+/// Works until stopped, coming back by itself after either server went away.
 pub async fn run(tools: Tools, broker_url: String, pulse: Pulse, stop: CancellationToken) {
-    let work = async {
-        let mut failures = 0;
-        loop {
-            ready(&tools, &pulse).await;
-            let begun = Instant::now();
-            let Err(trouble) = consume(&tools, &broker_url, &pulse, &stop).await else { break };
-            tools.metrics.broker_up.with_label_values(&["consume"]).set(0);
-            failures = if begun.elapsed() > WORKED { 0 } else { failures + 1 };
-            let delay = pause(&trouble, failures);
-            let error = format!("{:#}", anyhow::Error::from(trouble));
-            warn!(
-                error,
-                retry_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
-                "consuming stopped"
-            );
-            pulse.set(Some(error));
-            tokio::time::sleep(delay).await;
+    let mut pause = retry::reconnect();
+    while !stop.is_cancelled() {
+        let error = match connect(&tools, &broker_url).await {
+            Ok(link) => {
+                pause = retry::reconnect();
+                work(&tools, Arc::new(link), &pulse, &stop).await;
+                "the connection was lost".to_owned()
+            }
+            Err(error) => format!("{:#}", anyhow::Error::from(error)),
+        };
+        tools.metrics.broker_up.with_label_values(&["consume"]).set(0);
+        pulse.only(CONNECTION, &error);
+        if stop.is_cancelled() {
+            break;
         }
-    };
-    // Consuming sees the stop itself and finishes what it has in hand.
-    let idle = async {
-        stop.cancelled().await;
-        while pulse.trouble().is_none() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let delay = pause();
+        warn!(error, retry_ms = milliseconds(delay), "consuming connection is down");
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    pulse.only(CONNECTION, "stopped");
+}
+
+async fn connect(tools: &Tools, broker_url: &str) -> Result<Link, BrokerError> {
+    let link = Link::open(broker_url, "tallyhook worker").await?;
+    tools.topology.declare(&link).await?;
+    Ok(link)
+}
+
+/// Has every duty done until stopped, or until the connection is lost.
+async fn work(tools: &Tools, link: Arc<Link>, pulse: &Pulse, stop: &CancellationToken) {
+    let lanes = tools.topology.sources().iter().flat_map(|source| {
+        (0..tools.settings.consumers).map(|number| Duty::Lane(source.clone(), number))
+    });
+    let duties: Vec<Duty> = lanes.chain([Duty::Archiver, Duty::Rerouter]).collect();
+    let leave = stop.child_token();
+    let mut tasks = JoinSet::new();
+    for duty in duties {
+        pulse.set(&duty.name(), Some("not consuming yet".to_owned()));
+        let (tools, link) = (tools.clone(), Arc::clone(&link));
+        tasks.spawn(duty.keep(tools, link, pulse.clone(), leave.clone()));
+    }
+    pulse.set(CONNECTION, None);
+    info!(sources = tools.topology.sources().len(), "consuming");
+    tools.metrics.broker_up.with_label_values(&["consume"]).set(1);
+
+    let panicked = async {
+        while let Some(ended) = tasks.join_next().await {
+            // A mistake of ours; the message that met it comes back, and the
+            // delivery limit keeps it from doing so for ever.
+            if let Err(panic) = ended {
+                error!(error = %panic, "a duty panicked");
+                return;
+            }
         }
     };
     tokio::select! {
-        () = work => {}
-        () = idle => {}
-    }
-    pulse.set(Some("stopped".to_owned()));
-}
-
-/// How long to wait before consuming again. Each delivery that is handed back
-/// counts towards the delivery limit, so a database that answers but does not
-/// work is tried less and less often: 100 deliveries last for hours.
-fn pause(trouble: &Trouble, failures: u32) -> Duration {
-    let longest = match trouble {
-        Trouble::Database(_) => Duration::from_mins(5),
-        Trouble::Broker(_) | Trouble::Publish(_) => Duration::from_secs(5),
-    };
-    Duration::from_millis(200).saturating_mul(2_u32.saturating_pow(failures)).min(longest)
-}
-
-/// Waits until both servers are there: before that, no message is taken.
-async fn ready(tools: &Tools, pulse: &Pulse) {
-    let mut pause = retry::reconnect();
-    loop {
-        tools.publisher.ready().await;
-        match tools.store.probe().await {
-            Ok(()) => break,
-            Err(error) => {
-                tools.metrics.database_up.set(0);
-                warn!(%error, "the database is not ready");
-                pulse.set(Some(format!("the database is not ready: {error}")));
-                tokio::time::sleep(pause()).await;
-            }
-        }
-    }
-    tools.metrics.database_up.set(1);
-}
-
-/// Consumes until stopped (`Ok`) or until something breaks.
-async fn consume(
-    tools: &Tools,
-    broker_url: &str,
-    pulse: &Pulse,
-    stop: &CancellationToken,
-) -> Result<(), Trouble> {
-    let link = Link::open(broker_url, "tallyhook worker").await?;
-    // A queue that was deleted is there again before it is consumed.
-    tools.topology.declare(&link).await?;
-    let leave = stop.child_token();
-    let mut tasks = JoinSet::new();
-    for source in tools.topology.sources() {
-        for _ in 0..tools.settings.consumers {
-            let lane = lane::Lane::open(tools.clone(), source.clone(), &link).await?;
-            tasks.spawn(lane.run(leave.clone()));
-        }
-    }
-    let archiver = archive::Archiver::open(tools.clone(), &link).await?;
-    tasks.spawn(archiver.run(leave.clone()));
-    let rerouter = reroute::Rerouter::open(tools.clone(), &link).await?;
-    tasks.spawn(rerouter.run(leave.clone()));
-
-    info!(sources = tools.topology.sources().len(), "consuming");
-    tools.metrics.broker_up.with_label_values(&["consume"]).set(1);
-    pulse.set(None);
-
-    let mut result = Ok(());
-    while let Some(ended) = tasks.join_next().await {
-        let ended = match ended {
-            Ok(ended) => ended,
-            // A panic is a mistake of ours; the message that met it comes
-            // back, and the delivery limit keeps it from doing so for ever.
-            Err(panicked) => {
-                tracing::error!(error = %panicked, "a lane panicked");
-                Err(Trouble::Broker(BrokerError::Ended("a lane that panicked".to_owned())))
-            }
-        };
-        if let Err(trouble) = ended {
-            result = Err(trouble);
-            break;
-        }
+        () = link.down() => {}
+        () = panicked => {}
+        () = stop.cancelled() => {}
     }
     leave.cancel();
     let rest = async { while tasks.join_next().await.is_some() {} };
@@ -206,5 +180,113 @@ async fn consume(
     }
     tasks.abort_all();
     link.close().await;
-    if stop.is_cancelled() { Ok(()) } else { result }
+}
+
+/// Something that consumes a queue, each for itself: trouble with one source
+/// is not the others' trouble.
+#[derive(Clone, Debug)]
+enum Duty {
+    Lane(SourceName, usize),
+    Archiver,
+    Rerouter,
+}
+
+impl Duty {
+    fn name(&self) -> String {
+        match self {
+            Self::Lane(source, number) => format!("{source} {number}"),
+            Self::Archiver => "archiver".to_owned(),
+            Self::Rerouter => "rerouter".to_owned(),
+        }
+    }
+
+    /// Does the duty until it is time to leave or the connection is lost.
+    async fn keep(self, tools: Tools, link: Arc<Link>, pulse: Pulse, leave: CancellationToken) {
+        let name = self.name();
+        let mut failures = 0;
+        while !leave.is_cancelled() && link.is_up() {
+            tokio::select! {
+                () = ready(&tools, &pulse, &name) => {}
+                () = leave.cancelled() => return,
+            }
+            let begun = Instant::now();
+            let Err(trouble) = self.once(&tools, &link, &pulse, &leave).await else { return };
+            if !link.is_up() {
+                return;
+            }
+            failures = if begun.elapsed() > WORKED { 1 } else { failures + 1 };
+            let delay = pause(&trouble, failures);
+            let error = format!("{:#}", anyhow::Error::from(trouble));
+            warn!(duty = name, error, retry_ms = milliseconds(delay), "consuming stopped");
+            pulse.set(&name, Some(error));
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = leave.cancelled() => return,
+                () = link.down() => return,
+            }
+            // A queue that was deleted is there again before it is consumed.
+            if let Err(error) = tools.topology.declare(&link).await {
+                warn!(duty = name, %error, "the queues cannot be declared");
+            }
+        }
+    }
+
+    async fn once(
+        &self,
+        tools: &Tools,
+        link: &Link,
+        pulse: &Pulse,
+        leave: &CancellationToken,
+    ) -> Result<(), Trouble> {
+        let (tools, leave, name) = (tools.clone(), leave.clone(), self.name());
+        match self {
+            Self::Lane(source, _) => {
+                let lane = lane::Lane::open(tools, source.clone(), link).await?;
+                pulse.set(&name, None);
+                lane.run(leave).await
+            }
+            Self::Archiver => {
+                let archiver = archive::Archiver::open(tools, link).await?;
+                pulse.set(&name, None);
+                archiver.run(leave).await
+            }
+            Self::Rerouter => {
+                let rerouter = reroute::Rerouter::open(tools, link).await?;
+                pulse.set(&name, None);
+                rerouter.run(leave).await
+            }
+        }
+    }
+}
+
+/// How long to wait before consuming again. What is handed back counts as a
+/// delivery, and the broker buries a message after so many of them. So what
+/// does not work is tried less and less often: 100 deliveries last for hours.
+fn pause(trouble: &Trouble, failures: u32) -> Duration {
+    let longest = match trouble {
+        Trouble::Database(_) | Trouble::Publish(_) => Duration::from_mins(5),
+        Trouble::Broker(_) => Duration::from_secs(5),
+    };
+    Duration::from_millis(200).saturating_mul(2_u32.saturating_pow(failures)).min(longest)
+}
+
+/// Waits until a message that is taken can be settled too.
+async fn ready(tools: &Tools, pulse: &Pulse, duty: &str) {
+    let mut pause = retry::reconnect();
+    loop {
+        tools.publisher.ready().await;
+        match tools.store.probe().await {
+            Ok(()) => return tools.metrics.database_up.set(1),
+            Err(error) => {
+                tools.metrics.database_up.set(0);
+                debug!(duty, %error, "the database is not ready");
+                pulse.set(duty, Some(format!("the database is not ready: {error}")));
+                tokio::time::sleep(pause()).await;
+            }
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -20,6 +20,10 @@ use crate::domain::{Currency, Failure, Reason, money::parse_decimal};
 /// Longer texts than this are no ids, numbers or names.
 const LONGEST_TEXT: usize = 2048;
 
+/// No order has more lines. Four megabytes of `0,0,0` would cost half a
+/// gigabyte to look at.
+const MOST_ELEMENTS: usize = 10_000;
+
 /// JSON pointers, compiled once.
 #[derive(Debug, Default)]
 pub struct Pointers {
@@ -222,6 +226,10 @@ impl<'a> Fields<'a> {
         };
         let elements: Vec<&'a RawValue> = serde_json::from_str(raw.get())
             .map_err(|_| Failure::invalid(self.named(pointer), "is not a list"))?;
+        if elements.len() > MOST_ELEMENTS {
+            let detail = format!("has more than {MOST_ELEMENTS} elements");
+            return Err(Failure::invalid(self.named(pointer), detail));
+        }
         elements
             .into_iter()
             .enumerate()

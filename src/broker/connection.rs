@@ -17,8 +17,11 @@ const HEARTBEAT_S: u16 = 10;
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// The URL is not an AMQP URL. It is not repeated: it holds a password.
-    #[error("broker.url is not an amqp:// or amqps:// URL: {0}")]
-    Url(String),
+    #[error("broker.url is not an amqp:// or amqps:// URL")]
+    Url,
+    /// AMQP's names have at most 255 bytes.
+    #[error("the name {0} is too long for AMQP")]
+    Name(String),
     /// The broker did not answer in time.
     #[error("RabbitMQ did not answer in time: {0}")]
     Silent(&'static str),
@@ -66,6 +69,19 @@ pub(super) async fn in_time<T>(
     timeout(ANSWER, asked).await.map_err(|_| BrokerError::Silent(what))?.during(what)
 }
 
+/// Reads a URL; the parser's own complaint would repeat the password.
+fn parse(url: &str) -> Result<AMQPUri, BrokerError> {
+    url.parse().map_err(|_| BrokerError::Url)
+}
+
+/// Checks a URL without connecting.
+///
+/// # Errors
+/// [`BrokerError::Url`].
+pub fn check_url(url: &str) -> Result<(), BrokerError> {
+    parse(url).map(drop)
+}
+
 /// An open connection.
 pub struct Link {
     connection: Connection,
@@ -81,7 +97,7 @@ impl Link {
     /// # Errors
     /// [`BrokerError`], within 10 seconds.
     pub async fn open(url: &str, name: &str) -> Result<Self, BrokerError> {
-        let mut uri: AMQPUri = url.parse().map_err(BrokerError::Url)?;
+        let mut uri = parse(url)?;
         uri.query.heartbeat = Some(HEARTBEAT_S);
         // lapin's own limit covers only part of the way: a peer that accepts
         // and stays silent would hold us for more than 25 seconds.
@@ -120,7 +136,7 @@ impl Link {
     }
 
     /// Closes the connection; gives up on a broker that does not answer.
-    pub async fn close(self) {
+    pub async fn close(&self) {
         if self.is_up() {
             // What fails here is gone already.
             let text = lapin::types::ShortString::try_new("done").unwrap_or_default();

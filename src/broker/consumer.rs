@@ -3,7 +3,7 @@
 use futures_util::StreamExt as _;
 use lapin::{
     Channel,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
 
@@ -25,8 +25,6 @@ pub struct Subscription {
 pub struct Delivery {
     /// Counts deliveries on the channel; settling needs it.
     pub tag: u64,
-    /// Whether the broker has delivered it before.
-    pub redelivered: bool,
     /// The message.
     pub parcel: Parcel,
 }
@@ -60,7 +58,6 @@ impl Subscription {
         match self.stream.next().await {
             Some(Ok(delivery)) => Ok(Delivery {
                 tag: delivery.delivery_tag,
-                redelivered: delivery.redelivered,
                 parcel: Parcel::new(
                     delivery.routing_key.into(),
                     delivery.properties,
@@ -79,16 +76,6 @@ impl Subscription {
     pub async fn ack_through(&self, tag: u64) -> Result<(), BrokerError> {
         let options = BasicAckOptions { multiple: true };
         in_time("acknowledging", self.channel.basic_ack(tag, options)).await
-    }
-
-    /// Hands every unsettled delivery up to and including this tag back to
-    /// the queue.
-    ///
-    /// # Errors
-    /// The channel is gone, which hands them back too.
-    pub async fn hand_back_through(&self, tag: u64) -> Result<(), BrokerError> {
-        let options = BasicNackOptions { multiple: true, requeue: true };
-        in_time("handing back", self.channel.basic_nack(tag, options)).await
     }
 
     /// Ends the consumer; what is unsettled goes back to the queue.

@@ -285,7 +285,7 @@ fn table(arguments: &[(&str, AMQPValue)]) -> Result<FieldTable, BrokerError> {
 /// A name as AMQP carries it: at most 255 bytes. Prefix and source are
 /// limited so that ours always fit.
 pub(super) fn short(name: &str) -> Result<ShortString, BrokerError> {
-    ShortString::try_new(name).map_err(|_| BrokerError::Url(format!("name too long: {name}")))
+    ShortString::try_new(name).map_err(|_| BrokerError::Name(name.to_owned()))
 }
 
 /// A delay as it stands in a queue's name: `1s`, `1500ms`.

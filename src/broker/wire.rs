@@ -26,6 +26,10 @@ const OVER_HTTP: &str = "tallyhook-receiver";
 /// Longer errors are cut: headers must fit into one frame.
 const LONGEST_ERROR: usize = 4000;
 
+/// Strangers' headers beyond so many bytes are left behind.
+const LONGEST_HEADERS: usize = 64 * 1024;
+const OURS: &str = "x-tallyhook-";
+
 const SOURCE: &str = "x-tallyhook-source";
 const TENANT: &str = "x-tallyhook-tenant";
 const RECEIPT: &str = "x-tallyhook-receipt";
@@ -81,7 +85,10 @@ impl Outgoing {
         // What the broker counted is dropped: a producer's `x-death` is
         // believed by some versions and not by others.
         let mut headers = FieldTable::default();
-        for (key, value) in parcel.headers().filter(|(key, _)| !key.starts_with("x-death")) {
+        // With ours they must fit into one frame; a stranger's may fill one.
+        let room = parcel.headers_weight() < LONGEST_HEADERS;
+        let keep = |key: &str| (room || key.starts_with(OURS)) && !key.starts_with("x-death");
+        for (key, value) in parcel.headers().filter(|(key, _)| keep(key)) {
             insert(&mut headers, key, value.clone());
         }
         insert(&mut headers, REASON, text(mark.reason.code()));

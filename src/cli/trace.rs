@@ -22,7 +22,7 @@ pub(super) struct TraceArgs {
 }
 
 pub(super) async fn run(arguments: &TraceArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let store = Store::new(&config.database).context("database.url")?;
+    let store = Store::unhurried(&config.database).context("database.url")?;
     let mut connection = store.connection().await.context("the database cannot be reached")?;
     let documents = trace::documents(&mut connection, &arguments.what).await?;
     let steps = trace::steps(&mut connection, &arguments.what).await?;

@@ -61,9 +61,21 @@ pub(super) fn accepted(receipt_id: Uuid) -> Response<Body> {
 fn plain(status: StatusCode, receipt_id: Uuid, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
+    name(&mut response, receipt_id);
+    response
+}
+
+fn name(response: &mut Response<Body>, receipt_id: Uuid) {
     // A UUID is always a legal header value.
     if let Ok(value) = HeaderValue::from_str(&receipt_id.to_string()) {
         response.headers_mut().insert(RECEIPT_HEADER, value);
+    }
+}
+
+/// Every answer names a receipt, also those of the probes.
+pub(super) async fn name_receipt(mut response: Response<Body>) -> Response<Body> {
+    if !response.headers().contains_key(RECEIPT_HEADER) {
+        name(&mut response, Uuid::now_v7());
     }
     response
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::{
     body::Body,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, Request, Response, StatusCode, header},
 };
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use time::OffsetDateTime;
 use tokio::time::timeout;
-use tracing::{Instrument as _, info, info_span, warn};
+use tracing::{Instrument as _, debug, info, info_span, warn};
 use uuid::Uuid;
 
 use super::{
@@ -32,13 +32,13 @@ const UNKNOWN: &str = "unknown";
 
 pub(super) async fn receive(
     State(receiver): State<Receiver>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     request: Request<Body>,
 ) -> Response<Body> {
     let begun = Instant::now();
     let receipt_id = Uuid::now_v7();
     let _in_flight = InFlight::begin(&receiver.metrics.requests_in_flight);
-    let source = name.parse::<SourceName>().ok();
+    let source = name.ok().and_then(|Path(name)| name.parse::<SourceName>().ok());
     let found = source.as_ref().and_then(|source| receiver.sources.get_key_value(source));
     let label = found.map_or(UNKNOWN, |(source, _)| source.as_str());
     let span = info_span!("receipt", %receipt_id, source = label);
@@ -55,10 +55,12 @@ pub(super) async fn receive(
         match result {
             Ok(()) => accepted(receipt_id),
             Err(problem) => {
-                if problem.status.is_server_error() {
-                    warn!(status = problem.status.as_u16(), error = problem.detail, "not accepted");
-                } else {
+                // Anybody can cause these, as many as they like: one a second
+                // is told, all are counted.
+                if receiver.loud.speak() {
                     info!(status = problem.status.as_u16(), error = problem.detail, "refused");
+                } else {
+                    debug!(status = problem.status.as_u16(), error = problem.detail, "refused");
                 }
                 problem.answer(receipt_id)
             }
@@ -82,12 +84,10 @@ impl Receiver {
         receipt_id: Uuid,
         request: Request<Body>,
     ) -> Result<(), Problem> {
-        let _place = self.places.try_acquire().map_err(|_| {
-            self.not_now(
-                "as many calls as configured are under way; see \
-                          receiver.max_concurrent_requests",
-            )
-        })?;
+        let _place = self
+            .places
+            .try_acquire()
+            .map_err(|_| self.not_now("too many calls are under way; send it again"))?;
         let (parts, body) = request.into_parts();
         let body = self.read(&parts.headers, body).await?;
         let received_at = OffsetDateTime::now_utc();
@@ -110,11 +110,14 @@ impl Receiver {
         let published = envelopes
             .iter()
             .map(|envelope| self.publisher.publish(Outgoing::inbound(&self.topology, envelope)));
-        let _durable: Vec<Confirmed> = join_all(published)
-            .await
-            .into_iter()
-            .collect::<Result<_, PublishError>>()
-            .map_err(|error| self.not_now(error.to_string()))?;
+        let _durable: Vec<Confirmed> =
+            join_all(published).await.into_iter().collect::<Result<_, PublishError>>().map_err(
+                |error| {
+                    warn!(%error, "not durable");
+                    // Whoever sends it need not know what is behind us.
+                    self.not_now("the webhook could not be made durable; send it again")
+                },
+            )?;
         Ok(())
     }
 
@@ -125,7 +128,7 @@ impl Receiver {
             Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "Too large",
-                format!("a body may have {limit} bytes; see receiver.body_limit_bytes"),
+                format!("a body may have {limit} bytes"),
             )
         };
         // Refused before it is sent, where its length is told.
@@ -147,7 +150,7 @@ impl Receiver {
             Err(_) => Err(Problem::new(
                 StatusCode::REQUEST_TIMEOUT,
                 "Too slow",
-                "the body did not arrive in time; see receiver.body_timeout_ms",
+                "the body did not arrive in time",
             )),
         }
     }

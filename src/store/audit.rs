@@ -54,16 +54,19 @@ pub async fn sums(conn: &mut Conn) -> Result<Sums, StoreError> {
             (select count(*) from dead_letters) as "dead_letters!",
             (select count(*) from dead_letters where state = 'resolved') as "resolved!",
             (select count(*) from dead_letters where state = 'replayed') as "replayed!",
-            count(*) filter (where outcome = 'dead' and not exists (
-                select from dead_letters as letter where letter.receipt_id = receipts.receipt_id))
+            (select count(*) from receipts as receipt
+             where receipt.outcome = 'dead' and not exists (
+                select from dead_letters as letter
+                where letter.receipt_id = receipt.receipt_id))
                 as "dead_without_letter!",
             (select count(*) from dead_letters as letter
              where letter.state <> 'resolved' and not exists (
                 select from receipts as receipt
                 where receipt.receipt_id = letter.receipt_id and receipt.outcome = 'dead'))
                 as "letters_without_dead!",
-            count(*) filter (where outcome in ('applied', 'stale', 'ignored') and not exists (
-                select from inbox where inbox.receipt_id = receipts.receipt_id))
+            (select count(*) from receipts as receipt
+             where receipt.outcome in ('applied', 'stale', 'ignored') and not exists (
+                select from inbox where inbox.receipt_id = receipt.receipt_id))
                 as "settled_without_key!",
             (select count(*) from (
                 select last_receipt from orders union all select last_receipt from invoices

@@ -96,11 +96,10 @@ pub async fn bury(conn: &mut Conn, burials: &[Burial]) -> Result<(), StoreError>
             last_failed_at = excluded.last_failed_at,
             headers = excluded.headers,
             replay_id = excluded.replay_id
-        -- Only a replay's failure opens a letter again, and only the newest
-        -- replay's; the same message archived twice changes nothing.
-        where excluded.replay_id is not null
-          and ((known.state = 'replayed' and known.replay_id = excluded.replay_id)
-               or (known.state = 'open' and known.replay_id is distinct from excluded.replay_id))
+        -- Only a replay's failure opens a letter again; the first death
+        -- archived twice changes nothing. If a newer replay is under way, what
+        -- it comes to closes the letter again.
+        where excluded.replay_id is not null and known.state in ('open', 'replayed')
         "#,
         &ids,
         &column!(burial => burial.receipt_id),
@@ -129,8 +128,8 @@ pub async fn bury(conn: &mut Conn, burials: &[Burial]) -> Result<(), StoreError>
 pub struct Resolution {
     /// The message.
     pub receipt_id: Uuid,
-    /// The replay that sent it.
-    pub replay: Uuid,
+    /// The replay that sent it, if one did.
+    pub replay: Option<Uuid>,
     /// What it came to: not `retried` or `dead`.
     pub outcome: Outcome,
 }
@@ -141,7 +140,7 @@ pub struct Resolution {
 /// What the database says.
 pub async fn resolve(conn: &mut Conn, resolutions: &[Resolution]) -> Result<(), StoreError> {
     let receipts: Vec<Uuid> = resolutions.iter().map(|one| one.receipt_id).collect();
-    let replays: Vec<Uuid> = resolutions.iter().map(|one| one.replay).collect();
+    let replays: Vec<Option<Uuid>> = resolutions.iter().map(|one| one.replay).collect();
     let outcomes: Vec<&str> = resolutions.iter().map(|one| one.outcome.as_str()).collect();
     sqlx::query!(
         r#"
@@ -162,7 +161,7 @@ pub async fn resolve(conn: &mut Conn, resolutions: &[Resolution]) -> Result<(), 
         where letter.dead_letter_id = told.dead_letter_id
         "#,
         &receipts,
-        &replays,
+        &replays as &[Option<Uuid>],
         &outcomes as &[&str],
     )
     .execute(conn)
@@ -286,6 +285,8 @@ pub async fn list(
 /// What a replay or an export needs of a letter besides its summary.
 #[derive(Clone, Debug)]
 pub struct Contents {
+    /// Its state now; the summary's may be old.
+    pub state: String,
     /// When it was received.
     pub received_at: OffsetDateTime,
     /// The AMQP properties and headers.
@@ -301,7 +302,7 @@ pub struct Contents {
 pub async fn contents(conn: &mut Conn, id: Uuid) -> Result<Option<Contents>, StoreError> {
     Ok(sqlx::query_as!(
         Contents,
-        "select received_at, headers, payload from dead_letters where dead_letter_id = $1",
+        "select state, received_at, headers, payload from dead_letters where dead_letter_id = $1",
         id
     )
     .fetch_optional(conn)
@@ -321,7 +322,7 @@ pub struct Count {
     pub oldest_s: f64,
 }
 
-/// Counts letters by reason and state.
+/// Counts the letters that are not closed, by reason and state.
 ///
 /// # Errors
 /// What the database says.
@@ -332,6 +333,7 @@ pub async fn count(conn: &mut Conn) -> Result<Vec<Count>, StoreError> {
         select reason, state, count(*) as "letters!",
             extract(epoch from now() - min(first_failed_at))::float8 as "oldest_s!"
         from dead_letters
+        where state in ('open', 'replayed')
         group by reason, state
         "#
     )

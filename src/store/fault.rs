@@ -51,6 +51,11 @@ impl StoreError {
         self.0.as_database_error()?.constraint()
     }
 
+    pub(super) fn stalled() -> Self {
+        let text = "the database accepted work and gave no answer in time";
+        Self(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
+    }
+
     pub(super) fn odd_answer(what: &str, answer: &str) -> Self {
         Self(sqlx::Error::Protocol(format!("{what} is {answer:?}")))
     }
@@ -91,11 +96,13 @@ fn of_sqlstate(code: &str) -> Fault {
         // The first attempt of several at once may fail to serialize, find a
         // lock held too long, or be cancelled by the statement time limit.
         "40001" | "40P01" | "55P03" | "57014" => Fault::Contention,
-        "25006" => Fault::Away,
+        // Read-only, and corrupted files: no message's fault.
+        "25006" | "XX001" | "XX002" => Fault::Away,
+        // Two first messages of one invoice: the second finds it the next time.
+        "23505" => Fault::Unclear,
         _ => match code.get(..2) {
-            // Connection, resources, operator intervention, system error,
-            // internal error: a broken index is no message's fault.
-            Some("08" | "53" | "57" | "58" | "XX") => Fault::Away,
+            // Connection, resources, operator intervention, system error.
+            Some("08" | "53" | "57" | "58") => Fault::Away,
             // Data, integrity, and limits such as a key too long for an index.
             Some("22" | "23" | "54") => Fault::Data,
             // Unknown tables and columns, missing rights, failed log-in,
@@ -125,7 +132,8 @@ mod tests {
             ("57014", Fault::Contention),
             ("22P05", Fault::Data),
             ("22003", Fault::Data),
-            ("23505", Fault::Data),
+            ("23505", Fault::Unclear),
+            ("23503", Fault::Data),
             ("23514", Fault::Data),
             ("42P01", Fault::Schema),
             ("28P01", Fault::Schema),
@@ -133,6 +141,7 @@ mod tests {
             ("P0001", Fault::Unclear),
             ("54000", Fault::Data),
             ("XX002", Fault::Away),
+            ("XX000", Fault::Unclear),
         ] {
             assert_eq!(of_sqlstate(code), fault, "{code}");
         }

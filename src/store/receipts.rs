@@ -27,11 +27,12 @@ pub struct Row<'a> {
 }
 
 /// Records outcomes, each of another message. What was final stays as it is;
-/// `retried` and `dead` may still turn into something better.
+/// `retried` and `dead` may still turn into something better. Gives back those
+/// that did: a dead letter may be open for them.
 ///
 /// # Errors
 /// What the database says.
-pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<(), StoreError> {
+pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, StoreError> {
     macro_rules! column {
         ($row:ident => $value:expr) => {
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
@@ -43,7 +44,7 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<(), StoreError>
     let attempts = column!(row => i32::try_from(row.attempts).unwrap_or(i32::MAX));
     let payloads: Vec<Option<&[u8]>> =
         column!(row => row.keep_payload.then_some(row.envelope.body.as_ref()));
-    sqlx::query!(
+    let recorded = sqlx::query!(
         r#"
         insert into receipts as known (
             receipt_id, source, tenant, event_key, topic, business_key, received_at,
@@ -62,6 +63,8 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<(), StoreError>
             processed_at = now()
         where known.outcome = 'retried'
            or (known.outcome = 'dead' and excluded.outcome not in ('retried', 'dead'))
+        -- xmax is 0 for a row that was inserted.
+        returning receipt_id, xmax <> 0 as "known!"
         "#,
         &ids,
         &column!(row => row.envelope.source.as_str()) as &[&str],
@@ -76,7 +79,7 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<(), StoreError>
         &column!(row => row.error) as &[Option<&str>],
         &payloads as &[Option<&[u8]>],
     )
-    .execute(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(())
+    Ok(recorded.into_iter().filter(|row| row.known).map(|row| row.receipt_id).collect())
 }

@@ -74,11 +74,12 @@ pub async fn documents(conn: &mut Conn, text: &str) -> Result<Vec<Document>, Sto
         union all
         select 'invoice', source, tenant, invoice_id::text, invoice_number, status,
             platform_status, total::text, currency, version, deleted_at
-        from invoices where invoice_number = $1 or invoice_id::text = $1
+        from invoices where invoice_number = $1 or invoice_id = $2
         order by 1, 2, 3, 4
         limit 50
         "#,
-        text
+        text,
+        text.parse::<Uuid>().ok(),
     )
     .fetch_all(conn)
     .await?)

@@ -44,6 +44,8 @@ impl Item {
 pub enum Effect {
     /// Recorded with this outcome.
     Recorded(Outcome),
+    /// Recorded as a duplicate of the same bytes, which are on record already.
+    Repeated,
     /// This very message had been settled before: the crash between commit
     /// and acknowledgement. Nothing is to be recorded twice.
     Known,
@@ -62,13 +64,35 @@ pub async fn batch(
     repeats_same_bytes: bool,
     items: &[Item],
 ) -> Result<Vec<Effect>, StoreError> {
-    let mut tx = store.begin().await?;
-    let mut effects = claim(&mut tx, repeats_same_bytes, items).await?;
-    apply_orders(&mut tx, source, items, &mut effects).await?;
-    apply_invoices(&mut tx, source, items, &mut effects).await?;
-    let effects: Vec<Effect> = effects.into_iter().map(Standing::effect).collect();
-    record(&mut tx, items, &effects).await?;
-    tx.commit().await?;
+    store
+        .in_time(async {
+            let mut tx = store.begin().await?;
+            match write(&mut tx, source, repeats_same_bytes, items).await {
+                Ok(effects) => {
+                    tx.commit().await?;
+                    Ok(effects)
+                }
+                Err(error) => {
+                    // If that fails too, the connection is closed.
+                    drop(tx.rollback().await);
+                    Err(error)
+                }
+            }
+        })
+        .await
+}
+
+async fn write(
+    conn: &mut Conn,
+    source: &SourceName,
+    repeats_same_bytes: bool,
+    items: &[Item],
+) -> Result<Vec<Effect>, StoreError> {
+    let mut standings = claim(conn, repeats_same_bytes, items).await?;
+    apply_orders(conn, source, items, &mut standings).await?;
+    apply_invoices(conn, source, items, &mut standings).await?;
+    let effects: Vec<Effect> = standings.into_iter().map(Standing::effect).collect();
+    record(conn, items, &effects).await?;
     Ok(effects)
 }
 
@@ -133,7 +157,9 @@ async fn claim(
         };
         Standing::Done(if before.receipt_id == item.envelope.receipt_id {
             Effect::Known
-        } else if repeats_same_bytes && before.body_digest != item.digest {
+        } else if before.body_digest == item.digest {
+            Effect::Repeated
+        } else if repeats_same_bytes {
             Effect::Conflict
         } else {
             Effect::Recorded(Outcome::Duplicate)
@@ -237,37 +263,48 @@ fn decide(
     }
 }
 
-async fn record(conn: &mut Conn, items: &[Item], effects: &[Effect]) -> Result<(), StoreError> {
-    let mut rows = Vec::with_capacity(items.len());
-    let mut resolutions = Vec::new();
-    for (item, effect) in items.iter().zip(effects) {
-        let envelope = &item.envelope;
-        let outcome = match *effect {
-            Effect::Recorded(outcome) => {
-                rows.push(receipts::Row {
-                    envelope,
-                    business_key: item.business_key(),
-                    outcome,
-                    attempts: envelope.attempt,
-                    error: None,
-                    // A duplicate's bytes are on record under the first one,
-                    // unless the platform sends other bytes each time.
-                    keep_payload: outcome != Outcome::Duplicate,
-                });
-                outcome
-            }
-            // Settled before under this very receipt.
-            Effect::Known => Outcome::Duplicate,
-            Effect::Conflict => continue,
-        };
-        if let Some(replay) = envelope.replay {
-            let receipt_id = envelope.receipt_id;
-            resolutions.push(dead_letters::Resolution { receipt_id, replay, outcome });
+impl Effect {
+    /// The outcome to be recorded, if one is.
+    pub fn outcome(self) -> Option<Outcome> {
+        match self {
+            Self::Recorded(outcome) => Some(outcome),
+            Self::Repeated => Some(Outcome::Duplicate),
+            Self::Known | Self::Conflict => None,
         }
     }
-    if !rows.is_empty() {
-        receipts::record(conn, &rows).await?;
-    }
+}
+
+async fn record(conn: &mut Conn, items: &[Item], effects: &[Effect]) -> Result<(), StoreError> {
+    let outcomes = items.iter().zip(effects);
+    let rows: Vec<receipts::Row<'_>> = outcomes
+        .clone()
+        .filter_map(|(item, effect)| {
+            Some(receipts::Row {
+                envelope: &item.envelope,
+                business_key: item.business_key(),
+                outcome: effect.outcome()?,
+                attempts: item.envelope.attempt,
+                error: None,
+                keep_payload: *effect != Effect::Repeated,
+            })
+        })
+        .collect();
+    let before = if rows.is_empty() { Vec::new() } else { receipts::record(conn, &rows).await? };
+    // A letter may wait for a message that was replayed, and for one that
+    // died in a copy while this one was on its way.
+    let before: HashSet<Uuid> = before.into_iter().collect();
+    let resolutions: Vec<dead_letters::Resolution> = outcomes
+        .filter(|(_, effect)| **effect != Effect::Conflict)
+        .filter(|(item, _)| {
+            item.envelope.replay.is_some() || before.contains(&item.envelope.receipt_id)
+        })
+        .map(|(item, effect)| dead_letters::Resolution {
+            receipt_id: item.envelope.receipt_id,
+            replay: item.envelope.replay,
+            // Settled before under this very receipt.
+            outcome: effect.outcome().unwrap_or(Outcome::Duplicate),
+        })
+        .collect();
     if !resolutions.is_empty() {
         dead_letters::resolve(conn, &resolutions).await?;
     }

@@ -3,13 +3,15 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use serde_json::json;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::{
-    Tools, Trouble, collect,
+    Tools, Trouble,
+    collect::{self, Batch},
     patience::{After, Patience},
 };
 use crate::{
@@ -48,32 +50,24 @@ impl Archiver {
     /// # Errors
     /// [`Trouble`]; letters that were not archived wait in the queue, safe.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), Trouble> {
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                batch = collect::batch(&mut self.subscription, BATCH, WAIT) => {
-                    self.archive(batch?).await?;
-                }
-            }
-        }
+        let result = self.work(&stop).await;
         self.subscription.close().await;
-        Ok(())
+        result
     }
 
-    async fn archive(&self, batch: Vec<Delivery>) -> Result<(), Trouble> {
-        let last = batch.last().map_or(0, |delivery| delivery.tag);
-        let letters = letters(batch);
-        let hold = Duration::from_millis(self.tools.settings.hold_ms);
-        let mut patience = Patience::new(hold);
-        while let Err(error) = store(&self.tools.store, &letters).await {
-            if let After::Final(error) = patience.bear(error).await? {
-                return Err(Trouble::Database(error));
-            }
+    async fn work(&mut self, stop: &CancellationToken) -> Result<(), Trouble> {
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                batch = collect::batch(&mut self.subscription, BATCH, WAIT) => batch?,
+            };
+            let hold = Duration::from_millis(self.tools.settings.hold_ms);
+            let letters = letters(batch.deliveries);
+            archive(&self.tools.store, hold, &letters).await?;
+            self.count(&letters);
+            self.subscription.ack_through(batch.last).await?;
         }
-        self.count(&letters);
-        self.subscription.ack_through(last).await?;
-        Ok(())
     }
 
     fn count(&self, letters: &[Letter]) {
@@ -109,18 +103,70 @@ pub async fn drain(
     let mut drained = 0;
     loop {
         let next = collect::batch(&mut subscription, BATCH, WAIT);
-        let Ok(batch) = tokio::time::timeout(quiet, next).await else {
-            break;
-        };
-        let batch = batch?;
-        let last = batch.last().map_or(0, |delivery| delivery.tag);
-        let letters = letters(batch);
-        store(database, &letters).await?;
+        let Ok(batch) = tokio::time::timeout(quiet, next).await else { break };
+        let Batch { deliveries, last } = batch?;
+        let letters = letters(deliveries);
+        archive(database, Duration::ZERO, &letters).await?;
         drained += letters.len();
         subscription.ack_through(last).await?;
     }
     subscription.close().await;
     Ok(drained)
+}
+
+/// Archives letters, in halves where one is refused. One that is refused
+/// alone is archived without what strangers wrote into its headers: nothing
+/// may keep the dead from being seen.
+async fn archive(database: &Store, hold: Duration, letters: &[Letter]) -> Result<(), Trouble> {
+    let mut parts = vec![letters];
+    while let Some(part) = parts.pop() {
+        let Err(error) = patiently(database, hold, part).await? else { continue };
+        match part {
+            [] => {}
+            [letter] => {
+                let receipt_id = letter.burial.receipt_id;
+                warn!(%receipt_id, %error, "the letter is archived without its headers");
+                let plain = [letter.plain(&error)];
+                patiently(database, hold, &plain).await?.map_err(Trouble::Database)?;
+            }
+            part => {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second, first]);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Tries until it works or waiting does not mend it (the inner `Err`).
+async fn patiently(
+    database: &Store,
+    hold: Duration,
+    letters: &[Letter],
+) -> Result<Result<(), StoreError>, Trouble> {
+    let mut patience = Patience::new(hold);
+    loop {
+        let Err(error) = store(database, letters).await else { return Ok(Ok(())) };
+        if let After::Final(error) = patience.bear(error).await? {
+            return Ok(Err(error));
+        }
+    }
+}
+
+/// What a batch says, each message once: the newest copy of it, and rather
+/// one that a replay sent than one that none did.
+fn letters(batch: Vec<Delivery>) -> Vec<Letter> {
+    let now = OffsetDateTime::now_utc();
+    let mut newest: HashMap<Uuid, Letter> = HashMap::with_capacity(batch.len());
+    for delivery in batch {
+        let letter = letter(delivery.parcel, now);
+        let known = newest.get(&letter.burial.receipt_id);
+        let replayed = known.is_some_and(|known| known.burial.replay.is_some());
+        if !replayed || letter.burial.replay.is_some() {
+            newest.insert(letter.burial.receipt_id, letter);
+        }
+    }
+    newest.into_values().collect()
 }
 
 /// A letter and the envelope for its receipt.
@@ -129,15 +175,17 @@ struct Letter {
     envelope: Envelope,
 }
 
-/// What a batch says, each message once: the newest copy of it.
-fn letters(batch: Vec<Delivery>) -> Vec<Letter> {
-    let now = OffsetDateTime::now_utc();
-    let mut newest: HashMap<Uuid, Letter> = HashMap::with_capacity(batch.len());
-    for delivery in batch {
-        let letter = letter(delivery.parcel, now);
-        newest.insert(letter.burial.receipt_id, letter);
+impl Letter {
+    /// The same with nothing but what we wrote ourselves.
+    fn plain(&self, refused: &StoreError) -> Self {
+        let mut letter = Self { burial: self.burial.clone(), envelope: self.envelope.clone() };
+        letter.burial.headers = json!({"refused": refused.to_string()});
+        letter.burial.business_key = None;
+        letter.burial.error = format!("{} ({refused})", letter.burial.reason);
+        letter.burial.topic.clear();
+        letter.envelope.topic.clear();
+        letter
     }
-    newest.into_values().collect()
 }
 
 fn letter(mut parcel: Parcel, now: OffsetDateTime) -> Letter {
@@ -146,6 +194,10 @@ fn letter(mut parcel: Parcel, now: OffsetDateTime) -> Letter {
     let mark = parcel.dead_mark(now);
     let [message_id, topic, tenant] = parcel.labels();
     let source = parcel.routing_key.parse().unwrap_or_else(|_| SourceName::unknown());
+    // Letters without an id must not share a key: the inbox would take one
+    // for the other.
+    let message_id =
+        if message_id.is_empty() { format!("receipt:{receipt_id}") } else { message_id };
     let key = EventKey::from_message_id(&source, &tenant, &message_id);
     let mut headers = parcel.describe();
     headers["routing_key"] = parcel.routing_key.replace('\0', "\u{fffd}").into();
@@ -198,9 +250,12 @@ async fn store(database: &Store, letters: &[Letter]) -> Result<(), StoreError> {
             keep_payload: true,
         })
         .collect();
-    let mut tx = database.begin().await?;
-    receipts::record(&mut tx, &rows).await?;
-    dead_letters::bury(&mut tx, &burials).await?;
-    tx.commit().await?;
-    Ok(())
+    database
+        .in_time(async {
+            let mut tx = database.begin().await?;
+            receipts::record(&mut tx, &rows).await?;
+            dead_letters::bury(&mut tx, &burials).await?;
+            tx.commit().await
+        })
+        .await
 }

@@ -6,8 +6,21 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::broker::{BrokerError, Delivery, Subscription};
 
+/// A batch of more bytes than this is full: PostgreSQL takes a gigabyte in one
+/// message, and memory is dear.
+const BYTES: usize = 16 * 1024 * 1024;
+
+/// Deliveries in the order in which they came; never none.
+#[derive(Debug)]
+pub struct Batch {
+    /// The deliveries.
+    pub deliveries: Vec<Delivery>,
+    /// The last one's tag: acknowledging up to it settles all of them.
+    pub last: u64,
+}
+
 /// Waits for a first delivery and collects more until there are `size` of
-/// them or `wait` has passed. Never empty.
+/// them, or 16 MiB, or `wait` has passed.
 ///
 /// Safe to be dropped: what was collected is unsettled and goes back to the
 /// queue with its channel.
@@ -18,14 +31,22 @@ pub async fn batch(
     from: &mut Subscription,
     size: usize,
     wait: Duration,
-) -> Result<Vec<Delivery>, BrokerError> {
-    let mut batch = vec![from.next().await?];
+) -> Result<Batch, BrokerError> {
+    let first = from.next().await?;
+    let mut bytes = first.parcel.body.len();
+    let mut last = first.tag;
+    let mut deliveries = vec![first];
     let deadline = Instant::now() + wait;
-    while batch.len() < size {
+    while deliveries.len() < size && bytes < BYTES {
         match timeout_at(deadline, from.next()).await {
-            Ok(delivery) => batch.push(delivery?),
+            Ok(delivery) => {
+                let delivery = delivery?;
+                bytes += delivery.parcel.body.len();
+                last = delivery.tag;
+                deliveries.push(delivery);
+            }
             Err(_) => break,
         }
     }
-    Ok(batch)
+    Ok(Batch { deliveries, last })
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{
     Tools, Trouble,
     apply::{self, Effect, Item},
-    collect,
+    collect::{self, Batch},
     patience::{After, Patience},
     settle::{self, Doomed, Failed},
 };
@@ -59,21 +59,22 @@ impl Lane {
     /// # Errors
     /// [`Trouble`]; whatever was not acknowledged is delivered again.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), Trouble> {
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                batch = self.collect() => {
-                    let batch = batch?;
-                    let last = batch.last().map_or(0, |delivery| delivery.tag);
-                    let span = debug_span!("batch", source = %self.source, last);
-                    self.process(batch).instrument(span).await?;
-                    self.subscription.ack_through(last).await?;
-                }
-            }
-        }
+        let result = self.work(&stop).await;
+        // Hands back what is unsettled.
         self.subscription.close().await;
-        Ok(())
+        result
+    }
+
+    async fn work(&mut self, stop: &CancellationToken) -> Result<(), Trouble> {
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                batch = self.collect() => batch?,
+            };
+            let span = debug_span!("batch", source = %self.source, last = batch.last);
+            self.settle(batch).instrument(span).await?;
+        }
     }
 
     /// One batch: collected, processed, acknowledged. For tests, which step.
@@ -82,17 +83,22 @@ impl Lane {
     /// [`Trouble`], as [`Lane::run`].
     pub async fn step(&mut self) -> Result<usize, Trouble> {
         let batch = self.collect().await?;
-        let (size, last) = (batch.len(), batch.last().map_or(0, |delivery| delivery.tag));
-        self.process(batch).await?;
-        self.subscription.ack_through(last).await?;
+        let size = batch.deliveries.len();
+        self.settle(batch).await?;
         Ok(size)
+    }
+
+    async fn settle(&self, batch: Batch) -> Result<(), Trouble> {
+        let last = batch.last;
+        self.process(batch).await?;
+        Ok(self.subscription.ack_through(last).await?)
     }
 
     /// Waits for a batch.
     ///
     /// # Errors
     /// [`Trouble::Broker`].
-    pub async fn collect(&mut self) -> Result<Vec<Delivery>, Trouble> {
+    pub async fn collect(&mut self) -> Result<Batch, Trouble> {
         let settings = &self.tools.settings;
         let wait = Duration::from_millis(settings.batch_wait_ms);
         Ok(collect::batch(&mut self.subscription, settings.batch_size, wait).await?)
@@ -104,21 +110,20 @@ impl Lane {
     /// # Errors
     /// [`Trouble`]: nothing may be acknowledged. What was committed already is
     /// known by its receipts when it comes again.
-    pub async fn process(&self, batch: Vec<Delivery>) -> Result<(), Trouble> {
+    pub async fn process(&self, batch: Batch) -> Result<(), Trouble> {
         let begun = Instant::now();
-        let Opened { items, parcels, mut doomed } = self.open_batch(batch);
+        let Opened { items, parcels, mut doomed } = self.open_batch(batch.deliveries);
         let verdicts = self.apply(&items).await?;
         let mut failed = Vec::new();
         let mut recorded = Vec::new();
         for ((item, parcel), verdict) in items.into_iter().zip(parcels).zip(verdicts) {
             let business_key = item.business_key().map(str::to_owned);
             match verdict {
-                Ok(Effect::Recorded(outcome)) => {
-                    debug!(receipt_id = %item.envelope.receipt_id, %outcome, "settled");
-                    recorded.push((outcome, item.envelope.received_at));
-                }
-                Ok(Effect::Known) => {
-                    debug!(receipt_id = %item.envelope.receipt_id, "settled before");
+                Ok(effect @ (Effect::Recorded(_) | Effect::Repeated | Effect::Known)) => {
+                    let receipt_id = item.envelope.receipt_id;
+                    debug!(%receipt_id, ?effect, "settled");
+                    let received_at = item.envelope.received_at;
+                    recorded.extend(effect.outcome().map(|outcome| (outcome, received_at)));
                 }
                 Ok(Effect::Conflict) => doomed.push(Doomed {
                     parcel,
@@ -177,8 +182,12 @@ impl Lane {
                 Entry::Occupied(first)
                     if opened.items[*first.get()].envelope.key == envelope.key =>
                 {
-                    let first = &mut opened.items[*first.get()].envelope;
-                    first.replay = first.replay.or(envelope.replay);
+                    let first = *first.get();
+                    // The copy that a replay sent resolves its letter.
+                    if envelope.replay.is_some() {
+                        opened.items[first] = Item::new(envelope, mapped);
+                        opened.parcels[first] = parcel;
+                    }
                 }
                 Entry::Occupied(_) => {
                     // Another producer used one receipt for two messages.

@@ -51,7 +51,9 @@ impl Patience {
                 tokio::time::sleep(Duration::from_millis(rand::random_range(1..=longest))).await;
                 Ok(After::Again)
             }
-            fault @ (Fault::Away | Fault::Schema) => {
+            // Whoever holds a lock for longer than that will let go some day;
+            // no message is to blame.
+            fault @ (Fault::Away | Fault::Schema | Fault::Contention) => {
                 let away = self.away_since.get_or_insert_with(Instant::now).elapsed();
                 if away >= self.hold {
                     return Err(Trouble::Database(error));
@@ -59,13 +61,13 @@ impl Patience {
                 if fault == Fault::Schema {
                     error!(%error, "the schema is not ours; is `tallyhook migrate` due?");
                 } else {
-                    warn!(%error, "the database is away; the batch waits");
+                    warn!(%error, "the database is away or busy; the batch waits");
                 }
                 let pause = (self.pause)().min(self.hold.saturating_sub(away));
                 tokio::time::sleep(pause.max(Duration::from_millis(10))).await;
                 Ok(After::Again)
             }
-            Fault::Contention | Fault::Data | Fault::Unclear => Ok(After::Final(error)),
+            Fault::Data | Fault::Unclear => Ok(After::Final(error)),
         }
     }
 }

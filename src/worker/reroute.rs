@@ -32,21 +32,23 @@ impl Rerouter {
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), Trouble> {
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                delivery = self.subscription.next() => {
-                    let delivery = delivery?;
-                    let tag = delivery.tag;
-                    self.reroute(delivery).await?;
-                    self.subscription.ack_through(tag).await?;
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        }
+        let result = self.work(&stop).await;
         self.subscription.close().await;
-        Ok(())
+        result
+    }
+
+    async fn work(&mut self, stop: &CancellationToken) -> Result<(), Trouble> {
+        loop {
+            let delivery = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                delivery = self.subscription.next() => delivery?,
+            };
+            let tag = delivery.tag;
+            self.reroute(delivery).await?;
+            self.subscription.ack_through(tag).await?;
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     async fn reroute(&self, delivery: Delivery) -> Result<(), Trouble> {

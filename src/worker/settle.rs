@@ -68,7 +68,7 @@ pub async fn retry_or_bury(
     remember(tools, &waiting).await?;
     let sent = waiting.iter().map(|(one, delay)| {
         let mut envelope = one.envelope.clone();
-        envelope.attempt += 1;
+        envelope.attempt = envelope.attempt.saturating_add(1);
         let first = one.parcel.first_failed_at().unwrap_or(now);
         let message = Outgoing::retry(&tools.topology, &envelope, *delay, first);
         tools.publisher.publish(message)
@@ -78,7 +78,7 @@ pub async fn retry_or_bury(
         info!(
             receipt_id = %one.envelope.receipt_id,
             %source,
-            attempt = one.envelope.attempt + 1,
+            attempt = one.envelope.attempt.saturating_add(1),
             delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
             error = one.error,
             "the message is tried again later"
@@ -90,7 +90,7 @@ pub async fn retry_or_bury(
 }
 
 fn exhausted(one: Failed) -> Doomed {
-    let attempts = one.envelope.attempt + 1;
+    let attempts = one.envelope.attempt.saturating_add(1);
     Doomed {
         parcel: one.parcel,
         business_key: one.business_key,
@@ -112,7 +112,7 @@ async fn remember(tools: &Tools, waiting: &[(Failed, Duration)]) -> Result<(), T
             envelope: &one.envelope,
             business_key: one.business_key.as_deref(),
             outcome: Outcome::Retried,
-            attempts: one.envelope.attempt + 1,
+            attempts: one.envelope.attempt.saturating_add(1),
             error: Some(&one.error),
             keep_payload: true,
         })
@@ -130,8 +130,14 @@ async fn remember(tools: &Tools, waiting: &[(Failed, Duration)]) -> Result<(), T
 }
 
 async fn write(tools: &Tools, rows: &[receipts::Row<'_>]) -> Result<(), StoreError> {
-    let mut connection = tools.store.connection().await?;
-    receipts::record(&mut connection, rows).await
+    tools
+        .store
+        .in_time(async {
+            let mut tx = tools.store.begin().await?;
+            receipts::record(&mut tx, rows).await?;
+            tx.commit().await
+        })
+        .await
 }
 
 /// Sends messages to the dead.

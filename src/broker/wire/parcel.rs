@@ -11,9 +11,12 @@ use uuid::Uuid;
 
 use super::{
     ATTEMPT, BUSINESS_KEY, ERROR, FIRST_FAILED, GENERATION, LAST_FAILED, OVER_HTTP, REASON,
-    RECEIPT, REPLAY, TENANT, VERSION, insert, text,
+    RECEIPT, REPLAY, TENANT, VERSION, cut, insert, text,
 };
 use crate::domain::{Envelope, EventKey, Failure, Reason, SourceName};
+
+/// Longer texts about a message are cut; an index takes 2700 bytes.
+const LONGEST_LABEL: usize = 2000;
 
 /// A message as the broker delivered it, before anything is believed of it.
 #[derive(Clone, Debug)]
@@ -131,12 +134,12 @@ impl Parcel {
     /// does not store: `message_id`, topic and tenant.
     pub fn labels(&self) -> [String; 3] {
         let property = |text: &Option<ShortString>| {
-            text.as_ref().map_or_else(String::new, |text| text.as_str().replace('\0', "\u{fffd}"))
+            text.as_ref().map_or_else(String::new, |text| cleaned(text.as_str()))
         };
         [
             property(self.properties.message_id()),
             property(self.properties.kind()),
-            self.text(TENANT).unwrap_or_default().replace('\0', "\u{fffd}"),
+            cleaned(&self.text(TENANT).unwrap_or_default()),
         ]
     }
 
@@ -148,8 +151,8 @@ impl Parcel {
             let last = at(LAST_FAILED).unwrap_or(now);
             return DeadMark {
                 reason,
-                error: self.text(ERROR).unwrap_or_default().replace('\0', "\u{fffd}"),
-                business_key: self.text(BUSINESS_KEY).filter(|key| !key.contains('\0')),
+                error: cleaned(&self.text(ERROR).unwrap_or_default()),
+                business_key: self.text(BUSINESS_KEY).map(|key| cleaned(&key)),
                 attempts: self.attempts(),
                 first_failed_at: at(FIRST_FAILED).unwrap_or(last),
                 last_failed_at: last,
@@ -184,7 +187,8 @@ impl Parcel {
             _ => None,
         };
         let unknown = || "unknown".to_owned();
-        (entry("reason").unwrap_or_else(unknown), entry("queue").unwrap_or_else(unknown))
+        let told = |key| entry(key).map_or_else(unknown, |text| cleaned(&text));
+        (told("reason"), told("queue"))
     }
 
     /// Properties and headers, for people.
@@ -227,6 +231,11 @@ impl Parcel {
             (None, Some(finer)) => finer,
             (None, None) => now,
         }
+    }
+
+    /// About how many bytes its headers take.
+    pub(super) fn headers_weight(&self) -> usize {
+        self.headers().map(|(key, value)| key.len() + weight(value)).sum()
     }
 
     pub(super) fn headers(&self) -> impl Iterator<Item = (&str, &AMQPValue)> {
@@ -318,5 +327,22 @@ fn readable(value: &AMQPValue) -> Value {
             json!(as_text(value).unwrap_or_default().replace('\0', "\u{fffd}"))
         }
         AMQPValue::DecimalValue(_) | AMQPValue::ByteArray(_) | AMQPValue::Void => Value::Null,
+    }
+}
+
+/// A text as PostgreSQL stores and indexes it: without NUL, and not endless.
+fn cleaned(text: &str) -> String {
+    cut(text, LONGEST_LABEL).replace('\0', "\u{fffd}")
+}
+
+fn weight(value: &AMQPValue) -> usize {
+    match value {
+        AMQPValue::LongString(text) => text.len() + 8,
+        AMQPValue::ByteArray(bytes) => bytes.len() + 8,
+        AMQPValue::FieldArray(values) => values.as_slice().iter().map(weight).sum(),
+        AMQPValue::FieldTable(table) => {
+            table.inner().iter().map(|(key, value)| key.as_str().len() + weight(value)).sum()
+        }
+        _ => 16,
     }
 }
