@@ -147,15 +147,23 @@ impl Store {
     /// # Errors
     /// The reason why not.
     pub async fn probe(&self) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin().await?;
-        let claim =
-            inbox::Claim { key: Uuid::nil(), receipt_id: Uuid::nil(), body_digest: Uuid::nil() };
-        inbox::claim(&mut tx, &[claim]).await?;
-        sqlx::query("select from orders, invoices, receipts, dead_letters, replays limit 0")
-            .execute(&mut *tx)
-            .await?;
-        tx.rollback().await?;
-        Ok(())
+        // A key that nobody else claims at this moment: they would wait.
+        let nobody = Uuid::now_v7();
+        let claim = inbox::Claim { key: nobody, receipt_id: nobody, body_digest: nobody };
+        self.in_time(async {
+            let mut tx = self.begin().await?;
+            inbox::claim(&mut tx, &[claim]).await?;
+            for nothing in [
+                "insert into orders select * from orders limit 0",
+                "insert into invoices select * from invoices limit 0",
+                "insert into receipts select * from receipts limit 0",
+                "insert into dead_letters select * from dead_letters limit 0",
+            ] {
+                tx.execute(nothing).await?;
+            }
+            tx.rollback().await
+        })
+        .await
     }
 
     /// Brings the schema up to date.

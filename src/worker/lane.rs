@@ -190,8 +190,10 @@ impl Lane {
                     }
                 }
                 Entry::Occupied(_) => {
-                    // Another producer used one receipt for two messages.
-                    let receipt_id = Uuid::now_v7();
+                    // Another producer used one receipt for two messages. The
+                    // second gets one of its own, the same each time it comes.
+                    let key = envelope.key.as_str().as_bytes();
+                    let receipt_id = Uuid::new_v5(&envelope.receipt_id, key);
                     warn!(used_twice = %envelope.receipt_id, %receipt_id, "given another receipt");
                     let envelope = Envelope { receipt_id, ..envelope };
                     opened.items.push(Item::new(envelope, mapped));

@@ -1,4 +1,28 @@
-//! Integration tests, on real servers that our own code starts.
+//! The integration tests: one binary, real servers that our own code starts.
+//!
+//! Each test has a database and a queue prefix of its own on one shared pair
+//! of servers, and steps the worker instead of sleeping. What kills or
+//! restarts a server has servers of its own.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
+mod commands;
+mod constraints;
+mod duplicates;
+mod failures;
+mod house;
+mod outages;
+mod poison;
+mod publisher;
+mod receiver;
+mod replay;
 mod samples;
 mod servers;
+mod support;
+mod topology;
+mod versions;

@@ -6,7 +6,7 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 use serde_json::{Map, Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::{
@@ -287,7 +287,10 @@ impl Parcel {
         self.text(key)
             .map(|text| {
                 OffsetDateTime::parse(&text, &Rfc3339)
-                    .map_err(|_| Failure::invalid(key, "is not a time in RFC 3339"))
+                    .ok()
+                    // In UTC, the last hours of the year 9999 may be no time at all.
+                    .and_then(|moment| moment.checked_to_offset(UtcOffset::UTC))
+                    .ok_or_else(|| Failure::invalid(key, "is not a time in RFC 3339"))
             })
             .transpose()
     }

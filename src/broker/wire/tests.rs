@@ -86,6 +86,7 @@ fn a_foreign_message_is_filled_in_or_refused() {
         (ATTEMPT, text("many")),
         (RECEIPT, text("17")),
         (VERSION, text("yesterday")),
+        (VERSION, text("9999-12-31T23:59:59-23:59")),
         (TENANT, text("a\0b")),
     ] {
         let mut headers = FieldTable::default();

@@ -1,0 +1,76 @@
+//! The second line of defence: what goes around the inbox meets the
+//! constraints of the tables themselves.
+
+use sqlx::PgPool;
+
+use crate::support::{ERP, Rig, erp_invoice, erp_order};
+
+/// The SQLSTATE and the constraint with which a statement is refused.
+async fn refusal(db: &PgPool, sql: &str) -> (String, String) {
+    let error = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).execute(db).await.expect_err(sql);
+    let error = error.as_database_error().unwrap();
+    let text = |part: Option<&str>| part.unwrap_or_default().to_owned();
+    (text(error.code().as_deref()), text(error.constraint()))
+}
+
+#[tokio::test]
+async fn a_second_row_of_one_document_is_refused() {
+    let rig = Rig::with(&[ERP], |_| ()).await;
+    rig.send(&[erp_order("1", 1, "1.00"), erp_invoice("I-1", 1, "2.00")]).await;
+    rig.lane("erp").await.settle(2).await;
+    let copy = "create temporary table copy as select * from orders;
+                insert into orders select * from copy";
+    let refused = sqlx::raw_sql(copy).execute(&rig.db).await.unwrap_err();
+    let refused = refused.as_database_error().unwrap();
+    assert_eq!(
+        (refused.code().as_deref(), refused.constraint()),
+        (Some("23505"), Some("orders_pkey"))
+    );
+    // Even under another id.
+    let other_id = "insert into invoices (invoice_id, source, tenant, vendor, invoice_number,
+                        status, platform_status, currency, total, version, first_receipt, last_receipt)
+                    select gen_random_uuid(), source, tenant, vendor, invoice_number,
+                        status, platform_status, currency, total, version, first_receipt, last_receipt
+                    from invoices";
+    let expected = ("23505".to_owned(), "invoices_natural_key".to_owned());
+    assert_eq!(refusal(&rig.db, other_id).await, expected);
+    rig.assert_conserved(2).await;
+}
+
+#[tokio::test]
+async fn words_outside_the_model_are_refused() {
+    let rig = Rig::with(&[ERP], |_| ()).await;
+    let mut poison = erp_order("2", 1, "1.00");
+    poison.body = "{}".into();
+    rig.send(&[erp_order("1", 1, "1.00"), erp_invoice("I-1", 1, "2.00"), poison]).await;
+    rig.lane("erp").await.settle(3).await;
+    rig.archive(1).await;
+    for (sql, constraint) in [
+        ("update orders set status = 'done'", "orders_status_check"),
+        ("update orders set currency = 'euro'", "orders_currency_check"),
+        ("update orders set refunded = -1", "orders_refunded_check"),
+        ("update orders set lines = '{}'", "orders_lines_check"),
+        ("update orders set total = null", "orders_complete"),
+        ("update invoices set status = 'done'", "invoices_status_check"),
+        ("update invoices set generation = -1", "invoices_generation_check"),
+        ("update receipts set outcome = 'lost'", "receipts_outcome_check"),
+        ("update receipts set attempts = -1", "receipts_attempts_check"),
+        ("update receipts set outcome = 'dead', error = null", "receipts_error"),
+        ("update dead_letters set state = 'gone'", "dead_letters_state_check"),
+        ("update dead_letters set reason = 'Why?'", "dead_letters_reason_check"),
+        ("update dead_letters set state = 'replayed'", "dead_letters_replayed"),
+        ("update dead_letters set state = 'discarded'", "dead_letters_closed"),
+        ("update dead_letters set state = 'resolved', closed_at = now()", "dead_letters_resolved"),
+        (
+            "insert into audit_log (actor, act, reason) values ('', 'replay', '')",
+            "audit_log_actor_check",
+        ),
+    ] {
+        assert_eq!(
+            refusal(&rig.db, sql).await,
+            ("23514".to_owned(), constraint.to_owned()),
+            "{sql}"
+        );
+    }
+    rig.assert_conserved(3).await;
+}

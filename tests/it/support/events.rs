@@ -1,0 +1,99 @@
+//! Events as the receiver makes them.
+
+use serde_json::json;
+use tallyhook::domain::{Envelope, EventKey, SourceName};
+use uuid::Uuid;
+
+use super::rig::now;
+
+/// An event under this key.
+fn event(source: &str, tenant: &str, topic: &str, event_id: &str, body: String) -> Envelope {
+    let source: SourceName = source.parse().unwrap();
+    Envelope {
+        receipt_id: Uuid::now_v7(),
+        key: EventKey::new(&source, tenant, event_id, 0),
+        source,
+        tenant: tenant.to_owned(),
+        topic: topic.to_owned(),
+        version: None,
+        received_at: now(),
+        attempt: 0,
+        generation: 0,
+        replay: None,
+        over_http: true,
+        body: body.into(),
+    }
+}
+
+/// A Shopify order as its webhook tells it, `version` minutes after midnight.
+pub(crate) fn shop_body(order: u64, version: u32, total: &str) -> String {
+    json!({
+        "id": order,
+        "name": format!("#{order}"),
+        "financial_status": "paid",
+        "currency": "EUR",
+        "current_total_price": total,
+        "updated_at": moment(version),
+        "line_items": [{"id": 1, "sku": "S", "title": "T", "quantity": 2, "price": "1.50"}],
+    })
+    .to_string()
+}
+
+/// The same as an event, with a key of its own.
+pub(crate) fn shop_order(order: u64, version: u32, total: &str) -> Envelope {
+    let body = shop_body(order, version, total);
+    event("shop", "demo.myshopify.com", "orders/updated", &Uuid::now_v7().to_string(), body)
+}
+
+/// A Shopify order's deletion.
+pub(crate) fn shop_deletion(order: u64, version: u32) -> Envelope {
+    let body = json!({"id": order}).to_string();
+    let id = Uuid::now_v7().to_string();
+    let mut envelope = event("shop", "demo.myshopify.com", "orders/delete", &id, body);
+    envelope.version = time_of(version);
+    envelope
+}
+
+/// A `WooCommerce` event of this topic.
+pub(crate) fn woo(topic: &str, order: u64, version: u32) -> Envelope {
+    let body = if topic == "order.deleted" {
+        json!({"id": order})
+    } else {
+        json!({
+            "id": order, "number": order.to_string(), "status": "processing", "currency": "EUR",
+            "total": "10.00", "date_modified_gmt": moment(version).trim_end_matches('Z'),
+        })
+    };
+    event("woo", "https://shop.example", topic, &Uuid::now_v7().to_string(), body.to_string())
+}
+
+/// An order from the generic source.
+pub(crate) fn erp_order(order: &str, version: u32, total: &str) -> Envelope {
+    let body = json!({"data": {
+        "id": order, "status": "paid", "currency": "EUR", "total": total,
+        "updated_at": moment(version),
+    }});
+    event("erp", "acme", "order.updated", &Uuid::now_v7().to_string(), body.to_string())
+}
+
+/// An invoice from the generic source.
+pub(crate) fn erp_invoice(number: &str, version: u32, total: &str) -> Envelope {
+    let body = json!({"data": {
+        "vendor": "ACME", "number": number, "currency": "EUR", "total": total,
+        "updated_at": moment(version),
+    }});
+    event("erp", "acme", "invoice.created", &Uuid::now_v7().to_string(), body.to_string())
+}
+
+/// The same event once more, as a platform sends it again: another receipt.
+pub(crate) fn again(envelope: &Envelope) -> Envelope {
+    Envelope { receipt_id: Uuid::now_v7(), ..envelope.clone() }
+}
+
+fn moment(minute: u32) -> String {
+    format!("2026-01-02T{:02}:{:02}:00Z", minute / 60, minute % 60)
+}
+
+fn time_of(minute: u32) -> Option<time::OffsetDateTime> {
+    tallyhook::adapter::fields::parse_moment(&moment(minute))
+}
