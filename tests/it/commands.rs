@@ -70,7 +70,7 @@ impl Stage {
 
     /// Waits until every accepted message has an outcome.
     async fn settled(&self, accepted: i64) -> Value {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             let audit = self.json(&["audit", "--json"]);
             if audit["waiting"] == 0 && audit["accounted"].as_i64() >= Some(accepted) {
@@ -146,7 +146,7 @@ fn client() -> reqwest::Client {
 
 /// Posts until it is accepted, as platforms do.
 async fn insist(client: &reqwest::Client, url: &str, event_id: &str, body: &str) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         match post(client, url, event_id, body).await {
             200 => return,

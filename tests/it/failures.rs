@@ -75,7 +75,7 @@ async fn a_failure_that_passes_ends_applied_with_its_attempts_counted() {
     let rig = Rig::new().await;
     rig.execute(&raise("P0001", 2)).await;
     let order = shop_order(7, 1, "1.00");
-    rig.send(&[order.clone()]).await;
+    rig.send(std::slice::from_ref(&order)).await;
     let mut lane = rig.lane("shop").await;
     for (outcome, attempts) in [("retried", 1), ("retried", 2), ("applied", 2)] {
         assert_eq!(lane.step().await, 1);
@@ -115,7 +115,7 @@ async fn a_batch_is_held_while_the_schema_is_mended() {
     let rig = Rig::new().await;
     rig.execute("alter table orders rename to orders_away").await;
     let order = shop_order(1, 1, "1.00");
-    rig.send(&[order.clone()]).await;
+    rig.send(std::slice::from_ref(&order)).await;
     let mut lane = rig.lane("shop").await;
     let mend = async {
         tokio::time::sleep(Duration::from_millis(700)).await;
@@ -150,7 +150,7 @@ async fn an_outage_longer_than_the_delivery_limit_buries_nobody() {
     ] {
         rig.execute(breaks).await;
         let order = shop_order(rand::random_range(1..1_000_000), 1, "1.00");
-        rig.send(&[order.clone()]).await;
+        rig.send(std::slice::from_ref(&order)).await;
         let service = Service::start(&rig.config, WORKER).await.unwrap();
         let until = Instant::now() + seconds(4);
         while Instant::now() < until {

@@ -28,8 +28,7 @@ fn files() -> Vec<File> {
                 let module = relative.split(['/', '.']).next().unwrap().to_owned();
                 let whole = fs::read_to_string(&path).unwrap();
                 let code = |line: &&str| !line.trim_start().starts_with("//");
-                let text: String =
-                    whole.lines().filter(code).map(|line| format!("{line}\n")).collect();
+                let text = whole.lines().filter(code).collect::<Vec<_>>().join("\n");
                 found.push(File { module, path: relative, text });
             }
         }

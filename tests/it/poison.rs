@@ -178,7 +178,7 @@ async fn an_attempt_that_cannot_be_counted_on_does_not_stop_the_worker() {
     order.tenant.clear();
     // A topic is needed for the event to be mapped.
     order.attempt = u32::MAX;
-    rig.send(&[order.clone()]).await;
+    rig.send(std::slice::from_ref(&order)).await;
     rig.publish_foreign("shop", Some("2"), &headers, b"{}").await;
     rig.lane("shop").await.settle(2).await;
     rig.archive(1).await;

@@ -346,7 +346,7 @@ async fn a_service_that_stops_finishes_what_it_began() {
     let mut head =
         format!("POST /hooks/shop HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in dress(&rig.config, "shop", "1", &body) {
-        head.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap()));
+        head.extend([name.as_str(), ": ", value.to_str().unwrap(), "\r\n"]);
     }
     let mut stream = TcpStream::connect(front.receiver()).await.unwrap();
     stream.write_all(format!("{head}\r\n{}", &body[..10]).as_bytes()).await.unwrap();

@@ -26,7 +26,7 @@ async fn with_a_letter() -> (Rig, Envelope) {
     let rig = Rig::new().await;
     rig.execute(REFUSE).await;
     let order = shop_order(1, 1, "10.00");
-    rig.send(&[order.clone()]).await;
+    rig.send(std::slice::from_ref(&order)).await;
     rig.lane("shop").await.step().await;
     rig.archive(1).await;
     (rig, order)
@@ -136,7 +136,7 @@ async fn a_letter_that_was_applied_meanwhile_is_resolved_as_a_duplicate() {
     let (rig, order) = with_a_letter().await;
     mend(&rig).await;
     let resent = again(&order);
-    rig.send(&[resent.clone()]).await;
+    rig.send(std::slice::from_ref(&resent)).await;
     let mut lane = rig.lane("shop").await;
     lane.step().await;
     replay(&rig, &letters(&rig).await).await;
@@ -152,14 +152,14 @@ async fn archiving_a_message_twice_makes_one_letter_and_opens_no_resolved_one() 
     let (rig, order) = with_a_letter().await;
     let first = rig.text("select dead_letters::text from dead_letters").await;
     // The same message dies again, as after a crash before the acknowledgement.
-    rig.send(&[order.clone()]).await;
+    rig.send(std::slice::from_ref(&order)).await;
     let mut lane = rig.lane("shop").await;
     lane.step().await;
     rig.archive(1).await;
     assert_eq!(rig.text("select dead_letters::text from dead_letters").await, first);
 
     // Its second copy reaches the archiver only after it was resolved.
-    rig.send(&[order.clone()]).await;
+    rig.send(std::slice::from_ref(&order)).await;
     lane.step().await;
     mend(&rig).await;
     replay(&rig, &letters(&rig).await).await;

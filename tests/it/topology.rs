@@ -105,7 +105,7 @@ async fn a_retry_queue_returns_a_message_to_its_own_source_after_its_delay() {
 async fn what_nobody_settles_is_archived_with_the_brokers_reason() {
     let rig = Rig::with(&[SHOP], |config| config.broker.delivery_limit = 10).await;
     let order = shop_order(1, 1, "1.00");
-    rig.send(&[order.clone()]).await;
+    rig.send(std::slice::from_ref(&order)).await;
     let queue = rig.tools.topology.inbound_queue(&order.source);
     // As a worker that crashes on it does: it takes it and is gone.
     let mut deliveries = 0;
@@ -224,7 +224,7 @@ async fn deleted_queues_come_back_by_themselves() {
         .await;
     }
     let order = shop_order(1, 1, "1.00");
-    rig.send(&[order.clone()]).await;
+    rig.send(std::slice::from_ref(&order)).await;
     crate::support::eventually("the order", seconds(20), || async {
         rig.fate(&order).await.is_some()
     })
