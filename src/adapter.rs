@@ -200,8 +200,12 @@ impl Adapter {
             return Err(Rejection::ContentType(media_type));
         }
         let events = self.platform.events(&verified)?;
-        let allowed =
-            |event: &Event| self.tenants.is_empty() || self.tenants.contains(&event.tenant);
+        let allowed = |event: &Event| {
+            self.tenants.is_empty()
+                // One that cannot be read goes before a person, not away.
+                || event.tenant.is_empty()
+                || self.tenants.contains(&event.tenant)
+        };
         if !events.iter().all(allowed) {
             return Err(Rejection::Tenant(self.platform.tenant_header()));
         }

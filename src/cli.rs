@@ -1,5 +1,14 @@
 //! The command line: one file a command family.
 
+/// Prints a line to standard output; whoever reads it may have gone away,
+/// which is an error as any other, and told from them in `main`.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        writeln!(std::io::stdout(), $($text)*)?;
+    }};
+}
+
 mod audit;
 mod check;
 mod dead;
@@ -134,8 +143,8 @@ async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
     let pending = store.pending_migrations().await?;
     store.migrate().await.context("a migration failed")?;
     match pending.as_slice() {
-        [] => println!("The schema is up to date."),
-        names => println!("applied {}", names.join("\napplied ")),
+        [] => say!("The schema is up to date."),
+        names => say!("applied {}", names.join("\napplied ")),
     }
     store.close().await;
     Ok(ExitCode::from(DONE))

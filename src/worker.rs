@@ -234,7 +234,7 @@ impl Duty {
     async fn once(
         &self,
         tools: &Tools,
-        link: &Link,
+        link: &Arc<Link>,
         pulse: &Pulse,
         leave: &CancellationToken,
     ) -> Result<(), Trouble> {
@@ -251,7 +251,7 @@ impl Duty {
                 archiver.run(leave).await
             }
             Self::Rerouter => {
-                let rerouter = reroute::Rerouter::open(tools, link).await?;
+                let rerouter = reroute::Rerouter::open(tools, Arc::clone(link)).await?;
                 pulse.set(&name, None);
                 rerouter.run(leave).await
             }

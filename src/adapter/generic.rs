@@ -117,6 +117,7 @@ impl Platform for Generic {
     }
 
     fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
+        self.check_tenant(envelope)?;
         let topic = &self.topic(envelope)?;
         let read = || Fields::read(&envelope.body, &self.fields).map(Reader);
         if let Some(order) = &self.settings.order {
@@ -182,6 +183,21 @@ impl Platform for Generic {
 }
 
 impl Generic {
+    /// A company that is told apart and cannot be read is nobody's order: it
+    /// must not be taken for that of a company without a name.
+    fn check_tenant(&self, envelope: &Envelope) -> Result<(), Failure> {
+        match &self.settings.event.tenant {
+            Some(_) if !envelope.tenant.is_empty() => Ok(()),
+            Some(Selector::Pointer(pointer)) => {
+                Fields::read(&envelope.body, &self.identity)?.required_text(pointer)?;
+                // Another AMQP producer left it out.
+                Err(Failure::missing("x-tallyhook-tenant"))
+            }
+            Some(Selector::Header(name)) => Err(Failure::missing(format!("header:{name}"))),
+            Some(Selector::Constant(_)) | None => Ok(()),
+        }
+    }
+
     /// The topic; where the envelope has none, as the body tells it, so that
     /// a body that cannot be read is never taken for a topic nobody maps.
     fn topic(&self, envelope: &Envelope) -> Result<String, Failure> {

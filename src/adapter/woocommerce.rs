@@ -90,14 +90,19 @@ impl Platform for WooCommerce {
         let topic = required("X-WC-Webhook-Topic")?.to_owned();
         // The delivery id is new on each attempt and may collide within a
         // second, so the event is known by what it says of which order when.
-        let digest = digest_of(call.body);
         let identity = Fields::read(call.body, &IDENTITY).ok();
         let part = |pointer| {
             let text = identity.as_ref().and_then(|fields| fields.text(pointer).ok().flatten());
             text.unwrap_or_else(|| "-".to_owned())
         };
+        let told = match call.header("X-WC-Webhook-Delivery-ID") {
+            // A deletion tells nothing but the id: without the delivery's, an
+            // order that is deleted, restored and deleted again would stay.
+            Some(delivery) if topic == "order.deleted" => delivery.to_owned(),
+            _ => digest_of(call.body),
+        };
         Ok(vec![Event {
-            event_id: format!("{topic}:{}:{}:{digest}", part("/id"), part("/date_modified_gmt")),
+            event_id: format!("{topic}:{}:{}:{told}", part("/id"), part("/date_modified_gmt")),
             tenant,
             topic,
             version: None,

@@ -1,17 +1,23 @@
 //! Consuming a queue: deliveries in order, acknowledged up to a tag.
 
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
 use lapin::{
     Channel,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
     types::FieldTable,
 };
+use tokio::time::timeout;
 
 use super::{
     connection::{BrokerError, Link, in_time},
     topology::short,
     wire::Parcel,
 };
+
+/// A queue that gives nothing for this long is looked at.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// A consumer with a channel of its own.
 pub struct Subscription {
@@ -55,7 +61,15 @@ impl Subscription {
     /// Any error is final. So is a bare end: a deleted queue gives nothing
     /// else, and the channel stays open.
     pub async fn next(&mut self) -> Result<Delivery, BrokerError> {
-        match self.stream.next().await {
+        let next = loop {
+            match timeout(QUIET, self.stream.next()).await {
+                Ok(next) => break next,
+                // Nobody says so when a queue is deleted in the moment in
+                // which it is consumed: we would wait for ever.
+                Err(_) => self.check().await?,
+            }
+        };
+        match next {
             Some(Ok(delivery)) => Ok(Delivery {
                 tag: delivery.delivery_tag,
                 parcel: Parcel::new(
@@ -67,6 +81,17 @@ impl Subscription {
             Some(Err(source)) => Err(BrokerError::Client { what: "receiving", source }),
             None => Err(BrokerError::Ended(self.queue.clone())),
         }
+    }
+
+    /// Whether the queue is there and anybody consumes it.
+    async fn check(&self) -> Result<(), BrokerError> {
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let asked = self.channel.queue_declare(short(&self.queue)?, passive, FieldTable::default());
+        let queue = in_time("looking at a quiet queue", asked).await?;
+        if queue.consumer_count() == 0 {
+            return Err(BrokerError::Ended(self.queue.clone()));
+        }
+        Ok(())
     }
 
     /// Acknowledges every delivery up to and including this tag.

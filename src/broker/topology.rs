@@ -15,6 +15,9 @@ use crate::domain::SourceName;
 /// since -1 means "none" to RabbitMQ 4 but "at once" to 3.10.
 const NEVER: u32 = 1_000_000_000;
 
+/// How long a deleted queue stays away before it is made again.
+const MOURNING: Duration = Duration::from_secs(1);
+
 /// The names and arguments of everything of ours on the broker.
 #[derive(Clone, Debug)]
 pub struct Topology {
@@ -22,6 +25,22 @@ pub struct Topology {
     delivery_limit: u32,
     tiers: Vec<Duration>,
     sources: Vec<SourceName>,
+}
+
+/// A queue, and the exchange that feeds it.
+struct Place {
+    exchange: String,
+    queue: String,
+    /// The routing key that binds them; nothing where the exchange fans out.
+    key: String,
+    arguments: Vec<(&'static str, AMQPValue)>,
+}
+
+impl Place {
+    /// A queue with an exchange of its own name.
+    fn alone(name: String, arguments: Vec<(&'static str, AMQPValue)>) -> Self {
+        Self { exchange: name.clone(), queue: name, key: String::new(), arguments }
+    }
 }
 
 /// Ready messages in a queue.
@@ -90,38 +109,60 @@ impl Topology {
         &self.sources
     }
 
+    /// Every queue with the exchange before it, in the order in which they are
+    /// declared: dead, inbound, retry. With at-least-once dead-lettering, a
+    /// message whose dead-letter exchange does not exist is held invisibly and
+    /// moves on only minutes after the exchange appears.
+    fn places(&self) -> Vec<Place> {
+        let parked = |name: String| Place::alone(name, parking());
+        let inbound = self.sources.iter().map(|source| Place {
+            exchange: self.inbound_exchange(),
+            queue: self.inbound_queue(source),
+            key: source.to_string(),
+            arguments: self.working(),
+        });
+        let retry =
+            self.tiers.iter().map(|delay| Place::alone(self.retry(*delay), self.waiting(*delay)));
+        let others = [parked(self.dead()), parked(self.unrouted())];
+        others.into_iter().chain(inbound).chain(retry).collect()
+    }
+
     /// Declares everything; what is there already stays as it is.
     ///
-    /// Dead before inbound before retry: with at-least-once dead-lettering,
-    /// a message whose dead-letter exchange does not exist is held invisibly
-    /// and moves on only minutes after the exchange appears.
+    /// A queue that is missing among others was deleted, perhaps just now. It
+    /// is made again only after a while: made at once, RabbitMQ's channels may
+    /// take it for the old one, confirm messages and never show them to
+    /// anybody (seen with 3.10). Until then messages wait among the unrouted.
     ///
     /// # Errors
     /// [`BrokerError::Differs`] names the argument that is not ours.
     pub async fn declare(&self, link: &Link) -> Result<(), BrokerError> {
-        for name in [self.dead(), self.unrouted()] {
-            Self::exchange(link, &name, ExchangeKind::Fanout, &[]).await?;
-            Self::queue(link, &name, parking()).await?;
-            bind(link, &name, &name, "").await?;
-        }
-
-        let inbound = self.inbound_exchange();
-        let unrouted = self.unrouted();
         // Without the alternate exchange a message for a missing queue would
         // be returned or dropped; so it waits in a queue of its own.
-        let alternate = [("alternate-exchange", text(&unrouted))];
-        Self::exchange(link, &inbound, ExchangeKind::Direct, &alternate).await?;
-        for source in &self.sources {
-            let queue = self.inbound_queue(source);
-            Self::queue(link, &queue, self.working()).await?;
-            bind(link, &queue, &inbound, source.as_str()).await?;
-        }
+        let alternate = [("alternate-exchange", text(&self.unrouted()))];
+        let inbound = self.inbound_exchange();
+        exchange(link, &inbound, ExchangeKind::Direct, &alternate).await?;
 
-        for delay in &self.tiers {
-            let name = self.retry(*delay);
-            Self::exchange(link, &name, ExchangeKind::Fanout, &[]).await?;
-            Self::queue(link, &name, self.waiting(*delay)).await?;
-            bind(link, &name, &name, "").await?;
+        let places = self.places();
+        let mut missing = Vec::new();
+        for place in &places {
+            if place.exchange != inbound {
+                exchange(link, &place.exchange, ExchangeKind::Fanout, &[]).await?;
+            }
+            if exists(link, &place.queue).await? {
+                queue(link, place).await?;
+            } else {
+                missing.push(place);
+            }
+        }
+        if !missing.is_empty() && missing.len() < places.len() {
+            tokio::time::sleep(MOURNING).await;
+        }
+        for place in missing {
+            queue(link, place).await?;
+        }
+        for place in &places {
+            bind(link, place).await?;
         }
         Ok(())
     }
@@ -154,34 +195,6 @@ impl Topology {
             depths.push(Depth { queue, role, source, ready });
         }
         Ok(depths)
-    }
-
-    async fn exchange(
-        link: &Link,
-        name: &str,
-        kind: ExchangeKind,
-        arguments: &[(&str, AMQPValue)],
-    ) -> Result<(), BrokerError> {
-        let channel = link.channel().await?;
-        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        let table = table(arguments)?;
-        let asked = channel.exchange_declare(short(name)?, kind, options, table);
-        in_time("declaring an exchange", asked).await.map_err(|error| differs(error, name))?;
-        close(channel).await;
-        Ok(())
-    }
-
-    async fn queue(
-        link: &Link,
-        name: &str,
-        arguments: Vec<(&str, AMQPValue)>,
-    ) -> Result<(), BrokerError> {
-        let channel = link.channel().await?;
-        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        let asked = channel.queue_declare(short(name)?, options, table(&arguments)?);
-        in_time("declaring a queue", asked).await.map_err(|error| differs(error, name))?;
-        close(channel).await;
-        Ok(())
     }
 
     /// A queue that workers consume.
@@ -231,12 +244,51 @@ fn parking() -> Vec<(&'static str, AMQPValue)> {
     ]
 }
 
-async fn bind(link: &Link, queue: &str, exchange: &str, key: &str) -> Result<(), BrokerError> {
+async fn exchange(
+    link: &Link,
+    name: &str,
+    kind: ExchangeKind,
+    arguments: &[(&str, AMQPValue)],
+) -> Result<(), BrokerError> {
+    let channel = link.channel().await?;
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let asked = channel.exchange_declare(short(name)?, kind, options, table(arguments)?);
+    in_time("declaring an exchange", asked).await.map_err(|error| differs(error, name))?;
+    close(channel).await;
+    Ok(())
+}
+
+/// Whether there is such a queue. Asked on a channel of its own, which a
+/// missing queue closes.
+async fn exists(link: &Link, queue: &str) -> Result<bool, BrokerError> {
+    let channel = link.channel().await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let asked = channel.queue_declare(short(queue)?, passive, FieldTable::default());
+    match in_time("looking for a queue", asked).await {
+        Ok(_) => {
+            close(channel).await;
+            Ok(true)
+        }
+        Err(BrokerError::Client { .. }) if link.is_up() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+async fn queue(link: &Link, place: &Place) -> Result<(), BrokerError> {
+    let channel = link.channel().await?;
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let asked = channel.queue_declare(short(&place.queue)?, options, table(&place.arguments)?);
+    in_time("declaring a queue", asked).await.map_err(|error| differs(error, &place.queue))?;
+    close(channel).await;
+    Ok(())
+}
+
+async fn bind(link: &Link, place: &Place) -> Result<(), BrokerError> {
     let channel = link.channel().await?;
     let asked = channel.queue_bind(
-        short(queue)?,
-        short(exchange)?,
-        short(key)?,
+        short(&place.queue)?,
+        short(&place.exchange)?,
+        short(&place.key)?,
         QueueBindOptions::default(),
         FieldTable::default(),
     );

@@ -57,12 +57,12 @@ pub(super) async fn run(arguments: &AuditArgs, config: &Config) -> anyhow::Resul
                 .collect::<serde_json::Map<_, _>>(),
             "wrong": wrong,
         });
-        println!("{}", serde_json::to_string_pretty(&told)?);
+        say!("{}", serde_json::to_string_pretty(&told)?);
     } else {
-        print(&sums, &depths, waiting, accounted, arguments.accepted);
+        print(&sums, &depths, waiting, accounted, arguments.accepted)?;
         match wrong.as_slice() {
-            [] => println!("\nEvery message is accounted for."),
-            found => println!("\nWRONG: {}", found.join("\nWRONG: ")),
+            [] => say!("\nEvery message is accounted for."),
+            found => say!("\nWRONG: {}", found.join("\nWRONG: ")),
         }
     }
     Ok(ExitCode::from(if wrong.is_empty() { DONE } else { FAILED }))
@@ -108,7 +108,7 @@ fn print(
     waiting: i64,
     accounted: i64,
     accepted: Option<i64>,
-) {
+) -> anyhow::Result<()> {
     let mut table = show::table(&["OUTCOME", "MESSAGES"]);
     for (name, count) in [
         ("applied", sums.applied),
@@ -124,11 +124,13 @@ fn print(
     if let Some(accepted) = accepted {
         table.add_row(["accepted".to_owned(), accepted.to_string()]);
     }
-    println!("{table}");
+    say!("{table}");
     for depth in depths.iter().filter(|depth| depth.ready != Some(0)) {
-        match depth.ready {
-            Some(ready) => println!("{ready} ready in {}", depth.queue),
-            None => println!("the queue {} is missing", depth.queue),
-        }
+        let Some(ready) = depth.ready else {
+            say!("the queue {} is missing", depth.queue);
+            continue;
+        };
+        say!("{ready} ready in {}", depth.queue);
     }
+    Ok(())
 }

@@ -52,12 +52,12 @@ pub(super) async fn run(
                 json!({"what": finding.what, "ok": ok, "told": text})
             })
             .collect();
-        println!("{}", serde_json::to_string_pretty(&json!({"ok": well, "findings": told}))?);
+        say!("{}", serde_json::to_string_pretty(&json!({"ok": well, "findings": told}))?);
     } else {
         for finding in &findings {
             match &finding.told {
-                Ok(text) => println!("ok     {:<15} {text}", finding.what),
-                Err(text) => println!("WRONG  {:<15} {text}", finding.what),
+                Ok(text) => say!("ok     {:<15} {text}", finding.what),
+                Err(text) => say!("WRONG  {:<15} {text}", finding.what),
             }
         }
     }

@@ -31,19 +31,19 @@ pub(super) async fn run(arguments: &TraceArgs, config: &Config) -> anyhow::Resul
     let found = !documents.is_empty() || !steps.is_empty();
     if arguments.json {
         let told = json!({"documents": documents, "messages": steps});
-        println!("{}", serde_json::to_string_pretty(&told)?);
+        say!("{}", serde_json::to_string_pretty(&told)?);
     } else if found {
-        print(&documents, &steps);
+        print(&documents, &steps)?;
     } else {
-        println!("Nothing is known of {:?}.", arguments.what);
+        say!("Nothing is known of {:?}.", arguments.what);
     }
     Ok(ExitCode::from(if found { DONE } else { FAILED }))
 }
 
-fn print(documents: &[trace::Document], steps: &[trace::Step]) {
+fn print(documents: &[trace::Document], steps: &[trace::Step]) -> anyhow::Result<()> {
     for document in documents {
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-        println!(
+        say!(
             "{} {} of {} {}: {} ({}), {} {}, version {}{}",
             document.kind,
             text(&document.number),
@@ -60,7 +60,7 @@ fn print(documents: &[trace::Document], steps: &[trace::Step]) {
         );
     }
     if steps.is_empty() {
-        return;
+        return Ok(());
     }
     let mut table = show::table(&["RECEIVED", "TOPIC", "OUTCOME", "ATTEMPTS", "RECEIPT", "ERROR"]);
     for step in steps {
@@ -73,5 +73,6 @@ fn print(documents: &[trace::Document], steps: &[trace::Step]) {
             show::brief(step.error.as_deref().unwrap_or_default(), 60),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
+    Ok(())
 }

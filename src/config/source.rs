@@ -62,6 +62,9 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
         }
         "generic" => {
             let settings: Settings = rest.try_deserialize().with_context(|| path.to_owned())?;
+            if !tenants.is_empty() && settings.event.tenant.is_none() {
+                bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
+            }
             let checked = || {
                 Generic::new(settings.clone())
                     .map_err(|error| anyhow::anyhow!("{path}.{}: {}", error.field, error.detail))

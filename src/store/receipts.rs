@@ -83,3 +83,24 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, Stor
     .await?;
     Ok(recorded.into_iter().filter(|row| row.known).map(|row| row.receipt_id).collect())
 }
+
+/// Of these messages, those whose receipt is on record for another event key.
+///
+/// # Errors
+/// What the database says.
+pub async fn taken(conn: &mut Conn, messages: &[(Uuid, &str)]) -> Result<Vec<Uuid>, StoreError> {
+    let ids: Vec<Uuid> = messages.iter().map(|(id, _)| *id).collect();
+    let keys: Vec<&str> = messages.iter().map(|(_, key)| *key).collect();
+    Ok(sqlx::query_scalar!(
+        r#"
+        select receipt.receipt_id
+        from unnest($1::uuid[], $2::text[]) as message (receipt_id, event_key)
+        join receipts as receipt using (receipt_id)
+        where receipt.event_key <> message.event_key
+        "#,
+        &ids,
+        &keys as &[&str],
+    )
+    .fetch_all(conn)
+    .await?)
+}

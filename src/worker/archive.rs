@@ -18,7 +18,7 @@ use crate::{
     broker::{Delivery, Link, Parcel, Subscription},
     domain::{Envelope, EventKey, Outcome, SourceName},
     store::{
-        Store, StoreError,
+        Conn, Store, StoreError,
         dead_letters::{self, Burial},
         receipts,
     },
@@ -159,8 +159,12 @@ fn letters(batch: Vec<Delivery>) -> Vec<Letter> {
     let now = OffsetDateTime::now_utc();
     let mut newest: HashMap<Uuid, Letter> = HashMap::with_capacity(batch.len());
     for delivery in batch {
-        let letter = letter(delivery.parcel, now);
-        let known = newest.get(&letter.burial.receipt_id);
+        let mut letter = letter(delivery.parcel, now);
+        let mut known = newest.get(&letter.burial.receipt_id);
+        if known.is_some_and(|known| known.burial.event_key != letter.burial.event_key) {
+            letter = letter.with_own_receipt();
+            known = newest.get(&letter.burial.receipt_id);
+        }
         let replayed = known.is_some_and(|known| known.burial.replay.is_some());
         if !replayed || letter.burial.replay.is_some() {
             newest.insert(letter.burial.receipt_id, letter);
@@ -170,15 +174,26 @@ fn letters(batch: Vec<Delivery>) -> Vec<Letter> {
 }
 
 /// A letter and the envelope for its receipt.
+#[derive(Clone)]
 struct Letter {
     burial: Burial,
     envelope: Envelope,
 }
 
 impl Letter {
+    /// The same under a receipt of its own, the same each time: another
+    /// producer gave two messages one receipt, and neither may hide the other.
+    fn with_own_receipt(&self) -> Self {
+        let mut letter = self.clone();
+        let key = letter.burial.event_key.as_bytes();
+        letter.burial.receipt_id = Uuid::new_v5(&letter.burial.receipt_id, key);
+        letter.envelope.receipt_id = letter.burial.receipt_id;
+        letter
+    }
+
     /// The same with nothing but what we wrote ourselves.
     fn plain(&self, refused: &StoreError) -> Self {
-        let mut letter = Self { burial: self.burial.clone(), envelope: self.envelope.clone() };
+        let mut letter = self.clone();
         letter.burial.headers = json!({"refused": refused.to_string()});
         letter.burial.business_key = None;
         letter.burial.error = format!("{} ({refused})", letter.burial.reason);
@@ -238,6 +253,28 @@ fn letter(mut parcel: Parcel, now: OffsetDateTime) -> Letter {
 /// Letters and their receipts' outcome, in one transaction: a receipt says
 /// `dead` exactly when there is a letter.
 async fn store(database: &Store, letters: &[Letter]) -> Result<(), StoreError> {
+    database
+        .in_time(async {
+            let mut tx = database.begin().await?;
+            let messages: Vec<(Uuid, &str)> = letters
+                .iter()
+                .map(|letter| (letter.burial.receipt_id, letter.burial.event_key.as_str()))
+                .collect();
+            let taken = receipts::taken(&mut tx, &messages).await?;
+            let letters: Vec<Letter> = letters
+                .iter()
+                .map(|letter| {
+                    let used_twice = taken.contains(&letter.burial.receipt_id);
+                    if used_twice { letter.with_own_receipt() } else { letter.clone() }
+                })
+                .collect();
+            write(&mut tx, &letters).await?;
+            tx.commit().await
+        })
+        .await
+}
+
+async fn write(conn: &mut Conn, letters: &[Letter]) -> Result<(), StoreError> {
     let burials: Vec<Burial> = letters.iter().map(|letter| letter.burial.clone()).collect();
     let rows: Vec<receipts::Row<'_>> = letters
         .iter()
@@ -250,12 +287,6 @@ async fn store(database: &Store, letters: &[Letter]) -> Result<(), StoreError> {
             keep_payload: true,
         })
         .collect();
-    database
-        .in_time(async {
-            let mut tx = database.begin().await?;
-            receipts::record(&mut tx, &rows).await?;
-            dead_letters::bury(&mut tx, &burials).await?;
-            tx.commit().await
-        })
-        .await
+    receipts::record(conn, &rows).await?;
+    dead_letters::bury(conn, &burials).await
 }

@@ -1,7 +1,7 @@
 //! The rerouter: takes what found no queue, and sends it in again once its
 //! source's queue exists, or to the dead if there is no such source.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,12 +23,13 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Rerouter {
     tools: Tools,
     subscription: Subscription,
+    link: Arc<Link>,
 }
 
 impl Rerouter {
-    pub(super) async fn open(tools: Tools, link: &Link) -> Result<Self, Trouble> {
-        let subscription = Subscription::open(link, &tools.topology.unrouted(), 10).await?;
-        Ok(Self { tools, subscription })
+    pub(super) async fn open(tools: Tools, link: Arc<Link>) -> Result<Self, Trouble> {
+        let subscription = Subscription::open(&link, &tools.topology.unrouted(), 10).await?;
+        Ok(Self { tools, subscription, link })
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), Trouble> {
@@ -56,7 +57,8 @@ impl Rerouter {
         let source = parcel.routing_key.parse::<SourceName>().ok();
         let known = source.is_some_and(|source| self.tools.topology.sources().contains(&source));
         if known {
-            // The queues were declared before this lane was opened.
+            // Whatever was deleted or unbound is there before it is sent.
+            self.tools.topology.declare(&self.link).await?;
             let again = Outgoing::again(&self.tools.topology, &parcel);
             let _durable: Confirmed = self.tools.publisher.publish(again).await?;
             info!(source = parcel.routing_key, "an unrouted message was sent in again");

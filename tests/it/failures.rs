@@ -159,10 +159,10 @@ async fn an_outage_longer_than_the_delivery_limit_buries_nobody() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         service.stop().await;
-        // Taken at most once, and not again before it could be applied.
+        // Each time counts, and 10 bury it; so it is taken less and less often.
         let queue = rig.tools.topology.inbound_queue(&order.source);
         let counted = rig.raw().await.delivery_count(&queue).await;
-        assert!(counted <= 2, "delivered {counted} times: {breaks}");
+        assert!(counted <= 5, "delivered {counted} times: {breaks}");
         rig.execute(mends).await;
         rig.lane("shop").await.step().await;
         assert_eq!(rig.fate(&order).await, Some(("applied".to_owned(), 0)), "{breaks}");

@@ -107,17 +107,7 @@ async fn what_nobody_settles_is_archived_with_the_brokers_reason() {
     let order = shop_order(1, 1, "1.00");
     rig.send(std::slice::from_ref(&order)).await;
     let queue = rig.tools.topology.inbound_queue(&order.source);
-    // As a worker that crashes on it does: it takes it and is gone.
-    let mut deliveries = 0;
-    loop {
-        let mut subscription = Subscription::open(&rig.link, &queue, 10).await.unwrap();
-        let delivery = timeout(seconds(2), subscription.next()).await;
-        subscription.close().await;
-        if delivery.is_err() {
-            break;
-        }
-        deliveries += 1;
-    }
+    let deliveries = rig.raw().await.hand_back(&queue).await;
     assert_eq!(deliveries, 11, "the limit counts redeliveries");
     rig.archive(1).await;
     let letter = "select concat_ws(' ', reason, attempts, source, event_key = '{}', error)

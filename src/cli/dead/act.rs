@@ -79,12 +79,12 @@ fn preview(verb: &str, letters: &[Summary], json: bool) -> anyhow::Result<u8> {
     }
     if json {
         let preview = json!({"dry_run": true, "letters": letters.len(), "by_reason": by_reason});
-        println!("{}", serde_json::to_string_pretty(&preview)?);
+        say!("{}", serde_json::to_string_pretty(&preview)?);
         return Ok(DONE);
     }
-    println!("{} letters would be {verb}:", letters.len());
+    say!("{} letters would be {verb}:", letters.len());
     for (reason, count) in by_reason {
-        println!("{count:>8}  {reason}");
+        say!("{count:>8}  {reason}");
     }
     Ok(DONE)
 }
@@ -122,12 +122,10 @@ pub(super) async fn replay(
     stop.cancel();
     if act.json {
         let result = json!({"replay_id": run.replay_id, "sent": sent, "failed": failures});
-        println!("{}", serde_json::to_string_pretty(&result)?);
+        say!("{}", serde_json::to_string_pretty(&result)?);
     } else {
-        println!("{sent} of {} letters were sent in again (run {}).", letters.len(), run.replay_id);
-        println!(
-            "They are resolved once a worker has applied them: tallyhook dead list --state all"
-        );
+        say!("{sent} of {} letters were sent in again (run {}).", letters.len(), run.replay_id);
+        say!("They are resolved once a worker has applied them: tallyhook dead list --state all");
         for failure in &failures {
             eprintln!("failed: {failure}");
         }
@@ -149,9 +147,9 @@ pub(super) async fn discard(store: &Store, which: &Which, act: &Act) -> anyhow::
     let actor = Actor { name: &name, reason: act.reason.as_deref().unwrap_or("") };
     let discarded = review::discard(store, &ids, actor).await?;
     if act.json {
-        println!("{}", json!({"selected": ids.len(), "discarded": discarded}));
+        say!("{}", json!({"selected": ids.len(), "discarded": discarded}));
     } else {
-        println!("{discarded} of {} letters were discarded; they stay on record.", ids.len());
+        say!("{discarded} of {} letters were discarded; they stay on record.", ids.len());
     }
     Ok(match (discarded, ids.len() as u64) {
         (done, all) if done == all => DONE,
@@ -178,10 +176,10 @@ pub(super) async fn drain(
     };
     link.close().await;
     match (json, dry_run) {
-        (true, true) => println!("{}", json!({"waiting": waiting})),
-        (true, false) => println!("{}", json!({"drained": drained})),
-        (false, true) => println!("{waiting} messages wait in {dead}."),
-        (false, false) => println!("{drained} messages were brought from {dead} into the table."),
+        (true, true) => say!("{}", json!({"waiting": waiting})),
+        (true, false) => say!("{}", json!({"drained": drained})),
+        (false, true) => say!("{waiting} messages wait in {dead}."),
+        (false, false) => say!("{drained} messages were brought from {dead} into the table."),
     }
     Ok(DONE)
 }

@@ -25,21 +25,21 @@ pub(super) async fn list(
 ) -> anyhow::Result<u8> {
     let letters = review::list(store, filter, limit).await?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&letters)?);
+        say!("{}", serde_json::to_string_pretty(&letters)?);
         return Ok(DONE);
     }
     if letters.is_empty() {
-        println!("No dead letters{}.", filter.state.as_ref().map_or("", |_| " in this state"));
+        say!("No dead letters{}.", filter.state.as_ref().map_or("", |_| " in this state"));
         return Ok(DONE);
     }
-    print_letters(&letters);
+    print_letters(&letters)?;
     if letters.len() == limit as usize {
-        println!("\nOnly the first {limit} are shown; see --limit.");
+        say!("\nOnly the first {limit} are shown; see --limit.");
     }
     Ok(DONE)
 }
 
-fn print_letters(letters: &[Summary]) {
+fn print_letters(letters: &[Summary]) -> anyhow::Result<()> {
     let mut table = show::table(&[
         "ID",
         "FIRST FAILED",
@@ -65,13 +65,14 @@ fn print_letters(letters: &[Summary]) {
             show::brief(&letter.error, 60),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
+    Ok(())
 }
 
 pub(super) async fn show_one(store: &Store, id: Uuid, json: bool) -> anyhow::Result<u8> {
     let letter = review::show(store, id).await?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&letter)?);
+        say!("{}", serde_json::to_string_pretty(&letter)?);
         return Ok(DONE);
     }
     let summary = &letter.summary;
@@ -95,13 +96,13 @@ pub(super) async fn show_one(store: &Store, id: Uuid, json: bool) -> anyhow::Res
     ] {
         table.add_row([name, value.trim_end()]);
     }
-    println!("{}", table.to_string().trim_start_matches([' ', '\n']));
+    say!("{}", table.to_string().trim_start_matches([' ', '\n']));
     for act in &letter.acts {
-        println!("\n{} {} by {}: {}", show::moment(act.at), act.act, act.actor, act.reason);
+        say!("\n{} {} by {}: {}", show::moment(act.at), act.act, act.actor, act.reason);
     }
-    println!("\nheaders {}", serde_json::to_string_pretty(&letter.headers)?);
+    say!("\nheaders {}", serde_json::to_string_pretty(&letter.headers)?);
     let payload = letter.payload.or(letter.payload_base64).unwrap_or_default();
-    println!("\npayload ({} bytes)\n{payload}", summary.payload_bytes);
+    say!("\npayload ({} bytes)\n{payload}", summary.payload_bytes);
     Ok(DONE)
 }
 

@@ -3,8 +3,8 @@
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
     options::{
-        BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
-        QueueDeleteOptions,
+        BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
+        QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
@@ -98,6 +98,28 @@ impl Raw {
         };
         channel.close(200, short("done")).await.unwrap();
         count
+    }
+
+    /// Takes the first message and hands it back until the broker gives it
+    /// up; how often it was taken.
+    pub(crate) async fn hand_back(&self, queue: &str) -> u32 {
+        let channel = self.channel().await;
+        let mut taken = 0;
+        let mut empty = 0;
+        while empty < 20 {
+            let got = channel.basic_get(short(queue), BasicGetOptions::default()).await.unwrap();
+            if let Some(message) = got {
+                let requeue = BasicNackOptions { multiple: false, requeue: true };
+                message.delivery.acker.nack(requeue).await.unwrap();
+                taken += 1;
+                empty = 0;
+            } else {
+                empty += 1;
+                tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+            }
+        }
+        channel.close(200, short("done")).await.unwrap();
+        taken
     }
 
     /// Takes every message out of a queue: their `message_id`s.
