@@ -113,7 +113,11 @@ impl Receiver {
         let _durable: Vec<Confirmed> =
             join_all(published).await.into_iter().collect::<Result<_, PublishError>>().map_err(
                 |error| {
-                    warn!(%error, "not durable");
+                    if self.loud.speak() {
+                        warn!(%error, "not durable; the sender is told to come again");
+                    } else {
+                        debug!(%error, "not durable");
+                    }
                     // Whoever sends it need not know what is behind us.
                     self.not_now("the webhook could not be made durable; send it again")
                 },
