@@ -3,6 +3,7 @@
 //! for the database.
 
 mod answer;
+mod body;
 mod hooks;
 
 use std::{

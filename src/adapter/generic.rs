@@ -117,9 +117,11 @@ impl Platform for Generic {
     }
 
     fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
-        self.check_tenant(envelope)?;
         let topic = &self.topic(envelope)?;
-        let read = || Fields::read(&envelope.body, &self.fields).map(Reader);
+        let read = || {
+            self.check_tenant(envelope)?;
+            Fields::read(&envelope.body, &self.fields).map(Reader)
+        };
         if let Some(order) = &self.settings.order {
             if matches(&order.deleted_topics, topic) {
                 let update = OrderUpdate::Deleted {

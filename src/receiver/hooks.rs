@@ -5,19 +5,17 @@ use std::time::{Duration, Instant};
 use axum::{
     body::Body,
     extract::{Path, State, rejection::PathRejection},
-    http::{HeaderMap, Request, Response, StatusCode, header},
+    http::{Request, Response, StatusCode},
 };
-use bytes::Bytes;
 use futures_util::future::join_all;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use time::OffsetDateTime;
-use tokio::time::timeout;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 use uuid::Uuid;
 
 use super::{
     Receiver,
     answer::{Problem, accepted},
+    body,
 };
 use crate::{
     adapter::{Adapter, Call, Event, Received, Rejection},
@@ -89,7 +87,9 @@ impl Receiver {
             .try_acquire()
             .map_err(|_| self.not_now("too many calls are under way; send it again"))?;
         let (parts, body) = request.into_parts();
-        let body = self.read(&parts.headers, body).await?;
+        let limit = self.settings.body_limit_bytes;
+        let patience = Duration::from_millis(self.settings.body_timeout_ms);
+        let body = body::read(&parts.headers, body, limit, patience).await?;
         let received_at = OffsetDateTime::now_utc();
         let call = Call { headers: &parts.headers, body: &body, received_at };
         let events = match adapter.receive(&call).map_err(|rejection| refuse(&rejection))? {
@@ -123,40 +123,6 @@ impl Receiver {
                 },
             )?;
         Ok(())
-    }
-
-    /// Reads the body whole, within its limits of size and time.
-    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-        let limit = self.settings.body_limit_bytes;
-        let too_large = || {
-            Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "Too large",
-                format!("a body may have {limit} bytes"),
-            )
-        };
-        // Refused before it is sent, where its length is told.
-        let told = headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        if told.is_some_and(|length| length > limit as u64) {
-            return Err(too_large());
-        }
-        let patience = Duration::from_millis(self.settings.body_timeout_ms);
-        match timeout(patience, Limited::new(body, limit).collect()).await {
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-            Ok(Err(error)) => Err(Problem::new(
-                StatusCode::BAD_REQUEST,
-                "Unreadable",
-                format!("the body broke off: {error}"),
-            )),
-            Err(_) => Err(Problem::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "Too slow",
-                "the body did not arrive in time",
-            )),
-        }
     }
 
     fn not_now(&self, detail: impl Into<String>) -> Problem {

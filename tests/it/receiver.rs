@@ -309,7 +309,7 @@ async fn probes_and_metrics_tell_how_it_is() {
     };
     eventually("what is measured now and then", seconds(15), || async {
         let text = metrics().await;
-        text.contains("tallyhook_queue_ready{") && text.contains(r#"outcome="duplicate""#)
+        text.contains("tallyhook_database_connections{") && text.contains(r#"outcome="duplicate""#)
     })
     .await;
     let text = metrics().await;

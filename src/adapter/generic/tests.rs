@@ -320,3 +320,21 @@ fn a_secret_becomes_the_key_as_written() {
         assert_eq!(error, "the secret is not written as signature.key says", "{encoding}");
     }
 }
+
+#[test]
+fn a_company_that_cannot_be_read_is_not_taken_for_one_without_a_name() {
+    let settings = format!("[sources.inbox.event]\ntenant = '/company'\n{INVOICES}");
+    for (company, field, reason) in [
+        ("null", "/company", Reason::MissingField),
+        ("\"a\\u0000b\"", "/company", Reason::InvalidValue),
+        ("{}", "/company", Reason::InvalidValue),
+        // Readable: it was another producer that left the header out.
+        ("\"acme\"", "x-tallyhook-tenant", Reason::MissingField),
+    ] {
+        let source = Source::load("generic", &settings, &["FIRST"], &[]).unwrap();
+        let mut untold = envelope("", object(INVOICE, &[("company", company)]));
+        untold.tenant.clear();
+        let failure = source.adapter().map(&untold).unwrap_err();
+        assert_eq!((failure.field.as_str(), failure.reason), (field, reason), "{company}");
+    }
+}

@@ -209,3 +209,31 @@ fn what_every_call_carries_must_be_there() {
         assert!(matches!(given, Err(Rejection::Unreadable(_))), "{headers:?}: {given:?}");
     }
 }
+
+#[test]
+fn a_second_deletion_of_the_same_order_is_another_event() {
+    let source = Source::load("woocommerce", "", &["FIRST"], &[]).unwrap();
+    let received = |topic: &str, delivery: &'static str| {
+        let body = Bytes::from_static(b"{\"id\":7}");
+        let sent = Delivery {
+            topic,
+            tenant: "https://shop.example",
+            event_id: "",
+            triggered_at: OffsetDateTime::UNIX_EPOCH,
+            body: &body,
+        };
+        let mut headers: http::HeaderMap = source.adapter().dress(&sent).into_iter().collect();
+        let name = HeaderName::from_static("x-wc-webhook-delivery-id");
+        headers.insert(name, HeaderValue::from_static(delivery));
+        let received_at = OffsetDateTime::UNIX_EPOCH;
+        let call = Call { headers: &headers, body: &body, received_at };
+        match source.adapter().receive(&call) {
+            Ok(Received::Events { mut events, .. }) => events.remove(0).event_id,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_ne!(received("order.deleted", "one"), received("order.deleted", "two"));
+    assert_eq!(received("order.deleted", "one"), received("order.deleted", "one"));
+    // Of everything else the body tells; the delivery's id is new each time.
+    assert_eq!(received("order.updated", "one"), received("order.updated", "two"));
+}
