@@ -5,6 +5,8 @@ CARGO ?= cargo
 # Queries are checked against the committed data, whatever DATABASE_URL says.
 export SQLX_OFFLINE = true
 
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
 .PHONY: help setup build demo test fmt lint docs deps sqlx clean
 
 help:
@@ -23,7 +25,7 @@ build: setup
 
 demo: setup
 	$(CARGO) build --locked
-	@bash deploy/demo.sh target/debug/tallyhook
+	@bash deploy/demo.sh $(TARGET)/debug/tallyhook
 
 test: setup
 	$(CARGO) test --locked
