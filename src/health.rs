@@ -8,7 +8,7 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{broker::Publisher, worker::Pulse};
+use crate::{broker::Publisher, store::Store, worker::Pulse};
 
 /// What readiness depends on: the parts that this process serves.
 #[derive(Clone, Default)]
@@ -17,6 +17,9 @@ pub struct Health {
     pub publisher: Option<Publisher>,
     /// The worker needs the broker and the database.
     pub worker: Option<Pulse>,
+    /// What the worker writes to. Asked each time, because a batch is held for
+    /// a while before the worker itself gives up.
+    pub database: Option<Store>,
     /// Whether strangers may ask: then nothing is told but yes or no.
     pub public: bool,
 }
@@ -47,7 +50,10 @@ pub async fn livez() -> &'static str {
 
 /// Ready if every part that this process serves can do its work now.
 pub async fn readyz(State(health): State<Health>) -> Response<Body> {
-    let parts = health.parts();
+    let mut parts = health.parts();
+    if let Some(database) = &health.database {
+        parts.push(("database", database.answers().await.err().map(|error| error.to_string())));
+    }
     let ready = parts.iter().all(|(_, trouble)| trouble.is_none());
     let told: Map<String, Value> = parts
         .into_iter()

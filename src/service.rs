@@ -93,6 +93,7 @@ impl Service {
         let health = Health {
             publisher: roles.receiver.then(|| publisher.clone()),
             worker: roles.worker.then(|| pulse.clone()),
+            database: roles.worker.then(|| store.clone()),
             public: false,
         };
         let mut service = Self {
@@ -115,7 +116,7 @@ impl Service {
             );
             // A load balancer asks the receiver's own address: without the
             // database it still takes everything.
-            let alone = Health { worker: None, public: true, ..health.clone() };
+            let alone = Health { worker: None, database: None, public: true, ..health.clone() };
             service.tasks.spawn(receiver.run(listener, alone, service.stop.clone()));
         }
         if roles.worker {

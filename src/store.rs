@@ -36,6 +36,8 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 /// A connection within or without a transaction.
 pub type Conn = sqlx::PgConnection;
 
+/// How long the database may take to say that it is there.
+const ANSWER: Duration = Duration::from_secs(2);
 /// How long closing may wait for connections in use.
 const CLOSE: Duration = Duration::from_secs(5);
 
@@ -164,6 +166,20 @@ impl Store {
             tx.rollback().await
         })
         .await
+    }
+
+    /// Whether the database answers at this moment, for who asks how it is.
+    ///
+    /// # Errors
+    /// [`Fault::Away`] if it does not within two seconds.
+    pub async fn answers(&self) -> Result<(), StoreError> {
+        // No turn is waited for: a connection is kept free for this. Given up
+        // in the middle, it is closed, so that asking costs the pool nothing.
+        let asked = async {
+            let tx = Tx::begin(self.pool.acquire().await?, None).await?;
+            tx.rollback().await
+        };
+        tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(StoreError::stalled()))
     }
 
     /// Brings the schema up to date.

@@ -166,7 +166,13 @@ async fn postgresql_away_under_load_is_not_noticed_by_the_senders() {
     load.at_least(100).await;
     servers.postgres.restart().await.unwrap();
     load.at_least(100).await;
+    let probe = format!("http://{}/readyz", front.service.operations);
+    assert_eq!(front.get(&probe).await.status(), 200);
     servers.postgres.kill().await.unwrap();
+    // At once, and not only when the worker gives its batch up; while the
+    // receiver, which needs no database, stays ready.
+    assert_eq!(front.get(&probe).await.status(), 503);
+    assert_eq!(front.get(&front.url("/readyz")).await.status(), 200);
     load.at_least(200).await;
     // Longer than a batch is held, so that it is handed back.
     tokio::time::sleep(seconds(3)).await;

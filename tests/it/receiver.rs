@@ -297,7 +297,7 @@ async fn probes_and_metrics_tell_how_it_is() {
         // Whoever balances load between receivers must not be told that one
         // cannot take anything because a worker cannot work.
         let parts = if base == operations {
-            serde_json::json!({"receiver": "ok", "worker": "ok"})
+            serde_json::json!({"receiver": "ok", "worker": "ok", "database": "ok"})
         } else {
             serde_json::json!({"receiver": "ok"})
         };

@@ -1,6 +1,5 @@
 //! A server's folder: its owner, its lock, and the ends of its logs.
 
-use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -135,8 +134,8 @@ impl Logs {
             if let Ok(tail) = tail(path, *start)
                 && !tail.trim().is_empty()
             {
-                // Writing to a string cannot fail.
-                let _ = write!(tails, "\n--- the end of {}:\n{tail}", path.display());
+                let path = path.display().to_string();
+                tails.extend(["\n--- the end of ", &path, ":\n", &tail]);
             }
         }
         if tails.is_empty() {
