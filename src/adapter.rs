@@ -7,6 +7,8 @@
 
 pub mod fields;
 pub mod generic;
+pub mod mapping;
+pub mod selector;
 pub mod shopify;
 pub mod signature;
 pub mod woocommerce;
@@ -18,14 +20,16 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use time::OffsetDateTime;
 
-use crate::domain::{Envelope, Failure, Mapped};
-use signature::{Secret, Verified};
+use crate::domain::{Change, Envelope, Failure, InvoiceConflict, Mapped, Reference, SourceName};
+use signature::{Key, Secret, Verified};
 
 /// One HTTP call as it came in.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
     /// All its headers.
     pub headers: &'a HeaderMap,
+    /// What stands behind the `?` of its address; empty if nothing does.
+    pub query: &'a str,
     /// The raw bytes of its body.
     pub body: &'a Bytes,
     /// When the body had been read whole.
@@ -92,6 +96,38 @@ pub enum Rejection {
     /// The body is of a media type that the source does not take. 415.
     #[error("content type {0:?} is not taken here; send application/json")]
     ContentType(String),
+    /// Fields that must be right for the caller to get its answer are not.
+    /// 422, for sources that answer callers who can mend it.
+    #[error("{}", told(.0))]
+    Invalid(Vec<Failure>),
+}
+
+fn told(failures: &[Failure]) -> String {
+    failures.iter().map(Failure::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl Rejection {
+    /// A signature that none of the secrets made.
+    pub fn forged() -> Self {
+        Self::Signature("no configured secret made this signature".to_owned())
+    }
+
+    /// Whether the call was authentic all the same.
+    pub fn is_authentic(&self) -> bool {
+        !matches!(self, Self::Signature(_))
+    }
+}
+
+/// How a source's calls are answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Answers {
+    /// 200 with an empty body; what is refused gets a problem (RFC 9457).
+    #[default]
+    Problems,
+    /// Nothing but status codes: the platform takes any body for a mistake.
+    Bare,
+    /// JSON for a caller that reads its answer; see [`Platform::acceptance`].
+    Callback,
 }
 
 /// The rules of one platform.
@@ -106,6 +142,43 @@ pub trait Platform: Send + Sync {
     /// Whether this unsigned call is the platform's test of the address.
     fn is_ping(&self, _call: &Call<'_>) -> bool {
         false
+    }
+
+    /// The key that a secret's text stands for; its bytes if nothing is said.
+    ///
+    /// # Errors
+    /// What is wrong with the text, without repeating it.
+    fn key(&self, text: &str) -> Result<Key, String> {
+        Ok(Key::Shared(text.as_bytes().to_vec()))
+    }
+
+    /// Whether bodies of this media type (lower case, without parameters;
+    /// empty if none was given) are taken.
+    fn takes(&self, media_type: &str) -> bool {
+        matches!(media_type, "" | "application/json") || media_type.ends_with("+json")
+    }
+
+    /// How calls are answered.
+    fn answers(&self) -> Answers {
+        Answers::Problems
+    }
+
+    /// What to do with an invoice number that comes again with another
+    /// transaction.
+    fn invoice_conflict(&self) -> InvoiceConflict {
+        InvoiceConflict::Update
+    }
+
+    /// The body of the 200 that accepts an event, where the caller wants one.
+    /// The same bytes for the same event, each time.
+    fn acceptance(&self, _source: &SourceName, _event: &Event) -> Option<Bytes> {
+        None
+    }
+
+    /// The headers that answer an OPTIONS request with which the platform
+    /// asks for leave to send, if it is one that does.
+    fn handshake(&self, _headers: &HeaderMap) -> Option<HeaderMap> {
+        None
     }
 
     /// Finds the secret that signed the call; its index.
@@ -129,6 +202,20 @@ pub trait Platform: Send + Sync {
     /// [`Failure`] if it can never be applied; it names the field.
     fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure>;
 
+    /// What a fetched resource changes in the books: what a thin event only
+    /// named. `None` if the kind of resource is not mapped.
+    ///
+    /// # Errors
+    /// [`Failure`] if it can never be applied; it names the field.
+    fn map_resource(
+        &self,
+        _reference: &Reference,
+        _envelope: &Envelope,
+        _resource: &[u8],
+    ) -> Result<Option<Change>, Failure> {
+        Ok(None)
+    }
+
     /// The number that people know the document by, where it can be read even
     /// though the event cannot be mapped: dead letters are searched by it.
     fn number(&self, envelope: &Envelope) -> Option<String>;
@@ -139,6 +226,16 @@ pub trait Platform: Send + Sync {
     /// The headers with which the platform would send this: for
     /// `tallyhook send` and for tests.
     fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)>;
+}
+
+/// What is a conflict of two events, and what is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Whether other bytes under a known key are a conflict.
+    pub repeats_same_bytes: bool,
+    /// What to do with an invoice number that comes again with another
+    /// transaction.
+    pub invoice_conflict: InvoiceConflict,
 }
 
 /// A webhook to be sent as the platform would send it.
@@ -195,8 +292,7 @@ impl Adapter {
         }
         let verified = Verified::check(self.platform.as_ref(), call, &self.secrets)?;
         let media_type = call.media_type();
-        if !matches!(media_type.as_str(), "" | "application/json") && !media_type.ends_with("+json")
-        {
+        if !self.platform.takes(&media_type) {
             return Err(Rejection::ContentType(media_type));
         }
         let events = self.platform.events(&verified)?;
@@ -225,9 +321,45 @@ impl Adapter {
         self.platform.number(envelope)
     }
 
-    /// Whether other bytes under a known key are a conflict.
-    pub fn repeats_same_bytes(&self) -> bool {
-        self.platform.repeats_same_bytes()
+    /// What a fetched resource changes in the books, if its kind is mapped.
+    ///
+    /// # Errors
+    /// [`Failure`] if it can never be applied.
+    pub fn map_resource(
+        &self,
+        reference: &Reference,
+        envelope: &Envelope,
+        resource: &[u8],
+    ) -> Result<Option<Change>, Failure> {
+        self.platform.map_resource(reference, envelope, resource)
+    }
+
+    /// What is a conflict, and what is not.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            repeats_same_bytes: self.platform.repeats_same_bytes(),
+            invoice_conflict: self.platform.invoice_conflict(),
+        }
+    }
+
+    /// How calls are answered.
+    pub fn answers(&self) -> Answers {
+        self.platform.answers()
+    }
+
+    /// The body of the 200 that accepts an event, where the caller wants one.
+    pub fn acceptance(&self, source: &SourceName, event: &Event) -> Option<Bytes> {
+        self.platform.acceptance(source, event)
+    }
+
+    /// The headers that answer a platform's request for leave to send.
+    pub fn handshake(&self, headers: &HeaderMap) -> Option<HeaderMap> {
+        self.platform.handshake(headers)
+    }
+
+    /// The labels of the secrets, in the order in which they are configured.
+    pub fn secret_labels(&self) -> impl Iterator<Item = &str> {
+        self.secrets.iter().map(Secret::label)
     }
 
     /// The headers with which the platform would send this, signed with the

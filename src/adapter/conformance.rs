@@ -286,7 +286,7 @@ impl Request {
     }
 
     fn made_to(&self, source: &Source) -> Result<Received, Rejection> {
-        let call = Call { headers: &self.headers, body: &self.body, received_at: AT };
+        let call = Call { headers: &self.headers, query: "", body: &self.body, received_at: AT };
         source.adapter().receive(&call)
     }
 }
@@ -400,7 +400,7 @@ fn what_is_dressed_is_received() {
         assert_eq!(event.topic, kind.topic, "{}: the topic survives", kind.name);
         assert_eq!(event.tenant, kind.tenant, "{}: the tenant survives", kind.name);
         assert_eq!(event.body, kind.body, "{}: the body survives", kind.name);
-        let repeats = kind.plain().adapter().repeats_same_bytes();
+        let repeats = kind.plain().adapter().rules().repeats_same_bytes;
         assert_eq!(repeats, kind.repeats_same_bytes, "{}: repeats the same bytes", kind.name);
     }
 }

@@ -20,7 +20,7 @@ use super::{
     signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
 };
 use crate::domain::{
-    Change, Currency, Envelope, Failure, Line, Mapped, Money, Order, OrderStatus, OrderUpdate,
+    Currency, Envelope, Failure, Line, Mapped, Money, Order, OrderStatus, OrderUpdate,
 };
 
 /// A Shopify source needs no settings of its own.
@@ -134,7 +134,7 @@ impl Platform for Shopify {
         } else {
             return Ok(Mapped::Ignored);
         };
-        Ok(Mapped::Change(Change::Order(Box::new(update))))
+        Ok(Mapped::from(update))
     }
 
     fn number(&self, envelope: &Envelope) -> Option<String> {
@@ -194,6 +194,8 @@ fn state(envelope: &Envelope) -> Result<OrderUpdate, Failure> {
         total: Money { amount, currency },
         refunded: refunded(&fields, currency)?,
         customer_ref: fields.text("/customer/id")?,
+        payment_ref: None,
+        sequence: 0,
         placed_at: fields.moment("/created_at")?,
         lines: lines(&fields)?,
     };

@@ -1,6 +1,6 @@
 //! Signatures: secrets, HMAC, and the proof that a call is authentic.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use hmac::{Hmac, KeyInit, Mac};
@@ -9,11 +9,30 @@ use sha2::{Sha256, Sha512};
 
 use super::{Call, Platform, Rejection};
 
-/// A shared secret: the key's bytes, and the label that people may see.
+/// A key, decoded from the secret's text as the platform writes it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Key {
+    /// Known to both sides: signs and verifies.
+    Shared(Vec<u8>),
+    /// The public half of an ed25519 pair: verifies.
+    Public(Vec<u8>),
+    /// The seed of an ed25519 pair: signs, and verifies.
+    Seed(Vec<u8>),
+}
+
+impl Key {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Shared(bytes) | Self::Public(bytes) | Self::Seed(bytes) => bytes,
+        }
+    }
+}
+
+/// A secret: its key, and the label that people may see.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     label: String,
-    key: Vec<u8>,
+    key: Key,
 }
 
 /// The secret is empty: it would verify what anybody can sign.
@@ -27,17 +46,47 @@ impl Secret {
     /// # Errors
     /// [`EmptySecret`]. `WooCommerce` really signs with an empty key when no
     /// secret is set, so an empty one here would let forgeries in.
-    pub fn new(label: impl Into<String>, key: impl Into<Vec<u8>>) -> Result<Self, EmptySecret> {
-        let key = key.into();
-        if key.is_empty() {
+    pub fn new(label: impl Into<String>, key: Key) -> Result<Self, EmptySecret> {
+        if key.bytes().is_empty() {
             return Err(EmptySecret);
         }
         Ok(Self { label: label.into(), key })
     }
 
+    /// The key.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The HMAC of these parts, one behind the other; empty for a key that is
+    /// not shared.
+    pub fn hmac(&self, algorithm: Algorithm, parts: &[&[u8]]) -> Vec<u8> {
+        let Key::Shared(key) = &self.key else { return Vec::new() };
+        match algorithm {
+            Algorithm::Sha256 => sign::<Hmac<Sha256>>(key, parts),
+            Algorithm::Sha512 => sign::<Hmac<Sha512>>(key, parts),
+        }
+    }
+
+    /// Whether this secret made that HMAC of these parts. Takes the same time
+    /// whatever the bytes.
+    pub fn made(&self, algorithm: Algorithm, parts: &[&[u8]], signature: &[u8]) -> bool {
+        let Key::Shared(key) = &self.key else { return false };
+        match algorithm {
+            Algorithm::Sha256 => matches::<Hmac<Sha256>>(key, parts, signature),
+            Algorithm::Sha512 => matches::<Hmac<Sha512>>(key, parts, signature),
+        }
+    }
+
     /// The name of the secret, never its value.
     pub fn label(&self) -> &str {
         &self.label
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key")
     }
 }
 
@@ -155,38 +204,48 @@ impl BodyHmac<'_> {
             .ok_or_else(|| {
                 Rejection::Signature(format!("the header {} is not a signature", self.header))
             })?;
-        secrets.iter().position(|secret| self.matches(secret, call.body, &signature)).ok_or_else(
-            || Rejection::Signature("no configured secret made this signature".to_owned()),
-        )
+        secrets
+            .iter()
+            .position(|secret| secret.made(self.algorithm, &[call.body], &signature))
+            .ok_or_else(Rejection::forged)
     }
 
     /// The header's value for a body.
     pub fn sign(&self, secret: &Secret, body: &[u8]) -> String {
-        let bytes = match self.algorithm {
-            Algorithm::Sha256 => sign::<Hmac<Sha256>>(secret, body),
-            Algorithm::Sha512 => sign::<Hmac<Sha512>>(secret, body),
-        };
+        let bytes = secret.hmac(self.algorithm, &[body]);
         format!("{}{}", self.prefix, self.encoding.encode(&bytes))
     }
+}
 
-    fn matches(&self, secret: &Secret, body: &[u8], signature: &[u8]) -> bool {
-        match self.algorithm {
-            Algorithm::Sha256 => matches::<Hmac<Sha256>>(secret, body, signature),
-            Algorithm::Sha512 => matches::<Hmac<Sha512>>(secret, body, signature),
-        }
+/// Refuses a signed time that is further from now than a platform's tolerance:
+/// what was recorded on the way must not be played again later.
+///
+/// # Errors
+/// [`Rejection::Signature`] that tells how far.
+pub fn check_time(call: &Call<'_>, unix: i64, tolerance: Duration) -> Result<(), Rejection> {
+    let away = call.received_at.unix_timestamp().abs_diff(unix);
+    if away > tolerance.as_secs() {
+        return Err(Rejection::Signature(format!(
+            "the signed time is {away} s from now, more than {} s: an old call played again, or \
+             a clock that is wrong",
+            tolerance.as_secs()
+        )));
     }
+    Ok(())
 }
 
-fn matches<M: Mac + KeyInit>(secret: &Secret, body: &[u8], signature: &[u8]) -> bool {
+fn keyed<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Option<M> {
     // HMAC takes keys of any length; the error cannot happen.
-    <M as KeyInit>::new_from_slice(&secret.key)
-        .is_ok_and(|mac| mac.chain_update(body).verify_slice(signature).is_ok())
+    let mac = <M as KeyInit>::new_from_slice(key).ok()?;
+    Some(parts.iter().fold(mac, |mac, part| mac.chain_update(part)))
 }
 
-fn sign<M: Mac + KeyInit>(secret: &Secret, body: &[u8]) -> Vec<u8> {
-    <M as KeyInit>::new_from_slice(&secret.key)
-        .map(|mac| mac.chain_update(body).finalize().into_bytes().to_vec())
-        .unwrap_or_default()
+fn matches<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]], signature: &[u8]) -> bool {
+    keyed::<M>(key, parts).is_some_and(|mac| mac.verify_slice(signature).is_ok())
+}
+
+fn sign<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    keyed::<M>(key, parts).map(|mac| mac.finalize().into_bytes().to_vec()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -195,13 +254,13 @@ mod tests {
 
     #[test]
     fn a_secret_never_shows_its_value() {
-        let secret = Secret::new("env:X", "hunter2").unwrap();
+        let secret = Secret::new("env:X", Key::Shared(b"hunter2".to_vec())).unwrap();
         assert_eq!(format!("{secret:?}"), "Secret(env:X)");
     }
 
     #[test]
     fn an_empty_secret_cannot_be_made() {
-        assert!(Secret::new("env:X", "").is_err());
+        assert!(Secret::new("env:X", Key::Shared(Vec::new())).is_err());
     }
 
     #[test]
@@ -213,7 +272,8 @@ mod tests {
             algorithm: Algorithm::Sha256,
             encoding: Encoding::Hex,
         };
-        let secret = Secret::new("doc", "It's a Secret to Everybody").unwrap();
+        let secret =
+            Secret::new("doc", Key::Shared(b"It's a Secret to Everybody".to_vec())).unwrap();
         assert_eq!(
             scheme.sign(&secret, b"Hello, World!"),
             "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"

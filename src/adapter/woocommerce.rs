@@ -18,9 +18,7 @@ use super::{
     first_text,
     signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
 };
-use crate::domain::{
-    Change, Envelope, Failure, Line, Mapped, Money, Order, OrderStatus, OrderUpdate,
-};
+use crate::domain::{Envelope, Failure, Line, Mapped, Money, Order, OrderStatus, OrderUpdate};
 
 /// A WooCommerce source needs no settings of its own.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -121,7 +119,7 @@ impl Platform for WooCommerce {
             },
             _ => return Ok(Mapped::Ignored),
         };
-        Ok(Mapped::Change(Change::Order(Box::new(update))))
+        Ok(Mapped::from(update))
     }
 
     fn number(&self, envelope: &Envelope) -> Option<String> {
@@ -173,6 +171,8 @@ fn state(envelope: &Envelope, restored: bool) -> Result<OrderUpdate, Failure> {
         refunded: refunded(&fields)?,
         // 0 is a guest.
         customer_ref: fields.text("/customer_id")?.filter(|id| id != "0"),
+        payment_ref: None,
+        sequence: 0,
         placed_at: fields.moment("/date_created_gmt")?,
         lines: lines(&fields)?,
     };

@@ -9,6 +9,7 @@ use super::SecretLookup;
 use crate::adapter::{
     Adapter, Platform,
     generic::{Generic, Settings},
+    mapping::InvalidSettings,
     shopify::Shopify,
     signature::Secret,
     woocommerce::WooCommerce,
@@ -51,26 +52,21 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
     let rest = Value::new(None, config::ValueKind::Table(table));
 
     let settled = |result: Result<(), config::ConfigError>| result.with_context(|| path.to_owned());
-    let (platform, key): (Box<dyn Platform>, KeyOf) = match kind.as_str() {
+    let platform: Box<dyn Platform> = match kind.as_str() {
         "shopify" => {
             settled(rest.try_deserialize::<Shopify>().map(drop))?;
-            (Box::new(Shopify {}), Box::new(utf8))
+            Box::new(Shopify {})
         }
         "woocommerce" => {
             settled(rest.try_deserialize::<WooCommerce>().map(drop))?;
-            (Box::new(WooCommerce {}), Box::new(utf8))
+            Box::new(WooCommerce {})
         }
         "generic" => {
             let settings: Settings = rest.try_deserialize().with_context(|| path.to_owned())?;
             if !tenants.is_empty() && settings.event.tenant.is_none() {
                 bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
             }
-            let checked = || {
-                Generic::new(settings.clone())
-                    .map_err(|error| anyhow::anyhow!("{path}.{}: {}", error.field, error.detail))
-            };
-            let decoder = checked()?;
-            (Box::new(checked()?), Box::new(move |text: &str| decoder.key(text)))
+            Box::new(Generic::new(settings).map_err(|error| at(path, &error))?)
         }
         other => bail!("{path}.kind: {other:?} is not one of {}", KINDS.join(", ")),
     };
@@ -81,7 +77,7 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
         .iter()
         .map(|reference| {
             let text = secrets.resolve(reference)?;
-            let key = key(&text).map_err(anyhow::Error::msg)?;
+            let key = platform.key(&text).map_err(anyhow::Error::msg)?;
             Ok(Secret::new(reference, key)?)
         })
         .collect::<anyhow::Result<Vec<_>>>()
@@ -98,11 +94,9 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
     Ok(Adapter::new(platform, secrets, tenants))
 }
 
-type KeyOf = Box<dyn Fn(&str) -> Result<Vec<u8>, String>>;
-
-#[expect(clippy::unnecessary_wraps, reason = "stands beside decoders that can fail")]
-fn utf8(text: &str) -> Result<Vec<u8>, String> {
-    Ok(text.as_bytes().to_vec())
+/// Settings that contradict themselves, with the whole path of the key.
+fn at(path: &str, error: &InvalidSettings) -> anyhow::Error {
+    anyhow::anyhow!("{path}.{}: {}", error.field, error.detail)
 }
 
 fn list(value: Option<Value>, path: &str, key: &str) -> anyhow::Result<Vec<String>> {

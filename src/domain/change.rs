@@ -1,6 +1,6 @@
 //! What an event changes in the books.
 
-use super::{Invoice, OrderUpdate};
+use super::{Invoice, OrderUpdate, Reference, Refund};
 
 /// One change of one row in the books.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,6 +9,10 @@ pub enum Change {
     Order(Box<OrderUpdate>),
     /// An invoice appears or changes.
     Invoice(Box<Invoice>),
+    /// Money goes back.
+    Refund(Box<Refund>),
+    /// Something changed at the platform, which did not say what it is now.
+    Reference(Box<Reference>),
 }
 
 impl Change {
@@ -17,6 +21,8 @@ impl Change {
         match self {
             Self::Order(update) => update.business_key(),
             Self::Invoice(invoice) => &invoice.invoice_number,
+            Self::Refund(refund) => refund.refunded.id(),
+            Self::Reference(reference) => &reference.id,
         }
     }
 }
@@ -28,4 +34,28 @@ pub enum Mapped {
     Change(Change),
     /// It changes nothing: a ping, a test, a topic that nobody maps.
     Ignored,
+}
+
+impl From<OrderUpdate> for Mapped {
+    fn from(update: OrderUpdate) -> Self {
+        Self::Change(Change::Order(Box::new(update)))
+    }
+}
+
+impl From<Invoice> for Mapped {
+    fn from(invoice: Invoice) -> Self {
+        Self::Change(Change::Invoice(Box::new(invoice)))
+    }
+}
+
+impl From<Refund> for Mapped {
+    fn from(refund: Refund) -> Self {
+        Self::Change(Change::Refund(Box::new(refund)))
+    }
+}
+
+impl From<Reference> for Mapped {
+    fn from(reference: Reference) -> Self {
+        Self::Change(Change::Reference(Box::new(reference)))
+    }
 }

@@ -19,6 +19,9 @@ pub enum Reason {
     /// The same event key with another body, from a sender that repeats the
     /// same bytes.
     ConflictingDuplicate,
+    /// The same invoice number with another transaction, from a source that
+    /// wants a person to see it.
+    InvoiceConflict,
     /// Every retry failed.
     AttemptsExhausted,
     /// The broker gave up: the message was redelivered too often, as a
@@ -34,12 +37,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for closed label sets and for help texts.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::InvalidJson,
         Self::MissingField,
         Self::InvalidValue,
         Self::UnknownSource,
         Self::ConflictingDuplicate,
+        Self::InvoiceConflict,
         Self::AttemptsExhausted,
         Self::DeliveryLimit,
         Self::Expired,
@@ -55,6 +59,7 @@ impl Reason {
             Self::InvalidValue => "invalid_value",
             Self::UnknownSource => "unknown_source",
             Self::ConflictingDuplicate => "conflicting_duplicate",
+            Self::InvoiceConflict => "invoice_conflict",
             Self::AttemptsExhausted => "attempts_exhausted",
             Self::DeliveryLimit => "delivery_limit",
             Self::Expired => "expired",

@@ -64,6 +64,9 @@ impl fmt::Display for InvoiceStatus {
 /// An invoice's whole state, as one event told it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invoice {
+    /// The platform's own id of the document, where it has one: it stays
+    /// while a draft gets its number.
+    pub document_id: Option<String>,
     /// Who sends it; empty where the source is the vendor.
     pub vendor: String,
     /// The vendor's number for it: unique for the vendor.
@@ -78,8 +81,38 @@ pub struct Invoice {
     pub total: Money,
     /// The day by which it is to be paid.
     pub due_on: Option<Date>,
+    /// A number that the platform raises with each state, or the rank of the
+    /// status where time tells no order; compared before the version. 0 where
+    /// the version alone decides.
+    pub sequence: i64,
     /// The platform's version of this state.
     pub version: OffsetDateTime,
+}
+
+impl Invoice {
+    /// Its id: derived from the platform's id of the document, else from
+    /// vendor and number.
+    pub fn id(&self, source: &SourceName, tenant: &str, generation: u32) -> Uuid {
+        let (vendor, number) = match &self.document_id {
+            Some(document) => ("", document),
+            None => (self.vendor.as_str(), &self.invoice_number),
+        };
+        invoice_id(source, tenant, vendor, number, generation)
+    }
+}
+
+/// What to do when an invoice number comes again with another transaction: it
+/// is never a second invoice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InvoiceConflict {
+    /// A person must see both.
+    Review,
+    /// The later one tells the invoice's state.
+    #[default]
+    Update,
+    /// The first one stands; the later one is a duplicate.
+    Duplicate,
 }
 
 /// The id of an invoice: UUID v5 of source, tenant, vendor, number and

@@ -24,6 +24,48 @@ impl Currency {
     }
 }
 
+/// Currencies whose smallest unit is not a hundredth of the main one, with
+/// the decimals that it has (ISO 4217, list one).
+const MINOR_DIGITS: [(&str, u32); 26] = [
+    ("BHD", 3),
+    ("BIF", 0),
+    ("CLF", 4),
+    ("CLP", 0),
+    ("DJF", 0),
+    ("GNF", 0),
+    ("IQD", 3),
+    ("ISK", 0),
+    ("JOD", 3),
+    ("JPY", 0),
+    ("KMF", 0),
+    ("KRW", 0),
+    ("KWD", 3),
+    ("LYD", 3),
+    ("OMR", 3),
+    ("PYG", 0),
+    ("RWF", 0),
+    ("TND", 3),
+    ("UGX", 0),
+    ("UYI", 0),
+    ("UYW", 4),
+    ("VND", 0),
+    ("VUV", 0),
+    ("XAF", 0),
+    ("XOF", 0),
+    ("XPF", 0),
+];
+
+impl Currency {
+    /// How many decimals an amount has that counts the smallest unit: 2 for
+    /// EUR (cents), 0 for JPY, 3 for KWD. 2 for codes that ISO does not list.
+    pub fn minor_digits(&self) -> u32 {
+        MINOR_DIGITS
+            .iter()
+            .find(|(code, _)| *code == self.as_str())
+            .map_or(2, |(_, digits)| *digits)
+    }
+}
+
 impl FromStr for Currency {
     type Err = InvalidCurrency;
 
@@ -56,6 +98,27 @@ pub struct Money {
     pub amount: Decimal,
     /// Its currency.
     pub currency: Currency,
+}
+
+impl Money {
+    /// An amount that counts units of which `10^digits` make one of the main
+    /// unit: 1999 with 2 digits is 19.99.
+    ///
+    /// # Errors
+    /// The number is not whole, or has too many digits.
+    pub fn from_minor(
+        count: Decimal,
+        currency: Currency,
+        digits: u32,
+    ) -> Result<Self, InvalidAmount> {
+        let whole = count.normalize();
+        if whole.scale() > 0 {
+            return Err(InvalidAmount);
+        }
+        let amount = Decimal::try_from_i128_with_scale(whole.mantissa(), digits)
+            .map_err(|_| InvalidAmount)?;
+        Ok(Self { amount, currency })
+    }
 }
 
 /// The literal is not a decimal number, or has more digits than we keep.

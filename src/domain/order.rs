@@ -115,6 +115,13 @@ pub struct Order {
     pub refunded: Decimal,
     /// The platform's id of the customer, or another reference to them.
     pub customer_ref: Option<String>,
+    /// The platform's id of the payment, where its refunds name that and not
+    /// the order.
+    pub payment_ref: Option<String>,
+    /// A number that the platform raises with each state, or the rank of the
+    /// status where time tells no order; compared before the version. 0 where
+    /// the version alone decides.
+    pub sequence: i64,
     /// When it was placed.
     pub placed_at: Option<OffsetDateTime>,
     /// What was ordered.

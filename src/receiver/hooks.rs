@@ -91,7 +91,8 @@ impl Receiver {
         let patience = Duration::from_millis(self.settings.body_timeout_ms);
         let body = body::read(&parts.headers, body, limit, patience).await?;
         let received_at = OffsetDateTime::now_utc();
-        let call = Call { headers: &parts.headers, body: &body, received_at };
+        let query = parts.uri.query().unwrap_or_default();
+        let call = Call { headers: &parts.headers, query, body: &body, received_at };
         let events = match adapter.receive(&call).map_err(|rejection| refuse(&rejection))? {
             Received::Ping => return Ok(()),
             Received::Events { events, .. } => events,
@@ -168,6 +169,7 @@ fn refuse(rejection: &Rejection) -> Problem {
         Rejection::Tenant(_) => (StatusCode::UNAUTHORIZED, "Tenant refused"),
         Rejection::Unreadable(_) => (StatusCode::BAD_REQUEST, "Unreadable"),
         Rejection::ContentType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content type refused"),
+        Rejection::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid"),
     };
     Problem::new(status, title, rejection.to_string())
 }

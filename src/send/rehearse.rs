@@ -48,6 +48,8 @@ impl Rehearsal {
                 OrderUpdate::Deleted { deleted_at, .. } => Some(*deleted_at),
             },
             Ok(Mapped::Change(Change::Invoice(invoice))) => Some(invoice.version),
+            Ok(Mapped::Change(Change::Refund(refund))) => Some(refund.version),
+            Ok(Mapped::Change(Change::Reference(reference))) => Some(reference.changed_at),
             Ok(Mapped::Ignored) | Err(_) => None,
         }
     }
@@ -86,7 +88,7 @@ pub fn rehearse(
 ) -> Result<Rehearsal, Rejection> {
     let headers = headers(adapter, tenant, webhook);
     let received_at = OffsetDateTime::UNIX_EPOCH;
-    let call = Call { headers: &headers, body: &webhook.body, received_at };
+    let call = Call { headers: &headers, query: "", body: &webhook.body, received_at };
     let Received::Events { events, .. } = adapter.receive(&call)? else {
         return Err(Rejection::Unreadable("it is a ping".to_owned()));
     };

@@ -152,7 +152,7 @@ fn a_forged_signature_is_refused() {
         let webhook = campaign.webhook(Step { part: Part::Forged, event: 70, age: 0 });
         let headers = forged_headers(adapter, &campaign.tenant, &webhook);
         let received_at = OffsetDateTime::UNIX_EPOCH;
-        let call = Call { headers: &headers, body: &webhook.body, received_at };
+        let call = Call { headers: &headers, query: "", body: &webhook.body, received_at };
         assert!(matches!(adapter.receive(&call), Err(Rejection::Signature(_))), "{name}");
     }
 }
@@ -229,7 +229,7 @@ async fn receiver(config: Config) -> reqwest::Url {
             return (StatusCode::SERVICE_UNAVAILABLE, later);
         }
         let received_at = OffsetDateTime::UNIX_EPOCH;
-        let call = Call { headers: &parts.headers, body: &body, received_at };
+        let call = Call { headers: &parts.headers, query: "", body: &body, received_at };
         let status = match config.sources[&source("shopify")].receive(&call) {
             Ok(_) => StatusCode::OK,
             Err(_) => StatusCode::UNAUTHORIZED,

@@ -211,7 +211,7 @@ async fn apply_orders(
             let row = orders::Row { receipt_id: envelope.receipt_id, tenant, update };
             Some(((tenant, update.order_id()), row))
         }
-        Change::Invoice(_) => None,
+        _ => None,
     });
     for round in rounds(updates) {
         let applied = orders::upsert(conn, source, &round).await?;
@@ -236,7 +236,7 @@ async fn apply_invoices(
             let document = (tenant, &invoice.vendor, &invoice.invoice_number, generation);
             Some((document, row))
         }
-        Change::Order(_) => None,
+        _ => None,
     });
     for round in rounds(updates) {
         let applied = invoices::upsert(conn, source, &round).await?;

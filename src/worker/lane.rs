@@ -18,7 +18,6 @@ use super::{
     settle::{self, Doomed, Failed},
 };
 use crate::{
-    adapter::Adapter,
     broker::{Delivery, Link, Parcel, Subscription},
     domain::{Envelope, Failure, Outcome, Reason, SourceName},
     store::{Fault, StoreError},
@@ -249,7 +248,10 @@ impl Lane {
     }
 
     fn repeats_same_bytes(&self) -> bool {
-        self.tools.sources.get(&self.source).is_some_and(Adapter::repeats_same_bytes)
+        self.tools
+            .sources
+            .get(&self.source)
+            .is_some_and(|adapter| adapter.rules().repeats_same_bytes)
     }
 
     fn measure(&self, recorded: &[(Outcome, OffsetDateTime)], begun: Instant) {

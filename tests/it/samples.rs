@@ -83,7 +83,7 @@ fn receive(
     for (name, value) in headers {
         map.insert(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str(value)?);
     }
-    Ok(adapter(config)?.receive(&Call { headers: &map, body, received_at: AT }))
+    Ok(adapter(config)?.receive(&Call { headers: &map, query: "", body, received_at: AT }))
 }
 
 fn only_event(received: Result<Received, Rejection>) -> Result<Event> {

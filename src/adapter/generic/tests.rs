@@ -5,8 +5,13 @@ use time::macros::{date, datetime};
 
 use super::*;
 use crate::{
-    adapter::conformance::{Source, envelope, object},
-    domain::Reason,
+    adapter::{
+        conformance::{Source, envelope, object},
+        selector::FieldSource,
+    },
+    domain::{
+        Change, Invoice, InvoiceStatus, Line, Money, Order, OrderStatus, OrderUpdate, Reason,
+    },
 };
 
 const ORDERS: &str = r#"
@@ -110,6 +115,8 @@ fn an_order_is_read_as_configured() {
     let nothing =
         Line { id: None, sku: None, title: None, quantity: None, unit_price: None, total: None };
     let expected = Order {
+        payment_ref: None,
+        sequence: 0,
         number: "G-41".to_owned(),
         status: OrderStatus::Paid,
         platform_status: "Bezahlt".to_owned(),
@@ -213,6 +220,8 @@ fn a_deletion_needs_the_id_alone() {
 #[test]
 fn an_invoice_is_read_as_configured() {
     let expected = Invoice {
+        document_id: None,
+        sequence: 0,
         vendor: "ACME".to_owned(),
         invoice_number: "9007199254740993".to_owned(),
         transaction_id: Some("77".to_owned()),
@@ -307,13 +316,14 @@ fn a_secret_becomes_the_key_as_written() {
             event: EventSettings::default(),
             order: None,
             invoice: None,
+            refund: None,
             repeats_same_bytes: true,
         };
         Generic::new(settings).unwrap().key(text)
     };
-    assert_eq!(key("utf8", " 6869 "), Ok(b" 6869 ".to_vec()));
-    assert_eq!(key("hex", " 686A\n"), Ok(b"hj".to_vec()));
-    assert_eq!(key("base64", "aGk=\n"), Ok(b"hi".to_vec()));
+    assert_eq!(key("utf8", " 6869 "), Ok(Key::Shared(b" 6869 ".to_vec())));
+    assert_eq!(key("hex", " 686A\n"), Ok(Key::Shared(b"hj".to_vec())));
+    assert_eq!(key("base64", "aGk=\n"), Ok(Key::Shared(b"hi".to_vec())));
     for (encoding, text) in [("hex", "686"), ("hex", "secret"), ("base64", "aGk"), ("base64", "*")]
     {
         let error = key(encoding, text).unwrap_err();

@@ -29,7 +29,7 @@ fn mapped(topic: &str, changes: &[(&str, &str)]) -> Result<Mapped, Failure> {
 
 fn state(mapped: Result<Mapped, Failure>) -> (String, OffsetDateTime, Order) {
     match mapped {
-        Ok(Mapped::Change(Change::Order(update))) => match *update {
+        Ok(Mapped::Change(crate::domain::Change::Order(update))) => match *update {
             OrderUpdate::State { order_id, version, order, restored: false } => {
                 (order_id, version, *order)
             }
@@ -219,7 +219,7 @@ fn a_deletion_needs_the_id_alone() {
             order_id: "9007199254740993".to_owned(),
             deleted_at: version.unwrap_or(envelope.received_at),
         };
-        let expected = Mapped::Change(Change::Order(Box::new(update)));
+        let expected = Mapped::from(update);
         assert_eq!(Shopify {}.map(&envelope), Ok(expected));
     }
     envelope.body = "{}".into();
@@ -242,7 +242,7 @@ fn received(changes: &[(&'static str, &str)]) -> Result<Received, Rejection> {
     }
     let body = bytes::Bytes::from_static(b"{}");
     let received_at = datetime!(2026-01-04 0:00 UTC);
-    source.adapter().receive(&Call { headers: &headers, body: &body, received_at })
+    source.adapter().receive(&Call { headers: &headers, query: "", body: &body, received_at })
 }
 
 fn event(changes: &[(&'static str, &str)]) -> Event {

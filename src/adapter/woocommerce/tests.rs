@@ -29,7 +29,7 @@ fn mapped(topic: &str, changes: &[(&str, &str)]) -> Result<Mapped, Failure> {
 
 fn state(topic: &str, changes: &[(&str, &str)]) -> (String, OffsetDateTime, Order, bool) {
     match mapped(topic, changes) {
-        Ok(Mapped::Change(Change::Order(update))) => match *update {
+        Ok(Mapped::Change(crate::domain::Change::Order(update))) => match *update {
             OrderUpdate::State { order_id, version, order, restored } => {
                 (order_id, version, *order, restored)
             }
@@ -68,7 +68,7 @@ fn topics_are_changed_deleted_restored_or_ignored() {
     let envelope = envelope("order.deleted", r#"{"id":9007199254740993}"#);
     let order_id = "9007199254740993".to_owned();
     let update = OrderUpdate::Deleted { order_id, deleted_at: envelope.received_at };
-    let expected = Mapped::Change(Change::Order(Box::new(update)));
+    let expected = Mapped::from(update);
     assert_eq!(WooCommerce {}.map(&envelope), Ok(expected));
     for topic in ["customer.created", "action.woocommerce_add_to_cart", ""] {
         assert_eq!(mapped(topic, &[]), Ok(Mapped::Ignored), "{topic}");
@@ -170,7 +170,7 @@ fn received(
         .collect();
     let body = Bytes::from_static(body.as_bytes());
     let received_at = datetime!(2026-01-04 0:00 UTC);
-    source.adapter().receive(&Call { headers: &headers, body: &body, received_at })
+    source.adapter().receive(&Call { headers: &headers, query: "", body: &body, received_at })
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_second_deletion_of_the_same_order_is_another_event() {
         let name = HeaderName::from_static("x-wc-webhook-delivery-id");
         headers.insert(name, HeaderValue::from_static(delivery));
         let received_at = OffsetDateTime::UNIX_EPOCH;
-        let call = Call { headers: &headers, body: &body, received_at };
+        let call = Call { headers: &headers, query: "", body: &body, received_at };
         match source.adapter().receive(&call) {
             Ok(Received::Events { mut events, .. }) => events.remove(0).event_id,
             other => panic!("{other:?}"),

@@ -1,0 +1,315 @@
+//! Mapping by settings: JSON pointers tell where an order's, an invoice's or
+//! a refund's fields stand. For every kind whose bodies the platform leaves
+//! to the sender.
+
+mod settings;
+
+use rust_decimal::Decimal;
+use time::OffsetDateTime;
+
+use super::{
+    fields::{Fields, Pointers},
+    selector::{FieldPointer, FieldSource},
+};
+use crate::domain::{
+    Envelope, Failure, Invoice, InvoiceStatus, Line, Mapped, Money, Order, OrderStatus,
+    OrderUpdate, Refund, RefundStatus, Refunded, money::parse_decimal,
+};
+pub use settings::{InvalidSettings, InvoiceFields, LineFields, OrderFields, RefundFields};
+
+/// A source's mapping, its settings checked and its pointers compiled.
+#[derive(Debug)]
+pub struct Mapping {
+    order: Option<OrderFields>,
+    invoice: Option<InvoiceFields>,
+    refund: Option<RefundFields>,
+    fields: Pointers,
+    line: Pointers,
+}
+
+impl Mapping {
+    /// Checks settings and compiles their pointers.
+    ///
+    /// # Errors
+    /// [`InvalidSettings`] that names the key.
+    pub fn new(
+        order: Option<OrderFields>,
+        invoice: Option<InvoiceFields>,
+        refund: Option<RefundFields>,
+    ) -> Result<Self, InvalidSettings> {
+        check(order.as_ref(), invoice.as_ref(), refund.as_ref())?;
+        let of_orders = order.iter().flat_map(OrderFields::pointers);
+        let of_invoices = invoice.iter().flat_map(InvoiceFields::pointers);
+        let of_refunds = refund.iter().flat_map(RefundFields::pointers);
+        let fields = Pointers::new(of_orders.chain(of_invoices).chain(of_refunds));
+        let line = Pointers::new(order.iter().flat_map(|order| order.line.pointers()));
+        Ok(Self { order, invoice, refund, fields, line })
+    }
+
+    /// Whether the topic decides what a body is, so that it must be known.
+    pub fn needs_topic(&self) -> bool {
+        let Self { order, invoice, refund, .. } = self;
+        order
+            .as_ref()
+            .is_some_and(|order| !everything(&order.topics) || !order.deleted_topics.is_empty())
+            || invoice.as_ref().is_some_and(|invoice| !everything(&invoice.topics))
+            || refund.as_ref().is_some_and(|refund| !everything(&refund.topics))
+    }
+
+    /// Whether anything is mapped for a topic.
+    pub fn maps(&self, topic: &str) -> bool {
+        let Self { order, invoice, refund, .. } = self;
+        order.as_ref().is_some_and(|order| {
+            matches(&order.deleted_topics, topic) || matches(&order.topics, topic)
+        }) || invoice.as_ref().is_some_and(|invoice| matches(&invoice.topics, topic))
+            || refund.as_ref().is_some_and(|refund| matches(&refund.topics, topic))
+    }
+
+    /// What an event of this topic and body changes in the books.
+    ///
+    /// # Errors
+    /// [`Failure`] that names the field.
+    pub fn map(&self, topic: &str, envelope: &Envelope, body: &[u8]) -> Result<Mapped, Failure> {
+        let read = || Fields::read(body, &self.fields).map(Reader);
+        if let Some(order) = &self.order {
+            if matches(&order.deleted_topics, topic) {
+                return Ok(Mapped::from(OrderUpdate::Deleted {
+                    order_id: read()?.required_text(&order.id)?,
+                    deleted_at: envelope.version.unwrap_or(envelope.received_at),
+                }));
+            }
+            if matches(&order.topics, topic) {
+                return Ok(Mapped::from(self.map_order(order, &read()?, envelope)?));
+            }
+        }
+        if let Some(invoice) = self.invoice.as_ref().filter(|from| matches(&from.topics, topic)) {
+            return Ok(Mapped::from(map_invoice(invoice, &read()?, envelope)?));
+        }
+        if let Some(refund) = self.refund.as_ref().filter(|from| matches(&from.topics, topic)) {
+            return Ok(Mapped::from(map_refund(refund, &read()?, envelope)?));
+        }
+        Ok(Mapped::Ignored)
+    }
+
+    /// The number that people know the document by, if it can be read.
+    pub fn number(&self, body: &[u8]) -> Option<String> {
+        let fields = Reader(Fields::read(body, &self.fields).ok()?);
+        [
+            self.order.as_ref().and_then(|order| order.number.as_ref()),
+            self.order.as_ref().map(|order| &order.id),
+            self.invoice.as_ref().map(|invoice| &invoice.invoice_number),
+            self.refund.as_ref().map(|refund| &refund.order_id),
+        ]
+        .into_iter()
+        .flatten()
+        .find_map(|from| fields.text(Some(from)).ok().flatten())
+    }
+
+    fn map_order(
+        &self,
+        from: &OrderFields,
+        fields: &Reader<'_>,
+        envelope: &Envelope,
+    ) -> Result<OrderUpdate, Failure> {
+        let order_id = fields.required_text(&from.id)?;
+        let platform_status = fields.text(from.status.as_ref())?.unwrap_or_default();
+        let word = from.statuses.get(&platform_status).unwrap_or(&platform_status);
+        let total = fields.money(&from.total, &from.currency, from.minor_units)?;
+        let refunded = match &from.refunded {
+            Some(refunded) => fields.amount(refunded, total, from.minor_units)?,
+            None => None,
+        };
+        let order = Order {
+            number: fields.text(from.number.as_ref())?.unwrap_or_else(|| order_id.clone()),
+            status: OrderStatus::from_word(word),
+            platform_status,
+            total,
+            refunded: refunded.unwrap_or_default(),
+            customer_ref: fields.text(from.customer.as_ref())?,
+            payment_ref: None,
+            sequence: 0,
+            placed_at: fields.moment(from.placed_at.as_ref())?,
+            lines: match &from.lines {
+                Some(pointer) => fields
+                    .0
+                    .list(pointer.as_str(), &self.line)?
+                    .into_iter()
+                    .map(|line| map_line(&from.line, &Reader(line)))
+                    .collect::<Result<_, _>>()?,
+                None => Vec::new(),
+            },
+        };
+        let version = fields.version(from.version.as_ref(), envelope)?;
+        Ok(OrderUpdate::State { order_id, version, order: Box::new(order), restored: false })
+    }
+}
+
+fn check(
+    order: Option<&OrderFields>,
+    invoice: Option<&InvoiceFields>,
+    refund: Option<&RefundFields>,
+) -> Result<(), InvalidSettings> {
+    // What is looked for first must not take everything.
+    let shadows = "a source with more than one kind of document must say which topics are which";
+    if order.is_some_and(|order| everything(&order.topics))
+        && (invoice.is_some() || refund.is_some())
+    {
+        return Err(InvalidSettings::new("order.topics", shadows));
+    }
+    if invoice.is_some_and(|invoice| everything(&invoice.topics)) && refund.is_some() {
+        return Err(InvalidSettings::new("invoice.topics", shadows));
+    }
+    if let Some(order) = order {
+        let words = OrderStatus::ALL.map(OrderStatus::as_str);
+        settings::check_statuses("order.statuses", &order.statuses, &words)?;
+    }
+    if let Some(invoice) = invoice {
+        let words = InvoiceStatus::ALL.map(InvoiceStatus::as_str);
+        settings::check_statuses("invoice.statuses", &invoice.statuses, &words)?;
+    }
+    if let Some(refund) = refund {
+        let words = RefundStatus::ALL.map(RefundStatus::as_str);
+        settings::check_statuses("refund.statuses", &refund.statuses, &words)?;
+    }
+    Ok(())
+}
+
+fn everything(topics: &[String]) -> bool {
+    topics.iter().any(|topic| topic == "*")
+}
+
+/// Whether a topic is one of these, where a `*` at the end stands for any rest.
+fn matches(patterns: &[String], topic: &str) -> bool {
+    patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
+        Some(start) => topic.starts_with(start),
+        None => pattern == topic,
+    })
+}
+
+fn map_line(from: &LineFields, fields: &Reader<'_>) -> Result<Line, Failure> {
+    Ok(Line {
+        id: fields.text(from.id.as_ref())?,
+        sku: fields.text(from.sku.as_ref())?,
+        title: fields.text(from.title.as_ref())?,
+        quantity: fields.decimal(from.quantity.as_ref())?,
+        unit_price: fields.decimal(from.unit_price.as_ref())?,
+        total: fields.decimal(from.total.as_ref())?,
+    })
+}
+
+fn map_invoice(
+    from: &InvoiceFields,
+    fields: &Reader<'_>,
+    envelope: &Envelope,
+) -> Result<Invoice, Failure> {
+    let platform_status = fields.text(from.status.as_ref())?.unwrap_or_else(|| "open".to_owned());
+    let word = from.statuses.get(&platform_status).unwrap_or(&platform_status);
+    Ok(Invoice {
+        document_id: fields.text(from.document_id.as_ref())?,
+        vendor: fields.text(from.vendor.as_ref())?.unwrap_or_default(),
+        invoice_number: fields.required_text(&from.invoice_number)?,
+        transaction_id: fields.text(from.transaction_id.as_ref())?,
+        status: InvoiceStatus::from_word(word),
+        platform_status,
+        total: fields.money(&from.total, &from.currency, from.minor_units)?,
+        due_on: from.due_on.as_ref().map_or(Ok(None), |pointer| fields.0.day(pointer.as_str()))?,
+        sequence: 0,
+        version: fields.version(from.version.as_ref(), envelope)?,
+    })
+}
+
+fn map_refund(
+    from: &RefundFields,
+    fields: &Reader<'_>,
+    envelope: &Envelope,
+) -> Result<Refund, Failure> {
+    let platform_status =
+        fields.text(from.status.as_ref())?.unwrap_or_else(|| "succeeded".to_owned());
+    let word = from.statuses.get(&platform_status).unwrap_or(&platform_status);
+    Ok(Refund {
+        refund_id: fields.required_text(&from.id)?,
+        refunded: Refunded::Order(fields.required_text(&from.order_id)?),
+        status: RefundStatus::from_word(word),
+        platform_status,
+        amount: fields.money(&from.amount, &from.currency, from.minor_units)?,
+        version: fields.version(from.version.as_ref(), envelope)?,
+    })
+}
+
+/// Reads configured fields: pointers from the body, constants as they are.
+struct Reader<'a>(Fields<'a>);
+
+impl Reader<'_> {
+    fn text(&self, from: Option<&FieldSource>) -> Result<Option<String>, Failure> {
+        match from {
+            Some(FieldSource::Pointer(pointer)) => self.0.text(pointer),
+            Some(FieldSource::Constant(constant)) => Ok(Some(constant.clone())),
+            None => Ok(None),
+        }
+    }
+
+    fn required_text(&self, from: &FieldSource) -> Result<String, Failure> {
+        self.text(Some(from))?.ok_or_else(|| Failure::missing(from.name()))
+    }
+
+    fn decimal(&self, from: Option<&FieldSource>) -> Result<Option<Decimal>, Failure> {
+        match from {
+            // Names the field by its place, also within a line.
+            Some(FieldSource::Pointer(pointer)) => self.0.decimal(pointer),
+            Some(from @ FieldSource::Constant(constant)) => parse_decimal(constant.trim())
+                .map(Some)
+                .map_err(|error| Failure::invalid(from.name(), format!("is {error}"))),
+            None => Ok(None),
+        }
+    }
+
+    fn money(
+        &self,
+        amount: &FieldSource,
+        currency: &FieldSource,
+        minor_units: bool,
+    ) -> Result<Money, Failure> {
+        let told = Money {
+            amount: self.decimal(Some(amount))?.ok_or_else(|| Failure::missing(amount.name()))?,
+            currency: self
+                .required_text(currency)?
+                .parse()
+                .map_err(|error| Failure::invalid(currency.name(), format!("{error}")))?,
+        };
+        if minor_units { in_main_unit(told, amount) } else { Ok(told) }
+    }
+
+    /// Another amount in the currency of the first.
+    fn amount(
+        &self,
+        from: &FieldSource,
+        of: Money,
+        minor_units: bool,
+    ) -> Result<Option<Decimal>, Failure> {
+        match self.decimal(Some(from))? {
+            Some(amount) if minor_units => {
+                in_main_unit(Money { amount, ..of }, from).map(|money| Some(money.amount))
+            }
+            told => Ok(told),
+        }
+    }
+
+    fn moment(&self, from: Option<&FieldPointer>) -> Result<Option<OffsetDateTime>, Failure> {
+        from.map_or(Ok(None), |pointer| self.0.moment(pointer.as_str()))
+    }
+
+    fn version(
+        &self,
+        from: Option<&FieldPointer>,
+        envelope: &Envelope,
+    ) -> Result<OffsetDateTime, Failure> {
+        Ok(self.moment(from)?.or(envelope.version).unwrap_or(envelope.received_at))
+    }
+}
+
+/// An amount that counts the currency's smallest unit.
+fn in_main_unit(told: Money, from: &FieldSource) -> Result<Money, Failure> {
+    let digits = told.currency.minor_digits();
+    Money::from_minor(told.amount, told.currency, digits)
+        .map_err(|error| Failure::invalid(from.name(), format!("is {error}")))
+}
