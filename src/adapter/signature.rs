@@ -237,7 +237,7 @@ pub fn check_time(call: &Call<'_>, unix: i64, tolerance: Duration) -> Result<(),
 fn keyed<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Option<M> {
     // HMAC takes keys of any length; the error cannot happen.
     let mac = <M as KeyInit>::new_from_slice(key).ok()?;
-    Some(parts.iter().fold(mac, |mac, part| mac.chain_update(part)))
+    Some(parts.iter().fold(mac, Mac::chain_update))
 }
 
 fn matches<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]], signature: &[u8]) -> bool {

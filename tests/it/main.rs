@@ -20,6 +20,7 @@ mod outages;
 mod poison;
 mod publisher;
 mod receiver;
+mod refunds;
 mod replay;
 mod samples;
 mod servers;
