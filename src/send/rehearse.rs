@@ -19,6 +19,8 @@ pub enum Fate {
     Ignored,
     /// It cannot be applied.
     Dead(Reason),
+    /// The receiver refuses it with 422: whoever sent it can mend it.
+    Refused,
 }
 
 /// What the source's adapter makes of a webhook.
