@@ -5,6 +5,7 @@
 //! a change of the books ([`Adapter::map`]). It does no input or output and
 //! reads no clock.
 
+pub mod authentication;
 pub mod fields;
 pub mod generic;
 pub mod mapping;
@@ -249,6 +250,8 @@ pub struct Delivery<'a> {
     pub event_id: &'a str,
     /// When it happened.
     pub triggered_at: OffsetDateTime,
+    /// When it is sent: what a signed time tells.
+    pub sent_at: OffsetDateTime,
     /// The body.
     pub body: &'a [u8],
 }
