@@ -5,6 +5,8 @@
 //! a change of the books ([`Adapter::map`]). It does no input or output and
 //! reads no clock.
 
+pub mod authentication;
+pub mod callback;
 pub mod fields;
 pub mod generic;
 pub mod mapping;
