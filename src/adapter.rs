@@ -6,8 +6,10 @@
 //! reads no clock.
 
 pub mod authentication;
+pub mod cloudevents;
 pub mod fields;
 pub mod generic;
+pub mod identity;
 pub mod mapping;
 pub mod selector;
 pub mod shopify;
@@ -250,7 +252,7 @@ pub struct Delivery<'a> {
     pub event_id: &'a str,
     /// When it happened.
     pub triggered_at: OffsetDateTime,
-    /// When it is sent: what a signed time tells.
+    /// When this attempt is made: what a platform that signs the time signs.
     pub sent_at: OffsetDateTime,
     /// The body.
     pub body: &'a [u8],

@@ -55,17 +55,27 @@ impl Rehearsal {
     }
 }
 
-/// The headers with which the platform would send a webhook.
-pub fn headers(adapter: &Adapter, tenant: &str, webhook: &Webhook) -> HeaderMap {
-    signed_over(adapter, tenant, webhook, OffsetDateTime::now_utc(), &webhook.body)
+/// The headers with which the platform would send a webhook at this time.
+pub fn headers(
+    adapter: &Adapter,
+    tenant: &str,
+    webhook: &Webhook,
+    sent_at: OffsetDateTime,
+) -> HeaderMap {
+    signed_over(adapter, tenant, webhook, sent_at, &webhook.body)
 }
 
 /// The same, but with the signature of another body: no secret made it for
 /// this one.
-pub fn forged_headers(adapter: &Adapter, tenant: &str, webhook: &Webhook) -> HeaderMap {
+pub fn forged_headers(
+    adapter: &Adapter,
+    tenant: &str,
+    webhook: &Webhook,
+    sent_at: OffsetDateTime,
+) -> HeaderMap {
     let mut other = webhook.body.to_vec();
     other.push(b' ');
-    let mut headers = signed_over(adapter, tenant, webhook, OffsetDateTime::now_utc(), &other);
+    let mut headers = signed_over(adapter, tenant, webhook, sent_at, &other);
     // A token is the same for every body: it is spoiled instead.
     if let Some(value) = headers.get_mut(header::AUTHORIZATION) {
         *value = HeaderValue::from_static("Bearer forged");
@@ -97,8 +107,9 @@ pub fn rehearse(
     tenant: &str,
     webhook: &Webhook,
 ) -> Result<Rehearsal, Rejection> {
+    // Sent and received at the same time: nothing is stale, whenever it is asked.
     let received_at = OffsetDateTime::UNIX_EPOCH;
-    let headers = signed_over(adapter, tenant, webhook, received_at, &webhook.body);
+    let headers = headers(adapter, tenant, webhook, received_at);
     let call = Call { headers: &headers, query: "", body: &webhook.body, received_at };
     let Received::Events { events, .. } = adapter.receive(&call)? else {
         return Err(Rejection::Unreadable("it is a ping".to_owned()));
