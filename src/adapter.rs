@@ -7,8 +7,10 @@
 
 pub mod authentication;
 pub mod callback;
+pub mod cloudevents;
 pub mod fields;
 pub mod generic;
+pub mod identity;
 pub mod mapping;
 pub mod selector;
 pub mod shopify;
