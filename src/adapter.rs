@@ -249,6 +249,8 @@ pub struct Delivery<'a> {
     pub event_id: &'a str,
     /// When it happened.
     pub triggered_at: OffsetDateTime,
+    /// When this attempt is made: what a platform that signs the time signs.
+    pub sent_at: OffsetDateTime,
     /// The body.
     pub body: &'a [u8],
 }
