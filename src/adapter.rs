@@ -7,6 +7,7 @@
 
 pub mod fields;
 pub mod generic;
+pub mod identity;
 pub mod mapping;
 pub mod selector;
 pub mod shopify;
