@@ -14,6 +14,8 @@ use crate::adapter::{
     mapping::InvalidSettings,
     shopify::Shopify,
     signature::Secret,
+    standard_webhooks::{self, StandardWebhooks},
+    stripe::{self, Stripe},
     woocommerce::WooCommerce,
 };
 
@@ -74,6 +76,19 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
         "woocommerce" => {
             settled(rest.try_deserialize::<WooCommerce>().map(drop))?;
             Box::new(WooCommerce {})
+        }
+        "stripe" => {
+            let settings: stripe::Settings =
+                rest.try_deserialize().with_context(|| path.to_owned())?;
+            Box::new(Stripe::new(&settings).map_err(|error| at(path, &error))?)
+        }
+        "standard_webhooks" => {
+            let settings: standard_webhooks::Settings =
+                rest.try_deserialize().with_context(|| path.to_owned())?;
+            if !tenants.is_empty() && !settings.tells_tenant() {
+                bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
+            }
+            Box::new(StandardWebhooks::new(settings).map_err(|error| at(path, &error))?)
         }
         "generic" | "github" => {
             let settings: Settings = rest.try_deserialize().with_context(|| path.to_owned())?;
