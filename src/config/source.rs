@@ -10,13 +10,16 @@ use crate::adapter::{
     Adapter, Platform,
     generic::{Generic, Settings},
     mapping::InvalidSettings,
+    quickbooks::QuickBooks,
     shopify::Shopify,
     signature::Secret,
+    square::{self, Square},
     woocommerce::WooCommerce,
+    xero::Xero,
 };
 
 /// The kinds of source there are.
-pub const KINDS: [&str; 3] = ["shopify", "woocommerce", "generic"];
+pub const KINDS: [&str; 6] = ["shopify", "woocommerce", "square", "quickbooks", "xero", "generic"];
 
 /// A text, or a list of texts.
 #[derive(Deserialize)]
@@ -61,6 +64,19 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
             settled(rest.try_deserialize::<WooCommerce>().map(drop))?;
             Box::new(WooCommerce {})
         }
+        "square" => {
+            let settings: square::Settings =
+                rest.try_deserialize().with_context(|| path.to_owned())?;
+            Box::new(Square::new(settings).map_err(|error| at(path, &error))?)
+        }
+        "quickbooks" => {
+            settled(rest.try_deserialize::<QuickBooks>().map(drop))?;
+            Box::new(QuickBooks {})
+        }
+        "xero" => {
+            settled(rest.try_deserialize::<Xero>().map(drop))?;
+            Box::new(Xero {})
+        }
         "generic" => {
             let settings: Settings = rest.try_deserialize().with_context(|| path.to_owned())?;
             if !tenants.is_empty() && settings.event.tenant.is_none() {
@@ -85,9 +101,10 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
     let tenants = tenants
         .into_iter()
         // As the adapters write them: hosts know no case, and a shop's home
-        // page comes with a slash. A generic sender's names are its own.
+        // page comes with a slash; Xero's are UUIDs. A merchant's id and a
+        // generic sender's names are their own.
         .map(|tenant| match kind.as_str() {
-            "generic" => tenant,
+            "generic" | "square" | "quickbooks" => tenant,
             _ => tenant.trim_end_matches('/').to_ascii_lowercase(),
         })
         .collect();
