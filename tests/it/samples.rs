@@ -116,6 +116,7 @@ fn state(
         generation: 0,
         replay: None,
         over_http: true,
+        secret: None,
         body: event.body,
     };
     match adapter(config)?.map(&envelope)? {
