@@ -3,7 +3,7 @@
 //! The only place that speaks SQL. Functions take a connection, so that the
 //! caller owns the transaction; every set statement is sorted by its key and
 //! tables are always written in the order inbox, orders, invoices, receipts,
-//! dead letters: two batches in another order would deadlock.
+//! dead letters, quarantine: two batches in another order would deadlock.
 
 pub mod acts;
 pub mod audit;
@@ -12,7 +12,9 @@ pub mod fault;
 pub mod inbox;
 pub mod invoices;
 pub mod orders;
+pub mod quarantine;
 pub mod receipts;
+pub mod secret_uses;
 pub mod trace;
 mod tx;
 
@@ -160,6 +162,8 @@ impl Store {
                 "insert into invoices select * from invoices limit 0",
                 "insert into receipts select * from receipts limit 0",
                 "insert into dead_letters select * from dead_letters limit 0",
+                "insert into quarantine select * from quarantine limit 0",
+                "insert into secret_uses select * from secret_uses limit 0",
             ] {
                 tx.execute(nothing).await?;
             }

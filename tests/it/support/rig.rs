@@ -15,7 +15,7 @@ use tallyhook::{
         Store,
         audit::{self, Sums},
     },
-    worker::{Tools, Trouble, archive, lane::Lane},
+    worker::{SecretUses, Tools, Trouble, archive, lane::Lane},
 };
 use time::OffsetDateTime;
 use tokio::time::timeout;
@@ -109,6 +109,7 @@ impl Rig {
             topology,
             schedule: config.retry.schedule(),
             settings: config.worker.clone(),
+            secret_uses: SecretUses::default(),
             metrics,
         };
         let link = Link::open(&config.broker.url, "test").await.unwrap();
