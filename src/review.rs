@@ -1,5 +1,7 @@
-//! Review: what operators do with dead letters. One library for the CLI, and
+//! Review: what operators do with dead letters and quarantined calls. One library for the CLI, and
 //! for the API and the console to come.
+
+pub mod quarantine;
 
 use std::sync::Arc;
 

@@ -14,13 +14,13 @@ const TELLTALES: [&str; 6] = ["auth", "token", "secret", "key", "password", "cre
 /// The headers of a call, in their order, without cookies.
 pub fn write(headers: &HeaderMap) -> Value {
     let kept = headers.iter().filter(|(name, _)| !DROPPED.contains(name));
-    kept.map(|(name, value)| match std::str::from_utf8(value.as_bytes()) {
-        Ok(text) => json!({"name": name.as_str(), "value": text}),
-        // A company may be called Müller, in Latin-1.
-        Err(_) => {
-            let base64 = data_encoding::BASE64.encode(value.as_bytes());
-            json!({"name": name.as_str(), "base64": base64})
+    kept.map(|(name, value)| {
+        if let Ok(text) = std::str::from_utf8(value.as_bytes()) {
+            return json!({"name": name.as_str(), "value": text});
         }
+        // A company may be called Müller, in Latin-1.
+        let base64 = data_encoding::BASE64.encode(value.as_bytes());
+        json!({"name": name.as_str(), "base64": base64})
     })
     .collect()
 }
