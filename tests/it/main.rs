@@ -11,6 +11,7 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+mod call_log;
 mod commands;
 mod constraints;
 mod duplicates;
@@ -19,6 +20,7 @@ mod house;
 mod outages;
 mod poison;
 mod publisher;
+mod quarantine;
 mod receiver;
 mod replay;
 mod samples;

@@ -254,7 +254,10 @@ async fn configure(place: &Place, sources: &[&str], tune: impl FnOnce(&mut Confi
         place.rabbitmq,
         sources.concat()
     );
-    let secrets = BTreeMap::from([("SECRET".to_owned(), "a secret of the tests".to_owned())]);
+    let secrets = BTreeMap::from([
+        ("SECRET".to_owned(), "a secret of the tests".to_owned()),
+        ("OLD_SECRET".to_owned(), "an older secret of the tests".to_owned()),
+    ]);
     let mut config = Config::from_toml(&text, &secrets).unwrap();
     tune(&mut config);
     config
