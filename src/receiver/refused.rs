@@ -96,16 +96,18 @@ impl Receiver {
 
     /// Keeps one forged call a second.
     fn quarantine(&self, call: &Call<'_>, refused: RefusedCall) {
-        let headers = kept::write(call.headers);
-        let fits = call.body.len() <= LONGEST_BODY
-            && headers.to_string().len() + call.query.len() <= LONGEST_HEAD;
         let samples = self.sampling.sources.get(&refused.source);
-        if fits && samples.is_some_and(|samples| samples.forged.speak()) {
-            let head = Head { headers, query: call.query.to_owned() };
-            self.record_unwaited(RefusedCall { head: Some(head), ..refused });
-        } else {
-            self.count_unrecorded(&refused.source);
+        // The cheap questions first: most of a flood ends here.
+        if call.body.len() > LONGEST_BODY || !samples.is_some_and(|samples| samples.forged.speak())
+        {
+            return self.count_unrecorded(&refused.source);
         }
+        let headers = kept::write(call.headers);
+        if headers.to_string().len() + call.query.len() > LONGEST_HEAD {
+            return self.count_unrecorded(&refused.source);
+        }
+        let head = Head { headers, query: call.query.to_owned() };
+        self.record_unwaited(RefusedCall { head: Some(head), ..refused });
     }
 
     /// Keeps one call a second whose body was not read whole.
