@@ -12,6 +12,7 @@ pub mod cloudevents;
 pub mod fields;
 pub mod generic;
 pub mod identity;
+pub mod kept;
 pub mod mapping;
 pub mod quickbooks;
 pub mod selector;
@@ -29,8 +30,11 @@ mod conformance;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
-use crate::domain::{Change, Envelope, Failure, InvoiceConflict, Mapped, Reference, SourceName};
+use crate::domain::{
+    Change, Envelope, EventKey, Failure, InvoiceConflict, Mapped, Reference, SourceName,
+};
 use signature::{Key, Secret, Verified};
 
 /// Stands before the topic and the id of an event whose tenant is not on the
@@ -81,6 +85,49 @@ pub struct Event {
     pub body: Bytes,
 }
 
+impl Event {
+    /// The longest topic, in bytes: it becomes an AMQP short string.
+    const LONGEST_TOPIC: usize = 255;
+    /// The longest tenant, in bytes.
+    const LONGEST_TENANT: usize = 2048;
+
+    /// The event as it goes to its source's queue.
+    ///
+    /// # Errors
+    /// [`Rejection::Unreadable`] if its tenant or topic can be neither an AMQP
+    /// property nor an SQL text.
+    pub fn envelope(
+        self,
+        source: &SourceName,
+        receipt_id: Uuid,
+        received_at: OffsetDateTime,
+        secret: &str,
+    ) -> Result<Envelope, Rejection> {
+        let Self { event_id, tenant, topic, version, body } = self;
+        let legal = |text: &str, longest| text.len() <= longest && !text.contains('\0');
+        if !legal(&tenant, Self::LONGEST_TENANT) || !legal(&topic, Self::LONGEST_TOPIC) {
+            return Err(Rejection::Unreadable(
+                "the tenant or topic is too long or contains a NUL character".to_owned(),
+            ));
+        }
+        Ok(Envelope {
+            receipt_id,
+            source: source.clone(),
+            key: EventKey::new(source, &tenant, &event_id, 0),
+            tenant,
+            topic,
+            version,
+            received_at,
+            attempt: 0,
+            generation: 0,
+            replay: None,
+            over_http: true,
+            secret: Some(secret.to_owned()),
+            body,
+        })
+    }
+}
+
 /// What a call turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
@@ -101,9 +148,10 @@ pub enum Rejection {
     /// No configured secret made the signature, or there is none. 401.
     #[error("{0}")]
     Signature(String),
-    /// The tenant it claims is not one of the source's. 401.
+    /// The tenant it claims is not one of the source's: what names it, and
+    /// its name, which the answer does not repeat. 401.
     #[error("the tenant that {0} names is not configured for this source")]
-    Tenant(&'static str),
+    Tenant(&'static str, String),
     /// Something that every call must carry is missing or unreadable. 400.
     #[error("{0}")]
     Unreadable(String),
@@ -275,6 +323,7 @@ pub struct Adapter {
     platform: Box<dyn Platform>,
     secrets: Vec<Secret>,
     tenants: Vec<String>,
+    quarantine: u32,
 }
 
 impl Adapter {
@@ -282,7 +331,18 @@ impl Adapter {
     ///
     /// `tenants` is the allow-list; empty lets every tenant in.
     pub fn new(platform: Box<dyn Platform>, secrets: Vec<Secret>, tenants: Vec<String>) -> Self {
-        Self { platform, secrets, tenants }
+        Self { platform, secrets, tenants, quarantine: 0 }
+    }
+
+    /// Has the newest so many forged calls kept, for a secret to be mended.
+    #[must_use]
+    pub fn with_quarantine(self, calls: u32) -> Self {
+        Self { quarantine: calls, ..self }
+    }
+
+    /// How many forged calls are kept; 0 if none is.
+    pub fn quarantine(&self) -> u32 {
+        self.quarantine
     }
 
     /// The word after `kind =` in the configuration.
@@ -322,8 +382,8 @@ impl Adapter {
                 || event.tenant.is_empty()
                 || self.tenants.contains(&event.tenant)
         };
-        if !events.iter().any(allowed) {
-            return Err(Rejection::Tenant(self.platform.tenant_header()));
+        if let Some(event) = events.first().filter(|_| !events.iter().any(allowed)) {
+            return Err(Rejection::Tenant(self.platform.tenant_header(), event.tenant.clone()));
         }
         // A call may span companies. To refuse it for one would hold up the
         // others, whose sender repeats it whole: the foreign are kept on

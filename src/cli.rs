@@ -9,9 +9,11 @@ macro_rules! say {
     }};
 }
 
+mod acting;
 mod audit;
 mod check;
 mod dead;
+mod quarantine;
 mod send;
 mod show;
 mod source;
@@ -82,6 +84,8 @@ enum Command {
     Send(send::SendArgs),
     /// Dead letters: list, show, replay, discard, export, drain.
     Dead(dead::DeadArgs),
+    /// Forged calls that were kept: list, show, release, discard.
+    Quarantine(quarantine::QuarantineArgs),
     /// Prove from tables and queues that no message is missing.
     Audit(audit::AuditArgs),
     /// Tell the story of an order, an invoice, an event key or a receipt.
@@ -119,6 +123,7 @@ impl Arguments {
             Command::Source(arguments) => source::run(&arguments, file, for_people),
             Command::Send(arguments) => send::run(arguments, for_people()?).await,
             Command::Dead(arguments) => dead::run(arguments, &for_people()?).await,
+            Command::Quarantine(arguments) => quarantine::run(arguments, &for_people()?).await,
             Command::Audit(arguments) => audit::run(&arguments, &for_people()?).await,
             Command::Trace(arguments) => trace::run(&arguments, &for_people()?).await,
         }

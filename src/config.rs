@@ -185,6 +185,9 @@ mod tests {
             ("[sources.unknown]\nkind = 'shopify'\nsecrets = ['env:S']\n", "sources.unknown"),
             ("[sources.'a/b']\nkind = 'shopify'\nsecrets = ['env:S']\n", "sources.a/b"),
             (&format!("{SHOP}color = 'red'\n"), "color"),
+            (&format!("{SHOP}quarantine = 10001\n"), "sources.shop.quarantine"),
+            (&format!("{SHOP}quarantine = -1\n"), "sources.shop.quarantine"),
+            (&format!("{SHOP}[receiver]\nunused_secret_days = 0\n"), "receiver.unused_secret_days"),
             (&format!("{SHOP}[receiver]\nlisten = 'here'\n"), "receiver.listen"),
             (&format!("{SHOP}[receiver]\nlimit = 1\n"), "limit"),
             (

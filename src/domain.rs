@@ -11,6 +11,7 @@ pub mod order;
 pub mod outcome;
 pub mod reference;
 pub mod refund;
+pub mod refused_call;
 pub mod source_name;
 
 pub use change::{Change, Mapped};
@@ -23,4 +24,5 @@ pub use order::{Line, Order, OrderStatus, OrderUpdate};
 pub use outcome::Outcome;
 pub use reference::Reference;
 pub use refund::{Refund, RefundStatus, Refunded};
+pub use refused_call::{Head, RefusedCall};
 pub use source_name::SourceName;

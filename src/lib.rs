@@ -17,6 +17,10 @@
 //! 6. [`worker::archive`] brings the dead into a table, where people
 //!    [`review`] them: show, replay, discard.
 //!
+//! A call that is refused goes over the broker too, to the worker's call log,
+//! which writes it into the receipts, or into the quarantine if it was forged
+//! and its source keeps such calls.
+//!
 //! Around it: [`config`] says what to run, [`service`] runs it over the
 //! [`server`] of HTTP, [`ops`], [`health`] and [`metrics`] show it, [`cli`] is how people reach it, [`dev`] starts private
 //! servers to try it on.

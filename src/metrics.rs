@@ -39,6 +39,14 @@ pub struct Inner {
     registry: Registry,
     /// HTTP calls by source and the status that answered them.
     pub receipts: IntCounterVec,
+    /// Calls that no configured secret had signed, by source.
+    pub forged: IntCounterVec,
+    /// Refused calls that were only counted, by source: beyond the one a
+    /// second that is kept, or with the broker away.
+    pub unrecorded: IntCounterVec,
+    /// When a secret last verified a call, in seconds since 1970, by source
+    /// and label; 0 if it has not since this process started.
+    pub secret_last_used: IntGaugeVec,
     /// Seconds from a call's first byte to its answer, by source.
     pub acknowledge_seconds: HistogramVec,
     /// Calls under way.
@@ -95,6 +103,21 @@ impl Metrics {
                 "tallyhook_receipts_total",
                 "HTTP calls by source and answer.",
                 &["source", "answer"],
+            )?,
+            forged: made.counters(
+                "tallyhook_forged_total",
+                "Calls that no configured secret had signed.",
+                &["source"],
+            )?,
+            unrecorded: made.counters(
+                "tallyhook_unrecorded_refusals_total",
+                "Forged and unread calls that were counted and are not on record.",
+                &["source"],
+            )?,
+            secret_last_used: made.gauges(
+                "tallyhook_secret_last_used_timestamp_seconds",
+                "When a secret last verified a call; 0: not since the start of this process.",
+                &["source", "secret"],
             )?,
             acknowledge_seconds: made.histograms(
                 "tallyhook_acknowledge_seconds",
@@ -179,6 +202,10 @@ impl Metrics {
         let seen = recent.entry(source.to_string()).or_default();
         for outcome in outcomes {
             self.messages.with_label_values(&[source.as_str(), outcome.as_str()]).inc();
+            if outcome == Outcome::Rejected {
+                // Never had a key to be a duplicate of.
+                continue;
+            }
             seen.messages += 1;
             seen.duplicates += u32::from(outcome == Outcome::Duplicate);
         }

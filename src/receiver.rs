@@ -5,6 +5,7 @@
 mod answer;
 mod body;
 mod hooks;
+mod refused;
 
 use std::{
     collections::BTreeMap,
@@ -44,6 +45,7 @@ pub struct Receiver {
     /// A place for each request that may be under way.
     places: Arc<Semaphore>,
     loud: Arc<OncePerSecond>,
+    sampling: Arc<refused::Sampling>,
 }
 
 /// Says yes once a second.
@@ -69,7 +71,12 @@ impl Receiver {
         metrics: Metrics,
     ) -> Self {
         let places = Arc::new(Semaphore::new(settings.max_concurrent_requests));
-        Self { settings, sources, topology, publisher, metrics, places, loud: Arc::default() }
+        let sampling = Arc::new(refused::Sampling::new(sources.keys()));
+        let loud = Arc::default();
+        let receiver =
+            Self { settings, sources, topology, publisher, metrics, places, loud, sampling };
+        receiver.show_series();
+        receiver
     }
 
     /// Serves until stopped, then lets the requests under way finish.

@@ -16,7 +16,7 @@ use crate::{
     ops,
     receiver::Receiver,
     store::Store,
-    worker::{self, Pulse, Tools},
+    worker::{self, Pulse, SecretUses, Tools},
 };
 
 /// How long everything under way may take once the service stops.
@@ -127,6 +127,7 @@ impl Service {
                 topology: Arc::clone(&topology),
                 schedule: config.retry.schedule(),
                 settings: config.worker.clone(),
+                secret_uses: SecretUses::default(),
                 metrics: metrics.clone(),
             };
             let url = config.broker.url.clone();

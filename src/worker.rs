@@ -1,15 +1,17 @@
 //! The consumer workers: collect a batch, apply it in one transaction, settle
 //! every message of it, and only then acknowledge. Beside them the archiver,
-//! which brings the dead before a person, and the rerouter.
+//! which brings the dead before a person, the call log and the rerouter.
 
 pub mod apply;
 pub mod archive;
+mod call_log;
 pub mod collect;
 mod duty;
 pub mod lane;
 pub mod patience;
 pub mod pulse;
 mod reroute;
+pub mod secret_use;
 pub mod settle;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -31,6 +33,7 @@ use crate::{
 use duty::Duty;
 use pulse::CONNECTION;
 pub use pulse::Pulse;
+pub use secret_use::SecretUses;
 
 /// How long lanes may take to finish their batches when the worker stops.
 const FAREWELL: Duration = Duration::from_secs(20);
@@ -50,6 +53,8 @@ pub struct Tools {
     pub schedule: Schedule,
     /// Batch sizes and times.
     pub settings: config::Worker,
+    /// Which secrets are in use.
+    pub secret_uses: SecretUses,
     /// What is measured.
     pub metrics: Metrics,
 }
@@ -107,7 +112,7 @@ async fn work(tools: &Tools, link: Arc<Link>, pulse: &Pulse, stop: &Cancellation
     let lanes = tools.topology.sources().iter().flat_map(|source| {
         (0..tools.settings.consumers).map(|number| Duty::Lane(source.clone(), number))
     });
-    let duties: Vec<Duty> = lanes.chain([Duty::Archiver, Duty::Rerouter]).collect();
+    let duties: Vec<Duty> = lanes.chain([Duty::Archiver, Duty::CallLog, Duty::Rerouter]).collect();
     let leave = stop.child_token();
     let mut tasks = JoinSet::new();
     for duty in duties {

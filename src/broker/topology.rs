@@ -48,7 +48,7 @@ impl Place {
 pub struct Depth {
     /// The queue's name.
     pub queue: String,
-    /// What is in it: `inbound`, `retry`, `dead` or `unrouted`.
+    /// What is in it: `inbound`, `retry`, `dead`, `unrouted` or `calls`.
     pub role: &'static str,
     /// The source, for an inbound queue.
     pub source: Option<SourceName>,
@@ -104,6 +104,12 @@ impl Topology {
         format!("{}.dead", self.prefix)
     }
 
+    /// The exchange, and the queue of the same name, of refused calls on
+    /// their way to the call log.
+    pub fn calls(&self) -> String {
+        format!("{}.calls", self.prefix)
+    }
+
     /// The sources that have a queue.
     pub fn sources(&self) -> &[SourceName] {
         &self.sources
@@ -123,7 +129,7 @@ impl Topology {
         });
         let retry =
             self.tiers.iter().map(|delay| Place::alone(self.retry(*delay), self.waiting(*delay)));
-        let others = [parked(self.dead()), parked(self.unrouted())];
+        let others = [parked(self.dead()), parked(self.unrouted()), parked(self.calls())];
         others.into_iter().chain(inbound).chain(retry).collect()
     }
 
@@ -178,7 +184,11 @@ impl Topology {
             .iter()
             .map(|source| (self.inbound_queue(source), "inbound", Some(source.clone())));
         let tiers = self.tiers.iter().map(|delay| (self.retry(*delay), "retry", None));
-        let others = [(self.dead(), "dead", None), (self.unrouted(), "unrouted", None)];
+        let others = [
+            (self.dead(), "dead", None),
+            (self.unrouted(), "unrouted", None),
+            (self.calls(), "calls", None),
+        ];
         let mut depths = Vec::new();
         let mut channel = link.channel().await?;
         for (queue, role, source) in sources.chain(tiers).chain(others) {
@@ -363,5 +373,6 @@ mod tests {
         assert_eq!(topology.retry(Duration::from_millis(1500)), "tallyhook.retry.1500ms");
         assert_eq!(topology.dead(), "tallyhook.dead");
         assert_eq!(topology.unrouted(), "tallyhook.unrouted");
+        assert_eq!(topology.calls(), "tallyhook.calls");
     }
 }

@@ -4,6 +4,7 @@
 //! headers `x-tallyhook-*`, body the raw bytes. Any producer may publish by
 //! the same contract; what it leaves out is filled in or refused in `parcel`.
 
+mod call;
 mod parcel;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,11 @@ const REASON: &str = "x-tallyhook-reason";
 const ERROR: &str = "x-tallyhook-error";
 const BUSINESS_KEY: &str = "x-tallyhook-business-key";
 const FIRST_FAILED: &str = "x-tallyhook-first-failed-at";
+const SECRET: &str = "x-tallyhook-secret";
+const STATUS: &str = "x-tallyhook-status";
+const RECEIVED: &str = "x-tallyhook-received-at";
+const HEADERS: &str = "x-tallyhook-http-headers";
+const QUERY: &str = "x-tallyhook-http-query";
 const LAST_FAILED: &str = "x-tallyhook-last-failed-at";
 
 /// A message on its way to the broker.
@@ -131,6 +137,9 @@ fn headers(envelope: &Envelope) -> FieldTable {
     if let Some(version) = envelope.version {
         insert(&mut headers, VERSION, moment(version));
     }
+    if let Some(secret) = &envelope.secret {
+        insert(&mut headers, SECRET, text(secret));
+    }
     headers
 }
 
@@ -147,12 +156,6 @@ fn properties(envelope: &Envelope, headers: FieldTable) -> BasicProperties {
         properties = properties.with_app_id(short(OVER_HTTP));
     }
     properties
-}
-
-/// Whether a message would be refused for its properties before it is sent:
-/// AMQP's short strings hold 255 bytes.
-pub fn fits_short_string(text: &str) -> bool {
-    text.len() <= 255
 }
 
 fn insert(table: &mut FieldTable, key: &str, value: AMQPValue) {

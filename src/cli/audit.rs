@@ -52,6 +52,7 @@ pub(super) async fn run(arguments: &AuditArgs, config: &Config) -> anyhow::Resul
         let told = json!({
             "accounted": accounted,
             "waiting": waiting,
+            "refused_in_queue": in_queues(&depths, &["calls"]),
             "sums": sums,
             "queues": depths.iter().map(|depth| (depth.queue.clone(), json!(depth.ready)))
                 .collect::<serde_json::Map<_, _>>(),
@@ -72,12 +73,13 @@ pub(super) async fn run(arguments: &AuditArgs, config: &Config) -> anyhow::Resul
 /// attempt has a receipt already and is in a queue too: it counts once. What
 /// a worker holds at this moment is in no queue: ask again when it is quiet.
 fn waiting(depths: &[Depth], on_record: i64) -> i64 {
-    let ready = |role: &str| -> i64 {
-        let ours = depths.iter().filter(|depth| depth.role == role);
-        ours.filter_map(|depth| depth.ready).map(i64::from).sum()
-    };
-    let queued = ready("inbound") + ready("retry") + ready("dead") + ready("unrouted");
-    queued.max(on_record)
+    // Refused calls on their way to the call log were never accepted.
+    in_queues(depths, &["inbound", "retry", "dead", "unrouted"]).max(on_record)
+}
+
+fn in_queues(depths: &[Depth], roles: &[&str]) -> i64 {
+    let ours = depths.iter().filter(|depth| roles.contains(&depth.role));
+    ours.filter_map(|depth| depth.ready).map(i64::from).sum()
 }
 
 fn contradictions(sums: &audit::Sums) -> Vec<String> {
@@ -124,6 +126,8 @@ fn print(
     if let Some(accepted) = accepted {
         table.add_row(["accepted".to_owned(), accepted.to_string()]);
     }
+    // Beside the sum: these were answered with a 4xx.
+    table.add_row(["rejected".to_owned(), sums.rejected.to_string()]);
     say!("{table}");
     for depth in depths.iter().filter(|depth| depth.ready != Some(0)) {
         let Some(ready) = depth.ready else {

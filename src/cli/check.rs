@@ -1,5 +1,7 @@
 //! `tallyhook check`: says in plain words what is wrong, and where.
 
+mod secrets;
+
 use std::process::ExitCode;
 
 use clap::Args;
@@ -21,8 +23,36 @@ pub(super) struct CheckArgs {
 /// One thing that was looked at.
 struct Finding {
     what: &'static str,
+    verdict: Verdict,
     /// What was found, or what is wrong and what to do.
-    told: Result<String, String>,
+    told: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Ok,
+    /// Works, and should be looked at.
+    Warn,
+    Wrong,
+}
+
+impl Verdict {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Wrong => "WRONG",
+        }
+    }
+}
+
+impl Finding {
+    fn new(what: &'static str, told: Result<String, String>) -> Self {
+        match told {
+            Ok(told) => Self { what, verdict: Verdict::Ok, told },
+            Err(told) => Self { what, verdict: Verdict::Wrong, told },
+        }
+    }
 }
 
 pub(super) async fn run(
@@ -30,50 +60,50 @@ pub(super) async fn run(
     config: anyhow::Result<Config>,
 ) -> anyhow::Result<ExitCode> {
     let findings = match config {
-        Err(error) => vec![Finding { what: "configuration", told: Err(format!("{error:#}")) }],
+        Err(error) => vec![Finding::new("configuration", Err(format!("{error:#}")))],
         Ok(config) => {
             let names: Vec<&str> = config.sources.keys().map(SourceName::as_str).collect();
             let told = format!("{} sources: {}", names.len(), names.join(", "));
-            let mut findings = vec![Finding { what: "configuration", told: Ok(told) }];
-            findings.push(database(&config).await);
+            let mut findings = vec![Finding::new("configuration", Ok(told))];
+            findings.extend(database(&config).await);
             findings.extend(broker(&config).await);
             findings
         }
     };
-    let well = findings.iter().all(|finding| finding.told.is_ok());
+    let well = findings.iter().all(|finding| finding.verdict != Verdict::Wrong);
     if arguments.json {
         let told: Vec<_> = findings
             .iter()
             .map(|finding| {
-                let (ok, text) = match &finding.told {
-                    Ok(text) => (true, text),
-                    Err(text) => (false, text),
-                };
-                json!({"what": finding.what, "ok": ok, "told": text})
+                let Finding { what, verdict, told } = finding;
+                let (ok, warning) = (*verdict != Verdict::Wrong, *verdict == Verdict::Warn);
+                json!({"what": what, "ok": ok, "warning": warning, "told": told})
             })
             .collect();
         say!("{}", serde_json::to_string_pretty(&json!({"ok": well, "findings": told}))?);
     } else {
         for finding in &findings {
-            match &finding.told {
-                Ok(text) => say!("ok     {:<15} {text}", finding.what),
-                Err(text) => say!("WRONG  {:<15} {text}", finding.what),
-            }
+            say!("{:<6} {:<15} {}", finding.verdict.word(), finding.what, finding.told);
         }
     }
     Ok(ExitCode::from(if well { DONE } else { FAILED }))
 }
 
-async fn database(config: &Config) -> Finding {
-    let told = match Store::new(&config.database) {
-        Err(error) => Err(format!("database.url: {error}")),
+async fn database(config: &Config) -> Vec<Finding> {
+    let what = "PostgreSQL";
+    match Store::new(&config.database) {
+        Err(error) => vec![Finding::new(what, Err(format!("database.url: {error}")))],
         Ok(store) => {
-            let told = look_at_database(&store).await;
+            let mut findings = vec![Finding::new(what, look_at_database(&store).await)];
+            if findings.iter().all(|finding| finding.verdict == Verdict::Ok) {
+                findings.extend(secrets::look(&store, config).await.unwrap_or_else(|error| {
+                    vec![Finding::new("secrets", Err(format!("cannot be looked up: {error}")))]
+                }));
+            }
             store.close().await;
-            told
+            findings
         }
-    };
-    Finding { what: "PostgreSQL", told }
+    }
 }
 
 async fn look_at_database(store: &Store) -> Result<String, String> {
@@ -104,11 +134,11 @@ async fn broker(config: &Config) -> Vec<Finding> {
         Err(error) => {
             let error = anyhow::Error::from(error);
             let told = Err(format!("cannot be reached at broker.url: {error:#}"));
-            return vec![Finding { what, told }];
+            return vec![Finding::new(what, told)];
         }
     };
     let topology = service::topology(config);
-    let mut findings = vec![Finding { what, told: Ok("answers".to_owned()) }];
+    let mut findings = vec![Finding::new(what, Ok("answers".to_owned()))];
     let told = match topology.depths(&link).await {
         Err(error) => Err(error.to_string()),
         Ok(depths) if depths.iter().all(|depth| depth.ready.is_some()) => {
@@ -124,7 +154,7 @@ async fn broker(config: &Config) -> Vec<Finding> {
             Ok(format!("{missing} of {} queues are missing; they are made at start", depths.len()))
         }
     };
-    findings.push(Finding { what: "queues", told });
+    findings.push(Finding::new("queues", told));
     link.close().await;
     findings
 }

@@ -29,9 +29,23 @@ pub(super) fn brief(text: &str, characters: usize) -> String {
     format!("{cut}…")
 }
 
+/// A stranger's text: what a terminal would obey is replaced.
+pub(super) fn harmless(text: &str) -> String {
+    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.chars().map(|c| if obeyed(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_tells_the_terminal_what_to_do() {
+        assert_eq!(
+            harmless("a\n\tü \u{1b}[31m \u{9b}2J \r"),
+            "a\n\tü \u{fffd}[31m \u{fffd}2J \u{fffd}"
+        );
+    }
 
     #[test]
     fn long_texts_are_cut_with_a_mark() {

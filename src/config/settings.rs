@@ -39,6 +39,9 @@ pub struct Receiver {
     pub max_concurrent_requests: usize,
     /// What a 503 tells the sender to wait, in seconds.
     pub retry_after_s: u64,
+    /// `tallyhook check` warns of a secret that verified nothing for so many
+    /// days while others of its source did; 1 to 3650.
+    pub unused_secret_days: u16,
 }
 
 /// `[operations]`: metrics and probes.
@@ -158,6 +161,10 @@ impl Raw {
         ensure!(
             receiver.max_concurrent_requests >= 1,
             "receiver.max_concurrent_requests must be 1 or more"
+        );
+        ensure!(
+            (1..=3650).contains(&receiver.unused_secret_days),
+            "receiver.unused_secret_days must be 1 to 3650"
         );
         for (key, value) in [
             ("receiver.header_timeout_ms", receiver.header_timeout_ms),

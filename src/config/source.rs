@@ -37,6 +37,9 @@ pub const KINDS: [&str; 11] = [
     "callback",
 ];
 
+/// The most forged calls that a source may keep.
+const MOST_QUARANTINED: u32 = 10_000;
+
 /// A text, or a list of texts.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -68,6 +71,7 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
         .with_context(|| format!("{path}.kind"))?;
     let references = list(take("secrets"), path, "secrets")?;
     let tenants = list(take("tenants"), path, "tenants")?;
+    let quarantine = quarantine(take("quarantine"), path)?;
     let rest = Value::new(None, config::ValueKind::Table(table));
 
     let settled = |result: Result<(), config::ConfigError>| result.with_context(|| path.to_owned());
@@ -156,12 +160,23 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
             _ => tenant,
         })
         .collect();
-    Ok(Adapter::new(platform, secrets, tenants))
+    Ok(Adapter::new(platform, secrets, tenants).with_quarantine(quarantine))
 }
 
 /// Settings that contradict themselves, with the whole path of the key.
 fn at(path: &str, error: &InvalidSettings) -> anyhow::Error {
     anyhow::anyhow!("{path}.{}: {}", error.field, error.detail)
+}
+
+/// How many forged calls are kept.
+fn quarantine(value: Option<Value>, path: &str) -> anyhow::Result<u32> {
+    let Some(value) = value else {
+        return Ok(0);
+    };
+    let count = value.into_int().ok().and_then(|count| u32::try_from(count).ok());
+    count
+        .filter(|count| *count <= MOST_QUARANTINED)
+        .with_context(|| format!("{path}.quarantine must be 0 to {MOST_QUARANTINED}"))
 }
 
 fn list(value: Option<Value>, path: &str, key: &str) -> anyhow::Result<Vec<String>> {

@@ -32,6 +32,8 @@ pub struct Envelope {
     pub replay: Option<Uuid>,
     /// True if our receiver took it over HTTP, false for any other producer.
     pub over_http: bool,
+    /// The label of the secret that verified the call, if one did.
+    pub secret: Option<String>,
     /// The raw bytes received.
     pub body: Bytes,
 }

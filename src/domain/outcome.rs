@@ -20,12 +20,21 @@ pub enum Outcome {
     Retried,
     /// It is a dead letter and waits for a person.
     Dead,
+    /// It was refused with an answer that says why; it changed nothing.
+    Rejected,
 }
 
 impl Outcome {
     /// Every outcome, in the order in which people are shown them.
-    pub const ALL: [Self; 6] =
-        [Self::Applied, Self::Duplicate, Self::Stale, Self::Ignored, Self::Retried, Self::Dead];
+    pub const ALL: [Self; 7] = [
+        Self::Applied,
+        Self::Duplicate,
+        Self::Stale,
+        Self::Ignored,
+        Self::Retried,
+        Self::Dead,
+        Self::Rejected,
+    ];
 
     /// The word.
     pub const fn as_str(self) -> &'static str {
@@ -36,6 +45,7 @@ impl Outcome {
             Self::Ignored => "ignored",
             Self::Retried => "retried",
             Self::Dead => "dead",
+            Self::Rejected => "rejected",
         }
     }
 }

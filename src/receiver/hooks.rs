@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     adapter::{Adapter, Answers, Call, Event, Received, Rejection},
-    broker::{Confirmed, Outgoing, PublishError, wire::fits_short_string},
-    domain::{Envelope, EventKey, SourceName},
+    broker::{Confirmed, Outgoing, PublishError},
+    domain::{Envelope, SourceName},
     metrics::InFlight,
 };
 
@@ -103,6 +103,14 @@ fn unknown_source() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "Unknown source", detail)
 }
 
+/// What an authentic call comes to; nothing at all of a ping.
+#[derive(Default)]
+struct Taken {
+    envelopes: Vec<Envelope>,
+    /// The body of the 200, where the caller wants one.
+    acceptance: Option<Bytes>,
+}
+
 impl Receiver {
     /// The source of this name, if one is configured.
     fn find(&self, name: Name) -> Option<(&SourceName, &Adapter)> {
@@ -126,42 +134,67 @@ impl Receiver {
         let (parts, body) = request.into_parts();
         let limit = self.settings.body_limit_bytes;
         let patience = Duration::from_millis(self.settings.body_timeout_ms);
-        let body = body::read(&parts.headers, body, limit, patience).await?;
+        let body = body::read(&parts.headers, body, limit, patience).await.inspect_err(|told| {
+            self.record_unread(source, receipt_id, told.status, &told.detail);
+        })?;
         let received_at = OffsetDateTime::now_utc();
         let query = parts.uri.query().unwrap_or_default();
         let call = Call { headers: &parts.headers, query, body: &body, received_at };
-        let events = match adapter.receive(&call).map_err(refuse)? {
-            Received::Ping => return Ok(None),
-            Received::Events { events, .. } => events,
+        let Taken { envelopes, acceptance } = match self.take(source, adapter, receipt_id, &call) {
+            Ok(taken) => taken,
+            Err(rejection) => {
+                let problem = refuse(&rejection);
+                let status = problem.status;
+                self.record_refused(source, adapter, receipt_id, &call, &rejection, status)
+                    .await
+                    .map_err(|error| self.not_durable(&error))?;
+                return Err(problem);
+            }
         };
-        let acceptance = events.first().and_then(|event| adapter.acceptance(source, event));
-        let envelopes = events
-            .into_iter()
-            .enumerate()
-            .map(|(index, event)| {
-                // The first event carries the id that the answer names.
-                let receipt_id = if index == 0 { receipt_id } else { Uuid::now_v7() };
-                envelope(source, receipt_id, received_at, event)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
         // All at once; one that fails fails the call, and the resend finds
         // the others in the inbox.
         let published = envelopes
             .iter()
             .map(|envelope| self.publisher.publish(Outgoing::inbound(&self.topology, envelope)));
-        let _durable: Vec<Confirmed> =
-            join_all(published).await.into_iter().collect::<Result<_, PublishError>>().map_err(
-                |error| {
-                    if self.loud.speak() {
-                        warn!(%error, "not durable; the sender is told to come again");
-                    } else {
-                        debug!(%error, "not durable");
-                    }
-                    // Whoever sends it need not know what is behind us.
-                    self.not_now("the webhook could not be made durable; send it again")
-                },
-            )?;
+        let _durable: Vec<Confirmed> = join_all(published)
+            .await
+            .into_iter()
+            .collect::<Result<_, PublishError>>()
+            .map_err(|error| self.not_durable(&error))?;
         Ok(acceptance)
+    }
+
+    /// Has a call verified and takes its events out; none of a ping.
+    fn take(
+        &self,
+        source: &SourceName,
+        adapter: &Adapter,
+        receipt_id: Uuid,
+        call: &Call<'_>,
+    ) -> Result<Taken, Rejection> {
+        let (events, secret) = match adapter.receive(call)? {
+            Received::Ping => return Ok(Taken::default()),
+            Received::Events { events, secret } => (events, secret),
+        };
+        self.note_secret(source, &secret, call.received_at);
+        let acceptance = events.first().and_then(|event| adapter.acceptance(source, event));
+        let envelope = |(index, event): (usize, Event)| {
+            // The first event carries the id that the answer names.
+            let receipt_id = if index == 0 { receipt_id } else { Uuid::now_v7() };
+            event.envelope(source, receipt_id, call.received_at, &secret)
+        };
+        let envelopes = events.into_iter().enumerate().map(envelope).collect::<Result<_, _>>()?;
+        Ok(Taken { envelopes, acceptance })
+    }
+
+    fn not_durable(&self, error: &PublishError) -> Problem {
+        if self.loud.speak() {
+            warn!(%error, "not durable; the sender is told to come again");
+        } else {
+            debug!(%error, "not durable");
+        }
+        // Whoever sends it need not know what is behind us.
+        self.not_now("the webhook could not be made durable; send it again")
     }
 
     fn not_now(&self, detail: impl Into<String>) -> Problem {
@@ -169,50 +202,18 @@ impl Receiver {
     }
 }
 
-fn envelope(
-    source: &SourceName,
-    receipt_id: Uuid,
-    received_at: OffsetDateTime,
-    event: Event,
-) -> Result<Envelope, Problem> {
-    let Event { event_id, tenant, topic, version, body } = event;
-    // Both become AMQP properties and SQL texts.
-    let legal = |text: &str| !text.contains('\0');
-    if !legal(&tenant) || !legal(&topic) || !fits_short_string(&topic) || tenant.len() > 2048 {
-        return Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "Unreadable",
-            "the tenant or topic is too long or contains a NUL character",
-        ));
-    }
-    Ok(Envelope {
-        receipt_id,
-        source: source.clone(),
-        key: EventKey::new(source, &tenant, &event_id, 0),
-        tenant,
-        topic,
-        version,
-        received_at,
-        attempt: 0,
-        generation: 0,
-        replay: None,
-        over_http: true,
-        body,
-    })
-}
-
 /// What to answer instead of taking a call in.
-fn refuse(rejection: Rejection) -> Problem {
+fn refuse(rejection: &Rejection) -> Problem {
     let detail = rejection.to_string();
-    let (status, title) = match &rejection {
+    let (status, title) = match rejection {
         Rejection::Signature(_) => (StatusCode::UNAUTHORIZED, "Signature refused"),
-        Rejection::Tenant(_) => (StatusCode::UNAUTHORIZED, "Tenant refused"),
+        Rejection::Tenant(..) => (StatusCode::UNAUTHORIZED, "Tenant refused"),
         Rejection::Unreadable(_) => (StatusCode::BAD_REQUEST, "Unreadable"),
         Rejection::ContentType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content type refused"),
         Rejection::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid"),
     };
     let failures = match rejection {
-        Rejection::Invalid(failures) => failures,
+        Rejection::Invalid(failures) => failures.clone(),
         _ => Vec::new(),
     };
     Problem { failures, ..Problem::new(status, title, detail) }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::generate::Webhook;
 use crate::{
     adapter::{Adapter, Call, Delivery, Received, Rejection},
-    domain::{Change, Envelope, EventKey, Failure, Mapped, OrderUpdate, Reason, SourceName},
+    domain::{Change, Envelope, Failure, Mapped, OrderUpdate, Reason, SourceName},
 };
 
 /// What becomes of an event on its first delivery.
@@ -113,27 +113,14 @@ pub fn rehearse(
     let received_at = OffsetDateTime::UNIX_EPOCH;
     let headers = headers(adapter, tenant, webhook, received_at);
     let call = Call { headers: &headers, query: "", body: &webhook.body, received_at };
-    let Received::Events { events, .. } = adapter.receive(&call)? else {
+    let Received::Events { events, secret } = adapter.receive(&call)? else {
         return Err(Rejection::Unreadable("it is a ping".to_owned()));
     };
     let event = events
         .into_iter()
         .next()
         .ok_or_else(|| Rejection::Unreadable("it tells no event".to_owned()))?;
-    let envelope = Envelope {
-        receipt_id: Uuid::nil(),
-        source: source.clone(),
-        key: EventKey::new(source, &event.tenant, &event.event_id, 0),
-        tenant: event.tenant,
-        topic: event.topic,
-        version: event.version,
-        received_at,
-        attempt: 0,
-        generation: 0,
-        replay: None,
-        over_http: true,
-        body: event.body,
-    };
+    let envelope = event.envelope(source, Uuid::nil(), received_at, &secret)?;
     let mapped = adapter.map(&envelope);
     Ok(Rehearsal { envelope, mapped })
 }

@@ -17,6 +17,8 @@ pub struct Sums {
     pub retried: i64,
     /// See above.
     pub dead: i64,
+    /// See above; these were never accepted.
+    pub rejected: i64,
     /// Keys in the inbox.
     pub settled_keys: i64,
     /// Dead letters in every state.
@@ -50,6 +52,7 @@ pub async fn sums(conn: &mut Conn) -> Result<Sums, StoreError> {
             count(*) filter (where outcome = 'ignored') as "ignored!",
             count(*) filter (where outcome = 'retried') as "retried!",
             count(*) filter (where outcome = 'dead') as "dead!",
+            count(*) filter (where outcome = 'rejected') as "rejected!",
             (select count(*) from inbox) as "settled_keys!",
             (select count(*) from dead_letters) as "dead_letters!",
             (select count(*) from dead_letters where state = 'resolved') as "resolved!",

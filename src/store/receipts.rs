@@ -4,7 +4,7 @@ use sqlx::types::Uuid;
 use time::OffsetDateTime;
 
 use super::{Conn, StoreError};
-use crate::domain::{Envelope, Outcome};
+use crate::domain::{Envelope, Outcome, RefusedCall};
 
 /// What a confirmed publish answers over HTTP.
 const ACCEPTED: i16 = 200;
@@ -82,6 +82,49 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, Stor
     .fetch_all(conn)
     .await?;
     Ok(recorded.into_iter().filter(|row| row.known).map(|row| row.receipt_id).collect())
+}
+
+/// Records calls that were refused. One that is on record stays as it is.
+///
+/// # Errors
+/// What the database says.
+pub async fn reject(conn: &mut Conn, calls: &[&RefusedCall]) -> Result<(), StoreError> {
+    macro_rules! column {
+        ($call:ident => $value:expr) => {
+            calls.iter().map(|$call| $value).collect::<Vec<_>>()
+        };
+    }
+    let status = column!(call => call.status.and_then(|status| i16::try_from(status).ok()));
+    sqlx::query!(
+        r#"
+        insert into receipts (
+            receipt_id, source, tenant, event_key, topic, received_at, response_status, outcome,
+            attempts, error, payload)
+        select receipt_id, source, tenant, event_key, '', received_at, response_status, $9, 0,
+            error,
+            -- Nothing, where the body was not read whole.
+            nullif(payload, '')
+        from unnest(
+            $1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::smallint[],
+            $7::text[], $8::bytea[]
+        ) as call (
+            receipt_id, source, tenant, event_key, received_at, response_status, error, payload)
+        order by receipt_id
+        on conflict do nothing
+        "#,
+        &column!(call => call.receipt_id),
+        &column!(call => call.source.as_str()) as &[&str],
+        &column!(call => call.tenant.as_str()) as &[&str],
+        &column!(call => call.key().to_string()),
+        &column!(call => call.received_at),
+        &status as &[Option<i16>],
+        &column!(call => call.error.as_str()) as &[&str],
+        &column!(call => call.body.as_ref()) as &[&[u8]],
+        Outcome::Rejected.as_str(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Of these messages, those whose receipt is on record for another event key.

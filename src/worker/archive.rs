@@ -245,6 +245,7 @@ fn letter(mut parcel: Parcel, now: OffsetDateTime) -> Letter {
         generation: 0,
         replay: burial.replay,
         over_http: parcel.is_over_http(),
+        secret: None,
         body: parcel.body,
     };
     Letter { burial, envelope }

@@ -8,7 +8,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Tools, Trouble, archive, lane, milliseconds, pulse::Pulse, reroute};
+use super::{Tools, Trouble, archive, call_log, lane, milliseconds, pulse::Pulse, reroute};
 use crate::{broker::Link, domain::SourceName, retry};
 
 /// Consuming that lasted this long worked: what broke it is a new trouble.
@@ -20,6 +20,7 @@ const WORKED: Duration = Duration::from_mins(1);
 pub(super) enum Duty {
     Lane(SourceName, usize),
     Archiver,
+    CallLog,
     Rerouter,
 }
 
@@ -28,6 +29,7 @@ impl Duty {
         match self {
             Self::Lane(source, number) => format!("{source} {number}"),
             Self::Archiver => "archiver".to_owned(),
+            Self::CallLog => "call log".to_owned(),
             Self::Rerouter => "rerouter".to_owned(),
         }
     }
@@ -87,6 +89,11 @@ impl Duty {
                 let archiver = archive::Archiver::open(tools, link).await?;
                 pulse.set(&name, None);
                 archiver.run(leave).await
+            }
+            Self::CallLog => {
+                let call_log = call_log::CallLog::open(tools, link).await?;
+                pulse.set(&name, None);
+                call_log.run(leave).await
             }
             Self::Rerouter => {
                 let rerouter = reroute::Rerouter::open(tools, Arc::clone(link)).await?;

@@ -123,6 +123,7 @@ impl Lane {
                     let receipt_id = item.envelope.receipt_id;
                     debug!(%receipt_id, ?effect, "settled");
                     let received_at = item.envelope.received_at;
+                    self.note_secret(&item.envelope);
                     recorded.extend(effect.outcome().map(|outcome| (outcome, received_at)));
                 }
                 Ok(Effect::Conflict(failure)) => {
@@ -240,6 +241,20 @@ impl Lane {
             }
         }
         Ok(verdicts)
+    }
+
+    /// Only what the configuration names: another producer may write anything
+    /// into a header.
+    fn note_secret(&self, envelope: &Envelope) {
+        let Tools { sources, store, secret_uses, .. } = &self.tools;
+        let secret = envelope.secret.as_deref().filter(|_| envelope.over_http);
+        let known = |label: &&str| {
+            let adapter = sources.get(&self.source);
+            adapter.is_some_and(|adapter| adapter.secret_labels().any(|known| known == *label))
+        };
+        if let Some(secret) = secret.filter(known) {
+            secret_uses.note(store, &self.source, secret, envelope.received_at);
+        }
     }
 
     fn hold(&self) -> Duration {

@@ -34,7 +34,7 @@ impl Stage {
                  [operations]\nlisten = '127.0.0.1:{operations}'\n\
                  [broker]\nurl = '{}'\n[database]\nurl = '{}'\n\
                  [retry]\nfirst_ms = 100\nretries = 1\n\
-                 [sources.shop]\nkind = 'shopify'\nsecrets = ['env:SHOP_SECRET']\n",
+                 [sources.shop]\nkind = 'shopify'\nsecrets = ['env:SHOP_SECRET']\nquarantine = 9\n",
                 servers.rabbitmq.url(),
                 servers.postgres.url("postgres"),
             );
@@ -100,7 +100,7 @@ fn told(output: &Output) -> String {
 }
 
 /// Signs with a program that knows nothing of us.
-fn openssl_signature(body: &str) -> String {
+fn openssl_signature(body: &str, secret: &str) -> String {
     let sign = |arguments: &[&str], input: &[u8]| {
         let mut program = Command::new("openssl")
             .args(arguments)
@@ -111,19 +111,29 @@ fn openssl_signature(body: &str) -> String {
         program.stdin.take().unwrap().write_all(input).unwrap();
         program.wait_with_output().unwrap().stdout
     };
-    let mac = sign(&["dgst", "-sha256", "-hmac", SECRET, "-binary"], body.as_bytes());
+    let mac = sign(&["dgst", "-sha256", "-hmac", secret, "-binary"], body.as_bytes());
     assert_eq!(mac.len(), 32, "openssl did not sign");
     String::from_utf8(sign(&["base64", "-A"], &mac)).unwrap().trim().to_owned()
 }
 
 async fn post(client: &reqwest::Client, url: &str, event_id: &str, body: &str) -> u16 {
+    post_signed(client, url, event_id, body, SECRET).await
+}
+
+async fn post_signed(
+    client: &reqwest::Client,
+    url: &str,
+    event_id: &str,
+    body: &str,
+    secret: &str,
+) -> u16 {
     let request = client
         .post(url)
         .header("content-type", "application/json")
         .header("x-shopify-topic", "orders/create")
         .header("x-shopify-shop-domain", "demo.myshopify.com")
         .header("x-shopify-webhook-id", event_id)
-        .header("x-shopify-hmac-sha256", openssl_signature(body))
+        .header("x-shopify-hmac-sha256", openssl_signature(body, secret))
         .body(body.to_owned());
     // A connection that is refused is an answer too: the process is not there yet.
     request.send().await.map_or(0, |response| response.status().as_u16())
@@ -262,6 +272,70 @@ impl Stage {
         let raw = crate::support::Raw::open(&url).await;
         raw.publish("tallyhook.dead", "shop", Some("by-hand"), &[], b"{}").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forged_call_is_released_once_the_secret_is_mended() {
+    let stage = Stage::set().await;
+    assert!(stage.run(&["migrate"]).status.success());
+    let _receiver = stage.serve("receiver", "config.toml");
+    let _worker = stage.serve("worker", "second.toml");
+    let client = client();
+    insist(&client, &stage.receiver, "warm-up", &order(1)).await;
+    stage.settled(1).await;
+
+    let list = || stage.json(&["quarantine", "list", "--source", "shop", "--json"]);
+    for (count, secret) in [(1, "the new secret"), (2, "nobody's secret")] {
+        let body = order(count);
+        let sent = post_signed(&client, &stage.receiver, "forged", &body, secret).await;
+        assert_eq!(sent, 401);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while list().as_array().unwrap().len() < usize::try_from(count).unwrap() {
+            assert!(Instant::now() < deadline, "the call was not kept");
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+    let id = list()[0]["receipt_id"].as_str().unwrap().to_owned();
+    assert_eq!(stage.json(&["quarantine", "show", &id, "--json"])["payload"], order(1));
+    assert!(told(&stage.run(&["quarantine", "show", &id])).contains("x-shopify-topic: orders"));
+
+    let code = |output: &Output| (output.status.code(), told(output));
+    let (refused, text) = code(&stage.run(&["quarantine", "release", &id]));
+    assert_eq!(refused, Some(1), "{text}");
+    assert!(text.contains("still refused"), "{text}");
+    assert_eq!(code(&stage.run(&["quarantine", "release"])).0, Some(1), "which one?");
+    assert_eq!(code(&stage.run(&["quarantine", "release", "--all"])).0, Some(1), "why?");
+    let release = tallyhook(&stage.config())
+        .env("SHOP_SECRET", "the new secret")
+        .args(["quarantine", "release", "--source", "shop", "--reason", "rotated", "--json"])
+        .output()
+        .unwrap();
+    let (partly, text) = code(&release);
+    assert_eq!(partly, Some(3), "{text}");
+    let result: Value = serde_json::from_slice(&release.stdout).unwrap();
+    assert_eq!((&result["released"], &result["events"]), (&json!(1), &json!(1)), "{text}");
+    let audit = stage.settled(2).await;
+    assert_eq!(audit["sums"]["applied"], 2, "{audit:#}");
+    assert_eq!(audit["refused_in_queue"], 0, "{audit:#}");
+    let left = list()[0]["receipt_id"].as_str().unwrap().to_owned();
+    let discard = ["quarantine", "discard", &left, "--reason", "a stranger"];
+    assert!(stage.run(&discard).status.success());
+    assert_eq!(list(), json!([]));
+
+    // The secret was used; another one was used later, and this one long ago.
+    assert!(!told(&stage.run(&["check"])).contains("warn "));
+    let url = stage.servers.postgres.url("postgres");
+    let mut session = <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    let rotated = "update secret_uses set last_used_at = now() - interval '31 days';
+                   insert into secret_uses values ('shop', 'env:NEWER', now())";
+    sqlx::raw_sql(rotated).execute(&mut session).await.unwrap();
+    let (well, text) = code(&stage.run(&["check"]));
+    assert_eq!(well, Some(0), "{text}");
+    assert!(text.contains("warn   secrets") && text.contains("env:SHOP_SECRET of shop"), "{text}");
+    let findings = stage.json(&["check", "--json"]);
+    assert_eq!(findings["ok"], true);
+    let warned = |finding: &&Value| finding["warning"] == true;
+    assert_eq!(findings["findings"].as_array().unwrap().iter().filter(warned).count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

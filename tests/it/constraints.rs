@@ -56,6 +56,11 @@ async fn words_outside_the_model_are_refused() {
         ("update receipts set outcome = 'lost'", "receipts_outcome_check"),
         ("update receipts set attempts = -1", "receipts_attempts_check"),
         ("update receipts set outcome = 'dead', error = null", "receipts_error"),
+        ("update receipts set outcome = 'rejected', error = null", "receipts_error"),
+        (
+            "insert into quarantine values (gen_random_uuid(), 'shop', now(), 'e', '{}', '', '')",
+            "quarantine_headers_check",
+        ),
         ("update dead_letters set state = 'gone'", "dead_letters_state_check"),
         ("update dead_letters set reason = 'Why?'", "dead_letters_reason_check"),
         ("update dead_letters set state = 'replayed'", "dead_letters_replayed"),

@@ -11,6 +11,7 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+mod call_log;
 mod callbacks;
 mod commands;
 mod conflicts;
@@ -21,6 +22,7 @@ mod house;
 mod outages;
 mod poison;
 mod publisher;
+mod quarantine;
 mod receiver;
 mod refunds;
 mod replay;

@@ -133,6 +133,7 @@ fn as_received(event: Event) -> Result<Envelope> {
         generation: 0,
         replay: None,
         over_http: true,
+        secret: None,
         body: event.body,
     })
 }

@@ -34,7 +34,8 @@ async fn declaring_twice_changes_nothing() {
             ("retry", empty),
             ("retry", empty),
             ("dead", empty),
-            ("unrouted", empty)
+            ("unrouted", empty),
+            ("calls", empty),
         ]
     );
 }

@@ -364,5 +364,5 @@ fn settings_that_are_wrong_are_refused_by_key() {
     let allowed = Source::load("callback", "tenant = '/company'", &["FIRST"], &["Acme"]).unwrap();
     let told = |company: &str| call(allowed.adapter(), object(LEAST, &[("company", company)]), &[]);
     assert_eq!(told("\"Acme\"").unwrap().tenant, "Acme");
-    assert!(matches!(told("\"acme\""), Err(Rejection::Tenant(_))));
+    assert!(matches!(told("\"acme\""), Err(Rejection::Tenant(..))));
 }

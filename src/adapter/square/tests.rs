@@ -218,7 +218,7 @@ fn a_merchants_id_keeps_its_case_in_the_allow_list() {
     let body = event("invoice.updated", "{}");
     assert!(received(&body, &["MLEFBHHSJGVHD"], &[]).is_ok());
     let refused = received(&body, &["mlefbhhsjgvhd"], &[]);
-    assert_eq!(refused, Err(Rejection::Tenant("merchant_id")));
+    assert!(matches!(refused, Err(Rejection::Tenant("merchant_id", _))), "{refused:?}");
 }
 
 #[test]

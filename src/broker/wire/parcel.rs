@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     ATTEMPT, BUSINESS_KEY, ERROR, FIRST_FAILED, GENERATION, LAST_FAILED, OVER_HTTP, REASON,
-    RECEIPT, REPLAY, TENANT, VERSION, cut, insert, text,
+    RECEIPT, REPLAY, SECRET, TENANT, VERSION, cut, insert, text,
 };
 use crate::domain::{Envelope, EventKey, Failure, Reason, SourceName};
 
@@ -85,6 +85,7 @@ impl Parcel {
             generation: self.number(GENERATION)?,
             replay: self.uuid(REPLAY)?,
             over_http: self.is_over_http(),
+            secret: self.text(SECRET),
             body: self.body.clone(),
         })
     }
@@ -249,7 +250,7 @@ impl Parcel {
         self.properties.headers().as_ref()?.inner().get(key)
     }
 
-    fn text(&self, key: &str) -> Option<String> {
+    pub(super) fn text(&self, key: &str) -> Option<String> {
         self.header(key).and_then(as_text)
     }
 
@@ -262,7 +263,7 @@ impl Parcel {
         }
     }
 
-    fn number(&self, key: &str) -> Result<u32, Failure> {
+    pub(super) fn number(&self, key: &str) -> Result<u32, Failure> {
         let number = match self.header(key) {
             None | Some(AMQPValue::Void) => return Ok(0),
             Some(AMQPValue::ShortShortInt(number)) => i64::from(*number),
@@ -283,7 +284,7 @@ impl Parcel {
             .transpose()
     }
 
-    fn moment(&self, key: &str) -> Result<Option<OffsetDateTime>, Failure> {
+    pub(super) fn moment(&self, key: &str) -> Result<Option<OffsetDateTime>, Failure> {
         self.text(key)
             .map(|text| {
                 OffsetDateTime::parse(&text, &Rfc3339)
@@ -334,7 +335,7 @@ fn readable(value: &AMQPValue) -> Value {
 }
 
 /// A text as PostgreSQL stores and indexes it: without NUL, and not endless.
-fn cleaned(text: &str) -> String {
+pub(super) fn cleaned(text: &str) -> String {
     cut(text, LONGEST_LABEL).replace('\0', "\u{fffd}")
 }
 

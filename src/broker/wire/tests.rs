@@ -6,7 +6,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
 use super::*;
-use crate::domain::{EventKey, Reason, SourceName};
+use crate::domain::{EventKey, Head, Reason, RefusedCall, SourceName};
 
 fn envelope() -> Envelope {
     let source: SourceName = "shop".parse().unwrap();
@@ -28,6 +28,7 @@ fn envelope() -> Envelope {
         generation: 0,
         replay: Some(Uuid::from_u128(7)),
         over_http: true,
+        secret: Some("env:SHOP".to_owned()),
         body: Bytes::from_static(b"{}"),
     }
 }
@@ -50,6 +51,29 @@ fn an_envelope_survives_the_wire() {
     let sent = parcel(Outgoing::inbound(&topology(), &envelope));
     let now = datetime!(2030-01-01 0:00 UTC);
     assert_eq!(sent.envelope(&envelope.source, now), Ok(envelope));
+}
+
+#[test]
+fn a_refused_call_survives_the_wire() {
+    let told = RefusedCall {
+        receipt_id: Uuid::now_v7(),
+        source: "shop".parse().unwrap(),
+        tenant: "other.myshopify.com".to_owned(),
+        received_at: datetime!(2026-01-02 3:04:05.123456 UTC),
+        status: Some(401),
+        error: "no configured secret made this signature".to_owned(),
+        body: Bytes::from_static(b"{}"),
+        head: Some(Head {
+            headers: serde_json::json!([{"name": "x", "value": "y"}]),
+            query: "a=1".to_owned(),
+        }),
+    };
+    let sent = parcel(Outgoing::call(&topology(), &told));
+    assert_eq!(sent.call(datetime!(2030-01-01 0:00 UTC)), told);
+    // What anybody else puts there is kept as far as it can be read.
+    let bare = Parcel::new("No Source".to_owned(), BasicProperties::default(), Vec::new());
+    let call = bare.call(datetime!(2030-01-01 0:00 UTC));
+    assert_eq!((call.source, call.status, call.head), (SourceName::unknown(), None, None));
 }
 
 #[test]

@@ -1,27 +1,23 @@
 //! Acting on dead letters: replay, discard, drain.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use clap::Args;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::which::{Which, reason};
 use crate::{
-    broker::{Link, Publisher, Topology},
-    cli::{DONE, FAILED, PARTLY},
+    broker::Link,
+    cli::{DONE, FAILED, PARTLY, acting},
     config::Config,
-    metrics::Metrics,
     review::{self, Replay},
     service,
     store::{Store, acts::Actor, dead_letters::Summary},
     worker::archive,
 };
 
-/// How long a connection to the broker may take to come.
-const CONNECT: Duration = Duration::from_secs(15);
 /// A dead-letter queue that gives nothing for this long is empty.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -99,14 +95,8 @@ pub(super) async fn replay(
     if act.dry_run {
         return preview("replayed", &letters, act.json);
     }
-    let topology = Arc::new(Topology::bare(&config.broker.prefix));
-    let stop = CancellationToken::new();
-    let publisher =
-        Publisher::start(&config.broker, Arc::clone(&topology), Metrics::new()?, stop.clone());
-    if tokio::time::timeout(CONNECT, publisher.ready()).await.is_err() {
-        bail!("nothing was replayed: {}", publisher.trouble().unwrap_or_default());
-    }
-    let name = actor(act);
+    let (publisher, topology, _stop) = acting::publisher(config).await?;
+    let name = acting::actor(act.actor.as_ref());
     let reason = act.reason.as_deref().unwrap_or("");
     let actor = Actor { name: &name, reason };
     let filter = which.filter(act.reason_code.as_ref());
@@ -119,7 +109,6 @@ pub(super) async fn replay(
             Err(error) => failures.push(format!("{:#}", anyhow::Error::from(error))),
         }
     }
-    stop.cancel();
     if act.json {
         let result = json!({"replay_id": run.replay_id, "sent": sent, "failed": failures});
         say!("{}", serde_json::to_string_pretty(&result)?);
@@ -143,7 +132,7 @@ pub(super) async fn discard(store: &Store, which: &Which, act: &Act) -> anyhow::
         return preview("discarded", &letters, act.json);
     }
     let ids: Vec<Uuid> = letters.iter().map(|letter| letter.dead_letter_id).collect();
-    let name = actor(act);
+    let name = acting::actor(act.actor.as_ref());
     let actor = Actor { name: &name, reason: act.reason.as_deref().unwrap_or("") };
     let discarded = review::discard(store, &ids, actor).await?;
     if act.json {
@@ -182,14 +171,4 @@ pub(super) async fn drain(
         (false, false) => say!("{drained} messages were brought from {dead} into the table."),
     }
     Ok(DONE)
-}
-
-/// Who acts: as told, else the user of this session.
-fn actor(act: &Act) -> String {
-    let user = || ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
-    act.actor
-        .clone()
-        .or_else(user)
-        .filter(|name| !name.trim().is_empty())
-        .unwrap_or_else(|| "unknown".to_owned())
 }

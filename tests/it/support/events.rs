@@ -21,6 +21,7 @@ fn event(source: &str, tenant: &str, topic: &str, event_id: &str, body: String) 
         generation: 0,
         replay: None,
         over_http: true,
+        secret: None,
         body: body.into(),
     }
 }

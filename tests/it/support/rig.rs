@@ -15,7 +15,7 @@ use tallyhook::{
         Store,
         audit::{self, Sums},
     },
-    worker::{Tools, Trouble, archive, lane::Lane},
+    worker::{SecretUses, Tools, Trouble, archive, lane::Lane},
 };
 use time::OffsetDateTime;
 use tokio::time::timeout;
@@ -109,6 +109,7 @@ impl Rig {
             topology,
             schedule: config.retry.schedule(),
             settings: config.worker.clone(),
+            secret_uses: SecretUses::default(),
             metrics,
         };
         let link = Link::open(&config.broker.url, "test").await.unwrap();
@@ -253,7 +254,11 @@ async fn configure(place: &Place, sources: &[&str], tune: impl FnOnce(&mut Confi
         place.rabbitmq,
         sources.concat()
     );
-    let secrets = [("SECRET", "a secret of the tests"), ("TOKEN", "a-token-of-the-tests")];
+    let secrets = [
+        ("SECRET", "a secret of the tests"),
+        ("OLD_SECRET", "an older secret of the tests"),
+        ("TOKEN", "a-token-of-the-tests"),
+    ];
     let secrets: BTreeMap<_, _> =
         secrets.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
     let mut config = Config::from_toml(&text, &secrets).unwrap();

@@ -1,0 +1,105 @@
+//! A call kept for later: its headers as JSON and back, so that a forged one
+//! can be verified again once its secret is mended.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use serde_json::{Value, json};
+
+/// Headers that no signature needs and that are nobody's business.
+const DROPPED: [HeaderName; 2] = [header::COOKIE, header::PROXY_AUTHORIZATION];
+
+/// What the name of a header contains that holds a credential: where the
+/// scheme is no HMAC, its value is as good as the secret.
+const TELLTALES: [&str; 6] = ["auth", "token", "secret", "key", "password", "credential"];
+
+/// The headers of a call, in their order, without cookies.
+pub fn write(headers: &HeaderMap) -> Value {
+    let kept = headers.iter().filter(|(name, _)| !DROPPED.contains(name));
+    kept.map(|(name, value)| {
+        if let Ok(text) = std::str::from_utf8(value.as_bytes()) {
+            return json!({"name": name.as_str(), "value": text});
+        }
+        // A company may be called Müller, in Latin-1.
+        let base64 = data_encoding::BASE64.encode(value.as_bytes());
+        json!({"name": name.as_str(), "base64": base64})
+    })
+    .collect()
+}
+
+/// Reads what [`write()`] wrote; what is no header is left out.
+pub fn read(kept: &Value) -> HeaderMap {
+    let one = |field: &Value| {
+        let name: HeaderName = field["name"].as_str()?.parse().ok()?;
+        let bytes = match field["value"].as_str() {
+            Some(text) => text.as_bytes().to_vec(),
+            None => data_encoding::BASE64.decode(field["base64"].as_str()?.as_bytes()).ok()?,
+        };
+        Some((name, HeaderValue::from_bytes(&bytes).ok()?))
+    };
+    let mut headers = HeaderMap::new();
+    for (name, value) in kept.as_array().into_iter().flatten().filter_map(one) {
+        headers.append(name, value);
+    }
+    headers
+}
+
+/// The same with the values of credentials left out: for people to see.
+pub fn shown(kept: &Value) -> Value {
+    let fields = kept.as_array().into_iter().flatten();
+    fields
+        .map(|field| {
+            let name = field["name"].as_str().unwrap_or_default().to_ascii_lowercase();
+            if TELLTALES.iter().any(|word| name.contains(word)) {
+                json!({"name": name, "hidden": true})
+            } else {
+                field.clone()
+            }
+        })
+        .collect()
+}
+
+/// The names of a query's parameters: their values may be credentials.
+pub fn parameters(query: &str) -> Vec<&str> {
+    let parts = query.split('&').filter(|part| !part.is_empty());
+    parts.map(|part| part.split('=').next().unwrap_or_default()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_come_back_to_the_byte_and_cookies_do_not() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-signature", b"sha256=00".as_slice()),
+            ("authorization", b"Bearer hunter2"),
+            ("x-company", b"M\xfcller"),
+            ("x-company", "Müller".as_bytes()),
+        ] {
+            headers.append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        let expected = headers.clone();
+        headers.append(header::COOKIE, HeaderValue::from_static("session=1"));
+        assert_eq!(read(&write(&headers)), expected);
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let mut headers = HeaderMap::new();
+        for name in ["authorization", "x-gitlab-token", "x-api-key", "x-signature"] {
+            headers.append(name, HeaderValue::from_static("hunter2"));
+        }
+        let shown = shown(&write(&headers)).to_string();
+        assert_eq!(shown.matches("hunter2").count(), 1, "{shown}");
+        assert!(shown.contains("x-gitlab-token"), "{shown}");
+        assert_eq!(parameters("token=hunter2&shop&a=b=c"), ["token", "shop", "a"]);
+    }
+
+    #[test]
+    fn what_is_no_header_is_left_out() {
+        let kept = json!([{"name": "a b", "value": "1"}, {"name": "x", "value": "a\nb"}, 7,
+                          {"name": "y"}, {"name": "z", "value": "1"}]);
+        assert_eq!(read(&kept).len(), 1);
+        assert!(read(&json!("text")).is_empty());
+    }
+}

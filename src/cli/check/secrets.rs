@@ -1,0 +1,103 @@
+//! Secrets that nobody seems to use any more, or not yet.
+
+use std::collections::BTreeMap;
+
+use time::{Duration, OffsetDateTime};
+
+use super::{Finding, Verdict};
+use crate::{
+    adapter::Adapter,
+    cli::show::moment,
+    config::Config,
+    domain::SourceName,
+    store::{
+        Store, StoreError,
+        secret_uses::{self, Use},
+    },
+};
+
+/// What is to be said of the configured secrets.
+///
+/// # Errors
+/// The database cannot be asked.
+pub(super) async fn look(store: &Store, config: &Config) -> Result<Vec<Finding>, StoreError> {
+    let mut connection = store.connection().await?;
+    let uses = secret_uses::all(&mut connection).await?;
+    let days = config.receiver.unused_secret_days;
+    let findings = config.sources.iter().flat_map(|(source, adapter)| {
+        let labels: Vec<&str> = Adapter::secret_labels(adapter).collect();
+        unused(source, &labels, &uses, days, OffsetDateTime::now_utc())
+    });
+    Ok(findings.map(|told| Finding { what: "secrets", verdict: Verdict::Warn, told }).collect())
+}
+
+/// Warns of each of a source's secrets that another one has outlived. Where
+/// no secret verified anything, nothing came in, and nothing can be said.
+fn unused(
+    source: &SourceName,
+    labels: &[&str],
+    uses: &[Use],
+    days: u16,
+    now: OffsetDateTime,
+) -> Vec<String> {
+    let of_source = uses.iter().filter(|one| one.source == source.as_str());
+    let last_uses: BTreeMap<&str, OffsetDateTime> =
+        of_source.map(|one| (one.secret.as_str(), one.last_used_at)).collect();
+    let Some(newest) = last_uses.values().max().copied() else {
+        return Vec::new();
+    };
+    let unused = |label: &&str| match last_uses.get(*label) {
+        None => Some(format!(
+            "{label} of {source} has never verified a message, another secret did on {}",
+            moment(newest)
+        )),
+        Some(last) if *last < newest && now - *last > Duration::days(days.into()) => Some(format!(
+            "{label} of {source} verified its last message on {}, another secret did on {}: \
+                 it may be removed",
+            moment(*last),
+            moment(newest)
+        )),
+        Some(_) => None,
+    };
+    labels.iter().filter_map(unused).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = datetime!(2026-03-01 0:00 UTC);
+
+    fn told(uses: &[(&str, &str, i64)], labels: &[&str]) -> Vec<String> {
+        let uses: Vec<Use> = uses
+            .iter()
+            .map(|(source, secret, days)| Use {
+                source: (*source).to_owned(),
+                secret: (*secret).to_owned(),
+                last_used_at: NOW - Duration::days(*days),
+            })
+            .collect();
+        unused(&"shop".parse().unwrap(), labels, &uses, 30, NOW)
+    }
+
+    #[test]
+    fn only_what_another_secret_outlived_is_told() {
+        let both = ["env:OLD", "env:NEW"];
+        assert!(told(&[], &both).is_empty(), "nothing came in");
+        assert!(told(&[("other", "env:NEW", 0)], &both).is_empty());
+        assert!(told(&[("shop", "env:OLD", 29), ("shop", "env:NEW", 0)], &both).is_empty());
+        // Quiet for long, but nothing came in since.
+        assert!(told(&[("shop", "env:OLD", 90)], &["env:OLD"]).is_empty());
+
+        let found = told(&[("shop", "env:OLD", 31), ("shop", "env:NEW", 0)], &both);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].starts_with("env:OLD of shop"), "{found:?}");
+        let found = told(&[("shop", "env:OLD", 0)], &both);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].starts_with("env:NEW of shop has never"), "{found:?}");
+        // A secret that is configured no more speaks for its source too.
+        assert_eq!(told(&[("shop", "env:GONE", 0)], &["env:NEW"]).len(), 1);
+    }
+}

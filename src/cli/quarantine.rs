@@ -1,0 +1,128 @@
+//! `tallyhook quarantine`: forged calls that wait for a mended secret.
+
+mod act;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use uuid::Uuid;
+
+use super::{DONE, show};
+use crate::{
+    config::Config,
+    review::quarantine,
+    store::{Store, quarantine::Filter},
+};
+use act::Act;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Calls are kept of sources with `quarantine = N`: the newest N, at most one a second, and none with
+a body above 256 KiB.")]
+pub(super) struct QuarantineArgs {
+    #[command(subcommand)]
+    act: QuarantineCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum QuarantineCommand {
+    /// List calls that no configured secret had signed, the oldest first.
+    List {
+        /// Came in at this source.
+        #[arg(long)]
+        source: Option<String>,
+        /// Show at most so many.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one call with its headers and body; never its credentials.
+    Show {
+        /// The receipt that its answer named.
+        id: Uuid,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Verify calls again with the secrets configured now, and send in those
+    /// that are authentic, as the receiver would have. The others stay.
+    Release(Act),
+    /// Throw calls away.
+    Discard(Act),
+}
+
+pub(super) async fn run(arguments: QuarantineArgs, config: &Config) -> anyhow::Result<ExitCode> {
+    let store = Store::unhurried(&config.database).context("database.url")?;
+    let code = match arguments.act {
+        QuarantineCommand::List { source, limit, json } => {
+            list(&store, source, limit, json).await?
+        }
+        QuarantineCommand::Show { id, json } => show_one(&store, id, json).await?,
+        QuarantineCommand::Release(act) => act::release(&store, config, &act).await?,
+        QuarantineCommand::Discard(act) => act::discard(&store, &act).await?,
+    };
+    store.close().await;
+    Ok(ExitCode::from(code))
+}
+
+async fn list(store: &Store, source: Option<String>, limit: u32, json: bool) -> anyhow::Result<u8> {
+    let filter = Filter { source, ids: Vec::new() };
+    let calls = quarantine::list(store, &filter, limit).await?;
+    if json {
+        say!("{}", serde_json::to_string_pretty(&calls)?);
+        return Ok(DONE);
+    }
+    if calls.is_empty() {
+        say!("No quarantined calls.");
+        return Ok(DONE);
+    }
+    let mut table = show::table(&["ID", "RECEIVED", "SOURCE", "BYTES", "ERROR"]);
+    for call in &calls {
+        table.add_row([
+            call.receipt_id.to_string(),
+            show::moment(call.received_at),
+            call.source.clone(),
+            call.payload_bytes.to_string(),
+            show::brief(&call.error, 80),
+        ]);
+    }
+    say!("{table}");
+    if calls.len() == limit as usize {
+        say!("\nOnly the first {limit} are shown; see --limit.");
+    }
+    Ok(DONE)
+}
+
+async fn show_one(store: &Store, id: Uuid, json: bool) -> anyhow::Result<u8> {
+    let call = quarantine::show(store, id).await?;
+    if json {
+        say!("{}", serde_json::to_string_pretty(&call)?);
+        return Ok(DONE);
+    }
+    let mut table = show::table(&["", ""]);
+    for (name, value) in [
+        ("receipt", call.receipt_id.to_string()),
+        ("source", call.source),
+        ("received", show::moment(call.received_at)),
+        ("error", call.error),
+        ("parameters", call.parameters.join(", ")),
+    ] {
+        table.add_row([name.to_owned(), show::harmless(&value)]);
+    }
+    say!("{}", table.to_string().trim_start_matches([' ', '\n']));
+    for field in call.headers.as_array().into_iter().flatten() {
+        let name = field["name"].as_str().unwrap_or_default();
+        let value = match (field["value"].as_str(), field["base64"].as_str()) {
+            (Some(text), _) => show::harmless(text),
+            (None, Some(base64)) => format!("{base64} (base64)"),
+            (None, None) => "(kept, not shown)".to_owned(),
+        };
+        say!("{name}: {value}");
+    }
+    let payload = call.payload.or(call.payload_base64).unwrap_or_default();
+    say!("\npayload ({} bytes)\n{}", call.payload_bytes, show::harmless(&payload));
+    Ok(DONE)
+}

@@ -1,0 +1,174 @@
+//! What is refused, and how it gets on record. Like all else it goes over the
+//! broker: the receiver never waits for the database.
+//!
+//! An authentic call is on record before it is answered. What cannot be told
+//! from a stranger's noise, because its signature is wrong or its body was not
+//! read whole, is nobody's loss: of each source one a second is kept and the
+//! rest is counted, so that a flood costs nothing but the flood.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::http::StatusCode;
+use bytes::Bytes;
+use time::OffsetDateTime;
+use tokio::sync::Semaphore;
+use tracing::debug;
+use uuid::Uuid;
+
+use super::{OncePerSecond, Receiver};
+use crate::{
+    adapter::{Adapter, Call, Rejection, kept},
+    broker::{Confirmed, Outgoing, PublishError},
+    domain::{Head, RefusedCall, SourceName},
+};
+
+/// Records that may be under way without anybody waiting for them.
+const PLACES: usize = 64;
+/// The largest body that is quarantined, in bytes.
+const LONGEST_BODY: usize = 256 * 1024;
+/// The largest headers and query that are quarantined, in bytes: they travel
+/// as AMQP headers, which must fit into one frame of 128 KiB.
+const LONGEST_HEAD: usize = 64 * 1024;
+
+/// What keeps the record of strangers' calls small.
+#[derive(Debug)]
+pub(super) struct Sampling {
+    sources: BTreeMap<SourceName, Samples>,
+    places: Arc<Semaphore>,
+}
+
+/// When a source's calls are kept.
+#[derive(Debug, Default)]
+struct Samples {
+    forged: OncePerSecond,
+    unread: OncePerSecond,
+}
+
+impl Sampling {
+    pub(super) fn new<'a>(sources: impl Iterator<Item = &'a SourceName>) -> Self {
+        Self {
+            sources: sources.map(|source| (source.clone(), Samples::default())).collect(),
+            places: Arc::new(Semaphore::new(PLACES)),
+        }
+    }
+}
+
+impl Receiver {
+    /// Sees to the record of a call that is refused with this status. When
+    /// this comes back, it may be answered.
+    ///
+    /// # Errors
+    /// An authentic call is not on record: it must not be answered off it.
+    pub(super) async fn record_refused(
+        &self,
+        source: &SourceName,
+        adapter: &Adapter,
+        receipt_id: Uuid,
+        call: &Call<'_>,
+        rejection: &Rejection,
+        status: StatusCode,
+    ) -> Result<(), PublishError> {
+        let tenant = match rejection {
+            Rejection::Tenant(_, tenant) => tenant.clone(),
+            _ => String::new(),
+        };
+        let refused = RefusedCall {
+            receipt_id,
+            source: source.clone(),
+            tenant,
+            received_at: call.received_at,
+            status: Some(status.as_u16()),
+            error: rejection.to_string(),
+            body: call.body.clone(),
+            head: None,
+        };
+        if rejection.is_authentic() {
+            let message = Outgoing::call(&self.topology, &refused);
+            let _durable: Confirmed = self.publisher.publish(message).await?;
+        } else {
+            self.metrics.forged.with_label_values(&[source.as_str()]).inc();
+            if adapter.quarantine() > 0 {
+                self.quarantine(call, refused);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps one forged call a second.
+    fn quarantine(&self, call: &Call<'_>, refused: RefusedCall) {
+        let samples = self.sampling.sources.get(&refused.source);
+        // The cheap questions first: most of a flood ends here.
+        if call.body.len() > LONGEST_BODY || !samples.is_some_and(|samples| samples.forged.speak())
+        {
+            return self.count_unrecorded(&refused.source);
+        }
+        let headers = kept::write(call.headers);
+        if headers.to_string().len() + call.query.len() > LONGEST_HEAD {
+            return self.count_unrecorded(&refused.source);
+        }
+        let head = Head { headers, query: call.query.to_owned() };
+        self.record_unwaited(RefusedCall { head: Some(head), ..refused });
+    }
+
+    /// Keeps one call a second whose body was not read whole.
+    pub(super) fn record_unread(
+        &self,
+        source: &SourceName,
+        receipt_id: Uuid,
+        status: StatusCode,
+        error: &str,
+    ) {
+        let samples = self.sampling.sources.get(source);
+        if !samples.is_some_and(|samples| samples.unread.speak()) {
+            return self.count_unrecorded(source);
+        }
+        self.record_unwaited(RefusedCall {
+            receipt_id,
+            source: source.clone(),
+            tenant: String::new(),
+            received_at: OffsetDateTime::now_utc(),
+            status: Some(status.as_u16()),
+            error: error.to_owned(),
+            body: Bytes::new(),
+            head: None,
+        });
+    }
+
+    /// Has a call recorded beside the answer, if not too many are already.
+    fn record_unwaited(&self, refused: RefusedCall) {
+        let Ok(place) = Arc::clone(&self.sampling.places).try_acquire_owned() else {
+            return self.count_unrecorded(&refused.source);
+        };
+        let receiver = self.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let message = Outgoing::call(&receiver.topology, &refused);
+            if let Err(error) = receiver.publisher.publish(message).await {
+                debug!(receipt_id = %refused.receipt_id, %error, "the refusal is not on record");
+                receiver.count_unrecorded(&refused.source);
+            }
+        });
+    }
+
+    fn count_unrecorded(&self, source: &SourceName) {
+        self.metrics.unrecorded.with_label_values(&[source.as_str()]).inc();
+    }
+
+    /// Shows every series from the start: what has not happened yet is 0.
+    pub(super) fn show_series(&self) {
+        for (source, adapter) in self.sources.iter() {
+            let name = source.as_str();
+            self.metrics.forged.with_label_values(&[name]);
+            self.metrics.unrecorded.with_label_values(&[name]);
+            for label in adapter.secret_labels() {
+                self.metrics.secret_last_used.with_label_values(&[name, label]);
+            }
+        }
+    }
+
+    /// Tells that a secret verified a call.
+    pub(super) fn note_secret(&self, source: &SourceName, secret: &str, at: OffsetDateTime) {
+        let used = self.metrics.secret_last_used.with_label_values(&[source.as_str(), secret]);
+        used.set(at.unix_timestamp());
+    }
+}

@@ -1,0 +1,264 @@
+//! The call log: what is refused is on record, what nobody can vouch for is
+//! counted, and secrets are known by their labels.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use reqwest::Response;
+use tallyhook::{adapter::Adapter, service::Roles};
+
+use crate::support::{
+    Front, Rig, SHOP,
+    events::shop_body,
+    eventually,
+    http::{client, dress},
+    seconds, shop_order,
+};
+
+const LIMITED: &str = "
+[sources.shop]
+kind = 'shopify'
+secrets = ['env:SECRET']
+tenants = ['demo.myshopify.com']
+";
+
+const RECEIVER: Roles = Roles { receiver: true, worker: false };
+
+/// Posts as the shop, with these headers over the usual ones.
+async fn post(rig: &Rig, front: &Front, body: &str, extra: &[(&str, &str)]) -> Response {
+    let mut headers: BTreeMap<String, String> = dress(&rig.config, "shop", "1", body)
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+        .collect();
+    headers.insert("content-type".to_owned(), "application/json".to_owned());
+    for (name, value) in extra {
+        headers.insert((*name).to_owned(), (*value).to_owned());
+    }
+    let mut request = client().post(front.url("/hooks/shop"));
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    request.body(body.to_owned()).send().await.unwrap()
+}
+
+/// The receipt of an answer as it stands in the call log, once it does.
+async fn on_record(rig: &Rig, answer: &Response) -> String {
+    let receipt = answer.headers()["x-tallyhook-receipt"].to_str().unwrap().to_owned();
+    let count = format!("select count(*) from receipts where receipt_id = '{receipt}'");
+    eventually("the receipt", seconds(20), || async { rig.count(&count).await == 1 }).await;
+    rig.text(&format!(
+        "select concat_ws('|', outcome, response_status, source, tenant, attempts,
+             coalesce(length(payload), -1), error) from receipts where receipt_id = '{receipt}'"
+    ))
+    .await
+}
+
+#[tokio::test]
+async fn a_refused_authentic_call_is_on_record_with_its_payload() {
+    let rig = Rig::with(&[LIMITED], |_| ()).await;
+    let front = Front::start(&rig.config, Roles::ALL).await;
+    let body = shop_body(1, 1, "1.00");
+    let length = body.len();
+
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let answer = post(&rig, &front, &body, &form).await;
+    assert_eq!(answer.status(), 415);
+    let told = on_record(&rig, &answer).await;
+    assert!(told.starts_with(&format!("rejected|415|shop||0|{length}|content type")), "{told}");
+
+    let other = [("x-shopify-shop-domain", "other.myshopify.com")];
+    let answer = post(&rig, &front, &body, &other).await;
+    assert_eq!(answer.status(), 401);
+    let told = on_record(&rig, &answer).await;
+    let expected = format!("rejected|401|shop|other.myshopify.com|0|{length}|the tenant");
+    assert!(told.starts_with(&expected), "{told}");
+    assert!(!answer.text().await.unwrap().contains("other.myshopify.com"));
+
+    let answer = post(&rig, &front, &body, &[("x-shopify-topic", "")]).await;
+    assert_eq!(answer.status(), 400);
+    let told = on_record(&rig, &answer).await;
+    assert!(told.starts_with(&format!("rejected|400|shop||0|{length}|")), "{told}");
+
+    // One that is taken, so that the sum is not nothing.
+    assert_eq!(post(&rig, &front, &body, &[]).await.status(), 200);
+    let applied = "select count(*) from receipts where outcome = 'applied'";
+    eventually("the order", seconds(20), || async { rig.count(applied).await == 1 }).await;
+    let keys = "select count(distinct event_key) from receipts where event_key like 'shop|%'";
+    assert_eq!(rig.count(keys).await, 4);
+    let metrics = front.service.metrics.render();
+    for line in [
+        r#"tallyhook_messages_total{outcome="rejected",source="shop"} 3"#,
+        r#"tallyhook_forged_total{source="shop"} 0"#,
+    ] {
+        assert!(metrics.contains(line), "{line} is not in:\n{metrics}");
+    }
+    front.stop().await;
+    assert_eq!(rig.sums().await.rejected, 3);
+    rig.assert_conserved(1).await;
+}
+
+#[tokio::test]
+async fn a_body_that_was_not_read_whole_is_on_record_without_it_once_a_second() {
+    let rig = Rig::with(&[SHOP], |config| config.receiver.body_limit_bytes = 1000).await;
+    let front = Front::start(&rig.config, Roles::ALL).await;
+    let large = "x".repeat(1001);
+    let first = post(&rig, &front, &large, &[]).await;
+    assert_eq!(first.status(), 413);
+    for _ in 0..20 {
+        assert_eq!(post(&rig, &front, &large, &[]).await.status(), 413);
+    }
+    let told = on_record(&rig, &first).await;
+    assert!(told.starts_with("rejected|413|shop||0|-1|a body may have 1000 bytes"), "{told}");
+    let unrecorded = front.service.metrics.unrecorded.with_label_values(&["shop"]).get();
+    assert!(unrecorded >= 10, "{unrecorded}");
+    let sums = || async {
+        let recorded = rig.count("select count(*) from receipts where outcome = 'rejected'").await;
+        recorded + i64::try_from(unrecorded).unwrap() == 21
+    };
+    eventually("each call, on record or counted", seconds(10), sums).await;
+    front.stop().await;
+    rig.assert_conserved(0).await;
+}
+
+#[tokio::test]
+async fn with_the_broker_away_an_authentic_call_is_not_refused_but_told_to_come_again() {
+    let (mut servers, rig) =
+        Rig::own(&[SHOP], |config| config.broker.confirm_timeout_ms = 500).await;
+    let front = Front::start(&rig.config, RECEIVER).await;
+    servers.rabbitmq.kill().await.unwrap();
+    let body = shop_body(1, 1, "1.00");
+    let form = [("content-type", "text/plain")];
+    let answer = post(&rig, &front, &body, &form).await;
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.headers()["retry-after"], "5");
+    // What is not authentic waits for nothing.
+    let forged = [("x-shopify-hmac-sha256", "Zm9yZ2Vk")];
+    assert_eq!(post(&rig, &front, &body, &forged).await.status(), 401);
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn refused_calls_wait_for_a_worker_and_strangers_messages_stop_none() {
+    let rig = Rig::with(&[LIMITED], |_| ()).await;
+    let receiver = Front::start(&rig.config, RECEIVER).await;
+    let body = shop_body(1, 1, "1.00");
+    let form = [("content-type", "text/plain")];
+    assert_eq!(post(&rig, &receiver, &body, &form).await.status(), 415);
+    let raw = rig.raw().await;
+    let calls = rig.tools.topology.calls();
+    // Nothing that we would write: no receipt, no texts, a head that is none.
+    let odd = [
+        ("x-tallyhook-status", crate::support::broker::long("many")),
+        ("x-tallyhook-error", crate::support::broker::long("a\0b")),
+        ("x-tallyhook-received-at", crate::support::broker::long("yesterday")),
+    ];
+    raw.publish(&calls, "No Source", None, &odd, b"\0\xff").await;
+    let head = [("x-tallyhook-http-headers", crate::support::broker::long("\"\\u0000\""))];
+    raw.publish(&calls, "shop", None, &head, b"").await;
+    assert_eq!(raw.depth(&calls).await, Some(3));
+    let depths = rig.tools.topology.depths(&rig.link).await.unwrap();
+    let ready = depths.iter().find(|depth| depth.role == "calls").unwrap().ready;
+    assert_eq!(ready, Some(3));
+
+    let front = Front::start(&rig.config, Roles { receiver: false, worker: true }).await;
+    let rejected = "select count(*) from receipts where outcome = 'rejected'";
+    eventually("the calls", seconds(20), || async { rig.count(rejected).await == 2 }).await;
+    eventually("an empty queue", seconds(10), || async { raw.depth(&calls).await == Some(0) })
+        .await;
+    let strange = "select concat_ws('|', source, response_status, length(payload), error)
+                   from receipts where source = 'unknown'";
+    assert_eq!(rig.text(strange).await, "unknown|2|a\u{fffd}b");
+    assert_eq!(rig.count("select count(*) from quarantine").await, 0);
+    receiver.stop().await;
+    front.stop().await;
+    rig.assert_conserved(0).await;
+}
+
+#[tokio::test]
+async fn a_call_that_no_row_can_hold_stops_no_other() {
+    let rig = Rig::with(&[SHOP], |_| ()).await;
+    rig.execute("alter table receipts add constraint odd check (tenant <> 'odd')").await;
+    let raw = rig.raw().await;
+    let calls = rig.tools.topology.calls();
+    for tenant in ["a", "odd", "b"] {
+        let headers = [
+            ("x-tallyhook-tenant", crate::support::broker::long(tenant)),
+            ("x-tallyhook-error", crate::support::broker::long("why")),
+        ];
+        raw.publish(&calls, "shop", None, &headers, b"{}").await;
+    }
+    let front = Front::start(&rig.config, Roles { receiver: false, worker: true }).await;
+    let rejected = "select count(*) from receipts where outcome = 'rejected'";
+    eventually("the calls", seconds(20), || async { rig.count(rejected).await == 3 }).await;
+    let told = "select string_agg(tenant || ':' || left(error, 19), ', ' order by tenant)
+                from receipts";
+    assert_eq!(rig.text(told).await, ":not all of the call, a:why, b:why");
+    front.stop().await;
+}
+
+/// The same sources with another secret in front: as after a rotation.
+fn two_secrets() -> &'static str {
+    "
+[sources.shop]
+kind = 'shopify'
+secrets = ['env:SECRET', 'env:OLD_SECRET']
+"
+}
+
+#[tokio::test]
+async fn the_label_of_the_secret_is_known_to_metrics_and_tables() {
+    let rig = Rig::with(&[two_secrets()], |_| ()).await;
+    let labels: Vec<&str> =
+        Adapter::secret_labels(&rig.config.sources[&"shop".parse().unwrap()]).collect();
+    assert_eq!(labels, ["env:SECRET", "env:OLD_SECRET"]);
+    let front = Front::start(&rig.config, Roles::ALL).await;
+    let used =
+        |label| front.service.metrics.secret_last_used.with_label_values(&["shop", label]).get();
+    assert!(front.service.metrics.render().contains(
+        r#"tallyhook_secret_last_used_timestamp_seconds{secret="env:OLD_SECRET",source="shop"} 0"#
+    ));
+    assert_eq!(post(&rig, &front, &shop_body(1, 1, "1.00"), &[]).await.status(), 200);
+    assert!(used("env:SECRET") > 1_700_000_000);
+    assert_eq!(used("env:OLD_SECRET"), 0);
+    let noted = "select coalesce(string_agg(source || ' ' || secret, ','), '') from secret_uses";
+    eventually("the use", seconds(20), || async { rig.text(noted).await == "shop env:SECRET" })
+        .await;
+    let fresh = "select count(*) from secret_uses where last_used_at > now() - interval '1 minute'
+                 and last_used_at <= now()";
+    assert_eq!(rig.count(fresh).await, 1);
+
+    // Another producer's header is no use of a secret, whatever it says.
+    let mut order = shop_order(2, 1, "2.00");
+    order.secret = Some("env:SOMETHING".to_owned());
+    let mut foreign = shop_order(3, 1, "3.00");
+    (foreign.secret, foreign.over_http) = (Some("env:OLD_SECRET".to_owned()), false);
+    rig.send(&[order, foreign]).await;
+    eventually("the orders", seconds(20), || async {
+        rig.count("select count(*) from orders").await == 3
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(rig.text(noted).await, "shop env:SECRET");
+    front.stop().await;
+    rig.assert_conserved(3).await;
+}
+
+#[tokio::test]
+async fn a_use_is_noted_at_most_once_a_minute_and_never_in_the_future() {
+    use tallyhook::store::secret_uses;
+    let rig = Rig::new().await;
+    let mut connection = rig.tools.store.connection().await.unwrap();
+    let source = "shop".parse().unwrap();
+    let last = "select extract(epoch from now() - last_used_at)::bigint from secret_uses";
+    let now = time::OffsetDateTime::now_utc();
+    for (at, age) in [
+        (now - time::Duration::hours(2), 7200),
+        (now - time::Duration::hours(3), 7200),
+        (now - time::Duration::minutes(119) - time::Duration::seconds(30), 7200),
+        (now - time::Duration::hours(1), 3600),
+        (now + time::Duration::days(1000), 0),
+    ] {
+        secret_uses::note(&mut connection, &source, "env:SECRET", at).await.unwrap();
+        let told = rig.count(last).await;
+        assert!((age..age + 15).contains(&told), "{told} is not {age}");
+    }
+}
