@@ -5,8 +5,11 @@
 //! a change of the books ([`Adapter::map`]). It does no input or output and
 //! reads no clock.
 
+pub mod authentication;
+pub mod cloudevents;
 pub mod fields;
 pub mod generic;
+pub mod identity;
 pub mod mapping;
 pub mod selector;
 pub mod shopify;

@@ -78,6 +78,16 @@ impl Secret {
         }
     }
 
+    /// Whether this secret made one of these HMACs of these parts: what a
+    /// sender that is changing its secret sends. The parts are hashed once.
+    pub fn made_one(&self, algorithm: Algorithm, parts: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
+        let Key::Shared(key) = &self.key else { return false };
+        match algorithm {
+            Algorithm::Sha256 => matches_one::<Hmac<Sha256>>(key, parts, signatures),
+            Algorithm::Sha512 => matches_one::<Hmac<Sha512>>(key, parts, signatures),
+        }
+    }
+
     /// The name of the secret, never its value.
     pub fn label(&self) -> &str {
         &self.label
@@ -234,14 +244,28 @@ pub fn check_time(call: &Call<'_>, unix: i64, tolerance: Duration) -> Result<(),
     Ok(())
 }
 
+/// Most signatures of a call that are looked at: no sender has more secrets
+/// alive at a time, and each costs a look at the body.
+pub const MOST_SIGNATURES: usize = 16;
+
 fn keyed<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Option<M> {
     // HMAC takes keys of any length; the error cannot happen.
     let mac = <M as KeyInit>::new_from_slice(key).ok()?;
-    Some(parts.iter().fold(mac, |mac, part| mac.chain_update(part)))
+    Some(parts.iter().fold(mac, M::chain_update))
 }
 
 fn matches<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]], signature: &[u8]) -> bool {
     keyed::<M>(key, parts).is_some_and(|mac| mac.verify_slice(signature).is_ok())
+}
+
+fn matches_one<M: Mac + KeyInit + Clone>(
+    key: &[u8],
+    parts: &[&[u8]],
+    signatures: &[Vec<u8>],
+) -> bool {
+    keyed::<M>(key, parts).is_some_and(|mac| {
+        signatures.iter().any(|signature| mac.clone().verify_slice(signature).is_ok())
+    })
 }
 
 fn sign<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::SecretLookup;
 use crate::adapter::{
     Adapter, Platform,
+    cloudevents::{self, CloudEvents},
     generic::{Generic, Settings},
     mapping::InvalidSettings,
     shopify::Shopify,
@@ -16,7 +17,7 @@ use crate::adapter::{
 };
 
 /// The kinds of source there are.
-pub const KINDS: [&str; 3] = ["shopify", "woocommerce", "generic"];
+pub const KINDS: [&str; 5] = ["shopify", "woocommerce", "generic", "github", "cloudevents"];
 
 /// A text, or a list of texts.
 #[derive(Deserialize)]
@@ -61,12 +62,24 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
             settled(rest.try_deserialize::<WooCommerce>().map(drop))?;
             Box::new(WooCommerce {})
         }
-        "generic" => {
+        "generic" | "github" => {
             let settings: Settings = rest.try_deserialize().with_context(|| path.to_owned())?;
             if !tenants.is_empty() && settings.event.tenant.is_none() {
                 bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
             }
-            Box::new(Generic::new(settings).map_err(|error| at(path, &error))?)
+            let adapter = match kind.as_str() {
+                "github" => Generic::github(settings),
+                _ => Generic::new(settings),
+            };
+            Box::new(adapter.map_err(|error| at(path, &error))?)
+        }
+        "cloudevents" => {
+            let settings: cloudevents::Settings =
+                rest.try_deserialize().with_context(|| path.to_owned())?;
+            if !tenants.is_empty() && settings.event.tenant.is_none() {
+                bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
+            }
+            Box::new(CloudEvents::new(settings).map_err(|error| at(path, &error))?)
         }
         other => bail!("{path}.kind: {other:?} is not one of {}", KINDS.join(", ")),
     };
@@ -85,10 +98,10 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
     let tenants = tenants
         .into_iter()
         // As the adapters write them: hosts know no case, and a shop's home
-        // page comes with a slash. A generic sender's names are its own.
+        // page comes with a slash. All others' names are their own.
         .map(|tenant| match kind.as_str() {
-            "generic" => tenant,
-            _ => tenant.trim_end_matches('/').to_ascii_lowercase(),
+            "shopify" | "woocommerce" => tenant.trim_end_matches('/').to_ascii_lowercase(),
+            _ => tenant,
         })
         .collect();
     Ok(Adapter::new(platform, secrets, tenants))

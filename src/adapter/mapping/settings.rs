@@ -180,7 +180,7 @@ impl OrderFields {
         let values = [Some(id), Some(currency), Some(total)].into_iter();
         let values = values.chain([number, status, refunded, customer].map(Option::as_ref));
         let moving = [&self.placed_at, &self.version, &self.lines].into_iter().flatten();
-        values.flatten().filter_map(FieldSource::pointer).chain(moving.map(|one| one.as_str()))
+        values.flatten().filter_map(FieldSource::pointer).chain(moving.map(FieldPointer::as_str))
     }
 }
 
@@ -201,7 +201,7 @@ impl InvoiceFields {
         let values =
             values.chain([document_id, vendor, transaction_id, status].map(Option::as_ref));
         let moving = [&self.due_on, &self.version].into_iter().flatten();
-        values.flatten().filter_map(FieldSource::pointer).chain(moving.map(|one| one.as_str()))
+        values.flatten().filter_map(FieldSource::pointer).chain(moving.map(FieldPointer::as_str))
     }
 }
 
