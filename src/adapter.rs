@@ -6,6 +6,7 @@
 //! reads no clock.
 
 pub mod authentication;
+pub mod callback;
 pub mod cloudevents;
 pub mod fields;
 pub mod generic;

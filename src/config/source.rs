@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::SecretLookup;
 use crate::adapter::{
     Adapter, Platform,
+    callback::{self, Callback},
     cloudevents::{self, CloudEvents},
     generic::{Generic, Settings},
     mapping::InvalidSettings,
@@ -17,7 +18,8 @@ use crate::adapter::{
 };
 
 /// The kinds of source there are.
-pub const KINDS: [&str; 5] = ["shopify", "woocommerce", "generic", "github", "cloudevents"];
+pub const KINDS: [&str; 6] =
+    ["shopify", "woocommerce", "generic", "github", "cloudevents", "callback"];
 
 /// A text, or a list of texts.
 #[derive(Deserialize)]
@@ -80,6 +82,14 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
                 bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
             }
             Box::new(CloudEvents::new(settings).map_err(|error| at(path, &error))?)
+        }
+        "callback" => {
+            let settings: callback::Settings =
+                rest.try_deserialize().with_context(|| path.to_owned())?;
+            if !tenants.is_empty() && settings.tenant.is_none() {
+                bail!("{path}.tenant is needed to tell whether a call is of {path}.tenants");
+            }
+            Box::new(Callback::new(settings).map_err(|error| at(path, &error))?)
         }
         other => bail!("{path}.kind: {other:?} is not one of {}", KINDS.join(", ")),
     };

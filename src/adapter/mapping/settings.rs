@@ -159,7 +159,11 @@ impl InvalidSettings {
     }
 }
 
-pub(super) fn check_statuses(
+/// Checks that statuses are translated to words of ours.
+///
+/// # Errors
+/// [`InvalidSettings`] that names the sender's word.
+pub(in crate::adapter) fn check_statuses(
     key: &str,
     statuses: &BTreeMap<String, String>,
     words: &[&str],
