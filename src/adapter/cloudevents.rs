@@ -1,4 +1,4 @@
-//! CloudEvents over HTTP: in headers, as one JSON document, or in a batch.
+//! `CloudEvents` over HTTP: in headers, as one JSON document, or in a batch.
 //! Their data is mapped by settings.
 //!
 //! Source of the rules: <https://github.com/cloudevents/spec>, the HTTP

@@ -1,4 +1,4 @@
-//! The settings of a CloudEvents source, as they are written.
+//! The settings of a `CloudEvents` source, as they are written.
 
 use serde::Deserialize;
 
@@ -8,7 +8,7 @@ use crate::adapter::{
     selector::Selector,
 };
 
-/// The settings of a CloudEvents source.
+/// The settings of a `CloudEvents` source.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {

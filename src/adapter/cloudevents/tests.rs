@@ -1,4 +1,4 @@
-//! CloudEvents in all three modes.
+//! `CloudEvents` in all three modes.
 
 use std::collections::BTreeMap;
 
