@@ -15,6 +15,8 @@ pub mod mapping;
 pub mod selector;
 pub mod shopify;
 pub mod signature;
+pub mod standard_webhooks;
+pub mod stripe;
 pub mod woocommerce;
 
 #[cfg(test)]

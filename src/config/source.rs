@@ -14,12 +14,22 @@ use crate::adapter::{
     mapping::InvalidSettings,
     shopify::Shopify,
     signature::Secret,
+    standard_webhooks::{self, StandardWebhooks},
+    stripe::{self, Stripe},
     woocommerce::WooCommerce,
 };
 
 /// The kinds of source there are.
-pub const KINDS: [&str; 6] =
-    ["shopify", "woocommerce", "generic", "github", "cloudevents", "callback"];
+pub const KINDS: [&str; 8] = [
+    "shopify",
+    "woocommerce",
+    "stripe",
+    "standard_webhooks",
+    "generic",
+    "github",
+    "cloudevents",
+    "callback",
+];
 
 /// A text, or a list of texts.
 #[derive(Deserialize)]
@@ -63,6 +73,19 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
         "woocommerce" => {
             settled(rest.try_deserialize::<WooCommerce>().map(drop))?;
             Box::new(WooCommerce {})
+        }
+        "stripe" => {
+            let settings: stripe::Settings =
+                rest.try_deserialize().with_context(|| path.to_owned())?;
+            Box::new(Stripe::new(&settings).map_err(|error| at(path, &error))?)
+        }
+        "standard_webhooks" => {
+            let settings: standard_webhooks::Settings =
+                rest.try_deserialize().with_context(|| path.to_owned())?;
+            if !tenants.is_empty() && !settings.tells_tenant() {
+                bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
+            }
+            Box::new(StandardWebhooks::new(settings).map_err(|error| at(path, &error))?)
         }
         "generic" | "github" => {
             let settings: Settings = rest.try_deserialize().with_context(|| path.to_owned())?;
