@@ -12,19 +12,25 @@ use crate::adapter::{
     cloudevents::{self, CloudEvents},
     generic::{Generic, Settings},
     mapping::InvalidSettings,
+    quickbooks::QuickBooks,
     shopify::Shopify,
     signature::Secret,
+    square::{self, Square},
     standard_webhooks::{self, StandardWebhooks},
     stripe::{self, Stripe},
     woocommerce::WooCommerce,
+    xero::Xero,
 };
 
 /// The kinds of source there are.
-pub const KINDS: [&str; 8] = [
+pub const KINDS: [&str; 11] = [
     "shopify",
     "woocommerce",
     "stripe",
     "standard_webhooks",
+    "square",
+    "quickbooks",
+    "xero",
     "generic",
     "github",
     "cloudevents",
@@ -87,6 +93,19 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
             }
             Box::new(StandardWebhooks::new(settings).map_err(|error| at(path, &error))?)
         }
+        "square" => {
+            let settings: square::Settings =
+                rest.try_deserialize().with_context(|| path.to_owned())?;
+            Box::new(Square::new(settings).map_err(|error| at(path, &error))?)
+        }
+        "quickbooks" => {
+            settled(rest.try_deserialize::<QuickBooks>().map(drop))?;
+            Box::new(QuickBooks {})
+        }
+        "xero" => {
+            settled(rest.try_deserialize::<Xero>().map(drop))?;
+            Box::new(Xero {})
+        }
         "generic" | "github" => {
             let settings: Settings = rest.try_deserialize().with_context(|| path.to_owned())?;
             if !tenants.is_empty() && settings.event.tenant.is_none() {
@@ -131,9 +150,10 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
     let tenants = tenants
         .into_iter()
         // As the adapters write them: hosts know no case, and a shop's home
-        // page comes with a slash. All others' names are their own.
+        // page comes with a slash; Xero's are UUIDs. All others' names are
+        // their own.
         .map(|tenant| match kind.as_str() {
-            "shopify" | "woocommerce" => tenant.trim_end_matches('/').to_ascii_lowercase(),
+            "shopify" | "woocommerce" | "xero" => tenant.trim_end_matches('/').to_ascii_lowercase(),
             _ => tenant,
         })
         .collect();

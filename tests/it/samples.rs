@@ -18,7 +18,7 @@ use tallyhook::{
     config::Config,
     domain::{
         Change, Envelope, EventKey, InvoiceStatus, Mapped, Order, OrderStatus, OrderUpdate,
-        RefundStatus, Refunded, SourceName,
+        Reference, RefundStatus, Refunded, SourceName,
     },
 };
 use time::{
@@ -63,7 +63,13 @@ impl Vector {
     fn body(&self, folder: &Path) -> Result<Bytes> {
         match self.signed_content.strip_prefix("bytes of ") {
             Some(file) => Ok(fs::read(folder.join(file))?.into()),
-            None => Ok(self.signed_content.clone().into()),
+            // Square signs the URL before the body.
+            None => match self.signed_content.find('{') {
+                Some(at) if self.signed_content.starts_with("https://") => {
+                    Ok(self.signed_content[at..].to_owned().into())
+                }
+                _ => Ok(self.signed_content.clone().into()),
+            },
         }
     }
 }
@@ -112,27 +118,10 @@ fn only_event(received: Result<Received, Rejection>) -> Result<Event> {
     }
 }
 
-/// What the vector's body does to the books, received and mapped.
-fn state(
-    config: &Config,
-    headers: &[(&str, &str)],
-    body: &Bytes,
-) -> Result<(String, OffsetDateTime, Order)> {
-    match mapped(config, only_event(receive(config, headers, body)?)?)? {
-        Mapped::Change(Change::Order(update)) => match *update {
-            OrderUpdate::State { order_id, version, order, restored: false } => {
-                Ok((order_id, version, *order))
-            }
-            other => bail!("not a state: {other:?}"),
-        },
-        other => bail!("not an order: {other:?}"),
-    }
-}
-
-/// What an event does to the books.
-fn mapped(config: &Config, event: Event) -> Result<Mapped> {
+/// The event as the worker gets it.
+fn as_received(event: Event) -> Result<Envelope> {
     let source: SourceName = "inbox".parse()?;
-    let envelope = Envelope {
+    Ok(Envelope {
         receipt_id: Uuid::nil(),
         key: EventKey::new(&source, &event.tenant, &event.event_id, 0),
         source,
@@ -145,8 +134,30 @@ fn mapped(config: &Config, event: Event) -> Result<Mapped> {
         replay: None,
         over_http: true,
         body: event.body,
-    };
-    Ok(adapter(config)?.map(&envelope)?)
+    })
+}
+
+/// What the vector's body does to the books, received and mapped.
+fn state(
+    config: &Config,
+    headers: &[(&str, &str)],
+    body: &Bytes,
+) -> Result<(String, OffsetDateTime, Order)> {
+    let event = only_event(receive(config, headers, body)?)?;
+    match adapter(config)?.map(&as_received(event)?)? {
+        Mapped::Change(Change::Order(update)) => match *update {
+            OrderUpdate::State { order_id, version, order, restored: false } => {
+                Ok((order_id, version, *order))
+            }
+            other => bail!("not a state: {other:?}"),
+        },
+        other => bail!("not an order: {other:?}"),
+    }
+}
+
+/// What an event does to the books.
+fn mapped(config: &Config, event: Event) -> Result<Mapped> {
+    Ok(adapter(config)?.map(&as_received(event)?)?)
 }
 
 /// A line as the samples' readers would write it down.
@@ -205,6 +216,10 @@ const XERO: &str = "kind = 'generic'
     [sources.inbox.event]
     tenant = '/events/0/tenantId'
     version = '/events/0/eventDateUtc'";
+const SQUARE_1: &str = "kind = 'square'
+    url = 'https://webhook.site/679a4f3a-dcfa-49ee-bac5-9d0edad886b9'";
+const SQUARE_2: &str = "kind = 'square'
+    url = 'https://webhook.site/webhooks'";
 
 #[test]
 fn published_vectors_verify() -> Result<()> {
@@ -215,6 +230,8 @@ fn published_vectors_verify() -> Result<()> {
         ("github docs", "kind = 'github'"),
         ("octokit", "kind = 'github'"),
         ("quickbooks legacy", INTUIT),
+        ("square 1", SQUARE_1),
+        ("square 2", SQUARE_2),
         ("shopify (self-computed)", "kind = 'shopify'"),
         ("woocommerce (self-computed)", "kind = 'woocommerce'"),
     ] {
@@ -412,6 +429,96 @@ fn a_real_woocommerce_order_is_the_expected_row() -> Result<()> {
         "id": "315", "title": "Woo Single #1", "quantity": "2", "unit_price": "3", "total": "6.00",
     });
     assert_eq!(first_line(&order)?, expected);
+    Ok(())
+}
+
+#[test]
+fn a_real_square_test_is_kept_and_changes_nothing() -> Result<()> {
+    let Some(folder) = samples() else { return Ok(()) };
+    let vector = Vector::read(&folder, "square 1")?;
+    let body = vector.body(&folder)?;
+    assert_eq!(body, fs::read(folder.join("square/test_notification.json"))?);
+    let config = configured(&format!("{SQUARE_1}\ntenants = ['MLEFBHHSJGVHD']"), &vector.secret)?;
+    let event = only_event(receive(&config, &[(&vector.header, &vector.value)], &body)?)?;
+    assert_eq!(event.event_id, "ac3ac95b-f97d-458c-a6e6-18981597e05f");
+    assert_eq!(event.topic, "webhooks.test_notification");
+    assert_eq!(event.tenant, "MLEFBHHSJGVHD");
+    assert_eq!(adapter(&config)?.map(&as_received(event)?)?, Mapped::Ignored);
+    Ok(())
+}
+
+#[test]
+fn a_real_quickbooks_call_is_divided_and_named() -> Result<()> {
+    let Some(folder) = samples() else { return Ok(()) };
+    let vector = Vector::read(&folder, "quickbooks legacy")?;
+    let body = vector.body(&folder)?;
+    let config = configured("kind = 'quickbooks'\ntenants = ['1185883450']", &vector.secret)?;
+    let headers = [(vector.header.as_str(), vector.value.as_str())];
+    let event = only_event(receive(&config, &headers, &body)?)?;
+    assert_eq!(event.event_id, "1185883450:Customer:1:Create:2015-10-05T14:42:19-0700");
+    assert_eq!((event.tenant.as_str(), event.topic.as_str()), ("1185883450", "customer.create"));
+    let entity =
+        br#"{"name":"Customer","id":"1","operation":"Create","lastUpdated":"2015-10-05T14:42:19-0700"}"#;
+    assert_eq!(&event.body[..], entity);
+    let expected = Reference {
+        platform: "quickbooks",
+        kind: "customer".to_owned(),
+        id: "1".to_owned(),
+        version: None,
+        changed_at: datetime!(2015-10-05 21:42:19 UTC),
+        action: "created".to_owned(),
+    };
+    assert_eq!(adapter(&config)?.map(&as_received(event)?)?, Mapped::from(expected));
+
+    let other = Bytes::from([&body[..], b" "].concat());
+    let refused = receive(&config, &headers, &other)?;
+    assert!(matches!(refused, Err(Rejection::Signature(_))), "{refused:?}");
+    Ok(())
+}
+
+#[test]
+fn a_real_xero_call_is_divided_and_named() -> Result<()> {
+    let Some(folder) = samples() else { return Ok(()) };
+    // No vector is published: `openssl dgst -sha256 -hmac key -binary | base64`.
+    let headers = [("x-xero-signature", "tsFYevVie2om1q9BgIGTlUgZZu3sswHMdpacGfqtmvY=")];
+    let body = Bytes::from(fs::read(folder.join("xero/creditnote-create.json"))?);
+    let config =
+        configured("kind = 'xero'\ntenants = ['aef86862-2015-4b6b-88bc-d89032cecc50']", "key")?;
+    let event = only_event(receive(&config, &headers, &body)?)?;
+    assert_eq!(
+        event.event_id,
+        "aef86862-2015-4b6b-88bc-d89032cecc50:55d84274-a3da-4829-a7c0-0cab601b95cc:CREATE:2025-12-02T00:44:09.923"
+    );
+    assert_eq!(event.topic, "creditnote.create");
+    assert!(event.body.starts_with(b"{") && event.body.len() < body.len());
+    let expected = Reference {
+        platform: "xero",
+        kind: "credit_note".to_owned(),
+        id: "55d84274-a3da-4829-a7c0-0cab601b95cc".to_owned(),
+        version: None,
+        changed_at: datetime!(2025-12-02 0:44:09.923 UTC),
+        action: "created".to_owned(),
+    };
+    assert_eq!(adapter(&config)?.map(&as_received(event)?)?, Mapped::from(expected));
+    Ok(())
+}
+
+#[test]
+fn a_ping_of_github_is_told_apart_by_generic_settings() -> Result<()> {
+    let Some(folder) = samples() else { return Ok(()) };
+    // The signature is `openssl dgst -sha256 -hmac key`.
+    let headers = [
+        (
+            "X-Hub-Signature-256",
+            "sha256=78ddf9bacf2c571d17e4767d26c0d09b042daa735014278d14735216bcdd32f2",
+        ),
+        ("X-GitHub-Event", "ping"),
+        ("X-GitHub-Delivery", "72d3162e-cc78-11e3-81ab-4c9367dc0958"),
+    ];
+    let body = Bytes::from(fs::read(folder.join("github/ping.payload.json"))?);
+    let event = only_event(receive(&configured(GITHUB, "key")?, &headers, &body)?)?;
+    assert_eq!((event.topic.as_str(), event.tenant.as_str()), ("ping", ""));
+    assert_eq!(event.version, None);
     Ok(())
 }
 
