@@ -318,7 +318,11 @@ pub fn parse_moment(text: &str) -> Option<OffsetDateTime> {
 /// Milliseconds since 1970 in UTC; an offset behind them says only where the
 /// writer sat.
 fn parse_milliseconds(text: &str) -> Option<OffsetDateTime> {
-    let digits = text.find(['+', '-']).filter(|at| *at > 0).map_or(text, |at| &text[..at]);
+    let offset = text.rfind(['+', '-']).filter(|at| *at > 0);
+    let digits = offset.map_or(text, |at| &text[..at]);
+    if digits.starts_with('+') {
+        return None;
+    }
     let milliseconds: i64 = digits.parse().ok()?;
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000).ok()
 }
