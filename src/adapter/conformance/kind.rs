@@ -1,13 +1,15 @@
 //! One row of the suite: a kind of source, and what tells its calls apart.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use time::{Duration, OffsetDateTime};
 
 use super::{AT, SECRETS, Secrets, Source, envelope};
 use crate::{
-    adapter::{Call, Delivery, Event, Received, Rejection},
-    domain::{Envelope, Failure},
+    adapter::{Call, Delivery, Event, FOREIGN, Received, Rejection},
+    domain::{Envelope, Failure, Mapped},
 };
 
 /// One kind of source. A row names what it has and takes the rest of
@@ -107,7 +109,6 @@ pub(super) enum Unreadable {
     /// It is kept, and the worker buries it: a shop would give up on a 4xx.
     Buried,
     /// It is refused with its fields: the caller reads the answer and mends it.
-    #[expect(dead_code, reason = "for callback sources, whose row comes with them")]
     Refused,
 }
 
@@ -314,6 +315,45 @@ impl Kind {
         };
         let such = !failures.is_empty() && failures.iter().all(is_such);
         assert!(such, "{}: {body:?}: is refused with {failures:?}", self.name);
+    }
+
+    /// Asserts that of a call with events of several tenants, those that are not
+    /// on the allow-list come as `foreign:` ones, which change nothing, and the
+    /// others as if they were alone.
+    pub(super) fn keeps_foreign_events_out(
+        &self,
+        all: &Source,
+        deltas: &[Delta],
+        told: &[[&'static str; 3]],
+    ) {
+        let tenants: BTreeSet<_> = told.iter().map(|[_, tenant, _]| *tenant).collect();
+        let whole = self.events(all, deltas, "no allow-list");
+        for one in &tenants {
+            let source = self.source(&["FIRST"], &[one]);
+            let events = self.events(&source, deltas, &format!("only {one:?} is allowed"));
+            assert_eq!(events.len(), whole.len(), "{}: only {one:?}: an event is lost", self.name);
+            for (event, own) in events.into_iter().zip(&whole) {
+                if event.tenant == *one {
+                    assert_eq!(event, *own, "{}: only {one:?}", self.name);
+                    continue;
+                }
+                let marked = [&event.topic, &event.event_id].map(|text| text.strip_prefix(FOREIGN));
+                let expected = [Some(own.topic.as_str()), Some(own.event_id.as_str())];
+                assert_eq!(marked, expected, "{}: only {one:?}: a foreign event", self.name);
+                let mapped = source.adapter().map(&enveloped(event));
+                assert_eq!(mapped, Ok(Mapped::Ignored), "{}: a foreign event", self.name);
+            }
+        }
+        let everyone: Vec<_> = tenants.into_iter().collect();
+        let source = self.source(&["FIRST"], &everyone);
+        assert_eq!(self.events(&source, deltas, "all allowed"), whole, "{}: allowed", self.name);
+        let nobody = self.source(&["FIRST"], &["nobody"]);
+        let given = self.request(&nobody, deltas).made_to(&nobody);
+        assert!(
+            matches!(given, Err(Rejection::Tenant(..))),
+            "{}: all events are of strange tenants: {given:?}",
+            self.name
+        );
     }
 
     /// Asserts that the first secret verified the call.

@@ -1,12 +1,34 @@
 //! The rows of the suite, one file a kind.
 
+mod callback;
+mod cloudevents;
 mod generic;
+mod github;
+mod quickbooks;
 mod shopify;
+mod square;
+mod standard_webhooks;
+mod stripe;
 mod woocommerce;
+mod xero;
 
 use super::kind::Kind;
 
 /// Every row.
 pub(super) fn all() -> impl Iterator<Item = &'static Kind> {
-    [shopify::ROWS, woocommerce::ROWS, generic::ROWS].into_iter().flatten()
+    [
+        shopify::ROWS,
+        woocommerce::ROWS,
+        stripe::ROWS,
+        standard_webhooks::ROWS,
+        square::ROWS,
+        quickbooks::ROWS,
+        xero::ROWS,
+        generic::ROWS,
+        github::ROWS,
+        cloudevents::ROWS,
+        callback::ROWS,
+    ]
+    .into_iter()
+    .flatten()
 }

@@ -1,17 +1,20 @@
 //! Generic, by settings alone.
 
-use super::super::kind::{
-    Delta::{Body, EventId, Header, Tenant},
-    Kind, Proof, behind,
+use super::{
+    super::kind::{
+        Delta::{Body, EventId, Header, Tenant},
+        Kind, Proof, behind,
+    },
+    callback::{BASIC, BEARER, USERS},
 };
 
-pub(super) const ROWS: &[Kind] = &[
-    Kind {
-        name: "generic, by pointers",
-        word: "generic",
-        settings: r#"
-            [sources.inbox.signature]
-            prefix = "sha256="
+/// Settings that say where the fields stand, behind these that say how calls
+/// are signed.
+macro_rules! by_pointers {
+    ($signed:literal) => {
+        concat!(
+            $signed,
+            r#"
             [sources.inbox.event]
             id = "/event_id"
             topic = "/type"
@@ -27,37 +30,90 @@ pub(super) const ROWS: &[Kind] = &[
             invoice_number = "/invoice/number"
             currency = "/invoice/currency"
             total = "/invoice/total"
-        "#,
-        proof: Proof {
-            header: "X-Signature",
-            // openssl dgst -sha256 -hmac c0ffee00
-            known: "sha256=e5c77076e739ddc9b5ec00756d6dbc3d5c265e7da2ab2bebbe81fa9b49d1ce43",
-            token: |value| behind("sha256=", value),
-            forgives: &["in upper case"],
-            ..Proof::HMAC
-        },
-        topic: "order.paid",
-        tenant: "ACME",
-        allowed: &["ACME"],
-        // A company's id is a text like any other: its case counts.
-        foreign: &["acme", "ACME2", ""],
-        elsewhere: Some(Body(
-            br#"{"event_id":"e1","type":"order.paid","company":"acme","order":{"id":1,"number":"A-1","currency":"EUR","total":10.00}}"#,
-        )),
-        body: br#"{"event_id":"e1","type":"order.paid","company":"ACME","order":{"id":1,"number":"A-1","currency":"EUR","total":10.00}}"#,
-        unmappable: Some(br#"{"event_id":"e1","type":"order.paid","company":"ACME","order":{"id":1,"number":"A-1","currency":"EUR"}}"#),
-        number: "A-1",
-        redelivered: &[
-            Header("x-attempt", "2"),
-            Body(
-                br#"{"event_id":"e1","type":"order.paid","company":"ACME","order":{"id":1,"number":"A-1","currency":"EUR","total":11.00}}"#,
-            ),
-        ],
-        another: &[Body(
-            br#"{"event_id":"e2","type":"order.paid","company":"ACME","order":{"id":1,"number":"A-1","currency":"EUR","total":10.00}}"#,
-        )],
-        ..Kind::PLAIN
+            "#
+        )
+    };
+}
+
+const POINTERS: Kind = Kind {
+    name: "generic, by pointers",
+    word: "generic",
+    settings: by_pointers!(
+        r#"
+        [sources.inbox.signature]
+        prefix = "sha256="
+        "#
+    ),
+    proof: Proof {
+        header: "X-Signature",
+        // openssl dgst -sha256 -hmac c0ffee00
+        known: "sha256=e5c77076e739ddc9b5ec00756d6dbc3d5c265e7da2ab2bebbe81fa9b49d1ce43",
+        token: |value| behind("sha256=", value),
+        forgives: &["in upper case"],
+        ..Proof::HMAC
     },
+    topic: "order.paid",
+    tenant: "ACME",
+    allowed: &["ACME"],
+    // A company's id is a text like any other: its case counts.
+    foreign: &["acme", "ACME2", ""],
+    elsewhere: Some(Body(
+        br#"{"event_id":"e1","type":"order.paid","company":"acme","order":{"id":1,"number":"A-1","currency":"EUR","total":10.00}}"#,
+    )),
+    body: br#"{"event_id":"e1","type":"order.paid","company":"ACME","order":{"id":1,"number":"A-1","currency":"EUR","total":10.00}}"#,
+    unmappable: Some(br#"{"event_id":"e1","type":"order.paid","company":"ACME","order":{"id":1,"number":"A-1","currency":"EUR"}}"#),
+    number: "A-1",
+    redelivered: &[
+        Header("x-attempt", "2"),
+        Body(
+            br#"{"event_id":"e1","type":"order.paid","company":"ACME","order":{"id":1,"number":"A-1","currency":"EUR","total":11.00}}"#,
+        ),
+    ],
+    another: &[Body(
+        br#"{"event_id":"e2","type":"order.paid","company":"ACME","order":{"id":1,"number":"A-1","currency":"EUR","total":10.00}}"#,
+    )],
+    ..Kind::PLAIN
+};
+
+/// A signature beside which an id, a time and an address are signed.
+const SIGNED_BESIDE: Proof = Proof {
+    header: "X-Signatures",
+    // (printf 'evt-1.1767323045000.%s.' "$url"; cat body) | openssl dgst -sha256 -hmac c0ffee00
+    known: "v1,gox5AqXawiqptCjPULI1YJPIdZ1perbgv3PBr/OH7gQ=",
+    token: |value| behind("v1,", value),
+    refuses: &[
+        ("of another version", |value| value.replace("v1,", "v2,")),
+        ("of no version", |value| value.replace("v1,", "")),
+    ],
+    takes: &[("among others", |value| format!("v1,* {value} v2,AAAA"))],
+    joins: Some(|first, second| format!("{first} {second}")),
+    with: &["X-Id", "X-Time"],
+    binds: &[
+        Header("X-Id", "evt-2"),
+        Header("X-Time", "1767323045001"),
+        Header("X-Time", "1767323045"),
+        Header("X-Time", "now"),
+    ],
+    tolerance_s: Some(300),
+    strangers: &[by_pointers!(
+        r#"
+        [sources.inbox.signature]
+        header = "X-Signatures"
+        prefix = "v1,"
+        encoding = "base64"
+        list = true
+        template = "{id}.{timestamp}.{url}.{body}"
+        id = "header:X-Id"
+        timestamp = "header:X-Time"
+        timestamp_unit = "ms"
+        url = "https://hooks.example/hooks/inbox/"
+        "#
+    )],
+    ..Proof::HMAC
+};
+
+pub(super) const ROWS: &[Kind] = &[
+    POINTERS,
     Kind {
         name: "generic, by headers",
         word: "generic",
@@ -95,5 +151,78 @@ pub(super) const ROWS: &[Kind] = &[
         another: &[EventId("evt-2")],
         repeats_same_bytes: false,
         ..Kind::PLAIN
+    },
+    Kind {
+        name: "generic, signed with a time",
+        settings: by_pointers!(
+            r#"
+            [sources.inbox.signature]
+            header = "X-Signature"
+            item = "v1"
+            template = "{timestamp}.{body}"
+            timestamp = "item:t"
+            tolerance_s = 60
+            "#
+        ),
+        proof: Proof {
+            header: "X-Signature",
+            // (printf '%s.' 1767323045; cat body) | openssl dgst -sha256 -hmac c0ffee00
+            known: "t=1767323045,v1=6607e754acb2c87ac2aa634e4b27146f49032d5b66b838302a36b90c80a100a8",
+            token: |value| behind("v1=", value),
+            // What stands behind a comma is another item.
+            forgives: &["in upper case", "twice"],
+            refuses: &[
+                ("another time", |value| value.replace("t=1767323045", "t=1767323046")),
+                ("no time", |value| value.replace("t=1767323045,", "")),
+                ("a time that is no number", |value| value.replace("t=1767323045", "t=now")),
+                ("a wrong time first", |value| format!("t=1767323046,{value}")),
+                ("another item alone", |value| value.replace("v1=", "v0=")),
+            ],
+            takes: &[
+                ("beside another item", |value| format!("{value},v0=00")),
+                ("behind a broken one", |value| value.replace("v1=", "v1=*,v1=")),
+            ],
+            joins: Some(|first, second| {
+                let [_, token, _] = behind("v1=", second);
+                format!("{first},v1={token}")
+            }),
+            tolerance_s: Some(60),
+            ..Proof::HMAC
+        },
+        ..POINTERS
+    },
+    Kind {
+        name: "generic, signed with an id and an address",
+        settings: by_pointers!(
+            r#"
+            [sources.inbox.signature]
+            header = "X-Signatures"
+            prefix = "v1,"
+            encoding = "base64"
+            list = true
+            template = "{id}.{timestamp}.{url}.{body}"
+            id = "header:X-Id"
+            timestamp = "header:X-Time"
+            timestamp_unit = "ms"
+            url = "https://hooks.example/hooks/inbox"
+            "#
+        ),
+        proof: SIGNED_BESIDE,
+        ..POINTERS
+    },
+    Kind {
+        name: "generic, by token",
+        settings: by_pointers!(r#"authentication = "bearer""#),
+        malformed: &["two words"],
+        proof: BEARER,
+        ..POINTERS
+    },
+    Kind {
+        name: "generic, by password",
+        settings: by_pointers!(r#"authentication = "basic""#),
+        secrets: &USERS,
+        malformed: &["robot", "robot:"],
+        proof: BASIC,
+        ..POINTERS
     },
 ];
