@@ -99,7 +99,11 @@ fn at(path: &str, error: &InvalidSettings) -> anyhow::Error {
     anyhow::anyhow!("{path}.{}: {}", error.field, error.detail)
 }
 
-fn list(value: Option<Value>, path: &str, key: &str) -> anyhow::Result<Vec<String>> {
+/// A list of texts; empty if there is no such key.
+///
+/// # Errors
+/// It is something else.
+pub(super) fn list(value: Option<Value>, path: &str, key: &str) -> anyhow::Result<Vec<String>> {
     let Some(value) = value else {
         return Ok(Vec::new());
     };

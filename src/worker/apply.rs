@@ -16,8 +16,8 @@ use crate::{
 pub struct Item {
     /// The event.
     pub envelope: Envelope,
-    /// What it changes.
-    pub mapped: Mapped,
+    /// What it changes; nothing if it is ignored.
+    pub changes: Vec<Change>,
     /// The first 16 bytes of the SHA-256 of its body.
     digest: Uuid,
 }
@@ -27,15 +27,24 @@ impl Item {
     pub fn new(envelope: Envelope, mapped: Mapped) -> Self {
         let mut digest = [0; 16];
         digest.copy_from_slice(&Sha256::digest(&envelope.body)[..16]);
-        Self { envelope, mapped, digest: Uuid::from_bytes(digest) }
+        let changes = match mapped {
+            Mapped::Change(change) => vec![change],
+            Mapped::Ignored => Vec::new(),
+        };
+        Self { envelope, changes, digest: Uuid::from_bytes(digest) }
+    }
+
+    /// With one more change.
+    #[must_use]
+    pub fn with(mut self, change: Change) -> Self {
+        self.changes.push(change);
+        self
     }
 
     /// The number that people know the document by.
     pub fn business_key(&self) -> Option<&str> {
-        match &self.mapped {
-            Mapped::Change(change) => Some(change.business_key()),
-            Mapped::Ignored => None,
-        }
+        // A record that was fetched knows it better than the event did.
+        self.changes.last().map(Change::business_key)
     }
 }
 
@@ -190,12 +199,11 @@ fn ours<'a>(
     items: &'a [Item],
     standings: &[Standing],
 ) -> impl Iterator<Item = (&'a Envelope, &'a Change)> {
-    items.iter().zip(standings.to_vec()).filter_map(|(item, standing)| {
-        match (&item.mapped, standing) {
-            (Mapped::Change(change), Standing::Ours) => Some((&item.envelope, change)),
-            _ => None,
-        }
-    })
+    items
+        .iter()
+        .zip(standings.to_vec())
+        .filter(|(_, standing)| *standing == Standing::Ours)
+        .flat_map(|(item, _)| item.changes.iter().map(|change| (&item.envelope, change)))
 }
 
 async fn apply_orders(
