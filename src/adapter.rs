@@ -5,6 +5,8 @@
 //! a change of the books ([`Adapter::map`]). It does no input or output and
 //! reads no clock.
 
+pub mod authentication;
+pub mod callback;
 pub mod fields;
 pub mod generic;
 pub mod mapping;
@@ -249,6 +251,8 @@ pub struct Delivery<'a> {
     pub event_id: &'a str,
     /// When it happened.
     pub triggered_at: OffsetDateTime,
+    /// When this attempt is made: what a platform that signs the time signs.
+    pub sent_at: OffsetDateTime,
     /// The body.
     pub body: &'a [u8],
 }

@@ -14,6 +14,7 @@ mod check;
 mod dead;
 mod send;
 mod show;
+mod source;
 mod trace;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -75,6 +76,8 @@ enum Command {
     Migrate,
     /// Say in plain words what is wrong, and where.
     Check(check::CheckArgs),
+    /// Sources: list them, or set one up: its settings and the platform's steps.
+    Source(source::SourceArgs),
     /// Sign and post webhooks as a platform would.
     Send(send::SendArgs),
     /// Dead letters: list, show, replay, discard, export, drain.
@@ -113,6 +116,7 @@ impl Arguments {
             Command::Check(arguments) => {
                 check::run(&arguments, Config::load(Origin { file, development: false })).await
             }
+            Command::Source(arguments) => source::run(&arguments, file, for_people),
             Command::Send(arguments) => send::run(arguments, for_people()?).await,
             Command::Dead(arguments) => dead::run(arguments, &for_people()?).await,
             Command::Audit(arguments) => audit::run(&arguments, &for_people()?).await,

@@ -76,7 +76,10 @@ impl Receiver {
     pub async fn run(self, listener: TcpListener, health: Health, stop: CancellationToken) {
         let header_timeout = std::time::Duration::from_millis(self.settings.header_timeout_ms);
         let app = Router::new()
-            .route("/hooks/{source}", post(hooks::receive))
+            .route(
+                "/hooks/{source}",
+                post(hooks::receive).options(hooks::handshake).fallback(hooks::wrong_method),
+            )
             .with_state(self)
             .route("/livez", get(livez))
             .route("/readyz", get(readyz).with_state(health))

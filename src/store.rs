@@ -2,8 +2,9 @@
 //!
 //! The only place that speaks SQL. Functions take a connection, so that the
 //! caller owns the transaction; every set statement is sorted by its key and
-//! tables are always written in the order inbox, orders, invoices, receipts,
-//! dead letters: two batches in another order would deadlock.
+//! tables are always written in the order inbox, payments, orders, refunds,
+//! invoices, references, receipts, dead letters: two batches in another order
+//! would deadlock.
 
 pub mod acts;
 pub mod audit;
@@ -13,6 +14,8 @@ pub mod inbox;
 pub mod invoices;
 pub mod orders;
 pub mod receipts;
+pub mod references;
+pub mod refunds;
 pub mod trace;
 mod tx;
 
@@ -156,8 +159,11 @@ impl Store {
             let mut tx = self.begin().await?;
             inbox::claim(&mut tx, &[claim]).await?;
             for nothing in [
-                "insert into orders select * from orders limit 0",
+                // Not `select *`: a column is computed, and none is written.
+                "insert into orders (source) select source from orders limit 0",
                 "insert into invoices select * from invoices limit 0",
+                "insert into refunds select * from refunds limit 0",
+                "insert into resource_references select * from resource_references limit 0",
                 "insert into receipts select * from receipts limit 0",
                 "insert into dead_letters select * from dead_letters limit 0",
             ] {

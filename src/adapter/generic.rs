@@ -1,4 +1,4 @@
-//! Generic: any sender of JSON with an HMAC over the body, by settings alone.
+//! Generic: any sender of JSON that signs it or shows a token, by settings alone.
 
 mod settings;
 #[cfg(test)]
@@ -7,19 +7,20 @@ mod tests;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    Call, Delivery, Event, Platform, Rejection, digest_of,
+    Call, Delivery, Event, Platform, Rejection,
+    authentication::Authentication,
+    digest_of,
     fields::{Fields, Pointers, parse_moment},
     mapping::{InvalidSettings, Mapping},
     selector::Selector,
-    signature::{BodyHmac, Encoding, Key, Secret, Verified},
+    signature::{Key, Secret, Verified},
 };
 use crate::domain::{Envelope, Failure, Mapped};
-pub use settings::Settings;
-use settings::{EventSettings, KeyEncoding, SignatureSettings};
+pub use settings::{EventSettings, Settings};
 
 /// A source of kind `generic`, its settings checked and its pointers compiled.
 pub struct Generic {
-    signature: SignatureSettings,
+    authentication: Authentication,
     event: EventSettings,
     repeats_same_bytes: bool,
     identity: Pointers,
@@ -32,8 +33,9 @@ impl Generic {
     /// # Errors
     /// [`InvalidSettings`] that names the key.
     pub fn new(settings: Settings) -> Result<Self, InvalidSettings> {
-        settings.check()?;
-        let Settings { signature, event, order, invoice, refund, repeats_same_bytes } = settings;
+        let Settings { event, order, invoice, refund, repeats_same_bytes, .. } = settings;
+        let signature = settings.signature.map(|signature| signature.or_id_from(event.id.as_ref()));
+        let authentication = Authentication::new(settings.authentication, signature)?;
         let mapping = Mapping::new(order, invoice, refund)?;
         if mapping.needs_topic() && event.topic.is_none() {
             let detail = "is needed to tell the topics apart";
@@ -42,12 +44,7 @@ impl Generic {
         let EventSettings { id, topic, tenant, version } = &event;
         let identity = [id, topic, tenant, version].into_iter().flatten();
         let identity = Pointers::new(identity.filter_map(Selector::pointer));
-        Ok(Self { signature, event, repeats_same_bytes, identity, mapping })
-    }
-
-    fn hmac(&self) -> BodyHmac<'_> {
-        let SignatureSettings { header, prefix, algorithm, encoding, .. } = &self.signature;
-        BodyHmac { header, prefix, algorithm: *algorithm, encoding: *encoding }
+        Ok(Self { authentication, event, repeats_same_bytes, identity, mapping })
     }
 }
 
@@ -57,13 +54,7 @@ impl Platform for Generic {
     }
 
     fn key(&self, text: &str) -> Result<Key, String> {
-        let decoded = match self.signature.key {
-            KeyEncoding::Utf8 => return Ok(Key::Shared(text.as_bytes().to_vec())),
-            KeyEncoding::Hex => Encoding::Hex.decode(text.trim()),
-            KeyEncoding::Base64 => Encoding::Base64.decode(text.trim()),
-        };
-        let wrong = || "the secret is not written as signature.key says".to_owned();
-        decoded.map(Key::Shared).ok_or_else(wrong)
+        self.authentication.key(text)
     }
 
     fn repeats_same_bytes(&self) -> bool {
@@ -71,7 +62,7 @@ impl Platform for Generic {
     }
 
     fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
-        self.hmac().verify(call, secrets)
+        self.authentication.verify(call, secrets)
     }
 
     fn events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
@@ -111,18 +102,14 @@ impl Platform for Generic {
             (&event.topic, delivery.topic),
             (&event.tenant, delivery.tenant),
         ];
-        let mut headers: Vec<_> = from_header
+        let headers = from_header
             .into_iter()
             .filter_map(|(selector, value)| match selector {
                 Some(Selector::Header(name)) => Some((name.parse().ok()?, value.parse().ok()?)),
                 _ => None,
             })
             .collect();
-        let signature = self.hmac().sign(secret, delivery.body);
-        if let (Ok(name), Ok(value)) = (self.signature.header.parse(), signature.parse()) {
-            headers.push((name, value));
-        }
-        headers
+        self.authentication.sign(delivery, headers, secret)
     }
 }
 

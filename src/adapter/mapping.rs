@@ -15,6 +15,7 @@ use crate::domain::{
     Envelope, Failure, Invoice, InvoiceStatus, Line, Mapped, Money, Order, OrderStatus,
     OrderUpdate, Refund, RefundStatus, Refunded, money::parse_decimal,
 };
+pub(super) use settings::check_statuses;
 pub use settings::{InvalidSettings, InvoiceFields, LineFields, OrderFields, RefundFields};
 
 /// A source's mapping, its settings checked and its pointers compiled.

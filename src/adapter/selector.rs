@@ -98,6 +98,11 @@ impl TryFrom<String> for FieldPointer {
 }
 
 impl FieldPointer {
+    /// A pointer that stands in the code, where none is configured.
+    pub(super) fn fixed(pointer: &'static str) -> Self {
+        Self(pointer.to_owned())
+    }
+
     /// The pointer.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -20,7 +20,8 @@ use super::{
     signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
 };
 use crate::domain::{
-    Currency, Envelope, Failure, Line, Mapped, Money, Order, OrderStatus, OrderUpdate,
+    Currency, Envelope, Failure, Line, Mapped, Money, Order, OrderStatus, OrderUpdate, Refund,
+    RefundStatus, Refunded,
 };
 
 /// A Shopify source needs no settings of its own.
@@ -73,6 +74,9 @@ static LINE: LazyLock<Pointers> = LazyLock::new(|| {
     Pointers::new(["/id", "/sku", "/title", "/current_quantity", "/quantity", "/price"])
 });
 static REFUND: LazyLock<Pointers> = LazyLock::new(|| Pointers::new(["/transactions"]));
+static REFUND_EVENT: LazyLock<Pointers> = LazyLock::new(|| {
+    Pointers::new(["/id", "/order_id", "/transactions", "/processed_at", "/created_at"])
+});
 static TRANSACTION: LazyLock<Pointers> =
     LazyLock::new(|| Pointers::new(["/kind", "/status", "/amount", "/currency"]));
 
@@ -131,6 +135,8 @@ impl Platform for Shopify {
                 order_id: fields.required_text("/id")?,
                 deleted_at: envelope.version.unwrap_or(envelope.received_at),
             }
+        } else if topic == "refunds/create" {
+            return refund(envelope);
         } else {
             return Ok(Mapped::Ignored);
         };
@@ -138,6 +144,9 @@ impl Platform for Shopify {
     }
 
     fn number(&self, envelope: &Envelope) -> Option<String> {
+        if envelope.topic == "refunds/create" {
+            return first_text(&envelope.body, &REFUND_EVENT, &["/order_id"]);
+        }
         first_text(&envelope.body, &ORDER, &["/name", "/order_number", "/id"])
     }
 
@@ -204,6 +213,53 @@ fn state(envelope: &Envelope) -> Result<OrderUpdate, Failure> {
     Ok(OrderUpdate::State { order_id, version, order: Box::new(order), restored: false })
 }
 
+/// A refund told by itself. It may have paid back nothing: goods that were
+/// only restocked.
+fn refund(envelope: &Envelope) -> Result<Mapped, Failure> {
+    let fields = Fields::read(&envelope.body, &REFUND_EVENT)?;
+    let refund_id = fields.required_text("/id")?;
+    let order_id = fields.required_text("/order_id")?;
+    let mut paid_back: Option<Money> = None;
+    for transaction in fields.list("/transactions", &TRANSACTION)? {
+        if !is_paid_back(&transaction)? {
+            continue;
+        }
+        let amount = transaction.required_decimal("/amount")?;
+        let currency = transaction.required_currency("/currency")?;
+        let sum = match paid_back {
+            None => Some(amount),
+            Some(before) if before.currency == currency => before.amount.checked_add(amount),
+            Some(_) => None,
+        };
+        let amount = sum.ok_or_else(|| {
+            Failure::invalid("/transactions", "are in several currencies, or too large a number")
+        })?;
+        paid_back = Some(Money { amount, currency });
+    }
+    let Some(amount) = paid_back else { return Ok(Mapped::Ignored) };
+    let processed = fields.moment("/processed_at")?;
+    let version = match processed {
+        Some(moment) => moment,
+        None => fields.moment("/created_at")?.unwrap_or(envelope.received_at),
+    };
+    Ok(Mapped::from(Refund {
+        refund_id,
+        refunded: Refunded::Order(order_id),
+        status: RefundStatus::Succeeded,
+        platform_status: "success".to_owned(),
+        amount,
+        version,
+    }))
+}
+
+/// Whether a refund's transaction is one that paid back, and has done so.
+fn is_paid_back(transaction: &Fields<'_>) -> Result<bool, Failure> {
+    let is = |pointer: &str, word: &str| {
+        transaction.text(pointer).map(|text| text.as_deref() == Some(word))
+    };
+    Ok(is("/kind", "refund")? && is("/status", "success")?)
+}
+
 fn lines(fields: &Fields<'_>) -> Result<Vec<Line>, Failure> {
     fields
         .list("/line_items", &LINE)?
@@ -235,13 +291,10 @@ fn refunded(fields: &Fields<'_>, currency: Currency) -> Result<Decimal, Failure>
     let mut sum = Decimal::ZERO;
     for refund in fields.list("/refunds", &REFUND)? {
         for transaction in refund.list("/transactions", &TRANSACTION)? {
-            let is = |pointer: &str, word: &str| {
-                transaction.text(pointer).map(|text| text.as_deref() == Some(word))
-            };
             let of_order = transaction
                 .text("/currency")?
                 .is_none_or(|code| code.eq_ignore_ascii_case(currency.as_str()));
-            if of_order && is("/kind", "refund")? && is("/status", "success")? {
+            if of_order && is_paid_back(&transaction)? {
                 let amount = transaction.required_decimal("/amount")?;
                 sum = sum
                     .checked_add(amount)

@@ -78,6 +78,16 @@ impl Secret {
         }
     }
 
+    /// Whether this secret made one of these HMACs of the parts, which are
+    /// hashed once, however many are presented.
+    pub fn made_any(&self, algorithm: Algorithm, parts: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
+        let Key::Shared(key) = &self.key else { return false };
+        match algorithm {
+            Algorithm::Sha256 => matches_any::<Hmac<Sha256>>(key, parts, signatures),
+            Algorithm::Sha512 => matches_any::<Hmac<Sha512>>(key, parts, signatures),
+        }
+    }
+
     /// The name of the secret, never its value.
     pub fn label(&self) -> &str {
         &self.label
@@ -237,11 +247,20 @@ pub fn check_time(call: &Call<'_>, unix: i64, tolerance: Duration) -> Result<(),
 fn keyed<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Option<M> {
     // HMAC takes keys of any length; the error cannot happen.
     let mac = <M as KeyInit>::new_from_slice(key).ok()?;
-    Some(parts.iter().fold(mac, |mac, part| mac.chain_update(part)))
+    Some(parts.iter().fold(mac, Mac::chain_update))
 }
 
 fn matches<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]], signature: &[u8]) -> bool {
     keyed::<M>(key, parts).is_some_and(|mac| mac.verify_slice(signature).is_ok())
+}
+
+fn matches_any<M: Mac + KeyInit + Clone>(
+    key: &[u8],
+    parts: &[&[u8]],
+    signatures: &[Vec<u8>],
+) -> bool {
+    keyed::<M>(key, parts)
+        .is_some_and(|mac| signatures.iter().any(|one| mac.clone().verify_slice(one).is_ok()))
 }
 
 fn sign<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {

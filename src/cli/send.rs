@@ -170,7 +170,7 @@ async fn campaign(args: &SendArgs, adapter: &Adapter) -> anyhow::Result<Campaign
         let counts = Counts::split(count, duplicates, out_of_order, poison, forged)?;
         let id = args.run.clone().unwrap_or_else(|| Run::new_id(now, rand::random()));
         let run = Run { id, seed: args.seed };
-        return Ok(Campaign::generated(adapter, &args.source, choice, run, counts)?);
+        return Ok(Campaign::generated(adapter, &args.source, &choice, &run, counts)?);
     }
     ensure!(args.count > 0, "--count 0 sends no file");
     ensure!(

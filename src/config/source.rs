@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::SecretLookup;
 use crate::adapter::{
-    Adapter, Platform,
+    Adapter, Platform, callback,
+    callback::Callback,
     generic::{Generic, Settings},
     mapping::InvalidSettings,
     shopify::Shopify,
@@ -16,7 +17,7 @@ use crate::adapter::{
 };
 
 /// The kinds of source there are.
-pub const KINDS: [&str; 3] = ["shopify", "woocommerce", "generic"];
+pub const KINDS: [&str; 4] = ["shopify", "woocommerce", "generic", "callback"];
 
 /// A text, or a list of texts.
 #[derive(Deserialize)]
@@ -68,6 +69,14 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
             }
             Box::new(Generic::new(settings).map_err(|error| at(path, &error))?)
         }
+        "callback" => {
+            let settings: callback::Settings =
+                rest.try_deserialize().with_context(|| path.to_owned())?;
+            if !tenants.is_empty() && settings.tenant.is_none() {
+                bail!("{path}.tenant is needed to tell whether a call is of {path}.tenants");
+            }
+            Box::new(Callback::new(settings).map_err(|error| at(path, &error))?)
+        }
         other => bail!("{path}.kind: {other:?} is not one of {}", KINDS.join(", ")),
     };
     if references.is_empty() {
@@ -87,7 +96,7 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
         // As the adapters write them: hosts know no case, and a shop's home
         // page comes with a slash. A generic sender's names are its own.
         .map(|tenant| match kind.as_str() {
-            "generic" => tenant,
+            "generic" | "callback" => tenant,
             _ => tenant.trim_end_matches('/').to_ascii_lowercase(),
         })
         .collect();

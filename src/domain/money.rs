@@ -17,6 +17,9 @@ pub struct Currency([u8; 3]);
 pub struct InvalidCurrency;
 
 impl Currency {
+    /// `XXX`: ISO's code where there is no currency.
+    pub const NONE: Self = Self(*b"XXX");
+
     /// The code as text.
     pub fn as_str(&self) -> &str {
         // Only ASCII letters get in: there is always a text.

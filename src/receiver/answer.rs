@@ -1,28 +1,41 @@
-//! What the receiver answers: an empty 200, or a problem that says what to do.
+//! What the receiver answers: yes, or what to do instead. In the style that
+//! the source's callers read.
+
+#[cfg(test)]
+mod tests;
 
 use axum::{
     body::Body,
-    http::{HeaderValue, Response, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
 };
+use bytes::Bytes;
+use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
+
+use crate::{adapter::Answers, domain::Failure};
 
 /// Names the delivery on every answer, for both sides' logs.
 pub(super) const RECEIPT_HEADER: &str = "x-tallyhook-receipt";
 
-/// An answer other than 2xx (RFC 9457).
+/// Why the answer is not a 2xx.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
     pub(super) title: &'static str,
     pub(super) detail: String,
+    /// The fields at fault, where the caller can mend them.
+    pub(super) failures: Vec<Failure>,
     /// Seconds after which to try again, where that makes sense.
     pub(super) retry_after_s: Option<u64>,
+    /// The method to use instead, where another was.
+    pub(super) allow: Option<&'static str>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, title, detail: detail.into(), retry_after_s: None }
+        let detail = detail.into();
+        Self { status, title, detail, failures: Vec::new(), retry_after_s: None, allow: None }
     }
 
     /// Our own trouble: the sender shall come again. Never a 4xx, which a
@@ -34,28 +47,118 @@ impl Problem {
         }
     }
 
-    pub(super) fn answer(self, receipt_id: Uuid) -> Response<Body> {
-        let problem = json!({
+    /// Webhooks are sent with POST.
+    pub(super) fn wrong_method() -> Self {
+        let detail = "webhooks are sent with POST";
+        Self {
+            allow: Some("POST"),
+            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "Wrong method", detail)
+        }
+    }
+
+    /// Whether the same call may well be taken later.
+    fn is_retryable(&self) -> bool {
+        matches!(
+            self.status,
+            StatusCode::REQUEST_TIMEOUT
+                | StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::SERVICE_UNAVAILABLE
+        )
+    }
+
+    /// The answer, in the style of the source's callers.
+    pub(super) fn answer(&self, style: Answers, receipt_id: Uuid) -> Response<Body> {
+        let (media_type, body) = match style {
+            Answers::Problems => ("application/problem+json", self.as_problem(receipt_id)),
+            Answers::Callback => ("application/json", self.as_callback()),
+            Answers::Bare => ("", String::new()),
+        };
+        let mut response = plain(self.status, receipt_id, Body::from(body));
+        let headers = response.headers_mut();
+        if !media_type.is_empty() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(method) = self.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(method));
+        }
+        response
+    }
+
+    /// A problem (RFC 9457).
+    fn as_problem(&self, receipt_id: Uuid) -> String {
+        let mut problem = json!({
             "type": "about:blank",
             "title": self.title,
             "status": self.status.as_u16(),
             "detail": self.detail,
             "receipt": receipt_id,
         });
-        let mut response = plain(self.status, receipt_id, Body::from(problem.to_string()));
-        let media_type = HeaderValue::from_static("application/problem+json");
-        response.headers_mut().insert(header::CONTENT_TYPE, media_type);
-        if let Some(seconds) = self.retry_after_s {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        if !self.failures.is_empty() {
+            problem["errors"] = json!(FieldError::list(&self.failures));
         }
-        response
+        problem.to_string()
+    }
+
+    /// What a robot reads. Nothing in it differs from call to call, as the
+    /// receipt would.
+    fn as_callback(&self) -> String {
+        let refused = Refused {
+            status: "error",
+            message: &self.detail,
+            retryable: self.is_retryable(),
+            errors: FieldError::list(&self.failures),
+        };
+        // Texts in a struct: there is nothing that JSON could not say.
+        serde_json::to_string(&refused).unwrap_or_default()
     }
 }
 
-/// The answer to what is durable: 200, and nothing else. Some platforms
-/// demand an empty body, none wants another.
-pub(super) fn accepted(receipt_id: Uuid) -> Response<Body> {
-    plain(StatusCode::OK, receipt_id, Body::empty())
+/// The body that tells a robot why not; in this order.
+#[derive(Serialize)]
+struct Refused<'a> {
+    status: &'static str,
+    message: &'a str,
+    retryable: bool,
+    errors: Vec<FieldError<'a>>,
+}
+
+/// A field at fault: a JSON pointer (of the whole body, if it is empty) or a
+/// header.
+#[derive(Serialize)]
+struct FieldError<'a> {
+    field: &'a str,
+    message: &'a str,
+}
+
+impl<'a> FieldError<'a> {
+    fn list(failures: &'a [Failure]) -> Vec<Self> {
+        failures
+            .iter()
+            .map(|failure| Self { field: &failure.field, message: &failure.detail })
+            .collect()
+    }
+}
+
+/// The answer to what is durable: 200, with the body that the caller wants,
+/// else with none. Some platforms demand an empty one.
+pub(super) fn accepted(receipt_id: Uuid, acceptance: Option<Bytes>) -> Response<Body> {
+    let Some(body) = acceptance else {
+        return plain(StatusCode::OK, receipt_id, Body::empty());
+    };
+    let mut response = plain(StatusCode::OK, receipt_id, Body::from(body));
+    let media_type = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
+}
+
+/// The leave to send that a platform asked for.
+pub(super) fn leave(receipt_id: Uuid, headers: HeaderMap) -> Response<Body> {
+    let mut response = plain(StatusCode::OK, receipt_id, Body::empty());
+    response.headers_mut().extend(headers);
+    response
 }
 
 fn plain(status: StatusCode, receipt_id: Uuid, body: Body) -> Response<Body> {
@@ -83,11 +186,13 @@ pub(super) async fn name_receipt(mut response: Response<Body>) -> Response<Body>
 /// Any other path.
 pub(super) async fn no_such_place() -> Response<Body> {
     let detail = "webhooks are taken at /hooks/{source}";
-    Problem::new(StatusCode::NOT_FOUND, "No such place", detail).answer(Uuid::now_v7())
+    let problem = Problem::new(StatusCode::NOT_FOUND, "No such place", detail);
+    problem.answer(Answers::Problems, Uuid::now_v7())
 }
 
-/// Any other method.
+/// Any other method of a probe.
 pub(super) async fn method_not_allowed() -> Response<Body> {
-    let detail = "webhooks are sent with POST";
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Wrong method", detail).answer(Uuid::now_v7())
+    let detail = "probes are asked with GET";
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Wrong method", detail);
+    problem.answer(Answers::Problems, Uuid::now_v7())
 }

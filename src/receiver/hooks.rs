@@ -1,12 +1,13 @@
-//! `POST /hooks/{source}`: one webhook call, from the socket to the answer.
+//! `/hooks/{source}`: one webhook call, from the socket to the answer.
 
 use std::time::{Duration, Instant};
 
 use axum::{
     body::Body,
     extract::{Path, State, rejection::PathRejection},
-    http::{Request, Response, StatusCode},
+    http::{HeaderMap, Request, Response, StatusCode},
 };
+use bytes::Bytes;
 use futures_util::future::join_all;
 use time::OffsetDateTime;
 use tracing::{Instrument as _, debug, info, info_span, warn};
@@ -14,11 +15,11 @@ use uuid::Uuid;
 
 use super::{
     Receiver,
-    answer::{Problem, accepted},
+    answer::{Problem, accepted, leave},
     body,
 };
 use crate::{
-    adapter::{Adapter, Call, Event, Received, Rejection},
+    adapter::{Adapter, Answers, Call, Event, Received, Rejection},
     broker::{Confirmed, Outgoing, PublishError, wire::fits_short_string},
     domain::{Envelope, EventKey, SourceName},
     metrics::InFlight,
@@ -28,30 +29,29 @@ use crate::{
 /// a stranger must not choose label values.
 const UNKNOWN: &str = "unknown";
 
+/// The source's name as it stands in the path.
+type Name = Result<Path<String>, PathRejection>;
+
+/// `POST`: a webhook.
 pub(super) async fn receive(
     State(receiver): State<Receiver>,
-    name: Result<Path<String>, PathRejection>,
+    name: Name,
     request: Request<Body>,
 ) -> Response<Body> {
     let begun = Instant::now();
     let receipt_id = Uuid::now_v7();
     let _in_flight = InFlight::begin(&receiver.metrics.requests_in_flight);
-    let source = name.ok().and_then(|Path(name)| name.parse::<SourceName>().ok());
-    let found = source.as_ref().and_then(|source| receiver.sources.get_key_value(source));
+    let found = receiver.find(name);
     let label = found.map_or(UNKNOWN, |(source, _)| source.as_str());
     let span = info_span!("receipt", %receipt_id, source = label);
 
     let answer = async {
         let result = match found {
             Some((source, adapter)) => receiver.accept(source, adapter, receipt_id, request).await,
-            None => Err(Problem::new(
-                StatusCode::NOT_FOUND,
-                "Unknown source",
-                "no source of this name is configured",
-            )),
+            None => Err(unknown_source()),
         };
         match result {
-            Ok(()) => accepted(receipt_id),
+            Ok(acceptance) => accepted(receipt_id, acceptance),
             Err(problem) => {
                 // Anybody can cause these, as many as they like: one a second
                 // is told, all are counted.
@@ -60,7 +60,7 @@ pub(super) async fn receive(
                 } else {
                     debug!(status = problem.status.as_u16(), error = problem.detail, "refused");
                 }
-                problem.answer(receipt_id)
+                problem.answer(style(found), receipt_id)
             }
         }
     }
@@ -73,15 +73,52 @@ pub(super) async fn receive(
     answer
 }
 
+/// `OPTIONS`: a platform that asks for leave to send.
+pub(super) async fn handshake(
+    State(receiver): State<Receiver>,
+    name: Name,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let receipt_id = Uuid::now_v7();
+    let found = receiver.find(name);
+    match found.map(|(_, adapter)| adapter.handshake(&headers)) {
+        Some(Some(given)) => leave(receipt_id, given),
+        Some(None) => Problem::wrong_method().answer(style(found), receipt_id),
+        None => unknown_source().answer(Answers::Problems, receipt_id),
+    }
+}
+
+/// Any other method.
+pub(super) async fn wrong_method(State(receiver): State<Receiver>, name: Name) -> Response<Body> {
+    Problem::wrong_method().answer(style(receiver.find(name)), Uuid::now_v7())
+}
+
+/// How a source's callers are answered; strangers get problems.
+fn style(found: Option<(&SourceName, &Adapter)>) -> Answers {
+    found.map_or(Answers::Problems, |(_, adapter)| adapter.answers())
+}
+
+fn unknown_source() -> Problem {
+    let detail = "no source of this name is configured";
+    Problem::new(StatusCode::NOT_FOUND, "Unknown source", detail)
+}
+
 impl Receiver {
-    /// Takes one call in. `Ok` only when every event of it is durable.
+    /// The source of this name, if one is configured.
+    fn find(&self, name: Name) -> Option<(&SourceName, &Adapter)> {
+        let source: SourceName = name.ok()?.0.parse().ok()?;
+        self.sources.get_key_value(&source)
+    }
+
+    /// Takes one call in. `Ok` only when every event of it is durable, with
+    /// the body of the answer where the caller wants one.
     async fn accept(
         &self,
         source: &SourceName,
         adapter: &Adapter,
         receipt_id: Uuid,
         request: Request<Body>,
-    ) -> Result<(), Problem> {
+    ) -> Result<Option<Bytes>, Problem> {
         let _place = self
             .places
             .try_acquire()
@@ -93,10 +130,11 @@ impl Receiver {
         let received_at = OffsetDateTime::now_utc();
         let query = parts.uri.query().unwrap_or_default();
         let call = Call { headers: &parts.headers, query, body: &body, received_at };
-        let events = match adapter.receive(&call).map_err(|rejection| refuse(&rejection))? {
-            Received::Ping => return Ok(()),
+        let events = match adapter.receive(&call).map_err(refuse)? {
+            Received::Ping => return Ok(None),
             Received::Events { events, .. } => events,
         };
+        let acceptance = events.first().and_then(|event| adapter.acceptance(source, event));
         let envelopes = events
             .into_iter()
             .enumerate()
@@ -123,7 +161,7 @@ impl Receiver {
                     self.not_now("the webhook could not be made durable; send it again")
                 },
             )?;
-        Ok(())
+        Ok(acceptance)
     }
 
     fn not_now(&self, detail: impl Into<String>) -> Problem {
@@ -163,13 +201,19 @@ fn envelope(
     })
 }
 
-fn refuse(rejection: &Rejection) -> Problem {
-    let (status, title) = match rejection {
+/// What to answer instead of taking a call in.
+fn refuse(rejection: Rejection) -> Problem {
+    let detail = rejection.to_string();
+    let (status, title) = match &rejection {
         Rejection::Signature(_) => (StatusCode::UNAUTHORIZED, "Signature refused"),
         Rejection::Tenant(_) => (StatusCode::UNAUTHORIZED, "Tenant refused"),
         Rejection::Unreadable(_) => (StatusCode::BAD_REQUEST, "Unreadable"),
         Rejection::ContentType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content type refused"),
         Rejection::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid"),
     };
-    Problem::new(status, title, rejection.to_string())
+    let failures = match rejection {
+        Rejection::Invalid(failures) => failures,
+        _ => Vec::new(),
+    };
+    Problem { failures, ..Problem::new(status, title, detail) }
 }

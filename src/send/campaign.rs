@@ -7,12 +7,15 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
 use super::{
-    generate::{Generator, Run, Shape, Webhook},
+    generate::{Generator, Run, Webhook, shape::Shape},
     plan::{Counts, Part, Plan, Step},
     poison::Poison,
     rehearse::{Fate, rehearse},
 };
-use crate::{adapter::Adapter, domain::SourceName};
+use crate::{
+    adapter::{Adapter, Rejection},
+    domain::SourceName,
+};
 
 /// A plan and its webhooks.
 #[derive(Clone, Debug)]
@@ -61,6 +64,9 @@ pub enum Unsendable {
         /// What there is.
         known: String,
     },
+    /// Its events tell no version, so that none can be late.
+    #[error("webhooks of kind {0} tell no version, so none can be late: leave --out-of-order out")]
+    Late(&'static str),
     /// The topic stands in a header and was not told.
     #[error("a {0} webhook tells its topic in a header: --topic is needed beside --file")]
     TopicMissing(&'static str),
@@ -75,11 +81,32 @@ impl Campaign {
     pub fn generated(
         adapter: &Adapter,
         source: &SourceName,
-        choice: Choice,
-        run: Run,
+        choice: &Choice,
+        run: &Run,
         counts: Counts,
     ) -> Result<Self, Unsendable> {
-        let shape = Shape::of_kind(adapter.kind()).ok_or(Unsendable::Kind(adapter.kind()))?;
+        let shapes = Shape::of_kind(adapter.kind());
+        let [first, others @ ..] = shapes else { return Err(Unsendable::Kind(adapter.kind())) };
+        let made = Self::shaped(*first, adapter, source, choice, run, counts);
+        // Which of its shapes a source takes, its settings decide.
+        others.iter().fold(made, |made, shape| match made {
+            Err(Unsendable::Shape(_)) => Self::shaped(*shape, adapter, source, choice, run, counts),
+            made => made,
+        })
+    }
+
+    fn shaped(
+        shape: Shape,
+        adapter: &Adapter,
+        source: &SourceName,
+        choice: &Choice,
+        run: &Run,
+        counts: Counts,
+    ) -> Result<Self, Unsendable> {
+        if counts.late > 0 && !shape.tells_version() {
+            return Err(Unsendable::Late(adapter.kind()));
+        }
+        let (choice, run) = (choice.clone(), run.clone());
         let tenant = tenant(adapter, choice.tenant, shape.default_tenant());
         let topics: Vec<String> = match choice.topic {
             None => shape.topics().iter().map(|&topic| topic.to_owned()).collect(),
@@ -91,7 +118,7 @@ impl Campaign {
         let seed = run.seed;
         let mut generator =
             Generator { shape, source: source.to_string(), tenant, topics: Vec::new(), run };
-        if shape == Shape::Generic {
+        if shape.is_configured() {
             let fits = |topic: &String| fits(adapter, source, &generator, topic);
             generator.topics = topics.into_iter().filter(fits).collect();
             if generator.topics.is_empty() {
@@ -120,11 +147,12 @@ impl Campaign {
         count: u32,
         now: OffsetDateTime,
     ) -> Result<Self, Unsendable> {
-        let default_tenant = Shape::of_kind(adapter.kind()).map_or("demo", Shape::default_tenant);
+        let default_tenant =
+            Shape::of_kind(adapter.kind()).first().map_or("demo", |shape| shape.default_tenant());
         let tenant = tenant(adapter, choice.tenant, default_tenant);
         let topic = match (choice.topic, adapter.kind()) {
             (Some(topic), _) => topic,
-            (None, kind @ ("shopify" | "woocommerce")) => {
+            (None, kind) if Shape::topic_in_header(kind) => {
                 return Err(Unsendable::TopicMissing(kind));
             }
             (None, _) => String::new(),
@@ -135,6 +163,7 @@ impl Campaign {
             let webhook = Webhook { topic: topic.clone(), event_id, triggered_at: now, body };
             let (key, fate) = match rehearse(adapter, source, &tenant, &webhook) {
                 Ok(rehearsal) => (rehearsal.envelope.key.to_string(), rehearsal.fate()),
+                Err(Rejection::Invalid(_)) => (webhook.event_id.clone(), Fate::Refused),
                 // Its answer will tell; it never reaches the books.
                 Err(_) => (webhook.event_id.clone(), Fate::Ignored),
             };
@@ -174,9 +203,11 @@ impl Campaign {
     /// What becomes of the step's event on its first delivery.
     pub fn fate(&self, step: Step) -> Fate {
         match &self.content {
-            Content::Generated(_) => {
-                self.poison(step).map_or(Fate::Applied, |poison| Fate::Dead(poison.reason()))
-            }
+            Content::Generated(generator) => match self.poison(step) {
+                None => Fate::Applied,
+                Some(_) if generator.shape.refuses_poison() => Fate::Refused,
+                Some(poison) => Fate::Dead(poison.reason()),
+            },
             Content::Files(files) => files[as_index(step.event)].1,
         }
     }
@@ -199,8 +230,8 @@ impl Campaign {
 
     fn poison(&self, step: Step) -> Option<Poison> {
         match &self.content {
-            Content::Generated(_) if step.part == Part::Poison => {
-                Some(Poison::nth(step.event.saturating_sub(self.plan.counts.unique)))
+            Content::Generated(generator) if step.part == Part::Poison => {
+                Some(generator.shape.poison(step.event.saturating_sub(self.plan.counts.unique)))
             }
             _ => None,
         }
@@ -216,19 +247,20 @@ fn tenant(adapter: &Adapter, asked: Option<String>, default: &str) -> String {
     asked.or_else(|| adapter.tenants().first().cloned()).unwrap_or_else(|| default.to_owned())
 }
 
-/// Whether a generic source understands what we generate for a topic: the
-/// event, its id, and which of two versions is the newer.
+/// Whether a source understands what we generate for a topic: the event, its
+/// id, and which of two versions is the newer.
 fn fits(adapter: &Adapter, source: &SourceName, generator: &Generator, topic: &str) -> bool {
     let generator = Generator { topics: vec![topic.to_owned()], ..generator.clone() };
-    let [newer, older] = [0, 1].map(|age| generator.event(0, age));
-    let rehearsed = |webhook| rehearse(adapter, source, &generator.tenant, webhook).ok();
-    let told = rehearsed(&newer).zip(rehearsed(&older));
-    told.is_some_and(|(told, older)| {
-        told.fate() == Fate::Applied
-            && told.envelope.topic == topic
-            && told.envelope.key.as_str().ends_with(&newer.event_id)
-            && told.version() > older.version()
-    })
+    let rehearsed = |number, age| {
+        rehearse(adapter, source, &generator.tenant, &generator.event(number, age)).ok()
+    };
+    let (Some(told), Some(other)) = (rehearsed(0, 0), rehearsed(1, 0)) else { return false };
+    let newer = !generator.shape.tells_version()
+        || rehearsed(0, 1).is_some_and(|older| told.version() > older.version());
+    told.fate() == Fate::Applied
+        && told.envelope.topic == topic
+        && told.envelope.key != other.envelope.key
+        && newer
 }
 
 /// The same for the same topic and bytes, so that the same file sent twice is

@@ -3,7 +3,11 @@
 
 mod basket;
 mod generic;
+pub mod shape;
 mod shopify;
+mod square;
+mod stripe;
+mod thin;
 mod woocommerce;
 
 use bytes::Bytes;
@@ -17,6 +21,7 @@ use time::{
 
 use super::poison::Poison;
 use basket::Basket;
+use shape::Shape;
 
 /// A webhook before it is signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,57 +66,6 @@ impl Run {
 const STAMP: &[time::format_description::BorrowedFormatItem<'static>] =
     format_description!("[year][month][day]-[hour][minute][second]");
 
-/// A shape of payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// Shopify's order resource.
-    Shopify,
-    /// WooCommerce's order.
-    WooCommerce,
-    /// What the built-in source `erp` is configured for.
-    Generic,
-}
-
-impl Shape {
-    /// The shape of a kind of source, if there is one.
-    pub fn of_kind(kind: &str) -> Option<Self> {
-        match kind {
-            "shopify" => Some(Self::Shopify),
-            "woocommerce" => Some(Self::WooCommerce),
-            "generic" => Some(Self::Generic),
-            _ => None,
-        }
-    }
-
-    /// The topics that can be generated.
-    pub const fn topics(self) -> &'static [&'static str] {
-        match self {
-            Self::Shopify => &["orders/create", "orders/updated", "orders/paid"],
-            Self::WooCommerce => &["order.created", "order.updated"],
-            Self::Generic => {
-                &["order.created", "order.updated", "invoice.created", "invoice.updated"]
-            }
-        }
-    }
-
-    /// The tenant that sends, where none is configured or asked for.
-    pub const fn default_tenant(self) -> &'static str {
-        match self {
-            Self::Shopify => "demo.myshopify.com",
-            Self::WooCommerce => "https://demo.example.com",
-            Self::Generic => "demo",
-        }
-    }
-
-    /// Where the document stands within the body.
-    const fn document(self) -> &'static str {
-        match self {
-            Self::Shopify | Self::WooCommerce => "",
-            Self::Generic => "/data",
-        }
-    }
-}
-
 /// Generates the webhooks of one run.
 #[derive(Clone, Debug)]
 pub struct Generator {
@@ -138,7 +92,7 @@ impl Generator {
     /// The nth event, spoiled.
     pub fn poison(&self, number: u32, poison: Poison) -> Webhook {
         let (draft, body) = self.draft(number, 0);
-        draft.with_body(poison.spoil(body, self.shape.document()))
+        draft.with_body(poison.spoil(body, &self.shape.anatomy()))
     }
 
     fn draft(&self, number: u32, age: u32) -> (Draft, Value) {
@@ -170,10 +124,20 @@ impl Generator {
         if topic == "orders/paid" {
             basket.paid = true;
         }
+        let tenant = self.tenant.as_str();
         let body = match self.shape {
-            Shape::Shopify => shopify::order(&basket, &self.tenant),
+            Shape::Shopify => shopify::order(&basket, tenant),
             Shape::WooCommerce => woocommerce::order(&basket),
-            Shape::Generic => generic::event(&basket, &event_id, &topic, &self.tenant),
+            Shape::Generic => generic::event(&basket, &event_id, &topic, tenant),
+            Shape::StandardWebhooks => generic::standard(&basket, &topic, tenant),
+            Shape::CloudEvents => generic::data(&basket, &topic),
+            Shape::Callback => generic::callback(&basket),
+            Shape::Stripe => stripe::event(&basket, &event_id, &topic, tenant),
+            Shape::Square => square::event(&basket, &event_id, &topic, tenant),
+            Shape::QuickBooks => thin::quickbooks(&basket, &event_id, &topic, tenant),
+            Shape::Xero => thin::xero(&basket, &topic, tenant),
+            Shape::BigCommerce => thin::bigcommerce(&basket, &topic, tenant),
+            Shape::Etsy => thin::etsy(&basket, &topic, tenant),
         };
         let triggered_at = basket.updated_at + Duration::seconds(1);
         (Draft { topic, event_id, triggered_at }, body)

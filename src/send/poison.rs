@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::generate::shape::Anatomy;
 use crate::domain::Reason;
 
 /// What is wrong with a body.
@@ -24,11 +25,6 @@ impl Poison {
     pub const ALL: [Self; 5] =
         [Self::NotJson, Self::NoTotal, Self::BadCurrency, Self::NulCharacter, Self::BadTotal];
 
-    /// The poison of the nth event, in turn.
-    pub fn nth(nth: u32) -> Self {
-        Self::ALL[usize::try_from(nth).unwrap_or_default() % Self::ALL.len()]
-    }
-
     /// The reason under which it is a dead letter.
     pub const fn reason(self) -> Reason {
         match self {
@@ -38,30 +34,21 @@ impl Poison {
         }
     }
 
-    /// Spoils a document, which stands at `within` the body.
-    pub(super) fn spoil(self, mut body: Value, within: &str) -> Vec<u8> {
-        if let Some(Value::Object(document)) = body.pointer_mut(within) {
-            match self {
-                Self::NotJson => {}
-                Self::NoTotal => {
-                    for total in TOTALS {
-                        document.remove(total);
-                    }
-                }
-                Self::BadCurrency => {
-                    document.insert("currency".to_owned(), json!("EURO"));
-                }
-                Self::NulCharacter => {
-                    // Shopify's `name` is what the others call `number`.
-                    let number = if document.contains_key("name") { "name" } else { "number" };
-                    document.insert(number.to_owned(), json!("10\u{0}01"));
-                }
-                Self::BadTotal => {
-                    for total in TOTALS {
-                        document.entry(total).and_modify(|value| *value = json!("12,50"));
-                    }
+    /// Spoils a body.
+    pub(super) fn spoil(self, mut body: Value, anatomy: &Anatomy) -> Vec<u8> {
+        let mut set = |places: &[&str], value: &str| {
+            for place in places {
+                if let Some(field) = body.pointer_mut(place) {
+                    *field = json!(value);
                 }
             }
+        };
+        match self {
+            Self::NotJson => {}
+            Self::NoTotal => remove(&mut body, anatomy.total),
+            Self::BadCurrency => set(anatomy.currency, "EURO"),
+            Self::NulCharacter => set(anatomy.number, "10\u{0}01"),
+            Self::BadTotal => set(anatomy.total, "12,50"),
         }
         let mut bytes = body.to_string().into_bytes();
         if self == Self::NotJson {
@@ -71,4 +58,11 @@ impl Poison {
     }
 }
 
-const TOTALS: [&str; 3] = ["current_total_price", "total_price", "total"];
+fn remove(body: &mut Value, places: &[&str]) {
+    for place in places {
+        let Some((parent, field)) = place.rsplit_once('/') else { continue };
+        if let Some(Value::Object(parent)) = body.pointer_mut(parent) {
+            parent.remove(field);
+        }
+    }
+}

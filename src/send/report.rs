@@ -13,6 +13,7 @@ use super::{
     campaign::Campaign,
     plan::{Counts, Part, Step},
     post::{Answer, Poster},
+    rehearse::Fate,
 };
 use expected::Expected;
 
@@ -31,7 +32,8 @@ pub struct Report {
     pub plan: Planned,
     /// How many deliveries got which status; `no answer` for none.
     pub answers: BTreeMap<String, u32>,
-    /// Deliveries with the answer they should have: 2xx, or 401 if forged.
+    /// Deliveries with the answer they should have: 2xx, 401 if forged, 422 for
+    /// what a callback's receiver refuses.
     pub as_expected: u32,
     /// Deliveries with another answer, or none.
     pub not_as_expected: u32,
@@ -111,7 +113,7 @@ impl Report {
         for (step, answer) in &sent.answers {
             let word = answer.status.as_ref().map_or("no answer", StatusCode::as_str);
             *answers.entry(word.to_owned()).or_default() += 1;
-            as_expected += u32::from(is_as_expected(*step, *answer));
+            as_expected += u32::from(is_as_expected(campaign, *step, *answer));
             resends += answer.resends;
             told += 1;
             if answer.status.is_some() {
@@ -155,9 +157,10 @@ impl Report {
     }
 }
 
-fn is_as_expected(step: Step, answer: Answer) -> bool {
+fn is_as_expected(campaign: &Campaign, step: Step, answer: Answer) -> bool {
     answer.status.is_some_and(|status| match step.part {
         Part::Forged => status == StatusCode::UNAUTHORIZED,
+        _ if campaign.fate(step) == Fate::Refused => status == StatusCode::UNPROCESSABLE_ENTITY,
         _ => status.is_success(),
     })
 }

@@ -47,7 +47,7 @@ fn source(name: &str) -> SourceName {
 fn campaign(config: &Config, name: &str, counts: Counts) -> Campaign {
     let source = source(name);
     let adapter = &config.sources[&source];
-    Campaign::generated(adapter, &source, Choice::default(), run(), counts).unwrap()
+    Campaign::generated(adapter, &source, &Choice::default(), &run(), counts).unwrap()
 }
 
 fn rehearsal(config: &Config, campaign: &Campaign, step: Step) -> Rehearsal {
@@ -150,8 +150,8 @@ fn a_forged_signature_is_refused() {
         let campaign = campaign(&config, name, COUNTS);
         let adapter = &config.sources[&campaign.source];
         let webhook = campaign.webhook(Step { part: Part::Forged, event: 70, age: 0 });
-        let headers = forged_headers(adapter, &campaign.tenant, &webhook);
         let received_at = OffsetDateTime::UNIX_EPOCH;
+        let headers = forged_headers(adapter, &campaign.tenant, &webhook, received_at);
         let call = Call { headers: &headers, query: "", body: &webhook.body, received_at };
         assert!(matches!(adapter.receive(&call), Err(Rejection::Signature(_))), "{name}");
     }
@@ -166,7 +166,7 @@ fn the_same_run_has_the_same_bytes_and_another_has_others() {
             let counts = Counts { unique: 30, duplicates: 0, late: 5, poison: 5, forged: 1 };
             let adapter = &config.sources[&source];
             let choice = Choice::default();
-            let campaign = Campaign::generated(adapter, &source, choice, run, counts).unwrap();
+            let campaign = Campaign::generated(adapter, &source, &choice, &run, counts).unwrap();
             campaign.plan.steps().map(|step| campaign.webhook(step).body).collect()
         };
         let these: HashSet<Bytes> = bodies(run()).into_iter().collect();
@@ -185,7 +185,7 @@ fn a_source_of_another_shape_needs_a_file() {
     let config = Config::from_toml(text, &variables).unwrap();
     let source = source("other");
     let adapter = &config.sources[&source];
-    let refused = Campaign::generated(adapter, &source, Choice::default(), run(), COUNTS);
+    let refused = Campaign::generated(adapter, &source, &Choice::default(), &run(), COUNTS);
     assert_eq!(refused.err(), Some(Unsendable::Shape(source.clone())));
 
     let file = Bytes::from_static(br#"{"nr": 1, "cur": "EUR", "sum": "1.50"}"#);
@@ -204,7 +204,7 @@ fn a_topic_that_nobody_generates_is_named() {
     let source = source("shopify");
     let adapter = &config.sources[&source];
     let choice = Choice { topic: Some("orders/eaten".to_owned()), tenant: None };
-    let refused = Campaign::generated(adapter, &source, choice, run(), COUNTS).unwrap_err();
+    let refused = Campaign::generated(adapter, &source, &choice, &run(), COUNTS).unwrap_err();
     assert!(refused.to_string().contains("orders/eaten"), "{refused}");
     let refused = Campaign::files(
         adapter,

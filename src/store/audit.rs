@@ -70,6 +70,8 @@ pub async fn sums(conn: &mut Conn) -> Result<Sums, StoreError> {
                 as "settled_without_key!",
             (select count(*) from (
                 select last_receipt from orders union all select last_receipt from invoices
+                union all select last_receipt from refunds
+                union all select last_receipt from resource_references
              ) as books
              where not exists (
                 select from receipts as receipt

@@ -56,6 +56,28 @@ pub async fn claim(conn: &mut Conn, claims: &[Claim]) -> Result<HashSet<Uuid>, S
     Ok(free.into_iter().collect())
 }
 
+/// Gives claims back that these messages made in this transaction: what a
+/// person must see first has had no effect yet.
+///
+/// # Errors
+/// What the database says.
+pub async fn release(conn: &mut Conn, claims: &[(Uuid, Uuid)]) -> Result<(), StoreError> {
+    let keys: Vec<Uuid> = claims.iter().map(|(key, _)| *key).collect();
+    let receipts: Vec<Uuid> = claims.iter().map(|(_, receipt_id)| *receipt_id).collect();
+    sqlx::query!(
+        r#"
+        delete from inbox
+        using unnest($1::uuid[], $2::uuid[]) as claim (key, receipt_id)
+        where inbox.key = claim.key and inbox.receipt_id = claim.receipt_id
+        "#,
+        &keys,
+        &receipts,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Who settled these keys.
 ///
 /// # Errors

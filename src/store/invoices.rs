@@ -1,12 +1,12 @@
 //! `invoices`: the canonical state of every invoice.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use time::Date;
 use uuid::Uuid;
 
 use super::{Conn, StoreError};
-use crate::domain::{Invoice, SourceName, invoice::invoice_id};
+use crate::domain::{Invoice, InvoiceConflict, SourceName};
 
 /// One update of one invoice, by the message that tells it.
 #[derive(Clone, Copy, Debug)]
@@ -21,14 +21,22 @@ pub struct Row<'a> {
     pub invoice: &'a Invoice,
 }
 
+impl Row<'_> {
+    fn id(&self, source: &SourceName) -> Uuid {
+        self.invoice.id(source, self.tenant, self.generation)
+    }
+}
+
 /// Writes updates, each of another invoice, and gives back the messages that
-/// had an effect. The rest are stale: a newer state stands already.
+/// had an effect. The rest are stale: a newer state stands already; or they
+/// tell [another transaction](conflicts) where that is no mere update.
 ///
 /// # Errors
 /// What the database says.
 pub async fn upsert(
     conn: &mut Conn,
     source: &SourceName,
+    on_conflict: InvoiceConflict,
     rows: &[Row<'_>],
 ) -> Result<HashSet<Uuid>, StoreError> {
     macro_rules! column {
@@ -36,10 +44,8 @@ pub async fn upsert(
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
         };
     }
-    let ids = column!(row => {
-        let Row { tenant, generation, invoice, .. } = row;
-        invoice_id(source, tenant, &invoice.vendor, &invoice.invoice_number, *generation)
-    });
+    let ids = column!(row => row.id(source));
+    let documents: Vec<Option<&str>> = column!(row => row.invoice.document_id.as_deref());
     let generations = column!(row => i32::try_from(row.generation).unwrap_or(i32::MAX));
     let transactions: Vec<Option<&str>> = column!(row => row.invoice.transaction_id.as_deref());
     let due: Vec<Option<Date>> = column!(row => row.invoice.due_on);
@@ -48,29 +54,37 @@ pub async fn upsert(
         insert into invoices as known (
             invoice_id, source, tenant, vendor, invoice_number, generation, transaction_id,
             status, platform_status, currency, total, due_on, version,
-            first_receipt, last_receipt)
+            first_receipt, last_receipt, document_id, sequence)
         select
             invoice_id, $1, tenant, vendor, invoice_number, generation, transaction_id,
             status, platform_status, currency, total, due_on, version,
-            receipt_id, receipt_id
+            receipt_id, receipt_id, document_id, sequence
         from unnest(
             $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[], $8::text[],
-            $9::text[], $10::text[], $11::numeric[], $12::date[], $13::timestamptz[], $14::uuid[]
+            $9::text[], $10::text[], $11::numeric[], $12::date[], $13::timestamptz[], $14::uuid[],
+            $15::text[], $16::bigint[]
         ) as told (
             invoice_id, tenant, vendor, invoice_number, generation, transaction_id, status,
-            platform_status, currency, total, due_on, version, receipt_id)
+            platform_status, currency, total, due_on, version, receipt_id, document_id, sequence)
         order by invoice_id
         on conflict (invoice_id) do update set
+            -- Where a document of the platform's makes the id, these may change.
+            vendor = excluded.vendor,
+            invoice_number = excluded.invoice_number,
             transaction_id = coalesce(excluded.transaction_id, known.transaction_id),
             status = excluded.status,
             platform_status = excluded.platform_status,
             currency = excluded.currency,
             total = excluded.total,
             due_on = coalesce(excluded.due_on, known.due_on),
+            sequence = excluded.sequence,
             version = excluded.version,
             last_receipt = excluded.last_receipt,
             updated_at = now()
-        where known.version <= excluded.version and known.deleted_at is null
+        where (known.sequence, known.version) <= (excluded.sequence, excluded.version)
+          and known.deleted_at is null
+          and (not $17 or known.transaction_id is null or excluded.transaction_id is null
+               or known.transaction_id = excluded.transaction_id)
         returning last_receipt
         "#,
         source.as_str(),
@@ -87,8 +101,53 @@ pub async fn upsert(
         &due as &[Option<Date>],
         &column!(row => row.invoice.version),
         &column!(row => row.receipt_id),
+        &documents as &[Option<&str>],
+        &column!(row => row.invoice.sequence),
+        on_conflict != InvoiceConflict::Update,
     )
     .fetch_all(conn)
     .await?;
     Ok(applied.into_iter().collect())
+}
+
+/// Of these messages, those whose invoice stands with another transaction,
+/// each with what stands, in words.
+///
+/// # Errors
+/// What the database says.
+pub async fn conflicts(
+    conn: &mut Conn,
+    source: &SourceName,
+    rows: &[Row<'_>],
+) -> Result<HashMap<Uuid, String>, StoreError> {
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id(source)).collect();
+    let transactions: Vec<Option<&str>> =
+        rows.iter().map(|row| row.invoice.transaction_id.as_deref()).collect();
+    let receipts: Vec<Uuid> = rows.iter().map(|row| row.receipt_id).collect();
+    let standing = sqlx::query!(
+        r#"
+        select
+            told.receipt_id as "receipt_id!", known.transaction_id as "transaction_id!",
+            known.total, known.currency, known.first_receipt
+        from unnest($1::uuid[], $2::text[], $3::uuid[])
+            as told (invoice_id, transaction_id, receipt_id)
+        join invoices as known using (invoice_id)
+        where known.transaction_id <> told.transaction_id
+        "#,
+        &ids,
+        &transactions as &[Option<&str>],
+        &receipts,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(standing
+        .into_iter()
+        .map(|known| {
+            let told = format!(
+                "transaction {} over {} {}, first told by receipt {}",
+                known.transaction_id, known.total, known.currency, known.first_receipt
+            );
+            (known.receipt_id, told)
+        })
+        .collect())
 }

@@ -38,20 +38,20 @@ pub async fn upsert(
         r#"
         insert into orders as known (
             source, tenant, order_id, number, status, platform_status, currency, total,
-            refunded, customer_ref, placed_at, version, lines, deleted_at, restored_at,
-            first_receipt, last_receipt)
+            refunded_told, customer_ref, payment_ref, placed_at, sequence, version, lines,
+            deleted_at, restored_at, first_receipt, last_receipt)
         select
             $1, tenant, order_id, number, status, platform_status, currency, total,
-            refunded, customer_ref, placed_at, version, lines::jsonb, deleted_at, restored_at,
-            receipt_id, receipt_id
+            refunded_told, customer_ref, payment_ref, placed_at, sequence, version, lines::jsonb,
+            deleted_at, restored_at, receipt_id, receipt_id
         from unnest(
             $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::numeric[],
             $9::numeric[], $10::text[], $11::timestamptz[], $12::timestamptz[], $13::text[],
-            $14::timestamptz[], $15::timestamptz[], $16::uuid[]
+            $14::timestamptz[], $15::timestamptz[], $16::uuid[], $17::text[], $18::bigint[]
         ) as told (
             tenant, order_id, number, status, platform_status, currency, total,
-            refunded, customer_ref, placed_at, version, lines,
-            deleted_at, restored_at, receipt_id)
+            refunded_told, customer_ref, placed_at, version, lines,
+            deleted_at, restored_at, receipt_id, payment_ref, sequence)
         order by tenant, order_id
         on conflict (source, tenant, order_id) do update set
             -- A deletion tells nothing but itself: the last state stays readable.
@@ -60,11 +60,14 @@ pub async fn upsert(
             platform_status = coalesce(excluded.platform_status, known.platform_status),
             currency = coalesce(excluded.currency, known.currency),
             total = coalesce(excluded.total, known.total),
-            refunded = case when excluded.deleted_at is null
-                then excluded.refunded else known.refunded end,
+            refunded_told = case when excluded.deleted_at is null
+                then excluded.refunded_told else known.refunded_told end,
             customer_ref = case when excluded.deleted_at is null
                 then excluded.customer_ref else known.customer_ref end,
+            payment_ref = coalesce(excluded.payment_ref, known.payment_ref),
             placed_at = coalesce(excluded.placed_at, known.placed_at),
+            sequence = case when excluded.deleted_at is null
+                then excluded.sequence else known.sequence end,
             version = coalesce(excluded.version, known.version),
             lines = case when excluded.deleted_at is null
                 then excluded.lines else known.lines end,
@@ -78,7 +81,8 @@ pub async fn upsert(
                 and (known.deleted_at is null or known.deleted_at <= excluded.deleted_at)
             else
                 -- Clocks of one second make equal versions; the later message wins.
-                (known.version is null or known.version <= excluded.version)
+                (known.version is null
+                    or (known.sequence, known.version) <= (excluded.sequence, excluded.version))
                 -- What happened before a deletion must not undo it.
                 and (known.deleted_at is null or known.deleted_at < excluded.version
                      or excluded.restored_at is not null)
@@ -101,6 +105,8 @@ pub async fn upsert(
         &columns.deleted_at as &[Option<OffsetDateTime>],
         &columns.restored_at as &[Option<OffsetDateTime>],
         &columns.receipt_id,
+        &columns.payment_ref as &[Option<&str>],
+        &columns.sequence,
     )
     .fetch_all(conn)
     .await?;
@@ -124,6 +130,8 @@ struct Columns<'a> {
     deleted_at: Vec<Option<OffsetDateTime>>,
     restored_at: Vec<Option<OffsetDateTime>>,
     receipt_id: Vec<Uuid>,
+    payment_ref: Vec<Option<&'a str>>,
+    sequence: Vec<i64>,
 }
 
 impl<'a> Columns<'a> {
@@ -144,6 +152,8 @@ impl<'a> Columns<'a> {
             deleted_at: Vec::with_capacity(rows),
             restored_at: Vec::with_capacity(rows),
             receipt_id: Vec::with_capacity(rows),
+            payment_ref: Vec::with_capacity(rows),
+            sequence: Vec::with_capacity(rows),
         }
     }
 
@@ -172,5 +182,7 @@ impl<'a> Columns<'a> {
         self.deleted_at.push(gone);
         self.restored_at.push(state.and_then(|(version, _, restored)| restored.then_some(version)));
         self.receipt_id.push(row.receipt_id);
+        self.payment_ref.push(order.and_then(|order| order.payment_ref.as_deref()));
+        self.sequence.push(order.map_or(0, |order| order.sequence));
     }
 }

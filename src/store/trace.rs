@@ -31,10 +31,10 @@ pub struct Step {
     pub error: Option<String>,
 }
 
-/// An order or invoice as it stands.
+/// An order, invoice, refund or reference as it stands.
 #[derive(Clone, Debug, Serialize)]
 pub struct Document {
-    /// `order` or `invoice`.
+    /// `order`, `invoice`, `refund`, or what a reference is to.
     pub kind: String,
     /// Where it comes from.
     pub source: String,
@@ -60,7 +60,8 @@ pub struct Document {
     pub deleted_at: Option<OffsetDateTime>,
 }
 
-/// The documents that a text names: a number, an order id or an invoice id.
+/// The documents that a text names: a number, or an id of ours or the
+/// platform's.
 ///
 /// # Errors
 /// What the database says.
@@ -74,7 +75,15 @@ pub async fn documents(conn: &mut Conn, text: &str) -> Result<Vec<Document>, Sto
         union all
         select 'invoice', source, tenant, invoice_id::text, invoice_number, status,
             platform_status, total::text, currency, version, deleted_at
-        from invoices where invoice_number = $1 or invoice_id = $2
+        from invoices where invoice_number = $1 or document_id = $1 or invoice_id = $2
+        union all
+        select 'refund', source, tenant, refund_id, coalesce(order_id, payment_ref), status,
+            platform_status, amount::text, currency, version, null
+        from refunds where refund_id = $1 or order_id = $1 or payment_ref = $1
+        union all
+        select kind || ' (reference)', source, tenant, id, null, null, action, null, null,
+            changed_at, null
+        from resource_references where id = $1
         order by 1, 2, 3, 4
         limit 50
         "#,

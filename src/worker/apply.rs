@@ -1,15 +1,19 @@
 //! One batch, one transaction: claim the keys, apply the changes set by set,
 //! record the receipts.
 
+mod books;
+
 use std::collections::{HashMap, HashSet};
 
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::{
-    domain::{Change, Envelope, Invoice, Mapped, OrderUpdate, Outcome, SourceName},
-    store::{Conn, Store, StoreError, dead_letters, inbox, invoices, orders, receipts},
+    adapter::Rules,
+    domain::{Change, Envelope, Failure, InvoiceConflict, Mapped, Outcome, Reason, SourceName},
+    store::{Conn, Store, StoreError, dead_letters, inbox, receipts},
 };
+use books::Told;
 
 /// A message that was understood and is ready to be applied.
 #[derive(Clone, Debug)]
@@ -34,22 +38,22 @@ impl Item {
         Self { envelope, changes, digest: Uuid::from_bytes(digest) }
     }
 
-    /// With one more change.
+    /// The same with one more change: the record that a reference stands for.
     #[must_use]
     pub fn with(mut self, change: Change) -> Self {
         self.changes.push(change);
         self
     }
 
-    /// The number that people know the document by.
+    /// The number that people know the document by. A full record knows it
+    /// better than the reference before it.
     pub fn business_key(&self) -> Option<&str> {
-        // A record that was fetched knows it better than the event did.
         self.changes.last().map(Change::business_key)
     }
 }
 
 /// What a transaction made of one message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Recorded with this outcome.
     Recorded(Outcome),
@@ -58,8 +62,8 @@ pub enum Effect {
     /// This very message had been settled before: the crash between commit
     /// and acknowledgement. Nothing is to be recorded twice.
     Known,
-    /// Its key was settled with another body: a person must see it.
-    Conflict,
+    /// It contradicts what stands: a person must see both.
+    Conflict(Failure),
 }
 
 /// Applies a batch whose receipts are all different; one effect for each item.
@@ -70,13 +74,13 @@ pub enum Effect {
 pub async fn batch(
     store: &Store,
     source: &SourceName,
-    repeats_same_bytes: bool,
+    rules: Rules,
     items: &[Item],
 ) -> Result<Vec<Effect>, StoreError> {
     store
         .in_time(async {
             let mut tx = store.begin().await?;
-            match write(&mut tx, source, repeats_same_bytes, items).await {
+            match write(&mut tx, source, rules, items).await {
                 Ok(effects) => {
                     tx.commit().await?;
                     Ok(effects)
@@ -94,41 +98,32 @@ pub async fn batch(
 async fn write(
     conn: &mut Conn,
     source: &SourceName,
-    repeats_same_bytes: bool,
+    rules: Rules,
     items: &[Item],
 ) -> Result<Vec<Effect>, StoreError> {
-    let mut standings = claim(conn, repeats_same_bytes, items).await?;
-    apply_orders(conn, source, items, &mut standings).await?;
-    apply_invoices(conn, source, items, &mut standings).await?;
-    let effects: Vec<Effect> = standings.into_iter().map(Standing::effect).collect();
+    let standings = claim(conn, rules, items).await?;
+    let ours = items.iter().zip(&standings).filter(|(_, standing)| **standing == Standing::Ours);
+    let ours: Vec<&Item> = ours.map(|(item, _)| item).collect();
+    let told = books::write(conn, source, rules.invoice_conflict, &ours).await?;
+    let effects = effects(rules, items, &standings, &told);
+    give_back(conn, items, &standings, &effects).await?;
     record(conn, items, &effects).await?;
     Ok(effects)
 }
 
-/// An item's standing while the batch is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An item's standing after the keys were claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Standing {
-    /// It holds the claim and its change is to be applied.
+    /// It holds the claim and its changes are to be applied.
     Ours,
+    /// It repeats an item of the same batch, which holds the claim: it has
+    /// this effect if that one settles the key.
+    Behind(usize, Effect),
     /// Decided.
     Done(Effect),
 }
 
-impl Standing {
-    fn effect(self) -> Effect {
-        match self {
-            // What holds the claim and changes no table.
-            Self::Ours => Effect::Recorded(Outcome::Ignored),
-            Self::Done(effect) => effect,
-        }
-    }
-}
-
-async fn claim(
-    conn: &mut Conn,
-    repeats_same_bytes: bool,
-    items: &[Item],
-) -> Result<Vec<Standing>, StoreError> {
+async fn claim(conn: &mut Conn, rules: Rules, items: &[Item]) -> Result<Vec<Standing>, StoreError> {
     // Duplicates within the batch are folded first: the first one claims.
     let mut first_of = HashMap::with_capacity(items.len());
     let keys: Vec<Uuid> = items.iter().map(|item| item.envelope.key.inbox_id()).collect();
@@ -150,134 +145,97 @@ async fn claim(
 
     let standing = |(index, (item, key)): (usize, (&Item, &Uuid))| {
         let first = first_of.get(key).copied().unwrap_or(index);
-        let before = if free.contains(key) {
-            if first == index {
-                return Standing::Ours;
-            }
-            let first = &items[first];
-            inbox::Settled { receipt_id: first.envelope.receipt_id, body_digest: first.digest }
-        } else {
-            match settled.get(key) {
-                Some(settled) => *settled,
+        if !free.contains(key) {
+            return Standing::Done(match settled.get(key) {
+                Some(settled) => again(rules, item, *settled),
                 // Claimed by another transaction and deleted since: only
                 // retention deletes, and never what is this young.
-                None => return Standing::Done(Effect::Recorded(Outcome::Duplicate)),
-            }
-        };
-        Standing::Done(if before.receipt_id == item.envelope.receipt_id {
-            Effect::Known
-        } else if before.body_digest == item.digest {
-            Effect::Repeated
-        } else if repeats_same_bytes {
-            Effect::Conflict
-        } else {
-            Effect::Recorded(Outcome::Duplicate)
-        })
+                None => Effect::Recorded(Outcome::Duplicate),
+            });
+        }
+        if first == index {
+            return Standing::Ours;
+        }
+        let before = &items[first];
+        let settled =
+            inbox::Settled { receipt_id: before.envelope.receipt_id, body_digest: before.digest };
+        Standing::Behind(first, again(rules, item, settled))
     };
     Ok(items.iter().zip(&keys).enumerate().map(standing).collect())
 }
 
-/// Sorts changes into rounds, each of which holds every document at most
-/// once, in the order of arrival: a set statement cannot touch a row twice,
-/// and each event must see the effect of the one before it.
-fn rounds<K: std::hash::Hash + Eq, T>(changes: impl Iterator<Item = (K, T)>) -> Vec<Vec<T>> {
-    let mut seen: HashMap<K, usize> = HashMap::new();
-    let mut rounds: Vec<Vec<T>> = Vec::new();
-    for (document, change) in changes {
-        let round = seen.entry(document).or_default();
-        if rounds.len() == *round {
-            rounds.push(Vec::new());
-        }
-        rounds[*round].push(change);
-        *round += 1;
+/// The effect of an item whose key was settled before.
+fn again(rules: Rules, item: &Item, before: inbox::Settled) -> Effect {
+    if before.receipt_id == item.envelope.receipt_id {
+        Effect::Known
+    } else if before.body_digest == item.digest {
+        Effect::Repeated
+    } else if rules.repeats_same_bytes {
+        Effect::Conflict(Failure::new(
+            Reason::ConflictingDuplicate,
+            format!(
+                "the same event key was settled by receipt {} with another body",
+                before.receipt_id
+            ),
+        ))
+    } else {
+        Effect::Recorded(Outcome::Duplicate)
     }
-    rounds
 }
 
-/// The changes that hold their claims.
-fn ours<'a>(
-    items: &'a [Item],
-    standings: &[Standing],
-) -> impl Iterator<Item = (&'a Envelope, &'a Change)> {
-    items
-        .iter()
-        .zip(standings.to_vec())
-        .filter(|(_, standing)| *standing == Standing::Ours)
-        .flat_map(|(item, _)| item.changes.iter().map(|change| (&item.envelope, change)))
-}
-
-async fn apply_orders(
-    conn: &mut Conn,
-    source: &SourceName,
-    items: &[Item],
-    standings: &mut [Standing],
-) -> Result<(), StoreError> {
-    let updates = ours(items, standings).filter_map(|(envelope, change)| match change {
-        Change::Order(update) => {
-            let update: &OrderUpdate = update;
-            let tenant = envelope.tenant.as_str();
-            let row = orders::Row { receipt_id: envelope.receipt_id, tenant, update };
-            Some(((tenant, update.order_id()), row))
-        }
-        _ => None,
-    });
-    for round in rounds(updates) {
-        let applied = orders::upsert(conn, source, &round).await?;
-        let told = round.iter().map(|row| row.receipt_id).collect();
-        decide(items, standings, &told, &applied);
-    }
-    Ok(())
-}
-
-async fn apply_invoices(
-    conn: &mut Conn,
-    source: &SourceName,
-    items: &[Item],
-    standings: &mut [Standing],
-) -> Result<(), StoreError> {
-    let updates = ours(items, standings).filter_map(|(envelope, change)| match change {
-        Change::Invoice(invoice) => {
-            let invoice: &Invoice = invoice;
-            let (tenant, generation) = (envelope.tenant.as_str(), envelope.generation);
-            let row =
-                invoices::Row { receipt_id: envelope.receipt_id, tenant, generation, invoice };
-            let document = (tenant, &invoice.vendor, &invoice.invoice_number, generation);
-            Some((document, row))
-        }
-        _ => None,
-    });
-    for round in rounds(updates) {
-        let applied = invoices::upsert(conn, source, &round).await?;
-        let told = round.iter().map(|row| row.receipt_id).collect();
-        decide(items, standings, &told, &applied);
-    }
-    Ok(())
-}
-
-/// What was told and had no effect is stale.
-fn decide(
-    items: &[Item],
-    standings: &mut [Standing],
-    told: &HashSet<Uuid>,
-    applied: &HashSet<Uuid>,
-) {
-    for (item, standing) in items.iter().zip(standings) {
+fn effects(rules: Rules, items: &[Item], standings: &[Standing], told: &Told) -> Vec<Effect> {
+    let own = |item: &Item| {
         let receipt_id = &item.envelope.receipt_id;
-        if *standing == Standing::Ours && told.contains(receipt_id) {
-            let outcome =
-                if applied.contains(receipt_id) { Outcome::Applied } else { Outcome::Stale };
-            *standing = Standing::Done(Effect::Recorded(outcome));
+        match told.conflicts.get(receipt_id) {
+            Some(failure) if rules.invoice_conflict == InvoiceConflict::Review => {
+                Effect::Conflict(failure.clone())
+            }
+            Some(_) => Effect::Recorded(Outcome::Duplicate),
+            None if told.applied.contains(receipt_id) => Effect::Recorded(Outcome::Applied),
+            // It would have changed something, and a newer state stands.
+            None if !item.changes.is_empty() => Effect::Recorded(Outcome::Stale),
+            None => Effect::Recorded(Outcome::Ignored),
         }
-    }
+    };
+    let effect = |(item, standing): (&Item, &Standing)| match standing {
+        Standing::Ours => own(item),
+        // What is dead settles no key, so its repeats are dead too.
+        Standing::Behind(first, effect) => match own(&items[*first]) {
+            conflict @ Effect::Conflict(_) => conflict,
+            _ => effect.clone(),
+        },
+        Standing::Done(effect) => effect.clone(),
+    };
+    items.iter().zip(standings).map(effect).collect()
+}
+
+/// Gives the claims of what goes before a person back: a replay shall be able
+/// to apply it.
+async fn give_back(
+    conn: &mut Conn,
+    items: &[Item],
+    standings: &[Standing],
+    effects: &[Effect],
+) -> Result<(), StoreError> {
+    let unsettled: Vec<(Uuid, Uuid)> = items
+        .iter()
+        .zip(standings)
+        .zip(effects)
+        .filter(|((_, standing), effect)| {
+            **standing == Standing::Ours && matches!(effect, Effect::Conflict(_))
+        })
+        .map(|((item, _), _)| (item.envelope.key.inbox_id(), item.envelope.receipt_id))
+        .collect();
+    if unsettled.is_empty() { Ok(()) } else { inbox::release(conn, &unsettled).await }
 }
 
 impl Effect {
     /// The outcome to be recorded, if one is.
-    pub fn outcome(self) -> Option<Outcome> {
+    pub fn outcome(&self) -> Option<Outcome> {
         match self {
-            Self::Recorded(outcome) => Some(outcome),
+            Self::Recorded(outcome) => Some(*outcome),
             Self::Repeated => Some(Outcome::Duplicate),
-            Self::Known | Self::Conflict => None,
+            Self::Known | Self::Conflict(_) => None,
         }
     }
 }
@@ -302,7 +260,7 @@ async fn record(conn: &mut Conn, items: &[Item], effects: &[Effect]) -> Result<(
     // died in a copy while this one was on its way.
     let before: HashSet<Uuid> = before.into_iter().collect();
     let resolutions: Vec<dead_letters::Resolution> = outcomes
-        .filter(|(_, effect)| **effect != Effect::Conflict)
+        .filter(|(_, effect)| !matches!(effect, Effect::Conflict(_)))
         .filter(|(item, _)| {
             item.envelope.replay.is_some() || before.contains(&item.envelope.receipt_id)
         })
@@ -317,15 +275,4 @@ async fn record(conn: &mut Conn, items: &[Item], effects: &[Effect]) -> Result<(
         dead_letters::resolve(conn, &resolutions).await?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rounds_keep_the_order_of_each_document() {
-        let changes = [("a", 1), ("b", 2), ("a", 3), ("a", 4), ("b", 5), ("c", 6)];
-        assert_eq!(rounds(changes.into_iter()), [vec![1, 2, 6], vec![3, 5], vec![4]]);
-    }
 }

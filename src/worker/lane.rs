@@ -19,6 +19,7 @@ use super::{
     settle::{self, Doomed, Failed},
 };
 use crate::{
+    adapter::Adapter,
     broker::{Delivery, Link, Parcel, Subscription},
     domain::{Envelope, Failure, Outcome, Reason, SourceName},
     store::{Fault, StoreError},
@@ -143,14 +144,9 @@ impl Lane {
                     let received_at = item.envelope.received_at;
                     recorded.extend(effect.outcome().map(|outcome| (outcome, received_at)));
                 }
-                Ok(Effect::Conflict) => doomed.push(Doomed {
-                    parcel,
-                    business_key,
-                    failure: Failure::new(
-                        Reason::ConflictingDuplicate,
-                        "the same event key was settled before with another body",
-                    ),
-                }),
+                Ok(Effect::Conflict(failure)) => {
+                    doomed.push(Doomed { parcel, business_key, failure });
+                }
                 Err(error) => match never(&error) {
                     Some(failure) => doomed.push(Doomed { parcel, business_key, failure }),
                     None => failed.push(Failed {
@@ -238,10 +234,13 @@ impl Lane {
             if part.is_empty() {
                 continue;
             }
-            let repeats = self.repeats_same_bytes();
+            let Some(rules) = self.tools.sources.get(&self.source).map(Adapter::rules) else {
+                // Without an adapter there would be no lane.
+                return Ok(verdicts);
+            };
             let mut patience = Patience::new(self.hold());
             let applied = loop {
-                match apply::batch(&self.tools.store, &self.source, repeats, part).await {
+                match apply::batch(&self.tools.store, &self.source, rules, part).await {
                     Ok(effects) => break Ok(effects),
                     Err(error) => match patience.bear(error).await? {
                         After::Again => {}
@@ -266,13 +265,6 @@ impl Lane {
 
     fn hold(&self) -> Duration {
         Duration::from_millis(self.tools.settings.hold_ms)
-    }
-
-    fn repeats_same_bytes(&self) -> bool {
-        self.tools
-            .sources
-            .get(&self.source)
-            .is_some_and(|adapter| adapter.rules().repeats_same_bytes)
     }
 
     fn measure(&self, recorded: &[(Outcome, OffsetDateTime)], begun: Instant) {

@@ -13,7 +13,7 @@ struct File {
 impl File {
     /// Whether it is only there when tests are built.
     fn is_test(&self) -> bool {
-        self.path.ends_with("/tests.rs") || self.path == "adapter/conformance.rs"
+        self.path.ends_with("/tests.rs") || self.path.starts_with("adapter/conformance")
     }
 }
 

@@ -11,6 +11,7 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+mod callbacks;
 mod commands;
 mod constraints;
 mod duplicates;
@@ -20,6 +21,7 @@ mod outages;
 mod poison;
 mod publisher;
 mod receiver;
+mod refunds;
 mod replay;
 mod samples;
 mod servers;

@@ -302,36 +302,6 @@ fn settings_that_contradict_themselves_are_refused_by_key() {
 }
 
 #[test]
-fn a_secret_becomes_the_key_as_written() {
-    let key = |encoding: &str, text: &str| {
-        let header = encoding.to_owned();
-        let encoding = match encoding {
-            "hex" => KeyEncoding::Hex,
-            "base64" => KeyEncoding::Base64,
-            _ => KeyEncoding::Utf8,
-        };
-        let signature = SignatureSettings { header, key: encoding, ..Default::default() };
-        let settings = Settings {
-            signature,
-            event: EventSettings::default(),
-            order: None,
-            invoice: None,
-            refund: None,
-            repeats_same_bytes: true,
-        };
-        Generic::new(settings).unwrap().key(text)
-    };
-    assert_eq!(key("utf8", " 6869 "), Ok(Key::Shared(b" 6869 ".to_vec())));
-    assert_eq!(key("hex", " 686A\n"), Ok(Key::Shared(b"hj".to_vec())));
-    assert_eq!(key("base64", "aGk=\n"), Ok(Key::Shared(b"hi".to_vec())));
-    for (encoding, text) in [("hex", "686"), ("hex", "secret"), ("base64", "aGk"), ("base64", "*")]
-    {
-        let error = key(encoding, text).unwrap_err();
-        assert_eq!(error, "the secret is not written as signature.key says", "{encoding}");
-    }
-}
-
-#[test]
 fn a_company_that_cannot_be_read_is_not_taken_for_one_without_a_name() {
     let settings = format!("[sources.inbox.event]\ntenant = '/company'\n{INVOICES}");
     for (company, field, reason) in [

@@ -159,7 +159,11 @@ impl InvalidSettings {
     }
 }
 
-pub(super) fn check_statuses(
+/// Checks that statuses are translated to words of ours.
+///
+/// # Errors
+/// [`InvalidSettings`] that names the sender's word.
+pub(in crate::adapter) fn check_statuses(
     key: &str,
     statuses: &BTreeMap<String, String>,
     words: &[&str],
@@ -180,7 +184,7 @@ impl OrderFields {
         let values = [Some(id), Some(currency), Some(total)].into_iter();
         let values = values.chain([number, status, refunded, customer].map(Option::as_ref));
         let moving = [&self.placed_at, &self.version, &self.lines].into_iter().flatten();
-        values.flatten().filter_map(FieldSource::pointer).chain(moving.map(|one| one.as_str()))
+        values.flatten().filter_map(FieldSource::pointer).chain(moving.map(FieldPointer::as_str))
     }
 }
 
@@ -201,7 +205,7 @@ impl InvoiceFields {
         let values =
             values.chain([document_id, vendor, transaction_id, status].map(Option::as_ref));
         let moving = [&self.due_on, &self.version].into_iter().flatten();
-        values.flatten().filter_map(FieldSource::pointer).chain(moving.map(|one| one.as_str()))
+        values.flatten().filter_map(FieldSource::pointer).chain(moving.map(FieldPointer::as_str))
     }
 }
 

@@ -48,7 +48,7 @@ fn every_topic_with_a_whole_order_maps_it() {
     for topic in WHOLE_ORDER {
         assert!(matches!(mapped(topic, &[]), Ok(Mapped::Change(_))), "{topic}");
     }
-    for topic in ["orders/edited", "refunds/create", "shop/redact", "test:orders/paid", ""] {
+    for topic in ["orders/edited", "shop/redact", "test:orders/paid", ""] {
         assert_eq!(mapped(topic, &[]), Ok(Mapped::Ignored), "{topic}");
     }
 }
@@ -234,6 +234,7 @@ fn received(changes: &[(&'static str, &str)]) -> Result<Received, Rejection> {
         tenant: "demo.myshopify.com",
         event_id: "w-1",
         triggered_at: datetime!(2026-01-03 0:00 UTC),
+        sent_at: datetime!(2026-01-04 0:00 UTC),
         body: b"{}",
     };
     let mut headers: http::HeaderMap = source.adapter().dress(&delivery).into_iter().collect();
@@ -293,4 +294,44 @@ fn what_every_call_carries_must_be_there() {
     // Without its id, a delivery is known by its bytes: SHA-256 of {}.
     let nameless = event(&[("x-shopify-webhook-id", "")]);
     assert!(nameless.event_id.starts_with("orders/paid:44136fa3"), "{}", nameless.event_id);
+}
+
+#[test]
+fn a_refund_counts_what_was_paid_back() {
+    let refund = |transactions: &str| {
+        let body = format!(
+            r#"{{"id":509562969,"order_id":450789469,"processed_at":"2026-01-02T03:04:05+01:00",
+                "transactions":{transactions}}}"#
+        );
+        Shopify {}.map(&envelope("refunds/create", body))
+    };
+    let back = |amount: &str, currency: &str| {
+        format!(
+            r#"{{"kind":"refund","status":"success","amount":"{amount}","currency":"{currency}"}}"#
+        )
+    };
+    let failed = r#"{"kind":"refund","status":"failure","amount":"5.00","currency":"EUR"}"#;
+    let charge = r#"{"kind":"sale","status":"success","amount":"99.00","currency":"EUR"}"#;
+    let told =
+        refund(&format!("[{},{failed},{charge},{}]", back("1.10", "EUR"), back("2.20", "EUR")));
+    let expected = Refund {
+        refund_id: "509562969".to_owned(),
+        refunded: Refunded::Order("450789469".to_owned()),
+        status: RefundStatus::Succeeded,
+        platform_status: "success".to_owned(),
+        amount: Money { amount: "3.30".parse().unwrap(), currency: "EUR".parse().unwrap() },
+        version: datetime!(2026-01-02 2:04:05 UTC),
+    };
+    assert_eq!(told, Ok(Mapped::from(expected)));
+    // Goods that were only restocked, and money that did not arrive.
+    for nothing in ["[]", &format!("[{failed},{charge}]")] {
+        assert_eq!(refund(nothing), Ok(Mapped::Ignored), "{nothing}");
+    }
+    for (transactions, field) in [
+        (format!("[{},{}]", back("1.00", "EUR"), back("1.00", "USD")), "/transactions"),
+        (format!("[{}]", back("1,00", "EUR")), "/transactions/0/amount"),
+        (format!("[{}]", back("1.00", "EURO")), "/transactions/0/currency"),
+    ] {
+        assert_eq!(refund(&transactions).unwrap_err().field, field, "{transactions}");
+    }
 }

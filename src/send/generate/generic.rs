@@ -1,5 +1,6 @@
-//! Orders and invoices in the shape that the built-in source `erp` is
-//! configured for (`config/development.toml`).
+//! Orders and invoices in the shape that the built-in sources `erp`,
+//! `standard_webhooks`, `cloudevents` and `robot` are configured for
+//! (`config/development.toml`).
 
 use serde_json::{Value, json};
 use time::{Duration, format_description::well_known::Rfc3339};
@@ -8,8 +9,31 @@ use super::basket::{Basket, money};
 
 /// The event: an invoice if its topic says so, else an order.
 pub(super) fn event(basket: &Basket, event_id: &str, topic: &str, company: &str) -> Value {
-    let data = if topic.starts_with("invoice.") { invoice(basket) } else { order(basket) };
+    let data = data(basket, topic);
     json!({"event_id": event_id, "type": topic, "company": company, "data": data})
+}
+
+/// The event as Standard Webhooks recommends it; its id stands in a header.
+pub(super) fn standard(basket: &Basket, topic: &str, company: &str) -> Value {
+    let timestamp = basket.updated_at.format(&Rfc3339).unwrap_or_default();
+    json!({"type": topic, "timestamp": timestamp, "company": company, "data": data(basket, topic)})
+}
+
+/// The document alone.
+pub(super) fn data(basket: &Basket, topic: &str) -> Value {
+    if topic.starts_with("invoice.") { invoice(basket) } else { order(basket) }
+}
+
+/// What a robot calls back with.
+pub(super) fn callback(basket: &Basket) -> Value {
+    json!({
+        "invoiceNumber": format!("RB-{}", basket.id),
+        "transactionId": format!("T{:x}", basket.id),
+        "vendor": format!("Vendor {}", basket.customer.last_name),
+        "amount": money(basket.total()),
+        "currency": basket.currency,
+        "dueDate": (basket.created_at + Duration::days(30)).date().to_string(),
+    })
 }
 
 fn order(basket: &Basket) -> Value {

@@ -85,6 +85,8 @@ impl Expected {
             }
             Fate::Applied | Fate::Ignored if !claimed.insert(step.event) => self.duplicate += 1,
             Fate::Applied => self.applied += 1,
+            // It was taken all the same: nobody knows what became of it.
+            Fate::Refused => self.uncertain += 1,
             Fate::Ignored => self.ignored += 1,
         }
     }

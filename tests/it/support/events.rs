@@ -45,6 +45,33 @@ pub(crate) fn shop_order(order: u64, version: u32, total: &str) -> Envelope {
     event("shop", "demo.myshopify.com", "orders/updated", &Uuid::now_v7().to_string(), body)
 }
 
+/// A Shopify order that says how much of it was paid back.
+pub(crate) fn shop_order_refunded(order: u64, version: u32, refunds: &[&str]) -> Envelope {
+    let refunds: Vec<_> = refunds.iter().map(|amount| transactions(amount, "EUR")).collect();
+    let mut body: serde_json::Value =
+        serde_json::from_str(&shop_body(order, version, "100.00")).unwrap();
+    body["refunds"] = refunds.into();
+    let id = Uuid::now_v7().to_string();
+    event("shop", "demo.myshopify.com", "orders/updated", &id, body.to_string())
+}
+
+/// A Shopify refund as its own webhook tells it.
+pub(crate) fn shop_refund(order: u64, refund: u64, amount: &str, currency: &str) -> Envelope {
+    let mut body = transactions(amount, currency);
+    body["id"] = refund.into();
+    body["order_id"] = order.into();
+    body["processed_at"] = moment(1).into();
+    let id = Uuid::now_v7().to_string();
+    event("shop", "demo.myshopify.com", "refunds/create", &id, body.to_string())
+}
+
+fn transactions(amount: &str, currency: &str) -> serde_json::Value {
+    json!({"transactions": [
+        {"kind": "refund", "status": "success", "amount": amount, "currency": currency},
+        {"kind": "refund", "status": "failure", "amount": "999.00", "currency": currency},
+    ]})
+}
+
 /// A Shopify order's deletion.
 pub(crate) fn shop_deletion(order: u64, version: u32) -> Envelope {
     let body = json!({"id": order}).to_string();

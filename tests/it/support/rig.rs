@@ -254,7 +254,9 @@ async fn configure(place: &Place, sources: &[&str], tune: impl FnOnce(&mut Confi
         place.rabbitmq,
         sources.concat()
     );
-    let secrets = BTreeMap::from([("SECRET".to_owned(), "a secret of the tests".to_owned())]);
+    let secrets = [("SECRET", "a secret of the tests"), ("TOKEN", "a-token-of-the-tests")];
+    let secrets: BTreeMap<_, _> =
+        secrets.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
     let mut config = Config::from_toml(&text, &secrets).unwrap();
     tune(&mut config);
     config

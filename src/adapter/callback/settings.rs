@@ -1,0 +1,123 @@
+//! The settings of a callback source, as they are written.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::{
+    adapter::{
+        authentication::{Method, SignatureSettings},
+        mapping::{InvalidSettings, check_statuses},
+        selector::{FieldPointer, FieldSource, Selector},
+    },
+    domain::{Currency, InvoiceConflict, InvoiceStatus},
+};
+
+/// The settings of a callback source. A robot that posts the documented names
+/// needs none but its secret.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// How robots prove who they are: `bearer` (default), `basic` or `hmac`.
+    #[serde(default = "bearer")]
+    pub authentication: Method,
+    /// How robots sign, for `authentication = "hmac"`.
+    pub signature: Option<SignatureSettings>,
+    /// The company; default: there is only one.
+    pub tenant: Option<Selector>,
+    /// What to do with an invoice number that comes again with another
+    /// transaction: `review` (default) puts it before a person, `update` takes
+    /// it for a newer state, `duplicate` leaves the first as it is.
+    #[serde(default = "review")]
+    pub on_conflict: InvoiceConflict,
+    /// Whether a retry carries the same bytes (default false: robots write
+    /// their bodies anew). If so, other bytes for a known transaction go to
+    /// review as `conflicting_duplicate`.
+    #[serde(default)]
+    pub repeats_same_bytes: bool,
+    /// Where an invoice's fields stand.
+    #[serde(default)]
+    pub invoice: InvoiceSettings,
+}
+
+const fn bearer() -> Method {
+    Method::Bearer
+}
+
+const fn review() -> InvoiceConflict {
+    InvoiceConflict::Review
+}
+
+/// Where an invoice's fields stand. Number, transaction and amount must be in
+/// every body; the others may be left out of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InvoiceSettings {
+    /// The vendor's number for the invoice; default `/invoiceNumber`.
+    pub invoice_number: FieldPointer,
+    /// The robot's id of the transaction: the same on each retry. Default
+    /// `/transactionId`.
+    pub transaction_id: FieldPointer,
+    /// What it is over; default `/amount`. Less than nothing is a credit note.
+    pub amount: FieldPointer,
+    /// Whether the amount is a whole number of the currency's smallest unit
+    /// (cents); default false. If so, the currency must be told.
+    pub minor_units: bool,
+    /// The vendor; default `/vendor`. Where none is told, the source is the
+    /// vendor.
+    pub vendor: FieldSource,
+    /// The currency, ISO 4217; default `/currency`. Where none is told: `XXX`,
+    /// ISO's code for no currency.
+    pub currency: FieldSource,
+    /// The day by which it is to be paid; default `/dueDate`.
+    pub due_on: FieldPointer,
+    /// The robot's word for its state. Default: `open`.
+    pub status: Option<FieldSource>,
+    /// Our word for each of the robot's; a word that is not listed and not
+    /// one of ours is `other`.
+    pub statuses: BTreeMap<String, String>,
+    /// The version for the stale guard: a time. Default: when the call was
+    /// received.
+    pub version: Option<FieldPointer>,
+}
+
+impl Default for InvoiceSettings {
+    fn default() -> Self {
+        Self {
+            invoice_number: FieldPointer::fixed("/invoiceNumber"),
+            transaction_id: FieldPointer::fixed("/transactionId"),
+            amount: FieldPointer::fixed("/amount"),
+            minor_units: false,
+            vendor: FieldSource::Pointer("/vendor".to_owned()),
+            currency: FieldSource::Pointer("/currency".to_owned()),
+            due_on: FieldPointer::fixed("/dueDate"),
+            status: None,
+            statuses: BTreeMap::new(),
+            version: None,
+        }
+    }
+}
+
+impl InvoiceSettings {
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// [`InvalidSettings`] that names the key.
+    pub(super) fn check(&self) -> Result<(), InvalidSettings> {
+        if let FieldSource::Constant(currency) = &self.currency {
+            currency.parse::<Currency>().map_err(|error| {
+                InvalidSettings::new("invoice.currency", format!("{currency:?}: {error}"))
+            })?;
+        }
+        let words = InvoiceStatus::ALL.map(InvoiceStatus::as_str);
+        check_statuses("invoice.statuses", &self.statuses, &words)
+    }
+
+    /// Every pointer into the body.
+    pub(super) fn pointers(&self) -> impl Iterator<Item = &str> {
+        let Self { invoice_number, transaction_id, amount, due_on, version, .. } = self;
+        let moving = [invoice_number, transaction_id, amount, due_on].into_iter().chain(version);
+        let values = [&self.vendor, &self.currency].into_iter().chain(&self.status);
+        values.filter_map(FieldSource::pointer).chain(moving.map(FieldPointer::as_str))
+    }
+}

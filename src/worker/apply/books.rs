@@ -1,0 +1,229 @@
+//! The books: which changes of a batch go into which table, and in which
+//! order.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use uuid::Uuid;
+
+use super::Item;
+use crate::{
+    domain::{
+        Change, Failure, Invoice, InvoiceConflict, OrderUpdate, Reason, Reference, Refund,
+        SourceName,
+    },
+    store::{
+        Conn, StoreError, invoices, orders, references,
+        refunds::{self, Payment, Touched},
+    },
+};
+
+/// What the tables made of a batch.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// The messages that changed something.
+    pub(super) applied: HashSet<Uuid>,
+    /// Those that tell of an invoice with another transaction.
+    pub(super) conflicts: HashMap<Uuid, Failure>,
+}
+
+/// Writes the changes of items that hold their claims.
+pub(super) async fn write(
+    conn: &mut Conn,
+    source: &SourceName,
+    on_conflict: InvoiceConflict,
+    items: &[&Item],
+) -> Result<Told, StoreError> {
+    let mut told = Told::default();
+    let changes = Changes::sort(items);
+    let payments = changes.payments();
+    if !payments.is_empty() {
+        let rows: Vec<Payment<'_>> = payments.iter().map(|(payment, _)| *payment).collect();
+        refunds::note_payments(conn, source, &rows).await?;
+    }
+    for round in
+        rounds(changes.orders.iter().map(|row| ((row.tenant, row.update.order_id()), *row)))
+    {
+        told.applied.extend(orders::upsert(conn, source, &round).await?);
+    }
+    if !changes.refunds.is_empty() || !payments.is_empty() {
+        told.applied.extend(write_refunds(conn, source, &changes, &payments).await?);
+    }
+    write_invoices(conn, source, on_conflict, &changes.invoices, &mut told).await?;
+    let things = changes.references.iter().map(|row| {
+        let Reference { kind, id, .. } = row.reference;
+        ((row.tenant, kind, id), *row)
+    });
+    for round in rounds(things) {
+        told.applied.extend(references::upsert(conn, source, &round).await?);
+    }
+    Ok(told)
+}
+
+/// A batch's changes by table, in the order in which they came.
+#[derive(Default)]
+struct Changes<'a> {
+    orders: Vec<orders::Row<'a>>,
+    refunds: Vec<refunds::Row<'a>>,
+    invoices: Vec<invoices::Row<'a>>,
+    references: Vec<references::Row<'a>>,
+}
+
+impl<'a> Changes<'a> {
+    fn sort(items: &[&'a Item]) -> Self {
+        let mut sorted = Self::default();
+        for item in items {
+            let (receipt_id, tenant) = (item.envelope.receipt_id, item.envelope.tenant.as_str());
+            for change in &item.changes {
+                match change {
+                    Change::Order(update) => {
+                        let update: &OrderUpdate = update;
+                        sorted.orders.push(orders::Row { receipt_id, tenant, update });
+                    }
+                    Change::Refund(refund) => {
+                        let refund: &Refund = refund;
+                        sorted.refunds.push(refunds::Row { receipt_id, tenant, refund });
+                    }
+                    Change::Invoice(invoice) => {
+                        let (invoice, generation): (&Invoice, _) =
+                            (invoice, item.envelope.generation);
+                        let row = invoices::Row { receipt_id, tenant, generation, invoice };
+                        sorted.invoices.push(row);
+                    }
+                    Change::Reference(reference) => {
+                        let reference: &Reference = reference;
+                        sorted.references.push(references::Row { receipt_id, tenant, reference });
+                    }
+                }
+            }
+        }
+        sorted
+    }
+
+    /// The payments that orders or refunds name, each once, with a message
+    /// that names it.
+    fn payments(&self) -> Vec<(Payment<'a>, Uuid)> {
+        let of_orders = self.orders.iter().filter_map(|row| match row.update {
+            OrderUpdate::State { order_id, order, .. } => {
+                Some((row, order.payment_ref.as_deref()?, Some(order_id.as_str())))
+            }
+            OrderUpdate::Deleted { .. } => None,
+        });
+        let of_orders = of_orders.map(|(row, payment_ref, order_id)| {
+            (Payment { tenant: row.tenant, payment_ref, order_id }, row.receipt_id)
+        });
+        let of_refunds = self.refunds.iter().filter_map(|row| {
+            let payment_ref = refunds::payment_of(row.refund)?;
+            Some((Payment { tenant: row.tenant, payment_ref, order_id: None }, row.receipt_id))
+        });
+        let mut once = BTreeMap::new();
+        // Whoever knows the order goes first.
+        for (payment, receipt_id) in of_orders.chain(of_refunds) {
+            once.entry((payment.tenant, payment.payment_ref)).or_insert((payment, receipt_id));
+        }
+        once.into_values().collect()
+    }
+}
+
+async fn write_refunds(
+    conn: &mut Conn,
+    source: &SourceName,
+    changes: &Changes<'_>,
+    payments: &[(Payment<'_>, Uuid)],
+) -> Result<HashSet<Uuid>, StoreError> {
+    let mut touched: BTreeSet<Touched> = BTreeSet::new();
+    if !payments.is_empty() {
+        touched.extend(refunds::orders_of(conn, source, payments).await?);
+    }
+    touched.extend(changes.refunds.iter().filter_map(|row| {
+        Some(Touched {
+            tenant: row.tenant.to_owned(),
+            order_id: refunds::order_of(row.refund)?.to_owned(),
+            receipt_id: row.receipt_id,
+        })
+    }));
+    let mut touched: Vec<Touched> = touched.into_iter().collect();
+    touched.dedup_by(|a, b| (&a.tenant, &a.order_id) == (&b.tenant, &b.order_id));
+    refunds::lock_orders(conn, source, &touched).await?;
+    let mut applied = HashSet::new();
+    for round in
+        rounds(changes.refunds.iter().map(|row| ((row.tenant, &row.refund.refund_id), *row)))
+    {
+        applied.extend(refunds::upsert(conn, source, &round).await?);
+    }
+    refunds::sum(conn, source, &touched).await?;
+    Ok(applied)
+}
+
+async fn write_invoices(
+    conn: &mut Conn,
+    source: &SourceName,
+    on_conflict: InvoiceConflict,
+    rows: &[invoices::Row<'_>],
+    told: &mut Told,
+) -> Result<(), StoreError> {
+    let documents = rows.iter().map(|row| {
+        let invoice = row.invoice;
+        let document = invoice.document_id.as_ref();
+        let named = (&invoice.vendor, &invoice.invoice_number);
+        let name = document.map_or((None, Some(named)), |document| (Some(document), None));
+        ((row.tenant, name, row.generation), *row)
+    });
+    for round in rounds(documents) {
+        let applied = invoices::upsert(conn, source, on_conflict, &round).await?;
+        let refused = round.iter().filter(|row| !applied.contains(&row.receipt_id));
+        let refused: Vec<invoices::Row<'_>> = refused.copied().collect();
+        told.applied.extend(applied);
+        if on_conflict == InvoiceConflict::Update || refused.is_empty() {
+            continue;
+        }
+        let standing = invoices::conflicts(conn, source, &refused).await?;
+        told.conflicts.extend(refused.iter().filter_map(|row| {
+            let standing = standing.get(&row.receipt_id)?;
+            Some((row.receipt_id, contradiction(row.invoice, standing)))
+        }));
+    }
+    Ok(())
+}
+
+/// Both sides of a conflict, for the person who decides.
+fn contradiction(invoice: &Invoice, standing: &str) -> Failure {
+    let Invoice { vendor, invoice_number, transaction_id, total, .. } = invoice;
+    let of_vendor = if vendor.is_empty() { String::new() } else { format!(" of {vendor}") };
+    let transaction = transaction_id.as_deref().unwrap_or_default();
+    Failure::new(
+        Reason::InvoiceConflict,
+        format!(
+            "invoice {invoice_number}{of_vendor} stands with {standing}; this one tells \
+             transaction {transaction} over {} {}",
+            total.amount, total.currency
+        ),
+    )
+}
+
+/// Sorts changes into rounds, each of which holds every document at most
+/// once, in the order of arrival: a set statement cannot touch a row twice,
+/// and each event must see the effect of the one before it.
+fn rounds<K: std::hash::Hash + Eq, T>(changes: impl Iterator<Item = (K, T)>) -> Vec<Vec<T>> {
+    let mut seen: HashMap<K, usize> = HashMap::new();
+    let mut rounds: Vec<Vec<T>> = Vec::new();
+    for (document, change) in changes {
+        let round = seen.entry(document).or_default();
+        if rounds.len() == *round {
+            rounds.push(Vec::new());
+        }
+        rounds[*round].push(change);
+        *round += 1;
+    }
+    rounds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_keep_the_order_of_each_document() {
+        let changes = [("a", 1), ("b", 2), ("a", 3), ("a", 4), ("b", 5), ("c", 6)];
+        assert_eq!(rounds(changes.into_iter()), [vec![1, 2, 6], vec![3, 5], vec![4]]);
+    }
+}
