@@ -15,6 +15,7 @@ mod callbacks;
 mod commands;
 mod constraints;
 mod duplicates;
+mod enrichment;
 mod failures;
 mod house;
 mod outages;
