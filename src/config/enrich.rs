@@ -53,6 +53,9 @@ impl fmt::Debug for HeaderText {
     }
 }
 
+/// The largest body that may be allowed: it is held in memory.
+const LARGEST: usize = 64 * 1024 * 1024;
+
 /// The section as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,7 +116,6 @@ impl Raw {
         ] {
             ensure!((100..=longest).contains(&value), "{path}.{key} must be 100 to {longest}");
         }
-        const LARGEST: usize = 64 * 1024 * 1024;
         ensure!(
             (1..=LARGEST).contains(&self.body_limit_bytes),
             "{path}.body_limit_bytes must be 1 to {LARGEST}"

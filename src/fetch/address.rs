@@ -24,17 +24,22 @@ pub(super) fn is_public(ip: IpAddr) -> bool {
 
 fn is_public_v4(ip: Ipv4Addr) -> bool {
     let [a, b, c, _] = ip.octets();
-    !matches!(
-        (a, b, c),
-        // This network, private, loopback, link-local.
-        (0 | 10 | 127, ..) | (169, 254, _) | (172, 16..=31, _) | (192, 168, _)
-        // Shared by carriers (RFC 6598), benchmarks (RFC 2544).
-        | (100, 64..=127, _) | (198, 18 | 19, _)
-        // Protocol assignments, 6to4 relays, documentation.
-        | (192, 0, 0 | 2) | (192, 88, 99) | (198, 51, 100) | (203, 0, 113)
-        // Multicast, reserved, broadcast.
-        | (224.., ..)
-    )
+    !match a {
+        // This network, private, loopback, multicast, reserved, broadcast.
+        0 | 10 | 127 | 224.. => true,
+        // Shared by carriers (RFC 6598).
+        100 => (64..=127).contains(&b),
+        // Link-local.
+        169 => b == 254,
+        // Private.
+        172 => (16..=31).contains(&b),
+        // Private, protocol assignments, documentation, 6to4 relays.
+        192 => matches!((b, c), (168, _) | (0, 0 | 2) | (88, 99)),
+        // Benchmarks (RFC 2544), documentation.
+        198 => matches!((b, c), (18 | 19, _) | (51, 100)),
+        203 => (b, c) == (0, 113),
+        _ => false,
+    }
 }
 
 fn is_public_v6(ip: Ipv6Addr) -> bool {

@@ -108,15 +108,15 @@ pub(super) async fn batch(
     .into_iter()
     .collect();
 
-    let mut enriched = Enriched::default();
+    let mut sorted = Enriched::default();
     for ((item, parcel), wish) in items.into_iter().zip(parcels).zip(&wishes) {
         let got = wish.as_ref().and_then(|resource| fetched.get(resource));
-        let result = enriched.take(adapter, item, parcel, got);
+        let result = sorted.take(adapter, item, parcel, got);
         if let Some(result) = result {
             tools.metrics.enrichments.with_label_values(&[source.as_str(), result]).inc();
         }
     }
-    Ok(enriched)
+    Ok(sorted)
 }
 
 impl Enriched {

@@ -304,10 +304,9 @@ async fn an_answer_that_is_not_to_be_had_says_why() {
             lane.step().await;
         }
         rig.archive(1).await;
-        let letter = rig.text("select error from dead_letters order by 1 desc limit 1").await;
-        let letters = rig.text("select string_agg(error, '; ') from dead_letters").await;
-        assert!(letters.contains(&format!("invoice/{id}: ")) && letters.contains(why), "{letter}");
-        assert!(!letters.contains("minorversion"), "{letters}");
+        let letter = rig.text("select error from dead_letters").await;
+        assert!(letter.contains(&format!("invoice/{id}: ")) && letter.contains(why), "{letter}");
+        assert!(!letter.contains("minorversion"), "{letter}");
         rig.execute("delete from dead_letters").await;
     }
     assert_eq!(elsewhere.asked(), [""; 0], "the redirect was followed");
