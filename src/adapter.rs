@@ -6,14 +6,22 @@
 //! reads no clock.
 
 pub mod authentication;
+mod batch;
 pub mod callback;
+pub mod cloudevents;
 pub mod fields;
 pub mod generic;
+pub mod identity;
 pub mod mapping;
+pub mod quickbooks;
 pub mod selector;
 pub mod shopify;
 pub mod signature;
+pub mod square;
+pub mod standard_webhooks;
+pub mod stripe;
 pub mod woocommerce;
+pub mod xero;
 
 #[cfg(test)]
 mod conformance;
@@ -24,6 +32,10 @@ use time::OffsetDateTime;
 
 use crate::domain::{Change, Envelope, Failure, InvoiceConflict, Mapped, Reference, SourceName};
 use signature::{Key, Secret, Verified};
+
+/// Stands before the topic and the id of an event whose tenant is not on the
+/// source's allow-list, in a call that also holds others.
+pub const FOREIGN: &str = "foreign:";
 
 /// One HTTP call as it came in.
 #[derive(Clone, Copy, Debug)]
@@ -285,6 +297,10 @@ impl Adapter {
 
     /// Authenticates a call and takes its events out.
     ///
+    /// A call is refused if all its events are of tenants that the allow-list
+    /// does not know. If only some are, those come as `foreign:` topics,
+    /// which change nothing.
+    ///
     /// Nothing of the body is parsed before a secret has verified it, but for
     /// the platform's own unsigned ping.
     ///
@@ -299,15 +315,23 @@ impl Adapter {
         if !self.platform.takes(&media_type) {
             return Err(Rejection::ContentType(media_type));
         }
-        let events = self.platform.events(&verified)?;
+        let mut events = self.platform.events(&verified)?;
         let allowed = |event: &Event| {
             self.tenants.is_empty()
                 // One that cannot be read goes before a person, not away.
                 || event.tenant.is_empty()
                 || self.tenants.contains(&event.tenant)
         };
-        if !events.iter().all(allowed) {
+        if !events.iter().any(allowed) {
             return Err(Rejection::Tenant(self.platform.tenant_header()));
+        }
+        // A call may span companies. To refuse it for one would hold up the
+        // others, whose sender repeats it whole: the foreign are kept on
+        // record and out of the books.
+        for event in events.iter_mut().filter(|event| !allowed(event)) {
+            // Another event than the one it is once its tenant is let in.
+            event.event_id.insert_str(0, FOREIGN);
+            event.topic.insert_str(0, FOREIGN);
         }
         Ok(Received::Events { events, secret: verified.secret().label().to_owned() })
     }
@@ -317,6 +341,9 @@ impl Adapter {
     /// # Errors
     /// [`Failure`] if it can never be applied.
     pub fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
+        if envelope.topic.starts_with(FOREIGN) {
+            return Ok(Mapped::Ignored);
+        }
         self.platform.map(envelope)
     }
 
@@ -377,6 +404,28 @@ impl Adapter {
 fn first_text(body: &[u8], among: &fields::Pointers, pointers: &[&str]) -> Option<String> {
     let fields = fields::Fields::read(body, among).ok()?;
     pointers.iter().find_map(|pointer| fields.text(pointer).ok().flatten())
+}
+
+/// A topic that stays within what AMQP carries, also behind [`FOREIGN`]; one
+/// that does not is none, and the body tells the worker.
+fn topic(told: Option<String>) -> String {
+    told.filter(|topic| topic.len() <= 200).unwrap_or_default()
+}
+
+/// Refuses an event of a platform whose calls all name their tenant, if this
+/// one's could not be read: it must not be taken for that of a company
+/// without a name.
+fn check_tenant(
+    envelope: &Envelope,
+    fields: &fields::Fields<'_>,
+    pointer: &str,
+) -> Result<(), Failure> {
+    if !envelope.tenant.is_empty() {
+        return Ok(());
+    }
+    fields.required_text(pointer)?;
+    // Another AMQP producer left it out.
+    Err(Failure::missing("x-tallyhook-tenant"))
 }
 
 /// The SHA-256 of a body in hex: the last resort for an event id.

@@ -22,7 +22,7 @@ pub struct Authentication(Proof);
 
 enum Proof {
     /// An HMAC of each call.
-    Signature { signed: Signed, key: KeyEncoding },
+    Signature { signed: Box<Signed>, key: KeyEncoding },
     /// The secret itself: in `Authorization`, else in this parameter of the
     /// query.
     Token { parameter: Option<&'static str> },
@@ -47,7 +47,7 @@ impl Authentication {
         Ok(Self(match method {
             Method::Hmac => {
                 let settings = signature.unwrap_or_default();
-                Proof::Signature { key: settings.key, signed: Signed::new(settings)? }
+                Proof::Signature { key: settings.key, signed: Box::new(Signed::new(settings)?) }
             }
             Method::Bearer => Proof::Token { parameter: None },
             Method::Basic => Proof::Password,

@@ -14,7 +14,8 @@ use rust_decimal::Decimal;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use time::{
-    Date, OffsetDateTime, PrimitiveDateTime, UtcOffset, format_description::well_known::Rfc3339,
+    Date, OffsetDateTime, PrimitiveDateTime, UtcOffset,
+    format_description::well_known::{Rfc2822, Rfc3339},
     macros::format_description,
 };
 
@@ -78,6 +79,7 @@ pub fn is_pointer(text: &str) -> bool {
 /// The literals found at [`Pointers`] in one body.
 #[derive(Debug)]
 pub struct Fields<'a> {
+    text: &'a str,
     pointers: &'a Pointers,
     values: Vec<Option<&'a RawValue>>,
     /// Where this document stands within the body; empty for the body itself.
@@ -108,7 +110,17 @@ impl<'a> Fields<'a> {
             .map_err(|error| {
                 Failure::new(Reason::InvalidJson, format!("the body is not JSON: {error}"))
             })?;
-        Ok(Self { pointers, values, place })
+        Ok(Self { text, pointers, values, place })
+    }
+
+    /// The document as it is written: a part of the body's own bytes.
+    pub fn literal(&self) -> &'a str {
+        self.text
+    }
+
+    /// Whether there is anything but null at a pointer.
+    pub fn has(&self, pointer: &str) -> bool {
+        self.raw(pointer).is_some()
     }
 
     /// The literal at a pointer; `None` if it is missing or null.
@@ -117,7 +129,8 @@ impl<'a> Fields<'a> {
         self.values[slot].filter(|value| value.get() != "null")
     }
 
-    fn named(&self, pointer: &str) -> String {
+    /// How a pointer within this document is named to people.
+    pub fn named(&self, pointer: &str) -> String {
         format!("{}{pointer}", self.place)
     }
 
@@ -180,6 +193,20 @@ impl<'a> Fields<'a> {
         self.decimal(pointer)?.ok_or_else(|| Failure::missing(self.named(pointer)))
     }
 
+    /// A whole number, such as a version; `None` if it is missing or null.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidValue`] if it is not one, or beyond 64 bits.
+    pub fn integer(&self, pointer: &str) -> Result<Option<i64>, Failure> {
+        let Some(text) = self.text(pointer)? else {
+            return Ok(None);
+        };
+        text.trim()
+            .parse()
+            .map(Some)
+            .map_err(|_| Failure::invalid(self.named(pointer), "is no whole number of 64 bits"))
+    }
+
     /// A currency that must be there.
     ///
     /// # Errors
@@ -190,8 +217,9 @@ impl<'a> Fields<'a> {
             .map_err(|error| Failure::invalid(self.named(pointer), format!("{error}")))
     }
 
-    /// A moment: RFC 3339, the same without a zone (taken as UTC), or whole
-    /// seconds since 1970.
+    /// A moment: RFC 3339, the same without a zone (taken as UTC) or without a
+    /// colon in it (`-0700`), RFC 2822, whole seconds since 1970, or the
+    /// milliseconds of `/Date(1573755038314+0000)/`.
     ///
     /// # Errors
     /// [`Reason::InvalidValue`] if it is none of these.
@@ -200,7 +228,8 @@ impl<'a> Fields<'a> {
             return Ok(None);
         };
         parse_moment(&text).map(Some).ok_or_else(|| {
-            Failure::invalid(self.named(pointer), "is no time (RFC 3339 or seconds since 1970)")
+            let detail = "is no time (RFC 3339, RFC 2822 or seconds since 1970)";
+            Failure::invalid(self.named(pointer), detail)
         })
     }
 
@@ -217,6 +246,20 @@ impl<'a> Fields<'a> {
             .or_else(|| parse_moment(&text).map(OffsetDateTime::date))
             .map(Some)
             .ok_or_else(|| Failure::invalid(self.named(pointer), "is no day (YYYY-MM-DD)"))
+    }
+
+    /// How many elements a list has; 0 if there is none.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidValue`] if it is there and no list.
+    pub fn count(&self, pointer: &str) -> Result<usize, Failure> {
+        let Some(raw) = self.raw(pointer) else {
+            return Ok(0);
+        };
+        // These take no room, however many there are.
+        serde_json::from_str::<Vec<IgnoredAny>>(raw.get())
+            .map(|elements| elements.len())
+            .map_err(|_| Failure::invalid(self.named(pointer), "is not a list"))
     }
 
     /// The elements of a list, each read at `within`; empty if there is none.
@@ -247,7 +290,8 @@ impl<'a> Fields<'a> {
 /// Reads a moment as senders write it; see [`Fields::moment`].
 pub fn parse_moment(text: &str) -> Option<OffsetDateTime> {
     let text = text.trim();
-    if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
+    let zoned = OffsetDateTime::parse(text, &Rfc3339);
+    if let Ok(moment) = zoned.or_else(|_| OffsetDateTime::parse(text, &Rfc2822)) {
         // In UTC, the last hours of the year 9999 may be no time at all.
         return moment.checked_to_offset(UtcOffset::UTC);
     }
@@ -258,7 +302,29 @@ pub fn parse_moment(text: &str) -> Option<OffsetDateTime> {
     if let Ok(moment) = PrimitiveDateTime::parse(text, &zoneless) {
         return Some(moment.assume_utc());
     }
+    let without_colon = format_description!(
+        version = 2,
+        "[year]-[month]-[day]T[hour]:[minute]:[second][optional [.[subsecond]]][offset_hour sign:mandatory][offset_minute]"
+    );
+    if let Ok(moment) = OffsetDateTime::parse(text, &without_colon) {
+        return moment.checked_to_offset(UtcOffset::UTC);
+    }
+    if let Some(inner) = text.strip_prefix("/Date(").and_then(|rest| rest.strip_suffix(")/")) {
+        return parse_milliseconds(inner);
+    }
     OffsetDateTime::from_unix_timestamp(text.parse().ok()?).ok()
+}
+
+/// Milliseconds since 1970 in UTC; an offset behind them says only where the
+/// writer sat.
+fn parse_milliseconds(text: &str) -> Option<OffsetDateTime> {
+    let offset = text.rfind(['+', '-']).filter(|at| *at > 0);
+    let digits = offset.map_or(text, |at| &text[..at]);
+    if digits.starts_with('+') {
+        return None;
+    }
+    let milliseconds: i64 = digits.parse().ok()?;
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000).ok()
 }
 
 /// Walks a document along the pointers and keeps the literals at their ends.

@@ -1,30 +1,37 @@
-//! Generic: any sender of JSON that signs it or shows a token, by settings alone.
+//! Generic: any sender of JSON that signs it or shows a token, by settings
+//! alone. Kinds that differ from it in defaults only are made of it.
 
+mod github;
 mod settings;
 #[cfg(test)]
 mod tests;
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::{
     Call, Delivery, Event, Platform, Rejection,
     authentication::Authentication,
-    digest_of,
-    fields::{Fields, Pointers, parse_moment},
+    identity::Identity,
     mapping::{InvalidSettings, Mapping},
-    selector::Selector,
     signature::{Key, Secret, Verified},
 };
 use crate::domain::{Envelope, Failure, Mapped};
-pub use settings::{EventSettings, Settings};
+pub use settings::Settings;
 
-/// A source of kind `generic`, its settings checked and its pointers compiled.
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// A source of kind `generic`, or of one made of it, its settings checked and
+/// its pointers compiled.
 pub struct Generic {
+    kind: &'static str,
     authentication: Authentication,
-    event: EventSettings,
-    repeats_same_bytes: bool,
-    identity: Pointers,
+    form: Option<String>,
+    identity: Identity,
     mapping: Mapping,
+    /// The topic of a test, which is mapped only where it is listed.
+    test_topic: Option<&'static str>,
+    repeats_same_bytes: bool,
 }
 
 impl Generic {
@@ -33,28 +40,50 @@ impl Generic {
     /// # Errors
     /// [`InvalidSettings`] that names the key.
     pub fn new(settings: Settings) -> Result<Self, InvalidSettings> {
-        let Settings { event, order, invoice, refund, repeats_same_bytes, .. } = settings;
+        let Settings { event, form, order, invoice, refund, repeats_same_bytes, .. } = settings;
         let signature = settings.signature.map(|signature| signature.or_id_from(event.id.as_ref()));
         let authentication = Authentication::new(settings.authentication, signature)?;
-        let mapping = Mapping::new(order, invoice, refund)?;
-        if mapping.needs_topic() && event.topic.is_none() {
-            let detail = "is needed to tell the topics apart";
-            return Err(InvalidSettings::new("event.topic", detail));
+        if form.as_ref().is_some_and(String::is_empty) {
+            return Err(InvalidSettings::new("form", "is empty"));
         }
-        let EventSettings { id, topic, tenant, version } = &event;
-        let identity = [id, topic, tenant, version].into_iter().flatten();
-        let identity = Pointers::new(identity.filter_map(Selector::pointer));
-        Ok(Self { authentication, event, repeats_same_bytes, identity, mapping })
+        let mapping = Mapping::new(order, invoice, refund)?;
+        let identity = Identity::new(event, &mapping)?;
+        Ok(Self {
+            kind: "generic",
+            authentication,
+            form,
+            identity,
+            mapping,
+            test_topic: None,
+            repeats_same_bytes,
+        })
+    }
+
+    /// The JSON in the call's form; `None` if the call holds no such form.
+    fn form(&self, call: &Call<'_>) -> Option<Bytes> {
+        let field = self.form.as_ref().filter(|_| call.media_type() == FORM)?;
+        // The reader of forms mends what is not UTF-8. JSON that needs it is
+        // not what was sent: such a body goes before a person as it is.
+        percent_encoding::percent_decode(call.body).decode_utf8().ok()?;
+        let mut fields = form_urlencoded::parse(call.body);
+        let (_, json) = fields.find(|(name, _)| name == field)?;
+        Some(Bytes::from(json.into_owned()))
     }
 }
 
 impl Platform for Generic {
     fn kind(&self) -> &'static str {
-        "generic"
+        self.kind
     }
 
     fn key(&self, text: &str) -> Result<Key, String> {
         self.authentication.key(text)
+    }
+
+    fn takes(&self, media_type: &str) -> bool {
+        matches!(media_type, "" | "application/json")
+            || media_type.ends_with("+json")
+            || (media_type == FORM && self.form.is_some())
     }
 
     fn repeats_same_bytes(&self) -> bool {
@@ -67,24 +96,16 @@ impl Platform for Generic {
 
     fn events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
         let call = verified.call();
-        let fields = Fields::read(call.body, &self.identity).ok();
-        let select = |selector: &Option<Selector>| selector.as_ref()?.select(call, fields.as_ref());
-        let event = &self.event;
-        Ok(vec![Event {
-            event_id: select(&event.id).unwrap_or_else(|| digest_of(call.body)),
-            tenant: select(&event.tenant).unwrap_or_default(),
-            topic: select(&event.topic).unwrap_or_default(),
-            version: select(&event.version).as_deref().and_then(parse_moment),
-            body: call.body.clone(),
-        }])
+        let json = self.form(call).unwrap_or_else(|| call.body.clone());
+        Ok(vec![self.identity.event(&Call { body: &json, ..*call }, None)])
     }
 
     fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
-        let topic = self.topic(envelope)?;
-        if self.mapping.maps(&topic) {
-            self.check_tenant(envelope)?;
+        let topic = envelope.topic.as_str();
+        if self.test_topic == Some(topic) && !self.mapping.names(topic) {
+            return Ok(Mapped::Ignored);
         }
-        self.mapping.map(&topic, envelope, &envelope.body)
+        self.identity.map(envelope, &self.mapping)
     }
 
     fn number(&self, envelope: &Envelope) -> Option<String> {
@@ -96,48 +117,6 @@ impl Platform for Generic {
     }
 
     fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)> {
-        let event = &self.event;
-        let from_header = [
-            (&event.id, delivery.event_id),
-            (&event.topic, delivery.topic),
-            (&event.tenant, delivery.tenant),
-        ];
-        let headers = from_header
-            .into_iter()
-            .filter_map(|(selector, value)| match selector {
-                Some(Selector::Header(name)) => Some((name.parse().ok()?, value.parse().ok()?)),
-                _ => None,
-            })
-            .collect();
-        self.authentication.sign(delivery, headers, secret)
-    }
-}
-
-impl Generic {
-    /// A company that is told apart and cannot be read is nobody's order: it
-    /// must not be taken for that of a company without a name.
-    fn check_tenant(&self, envelope: &Envelope) -> Result<(), Failure> {
-        match &self.event.tenant {
-            Some(_) if !envelope.tenant.is_empty() => Ok(()),
-            Some(Selector::Pointer(pointer)) => {
-                Fields::read(&envelope.body, &self.identity)?.required_text(pointer)?;
-                // Another AMQP producer left it out.
-                Err(Failure::missing("x-tallyhook-tenant"))
-            }
-            Some(Selector::Header(name)) => Err(Failure::missing(format!("header:{name}"))),
-            Some(Selector::Constant(_)) | None => Ok(()),
-        }
-    }
-
-    /// The topic; where the envelope has none, as the body tells it, so that
-    /// a body that cannot be read is never taken for a topic nobody maps.
-    fn topic(&self, envelope: &Envelope) -> Result<String, Failure> {
-        match &self.event.topic {
-            Some(Selector::Pointer(pointer)) if envelope.topic.is_empty() => {
-                let fields = Fields::read(&envelope.body, &self.identity)?;
-                Ok(fields.text(pointer)?.unwrap_or_default())
-            }
-            _ => Ok(envelope.topic.clone()),
-        }
+        self.authentication.sign(delivery, self.identity.headers(delivery), secret)
     }
 }

@@ -66,6 +66,14 @@ impl Mapping {
             || refund.as_ref().is_some_and(|refund| matches(&refund.topics, topic))
     }
 
+    /// Whether a topic is listed as it is, and not only matched by a `*`.
+    pub fn names(&self, topic: &str) -> bool {
+        let of_orders = self.order.iter().flat_map(|order| [&order.topics, &order.deleted_topics]);
+        let of_invoices = self.invoice.iter().map(|invoice| &invoice.topics);
+        let of_refunds = self.refund.iter().map(|refund| &refund.topics);
+        of_orders.chain(of_invoices).chain(of_refunds).flatten().any(|listed| listed == topic)
+    }
+
     /// What an event of this topic and body changes in the books.
     ///
     /// # Errors

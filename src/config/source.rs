@@ -7,17 +7,35 @@ use serde::Deserialize;
 
 use super::SecretLookup;
 use crate::adapter::{
-    Adapter, Platform, callback,
-    callback::Callback,
+    Adapter, Platform,
+    callback::{self, Callback},
+    cloudevents::{self, CloudEvents},
     generic::{Generic, Settings},
     mapping::InvalidSettings,
+    quickbooks::QuickBooks,
     shopify::Shopify,
     signature::Secret,
+    square::{self, Square},
+    standard_webhooks::{self, StandardWebhooks},
+    stripe::{self, Stripe},
     woocommerce::WooCommerce,
+    xero::Xero,
 };
 
 /// The kinds of source there are.
-pub const KINDS: [&str; 4] = ["shopify", "woocommerce", "generic", "callback"];
+pub const KINDS: [&str; 11] = [
+    "shopify",
+    "woocommerce",
+    "stripe",
+    "standard_webhooks",
+    "square",
+    "quickbooks",
+    "xero",
+    "github",
+    "generic",
+    "cloudevents",
+    "callback",
+];
 
 /// A text, or a list of texts.
 #[derive(Deserialize)]
@@ -62,12 +80,50 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
             settled(rest.try_deserialize::<WooCommerce>().map(drop))?;
             Box::new(WooCommerce {})
         }
-        "generic" => {
+        "square" => {
+            let settings: square::Settings =
+                rest.try_deserialize().with_context(|| path.to_owned())?;
+            Box::new(Square::new(settings).map_err(|error| at(path, &error))?)
+        }
+        "quickbooks" => {
+            settled(rest.try_deserialize::<QuickBooks>().map(drop))?;
+            Box::new(QuickBooks {})
+        }
+        "xero" => {
+            settled(rest.try_deserialize::<Xero>().map(drop))?;
+            Box::new(Xero {})
+        }
+        "stripe" => {
+            let settings: stripe::Settings =
+                rest.try_deserialize().with_context(|| path.to_owned())?;
+            Box::new(Stripe::new(&settings).map_err(|error| at(path, &error))?)
+        }
+        "standard_webhooks" => {
+            let settings: standard_webhooks::Settings =
+                rest.try_deserialize().with_context(|| path.to_owned())?;
+            if !tenants.is_empty() && !settings.tells_tenant() {
+                bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
+            }
+            Box::new(StandardWebhooks::new(settings).map_err(|error| at(path, &error))?)
+        }
+        "generic" | "github" => {
             let settings: Settings = rest.try_deserialize().with_context(|| path.to_owned())?;
             if !tenants.is_empty() && settings.event.tenant.is_none() {
                 bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
             }
-            Box::new(Generic::new(settings).map_err(|error| at(path, &error))?)
+            let adapter = match kind.as_str() {
+                "github" => Generic::github(settings),
+                _ => Generic::new(settings),
+            };
+            Box::new(adapter.map_err(|error| at(path, &error))?)
+        }
+        "cloudevents" => {
+            let settings: cloudevents::Settings =
+                rest.try_deserialize().with_context(|| path.to_owned())?;
+            if !tenants.is_empty() && settings.event.tenant.is_none() {
+                bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
+            }
+            Box::new(CloudEvents::new(settings).map_err(|error| at(path, &error))?)
         }
         "callback" => {
             let settings: callback::Settings =
@@ -94,10 +150,10 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
     let tenants = tenants
         .into_iter()
         // As the adapters write them: hosts know no case, and a shop's home
-        // page comes with a slash. A generic sender's names are its own.
+        // page comes with a slash; Xero's are UUIDs. All others' are their own.
         .map(|tenant| match kind.as_str() {
-            "generic" | "callback" => tenant,
-            _ => tenant.trim_end_matches('/').to_ascii_lowercase(),
+            "shopify" | "woocommerce" | "xero" => tenant.trim_end_matches('/').to_ascii_lowercase(),
+            _ => tenant,
         })
         .collect();
     Ok(Adapter::new(platform, secrets, tenants))

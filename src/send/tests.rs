@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use super::{
     Pace, Stop,
     campaign::{Campaign, Choice, Unsendable},
-    generate::Run,
+    generate::{Run, Webhook},
     plan::{Counts, Part, Step},
     post::Poster,
     rehearse::{Fate, Rehearsal, forged_headers, rehearse},
@@ -293,4 +293,31 @@ async fn what_is_stopped_is_summed_up_as_far_as_it_came() {
     let sent = send(&campaign, adapter, &poster, pace, &stop, || stop.gently.cancel()).await;
     let report = Report::new(&campaign, &poster, &sent, None);
     assert_eq!((report.answers.get("503"), report.unsent), (Some(&1), 8));
+}
+
+#[test]
+fn a_forged_token_is_another_token() {
+    for method in ["bearer", "basic"] {
+        let text = format!(
+            "[sources.inbox]\nkind = 'generic'\nsecrets = ['env:S']\nauthentication = '{method}'"
+        );
+        let variables = BTreeMap::from([("S".to_owned(), "user:token".to_owned())]);
+        let config = Config::from_toml(&text, &variables).unwrap();
+        let (source, adapter) = config.sources.iter().next().unwrap();
+        let webhook = Webhook {
+            topic: String::new(),
+            event_id: "1".to_owned(),
+            triggered_at: OffsetDateTime::UNIX_EPOCH,
+            body: Bytes::from_static(b"{}"),
+        };
+        assert!(rehearse(adapter, source, "", &webhook).is_ok(), "{method}");
+        let headers = forged_headers(adapter, "", &webhook, OffsetDateTime::UNIX_EPOCH);
+        let call = Call {
+            headers: &headers,
+            query: "",
+            body: &webhook.body,
+            received_at: OffsetDateTime::UNIX_EPOCH,
+        };
+        assert!(matches!(adapter.receive(&call), Err(Rejection::Signature(_))), "{method}");
+    }
 }

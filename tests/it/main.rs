@@ -13,6 +13,7 @@
 
 mod callbacks;
 mod commands;
+mod conflicts;
 mod constraints;
 mod duplicates;
 mod enrichment;

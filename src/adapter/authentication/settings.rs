@@ -50,8 +50,8 @@ pub struct SignatureSettings {
     pub timestamp: Option<String>,
     /// What the signed time counts since 1970: `s` (default) or `ms`.
     pub timestamp_unit: Option<TimestampUnit>,
-    /// How many seconds the signed time may be from now, either way; default
-    /// 300.
+    /// How many seconds the signed time may be from now, either way: 1 to
+    /// 86400, default 300.
     pub tolerance_s: Option<u64>,
     /// Where the `{id}` of the template stands: `header:NAME` or `item:NAME`.
     /// Default: where the event's id does, if that is a header.

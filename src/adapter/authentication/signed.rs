@@ -9,15 +9,11 @@ use super::settings::{SignatureSettings, TimestampUnit};
 use crate::adapter::{
     Call, Delivery, Rejection,
     mapping::InvalidSettings,
-    signature::{Algorithm, Encoding, Secret, check_time},
+    signature::{Algorithm, Encoding, MOST_SIGNATURES, Secret, check_time},
 };
 
 /// Seconds that a signed time may be from now, unless something else is said.
 const TOLERANCE_S: u64 = 300;
-
-/// More signatures than this in one header are not looked at: a sender in the
-/// middle of a rotation has two.
-const MOST_SIGNATURES: usize = 16;
 
 /// The settings of a signature, checked.
 pub(super) struct Signed {
@@ -99,8 +95,9 @@ impl Signed {
                     return Err(wrong("template", detail));
                 }
                 let seconds = settings.tolerance_s.unwrap_or(TOLERANCE_S);
-                if seconds == 0 {
-                    return Err(wrong("tolerance_s", "must be 1 or more"));
+                // What was recorded on the way could be played again for as long.
+                if !(1..=86_400).contains(&seconds) {
+                    return Err(wrong("tolerance_s", "must be 1 to 86400, which is a day"));
                 }
                 let unit = settings.timestamp_unit.unwrap_or_default();
                 Some(Timestamp { place, unit, tolerance: Duration::from_secs(seconds) })
@@ -171,7 +168,7 @@ impl Signed {
         }
         let index = secrets
             .iter()
-            .position(|secret| secret.made_any(self.algorithm, &signed, &signatures))
+            .position(|secret| secret.made_one(self.algorithm, &signed, &signatures))
             .ok_or_else(Rejection::forged)?;
         if let Some(timestamp) = &self.timestamp {
             check_time(call, timestamp.seconds(time)?, timestamp.tolerance)?;
@@ -243,7 +240,7 @@ impl Signed {
                         dressed.push((name.clone(), value));
                     }
                 }
-                (Some(Place::Item(item)), Some(value)) => list += &format!("{item}={value},"),
+                (Some(Place::Item(item)), Some(value)) => list.extend([item, "=", value, ","]),
                 _ => {}
             }
         }
@@ -258,7 +255,11 @@ impl Signed {
                 Part::Text(text) => text.as_bytes(),
                 Part::Body => delivery.body,
                 Part::Timestamp => time.as_deref().unwrap_or_default().as_bytes(),
-                Part::Id => delivery.event_id.as_bytes(),
+                // As it is written there, which may be encoded.
+                Part::Id => match &self.id {
+                    Some(Place::Header(name)) => header(name),
+                    Some(Place::Item(_)) | None => delivery.event_id.as_bytes(),
+                },
                 Part::Url => self.url.as_bytes(),
                 Part::Header(name) => header(name),
             })

@@ -375,6 +375,7 @@ fn settings_that_contradict_themselves_are_refused_by_key() {
         (format!("{timed}list = true").replace("header:x-t", "item:t"), "timestamp"),
         (format!("{timed}item = 't'").replace("header:x-t", "item:t"), "timestamp"),
         (format!("{timed}tolerance_s = 0"), "tolerance_s"),
+        (format!("{timed}tolerance_s = 86401"), "tolerance_s"),
         ("tolerance_s = 300".to_owned(), "tolerance_s"),
         ("timestamp_unit = 'ms'".to_owned(), "timestamp_unit"),
         ("template = '{id}{body}'".to_owned(), "id"),

@@ -60,6 +60,32 @@ fn elements_of_a_list_are_named_by_their_place() {
 }
 
 #[test]
+fn a_document_knows_its_own_bytes() {
+    let element = Pointers::new(["/id"]);
+    with(r#" [ {"id" : 1.0} ,2,null ] "#, &[""], |fields| {
+        let elements = fields.list("", &element).unwrap();
+        let literals: Vec<_> = elements.iter().map(Fields::literal).collect();
+        assert_eq!(literals, [r#"{"id" : 1.0}"#, "2", "null"]);
+        assert!(elements[0].has("/id") && !elements[1].has("/id"));
+        assert_eq!(fields.count(""), Ok(3));
+    });
+}
+
+#[test]
+fn whole_numbers_are_no_fractions() {
+    let body =
+        r#"{"a": "7", "b": 9223372036854775807, "c": 1.0, "d": "x", "e": 9223372036854775808}"#;
+    with(body, &["/a", "/b", "/c", "/d", "/e", "/f"], |fields| {
+        assert_eq!(fields.integer("/a"), Ok(Some(7)));
+        assert_eq!(fields.integer("/b"), Ok(Some(i64::MAX)));
+        assert_eq!(fields.integer("/f"), Ok(None));
+        for pointer in ["/c", "/d", "/e"] {
+            assert_eq!(fields.integer(pointer).unwrap_err().field, pointer);
+        }
+    });
+}
+
+#[test]
 fn what_is_not_json_is_told_with_its_place() {
     let pointers = Pointers::new(["/a"]);
     for body in [&b"{\"a\": "[..], b"", b"{} x", b"\xff\xfe", b"<order/>"] {
@@ -82,11 +108,33 @@ fn moments_are_read_as_senders_write_them() {
         ("2026-01-02T03:04:05", datetime!(2026-01-02 3:04:05 UTC)),
         ("2026-01-02 03:04:05.250", datetime!(2026-01-02 3:04:05.25 UTC)),
         ("1767323045", datetime!(2026-01-02 3:04:05 UTC)),
+        ("Fri, 02 Jan 2026 03:04:05 +0000", datetime!(2026-01-02 3:04:05 UTC)),
+        ("2 Jan 2026 03:04:05 -0500", datetime!(2026-01-02 8:04:05 UTC)),
+        // QuickBooks.
+        ("2015-10-05T14:42:19-0700", datetime!(2015-10-05 21:42:19 UTC)),
+        ("2015-10-05T14:42:19.5+0530", datetime!(2015-10-05 9:12:19.5 UTC)),
+        // Xero.
+        ("/Date(1573755038314)/", datetime!(2019-11-14 18:10:38.314 UTC)),
+        ("/Date(1573755038314+0000)/", datetime!(2019-11-14 18:10:38.314 UTC)),
+        ("/Date(1573755038314-0800)/", datetime!(2019-11-14 18:10:38.314 UTC)),
+        ("/Date(-1000+0000)/", datetime!(1969-12-31 23:59:59 UTC)),
     ] {
         assert_eq!(parse_moment(text), Some(expected), "{text}");
     }
-    let beyond = "9999-12-31T23:59:59-23:59";
-    for text in ["", "yesterday", "2026-13-01T00:00:00Z", "99999999999999999999", beyond] {
+    for text in [
+        "",
+        "yesterday",
+        "2026-13-01T00:00:00Z",
+        "99999999999999999999",
+        "9999-12-31T23:59:59-23:59",
+        "9999-12-31T23:59:59-2359",
+        "2015-10-05T14:42:19-07",
+        "/Date()/",
+        "/Date(+0000)/",
+        "/Date(9223372036854775807)/",
+        "/Date(1573755038314",
+        "Date(1573755038314)",
+    ] {
         assert_eq!(parse_moment(text), None, "{text}");
     }
 }

@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use crate::adapter::{
     authentication::{Method, SignatureSettings},
+    identity::EventSettings,
     mapping::{InvoiceFields, OrderFields, RefundFields},
-    selector::Selector,
 };
 
 /// The settings of a generic source.
@@ -17,6 +17,9 @@ pub struct Settings {
     pub authentication: Method,
     /// How the sender signs.
     pub signature: Option<SignatureSettings>,
+    /// The field of a form that holds the JSON, for senders that post
+    /// `application/x-www-form-urlencoded`. Default: none, bodies are JSON.
+    pub form: Option<String>,
     /// What tells events apart.
     #[serde(default)]
     pub event: EventSettings,
@@ -35,19 +38,4 @@ pub struct Settings {
 
 const fn yes() -> bool {
     true
-}
-
-/// What tells events apart.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EventSettings {
-    /// The event's id, the same on each redelivery. Default: the SHA-256 of
-    /// the body, which only suits senders that repeat the same bytes.
-    pub id: Option<Selector>,
-    /// What it is about; default: no topic, everything is mapped.
-    pub topic: Option<Selector>,
-    /// The shop or company; default: there is only one.
-    pub tenant: Option<Selector>,
-    /// The version for the stale guard.
-    pub version: Option<Selector>,
 }

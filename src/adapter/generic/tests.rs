@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     adapter::{
         conformance::{Source, envelope, object},
-        selector::FieldSource,
+        selector::{FieldSource, Selector},
     },
     domain::{
         Change, Invoice, InvoiceStatus, Line, Money, Order, OrderStatus, OrderUpdate, Reason,

@@ -112,6 +112,15 @@ pub(crate) fn erp_invoice(number: &str, version: u32, total: &str) -> Envelope {
     event("erp", "acme", "invoice.created", &Uuid::now_v7().to_string(), body.to_string())
 }
 
+/// An invoice from a robot: the same key for the same number and transaction.
+pub(crate) fn robot_invoice(number: &str, transaction: &str, amount: &str) -> Envelope {
+    let body = json!({
+        "invoiceNumber": number, "transactionId": transaction, "amount": amount,
+        "vendor": "ACME", "currency": "EUR",
+    });
+    event("robot", "", "invoice", &format!("{number}:{transaction}"), body.to_string())
+}
+
 /// The same event once more, as a platform sends it again: another receipt.
 pub(crate) fn again(envelope: &Envelope) -> Envelope {
     Envelope { receipt_id: Uuid::now_v7(), ..envelope.clone() }

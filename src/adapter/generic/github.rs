@@ -1,0 +1,34 @@
+//! GitHub, and whoever signs as it does: `generic` with other defaults.
+//!
+//! Source of the rules: docs.github.com, "Validating webhook deliveries" and
+//! "Webhook events and payloads".
+
+#[cfg(test)]
+mod tests;
+
+use super::{Generic, Settings};
+use crate::adapter::{authentication::Method, mapping::InvalidSettings, selector::Selector};
+
+impl Generic {
+    /// A source of kind `github`: what the settings leave out is as GitHub
+    /// has it. `X-Hub-Signature`, which is SHA-1, has no role.
+    ///
+    /// # Errors
+    /// [`InvalidSettings`] that names the key.
+    pub fn github(mut settings: Settings) -> Result<Self, InvalidSettings> {
+        if settings.authentication == Method::Hmac {
+            let signature = settings.signature.get_or_insert_default();
+            signature.header.get_or_insert_with(|| "x-hub-signature-256".to_owned());
+            signature.prefix.get_or_insert_with(|| "sha256=".to_owned());
+        }
+        let event = &mut settings.event;
+        let header = |name: &str| Selector::Header(name.to_owned());
+        // Kept on redelivery.
+        event.id.get_or_insert_with(|| header("x-github-delivery"));
+        event.topic.get_or_insert_with(|| header("x-github-event"));
+        // A webhook may be set to send forms; the signature is over the form.
+        settings.form.get_or_insert_with(|| "payload".to_owned());
+        let generic = Self::new(settings)?;
+        Ok(Self { kind: "github", test_topic: Some("ping"), ..generic })
+    }
+}

@@ -1,0 +1,75 @@
+//! Invoices and bills, as `GET /v3/company/{realm}/{kind}/{id}` has them.
+
+use std::sync::LazyLock;
+
+use crate::{
+    adapter::fields::{Fields, Pointers},
+    domain::{Change, Failure, Invoice, InvoiceStatus, Money, Reference},
+};
+
+/// What is read of a document.
+const NAMES: [&str; 11] = [
+    "/Id",
+    "/DocNumber",
+    "/VendorRef/name",
+    "/VendorRef/value",
+    "/PrivateNote",
+    "/Balance",
+    "/TotalAmt",
+    "/CurrencyRef/value",
+    "/DueDate",
+    "/SyncToken",
+    "/MetaData/LastUpdatedTime",
+];
+
+static INVOICE: LazyLock<Pointers> = LazyLock::new(|| below("/Invoice"));
+static BILL: LazyLock<Pointers> = LazyLock::new(|| below("/Bill"));
+
+fn below(root: &str) -> Pointers {
+    Pointers::new(NAMES.map(|name| format!("{root}{name}")))
+}
+
+/// The document's state, if it is of a kind that the books have.
+pub(super) fn map(reference: &Reference, resource: &[u8]) -> Result<Option<Change>, Failure> {
+    let (root, pointers): (_, &Pointers) = match reference.kind.as_str() {
+        "invoice" => ("/Invoice", &INVOICE),
+        "bill" => ("/Bill", &BILL),
+        _ => return Ok(None),
+    };
+    let fields = Fields::read(resource, pointers)?;
+    let at = |name: &str| format!("{root}{name}");
+    let id = fields.required_text(&at("/Id"))?;
+    let amount = fields.required_decimal(&at("/TotalAmt"))?;
+    let balance = fields.decimal(&at("/Balance"))?;
+    // There is no field for it. Voiding sets every amount to zero and writes
+    // "Voided" before the note, and cannot be undone.
+    let note = fields.text(&at("/PrivateNote")).ok().flatten().unwrap_or_default();
+    let nothing_left = balance.is_some_and(|balance| balance.is_zero());
+    let voided = reference.action == "voided"
+        || (note.starts_with("Voided") && amount.is_zero() && nothing_left);
+    let status = match (voided, nothing_left) {
+        (true, _) => InvoiceStatus::Void,
+        (false, true) => InvoiceStatus::Paid,
+        (false, false) => InvoiceStatus::Open,
+    };
+    // We send invoices; who sends a bill is its vendor.
+    let vendor = match fields.text(&at("/VendorRef/name"))? {
+        Some(name) => name,
+        None => fields.text(&at("/VendorRef/value"))?.unwrap_or_default(),
+    };
+    let invoice = Invoice {
+        invoice_number: fields.text(&at("/DocNumber"))?.unwrap_or_else(|| id.clone()),
+        // An invoice and a bill may have the same id.
+        document_id: Some(format!("{}:{id}", reference.kind)),
+        vendor,
+        transaction_id: None,
+        status,
+        // QuickBooks has no word for it.
+        platform_status: String::new(),
+        total: Money { amount, currency: fields.required_currency(&at("/CurrencyRef/value"))? },
+        due_on: fields.day(&at("/DueDate"))?,
+        sequence: fields.integer(&at("/SyncToken"))?.unwrap_or_default(),
+        version: fields.moment(&at("/MetaData/LastUpdatedTime"))?.unwrap_or(reference.changed_at),
+    };
+    Ok(Some(Change::Invoice(Box::new(invoice))))
+}

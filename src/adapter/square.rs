@@ -1,0 +1,228 @@
+//! Square: invoices and refunds, by its webhooks; orders, which webhooks only
+//! name, as its API has them.
+//!
+//! Source of the rules: <https://developer.squareup.com/docs/webhooks/overview>
+//! and the objects of Square's API reference.
+
+mod invoice;
+mod money;
+mod order;
+mod refund;
+#[cfg(test)]
+mod tests;
+
+use std::sync::LazyLock;
+
+use http::{HeaderName, HeaderValue};
+use serde::Deserialize;
+use time::format_description::well_known::Rfc3339;
+
+use super::{
+    Call, Delivery, Event, Platform, Rejection, check_tenant, digest_of,
+    fields::{Fields, Pointers, parse_moment},
+    first_text,
+    mapping::InvalidSettings,
+    signature::{Algorithm, Encoding, Secret, Verified},
+    topic,
+};
+use crate::domain::{Change, Envelope, Failure, Mapped, Reference};
+
+/// The settings of a Square source.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The notification URL as it is registered with Square, byte for byte:
+    /// it is part of what Square signs. Needed.
+    url: Option<String>,
+}
+
+/// A source of kind `square`, its settings checked.
+pub struct Square {
+    url: String,
+}
+
+/// `x-square-signature` beside it is SHA-1, and no longer looked at.
+const SIGNATURE: &str = "x-square-hmacsha256-signature";
+
+/// Topics that name an order. The object within has the topic's name, with
+/// underscores.
+const ORDER_NAMED: [&str; 3] = ["order.created", "order.updated", "order.fulfillment.updated"];
+
+static EVENT: LazyLock<Pointers> = LazyLock::new(|| {
+    let named = ["order_id", "version", "updated_at", "created_at"].into_iter().flat_map(|name| {
+        ORDER_NAMED.map(|topic| format!("/data/object/{}/{name}", topic.replace('.', "_")))
+    });
+    let own = ["/event_id", "/type", "/merchant_id", "/created_at", "/data/id"].map(str::to_owned);
+    Pointers::new(own.into_iter().chain(named))
+});
+
+/// By which people know what an event is about, best first.
+const NUMBERS: [&str; 7] = [
+    "/data/object/invoice/invoice_number",
+    "/data/object/invoice/id",
+    "/data/object/refund/payment_id",
+    "/data/object/refund/order_id",
+    "/data/object/order_created/order_id",
+    "/data/object/order_updated/order_id",
+    "/data/object/order_fulfillment_updated/order_id",
+];
+static NUMBER: LazyLock<Pointers> = LazyLock::new(|| Pointers::new(NUMBERS));
+
+impl Square {
+    /// Checks settings.
+    ///
+    /// # Errors
+    /// [`InvalidSettings`] that names the key.
+    pub fn new(settings: Settings) -> Result<Self, InvalidSettings> {
+        let wrong = |detail: &str| Err(InvalidSettings::new("url", detail));
+        let Some(url) = settings.url else {
+            return wrong("is missing: the notification URL as it is registered with Square");
+        };
+        let absolute = url.starts_with("https://") || url.starts_with("http://");
+        if !absolute || url.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return wrong("must be the notification URL as it is registered with Square, whole");
+        }
+        Ok(Self { url })
+    }
+}
+
+impl Platform for Square {
+    fn kind(&self) -> &'static str {
+        "square"
+    }
+
+    fn repeats_same_bytes(&self) -> bool {
+        // Square promises the same `event_id`; of the bytes it says nothing.
+        false
+    }
+
+    fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+        let presented = call.header(SIGNATURE).ok_or_else(|| {
+            Rejection::Signature(format!("the header {SIGNATURE} is missing or empty"))
+        })?;
+        let signature = Encoding::Base64.decode(presented).ok_or_else(|| {
+            Rejection::Signature(format!("the header {SIGNATURE} is not a signature"))
+        })?;
+        let parts: [&[u8]; 2] = [self.url.as_bytes(), call.body];
+        secrets
+            .iter()
+            .position(|secret| secret.made(Algorithm::Sha256, &parts, &signature))
+            .ok_or_else(Rejection::forged)
+    }
+
+    fn events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
+        let body = verified.call().body;
+        let fields = Fields::read(body, &EVENT).ok();
+        let text = |pointer| fields.as_ref().and_then(|fields| fields.text(pointer).ok().flatten());
+        Ok(vec![Event {
+            event_id: text("/event_id").unwrap_or_else(|| digest_of(body)),
+            tenant: text("/merchant_id").unwrap_or_default(),
+            topic: topic(text("/type")),
+            version: text("/created_at").as_deref().and_then(parse_moment),
+            body: body.clone(),
+        }])
+    }
+
+    fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
+        let fields = Fields::read(&envelope.body, &EVENT)?;
+        let told = match envelope.topic.as_str() {
+            "" => fields.required_text("/type")?,
+            told => told.to_owned(),
+        };
+        let tenant = || check_tenant(envelope, &fields, "/merchant_id");
+        match told.as_str() {
+            "invoice.deleted" => {
+                tenant()?;
+                Ok(Mapped::from(deleted_draft(&fields, envelope)?))
+            }
+            told if told.starts_with("invoice.") => {
+                tenant()?;
+                invoice::map(envelope).map(Mapped::from)
+            }
+            "refund.created" | "refund.updated" => {
+                tenant()?;
+                refund::map(envelope).map(Mapped::from)
+            }
+            told if ORDER_NAMED.contains(&told) => {
+                tenant()?;
+                Ok(Mapped::from(named_order(told, &fields, envelope)?))
+            }
+            // A payment changes its order, which is told by itself.
+            _ => Ok(Mapped::Ignored),
+        }
+    }
+
+    fn map_resource(
+        &self,
+        reference: &Reference,
+        _envelope: &Envelope,
+        resource: &[u8],
+    ) -> Result<Option<Change>, Failure> {
+        match reference.kind.as_str() {
+            "order" => order::map(reference, resource),
+            _ => Ok(None),
+        }
+    }
+
+    fn number(&self, envelope: &Envelope) -> Option<String> {
+        first_text(&envelope.body, &NUMBER, &NUMBERS)
+    }
+
+    fn tenant_header(&self) -> &'static str {
+        "merchant_id"
+    }
+
+    fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)> {
+        let parts: [&[u8]; 2] = [self.url.as_bytes(), delivery.body];
+        let signature = Encoding::Base64.encode(&secret.hmac(Algorithm::Sha256, &parts));
+        let triggered_at = delivery.triggered_at.format(&Rfc3339).unwrap_or_default();
+        [
+            (SIGNATURE, signature),
+            ("square-environment", "Production".to_owned()),
+            ("square-initial-delivery-timestamp", triggered_at),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| {
+            Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?))
+        })
+        .collect()
+    }
+}
+
+/// Only a draft can be deleted, and all that is told is its id.
+fn deleted_draft(fields: &Fields<'_>, envelope: &Envelope) -> Result<Reference, Failure> {
+    Ok(Reference {
+        platform: "square",
+        kind: "invoice".to_owned(),
+        id: fields.required_text("/data/id")?,
+        version: None,
+        changed_at: fields
+            .moment("/created_at")?
+            .or(envelope.version)
+            .unwrap_or(envelope.received_at),
+        action: "deleted".to_owned(),
+    })
+}
+
+fn named_order(
+    topic: &str,
+    fields: &Fields<'_>,
+    envelope: &Envelope,
+) -> Result<Reference, Failure> {
+    let root = format!("/data/object/{}", topic.replace('.', "_"));
+    let at = |name: &str| format!("{root}/{name}");
+    let changed_at = match fields.moment(&at("updated_at"))? {
+        Some(moment) => Some(moment),
+        None => fields.moment(&at("created_at"))?,
+    };
+    let (_, action) = topic.rsplit_once('.').unwrap_or_default();
+    Ok(Reference {
+        platform: "square",
+        kind: "order".to_owned(),
+        id: fields.required_text(&at("order_id"))?,
+        // Orders that were not made through the API have none.
+        version: fields.integer(&at("version"))?,
+        changed_at: changed_at.or(envelope.version).unwrap_or(envelope.received_at),
+        action: action.to_owned(),
+    })
+}
