@@ -2,6 +2,7 @@
 //! over both. Checked as a whole before anything starts; every error names
 //! the key.
 
+pub mod enrich;
 pub mod secret;
 pub mod settings;
 pub mod source;
@@ -11,6 +12,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use anyhow::{Context as _, bail};
 
 use crate::{adapter::Adapter, domain::SourceName};
+pub use enrich::{Enrichment, HeaderText};
 pub use secret::SecretLookup;
 pub use settings::{Broker, Database, Log, LogFormat, Operations, Receiver, Retry, Worker};
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub log: Log,
     /// The sources by name, each with its adapter.
     pub sources: Arc<BTreeMap<SourceName, Adapter>>,
+    /// How thin events are enriched, for the sources whose are.
+    pub enrichments: Arc<BTreeMap<SourceName, Enrichment>>,
 }
 
 /// Where settings come from.
@@ -105,13 +109,25 @@ impl Config {
         let raw: settings::Raw = merged.try_deserialize()?;
         raw.check()?;
         let mut sources = BTreeMap::new();
+        let mut enrichments = BTreeMap::new();
         for (name, value) in raw.sources {
             let path = format!("sources.{name}");
             let source: SourceName = name.parse().with_context(|| path.clone())?;
             if source == SourceName::unknown() {
                 bail!("{path}: this name stands for messages of no source; choose another");
             }
+            let (value, enrich) = enrich::split(value, &path)?;
             let adapter = source::adapter(value, secrets, &path)?;
+            if let Some(enrich) = enrich {
+                let path = format!("{path}.enrich");
+                if raw.retry.retries == 0 {
+                    bail!(
+                        "{path} needs retry.retries of 1 or more: what cannot be fetched waits there"
+                    );
+                }
+                let enrichment = enrich::enrichment(enrich, secrets, &path)?;
+                enrichments.insert(source.clone(), enrichment);
+            }
             sources.insert(source, adapter);
         }
         if sources.is_empty() {
@@ -132,6 +148,7 @@ impl Config {
             retry: raw.retry,
             log: raw.log,
             sources: Arc::new(sources),
+            enrichments: Arc::new(enrichments),
         })
     }
 }

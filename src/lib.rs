@@ -32,6 +32,7 @@
 pub mod domain;
 
 pub mod adapter;
+pub mod fetch;
 pub mod retry;
 
 pub mod config;

@@ -65,6 +65,12 @@ pub struct Inner {
     pub lag_seconds: HistogramVec,
     /// Failed attempts by source.
     pub attempts: IntCounterVec,
+    /// Thin events by source and what came of fetching what they name.
+    pub enrichments: IntCounterVec,
+    /// Seconds a fetch took, by source.
+    pub enrichment_seconds: HistogramVec,
+    /// 1 if a source's platform is left alone because it did not answer.
+    pub enrichment_breaker_open: IntGaugeVec,
     /// Dead letters by reason and state.
     pub dead_letters: IntGaugeVec,
     /// Age in seconds of the oldest dead letter, by reason and state.
@@ -95,6 +101,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Two metrics of one name: a mistake in this file.
+    #[expect(clippy::too_many_lines, reason = "a table: every name and help in one place")]
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let made = Make { registry: &registry };
@@ -158,6 +165,21 @@ impl Metrics {
             attempts: made.counters(
                 "tallyhook_failed_attempts_total",
                 "Attempts that failed and were followed by a retry or a dead letter.",
+                &["source"],
+            )?,
+            enrichments: made.counters(
+                "tallyhook_enrichments_total",
+                "Thin events by what came of fetching what they name.",
+                &["source", "result"],
+            )?,
+            enrichment_seconds: made.histograms(
+                "tallyhook_enrichment_seconds",
+                "Seconds from asking a platform to the end of its answer.",
+                &["source"],
+            )?,
+            enrichment_breaker_open: made.gauges(
+                "tallyhook_enrichment_breaker_open",
+                "1 if a platform is left alone because it did not answer.",
                 &["source"],
             )?,
             dead_letters: made.gauges(

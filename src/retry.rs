@@ -47,6 +47,11 @@ impl Schedule {
         tiers
     }
 
+    /// The longest delay, if there is any.
+    pub fn longest(&self) -> Option<Duration> {
+        self.delays.iter().max().copied()
+    }
+
     /// What follows when the attempt after `failed` failed ones has failed too.
     pub fn after(&self, failed: u32) -> Disposition {
         usize::try_from(failed)
@@ -100,6 +105,7 @@ mod tests {
         let schedule = Schedule::exponential(seconds(1), 2.0, seconds(3), 5);
         assert_eq!(schedule.tiers(), [seconds(1), seconds(2), seconds(3)]);
         assert_eq!(schedule.after(4), Disposition::Retry(seconds(3)));
+        assert_eq!(schedule.longest(), Some(seconds(3)));
     }
 
     #[test]
@@ -108,6 +114,7 @@ mod tests {
             Schedule::exponential(Duration::from_secs(1), 2.0, Duration::from_secs(9), 0);
         assert_eq!(schedule.after(0), Disposition::Bury);
         assert!(schedule.tiers().is_empty());
+        assert_eq!(schedule.longest(), None);
     }
 
     #[test]

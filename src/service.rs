@@ -122,6 +122,7 @@ impl Service {
         if roles.worker {
             let tools = Tools {
                 sources: Arc::clone(&config.sources),
+                enrichers: Arc::new(worker::enrich::enrichers(&config.enrichments, &metrics)?),
                 store: store.clone(),
                 publisher,
                 topology: Arc::clone(&topology),

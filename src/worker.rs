@@ -7,6 +7,7 @@ pub mod archive;
 mod call_log;
 pub mod collect;
 mod duty;
+pub mod enrich;
 pub mod lane;
 pub mod patience;
 pub mod pulse;
@@ -31,6 +32,7 @@ use crate::{
 };
 
 use duty::Duty;
+use enrich::Enricher;
 use pulse::CONNECTION;
 pub use pulse::Pulse;
 pub use secret_use::SecretUses;
@@ -43,6 +45,8 @@ const FAREWELL: Duration = Duration::from_secs(20);
 pub struct Tools {
     /// The sources' adapters.
     pub sources: Arc<BTreeMap<SourceName, Adapter>>,
+    /// What fetches the things that thin events name.
+    pub enrichers: Arc<BTreeMap<SourceName, Enricher>>,
     /// The database.
     pub store: Store,
     /// Publishes retries and dead letters.

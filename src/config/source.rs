@@ -179,7 +179,11 @@ fn quarantine(value: Option<Value>, path: &str) -> anyhow::Result<u32> {
         .with_context(|| format!("{path}.quarantine must be 0 to {MOST_QUARANTINED}"))
 }
 
-fn list(value: Option<Value>, path: &str, key: &str) -> anyhow::Result<Vec<String>> {
+/// A list of texts; empty if there is no such key.
+///
+/// # Errors
+/// It is something else.
+pub(super) fn list(value: Option<Value>, path: &str, key: &str) -> anyhow::Result<Vec<String>> {
     let Some(value) = value else {
         return Ok(Vec::new());
     };

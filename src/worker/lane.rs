@@ -14,6 +14,7 @@ use super::{
     Tools, Trouble,
     apply::{self, Effect, Item},
     collect::{self, Batch},
+    enrich::{self, Enriched},
     patience::{After, Patience},
     settle::{self, Doomed, Failed},
 };
@@ -24,11 +25,17 @@ use crate::{
     store::{Fault, StoreError},
 };
 
+/// While a platform is left alone, the longest pause between two batches: long
+/// enough that what was put off does not run in circles, and short enough for
+/// what needs nothing fetched.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
 /// A consumer of one source's queue.
 pub struct Lane {
     tools: Tools,
     source: SourceName,
     subscription: Subscription,
+    batch_size: usize,
 }
 
 /// A batch after its messages were opened.
@@ -48,10 +55,12 @@ impl Lane {
     /// [`Trouble::Broker`].
     pub async fn open(tools: Tools, source: SourceName, link: &Link) -> Result<Self, Trouble> {
         let queue = tools.topology.inbound_queue(&source);
+        let most = tools.enrichers.get(&source).map_or(usize::MAX, enrich::Enricher::batch_size);
+        let batch_size = tools.settings.batch_size.min(most);
         // The next batch comes in while this one is settled.
-        let prefetch = u16::try_from(tools.settings.batch_size * 2).unwrap_or(u16::MAX);
+        let prefetch = u16::try_from(batch_size * 2).unwrap_or(u16::MAX);
         let subscription = Subscription::open(link, &queue, prefetch).await?;
-        Ok(Self { tools, source, subscription })
+        Ok(Self { tools, source, subscription, batch_size })
     }
 
     /// Works until stopped; the batch in hand is finished first.
@@ -73,7 +82,13 @@ impl Lane {
                 batch = self.collect() => batch?,
             };
             let span = debug_span!("batch", source = %self.source, last = batch.last);
-            self.settle(batch).instrument(span).await?;
+            if let Some(denied) = self.settle(batch).instrument(span).await? {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(denied.min(LONGEST_PAUSE)) => {}
+                }
+            }
         }
     }
 
@@ -88,10 +103,11 @@ impl Lane {
         Ok(size)
     }
 
-    async fn settle(&self, batch: Batch) -> Result<(), Trouble> {
+    async fn settle(&self, batch: Batch) -> Result<Option<Duration>, Trouble> {
         let last = batch.last;
-        self.process(batch).await?;
-        Ok(self.subscription.ack_through(last).await?)
+        let denied = self.process(batch).await?;
+        self.subscription.ack_through(last).await?;
+        Ok(denied)
     }
 
     /// Waits for a batch.
@@ -101,20 +117,23 @@ impl Lane {
     pub async fn collect(&mut self) -> Result<Batch, Trouble> {
         let settings = &self.tools.settings;
         let wait = Duration::from_millis(settings.batch_wait_ms);
-        Ok(collect::batch(&mut self.subscription, settings.batch_size, wait).await?)
+        Ok(collect::batch(&mut self.subscription, self.batch_size, wait).await?)
     }
 
     /// Settles every message of a batch: when this comes back, all of it may
-    /// be acknowledged.
+    /// be acknowledged. Tells how long nothing is fetched, if messages were put
+    /// off for that.
     ///
     /// # Errors
     /// [`Trouble`]: nothing may be acknowledged. What was committed already is
     /// known by its receipts when it comes again.
-    pub async fn process(&self, batch: Batch) -> Result<(), Trouble> {
+    pub async fn process(&self, batch: Batch) -> Result<Option<Duration>, Trouble> {
         let begun = Instant::now();
         let Opened { items, parcels, mut doomed } = self.open_batch(batch.deliveries);
+        let enriched = enrich::batch(&self.tools, &self.source, items, parcels).await?;
+        let Enriched { items, parcels, doomed: unmappable, mut failed, put_off, denied } = enriched;
+        doomed.extend(unmappable);
         let verdicts = self.apply(&items).await?;
-        let mut failed = Vec::new();
         let mut recorded = Vec::new();
         for ((item, parcel), verdict) in items.into_iter().zip(parcels).zip(verdicts) {
             let business_key = item.business_key().map(str::to_owned);
@@ -143,7 +162,9 @@ impl Lane {
         self.measure(&recorded, begun);
         // Retries and dead letters first: acknowledging covers every tag.
         settle::retry_or_bury(&self.tools, &self.source, failed).await?;
-        settle::bury(&self.tools, doomed).await
+        settle::put_off(&self.tools, &self.source, put_off).await?;
+        settle::bury(&self.tools, doomed).await?;
+        Ok(denied)
     }
 
     /// Reads envelopes and maps them.

@@ -42,6 +42,14 @@ pub struct Doomed {
     pub failure: Failure,
 }
 
+/// A message on its way to a retry queue.
+struct Waiting {
+    one: Failed,
+    delay: Duration,
+    /// How many attempts have failed.
+    attempt: u32,
+}
+
 /// Sends failed messages on to their next attempt, or to the dead when they
 /// have had enough of them.
 ///
@@ -55,30 +63,56 @@ pub async fn retry_or_bury(
     if failed.is_empty() {
         return Ok(());
     }
-    let now = OffsetDateTime::now_utc();
     let mut waiting = Vec::new();
     let mut dead = Vec::new();
     for one in failed {
         tools.metrics.attempts.with_label_values(&[source.as_str()]).inc();
         match tools.schedule.after(one.envelope.attempt) {
-            Disposition::Retry(delay) => waiting.push((one, delay)),
+            Disposition::Retry(delay) => {
+                let attempt = one.envelope.attempt.saturating_add(1);
+                waiting.push(Waiting { one, delay, attempt });
+            }
             Disposition::Bury => dead.push(exhausted(one)),
         }
     }
-    remember(tools, &waiting).await?;
-    let sent = waiting.iter().map(|(one, delay)| {
-        let mut envelope = one.envelope.clone();
-        envelope.attempt = envelope.attempt.saturating_add(1);
+    send_on(tools, source, &waiting).await?;
+    bury(tools, dead).await
+}
+
+/// Sends messages whose attempt has not begun round by the longest retry
+/// queue. No attempt is counted.
+///
+/// # Errors
+/// [`Trouble`]: not everything is durable; nothing may be acknowledged.
+pub async fn put_off(
+    tools: &Tools,
+    source: &SourceName,
+    messages: Vec<Failed>,
+) -> Result<(), Trouble> {
+    let Some(delay) = tools.schedule.longest() else {
+        // The configuration refuses to enrich without a retry queue.
+        return retry_or_bury(tools, source, messages).await;
+    };
+    let wait = |one: Failed| Waiting { delay, attempt: one.envelope.attempt, one };
+    let waiting: Vec<Waiting> = messages.into_iter().map(wait).collect();
+    send_on(tools, source, &waiting).await
+}
+
+async fn send_on(tools: &Tools, source: &SourceName, waiting: &[Waiting]) -> Result<(), Trouble> {
+    let now = OffsetDateTime::now_utc();
+    remember(tools, waiting).await?;
+    let sent = waiting.iter().map(|Waiting { one, delay, attempt }| {
+        let envelope = Envelope { attempt: *attempt, ..one.envelope.clone() };
         let first = one.parcel.first_failed_at().unwrap_or(now);
         let message = Outgoing::retry(&tools.topology, &envelope, *delay, first);
         tools.publisher.publish(message)
     });
     confirmed(join_all(sent).await)?;
-    for (one, delay) in &waiting {
+    for Waiting { one, delay, attempt } in waiting {
         info!(
             receipt_id = %one.envelope.receipt_id,
             %source,
-            attempt = one.envelope.attempt.saturating_add(1),
+            attempt,
             delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
             error = one.error,
             "the message is tried again later"
@@ -86,7 +120,7 @@ pub async fn retry_or_bury(
     }
     let outcomes = waiting.iter().map(|_| Outcome::Retried);
     tools.metrics.count_outcomes(source, outcomes);
-    bury(tools, dead).await
+    Ok(())
 }
 
 fn exhausted(one: Failed) -> Doomed {
@@ -102,17 +136,17 @@ fn exhausted(one: Failed) -> Doomed {
 }
 
 /// Records that messages wait for their next attempt.
-async fn remember(tools: &Tools, waiting: &[(Failed, Duration)]) -> Result<(), Trouble> {
+async fn remember(tools: &Tools, waiting: &[Waiting]) -> Result<(), Trouble> {
     if waiting.is_empty() {
         return Ok(());
     }
     let rows: Vec<receipts::Row<'_>> = waiting
         .iter()
-        .map(|(one, _)| receipts::Row {
+        .map(|Waiting { one, attempt, .. }| receipts::Row {
             envelope: &one.envelope,
             business_key: one.business_key.as_deref(),
             outcome: Outcome::Retried,
-            attempts: one.envelope.attempt.saturating_add(1),
+            attempts: *attempt,
             error: Some(&one.error),
             keep_payload: true,
         })

@@ -106,8 +106,9 @@ fn only_one_module_speaks_each_protocol() {
 
 #[test]
 fn each_module_imports_only_what_it_may() {
-    let may: [(&str, &[&str]); 8] = [
+    let may: [(&str, &[&str]); 9] = [
         ("domain", &["domain"]),
+        ("fetch", &["fetch"]),
         ("retry", &[]),
         ("adapter", &["adapter", "domain"]),
         ("broker", &["broker", "domain", "config", "metrics", "retry"]),
@@ -119,7 +120,10 @@ fn each_module_imports_only_what_it_may() {
         ("review", &["domain", "adapter", "store", "broker"]),
         (
             "worker",
-            &["worker", "domain", "adapter", "retry", "store", "broker", "config", "metrics"],
+            &[
+                "worker", "domain", "adapter", "retry", "store", "broker", "config", "metrics",
+                "fetch",
+            ],
         ),
     ];
     let files = files();

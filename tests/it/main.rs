@@ -17,6 +17,7 @@ mod commands;
 mod conflicts;
 mod constraints;
 mod duplicates;
+mod enrichment;
 mod failures;
 mod house;
 mod outages;

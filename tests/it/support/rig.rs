@@ -15,7 +15,7 @@ use tallyhook::{
         Store,
         audit::{self, Sums},
     },
-    worker::{SecretUses, Tools, Trouble, archive, lane::Lane},
+    worker::{SecretUses, Tools, Trouble, archive, enrich::enrichers, lane::Lane},
 };
 use time::OffsetDateTime;
 use tokio::time::timeout;
@@ -104,6 +104,7 @@ impl Rig {
         timeout(seconds(60), publisher.ready()).await.expect("the publisher did not connect");
         let tools = Tools {
             sources: Arc::clone(&config.sources),
+            enrichers: Arc::new(enrichers(&config.enrichments, &metrics).unwrap()),
             store: Store::new(&config.database).unwrap(),
             publisher,
             topology,

@@ -1,0 +1,327 @@
+//! `[sources.<name>.enrich]`: from where, and how, what a thin event names is
+//! fetched.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, bail, ensure};
+use config::Value;
+use http::{HeaderName, HeaderValue};
+use serde::Deserialize;
+
+use super::{SecretLookup, source};
+use crate::fetch::{Options, Template, Text};
+
+/// How one source's thin events are enriched.
+#[derive(Clone, Debug)]
+pub struct Enrichment {
+    /// Where each kind of resource is.
+    pub urls: BTreeMap<String, Template>,
+    /// What each request carries.
+    pub headers: Vec<(HeaderName, HeaderText)>,
+    /// What may be fetched, and for how long.
+    pub fetch: Options,
+    /// The most fetches in a second.
+    pub per_second: u32,
+    /// The most fetches at once.
+    pub concurrency: usize,
+    /// So many outage-like failures in a row open the breaker.
+    pub breaker_failures: u32,
+    /// How long it is open at first.
+    pub breaker_open: Duration,
+}
+
+/// A header's value.
+#[derive(Clone)]
+pub enum HeaderText {
+    /// Written in the configuration, with places.
+    Written(Text),
+    /// From the environment, read once.
+    Secret(HeaderValue),
+    /// Read from a file before each fetch: tokens expire, and whoever renews
+    /// them writes the file.
+    File {
+        /// What stands before it, such as `Bearer `.
+        scheme: String,
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl fmt::Debug for HeaderText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HeaderText")
+    }
+}
+
+/// The largest body that may be allowed: it is held in memory.
+const LARGEST: usize = 64 * 1024 * 1024;
+
+/// The section as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    urls: BTreeMap<String, String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    allow_private_addresses: bool,
+    #[serde(default = "Raw::timeout_ms")]
+    timeout_ms: u64,
+    #[serde(default = "Raw::body_limit_bytes")]
+    body_limit_bytes: usize,
+    #[serde(default = "Raw::per_second")]
+    per_second: u32,
+    #[serde(default = "Raw::concurrency")]
+    concurrency: usize,
+    #[serde(default = "Raw::breaker_failures")]
+    breaker_failures: u32,
+    #[serde(default = "Raw::breaker_open_ms")]
+    breaker_open_ms: u64,
+}
+
+impl Raw {
+    const fn timeout_ms() -> u64 {
+        5000
+    }
+
+    const fn body_limit_bytes() -> usize {
+        4 * 1024 * 1024
+    }
+
+    const fn per_second() -> u32 {
+        5
+    }
+
+    const fn concurrency() -> usize {
+        4
+    }
+
+    const fn breaker_failures() -> u32 {
+        5
+    }
+
+    const fn breaker_open_ms() -> u64 {
+        30_000
+    }
+
+    fn check(&self, path: &str) -> anyhow::Result<()> {
+        ensure!(
+            !self.urls.is_empty(),
+            "{path}.urls: at least one kind of resource is needed, such as \
+             order = \"https://api.example.com/orders/{{id}}\""
+        );
+        for (key, value, longest) in [
+            ("timeout_ms", self.timeout_ms, 60_000),
+            ("breaker_open_ms", self.breaker_open_ms, 300_000),
+        ] {
+            ensure!((100..=longest).contains(&value), "{path}.{key} must be 100 to {longest}");
+        }
+        ensure!(
+            (1..=LARGEST).contains(&self.body_limit_bytes),
+            "{path}.body_limit_bytes must be 1 to {LARGEST}"
+        );
+        ensure!((1..=1000).contains(&self.per_second), "{path}.per_second must be 1 to 1000");
+        ensure!((1..=64).contains(&self.concurrency), "{path}.concurrency must be 1 to 64");
+        ensure!(
+            (1..=1000).contains(&self.breaker_failures),
+            "{path}.breaker_failures must be 1 to 1000"
+        );
+        Ok(())
+    }
+}
+
+/// Takes the `enrich` section out of a source's, if there is one.
+///
+/// # Errors
+/// The source is no section.
+pub(super) fn split(section: Value, path: &str) -> anyhow::Result<(Value, Option<Value>)> {
+    let mut table = section.into_table().with_context(|| format!("{path} must be a section"))?;
+    let enrich = table.remove("enrich");
+    Ok((Value::new(None, config::ValueKind::Table(table)), enrich))
+}
+
+/// Reads and checks a source's `enrich` section.
+///
+/// # Errors
+/// The first thing that is wrong, with `path` and the key within it.
+pub(super) fn enrichment(
+    section: Value,
+    secrets: &SecretLookup,
+    path: &str,
+) -> anyhow::Result<Enrichment> {
+    let mut table = section.into_table().with_context(|| format!("{path} must be a section"))?;
+    let hosts = source::list(table.remove("hosts"), path, "hosts")?;
+    let rest = Value::new(None, config::ValueKind::Table(table));
+    let raw: Raw = rest.try_deserialize().with_context(|| path.to_owned())?;
+    raw.check(path)?;
+
+    let mut urls = BTreeMap::new();
+    for (kind, url) in &raw.urls {
+        let template = Template::parse(url).with_context(|| format!("{path}.urls.{kind}"))?;
+        urls.insert(kind.to_ascii_lowercase(), template);
+    }
+    let named = || urls.values().filter_map(|template| template.example().host_str());
+    let hosts: Vec<String> = if hosts.is_empty() {
+        named().map(str::to_owned).collect()
+    } else {
+        hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect()
+    };
+    let fetch = Options {
+        hosts,
+        allow_private_addresses: raw.allow_private_addresses,
+        timeout: Duration::from_millis(raw.timeout_ms),
+        body_limit: raw.body_limit_bytes,
+    };
+    for (kind, template) in &urls {
+        fetch.admit(template.example()).with_context(|| format!("{path}.urls.{kind}"))?;
+    }
+    let mut headers = Vec::new();
+    for (name, text) in raw.headers {
+        let at = || format!("{path}.headers.{name}");
+        let header = name.parse::<HeaderName>().with_context(at)?;
+        headers.push((header, header_text(&text, secrets).with_context(at)?));
+    }
+    Ok(Enrichment {
+        urls,
+        headers,
+        fetch,
+        per_second: raw.per_second,
+        concurrency: raw.concurrency,
+        breaker_failures: raw.breaker_failures,
+        breaker_open: Duration::from_millis(raw.breaker_open_ms),
+    })
+}
+
+/// `const:TEXT` with places, or a secret's name with at most one word before
+/// it: `env:NAME`, `Bearer file:PATH`.
+fn header_text(text: &str, secrets: &SecretLookup) -> anyhow::Result<HeaderText> {
+    if let Some(written) = text.strip_prefix("const:") {
+        let written = Text::parse(written)?;
+        return Ok(HeaderText::Written(written));
+    }
+    let is_name = |text: &str| text.starts_with("env:") || text.starts_with("file:");
+    let (scheme, reference) = match text.split_once(' ') {
+        Some((word, reference)) if !is_name(text) && is_name(reference) => {
+            (format!("{word} "), reference)
+        }
+        _ => (String::new(), text),
+    };
+    if !is_name(reference) {
+        bail!(
+            "a header's value is env:NAME, file:PATH, either of them after a word such as \
+             Bearer, or const:TEXT for what is no secret"
+        );
+    }
+    // A file is read now as well: better now than at the first event.
+    let secret = secrets.resolve(reference)?;
+    ensure!(!secret.is_empty(), "it is empty");
+    let mut value = HeaderValue::try_from(format!("{scheme}{secret}"))
+        .ok()
+        .context("it holds what no header may hold, such as a line break")?;
+    value.set_sensitive(true);
+    Ok(match reference.strip_prefix("file:") {
+        Some(path) => HeaderText::File { scheme, path: path.into() },
+        None => HeaderText::Secret(value),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn load(enrich: &str) -> Result<Enrichment, String> {
+        let variables = BTreeMap::from([
+            ("S".to_owned(), "secret".to_owned()),
+            ("TOKEN".to_owned(), "hunter2".to_owned()),
+            ("LINES".to_owned(), "hunter2\nhunter2".to_owned()),
+            ("EMPTY".to_owned(), String::new()),
+        ]);
+        let text = format!(
+            "[sources.shop]\nkind = 'shopify'\nsecrets = ['env:S']\n[sources.shop.enrich]\n{enrich}"
+        );
+        let config = Config::from_toml(&text, &variables).map_err(|error| format!("{error:#}"))?;
+        Ok(config.enrichments.values().next().unwrap().clone())
+    }
+
+    const URLS: &str = "[sources.shop.enrich.urls]\norder = 'https://api.example.com/o/{id}'\n";
+
+    #[test]
+    fn urls_are_enough() {
+        let enrichment = load(URLS).unwrap();
+        assert_eq!(enrichment.fetch.hosts, ["api.example.com"]);
+        assert_eq!(enrichment.fetch.timeout, Duration::from_secs(5));
+        assert_eq!(enrichment.fetch.body_limit, 4 << 20);
+        assert!(!enrichment.fetch.allow_private_addresses);
+        assert_eq!((enrichment.per_second, enrichment.concurrency), (5, 4));
+        assert_eq!(enrichment.breaker_failures, 5);
+        assert_eq!(enrichment.breaker_open, Duration::from_secs(30));
+        assert!(enrichment.headers.is_empty());
+    }
+
+    #[test]
+    fn headers_are_secrets_or_written_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a token");
+        std::fs::write(&path, "hunter2\n").unwrap();
+        let path = path.display();
+        let enrichment = load(&format!(
+            "{URLS}[sources.shop.enrich.headers]\nA = 'env:TOKEN'\nB = 'Bearer env:TOKEN'\n\
+             C = 'file:{path}'\nD = 'Bearer file:{path}'\nE = 'const:x {{tenant}}'\n"
+        ))
+        .unwrap();
+        let told: Vec<(&str, String)> = enrichment
+            .headers
+            .iter()
+            .map(|(name, value)| {
+                let value = match value {
+                    HeaderText::Written(text) => format!("{text:?}"),
+                    HeaderText::Secret(value) => value.to_str().unwrap().to_owned(),
+                    HeaderText::File { scheme, path } => format!("{scheme}{}", path.display()),
+                };
+                (name.as_str(), value)
+            })
+            .collect();
+        assert_eq!(told[..2], [("a", "hunter2".to_owned()), ("b", "Bearer hunter2".to_owned())]);
+        assert_eq!(told[2..4], [("c", path.to_string()), ("d", format!("Bearer {path}"))]);
+        assert!(told[4].1.contains("Tenant"));
+        assert!(!format!("{enrichment:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn each_mistake_names_its_key() {
+        let url = |url: &str| format!("[sources.shop.enrich.urls]\norder = '{url}'\n");
+        let header = |value: &str| {
+            format!("{URLS}[sources.shop.enrich.headers]\nAuthorization = '{value}'\n")
+        };
+        for (text, expected) in [
+            (String::new(), "sources.shop.enrich"),
+            ("[sources.shop.enrich.urls]\n".to_owned(), "enrich.urls"),
+            (format!("color = 'red'\n{URLS}"), "color"),
+            (url("https://{tenant}/{id}"), "enrich.urls.order: its host"),
+            (url("https://api.example.com/"), "enrich.urls.order: it has no {id}"),
+            (url("http://api.example.com/{id}"), "enrich.urls.order: only https"),
+            (url("https://192.168.0.1/{id}"), "enrich.urls.order: 192.168.0.1"),
+            (url("http://127.0.0.1/{id}"), "enrich.urls.order: only https"),
+            (format!("hosts = ['b.example']\n{URLS}"), "enrich.urls.order: the host"),
+            (format!("timeout_ms = 1\n{URLS}"), "enrich.timeout_ms"),
+            (format!("body_limit_bytes = 0\n{URLS}"), "enrich.body_limit_bytes"),
+            (format!("per_second = 0\n{URLS}"), "enrich.per_second"),
+            (format!("concurrency = 0\n{URLS}"), "enrich.concurrency"),
+            (format!("breaker_failures = 0\n{URLS}"), "enrich.breaker_failures"),
+            (format!("breaker_open_ms = 300001\n{URLS}"), "enrich.breaker_open_ms"),
+            (header("hunter2"), "enrich.headers.Authorization: a header's value"),
+            (header("Bearer hunter2"), "enrich.headers.Authorization: a header's value"),
+            (header("env:NONE"), "NONE"),
+            (header("env:EMPTY"), "enrich.headers.Authorization: it is empty"),
+            (header("env:LINES"), "enrich.headers.Authorization: it holds"),
+            (header("const:{shop}"), "{shop}"),
+            (format!("{URLS}[retry]\nretries = 0\n"), "retry.retries"),
+            (format!("{URLS}[sources.shop.enrich.headers]\n'a b' = 'env:S'\n"), "headers.a b"),
+        ] {
+            let error = load(&text).err().unwrap_or_default();
+            assert!(error.contains(expected), "{text:?} must name {expected:?}, says {error:?}");
+            assert!(!error.contains("hunter2"), "a secret is shown: {error}");
+        }
+    }
+}

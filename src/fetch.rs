@@ -1,0 +1,289 @@
+//! Fetching one resource over HTTPS, from hosts that are allowed and nowhere
+//! else. Knows HTTP and nothing of ours.
+//!
+//! The URL holds what an event says. Signed or not, it must not lead into
+//! our own network: hosts stand on a list, names that resolve to private
+//! addresses are refused, and so are redirects to anywhere else.
+
+mod address;
+mod resolver;
+pub mod template;
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use reqwest::{
+    Client, Response, Url,
+    redirect::{Attempt, Policy},
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+
+pub use template::{Template, Text, Values};
+
+/// How many redirects are followed.
+const MOST_REDIRECTS: usize = 3;
+
+/// What may be fetched, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The hosts that may be asked.
+    pub hosts: Vec<String>,
+    /// Whether hosts may be at addresses that are not the public's. Allows
+    /// plain HTTP to loopback addresses too, for tests and development.
+    pub allow_private_addresses: bool,
+    /// How long a whole answer may take.
+    pub timeout: Duration,
+    /// The largest body, in bytes.
+    pub body_limit: usize,
+}
+
+impl Options {
+    /// Whether a URL may be asked, as far as it tells by itself.
+    ///
+    /// # Errors
+    /// [`Refusal`]: why it may not.
+    pub fn admit(&self, url: &Url) -> Result<(), Refusal> {
+        let host = url.host_str().unwrap_or_default();
+        let literal = address::literal(url);
+        let tried_here = self.allow_private_addresses && literal.is_some_and(|ip| ip.is_loopback());
+        match url.scheme() {
+            "https" => {}
+            "http" if tried_here => {}
+            _ => return Err(Refusal::Scheme),
+        }
+        if !self.hosts.iter().any(|allowed| allowed == host) {
+            return Err(Refusal::Host(host.to_owned()));
+        }
+        if !self.allow_private_addresses && literal.is_some_and(|ip| !address::is_public(ip)) {
+            return Err(Refusal::Address(host.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// Why a URL is not asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not HTTPS.
+    #[error("only https is fetched")]
+    Scheme,
+    /// A host that is not on the list.
+    #[error("the host {0} is not one of the allowed hosts")]
+    Host(String),
+    /// A host with no address that is the public's.
+    #[error("{0} is at a private address, which is not allowed")]
+    Address(String),
+    /// A redirect to another scheme, host or port.
+    #[error("it redirects to another host, {0}")]
+    Redirect(String),
+    /// Redirects without end.
+    #[error("it redirects more than {MOST_REDIRECTS} times")]
+    Redirects,
+}
+
+/// Why there is no body.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
+    /// We do not ask there.
+    #[error("refused")]
+    Refused,
+    /// The host could not be reached.
+    #[error("no connection")]
+    Unreachable,
+    /// The whole answer did not come in time.
+    #[error("no whole answer in {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// The connection broke before the end of the answer.
+    #[error("the answer broke off")]
+    Interrupted,
+    /// Any status but 200.
+    #[error("answered {status}")]
+    Status {
+        /// The answer's status.
+        status: StatusCode,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The body is larger than allowed.
+    #[error("the body has more than {0} bytes")]
+    TooLarge(usize),
+}
+
+/// A fetch that failed. Names the method, the host and the path; never the
+/// query or a header, which may hold secrets.
+#[derive(Debug, thiserror::Error)]
+#[error("GET {target}: {cause}")]
+pub struct FetchError {
+    target: String,
+    /// What went wrong.
+    pub cause: Cause,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl FetchError {
+    /// Whether the platform is to blame, not the request: others would fail
+    /// as well.
+    pub fn is_outage(&self) -> bool {
+        match &self.cause {
+            Cause::Unreachable | Cause::Timeout(_) | Cause::Interrupted => true,
+            Cause::Status { status, .. } => {
+                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+            }
+            Cause::Refused | Cause::TooLarge(_) => false,
+        }
+    }
+
+    /// How long the platform asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match &self.cause {
+            Cause::Status { status, retry_after }
+                if matches!(
+                    *status,
+                    StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+                ) =>
+            {
+                *retry_after
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Fetches resources.
+#[derive(Clone, Debug)]
+pub struct Fetcher {
+    client: Client,
+    options: Options,
+}
+
+impl Fetcher {
+    /// Prepares a pool of connections.
+    ///
+    /// # Errors
+    /// What the HTTP client says.
+    pub fn new(options: Options) -> reqwest::Result<Self> {
+        install_crypto();
+        let mut default_headers = HeaderMap::new();
+        default_headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        let guard = resolver::Guard { allow_private_addresses: options.allow_private_addresses };
+        let client = Client::builder()
+            .user_agent(concat!("tallyhook/", env!("CARGO_PKG_VERSION")))
+            .default_headers(default_headers)
+            .timeout(options.timeout)
+            .redirect(Policy::custom(follow))
+            .referer(false)
+            // A proxy would resolve names by itself, past the guard.
+            .no_proxy()
+            .dns_resolver(Arc::new(guard))
+            .build()?;
+        Ok(Self { client, options })
+    }
+
+    /// The body of a 200.
+    ///
+    /// # Errors
+    /// [`FetchError`] for everything else.
+    pub async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Bytes, FetchError> {
+        let failed = |(cause, source)| FetchError { target: target(url), cause, source };
+        self.options.admit(url).map_err(|refusal| failed((Cause::Refused, boxed(refusal))))?;
+        let request = self.client.get(url.clone()).headers(headers);
+        let response = request.send().await.map_err(|error| failed(self.told(error)))?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            let retry_after = retry_after(response.headers(), OffsetDateTime::now_utc());
+            return Err(failed((Cause::Status { status, retry_after }, None)));
+        }
+        self.body(response).await.map_err(failed)
+    }
+
+    async fn body(&self, mut response: Response) -> Result<Bytes, Told> {
+        let limit = self.options.body_limit;
+        let announced = response.content_length().unwrap_or_default();
+        if usize::try_from(announced).is_ok_and(|length| length > limit) {
+            return Err((Cause::TooLarge(limit), None));
+        }
+        let mut body = BytesMut::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| self.told(error))? {
+            if body.len() + piece.len() > limit {
+                return Err((Cause::TooLarge(limit), None));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body.freeze())
+    }
+
+    /// What an error of the client means.
+    fn told(&self, error: reqwest::Error) -> Told {
+        let error = error.without_url();
+        if let Some(refusal) = refusal(&error) {
+            return (Cause::Refused, boxed(refusal));
+        }
+        if error.is_timeout() {
+            return (Cause::Timeout(self.options.timeout), None);
+        }
+        let cause = if error.is_connect() { Cause::Unreachable } else { Cause::Interrupted };
+        (cause, Some(Box::new(error)))
+    }
+}
+
+/// What went wrong, and the error behind it where it says more.
+type Told = (Cause, Option<Box<dyn Error + Send + Sync>>);
+
+#[expect(clippy::unnecessary_wraps, reason = "the shape of an error's source")]
+fn boxed(refusal: Refusal) -> Option<Box<dyn Error + Send + Sync>> {
+    Some(Box::new(refusal))
+}
+
+/// A refusal of ours that the client carries as the reason for its error.
+fn refusal(error: &reqwest::Error) -> Option<Refusal> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(refusal) = error.downcast_ref::<Refusal>() {
+            return Some(refusal.clone());
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// Follows redirects within one scheme, host and port: whoever is asked was
+/// allowed, and sees no more of the headers than before.
+fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    if attempt.previous().len() > MOST_REDIRECTS {
+        return attempt.error(Refusal::Redirects);
+    }
+    let origin = attempt.previous().first().map(Url::origin);
+    if origin == Some(attempt.url().origin()) {
+        return attempt.follow();
+    }
+    let to = attempt.url().host_str().unwrap_or_default().to_owned();
+    attempt.error(Refusal::Redirect(to))
+}
+
+/// The host and the path, for messages.
+fn target(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{host}{port}{}", url.path())
+}
+
+/// How long an answer asks to wait: seconds, or a date.
+fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = OffsetDateTime::parse(text, &Rfc2822).ok()?;
+    // A date that has passed asks for no wait.
+    Some(Duration::try_from(until - now).unwrap_or_default())
+}
+
+/// TLS needs a provider for the whole process; whoever comes first installs it.
+fn install_crypto() {
+    // Err: it is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+#[cfg(test)]
+mod tests;

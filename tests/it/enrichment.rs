@@ -1,0 +1,403 @@
+//! Thin events: what they name is fetched from the platform and applied, at
+//! its pace, from its host and from nowhere else.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderMap, StatusCode, header};
+use serde_json::json;
+use tallyhook::domain::{Envelope, EventKey, SourceName};
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+use crate::support::{Rig, events::again, rig::now};
+
+type Answer = Box<dyn Fn(&str) -> Response + Send>;
+
+/// A platform's API on this machine. Ends with the test's runtime.
+#[derive(Clone)]
+struct Platform {
+    address: SocketAddr,
+    answer: Arc<Mutex<Answer>>,
+    asked: Arc<Mutex<Vec<(String, HeaderMap)>>>,
+}
+
+impl Platform {
+    /// Answers each path as it is told to.
+    async fn start(answer: impl Fn(&str) -> Response + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let platform = Self {
+            address: listener.local_addr().unwrap(),
+            answer: Arc::new(Mutex::new(Box::new(answer))),
+            asked: Arc::default(),
+        };
+        let this = platform.clone();
+        let app = Router::new().fallback(move |request: Request| {
+            let this = this.clone();
+            async move { this.take(&request) }
+        });
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        platform
+    }
+
+    fn take(&self, request: &Request) -> Response {
+        let asked = request.uri().path_and_query().unwrap().to_string();
+        let answer = self.answer.lock().unwrap()(&asked);
+        self.asked.lock().unwrap().push((asked, request.headers().clone()));
+        answer
+    }
+
+    fn now_answers(&self, answer: impl Fn(&str) -> Response + Send + 'static) {
+        *self.answer.lock().unwrap() = Box::new(answer);
+    }
+
+    /// What it was asked for, in alphabetical order.
+    fn asked(&self) -> Vec<String> {
+        let mut asked: Vec<_> =
+            self.asked.lock().unwrap().iter().map(|(asked, _)| asked.clone()).collect();
+        asked.sort();
+        asked
+    }
+
+    fn header(&self, name: &str) -> String {
+        let asked = self.asked.lock().unwrap();
+        let (_, headers) = asked.last().unwrap();
+        headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+    }
+
+    /// A rig whose source `books` is fetched from here.
+    async fn rig(&self, settings: &str) -> Rig {
+        let source = format!(
+            "
+            [sources.books]
+            kind = 'quickbooks'
+            secrets = ['env:SECRET']
+            [sources.books.enrich]
+            allow_private_addresses = true
+            per_second = 1000
+            {settings}
+            [sources.books.enrich.headers]
+            Authorization = 'Bearer env:SECRET'
+            [sources.books.enrich.urls]
+            invoice = 'http://{}/v3/company/{{tenant}}/{{kind}}/{{id}}?minorversion=75'
+            ",
+            self.address
+        );
+        Rig::with(&[&source], |_| ()).await
+    }
+}
+
+/// An invoice as QuickBooks has it.
+fn invoice(id: &str, total: &str) -> String {
+    json!({"Invoice": {
+        "Id": id, "DocNumber": format!("INV-{id}"), "SyncToken": "2", "TotalAmt": total,
+        "Balance": total, "CurrencyRef": {"value": "USD"},
+        "MetaData": {"LastUpdatedTime": "2026-01-02T03:04:05Z"},
+    }})
+    .to_string()
+}
+
+/// A platform whose every invoice is of 12.50.
+fn invoices(asked: &str) -> Response {
+    let id = asked.split('?').next().unwrap().rsplit('/').next().unwrap();
+    invoice(id, "12.50").into_response()
+}
+
+fn event(source: &str, tenant: &str, event_id: &str, body: &serde_json::Value) -> Envelope {
+    let source: SourceName = source.parse().unwrap();
+    Envelope {
+        receipt_id: Uuid::now_v7(),
+        key: EventKey::new(&source, tenant, event_id, 0),
+        source,
+        tenant: tenant.to_owned(),
+        topic: "thin".to_owned(),
+        version: None,
+        received_at: now(),
+        attempt: 0,
+        generation: 0,
+        replay: None,
+        over_http: true,
+        body: body.to_string().into(),
+    }
+}
+
+/// An event of QuickBooks: `invoice.updated` and the like.
+fn thin(told: &str, id: &str) -> Envelope {
+    let event_id = Uuid::now_v7().to_string();
+    let body = json!({
+        "specversion": "1.0", "id": event_id, "type": format!("qbo.{told}.v1"),
+        "time": "2026-01-02T03:04:05Z", "intuitentityid": id, "intuitaccountid": "310687",
+    });
+    event("books", "310687", &event_id, &body)
+}
+
+fn one(event: &Envelope) -> &[Envelope] {
+    std::slice::from_ref(event)
+}
+
+#[tokio::test]
+async fn what_events_name_is_fetched_once_and_applied() {
+    let platform = Platform::start(invoices).await;
+    let rig = platform.rig("").await;
+    let events = [
+        thin("invoice.created", "7"),
+        thin("invoice.updated", "7"),
+        thin("invoice.updated", "8"),
+        thin("invoice.deleted", "9"),
+        thin("customer.updated", "1"),
+    ];
+    rig.send(&events).await;
+    let mut lane = rig.lane("books").await;
+    lane.settle(5).await;
+    let path = |id: &str| format!("/v3/company/310687/invoice/{id}?minorversion=75");
+    assert_eq!(platform.asked(), [path("7"), path("8")]);
+    assert_eq!(platform.header("authorization"), "Bearer a secret of the tests");
+    assert_eq!(platform.header("accept"), "application/json");
+    rig.assert_fates(&events, &["applied"; 5]).await;
+    let books = "select string_agg(concat_ws(' ', invoice_number, total::float, currency), ', '
+                     order by invoice_number) from invoices";
+    assert_eq!(rig.text(books).await, "INV-7 12.5 USD, INV-8 12.5 USD");
+    assert_eq!(rig.count("select count(*) from resource_references").await, 4);
+    let key = "select business_key from receipts where business_key like '%8'";
+    assert_eq!(rig.text(key).await, "INV-8");
+    let result = |result| rig.tools.metrics.enrichments.with_label_values(&["books", result]).get();
+    assert_eq!((result("fetched"), result("failed")), (3, 0));
+
+    // Duplicates change nothing, so nothing is fetched for them.
+    rig.send(&[again(&events[0]), again(&events[2])]).await;
+    lane.settle(2).await;
+    assert_eq!(platform.asked().len(), 2);
+    rig.assert_conserved(7).await;
+}
+
+#[tokio::test]
+async fn a_fetch_that_fails_walks_the_tiers_and_then_is_dead() {
+    let platform = Platform::start(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response()).await;
+    let rig = platform.rig("breaker_failures = 100").await;
+    let events = [thin("invoice.updated", "7"), thin("customer.updated", "1")];
+    rig.send(&events).await;
+    let mut lane = rig.lane("books").await;
+    lane.settle(2).await;
+    rig.assert_fates(&events, &["retried", "applied"]).await;
+    for attempts in 2..=3 {
+        assert_eq!(lane.step().await, 1);
+        assert_eq!(rig.fate(&events[0]).await, Some(("retried".to_owned(), attempts)));
+    }
+    assert_eq!(lane.step().await, 1, "the last attempt");
+    rig.archive(1).await;
+    assert_eq!(rig.fate(&events[0]).await, Some(("dead".to_owned(), 4)));
+    let letter = rig.text("select concat_ws(' ', reason, attempts, error) from dead_letters").await;
+    let path = "/v3/company/310687/invoice/7: answered 500 Internal Server Error";
+    let told = format!("GET {}{path}", platform.address);
+    assert!(letter.starts_with("attempts_exhausted 4 4 attempts failed"), "{letter}");
+    assert!(letter.ends_with(&told), "{letter}");
+    assert_eq!(platform.asked().len(), 4);
+    rig.assert_conserved(2).await;
+}
+
+#[tokio::test]
+async fn while_the_breaker_is_open_nothing_is_fetched_and_no_attempt_is_counted() {
+    let platform = Platform::start(|_| StatusCode::BAD_GATEWAY.into_response()).await;
+    let rig = platform.rig("breaker_failures = 1\nbreaker_open_ms = 3000").await;
+    let open = rig.tools.metrics.enrichment_breaker_open.with_label_values(&["books"]);
+    let first = thin("invoice.updated", "7");
+    rig.send(one(&first)).await;
+    let mut lane = rig.lane("books").await;
+    assert_eq!(lane.step().await, 1);
+    assert_eq!(rig.fate(&first).await, Some(("retried".to_owned(), 1)));
+    assert_eq!(open.get(), 1);
+
+    platform.now_answers(invoices);
+    let second = thin("invoice.updated", "8");
+    let innocent = thin("customer.updated", "1");
+    rig.send(&[second.clone(), innocent.clone()]).await;
+    // Round and round: what is put off comes back after 200 ms.
+    lane.step().await;
+    while rig.fate(&innocent).await.is_none() || rig.fate(&second).await.is_none() {
+        lane.step().await;
+    }
+    lane.step().await;
+    assert_eq!(rig.fate(&first).await, Some(("retried".to_owned(), 1)));
+    assert_eq!(rig.fate(&second).await, Some(("retried".to_owned(), 0)));
+    assert_eq!(rig.fate(&innocent).await, Some(("applied".to_owned(), 0)));
+    assert_eq!(platform.asked().len(), 1, "it was asked while the breaker was open");
+    let why = rig.text("select error from receipts where outcome = 'retried' limit 1").await;
+    assert!(why.contains("left alone"), "{why}");
+
+    while rig.count("select count(*) from receipts where outcome = 'retried'").await > 0 {
+        lane.step().await;
+    }
+    assert_eq!(open.get(), 0);
+    assert_eq!(rig.fate(&first).await, Some(("applied".to_owned(), 1)));
+    assert_eq!(rig.fate(&second).await, Some(("applied".to_owned(), 0)));
+    assert_eq!(platform.asked().len(), 3);
+    rig.assert_conserved(3).await;
+}
+
+#[tokio::test]
+async fn what_a_platform_asks_to_wait_is_waited() {
+    let platform = Platform::start(|_| {
+        (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "2")]).into_response()
+    })
+    .await;
+    let rig = platform.rig("breaker_open_ms = 100").await;
+    let event = thin("invoice.updated", "7");
+    rig.send(one(&event)).await;
+    let mut lane = rig.lane("books").await;
+    lane.step().await;
+    platform.now_answers(invoices);
+    let begun = std::time::Instant::now();
+    while rig.fate(&event).await != Some(("applied".to_owned(), 1)) {
+        lane.step().await;
+    }
+    assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
+    assert_eq!(platform.asked().len(), 2);
+    rig.assert_conserved(1).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_to_be_had_says_why() {
+    let elsewhere = Platform::start(invoices).await;
+    let there = format!("http://{}/x", elsewhere.address);
+    let platform = Platform::start(move |asked| match asked.split(['/', '?']).nth(5).unwrap() {
+        "1" => (StatusCode::FOUND, [(header::LOCATION, there.clone())]).into_response(),
+        "2" => vec![b' '; 2000].into_response(),
+        "3" => {
+            let pieces = futures_util::stream::iter([vec![b' '; 600], vec![b' '; 600]]);
+            Body::from_stream(futures_util::StreamExt::map(pieces, Ok::<_, std::io::Error>))
+                .into_response()
+        }
+        "4" => {
+            let silence = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+            Body::from_stream(silence).into_response()
+        }
+        "5" => StatusCode::NOT_FOUND.into_response(),
+        "6" => (StatusCode::FOUND, [(header::LOCATION, "?again")]).into_response(),
+        "7" => (StatusCode::FOUND, [(header::LOCATION, "/v3/company/310687/invoice/70")])
+            .into_response(),
+        "70" => invoice("7", "12.50").into_response(),
+        other => panic!("{other}"),
+    })
+    .await;
+    let rig = platform.rig("timeout_ms = 500\nbody_limit_bytes = 1000").await;
+    let mut lane = rig.lane("books").await;
+    for (id, why) in [
+        ("1", "it redirects to another host, 127.0.0.1"),
+        ("2", "the body has more than 1000 bytes"),
+        ("3", "the body has more than 1000 bytes"),
+        ("4", "no whole answer in 500 ms"),
+        ("5", "answered 404 Not Found"),
+        ("6", "it redirects more than 3 times"),
+    ] {
+        let event = thin("invoice.updated", id);
+        rig.send(one(&event)).await;
+        for _ in 0..4 {
+            lane.step().await;
+        }
+        rig.archive(1).await;
+        let letter = rig.text("select error from dead_letters").await;
+        assert!(letter.contains(&format!("invoice/{id}: ")) && letter.contains(why), "{letter}");
+        assert!(!letter.contains("minorversion"), "{letter}");
+        rig.execute("delete from dead_letters").await;
+    }
+    assert_eq!(elsewhere.asked(), [""; 0], "the redirect was followed");
+    let event = thin("invoice.updated", "7");
+    rig.send(one(&event)).await;
+    lane.step().await;
+    assert_eq!(rig.fate(&event).await, Some(("applied".to_owned(), 0)));
+}
+
+#[tokio::test]
+async fn a_private_address_is_not_asked_unless_that_is_allowed() {
+    let platform = Platform::start(invoices).await;
+    let port = platform.address.port();
+    let source = format!(
+        "
+        [sources.books]
+        kind = 'quickbooks'
+        secrets = ['env:SECRET']
+        [sources.books.enrich.urls]
+        invoice = 'https://localhost:{port}/{{id}}'
+        "
+    );
+    let rig = Rig::with(&[&source], |_| ()).await;
+    let event = thin("invoice.updated", "7");
+    rig.send(one(&event)).await;
+    let mut lane = rig.lane("books").await;
+    lane.step().await;
+    let why = rig.text("select error from receipts").await;
+    assert!(why.contains("localhost is at a private address"), "{why}");
+    assert!(platform.asked().is_empty());
+    let refused = rig.tools.metrics.enrichments.with_label_values(&["books", "refused"]).get();
+    assert_eq!(refused, 1);
+}
+
+#[tokio::test]
+async fn what_is_fetched_and_cannot_be_mapped_is_dead_at_once() {
+    let platform = Platform::start(|_| "{\"Invoice\":{}}".into_response()).await;
+    let rig = platform.rig("").await;
+    let event = thin("invoice.updated", "7");
+    rig.send(one(&event)).await;
+    rig.lane("books").await.step().await;
+    rig.archive(1).await;
+    let letter = rig.text("select concat_ws(' ', reason, attempts, error) from dead_letters").await;
+    assert!(letter.starts_with("missing_field 1 /Invoice/Id"), "{letter}");
+    assert_eq!(rig.count("select count(*) from resource_references").await, 0);
+    rig.assert_conserved(1).await;
+}
+
+#[tokio::test]
+async fn a_token_is_read_again_and_a_tenant_stands_in_a_header() {
+    let xero = json!({"Invoices": [{
+        "InvoiceID": "5f2c", "InvoiceNumber": "X-1", "Type": "ACCREC", "Status": "AUTHORISED",
+        "CurrencyCode": "NZD", "Total": 99.5, "UpdatedDateUTC": "/Date(1767322800000+0000)/",
+    }]});
+    let platform = Platform::start(move |_| xero.to_string().into_response()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "first\n").unwrap();
+    let source = format!(
+        "
+        [sources.xero]
+        kind = 'xero'
+        secrets = ['env:SECRET']
+        [sources.xero.enrich]
+        allow_private_addresses = true
+        [sources.xero.enrich.headers]
+        Authorization = 'Bearer file:{}'
+        Xero-tenant-id = 'const:{{tenant}}'
+        [sources.xero.enrich.urls]
+        invoice = 'http://{}/api.xro/2.0/Invoices/{{id}}'
+        ",
+        token.display(),
+        platform.address,
+    );
+    let rig = Rig::with(&[&source], |_| ()).await;
+    let mut lane = rig.lane("xero").await;
+    for (token_text, date) in [("first", "2026-01-02T03:04:05"), ("second", "2026-01-02T03:05:05")]
+    {
+        std::fs::write(&token, format!("{token_text}\n")).unwrap();
+        let body = json!({
+            "resourceId": "5f2c", "tenantId": "c2cc9b6e", "eventCategory": "INVOICE",
+            "eventType": "UPDATE", "eventDateUtc": date,
+        });
+        let event = event("xero", "c2cc9b6e", date, &body);
+        rig.send(one(&event)).await;
+        lane.step().await;
+        assert_eq!(rig.fate(&event).await, Some(("applied".to_owned(), 0)));
+        assert_eq!(platform.header("authorization"), format!("Bearer {token_text}"));
+        assert_eq!(platform.header("xero-tenant-id"), "c2cc9b6e");
+    }
+    assert_eq!(platform.asked(), ["/api.xro/2.0/Invoices/5f2c"; 2]);
+    assert_eq!(rig.text("select invoice_number from invoices").await, "X-1");
+    rig.assert_conserved(2).await;
+}
