@@ -7,10 +7,13 @@
 
 pub mod fields;
 pub mod generic;
+pub mod identity;
 pub mod mapping;
 pub mod selector;
 pub mod shopify;
 pub mod signature;
+pub mod standard_webhooks;
+pub mod stripe;
 pub mod woocommerce;
 
 #[cfg(test)]
@@ -249,6 +252,8 @@ pub struct Delivery<'a> {
     pub event_id: &'a str,
     /// When it happened.
     pub triggered_at: OffsetDateTime,
+    /// When this attempt is made: what a platform that signs the time signs.
+    pub sent_at: OffsetDateTime,
     /// The body.
     pub body: &'a [u8],
 }

@@ -23,6 +23,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
+use time::OffsetDateTime;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
@@ -115,9 +116,9 @@ async fn phase(
             }
             under_way.fetch_add(1, Ordering::Relaxed);
             let webhook = campaign.webhook(step);
-            let dress = || match step.part {
-                Part::Forged => forged_headers(adapter, &campaign.tenant, &webhook),
-                _ => headers(adapter, &campaign.tenant, &webhook),
+            let dress = || {
+                let dress = if step.part == Part::Forged { forged_headers } else { headers };
+                dress(adapter, &campaign.tenant, &webhook, OffsetDateTime::now_utc())
             };
             let answer = poster.post(dress, &webhook.body, &stop.gently).await;
             under_way.fetch_sub(1, Ordering::Relaxed);

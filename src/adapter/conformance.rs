@@ -308,6 +308,7 @@ impl Kind {
             tenant: self.tenant,
             event_id: "evt-1",
             triggered_at: AT,
+            sent_at: AT,
             body: self.body,
         };
         for delta in deltas {

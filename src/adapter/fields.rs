@@ -14,7 +14,8 @@ use rust_decimal::Decimal;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use time::{
-    Date, OffsetDateTime, PrimitiveDateTime, UtcOffset, format_description::well_known::Rfc3339,
+    Date, OffsetDateTime, PrimitiveDateTime, UtcOffset,
+    format_description::well_known::{Rfc2822, Rfc3339},
     macros::format_description,
 };
 
@@ -190,8 +191,8 @@ impl<'a> Fields<'a> {
             .map_err(|error| Failure::invalid(self.named(pointer), format!("{error}")))
     }
 
-    /// A moment: RFC 3339, the same without a zone (taken as UTC), or whole
-    /// seconds since 1970.
+    /// A moment: RFC 3339, the same without a zone (taken as UTC), RFC 2822, or
+    /// whole seconds since 1970.
     ///
     /// # Errors
     /// [`Reason::InvalidValue`] if it is none of these.
@@ -200,7 +201,8 @@ impl<'a> Fields<'a> {
             return Ok(None);
         };
         parse_moment(&text).map(Some).ok_or_else(|| {
-            Failure::invalid(self.named(pointer), "is no time (RFC 3339 or seconds since 1970)")
+            let detail = "is no time (RFC 3339, RFC 2822 or seconds since 1970)";
+            Failure::invalid(self.named(pointer), detail)
         })
     }
 
@@ -247,7 +249,8 @@ impl<'a> Fields<'a> {
 /// Reads a moment as senders write it; see [`Fields::moment`].
 pub fn parse_moment(text: &str) -> Option<OffsetDateTime> {
     let text = text.trim();
-    if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
+    let zoned = OffsetDateTime::parse(text, &Rfc3339);
+    if let Ok(moment) = zoned.or_else(|_| OffsetDateTime::parse(text, &Rfc2822)) {
         // In UTC, the last hours of the year 9999 may be no time at all.
         return moment.checked_to_offset(UtcOffset::UTC);
     }

@@ -4,10 +4,11 @@ use std::{fmt, time::Duration};
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use hmac::{Hmac, KeyInit, Mac};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use serde::Deserialize;
 use sha2::{Sha256, Sha512};
 
-use super::{Call, Platform, Rejection};
+use super::{Call, Platform, Rejection, mapping::InvalidSettings};
 
 /// A key, decoded from the secret's text as the platform writes it.
 #[derive(Clone, PartialEq, Eq)]
@@ -75,6 +76,39 @@ impl Secret {
         match algorithm {
             Algorithm::Sha256 => matches::<Hmac<Sha256>>(key, parts, signature),
             Algorithm::Sha512 => matches::<Hmac<Sha512>>(key, parts, signature),
+        }
+    }
+
+    /// Whether this secret made one of these HMACs of these parts: what a
+    /// sender that is changing its secret sends. The parts are hashed once.
+    pub fn made_one(&self, algorithm: Algorithm, parts: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
+        let Key::Shared(key) = &self.key else { return false };
+        match algorithm {
+            Algorithm::Sha256 => matches_one::<Hmac<Sha256>>(key, parts, signatures),
+            Algorithm::Sha512 => matches_one::<Hmac<Sha512>>(key, parts, signatures),
+        }
+    }
+
+    /// The ed25519 signature of a message; empty for a key that cannot sign.
+    pub fn ed25519(&self, message: &[u8]) -> Vec<u8> {
+        let Key::Seed(seed) = &self.key else { return Vec::new() };
+        Ed25519KeyPair::from_seed_unchecked(seed)
+            .map(|pair| pair.sign(message).as_ref().to_vec())
+            .unwrap_or_default()
+    }
+
+    /// Whether the pair of this secret made one of these ed25519 signatures
+    /// of a message.
+    pub fn made_one_ed25519(&self, message: &[u8], signatures: &[Vec<u8>]) -> bool {
+        let by = |public: &[u8]| {
+            let public = UnparsedPublicKey::new(&ED25519, public);
+            signatures.iter().any(|signature| public.verify(message, signature).is_ok())
+        };
+        match &self.key {
+            Key::Public(public) => by(public),
+            Key::Seed(seed) => Ed25519KeyPair::from_seed_unchecked(seed)
+                .is_ok_and(|pair| by(pair.public_key().as_ref())),
+            Key::Shared(_) => false,
         }
     }
 
@@ -234,6 +268,23 @@ pub fn check_time(call: &Call<'_>, unix: i64, tolerance: Duration) -> Result<(),
     Ok(())
 }
 
+/// Most signatures of a call that are looked at: no sender has more secrets
+/// alive at a time, and each costs a look at the body.
+pub const MOST_SIGNATURES: usize = 16;
+
+/// The tolerance that a setting `tolerance_s` asks for: 300 s where it is left
+/// out, as in the platforms' own libraries.
+///
+/// # Errors
+/// [`InvalidSettings`] for more than a day: what was recorded on the way could
+/// be played again for as long.
+pub fn tolerance(seconds: Option<u64>) -> Result<Duration, InvalidSettings> {
+    match seconds.unwrap_or(300) {
+        seconds @ 0..=86_400 => Ok(Duration::from_secs(seconds)),
+        _ => Err(InvalidSettings::new("tolerance_s", "must be 0 to 86400, which is a day")),
+    }
+}
+
 fn keyed<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Option<M> {
     // HMAC takes keys of any length; the error cannot happen.
     let mac = <M as KeyInit>::new_from_slice(key).ok()?;
@@ -242,6 +293,16 @@ fn keyed<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Option<M> {
 
 fn matches<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]], signature: &[u8]) -> bool {
     keyed::<M>(key, parts).is_some_and(|mac| mac.verify_slice(signature).is_ok())
+}
+
+fn matches_one<M: Mac + KeyInit + Clone>(
+    key: &[u8],
+    parts: &[&[u8]],
+    signatures: &[Vec<u8>],
+) -> bool {
+    keyed::<M>(key, parts).is_some_and(|mac| {
+        signatures.iter().any(|signature| mac.clone().verify_slice(signature).is_ok())
+    })
 }
 
 fn sign<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {

@@ -12,11 +12,13 @@ use crate::adapter::{
     mapping::InvalidSettings,
     shopify::Shopify,
     signature::Secret,
+    standard_webhooks::{self, StandardWebhooks},
+    stripe::{self, Stripe},
     woocommerce::WooCommerce,
 };
 
 /// The kinds of source there are.
-pub const KINDS: [&str; 3] = ["shopify", "woocommerce", "generic"];
+pub const KINDS: [&str; 5] = ["shopify", "woocommerce", "stripe", "standard_webhooks", "generic"];
 
 /// A text, or a list of texts.
 #[derive(Deserialize)]
@@ -61,6 +63,19 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
             settled(rest.try_deserialize::<WooCommerce>().map(drop))?;
             Box::new(WooCommerce {})
         }
+        "stripe" => {
+            let settings: stripe::Settings =
+                rest.try_deserialize().with_context(|| path.to_owned())?;
+            Box::new(Stripe::new(&settings).map_err(|error| at(path, &error))?)
+        }
+        "standard_webhooks" => {
+            let settings: standard_webhooks::Settings =
+                rest.try_deserialize().with_context(|| path.to_owned())?;
+            if !tenants.is_empty() && !settings.tells_tenant() {
+                bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
+            }
+            Box::new(StandardWebhooks::new(settings).map_err(|error| at(path, &error))?)
+        }
         "generic" => {
             let settings: Settings = rest.try_deserialize().with_context(|| path.to_owned())?;
             if !tenants.is_empty() && settings.event.tenant.is_none() {
@@ -85,10 +100,10 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
     let tenants = tenants
         .into_iter()
         // As the adapters write them: hosts know no case, and a shop's home
-        // page comes with a slash. A generic sender's names are its own.
+        // page comes with a slash. All others' names are their own.
         .map(|tenant| match kind.as_str() {
-            "generic" => tenant,
-            _ => tenant.trim_end_matches('/').to_ascii_lowercase(),
+            "shopify" | "woocommerce" => tenant.trim_end_matches('/').to_ascii_lowercase(),
+            _ => tenant,
         })
         .collect();
     Ok(Adapter::new(platform, secrets, tenants))

@@ -55,22 +55,38 @@ impl Rehearsal {
     }
 }
 
-/// The headers with which the platform would send a webhook.
-pub fn headers(adapter: &Adapter, tenant: &str, webhook: &Webhook) -> HeaderMap {
-    signed_over(adapter, tenant, webhook, &webhook.body)
+/// The headers with which the platform would send a webhook at this time.
+pub fn headers(
+    adapter: &Adapter,
+    tenant: &str,
+    webhook: &Webhook,
+    sent_at: OffsetDateTime,
+) -> HeaderMap {
+    signed_over(adapter, tenant, webhook, sent_at, &webhook.body)
 }
 
 /// The same, but with the signature of another body: no secret made it for
 /// this one.
-pub fn forged_headers(adapter: &Adapter, tenant: &str, webhook: &Webhook) -> HeaderMap {
+pub fn forged_headers(
+    adapter: &Adapter,
+    tenant: &str,
+    webhook: &Webhook,
+    sent_at: OffsetDateTime,
+) -> HeaderMap {
     let mut other = webhook.body.to_vec();
     other.push(b' ');
-    signed_over(adapter, tenant, webhook, &other)
+    signed_over(adapter, tenant, webhook, sent_at, &other)
 }
 
-fn signed_over(adapter: &Adapter, tenant: &str, webhook: &Webhook, body: &[u8]) -> HeaderMap {
+fn signed_over(
+    adapter: &Adapter,
+    tenant: &str,
+    webhook: &Webhook,
+    sent_at: OffsetDateTime,
+    body: &[u8],
+) -> HeaderMap {
     let Webhook { topic, event_id, triggered_at, .. } = webhook;
-    let delivery = Delivery { topic, tenant, event_id, triggered_at: *triggered_at, body };
+    let delivery = Delivery { topic, tenant, event_id, triggered_at: *triggered_at, sent_at, body };
     let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let dress: Vec<(HeaderName, HeaderValue)> = adapter.dress(&delivery);
     std::iter::once(json).chain(dress).collect()
@@ -86,8 +102,9 @@ pub fn rehearse(
     tenant: &str,
     webhook: &Webhook,
 ) -> Result<Rehearsal, Rejection> {
-    let headers = headers(adapter, tenant, webhook);
+    // Sent and received at the same time: nothing is stale, whenever it is asked.
     let received_at = OffsetDateTime::UNIX_EPOCH;
+    let headers = headers(adapter, tenant, webhook, received_at);
     let call = Call { headers: &headers, query: "", body: &webhook.body, received_at };
     let Received::Events { events, .. } = adapter.receive(&call)? else {
         return Err(Rejection::Unreadable("it is a ping".to_owned()));

@@ -150,8 +150,8 @@ fn a_forged_signature_is_refused() {
         let campaign = campaign(&config, name, COUNTS);
         let adapter = &config.sources[&campaign.source];
         let webhook = campaign.webhook(Step { part: Part::Forged, event: 70, age: 0 });
-        let headers = forged_headers(adapter, &campaign.tenant, &webhook);
         let received_at = OffsetDateTime::UNIX_EPOCH;
+        let headers = forged_headers(adapter, &campaign.tenant, &webhook, received_at);
         let call = Call { headers: &headers, query: "", body: &webhook.body, received_at };
         assert!(matches!(adapter.receive(&call), Err(Rejection::Signature(_))), "{name}");
     }

@@ -205,6 +205,7 @@ async fn odd_bytes_in_headers_and_bodies_are_answered_and_nobody_panics() {
             tenant: "demo.myshopify.com",
             event_id: "odd",
             triggered_at: time::OffsetDateTime::now_utc(),
+            sent_at: time::OffsetDateTime::now_utc(),
             body: &body,
         });
         let mut map = reqwest::header::HeaderMap::new();

@@ -14,11 +14,17 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use tallyhook::{
-    adapter::{Adapter, Call, Event, Received, Rejection},
+    adapter::{Adapter, Call, Delivery, Event, Received, Rejection},
     config::Config,
-    domain::{Change, Envelope, EventKey, Mapped, Order, OrderStatus, OrderUpdate, SourceName},
+    domain::{
+        Change, Envelope, EventKey, InvoiceStatus, Mapped, Order, OrderStatus, OrderUpdate,
+        RefundStatus, Refunded, SourceName,
+    },
 };
-use time::{OffsetDateTime, macros::datetime};
+use time::{
+    OffsetDateTime,
+    macros::{date, datetime},
+};
 use uuid::Uuid;
 
 const AT: OffsetDateTime = datetime!(2026-01-02 3:04:05 UTC);
@@ -79,11 +85,21 @@ fn receive(
     headers: &[(&str, &str)],
     body: &Bytes,
 ) -> Result<Result<Received, Rejection>> {
+    receive_at(config, headers, body, AT)
+}
+
+/// The same, where the time is signed.
+fn receive_at(
+    config: &Config,
+    headers: &[(&str, &str)],
+    body: &Bytes,
+    received_at: OffsetDateTime,
+) -> Result<Result<Received, Rejection>> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         map.insert(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str(value)?);
     }
-    Ok(adapter(config)?.receive(&Call { headers: &map, query: "", body, received_at: AT }))
+    Ok(adapter(config)?.receive(&Call { headers: &map, query: "", body, received_at }))
 }
 
 fn only_event(received: Result<Received, Rejection>) -> Result<Event> {
@@ -102,7 +118,19 @@ fn state(
     headers: &[(&str, &str)],
     body: &Bytes,
 ) -> Result<(String, OffsetDateTime, Order)> {
-    let event = only_event(receive(config, headers, body)?)?;
+    match mapped(config, only_event(receive(config, headers, body)?)?)? {
+        Mapped::Change(Change::Order(update)) => match *update {
+            OrderUpdate::State { order_id, version, order, restored: false } => {
+                Ok((order_id, version, *order))
+            }
+            other => bail!("not a state: {other:?}"),
+        },
+        other => bail!("not an order: {other:?}"),
+    }
+}
+
+/// What an event does to the books.
+fn mapped(config: &Config, event: Event) -> Result<Mapped> {
     let source: SourceName = "inbox".parse()?;
     let envelope = Envelope {
         receipt_id: Uuid::nil(),
@@ -118,15 +146,7 @@ fn state(
         over_http: true,
         body: event.body,
     };
-    match adapter(config)?.map(&envelope)? {
-        Mapped::Change(Change::Order(update)) => match *update {
-            OrderUpdate::State { order_id, version, order, restored: false } => {
-                Ok((order_id, version, *order))
-            }
-            other => bail!("not a state: {other:?}"),
-        },
-        other => bail!("not an order: {other:?}"),
-    }
+    Ok(adapter(config)?.map(&envelope)?)
 }
 
 /// A line as the samples' readers would write it down.
@@ -333,5 +353,121 @@ fn what_others_send_is_told_apart_by_generic_settings() -> Result<()> {
         assert_eq!((event.topic.as_str(), event.tenant.as_str()), (topic, tenant), "{file}");
         assert_eq!(event.version, version, "{file}");
     }
+    Ok(())
+}
+
+#[test]
+fn vectors_that_sign_the_time_verify_at_that_time() -> Result<()> {
+    let Some(folder) = samples() else { return Ok(()) };
+    let standard = "kind = 'standard_webhooks'";
+    for (name, section) in [
+        ("standard-webhooks v1 (python/js/go)", standard),
+        ("standard-webhooks v1a ed25519", standard),
+        ("stripe v1 (async-stripe)", "kind = 'stripe'"),
+    ] {
+        let mut vector = Vector::read(&folder, name)?;
+        let (parts, content) = if let Some((time, file)) = vector.signed_content.split_once(". + ")
+        {
+            (vec![time.to_owned()], file.to_owned())
+        } else {
+            let mut parts = vector.signed_content.splitn(3, '.').map(str::to_owned);
+            let [id, time] = [(); 2].map(|()| parts.next().unwrap_or_default());
+            (vec![id, time], parts.next().context("no body")?)
+        };
+        let time = parts.last().context("no time")?;
+        let signed_at = OffsetDateTime::from_unix_timestamp(time.parse()?)?;
+        vector.signed_content = content;
+        let body = vector.body(&folder)?;
+        let headers = [
+            (vector.header.as_str(), vector.value.as_str()),
+            ("webhook-id", parts[0].as_str()),
+            ("webhook-timestamp", time.as_str()),
+        ];
+        // A remark may stand behind it.
+        let secret = vector.secret.split(' ').next().unwrap_or_default();
+        let config = configured(section, secret)?;
+        let received = receive_at(&config, &headers, &body, signed_at)?;
+        let event = only_event(received).context(vector.name.clone())?;
+        assert_eq!(event.body, body, "{name}: the body is kept as it came");
+
+        let late = receive_at(&config, &headers, &body, AT)?;
+        assert!(matches!(late, Err(Rejection::Signature(_))), "{name}: {late:?}");
+        let other = Bytes::from([&body[..], b" "].concat());
+        let refused = receive_at(&config, &headers, &other, signed_at)?;
+        assert!(matches!(refused, Err(Rejection::Signature(_))), "{name}: {refused:?}");
+    }
+    Ok(())
+}
+
+/// What a resource of Stripe's, within an event of its, does to the books.
+fn of_stripe(folder: &Path, topic: &str, file: &str) -> Result<Mapped> {
+    let config = configured("kind = 'stripe'", "whsec_test")?;
+    let object = fs::read_to_string(folder.join("stripe").join(file))?;
+    let event = format!(
+        r#"{{"id":"evt_1","object":"event","type":"{topic}","created":1767323045,"data":{{"object":{object}}}}}"#
+    );
+    let body = Bytes::from(event);
+    let delivery =
+        Delivery { topic, tenant: "", event_id: "", triggered_at: AT, sent_at: AT, body: &body };
+    let headers: HeaderMap = adapter(&config)?.dress(&delivery).into_iter().collect();
+    let call = Call { headers: &headers, query: "", body: &body, received_at: AT };
+    let event = only_event(adapter(&config)?.receive(&call))?;
+    assert_eq!((event.event_id.as_str(), event.topic.as_str()), ("evt_1", topic));
+    mapped(&config, event)
+}
+
+#[test]
+fn real_resources_of_stripe_are_the_expected_rows() -> Result<()> {
+    let Some(folder) = samples() else { return Ok(()) };
+    let invoice = match of_stripe(&folder, "invoice.created", "resource-invoice.json")? {
+        Mapped::Change(Change::Invoice(invoice)) => *invoice,
+        other => bail!("not an invoice: {other:?}"),
+    };
+    assert_eq!(invoice.document_id.as_deref(), Some("in_1Pgc6tB7WZ01zgkWu9fdqL6I"));
+    assert_eq!(invoice.invoice_number, "in_1Pgc6tB7WZ01zgkWu9fdqL6I", "a draft has no number");
+    assert_eq!((invoice.vendor.as_str(), invoice.transaction_id), ("", None));
+    assert_eq!(invoice.status, InvoiceStatus::Draft);
+    assert_eq!((invoice.platform_status.as_str(), invoice.sequence), ("draft", 0));
+    assert_eq!(invoice.total.amount.to_string(), "10.00");
+    assert_eq!(invoice.total.currency.as_str(), "USD");
+    assert_eq!(invoice.due_on, Some(date!(2009 - 02 - 13)));
+    assert_eq!(invoice.version, AT);
+
+    let refund = match of_stripe(&folder, "refund.created", "resource-refund.json")? {
+        Mapped::Change(Change::Refund(refund)) => *refund,
+        other => bail!("not a refund: {other:?}"),
+    };
+    assert_eq!(refund.refund_id, "re_1Pgc72B7WZ01zgkWqPvrRrPE");
+    assert_eq!(refund.refunded, Refunded::Payment("ch_1PgafuB7WZ01zgkWXYmPNZs8".to_owned()));
+    assert_eq!(
+        (refund.status, refund.platform_status.as_str()),
+        (RefundStatus::Succeeded, "succeeded")
+    );
+    assert_eq!(refund.amount.amount.to_string(), "1.00");
+
+    let charge = of_stripe(&folder, "charge.refunded", "resource-charge.json")?;
+    assert_eq!(charge, Mapped::Ignored, "its refunds tell themselves");
+    Ok(())
+}
+
+#[test]
+fn a_real_event_of_stripe_is_taken_as_it_is() -> Result<()> {
+    let Some(folder) = samples() else { return Ok(()) };
+    let config = configured("kind = 'stripe'", "whsec_test")?;
+    let body = Bytes::from(fs::read(folder.join("stripe/resource-event.json"))?);
+    let delivery = Delivery {
+        topic: "",
+        tenant: "",
+        event_id: "",
+        triggered_at: AT,
+        sent_at: AT,
+        body: &body,
+    };
+    let headers: HeaderMap = adapter(&config)?.dress(&delivery).into_iter().collect();
+    let call = Call { headers: &headers, query: "", body: &body, received_at: AT };
+    let event = only_event(adapter(&config)?.receive(&call))?;
+    assert_eq!(event.event_id, "evt_1Pgc76B7WZ01zgkWwyRHS12y");
+    assert_eq!((event.topic.as_str(), event.tenant.as_str()), ("plan.created", ""));
+    assert_eq!(mapped(&config, event)?, Mapped::Ignored);
     Ok(())
 }

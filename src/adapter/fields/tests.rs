@@ -82,6 +82,8 @@ fn moments_are_read_as_senders_write_them() {
         ("2026-01-02T03:04:05", datetime!(2026-01-02 3:04:05 UTC)),
         ("2026-01-02 03:04:05.250", datetime!(2026-01-02 3:04:05.25 UTC)),
         ("1767323045", datetime!(2026-01-02 3:04:05 UTC)),
+        ("Fri, 02 Jan 2026 03:04:05 +0000", datetime!(2026-01-02 3:04:05 UTC)),
+        ("2 Jan 2026 03:04:05 -0500", datetime!(2026-01-02 8:04:05 UTC)),
     ] {
         assert_eq!(parse_moment(text), Some(expected), "{text}");
     }

@@ -4,8 +4,8 @@ use http::HeaderName;
 use serde::Deserialize;
 
 use crate::adapter::{
+    identity::EventSettings,
     mapping::{InvalidSettings, InvoiceFields, OrderFields, RefundFields},
-    selector::Selector,
     signature::{Algorithm, Encoding},
 };
 
@@ -75,21 +75,6 @@ pub enum KeyEncoding {
     Hex,
     /// The bytes that the base64 text stands for.
     Base64,
-}
-
-/// What tells events apart.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EventSettings {
-    /// The event's id, the same on each redelivery. Default: the SHA-256 of
-    /// the body, which only suits senders that repeat the same bytes.
-    pub id: Option<Selector>,
-    /// What it is about; default: no topic, everything is mapped.
-    pub topic: Option<Selector>,
-    /// The shop or company; default: there is only one.
-    pub tenant: Option<Selector>,
-    /// The version for the stale guard.
-    pub version: Option<Selector>,
 }
 
 impl Settings {

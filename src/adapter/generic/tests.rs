@@ -7,7 +7,8 @@ use super::*;
 use crate::{
     adapter::{
         conformance::{Source, envelope, object},
-        selector::FieldSource,
+        identity::EventSettings,
+        selector::{FieldSource, Selector},
     },
     domain::{
         Change, Invoice, InvoiceStatus, Line, Money, Order, OrderStatus, OrderUpdate, Reason,

@@ -234,6 +234,7 @@ fn received(changes: &[(&'static str, &str)]) -> Result<Received, Rejection> {
         tenant: "demo.myshopify.com",
         event_id: "w-1",
         triggered_at: datetime!(2026-01-03 0:00 UTC),
+        sent_at: datetime!(2026-01-03 0:00 UTC),
         body: b"{}",
     };
     let mut headers: http::HeaderMap = source.adapter().dress(&delivery).into_iter().collect();

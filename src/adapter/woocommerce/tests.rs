@@ -220,6 +220,7 @@ fn a_second_deletion_of_the_same_order_is_another_event() {
             tenant: "https://shop.example",
             event_id: "",
             triggered_at: OffsetDateTime::UNIX_EPOCH,
+            sent_at: OffsetDateTime::UNIX_EPOCH,
             body: &body,
         };
         let mut headers: http::HeaderMap = source.adapter().dress(&sent).into_iter().collect();

@@ -108,6 +108,7 @@ pub(crate) fn dress(
         tenant: "demo.myshopify.com",
         event_id,
         triggered_at: now(),
+        sent_at: now(),
         body: body.as_bytes(),
     })
 }
