@@ -31,7 +31,8 @@ async function post(url, headers, body) {
     body,
     signal: AbortSignal.timeout(20_000),
   });
-  return { status: answer.status, body: await answer.text() };
+  const receipt = answer.headers.get("X-Tallyhook-Receipt");
+  return { status: answer.status, receipt, body: await answer.text() };
 }
 
 async function main(verb) {

@@ -5,8 +5,8 @@ has the library judge one that somebody else has signed.
     send.py verify  <<< '{"library": ..., "secret": ..., "headers": {...}, "body": ...}'
 
 `library` is standardwebhooks, svix or stripe; `at` is the signed time in
-seconds since 1970. Standard output gets {"status": ..., "body": ...}, or
-{"accepted": true}, or {"accepted": false, "why": ...}.
+seconds since 1970. Standard output gets {"status": ..., "receipt": ..., "body": ...},
+or {"accepted": true}, or {"accepted": false, "why": ...}.
 """
 
 import json
@@ -71,7 +71,11 @@ def post(url, headers, body):
     except urllib.error.HTTPError as refusal:
         answer = refusal
     with answer:
-        return {"status": answer.status, "body": answer.read().decode()}
+        return {
+            "status": answer.status,
+            "receipt": answer.headers.get("X-Tallyhook-Receipt"),
+            "body": answer.read().decode(),
+        }
 
 
 REFUSALS = (
