@@ -147,9 +147,10 @@ impl Library {
     /// Runs its program; what that prints.
     async fn run(&self, verb: &str, mut message: Value) -> Value {
         message["library"] = self.name.into();
-        let (program, script) = match self.python {
-            true => (self.folder.join("venv/bin/python"), "send.py"),
-            false => (PathBuf::from("node"), "send.mjs"),
+        let (program, script) = if self.python {
+            (self.folder.join("venv/bin/python"), "send.py")
+        } else {
+            (PathBuf::from("node"), "send.mjs")
         };
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
         let mut child = Command::new(program)
@@ -219,7 +220,7 @@ async fn is_applied_once(library: &Library, door: &Door<'_>, rig: &Rig) {
     let Platform { name, topic, number, row, expected, .. } = door.platform;
     let mut lane = rig.lane(name).await;
     // Sent again, a message is signed anew with the time of that attempt.
-    for (age, outcome) in [(0, "applied"), (240, "duplicate")] {
+    for (age, outcome) in [(0, "applied"), (120, "duplicate")] {
         let answer = library.send(door, "evt_1", WHSEC, age).await;
         assert_eq!((&answer["status"], &answer["body"]), (&200.into(), &"".into()), "{answer}");
         lane.settle(1).await;
