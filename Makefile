@@ -7,7 +7,7 @@ export SQLX_OFFLINE = true
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help setup build demo test fmt lint docs deps sqlx clean
+.PHONY: help setup clients build demo test fmt lint docs deps sqlx clean
 
 help:
 	@echo "make demo    install what is missing, run everything, send webhooks, show the result"
@@ -20,6 +20,11 @@ help:
 setup:
 	@sh deploy/setup.sh
 
+# The platforms' own libraries, which the tests call us with.
+clients:
+	@sh deploy/setup.sh --for-tests
+	@sh deploy/clients.sh
+
 build: setup
 	$(CARGO) build --release --locked
 
@@ -27,7 +32,7 @@ demo: setup
 	$(CARGO) build --locked
 	@bash deploy/demo.sh $(TARGET)/debug/tallyhook
 
-test: setup
+test: clients
 	$(CARGO) test --locked
 
 fmt:

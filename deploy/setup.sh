@@ -5,6 +5,9 @@
 #   deploy/setup.sh           install what is missing, or say exactly what to install
 #   deploy/setup.sh --check   only report; exit 1 if something is missing
 #
+# With --for-tests in front, also what runs the platforms' own libraries, whose
+# calls the tests send: Python and Node.js. Nothing else needs them.
+#
 # Only binaries are wanted: nothing that this script installs is left running,
 # enabled at boot, or with a database of its own.
 
@@ -13,6 +16,9 @@ set -eu
 readonly POSTGRES_MIN=15
 readonly RABBITMQ_MIN=3.10
 readonly CARGO_MIN=1.94
+# What the libraries pinned in tests/clients ask for; Debian 12 has it.
+readonly PYTHON_MIN=3.10
+readonly NODE_MIN=18
 
 say() { printf 'setup: %s\n' "$*"; }
 complain() { printf 'setup: %s\n' "$*" >&2; }
@@ -90,6 +96,15 @@ have_compiler() {
     have cc && printf '#include <stdlib.h>\n' | cc -x c -fsyntax-only - >/dev/null 2>&1
 }
 
+# Debian keeps half of `venv` in a package of its own, so only trying it tells.
+python_version() {
+    if have python3 && python3 -c 'import venv, ensurepip' 2>/dev/null; then
+        python3 --version 2>/dev/null | first_number
+    fi
+}
+
+node_version() { if have node; then node --version 2>/dev/null | first_number; fi; }
+
 # Prints one line for each thing that is missing: its short name, a tab, what to say.
 missing() {
     version=$(cargo_version)
@@ -103,10 +118,22 @@ missing() {
     version=$(rabbitmq_version)
     at_least "$RABBITMQ_MIN" "$version" ||
         printf 'rabbitmq\tRabbitMQ %s or later (found: %s)\n' "$RABBITMQ_MIN" "${version:-none}"
+    if [ -n "$for_tests" ]; then missing_for_tests; fi
+}
+
+missing_for_tests() {
+    version=$(python_version)
+    at_least "$PYTHON_MIN" "$version" ||
+        printf 'python\tPython %s or later with venv, for the tests (found: %s)\n' "$PYTHON_MIN" "${version:-none}"
+    version=$(node_version)
+    at_least "$NODE_MIN" "$version" ||
+        printf 'node\tNode.js %s or later, for the tests (found: %s)\n' "$NODE_MIN" "${version:-none}"
+    have npm || printf 'npm\tnpm, for the tests\n'
 }
 
 report_ready() {
-    say "ready: cargo $(cargo_version), PostgreSQL $(postgres_version), RabbitMQ $(rabbitmq_version)"
+    tools=${for_tests:+", Python $(python_version), Node.js $(node_version)"}
+    say "ready: cargo $(cargo_version), PostgreSQL $(postgres_version), RabbitMQ $(rabbitmq_version)$tools"
 }
 
 # --- installing with apt, as root -----------------------------------------------
@@ -222,6 +249,12 @@ install_packages() {
                 require_candidate rabbitmq-server "$RABBITMQ_MIN" RabbitMQ \
                     "https://www.rabbitmq.com/docs/install-debian"
                 ;;
+            python3)
+                require_candidate python3 "$PYTHON_MIN" Python "https://www.python.org/downloads/"
+                ;;
+            nodejs)
+                require_candidate nodejs "$NODE_MIN" Node.js "https://nodejs.org/en/download"
+                ;;
         esac
     done
 
@@ -256,6 +289,9 @@ packages_for() { # LIST
             make) printf ' make' ;;
             postgresql) printf ' postgresql' ;;
             rabbitmq) printf ' rabbitmq-server' ;;
+            python) printf ' python3 python3-venv' ;;
+            node) printf ' nodejs' ;;
+            npm) printf ' npm' ;;
         esac
     done
 }
@@ -271,6 +307,11 @@ refuse_broken_overrides() {
 }
 
 main() {
+    for_tests=
+    if [ "${1:-}" = --for-tests ]; then
+        for_tests=yes
+        shift
+    fi
     case ${1:-} in
         '' | --check) ;;
         # How this script calls itself through sudo; the rest of the arguments are packages.
@@ -279,7 +320,7 @@ main() {
             install_packages "$@"
             exit
             ;;
-        *) die "usage: deploy/setup.sh [--check]" ;;
+        *) die "usage: deploy/setup.sh [--for-tests] [--check]" ;;
     esac
 
     refuse_broken_overrides

@@ -185,7 +185,10 @@ mod tests {
         let origin = Origin { file: None, development: true };
         let nothing = config::Environment::with_prefix("TALLYHOOK_NO_SUCH_PREFIX");
         let secrets = SecretLookup::process(true);
-        assert_eq!(Config::build(origin, nothing, &secrets).unwrap().sources.len(), 3);
+        assert_eq!(
+            Config::build(origin, nothing, &secrets).unwrap().sources.len(),
+            source::KINDS.len()
+        );
     }
 
     #[test]

@@ -5,10 +5,19 @@ use std::{collections::BTreeMap, fmt, path::Path};
 use anyhow::{Context as _, bail};
 
 /// The development sources' secrets: public, and good for nothing else.
-const DEVELOPMENT: [(&str, &str); 3] = [
+const DEVELOPMENT: [(&str, &str); 11] = [
     ("TALLYHOOK_DEV_SHOPIFY", "shopify-development-secret"),
     ("TALLYHOOK_DEV_WOOCOMMERCE", "woocommerce-development-secret"),
     ("TALLYHOOK_DEV_ERP", "erp-development-secret"),
+    ("TALLYHOOK_DEV_STRIPE", "whsec_stripe-development-secret"),
+    // In base64, as Standard Webhooks wants it.
+    ("TALLYHOOK_DEV_STANDARD_WEBHOOKS", "whsec_c3RhbmRhcmQtd2ViaG9va3MtZGV2ZWxvcG1lbnQ="),
+    ("TALLYHOOK_DEV_SQUARE", "square-development-secret"),
+    ("TALLYHOOK_DEV_QUICKBOOKS", "quickbooks-development-secret"),
+    ("TALLYHOOK_DEV_XERO", "xero-development-secret"),
+    ("TALLYHOOK_DEV_GITHUB", "github-development-secret"),
+    ("TALLYHOOK_DEV_CLOUDEVENTS", "cloudevents-development-token"),
+    ("TALLYHOOK_DEV_ROBOT", "robot-development-token"),
 ];
 
 /// Where `env:NAME` looks its value up.

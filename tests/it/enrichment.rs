@@ -126,6 +126,7 @@ fn event(source: &str, tenant: &str, event_id: &str, body: &serde_json::Value) -
         generation: 0,
         replay: None,
         over_http: true,
+        secret: None,
         body: body.to_string().into(),
     }
 }

@@ -13,6 +13,7 @@
 
 mod call_log;
 mod callbacks;
+mod clients;
 mod commands;
 mod conflicts;
 mod constraints;

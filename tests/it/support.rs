@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub(crate) use broker::Raw;
 pub(crate) use events::{erp_invoice, erp_order, shop_order};
 pub(crate) use http::Front;
-pub(crate) use rig::{ERP, Rig, SHOP, WOO};
+pub(crate) use rig::{ERP, Rig, SHOP, WHSEC, WOO};
 
 /// Waits for something that cannot be stepped.
 pub(crate) async fn eventually<F>(what: &str, limit: Duration, mut done: impl FnMut() -> F)

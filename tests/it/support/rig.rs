@@ -1,6 +1,6 @@
 //! The product's own parts, put together for one test.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use lapin::types::AMQPValue;
 use sqlx::PgPool;
@@ -65,6 +65,9 @@ currency = '/data/currency'
 total = '/data/total'
 version = '/data/updated_at'
 ";
+
+/// A secret as Stripe and Standard Webhooks write theirs: `env:WHSEC`.
+pub(crate) const WHSEC: &str = "whsec_VGFsbHlob29rIGtub3dzIHRoaXMgc2VjcmV0";
 
 /// A database, a queue prefix, a publisher that is up, and tools.
 pub(crate) struct Rig {
@@ -259,8 +262,9 @@ async fn configure(place: &Place, sources: &[&str], tune: impl FnOnce(&mut Confi
         ("SECRET", "a secret of the tests"),
         ("OLD_SECRET", "an older secret of the tests"),
         ("TOKEN", "a-token-of-the-tests"),
+        ("WHSEC", WHSEC),
     ];
-    let secrets: BTreeMap<_, _> =
+    let secrets: std::collections::BTreeMap<_, _> =
         secrets.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
     let mut config = Config::from_toml(&text, &secrets).unwrap();
     tune(&mut config);
