@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 use tallyhook::dev::servers::Servers;
 use tokio::process::Child;
 
@@ -325,7 +326,7 @@ async fn a_forged_call_is_released_once_the_secret_is_mended() {
     // The secret was used; another one was used later, and this one long ago.
     assert!(!told(&stage.run(&["check"])).contains("warn "));
     let url = stage.servers.postgres.url("postgres");
-    let mut session: sqlx::PgConnection = sqlx::Connection::connect(&url).await.unwrap();
+    let mut session = sqlx::PgConnection::connect(&url).await.unwrap();
     let rotated = "update secret_uses set last_used_at = now() - interval '31 days';
                    insert into secret_uses values ('shop', 'env:NEWER', now())";
     sqlx::raw_sql(rotated).execute(&mut session).await.unwrap();
