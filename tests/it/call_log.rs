@@ -8,6 +8,7 @@ use tallyhook::{adapter::Adapter, service::Roles};
 
 use crate::support::{
     Front, Rig, SHOP,
+    broker::long,
     events::shop_body,
     eventually,
     http::{client, dress},
@@ -147,12 +148,12 @@ async fn refused_calls_wait_for_a_worker_and_strangers_messages_stop_none() {
     let calls = rig.tools.topology.calls();
     // Nothing that we would write: no receipt, no texts, a head that is none.
     let odd = [
-        ("x-tallyhook-status", crate::support::broker::long("many")),
-        ("x-tallyhook-error", crate::support::broker::long("a\0b")),
-        ("x-tallyhook-received-at", crate::support::broker::long("yesterday")),
+        ("x-tallyhook-status", long("many")),
+        ("x-tallyhook-error", long("a\0b")),
+        ("x-tallyhook-received-at", long("yesterday")),
     ];
     raw.publish(&calls, "No Source", None, &odd, b"\0\xff").await;
-    let head = [("x-tallyhook-http-headers", crate::support::broker::long("\"\\u0000\""))];
+    let head = [("x-tallyhook-http-headers", long("\"\\u0000\""))];
     raw.publish(&calls, "shop", None, &head, b"").await;
     assert_eq!(raw.depth(&calls).await, Some(3));
     let depths = rig.tools.topology.depths(&rig.link).await.unwrap();
@@ -180,10 +181,7 @@ async fn a_call_that_no_row_can_hold_stops_no_other() {
     let raw = rig.raw().await;
     let calls = rig.tools.topology.calls();
     for tenant in ["a", "odd", "b"] {
-        let headers = [
-            ("x-tallyhook-tenant", crate::support::broker::long(tenant)),
-            ("x-tallyhook-error", crate::support::broker::long("why")),
-        ];
+        let headers = [("x-tallyhook-tenant", long(tenant)), ("x-tallyhook-error", long("why"))];
         raw.publish(&calls, "shop", None, &headers, b"{}").await;
     }
     let front = Front::start(&rig.config, Roles { receiver: false, worker: true }).await;

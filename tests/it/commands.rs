@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 use tallyhook::dev::servers::Servers;
 use tokio::process::Child;
 
@@ -287,6 +288,8 @@ async fn a_forged_call_is_released_once_the_secret_is_mended() {
     let list = || stage.json(&["quarantine", "list", "--source", "shop", "--json"]);
     for (count, secret) in [(1, "the new secret"), (2, "nobody's secret")] {
         let body = order(count);
+        // Of each source one a second is kept.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let sent = post_signed(&client, &stage.receiver, "forged", &body, secret).await;
         assert_eq!(sent, 401);
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -325,7 +328,7 @@ async fn a_forged_call_is_released_once_the_secret_is_mended() {
     // The secret was used; another one was used later, and this one long ago.
     assert!(!told(&stage.run(&["check"])).contains("warn "));
     let url = stage.servers.postgres.url("postgres");
-    let mut session = <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    let mut session = sqlx::PgConnection::connect(&url).await.unwrap();
     let rotated = "update secret_uses set last_used_at = now() - interval '31 days';
                    insert into secret_uses values ('shop', 'env:NEWER', now())";
     sqlx::raw_sql(rotated).execute(&mut session).await.unwrap();

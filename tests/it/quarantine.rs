@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::support::{
     Front, Rig, SHOP,
+    broker::long,
     events::shop_body,
     eventually,
     http::{client, dress},
@@ -115,6 +116,20 @@ async fn the_quarantine_keeps_the_newest_and_a_flood_costs_one_a_second() {
     assert_eq!(rig.count("select count(*) from receipts").await, 0);
     let rest = quarantine::list(&rig.tools.store, &Filter::default(), 10).await.unwrap();
     assert!(rest.iter().all(|call| call.payload_bytes < 1000), "{rest:?}");
+}
+
+#[tokio::test]
+async fn a_head_that_no_row_can_hold_is_kept_without_it() {
+    let rig = Rig::with(&[KEEPING], |_| ()).await;
+    let (raw, calls) = (rig.raw().await, rig.tools.topology.calls());
+    for head in [r#"["\u0000"]"#, "{}"] {
+        let headers = [("x-tallyhook-http-headers", long(head))];
+        raw.publish(&calls, "shop", None, &headers, b"{}").await;
+    }
+    let front = Front::start(&rig.config, Roles { receiver: false, worker: true }).await;
+    let plain = format!("{KEPT} where headers = '[]' and error like 'not all of the call%'");
+    eventually("the calls", seconds(20), || async { rig.count(&plain).await == 2 }).await;
+    front.stop().await;
 }
 
 #[tokio::test]
