@@ -14,6 +14,7 @@ pub mod generic;
 pub mod identity;
 pub mod kept;
 pub mod mapping;
+pub mod moment;
 pub mod quickbooks;
 pub mod selector;
 pub mod shopify;

@@ -196,7 +196,7 @@ impl<'a> Replay<'a> {
             source,
             tenant: letter.tenant.clone(),
             topic: letter.topic.clone(),
-            version: text("x-tallyhook-version").and_then(crate::adapter::fields::parse_moment),
+            version: text("x-tallyhook-version").and_then(crate::adapter::moment::parse_moment),
             received_at: contents.received_at,
             // A person's act: it has all its attempts before it again.
             attempt: 0,

@@ -185,9 +185,20 @@ impl Store {
     pub async fn answers(&self) -> Result<(), StoreError> {
         // No turn is waited for: a connection is kept free for this. Given up
         // in the middle, it is closed, so that asking costs the pool nothing.
-        let asked = async {
+        let ask = async || {
             let tx = Tx::begin(self.pool.acquire().await?, None).await?;
             tx.rollback().await
+        };
+        let asked = async {
+            // After a restart the pool still holds connections that are dead.
+            // Each shows it once, and is gone: no outage.
+            for _ in 0..self.pool.options().get_max_connections() {
+                match ask().await {
+                    Err(error) if error.fault() == Fault::Away => {}
+                    answer => return answer,
+                }
+            }
+            ask().await
         };
         tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(StoreError::stalled()))
     }

@@ -20,9 +20,9 @@ use super::{
     Call, Delivery, Event, Platform, Rejection,
     authentication::Authentication,
     digest_of,
-    fields::parse_moment,
     identity::{EventSettings, Identity},
     mapping::{InvalidSettings, Mapping},
+    moment::parse_moment,
     selector::Selector,
     signature::{Key, Secret, Verified},
 };

@@ -13,12 +13,9 @@ use std::fmt;
 use rust_decimal::Decimal;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use time::{
-    Date, OffsetDateTime, PrimitiveDateTime, UtcOffset,
-    format_description::well_known::{Rfc2822, Rfc3339},
-    macros::format_description,
-};
+use time::{Date, OffsetDateTime, macros::format_description};
 
+use super::moment::parse_moment;
 use crate::domain::{Currency, Failure, Reason, money::parse_decimal};
 
 /// Longer texts than this are no ids, numbers or names.
@@ -285,46 +282,6 @@ impl<'a> Fields<'a> {
             })
             .collect()
     }
-}
-
-/// Reads a moment as senders write it; see [`Fields::moment`].
-pub fn parse_moment(text: &str) -> Option<OffsetDateTime> {
-    let text = text.trim();
-    let zoned = OffsetDateTime::parse(text, &Rfc3339);
-    if let Ok(moment) = zoned.or_else(|_| OffsetDateTime::parse(text, &Rfc2822)) {
-        // In UTC, the last hours of the year 9999 may be no time at all.
-        return moment.checked_to_offset(UtcOffset::UTC);
-    }
-    let zoneless = format_description!(
-        version = 2,
-        "[year]-[month]-[day][first [T] [ ]][hour]:[minute]:[second][optional [.[subsecond]]]"
-    );
-    if let Ok(moment) = PrimitiveDateTime::parse(text, &zoneless) {
-        return Some(moment.assume_utc());
-    }
-    let without_colon = format_description!(
-        version = 2,
-        "[year]-[month]-[day]T[hour]:[minute]:[second][optional [.[subsecond]]][offset_hour sign:mandatory][offset_minute]"
-    );
-    if let Ok(moment) = OffsetDateTime::parse(text, &without_colon) {
-        return moment.checked_to_offset(UtcOffset::UTC);
-    }
-    if let Some(inner) = text.strip_prefix("/Date(").and_then(|rest| rest.strip_suffix(")/")) {
-        return parse_milliseconds(inner);
-    }
-    OffsetDateTime::from_unix_timestamp(text.parse().ok()?).ok()
-}
-
-/// Milliseconds since 1970 in UTC; an offset behind them says only where the
-/// writer sat.
-fn parse_milliseconds(text: &str) -> Option<OffsetDateTime> {
-    let offset = text.rfind(['+', '-']).filter(|at| *at > 0);
-    let digits = offset.map_or(text, |at| &text[..at]);
-    if digits.starts_with('+') {
-        return None;
-    }
-    let milliseconds: i64 = digits.parse().ok()?;
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000).ok()
 }
 
 /// Walks a document along the pointers and keeps the literals at their ends.

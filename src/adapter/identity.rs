@@ -6,8 +6,9 @@ use serde::Deserialize;
 
 use super::{
     Call, Delivery, Event, digest_of,
-    fields::{Fields, Pointers, parse_moment},
+    fields::{Fields, Pointers},
     mapping::{InvalidSettings, Mapping},
+    moment::parse_moment,
     selector::Selector,
 };
 use crate::domain::{Envelope, Failure, Mapped};

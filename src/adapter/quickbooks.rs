@@ -20,8 +20,9 @@ use super::{
     Call, Delivery, Event, Platform, Rejection,
     batch::{self, Undivided},
     check_tenant, digest_of,
-    fields::{Fields, Pointers, parse_moment},
+    fields::{Fields, Pointers},
     first_text,
+    moment::parse_moment,
     signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
     topic,
 };

@@ -15,8 +15,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     Call, Delivery, Event, Platform, Rejection, digest_of,
-    fields::{Fields, Pointers, parse_moment},
+    fields::{Fields, Pointers},
     first_text,
+    moment::parse_moment,
     signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
 };
 use crate::domain::{

@@ -19,9 +19,10 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{
     Call, Delivery, Event, Platform, Rejection, check_tenant, digest_of,
-    fields::{Fields, Pointers, parse_moment},
+    fields::{Fields, Pointers},
     first_text,
     mapping::InvalidSettings,
+    moment::parse_moment,
     signature::{Algorithm, Encoding, Secret, Verified},
     topic,
 };

@@ -17,9 +17,9 @@ use http::{HeaderName, HeaderValue};
 
 use super::{
     Call, Delivery, Event, Platform, Rejection,
-    fields::parse_moment,
     identity::Identity,
     mapping::{InvalidSettings, Mapping},
+    moment::parse_moment,
     signature::{
         Algorithm, Encoding, Key, MOST_SIGNATURES, Secret, Verified, check_time, tolerance,
     },

@@ -19,8 +19,9 @@ use super::{
     Answers, Call, Delivery, Event, Platform, Rejection,
     batch::{self, Undivided},
     check_tenant, digest_of,
-    fields::{Fields, Pointers, parse_moment},
+    fields::{Fields, Pointers},
     first_text,
+    moment::parse_moment,
     signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
     topic,
 };

@@ -227,6 +227,26 @@ fn a_source_of_another_shape_needs_a_file() {
 }
 
 #[test]
+fn a_profile_decides_which_shape_a_source_takes() {
+    for (profile, late, topic) in [("bigcommerce", 3, "store/order"), ("etsy", 0, "order.")] {
+        let text = format!(
+            "[sources.shop]\nkind = 'standard_webhooks'\nprofile = '{profile}'\nsecrets = ['env:S']\n"
+        );
+        let secret = "whsec_c3RhbmRhcmQtd2ViaG9va3MtZGV2ZWxvcG1lbnQ=";
+        let variables = BTreeMap::from([("S".to_owned(), secret.to_owned())]);
+        let config = Config::from_toml(&text, &variables).unwrap();
+        let campaign = campaign(&config, "shop", Counts { late, ..COUNTS });
+        for step in campaign.plan.steps().filter(|step| step.part != Part::Forged) {
+            let told = rehearsal(&config, &campaign, step);
+            assert_eq!(told.fate(), campaign.fate(step), "{profile} {step:?} {:?}", told.mapped);
+            // A body that breaks off tells no topic.
+            let broken = step.part == Part::Poison;
+            assert!(broken || told.envelope.topic.starts_with(topic), "{:?}", told.envelope);
+        }
+    }
+}
+
+#[test]
 fn a_topic_that_nobody_generates_is_named() {
     let config = config();
     let source = source("shopify");

@@ -40,6 +40,10 @@ use crate::{
 pub use enricher::Enricher;
 use enricher::{Got, Resource};
 
+/// What came of fetching what an event names, as the metric tells it.
+const RESULTS: [&str; 6] =
+    ["fetched", "mapped_nothing", "unmappable", "refused", "failed", "put_off"];
+
 /// What came of a batch's thin events.
 #[derive(Default)]
 pub(super) struct Enriched {

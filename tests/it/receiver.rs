@@ -283,7 +283,9 @@ async fn odd_bytes_in_headers_and_bodies_are_answered_and_nobody_panics() {
 
 #[tokio::test]
 async fn probes_and_metrics_tell_how_it_is() {
-    let rig = Rig::with(&[SHOP], |_| ()).await;
+    let books = "[sources.books]\nkind = 'quickbooks'\nsecrets = ['env:SECRET']\n\
+                 [sources.books.enrich.urls]\ninvoice = 'https://api.example/{id}'\n";
+    let rig = Rig::with(&[SHOP, books], |_| ()).await;
     let front = Front::start(&rig.config, Roles::ALL).await;
     for event in ["1", "1", "2"] {
         front.post("shop", event, &shop_body(1, 1, "1.00")).await;

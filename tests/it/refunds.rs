@@ -8,7 +8,7 @@ use tallyhook::{
 
 use crate::support::{
     Rig,
-    events::{again, shop_order_refunded, shop_refund},
+    events::{again, shop_order_refunded, shop_refund, stripe_refund, stripe_session},
     shop_order,
 };
 
@@ -126,4 +126,55 @@ async fn order_and_refunds_applied_at_the_same_time_miss_nothing() {
         20
     );
     rig.assert_conserved(100).await;
+}
+
+const STRIPE: &str = "[sources.stripe]\nkind = 'stripe'\nsecrets = ['env:SECRET']\n";
+
+#[tokio::test]
+async fn a_refund_finds_its_order_by_the_payment_whichever_comes_first() {
+    for at_once in [true, false] {
+        let rig = Rig::with(&[STRIPE], |_| ()).await;
+        let events = [
+            stripe_refund("re_1", "pi_1", 1_000, "succeeded", 5),
+            stripe_session("cs_1", "pi_1"),
+            stripe_session("cs_2", "pi_2"),
+            stripe_refund("re_2", "pi_2", 250, "succeeded", 5),
+            stripe_refund("re_3", "pi_2", 250, "pending", 5),
+            stripe_refund("re_4", "pi_of_nobody", 999, "succeeded", 5),
+        ];
+        let mut lane = rig.lane("stripe").await;
+        if at_once {
+            rig.send(&events).await;
+            lane.settle(events.len()).await;
+        } else {
+            for event in &events {
+                rig.send(std::slice::from_ref(event)).await;
+                lane.step().await;
+            }
+        }
+        rig.assert_fates(&events, &["applied"; 6]).await;
+        let told = "select string_agg(concat_ws(' ', order_id, total, refunded), ', ' order by 1)
+                    from orders";
+        assert_eq!(rig.text(told).await, "cs_1 100.00 10.00, cs_2 100.00 2.50", "{at_once}");
+        rig.assert_conserved(6).await;
+    }
+}
+
+#[tokio::test]
+async fn a_refund_that_fails_in_the_end_is_taken_back() {
+    let rig = Rig::with(&[STRIPE], |_| ()).await;
+    let events = [
+        stripe_session("cs_1", "pi_1"),
+        stripe_refund("re_1", "pi_1", 1_000, "succeeded", 5),
+        stripe_refund("re_1", "pi_1", 1_000, "failed", 9),
+        // Told late, and of the second in which it failed.
+        stripe_refund("re_1", "pi_1", 1_000, "succeeded", 7),
+        stripe_refund("re_1", "pi_1", 1_000, "pending", 9),
+    ];
+    let mut lane = rig.lane("stripe").await;
+    rig.send(&events).await;
+    lane.settle(5).await;
+    rig.assert_fates(&events, &["applied", "applied", "applied", "stale", "stale"]).await;
+    assert_eq!(rig.text("select refunded::text from orders").await, "0");
+    rig.assert_conserved(5).await;
 }

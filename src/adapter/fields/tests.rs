@@ -1,7 +1,6 @@
 //! Literals found at pointers, and what is told where they are not right.
 
 use proptest::prelude::*;
-use time::macros::datetime;
 
 use super::*;
 
@@ -98,45 +97,6 @@ fn what_is_not_json_is_told_with_its_place() {
 fn deep_nesting_beside_the_pointers_costs_no_stack() {
     let body = format!(r#"{{"deep": {}{}, "a": 1}}"#, "[".repeat(100_000), "]".repeat(100_000));
     with(&body, &["/a"], |fields| assert_eq!(fields.required_text("/a").unwrap(), "1"));
-}
-
-#[test]
-fn moments_are_read_as_senders_write_them() {
-    for (text, expected) in [
-        ("2026-01-02T03:04:05-05:00", datetime!(2026-01-02 8:04:05 UTC)),
-        ("2026-01-02T03:04:05Z", datetime!(2026-01-02 3:04:05 UTC)),
-        ("2026-01-02T03:04:05", datetime!(2026-01-02 3:04:05 UTC)),
-        ("2026-01-02 03:04:05.250", datetime!(2026-01-02 3:04:05.25 UTC)),
-        ("1767323045", datetime!(2026-01-02 3:04:05 UTC)),
-        ("Fri, 02 Jan 2026 03:04:05 +0000", datetime!(2026-01-02 3:04:05 UTC)),
-        ("2 Jan 2026 03:04:05 -0500", datetime!(2026-01-02 8:04:05 UTC)),
-        // QuickBooks.
-        ("2015-10-05T14:42:19-0700", datetime!(2015-10-05 21:42:19 UTC)),
-        ("2015-10-05T14:42:19.5+0530", datetime!(2015-10-05 9:12:19.5 UTC)),
-        // Xero.
-        ("/Date(1573755038314)/", datetime!(2019-11-14 18:10:38.314 UTC)),
-        ("/Date(1573755038314+0000)/", datetime!(2019-11-14 18:10:38.314 UTC)),
-        ("/Date(1573755038314-0800)/", datetime!(2019-11-14 18:10:38.314 UTC)),
-        ("/Date(-1000+0000)/", datetime!(1969-12-31 23:59:59 UTC)),
-    ] {
-        assert_eq!(parse_moment(text), Some(expected), "{text}");
-    }
-    for text in [
-        "",
-        "yesterday",
-        "2026-13-01T00:00:00Z",
-        "99999999999999999999",
-        "9999-12-31T23:59:59-23:59",
-        "9999-12-31T23:59:59-2359",
-        "2015-10-05T14:42:19-07",
-        "/Date()/",
-        "/Date(+0000)/",
-        "/Date(9223372036854775807)/",
-        "/Date(1573755038314",
-        "Date(1573755038314)",
-    ] {
-        assert_eq!(parse_moment(text), None, "{text}");
-    }
 }
 
 proptest! {

@@ -6,7 +6,7 @@ use clap::Args;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{adapter::fields::parse_moment, domain::Reason, store::dead_letters::Filter};
+use crate::{adapter::moment::parse_moment, domain::Reason, store::dead_letters::Filter};
 
 /// Which dead letters: every condition must hold.
 #[derive(Debug, Args)]

@@ -76,6 +76,10 @@ impl Enricher {
         let labels = &[source.as_str()];
         let open = metrics.enrichment_breaker_open.with_label_values(labels);
         open.set(0);
+        // Shown before anything was fetched, so that an alert can tell 0 from nothing.
+        for result in super::RESULTS {
+            metrics.enrichments.with_label_values(&[source.as_str(), result]);
+        }
         Ok(Self {
             fetcher: Fetcher::new(settings.fetch.clone())?,
             permits: Semaphore::new(settings.concurrency),

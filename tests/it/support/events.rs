@@ -113,6 +113,40 @@ pub(crate) fn erp_invoice(number: &str, version: u32, total: &str) -> Envelope {
     event("erp", "acme", "invoice.created", &Uuid::now_v7().to_string(), body.to_string())
 }
 
+/// A Stripe checkout session over 100.00, paid by a payment.
+pub(crate) fn stripe_session(session: &str, payment: &str) -> Envelope {
+    let object = json!({
+        "id": session, "object": "checkout.session", "client_reference_id": session,
+        "amount_total": 10_000, "currency": "eur", "payment_status": "paid", "status": "complete",
+        "payment_intent": payment,
+    });
+    stripe("checkout.session.completed", 1, &object)
+}
+
+/// A refund of a Stripe payment, in cents, told at this second.
+pub(crate) fn stripe_refund(
+    refund: &str,
+    payment: &str,
+    cents: u32,
+    status: &str,
+    at: i64,
+) -> Envelope {
+    let object = json!({
+        "id": refund, "object": "refund", "amount": cents, "currency": "eur", "status": status,
+        "payment_intent": payment, "charge": "ch_1",
+    });
+    stripe("refund.updated", at, &object)
+}
+
+fn stripe(topic: &str, at: i64, object: &serde_json::Value) -> Envelope {
+    let id = Uuid::now_v7().to_string();
+    let body = json!({
+        "id": id, "object": "event", "type": topic, "created": 1_767_323_045 + at,
+        "data": {"object": object},
+    });
+    event("stripe", "", topic, &id, body.to_string())
+}
+
 /// An invoice from a robot: the same key for the same number and transaction.
 pub(crate) fn robot_invoice(number: &str, transaction: &str, amount: &str) -> Envelope {
     let body = json!({
@@ -132,5 +166,5 @@ fn moment(minute: u32) -> String {
 }
 
 fn time_of(minute: u32) -> Option<time::OffsetDateTime> {
-    tallyhook::adapter::fields::parse_moment(&moment(minute))
+    tallyhook::adapter::moment::parse_moment(&moment(minute))
 }

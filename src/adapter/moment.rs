@@ -1,0 +1,95 @@
+//! Times as senders write them.
+
+use time::{
+    OffsetDateTime, PrimitiveDateTime, UtcOffset,
+    format_description::well_known::{Rfc2822, Rfc3339},
+    macros::format_description,
+};
+
+/// Reads a moment as senders write it: RFC 3339, the same without a
+/// zone (taken as UTC) or without a colon in it (`-0700`), RFC 2822, whole
+/// seconds since 1970, or the milliseconds of `/Date(1573755038314+0000)/`.
+pub fn parse_moment(text: &str) -> Option<OffsetDateTime> {
+    let text = text.trim();
+    let zoned = OffsetDateTime::parse(text, &Rfc3339);
+    if let Ok(moment) = zoned.or_else(|_| OffsetDateTime::parse(text, &Rfc2822)) {
+        // In UTC, the last hours of the year 9999 may be no time at all.
+        return moment.checked_to_offset(UtcOffset::UTC);
+    }
+    let zoneless = format_description!(
+        version = 2,
+        "[year]-[month]-[day][first [T] [ ]][hour]:[minute]:[second][optional [.[subsecond]]]"
+    );
+    if let Ok(moment) = PrimitiveDateTime::parse(text, &zoneless) {
+        return Some(moment.assume_utc());
+    }
+    let without_colon = format_description!(
+        version = 2,
+        "[year]-[month]-[day]T[hour]:[minute]:[second][optional [.[subsecond]]][offset_hour sign:mandatory][offset_minute]"
+    );
+    if let Ok(moment) = OffsetDateTime::parse(text, &without_colon) {
+        return moment.checked_to_offset(UtcOffset::UTC);
+    }
+    if let Some(inner) = text.strip_prefix("/Date(").and_then(|rest| rest.strip_suffix(")/")) {
+        return parse_milliseconds(inner);
+    }
+    OffsetDateTime::from_unix_timestamp(text.parse().ok()?).ok()
+}
+
+/// Milliseconds since 1970 in UTC; an offset behind them says only where the
+/// writer sat.
+fn parse_milliseconds(text: &str) -> Option<OffsetDateTime> {
+    let offset = text.rfind(['+', '-']).filter(|at| *at > 0);
+    let digits = offset.map_or(text, |at| &text[..at]);
+    if digits.starts_with('+') {
+        return None;
+    }
+    let milliseconds: i64 = digits.parse().ok()?;
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn moments_are_read_as_senders_write_them() {
+        for (text, expected) in [
+            ("2026-01-02T03:04:05-05:00", datetime!(2026-01-02 8:04:05 UTC)),
+            ("2026-01-02T03:04:05Z", datetime!(2026-01-02 3:04:05 UTC)),
+            ("2026-01-02T03:04:05", datetime!(2026-01-02 3:04:05 UTC)),
+            ("2026-01-02 03:04:05.250", datetime!(2026-01-02 3:04:05.25 UTC)),
+            ("1767323045", datetime!(2026-01-02 3:04:05 UTC)),
+            ("Fri, 02 Jan 2026 03:04:05 +0000", datetime!(2026-01-02 3:04:05 UTC)),
+            ("2 Jan 2026 03:04:05 -0500", datetime!(2026-01-02 8:04:05 UTC)),
+            // QuickBooks.
+            ("2015-10-05T14:42:19-0700", datetime!(2015-10-05 21:42:19 UTC)),
+            ("2015-10-05T14:42:19.5+0530", datetime!(2015-10-05 9:12:19.5 UTC)),
+            // Xero.
+            ("/Date(1573755038314)/", datetime!(2019-11-14 18:10:38.314 UTC)),
+            ("/Date(1573755038314+0000)/", datetime!(2019-11-14 18:10:38.314 UTC)),
+            ("/Date(1573755038314-0800)/", datetime!(2019-11-14 18:10:38.314 UTC)),
+            ("/Date(-1000+0000)/", datetime!(1969-12-31 23:59:59 UTC)),
+        ] {
+            assert_eq!(parse_moment(text), Some(expected), "{text}");
+        }
+        for text in [
+            "",
+            "yesterday",
+            "2026-13-01T00:00:00Z",
+            "99999999999999999999",
+            "9999-12-31T23:59:59-23:59",
+            "9999-12-31T23:59:59-2359",
+            "2015-10-05T14:42:19-07",
+            "/Date()/",
+            "/Date(+0000)/",
+            "/Date(9223372036854775807)/",
+            "/Date(1573755038314",
+            "Date(1573755038314)",
+        ] {
+            assert_eq!(parse_moment(text), None, "{text}");
+        }
+    }
+}
