@@ -167,7 +167,11 @@ async fn postgresql_away_under_load_is_not_noticed_by_the_senders() {
     servers.postgres.restart().await.unwrap();
     load.at_least(100).await;
     let probe = format!("http://{}/readyz", front.service.operations);
-    assert_eq!(front.get(&probe).await.status(), 200);
+    // A restart that takes longer than a batch is held is noticed by the worker.
+    eventually("readiness after a restart", seconds(30), || async {
+        front.get(&probe).await.status() == 200
+    })
+    .await;
     servers.postgres.kill().await.unwrap();
     // At once, and not only when the worker gives its batch up; while the
     // receiver, which needs no database, stays ready.
