@@ -74,6 +74,8 @@ say "2. Webhooks: duplicates, late ones, poison, and one forged signature"
 send shopify --count 200 --duplicates 20% --out-of-order 5% --poison 3% --forged 1
 story=$(field story "$scratch/sent.json")
 send woocommerce --count 100 --duplicates 10% --poison 2%
+send stripe --count 60 --duplicates 20% --out-of-order 10%
+send robot --count 40 --duplicates 50%
 
 say "3. RabbitMQ is killed (kill -9) while webhooks come in"
 broker=$(field rabbitmq "$scratch/ready.json")

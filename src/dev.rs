@@ -153,8 +153,10 @@ fn announce(
     writeln!(out, "In another terminal, for the other commands:")?;
     writeln!(out, "  export TALLYHOOK__DATABASE__URL='{}'", config.database.url)?;
     writeln!(out, "  export TALLYHOOK__BROKER__URL='{}'", config.broker.url)?;
-    if let Some(first) = config.sources.keys().next() {
-        writeln!(out, "  tallyhook send {first} --url {receiver} --count 100 --duplicates 10%")?;
+    // Whole orders tell more than events that only name something.
+    let example = config.sources.iter().find(|(_, adapter)| adapter.kind() == "shopify");
+    if let Some((name, _)) = example.or_else(|| config.sources.iter().next()) {
+        writeln!(out, "  tallyhook send {name} --url {receiver} --count 100 --duplicates 10%")?;
     }
     writeln!(out)?;
     writeln!(out, "Ctrl-C stops everything.")?;
