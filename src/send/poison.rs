@@ -2,8 +2,18 @@
 
 use serde_json::{Value, json};
 
-use super::generate::shape::Anatomy;
 use crate::domain::Reason;
+
+/// Where in a body the fields stand that a poison spoils.
+#[derive(Clone, Copy, Debug)]
+pub struct Anatomy {
+    /// Every place of the total.
+    pub total: &'static [&'static str],
+    /// Every place of the currency.
+    pub currency: &'static [&'static str],
+    /// Every place of the number.
+    pub number: &'static [&'static str],
+}
 
 /// What is wrong with a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

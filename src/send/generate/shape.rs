@@ -1,7 +1,7 @@
 //! Shapes of payload: which there are, for which kind of source, and where
 //! in a body the fields stand that a poison spoils.
 
-use crate::send::poison::Poison;
+use crate::send::poison::{Anatomy, Poison};
 
 /// A shape of payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,17 +31,6 @@ pub enum Shape {
     BigCommerce,
     /// Etsy's events, which only name an order.
     Etsy,
-}
-
-/// Where in a body the fields stand that a poison spoils.
-#[derive(Clone, Copy, Debug)]
-pub struct Anatomy {
-    /// Every place of the total.
-    pub total: &'static [&'static str],
-    /// Every place of the currency.
-    pub currency: &'static [&'static str],
-    /// Every place of the number.
-    pub number: &'static [&'static str],
 }
 
 impl Shape {
