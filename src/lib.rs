@@ -9,7 +9,8 @@
 //!    and [`broker::Publisher`] makes it durable in the source's queue. Only a
 //!    [`broker::Confirmed`] is answered with 200.
 //! 3. [`worker::lane`] collects a batch of deliveries and has each mapped by
-//!    its adapter to a [`domain::Change`].
+//!    its adapter to a [`domain::Change`]. What a thin event only names may be
+//!    [`fetch`]ed, by [`worker::enrich`], before the transaction begins.
 //! 4. [`worker::apply`] claims the keys and writes the changes set by set, in
 //!    one transaction of the [`store`]: inbox, orders, invoices, receipts.
 //! 5. [`worker::settle`] sends what failed on to a retry queue, by the
@@ -22,7 +23,8 @@
 //! and its source keeps such calls.
 //!
 //! Around it: [`config`] says what to run, [`service`] runs it over the
-//! [`server`] of HTTP, [`ops`], [`health`] and [`metrics`] show it, [`cli`] is how people reach it, [`dev`] starts private
+//! [`server`] of HTTP, [`ops`], [`health`] and [`metrics`] show it, [`cli`] is
+//! how people reach it, [`send`] plays every platform, [`dev`] starts private
 //! servers to try it on.
 //!
 //! Who may import whom is held by a test (`tests/it/house.rs`): [`domain`]
