@@ -20,6 +20,7 @@ mod constraints;
 mod duplicates;
 mod enrichment;
 mod failures;
+mod fanout;
 mod house;
 mod outages;
 mod poison;
