@@ -1,0 +1,64 @@
+//! The books under batches that meet: no batch stands in another's way for
+//! good, and what comes in an odd order adds up all the same.
+
+use tallyhook::{
+    domain::{Envelope, SourceName},
+    worker::apply::{self, Item},
+};
+
+use crate::support::{Rig, events::shop_refund, shop_order};
+
+const BACK: &str = "select concat_ws(' ', number, refunded) from orders";
+
+#[tokio::test]
+async fn orders_and_refunds_of_each_other_s_orders_do_not_deadlock() {
+    let rig = Rig::new().await;
+    let source: SourceName = "shop".parse().unwrap();
+    let adapter = &rig.tools.sources[&source];
+    let item = |envelope: Envelope| {
+        let mapped = adapter.map(&envelope).unwrap();
+        Item::new(envelope, mapped)
+    };
+    for round in 0..20 {
+        let (a, b) = (2 * round + 1, 2 * round + 2);
+        let first = [item(shop_order(a, 1, "9.00")), item(shop_refund(b, b, "1.00", "EUR"))];
+        let second = [item(shop_order(b, 1, "9.00")), item(shop_refund(a, a, "1.00", "EUR"))];
+        let apply = |items| apply::batch(&rig.tools.store, &source, adapter.rules(), items);
+        let (first, second) = tokio::join!(apply(&first), apply(&second));
+        first.unwrap();
+        second.unwrap();
+    }
+    assert_eq!(rig.count("select count(*) from orders where refunded = 1 and total = 9").await, 40);
+    rig.assert_conserved(80).await;
+}
+
+#[tokio::test]
+async fn an_order_known_by_its_refund_stands_on_the_one_that_was_applied() {
+    let rig = Rig::new().await;
+    let older = shop_refund(1, 71, "10.00", "EUR");
+    let mut newer = shop_refund(1, 71, "12.00", "EUR");
+    let text = String::from_utf8(newer.body.to_vec()).unwrap();
+    newer.body = text.replace("00:01:00", "00:05:00").into();
+    let events = [newer, older];
+    rig.send(&events).await;
+    rig.lane("shop").await.settle(2).await;
+    rig.assert_fates(&events, &["applied", "stale"]).await;
+    assert_eq!(rig.text(BACK).await, "12.00");
+    rig.assert_conserved(2).await;
+}
+
+#[tokio::test]
+async fn refunds_before_their_order_are_summed_again_in_its_currency() {
+    let rig = Rig::new().await;
+    let mut lane = rig.lane("shop").await;
+    for event in [
+        shop_refund(1, 71, "10.00", "USD"),
+        shop_refund(1, 72, "3.00", "EUR"),
+        shop_order(1, 1, "100.00"),
+    ] {
+        rig.send(&[event]).await;
+        lane.settle(1).await;
+    }
+    assert_eq!(rig.text(BACK).await, "#1 3.00");
+    rig.assert_conserved(3).await;
+}
