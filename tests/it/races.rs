@@ -6,7 +6,11 @@ use tallyhook::{
     worker::apply::{self, Item},
 };
 
-use crate::support::{Rig, events::shop_refund, shop_order};
+use crate::support::{
+    ERP, Rig,
+    events::{erp_invoice, shop_refund},
+    shop_order,
+};
 
 const BACK: &str = "select concat_ws(' ', number, refunded) from orders";
 
@@ -61,4 +65,33 @@ async fn refunds_before_their_order_are_summed_again_in_its_currency() {
     }
     assert_eq!(rig.text(BACK).await, "#1 3.00");
     rig.assert_conserved(3).await;
+}
+
+/// An invoice of the platform's own id.
+fn document(id: &str, number: &str, version: u32) -> Envelope {
+    let mut envelope = erp_invoice(number, version, "2.00");
+    let text = String::from_utf8(envelope.body.to_vec()).unwrap();
+    envelope.body =
+        text.replacen("{\"data\":{", &format!("{{\"data\":{{\"id\":\"{id}\","), 1).into();
+    envelope
+}
+
+#[tokio::test]
+async fn two_documents_of_one_number_are_two_invoices() {
+    let source = format!("{ERP}document_id = '/data/id'\n");
+    let rig = Rig::with(&[&source], |_| ()).await;
+    let mut lane = rig.lane("erp").await;
+    // Voided and written anew; and two that change numbers.
+    let events = [document("d1", "I-1", 1), document("d2", "I-1", 2), document("d3", "I-3", 1)];
+    rig.send(&events).await;
+    lane.settle(3).await;
+    let swapped = [document("d2", "I-3", 3), document("d3", "I-1", 3)];
+    rig.send(&swapped).await;
+    lane.settle(2).await;
+    rig.assert_fates(&events, &["applied"; 3]).await;
+    rig.assert_fates(&swapped, &["applied"; 2]).await;
+    let numbers = "select string_agg(concat_ws(' ', document_id, invoice_number), ', '
+                       order by document_id) from invoices";
+    assert_eq!(rig.text(numbers).await, "d1 I-1, d2 I-3, d3 I-1");
+    rig.assert_conserved(5).await;
 }
