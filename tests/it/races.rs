@@ -1,10 +1,18 @@
 //! The books under batches that meet: no batch stands in another's way for
 //! good, and what comes in an odd order adds up all the same.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
 
 use tallyhook::{
-    domain::{Envelope, SourceName},
+    domain::{
+        Change, Envelope, Mapped, Money, Order, OrderStatus, OrderUpdate, Refund, RefundStatus,
+        Refunded, SourceName,
+    },
     worker::apply::{self, Item},
 };
 
@@ -123,4 +131,98 @@ async fn refunds_are_summed_fast_before_the_tables_were_ever_analyzed() {
     let lasted = begun.elapsed();
     assert_eq!(rig.count("select count(*) from orders where refunded = 2.5").await, 300);
     assert!(lasted < Duration::from_secs(3), "{lasted:?}");
+}
+
+/// An order's state as of this second, with the payment it names then.
+fn paid(order: u64, second: i64, payment: String) -> Change {
+    let total = Money { amount: 100.into(), currency: "EUR".parse().unwrap() };
+    Change::Order(Box::new(OrderUpdate::State {
+        order_id: order.to_string(),
+        version: moment(second),
+        order: Box::new(Order {
+            number: order.to_string(),
+            status: OrderStatus::Paid,
+            platform_status: String::new(),
+            total,
+            refunded: 0.into(),
+            customer_ref: None,
+            payment_ref: Some(payment),
+            sequence: 0,
+            placed_at: None,
+            lines: Vec::new(),
+        }),
+        restored: false,
+    }))
+}
+
+fn moment(second: i64) -> time::OffsetDateTime {
+    time::OffsetDateTime::from_unix_timestamp(1_700_000_000 + second).unwrap()
+}
+
+#[tokio::test]
+async fn refunds_by_order_and_payment_in_any_order_and_batch_add_up() {
+    let rig = Rig::new().await;
+    let mut expected: HashMap<String, u64> = HashMap::new();
+    let mut changes = Vec::new();
+    for order in 1..=12 {
+        // The order is paid a second time, and each payment is refunded.
+        changes.extend([paid(order, 1, format!("p{order}")), paid(order, 2, format!("q{order}"))]);
+        let back = expected.entry(order.to_string()).or_default();
+        for (number, refunded) in [
+            Refunded::Order(order.to_string()),
+            Refunded::Payment(format!("p{order}")),
+            Refunded::Payment(format!("q{order}")),
+            Refunded::Payment(format!("p{order}")),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let mut last = 0;
+            for second in 1..=3 {
+                let status = *RefundStatus::ALL.choose(&mut rand::rng()).unwrap();
+                let amount = rand::random_range(1..=9_u64);
+                last = if status == RefundStatus::Succeeded { amount } else { 0 };
+                changes.push(Change::Refund(Box::new(Refund {
+                    refund_id: format!("{order}-{number}"),
+                    refunded: refunded.clone(),
+                    status,
+                    platform_status: String::new(),
+                    amount: Money { amount: amount.into(), currency: "EUR".parse().unwrap() },
+                    version: moment(second),
+                })));
+            }
+            *back += last;
+        }
+    }
+    changes.shuffle(&mut rand::rng());
+    let items: Vec<Item> = changes
+        .into_iter()
+        .map(|change| Item::new(shop_order(1, 1, "1.00"), Mapped::Change(change)))
+        .collect();
+
+    let source: SourceName = "shop".parse().unwrap();
+    let rules = rig.tools.sources[&source].rules();
+    let mut workers = tokio::task::JoinSet::new();
+    for part in items.chunks(items.len().div_ceil(4)) {
+        let (store, source, part) = (rig.tools.store.clone(), source.clone(), part.to_vec());
+        workers.spawn(async move {
+            let mut rest = part.as_slice();
+            while !rest.is_empty() {
+                let size = rand::random_range(1..=7).min(rest.len());
+                let batch = rest.split_off(..size).unwrap();
+                apply::batch(&store, &source, rules, batch).await.unwrap();
+            }
+        });
+    }
+    workers.join_all().await;
+
+    let told: Vec<(String, String)> =
+        sqlx::query_as("select order_id, trim_scale(refunded)::text from orders")
+            .fetch_all(&rig.db)
+            .await
+            .unwrap();
+    let told: HashMap<String, u64> =
+        told.into_iter().map(|(order, back)| (order, back.parse().unwrap())).collect();
+    assert_eq!(told, expected);
+    rig.assert_conserved(i64::try_from(items.len()).unwrap()).await;
 }
