@@ -31,6 +31,9 @@ pub struct Sums {
     pub dead_without_letter: i64,
     /// Open, replayed or discarded letters whose receipt does not say `dead`.
     pub letters_without_dead: i64,
+    /// Keys in the inbox without a settled receipt of the message that holds
+    /// them.
+    pub keys_without_receipt: i64,
     /// Settled receipts whose key is not in the inbox.
     pub settled_without_key: i64,
     /// Orders and invoices whose last receipt is not on record as applied.
@@ -67,6 +70,13 @@ pub async fn sums(conn: &mut Conn) -> Result<Sums, StoreError> {
                 select from receipts as receipt
                 where receipt.receipt_id = letter.receipt_id and receipt.outcome = 'dead'))
                 as "letters_without_dead!",
+            -- `duplicate` too: another transaction of an invoice that stands
+            -- settles its own key.
+            (select count(*) from inbox where not exists (
+                select from receipts as receipt
+                where receipt.receipt_id = inbox.receipt_id
+                  and receipt.outcome in ('applied', 'stale', 'ignored', 'duplicate')))
+                as "keys_without_receipt!",
             (select count(*) from receipts as receipt
              where receipt.outcome in ('applied', 'stale', 'ignored') and not exists (
                 select from inbox where inbox.receipt_id = receipt.receipt_id))

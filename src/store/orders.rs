@@ -20,8 +20,18 @@ pub struct Row<'a> {
     pub update: &'a OrderUpdate,
 }
 
-/// Writes updates, each of another order, and gives back the messages that
-/// had an effect. The rest are stale: a newer state stands already.
+/// What became of updates.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// The messages that had an effect. The rest are stale: a newer state
+    /// stands already.
+    pub applied: HashSet<Uuid>,
+    /// Those after which the order is in another currency than its refunds
+    /// were summed in: before its state was known, that was a guess.
+    pub unsummed: Vec<Uuid>,
+}
+
+/// Writes updates, each of another order.
 ///
 /// # Errors
 /// What the database says.
@@ -29,12 +39,12 @@ pub async fn upsert(
     conn: &mut Conn,
     source: &SourceName,
     rows: &[Row<'_>],
-) -> Result<HashSet<Uuid>, StoreError> {
+) -> Result<Written, StoreError> {
     let mut columns = Columns::with_capacity(rows.len());
     for row in rows {
         columns.push(row);
     }
-    let applied = sqlx::query_scalar!(
+    let rows = sqlx::query!(
         r#"
         insert into orders as known (
             source, tenant, order_id, number, status, platform_status, currency, total,
@@ -87,7 +97,8 @@ pub async fn upsert(
                 and (known.deleted_at is null or known.deleted_at < excluded.version
                      or excluded.restored_at is not null)
             end
-        returning last_receipt
+        returning last_receipt,
+            coalesce(refunded_currency <> currency, false) as "is_unsummed!"
         "#,
         source.as_str(),
         &columns.tenant as &[&str],
@@ -110,7 +121,14 @@ pub async fn upsert(
     )
     .fetch_all(conn)
     .await?;
-    Ok(applied.into_iter().collect())
+    let mut written = Written::default();
+    for row in rows {
+        written.applied.insert(row.last_receipt);
+        if row.is_unsummed {
+            written.unsummed.push(row.last_receipt);
+        }
+    }
+    Ok(written)
 }
 
 /// The rows turned on their side, as `unnest` wants them.

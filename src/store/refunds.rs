@@ -237,34 +237,45 @@ pub async fn sum(
     let (tenants, ids, _) = columns(orders);
     sqlx::query!(
         r#"
+        with summed as materialized (
+            -- The source is repeated, and the order's row fenced off: so that
+            -- no plan reads all orders of a source, which looks cheap before
+            -- the tables are analyzed for the first time.
+            select $1::text as source, told.tenant, told.order_id, refunds.amount, refunds.currency
+            from unnest($2::text[], $3::text[]) as told (tenant, order_id)
+            cross join lateral (
+                select currency from orders
+                where source = $1 and tenant = told.tenant and order_id = told.order_id
+                offset 0
+            ) as standing
+            left join lateral (
+                select refund.currency, sum(refund.amount) as amount
+                from (
+                    select refund.*
+                    from refunds as refund
+                    where refund.source = $1 and refund.tenant = told.tenant
+                      and refund.order_id = told.order_id
+                    union
+                    select refund.*
+                    from payments as payment
+                    join refunds as refund using (source, tenant, payment_ref)
+                    where payment.source = $1 and payment.tenant = told.tenant
+                      and payment.order_id = told.order_id
+                ) as refund
+                where refund.status = 'succeeded'
+                group by refund.currency
+                order by refund.currency = standing.currency desc nulls last,
+                    min(refund.created_at)
+                limit 1
+            ) as refunds on true
+        )
         update orders as known set
             refunded_summed = coalesce(summed.amount, 0),
             refunded_currency = summed.currency,
             updated_at = now()
-        from unnest($2::text[], $3::text[]) as told (tenant, order_id)
-        join orders as standing
-            on standing.source = $1 and standing.tenant = told.tenant
-            and standing.order_id = told.order_id
-        left join lateral (
-            select refund.currency, sum(refund.amount) as amount
-            from (
-                select refund.*
-                from refunds as refund
-                where refund.source = $1 and refund.tenant = told.tenant
-                  and refund.order_id = told.order_id
-                union
-                select refund.*
-                from payments as payment
-                join refunds as refund using (source, tenant, payment_ref)
-                where payment.source = $1 and payment.tenant = told.tenant
-                  and payment.order_id = told.order_id
-            ) as refund
-            where refund.status = 'succeeded'
-            group by refund.currency
-            order by refund.currency = standing.currency desc nulls last, min(refund.created_at)
-            limit 1
-        ) as summed on true
-        where known.source = $1 and known.tenant = told.tenant and known.order_id = told.order_id
+        from summed
+        where known.source = summed.source and known.tenant = summed.tenant
+          and known.order_id = summed.order_id
         "#,
         source.as_str(),
         &tenants as &[&str],

@@ -16,7 +16,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 use tallyhook::domain::{Envelope, EventKey, SourceName};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::timeout};
 use uuid::Uuid;
 
 use crate::support::{Rig, events::again, rig::now};
@@ -242,6 +242,35 @@ async fn while_the_breaker_is_open_nothing_is_fetched_and_no_attempt_is_counted(
     assert_eq!(rig.fate(&second).await, Some(("applied".to_owned(), 0)));
     assert_eq!(platform.asked().len(), 3);
     rig.assert_conserved(3).await;
+}
+
+#[tokio::test]
+async fn what_was_put_off_and_not_acknowledged_is_applied_once() {
+    let platform = Platform::start(|_| StatusCode::BAD_GATEWAY.into_response()).await;
+    let rig = platform.rig("breaker_failures = 1\nbreaker_open_ms = 2000").await;
+    let first = thin("invoice.updated", "7");
+    rig.send(one(&first)).await;
+    rig.lane("books").await.settle(1).await;
+    platform.now_answers(invoices);
+    let second = thin("invoice.updated", "8");
+    rig.send(one(&second)).await;
+    // The worker dies after it put the message off, before it says so.
+    let (link, mut dying) = rig.lane_apart("books").await;
+    while rig.fate(&second).await.is_none() {
+        let batch = dying.0.collect().await.unwrap();
+        dying.0.process(batch).await.unwrap();
+    }
+    link.close().await;
+    drop(dying);
+    let mut lane = rig.lane("books").await;
+    while rig.count("select count(*) from receipts where outcome = 'retried'").await > 0 {
+        lane.step().await;
+    }
+    // The other copies.
+    while timeout(Duration::from_millis(1500), lane.0.step()).await.is_ok() {}
+    assert_eq!(rig.fate(&first).await, Some(("applied".to_owned(), 1)));
+    assert_eq!(rig.fate(&second).await, Some(("applied".to_owned(), 0)));
+    rig.assert_conserved(2).await;
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ mod outages;
 mod poison;
 mod publisher;
 mod quarantine;
+mod races;
 mod receiver;
 mod refunds;
 mod replay;

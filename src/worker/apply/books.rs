@@ -1,7 +1,7 @@
 //! The books: which changes of a batch go into which table, and in which
 //! order.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -40,13 +40,18 @@ pub(super) async fn write(
         let rows: Vec<Payment<'_>> = payments.iter().map(|(payment, _)| *payment).collect();
         refunds::note_payments(conn, source, &rows).await?;
     }
+    let mut touched = touched(conn, source, &changes, &payments).await?;
+    lock_orders(conn, source, &changes.orders, &touched).await?;
     for round in
         rounds(changes.orders.iter().map(|row| ((row.tenant, row.update.order_id()), *row)))
     {
-        told.applied.extend(orders::upsert(conn, source, &round).await?);
+        let written = orders::upsert(conn, source, &round).await?;
+        told.applied.extend(written.applied);
+        let unsummed = round.iter().filter(|row| written.unsummed.contains(&row.receipt_id));
+        touched.extend(unsummed.map(|row| (order(row), row.receipt_id)));
     }
-    if !changes.refunds.is_empty() || !payments.is_empty() {
-        told.applied.extend(write_refunds(conn, source, &changes, &payments).await?);
+    if !touched.is_empty() || !changes.refunds.is_empty() {
+        told.applied.extend(write_refunds(conn, source, &changes.refunds, touched).await?);
     }
     write_invoices(conn, source, on_conflict, &changes.invoices, &mut told).await?;
     let things = changes.references.iter().map(|row| {
@@ -124,33 +129,77 @@ impl<'a> Changes<'a> {
     }
 }
 
-async fn write_refunds(
+/// Orders by tenant and id, each with a message that touches it.
+type Orders = BTreeMap<(String, String), Uuid>;
+
+fn order(row: &orders::Row<'_>) -> (String, String) {
+    (row.tenant.to_owned(), row.update.order_id().to_owned())
+}
+
+/// The orders whose refunds are to be summed, as far as they are known.
+async fn touched(
     conn: &mut Conn,
     source: &SourceName,
     changes: &Changes<'_>,
     payments: &[(Payment<'_>, Uuid)],
-) -> Result<HashSet<Uuid>, StoreError> {
-    let mut touched: BTreeSet<Touched> = BTreeSet::new();
-    if !payments.is_empty() {
-        touched.extend(refunds::orders_of(conn, source, payments).await?);
+) -> Result<Orders, StoreError> {
+    let mut touched = Orders::new();
+    for row in &changes.refunds {
+        if let Some(order_id) = refunds::order_of(row.refund) {
+            // The first refund of an order that nobody told of has an effect;
+            // one that follows may be stale, and no row may stand on it.
+            touched.entry((row.tenant.to_owned(), order_id.to_owned())).or_insert(row.receipt_id);
+        }
     }
-    touched.extend(changes.refunds.iter().filter_map(|row| {
-        Some(Touched {
-            tenant: row.tenant.to_owned(),
-            order_id: refunds::order_of(row.refund)?.to_owned(),
-            receipt_id: row.receipt_id,
-        })
-    }));
-    let mut touched: Vec<Touched> = touched.into_iter().collect();
-    touched.dedup_by(|a, b| (&a.tenant, &a.order_id) == (&b.tenant, &b.order_id));
-    refunds::lock_orders(conn, source, &touched).await?;
+    if !payments.is_empty() {
+        for Touched { tenant, order_id, receipt_id } in
+            refunds::orders_of(conn, source, payments).await?
+        {
+            touched.entry((tenant, order_id)).or_insert(receipt_id);
+        }
+    }
+    Ok(touched)
+}
+
+/// Locks the batch's orders and those whose refunds it tells in one sorted
+/// statement. Written first and locked after, they would meet in both orders:
+/// another batch may have them the other way round.
+async fn lock_orders(
+    conn: &mut Conn,
+    source: &SourceName,
+    rows: &[orders::Row<'_>],
+    touched: &Orders,
+) -> Result<(), StoreError> {
+    let mut all = Orders::new();
+    for row in rows {
+        all.entry(order(row)).or_insert(row.receipt_id);
+    }
+    // Else the writing itself locks them all, sorted.
+    if touched.keys().any(|order| !all.contains_key(order)) {
+        for (order, receipt_id) in touched {
+            all.entry(order.clone()).or_insert(*receipt_id);
+        }
+        refunds::lock_orders(conn, source, &listed(all)).await?;
+    }
+    Ok(())
+}
+
+fn listed(orders: Orders) -> Vec<Touched> {
+    let touched = |((tenant, order_id), receipt_id)| Touched { tenant, order_id, receipt_id };
+    orders.into_iter().map(touched).collect()
+}
+
+async fn write_refunds(
+    conn: &mut Conn,
+    source: &SourceName,
+    rows: &[refunds::Row<'_>],
+    touched: Orders,
+) -> Result<HashSet<Uuid>, StoreError> {
     let mut applied = HashSet::new();
-    for round in
-        rounds(changes.refunds.iter().map(|row| ((row.tenant, &row.refund.refund_id), *row)))
-    {
+    for round in rounds(rows.iter().map(|row| ((row.tenant, &row.refund.refund_id), *row))) {
         applied.extend(refunds::upsert(conn, source, &round).await?);
     }
-    refunds::sum(conn, source, &touched).await?;
+    refunds::sum(conn, source, &listed(touched)).await?;
     Ok(applied)
 }
 

@@ -191,6 +191,7 @@ impl Rig {
         assert_eq!(sums.dead_without_letter, 0, "{sums:?}");
         assert_eq!(sums.letters_without_dead, 0, "{sums:?}");
         assert_eq!(sums.settled_without_key, 0, "{sums:?}");
+        assert_eq!(sums.keys_without_receipt, 0, "{sums:?}");
         assert_eq!(sums.books_without_receipt, 0, "{sums:?}");
     }
 
