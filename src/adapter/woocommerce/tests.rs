@@ -211,6 +211,12 @@ fn what_every_call_carries_must_be_there() {
 }
 
 #[test]
+fn an_orders_body_is_no_deletion_whatever_the_topic_says() {
+    let failure = mapped("order.deleted", &[]).unwrap_err();
+    assert_eq!((failure.reason, failure.field.as_str()), (Reason::InvalidValue, "/status"));
+}
+
+#[test]
 fn a_second_deletion_of_the_same_order_is_another_event() {
     let source = Source::load("woocommerce", "", &["FIRST"], &[]).unwrap();
     let received = |topic: &str, delivery: &'static str| {
