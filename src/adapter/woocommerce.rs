@@ -85,6 +85,13 @@ impl Platform for WooCommerce {
             })
         };
         let tenant = required("X-WC-Webhook-Source")?.trim_end_matches('/').to_ascii_lowercase();
+        if tenant.is_empty() {
+            // The header is not signed: slashes alone would be a shop without
+            // a name, which no allow-list keeps out.
+            return Err(Rejection::Unreadable(
+                "the header X-WC-Webhook-Source names no shop".to_owned(),
+            ));
+        }
         let topic = required("X-WC-Webhook-Topic")?.to_owned();
         // The delivery id is new on each attempt and may collide within a
         // second, so the event is known by what it says of which order when.
