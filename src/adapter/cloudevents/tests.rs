@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use time::{OffsetDateTime, macros::datetime};
+use uuid::Uuid;
 
 use super::*;
 use crate::{
@@ -286,6 +287,21 @@ fn the_tenant_is_told_by_an_attribute_the_data_a_header_or_the_settings() {
     for (allowed, let_in) in [("Acme", true), ("acme", false)] {
         let settings = format!("tenants = ['{allowed}']\n{ORDERS}");
         assert_eq!(receive(&settings, &BINARY, "{}").is_ok(), let_in, "{allowed}");
+    }
+}
+
+#[test]
+fn a_foreign_event_with_a_long_topic_holds_up_no_other() {
+    let settings = format!("tenants = ['Acme']\n{ORDERS}");
+    let topic = "é".repeat(125);
+    let foreign = event(&[("id", "2"), ("company", "\"Other\""), ("type", &format!("{topic:?}"))]);
+    let batch = format!("[{},{foreign}]", event(&[]));
+    let headers = [("content-type", "application/cloudevents-batch+json")];
+    let events = receive(&settings, &headers, &batch).unwrap();
+    assert_eq!(events.len(), 2);
+    for event in events {
+        let envelope = event.envelope(&"inbox".parse().unwrap(), Uuid::nil(), AT, "env:S");
+        assert!(envelope.is_ok(), "{envelope:?}");
     }
 }
 
