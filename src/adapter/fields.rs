@@ -243,6 +243,7 @@ impl<'a> Fields<'a> {
         };
         Date::parse(&text, format_description!("[year]-[month]-[day]"))
             .ok()
+            .filter(|day| day.year() > 0)
             .or_else(|| parse_moment(&text).map(OffsetDateTime::date))
             .map(Some)
             .ok_or_else(|| Failure::invalid(self.named(pointer), "is no day (YYYY-MM-DD)"))
@@ -289,7 +290,12 @@ impl<'a> Fields<'a> {
 
 /// Reads a moment as senders write it; see [`Fields::moment`].
 pub fn parse_moment(text: &str) -> Option<OffsetDateTime> {
-    let text = text.trim();
+    // RFC 3339, by which it travels on, has no years before 0, and the
+    // database has them only as years BC.
+    read_moment(text.trim()).filter(|moment| moment.year() > 0)
+}
+
+fn read_moment(text: &str) -> Option<OffsetDateTime> {
     let zoned = OffsetDateTime::parse(text, &Rfc3339);
     if let Ok(moment) = zoned.or_else(|_| OffsetDateTime::parse(text, &Rfc2822)) {
         // In UTC, the last hours of the year 9999 may be no time at all.

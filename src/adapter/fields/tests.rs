@@ -131,12 +131,29 @@ fn moments_are_read_as_senders_write_them() {
         "2015-10-05T14:42:19-07",
         "/Date()/",
         "/Date(+0000)/",
+        "/Date(-300000000000000+0000)/",
+        "-300000000000",
+        "-5000-01-01T00:00:00",
+        "0000-12-31T23:59:59Z",
         "/Date(9223372036854775807)/",
         "/Date(1573755038314",
         "Date(1573755038314)",
     ] {
         assert_eq!(parse_moment(text), None, "{text}");
     }
+}
+
+#[test]
+fn days_before_our_era_are_none() {
+    with(
+        r#"{"a":"-5000-01-01","b":-300000000000,"c":"0001-01-01"}"#,
+        &["/a", "/b", "/c"],
+        |fields| {
+            assert_eq!(fields.day("/a").unwrap_err().field, "/a");
+            assert_eq!(fields.day("/b").unwrap_err().field, "/b");
+            assert!(fields.day("/c").unwrap().is_some());
+        },
+    );
 }
 
 proptest! {
