@@ -380,3 +380,24 @@ fn settings_that_contradict_themselves_are_refused_by_key() {
         assert!(error.contains("sources.inbox") && error.contains(key), "{settings}: {error}");
     }
 }
+
+#[test]
+fn a_signed_event_is_not_taken_for_the_data_of_another() {
+    let settings = format!("authentication = 'hmac'\ntenants = ['Acme', 'Other']\n{ORDERS}");
+    let config = load(&settings).unwrap();
+    let secret = Secret::new("env:S", Key::Shared(b"user:token".to_vec())).unwrap();
+    let send = |media_type: &str, body: &str| {
+        let hmac = secret.hmac(crate::adapter::signature::Algorithm::Sha256, &[body.as_bytes()]);
+        let signature = data_encoding::HEXLOWER.encode(&hmac);
+        let own = [("x-signature", signature.as_str()), ("content-type", media_type)];
+        let headers: Vec<_> = BINARY.into_iter().chain(own).collect();
+        call(&config, &headers, "", body)
+    };
+    let document = event(&[("company", "\"Other\"")]);
+    for (own, body) in [(STRUCTURED, document.clone()), (BATCH, format!("[{document}]"))] {
+        assert_eq!(send(own, &body).unwrap()[0].tenant, "Other");
+        let told = unreadable(send("application/json", &body));
+        assert!(told.contains("whole event"), "{told}");
+    }
+    assert_eq!(send("application/json", r#"{"id":7}"#).unwrap()[0].tenant, "Acme");
+}
