@@ -48,12 +48,15 @@ create table refunds (
     last_receipt    uuid not null,
     created_at      timestamptz not null default now(),
     updated_at      timestamptz not null default now(),
-    primary key (source, tenant, refund_id),
+    primary key (refund_id, tenant, source),
     constraint refunds_of_something check (order_id is not null or payment_ref is not null)
 );
 
-create index refunds_order on refunds (source, tenant, order_id);
-create index refunds_payment on refunds (source, tenant, payment_ref);
+-- Indexes begin with what tells rows apart. Before a new table is analyzed for
+-- the first time, all that begin with source and tenant look the same to the
+-- planner, and one that reads the whole of a shop may be taken.
+create index refunds_order on refunds (order_id, tenant, source);
+create index refunds_payment on refunds (payment_ref, tenant, source);
 
 -- Which order a payment is of. Whoever comes first, order or refund, makes
 -- the row and the other waits for it: so that neither misses the other.
@@ -62,10 +65,10 @@ create table payments (
     tenant      text not null,
     payment_ref text not null check (payment_ref <> ''),
     order_id    text,
-    primary key (source, tenant, payment_ref)
+    primary key (payment_ref, tenant, source)
 );
 
-create index payments_order on payments (source, tenant, order_id);
+create index payments_order on payments (order_id, tenant, source);
 
 alter table invoices
     -- The platform's own id of the document: it stays while a draft gets its
@@ -74,6 +77,14 @@ alter table invoices
     add column sequence bigint not null default 0;
 
 create index invoices_document on invoices (document_id) where document_id is not null;
+
+-- Two documents of a platform may bear one number: a bill that was deleted and
+-- entered anew, two suppliers of one name, two that changed numbers. Where the
+-- platform's own id tells documents apart, the number need not.
+alter table invoices drop constraint invoices_natural_key;
+create unique index invoices_natural_key
+    on invoices (source, tenant, vendor, invoice_number, generation)
+    where document_id is null;
 
 -- What thin events tell: something changed, and only the platform knows what
 -- it is now. One row for each thing, as of its latest event.

@@ -92,6 +92,11 @@ impl Authentication {
         }
     }
 
+    /// Whether a call proves its own bytes, and not only who sent it.
+    pub fn is_signature(&self) -> bool {
+        matches!(self.0, Proof::Signature { .. })
+    }
+
     /// Finds the secret by which the call is authentic; its index.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::LazyLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -20,6 +20,7 @@ use super::{
     Call, Delivery, Event, Platform, Rejection,
     authentication::Authentication,
     digest_of,
+    fields::{Fields, Pointers},
     identity::{EventSettings, Identity},
     mapping::{InvalidSettings, Mapping},
     moment::parse_moment,
@@ -32,6 +33,10 @@ pub use settings::{CloudEventSettings, Settings, TenantSource};
 
 /// The topic of a batch without events, which some send to try the address.
 const EMPTY_BATCH: &str = "empty_batch";
+
+/// What tells an event, or a batch of them, in JSON.
+const WHOLE: [&str; 2] = ["/specversion", "/0/specversion"];
+static MODE: LazyLock<Pointers> = LazyLock::new(|| Pointers::new(WHOLE));
 
 /// What an attribute's value may not have in a header as it is.
 const IN_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
@@ -74,6 +79,19 @@ impl CloudEvents {
         };
         let identity = Identity::new(event, &mapping)?;
         Ok(Self { authentication, allowed_origins, tenant, identity, mapping })
+    }
+
+    /// Refuses a body that is an event, or a batch, by itself where the headers
+    /// say that it is but the data of another. The content type is not signed:
+    /// who had recorded a signed event could send it under attributes of his
+    /// own, of another company even.
+    fn check_mode(&self, body: &[u8]) -> Result<(), Rejection> {
+        let whole = |fields: Fields<'_>| WHOLE.into_iter().any(|pointer| fields.has(pointer));
+        if self.authentication.is_signature() && Fields::read(body, &MODE).is_ok_and(whole) {
+            let detail = "the body is a whole event, and the content type says that it is not";
+            return Err(Rejection::Unreadable(detail.to_owned()));
+        }
+        Ok(())
     }
 
     fn event(
@@ -163,6 +181,7 @@ impl Platform for CloudEvents {
             let attributes = if media_type.starts_with("application/cloudevents") {
                 Attributes::document(call.body, String::new())?
             } else {
+                self.check_mode(call.body)?;
                 Attributes::Headers(*call)
             };
             Ok(vec![self.event(call, &attributes, &attributes.data(call.body)?)?])

@@ -240,6 +240,7 @@ impl<'a> Fields<'a> {
         };
         Date::parse(&text, format_description!("[year]-[month]-[day]"))
             .ok()
+            .filter(|day| day.year() > 0)
             .or_else(|| parse_moment(&text).map(OffsetDateTime::date))
             .map(Some)
             .ok_or_else(|| Failure::invalid(self.named(pointer), "is no day (YYYY-MM-DD)"))

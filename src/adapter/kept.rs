@@ -9,7 +9,8 @@ const DROPPED: [HeaderName; 2] = [header::COOKIE, header::PROXY_AUTHORIZATION];
 
 /// What the name of a header contains that holds a credential: where the
 /// scheme is no HMAC, its value is as good as the secret.
-const TELLTALES: [&str; 6] = ["auth", "token", "secret", "key", "password", "credential"];
+const TELLTALES: [&str; 9] =
+    ["auth", "token", "secret", "key", "password", "credential", "cookie", "session", "jwt"];
 
 /// The headers of a call, in their order, without cookies.
 pub fn write(headers: &HeaderMap) -> Value {
@@ -86,7 +87,16 @@ mod tests {
     #[test]
     fn credentials_are_not_shown() {
         let mut headers = HeaderMap::new();
-        for name in ["authorization", "x-gitlab-token", "x-api-key", "x-signature"] {
+        for name in [
+            "authorization",
+            "x-gitlab-token",
+            "x-api-key",
+            // Put there by proxies, for whoever stands behind them.
+            "cf-access-jwt-assertion",
+            "x-session-id",
+            "x-original-cookie",
+            "x-signature",
+        ] {
             headers.append(name, HeaderValue::from_static("hunter2"));
         }
         let shown = shown(&write(&headers)).to_string();

@@ -10,7 +10,12 @@ use time::{
 /// zone (taken as UTC) or without a colon in it (`-0700`), RFC 2822, whole
 /// seconds since 1970, or the milliseconds of `/Date(1573755038314+0000)/`.
 pub fn parse_moment(text: &str) -> Option<OffsetDateTime> {
-    let text = text.trim();
+    // RFC 3339, by which it travels on, has no years before 0, and the
+    // database has them only as years BC.
+    read(text.trim()).filter(|moment| moment.year() > 0)
+}
+
+fn read(text: &str) -> Option<OffsetDateTime> {
     let zoned = OffsetDateTime::parse(text, &Rfc3339);
     if let Ok(moment) = zoned.or_else(|_| OffsetDateTime::parse(text, &Rfc2822)) {
         // In UTC, the last hours of the year 9999 may be no time at all.
@@ -85,6 +90,10 @@ mod tests {
             "2015-10-05T14:42:19-07",
             "/Date()/",
             "/Date(+0000)/",
+            "/Date(-300000000000000+0000)/",
+            "-300000000000",
+            "-5000-01-01T00:00:00",
+            "0000-12-31T23:59:59Z",
             "/Date(9223372036854775807)/",
             "/Date(1573755038314",
             "Date(1573755038314)",

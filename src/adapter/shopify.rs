@@ -40,6 +40,9 @@ const WHOLE_ORDER: [&str; 6] = [
     "orders/partially_fulfilled",
 ];
 
+/// What tells that a body is an order's state.
+const STATE: [&str; 3] = ["/total_price", "/current_total_price", "/financial_status"];
+
 /// Shopify's newer family of header names has no `X-`; a request may carry
 /// both, and Shopify's own libraries prefer the newer one.
 const SIGNATURES: [BodyHmac<'static>; 2] =
@@ -132,6 +135,13 @@ impl Platform for Shopify {
             state(envelope)?
         } else if topic == "orders/delete" {
             let fields = Fields::read(&envelope.body, &ORDER)?;
+            // The topic is not signed: an order's body, recorded on the way
+            // and sent again as a deletion, must not be one. A deletion may
+            // name totals, but they are null.
+            if let Some(told) = STATE.into_iter().find(|pointer| fields.has(pointer)) {
+                let detail = "stands in a deletion, which tells no state";
+                return Err(Failure::invalid(told, detail));
+            }
             OrderUpdate::Deleted {
                 order_id: fields.required_text("/id")?,
                 deleted_at: envelope.version.unwrap_or(envelope.received_at),

@@ -85,6 +85,13 @@ impl Platform for WooCommerce {
             })
         };
         let tenant = required("X-WC-Webhook-Source")?.trim_end_matches('/').to_ascii_lowercase();
+        if tenant.is_empty() {
+            // The header is not signed: slashes alone would be a shop without
+            // a name, which no allow-list keeps out.
+            return Err(Rejection::Unreadable(
+                "the header X-WC-Webhook-Source names no shop".to_owned(),
+            ));
+        }
         let topic = required("X-WC-Webhook-Topic")?.to_owned();
         // The delivery id is new on each attempt and may collide within a
         // second, so the event is known by what it says of which order when.
@@ -113,10 +120,19 @@ impl Platform for WooCommerce {
             "order.created" | "order.updated" => state(envelope, false)?,
             "order.restored" => state(envelope, true)?,
             // Carries nothing but the id, so our clock must tell the time.
-            "order.deleted" => OrderUpdate::Deleted {
-                order_id: Fields::read(&envelope.body, &ORDER)?.required_text("/id")?,
-                deleted_at: envelope.received_at,
-            },
+            "order.deleted" => {
+                let fields = Fields::read(&envelope.body, &ORDER)?;
+                // The topic is not signed: an order's body, recorded on the
+                // way and sent again as a deletion, must not be one.
+                if fields.has("/status") {
+                    let detail = "stands in a deletion, which carries the id alone";
+                    return Err(Failure::invalid("/status", detail));
+                }
+                OrderUpdate::Deleted {
+                    order_id: fields.required_text("/id")?,
+                    deleted_at: envelope.received_at,
+                }
+            }
             _ => return Ok(Mapped::Ignored),
         };
         Ok(Mapped::from(update))

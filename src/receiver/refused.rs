@@ -6,7 +6,7 @@
 //! read whole, is nobody's loss: of each source one a second is kept and the
 //! rest is counted, so that a flood costs nothing but the flood.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 use bytes::Bytes;
@@ -29,6 +29,10 @@ const LONGEST_BODY: usize = 256 * 1024;
 /// The largest headers and query that are quarantined, in bytes: they travel
 /// as AMQP headers, which must fit into one frame of 128 KiB.
 const LONGEST_HEAD: usize = 64 * 1024;
+
+/// How long the record of a stranger's call may wait for a worker. With none
+/// at work, a flood takes no more of the broker than so many minutes of it.
+const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
 /// What keeps the record of strangers' calls small.
 #[derive(Debug)]
@@ -142,7 +146,7 @@ impl Receiver {
         let receiver = self.clone();
         tokio::spawn(async move {
             let _place = place;
-            let message = Outgoing::call(&receiver.topology, &refused);
+            let message = Outgoing::call(&receiver.topology, &refused).expiring(LONGEST_WAIT);
             if let Err(error) = receiver.publisher.publish(message).await {
                 debug!(receipt_id = %refused.receipt_id, %error, "the refusal is not on record");
                 receiver.count_unrecorded(&refused.source);

@@ -18,7 +18,7 @@ fn call(events: usize) -> String {
         json!({
             "specversion": "1.0", "id": format!("e-{nth}"), "type": "qbo.invoice.updated.v1",
             "time": "2026-01-02T03:04:05Z", "intuitentityid": nth.to_string(),
-            "intuitaccountid": if nth % 2 == 0 { "310687" } else { "310688" }, "data": {},
+            "intuitaccountid": if nth.is_multiple_of(2) { "310687" } else { "310688" }, "data": {},
         })
     };
     Value::Array((0..events).map(event).collect()).to_string()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use time::{OffsetDateTime, macros::datetime};
+use uuid::Uuid;
 
 use super::*;
 use crate::{
@@ -290,6 +291,21 @@ fn the_tenant_is_told_by_an_attribute_the_data_a_header_or_the_settings() {
 }
 
 #[test]
+fn a_foreign_event_with_a_long_topic_holds_up_no_other() {
+    let settings = format!("tenants = ['Acme']\n{ORDERS}");
+    let topic = "é".repeat(125);
+    let foreign = event(&[("id", "2"), ("company", "\"Other\""), ("type", &format!("{topic:?}"))]);
+    let batch = format!("[{},{foreign}]", event(&[]));
+    let headers = [("content-type", "application/cloudevents-batch+json")];
+    let events = receive(&settings, &headers, &batch).unwrap();
+    assert_eq!(events.len(), 2);
+    for event in events {
+        let envelope = event.envelope(&"inbox".parse().unwrap(), Uuid::nil(), AT, "env:S");
+        assert!(envelope.is_ok(), "{envelope:?}");
+    }
+}
+
+#[test]
 fn a_token_a_password_or_a_signature_lets_in() {
     let bearer = load("").unwrap();
     let good = |config: &Config, headers: &[(&str, &str)], query: &str| {
@@ -363,4 +379,25 @@ fn settings_that_contradict_themselves_are_refused_by_key() {
         let error = load(settings).err().unwrap_or_default();
         assert!(error.contains("sources.inbox") && error.contains(key), "{settings}: {error}");
     }
+}
+
+#[test]
+fn a_signed_event_is_not_taken_for_the_data_of_another() {
+    let settings = format!("authentication = 'hmac'\ntenants = ['Acme', 'Other']\n{ORDERS}");
+    let config = load(&settings).unwrap();
+    let secret = Secret::new("env:S", Key::Shared(b"user:token".to_vec())).unwrap();
+    let send = |media_type: &str, body: &str| {
+        let hmac = secret.hmac(crate::adapter::signature::Algorithm::Sha256, &[body.as_bytes()]);
+        let signature = data_encoding::HEXLOWER.encode(&hmac);
+        let own = [("x-signature", signature.as_str()), ("content-type", media_type)];
+        let headers: Vec<_> = BINARY.into_iter().chain(own).collect();
+        call(&config, &headers, "", body)
+    };
+    let document = event(&[("company", "\"Other\"")]);
+    for (own, body) in [(STRUCTURED, document.clone()), (BATCH, format!("[{document}]"))] {
+        assert_eq!(send(own, &body).unwrap()[0].tenant, "Other");
+        let told = unreadable(send("application/json", &body));
+        assert!(told.contains("whole event"), "{told}");
+    }
+    assert_eq!(send("application/json", r#"{"id":7}"#).unwrap()[0].tenant, "Acme");
 }

@@ -99,6 +99,19 @@ fn deep_nesting_beside_the_pointers_costs_no_stack() {
     with(&body, &["/a"], |fields| assert_eq!(fields.required_text("/a").unwrap(), "1"));
 }
 
+#[test]
+fn days_before_our_era_are_none() {
+    with(
+        r#"{"a":"-5000-01-01","b":-300000000000,"c":"0001-01-01"}"#,
+        &["/a", "/b", "/c"],
+        |fields| {
+            assert_eq!(fields.day("/a").unwrap_err().field, "/a");
+            assert_eq!(fields.day("/b").unwrap_err().field, "/b");
+            assert!(fields.day("/c").unwrap().is_some());
+        },
+    );
+}
+
 proptest! {
     #[test]
     fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {

@@ -226,6 +226,14 @@ fn a_deletion_needs_the_id_alone() {
     assert_eq!(Shopify {}.map(&envelope), Err(Failure::missing("/id")));
 }
 
+#[test]
+fn an_orders_body_is_no_deletion_whatever_the_topic_says() {
+    let failure = mapped("orders/delete", &[]).unwrap_err();
+    assert_eq!((failure.reason, failure.field.as_str()), (Reason::InvalidValue, "/total_price"));
+    let body = r#"{"id":1,"total_price":null,"current_total_price":null,"financial_status":null}"#;
+    assert!(Shopify {}.map(&envelope("orders/delete", body)).is_ok());
+}
+
 /// Receives a good call with these headers over its own.
 fn received(changes: &[(&'static str, &str)]) -> Result<Received, Rejection> {
     let source = Source::load("shopify", "", &["FIRST"], &[]).unwrap();

@@ -211,6 +211,35 @@ fn what_every_call_carries_must_be_there() {
 }
 
 #[test]
+fn an_orders_body_is_no_deletion_whatever_the_topic_says() {
+    let failure = mapped("order.deleted", &[]).unwrap_err();
+    assert_eq!((failure.reason, failure.field.as_str()), (Reason::InvalidValue, "/status"));
+}
+
+#[test]
+fn slashes_are_no_shop_that_the_allow_list_lets_in() {
+    let source = Source::load("woocommerce", "", &["FIRST"], &["https://shop.example"]).unwrap();
+    let body = Bytes::from_static(b"{}");
+    let sent = Delivery {
+        topic: "order.updated",
+        tenant: "https://shop.example",
+        event_id: "",
+        triggered_at: OffsetDateTime::UNIX_EPOCH,
+        sent_at: OffsetDateTime::UNIX_EPOCH,
+        body: &body,
+    };
+    let mut headers: http::HeaderMap = source.adapter().dress(&sent).into_iter().collect();
+    for (shop, let_in) in
+        [("https://shop.example//", true), ("https://other.example/", false), ("//", false)]
+    {
+        headers.insert("x-wc-webhook-source", HeaderValue::from_static(shop));
+        let received_at = OffsetDateTime::UNIX_EPOCH;
+        let call = Call { headers: &headers, query: "", body: &body, received_at };
+        assert_eq!(source.adapter().receive(&call).is_ok(), let_in, "{shop}");
+    }
+}
+
+#[test]
 fn a_second_deletion_of_the_same_order_is_another_event() {
     let source = Source::load("woocommerce", "", &["FIRST"], &[]).unwrap();
     let received = |topic: &str, delivery: &'static str| {

@@ -1,5 +1,7 @@
 //! Refused calls on the wire, to the call log and back.
 
+use std::time::Duration;
+
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable},
@@ -45,6 +47,15 @@ impl Outgoing {
                 .with_headers(headers),
             body: call.body.clone(),
         }
+    }
+
+    /// The same, gone after so long in its queue: for what nobody has signed.
+    /// With the worker away, strangers must not be able to fill the broker.
+    #[must_use]
+    pub fn expiring(mut self, after: Duration) -> Self {
+        let milliseconds = short(&after.as_millis().to_string());
+        self.properties = self.properties.with_expiration(milliseconds);
+        self
     }
 }
 

@@ -70,6 +70,9 @@ fn a_refused_call_survives_the_wire() {
     };
     let sent = parcel(Outgoing::call(&topology(), &told));
     assert_eq!(sent.call(datetime!(2030-01-01 0:00 UTC)), told);
+    assert_eq!(sent.properties.expiration(), &None, "an authentic call waits however long");
+    let expiring = Outgoing::call(&topology(), &told).expiring(Duration::from_secs(90));
+    assert_eq!(expiring.properties.expiration().as_ref().unwrap().as_str(), "90000");
     // What anybody else puts there is kept as far as it can be read.
     let bare = Parcel::new("No Source".to_owned(), BasicProperties::default(), Vec::new());
     let call = bare.call(datetime!(2030-01-01 0:00 UTC));
