@@ -299,6 +299,8 @@ async fn a_forged_call_is_released_once_the_secret_is_mended() {
             assert!(Instant::now() < deadline, "the call was not kept");
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
+        // One a second is kept; the next must not be the same second's.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
     }
     let id = list()[0]["receipt_id"].as_str().unwrap().to_owned();
     assert_eq!(stage.json(&["quarantine", "show", &id, "--json"])["payload"], order(1));
