@@ -34,7 +34,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::domain::{
-    Change, Envelope, EventKey, Failure, InvoiceConflict, Mapped, Reference, SourceName,
+    Change, DeletedInvoice, Envelope, EventKey, Failure, InvoiceConflict, Mapped, Reference,
+    SourceName,
 };
 use signature::{Key, Secret, Verified};
 
@@ -265,6 +266,12 @@ pub trait Platform: Send + Sync {
     /// [`Failure`] if it can never be applied; it names the field.
     fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure>;
 
+    /// Under which [document id](crate::domain::Invoice::document_id) the thing
+    /// that a reference names stands among the invoices, if it ever does.
+    fn document_id(&self, _reference: &Reference) -> Option<String> {
+        None
+    }
+
     /// What a fetched resource changes in the books: what a thin event only
     /// named. `None` if the kind of resource is not mapped.
     ///
@@ -415,6 +422,14 @@ impl Adapter {
     /// The number that people know the document by, if it can be read.
     pub fn number(&self, envelope: &Envelope) -> Option<String> {
         self.platform.number(envelope)
+    }
+
+    /// What a reference changes beside itself: a document that is gone at the
+    /// platform leaves a tombstone.
+    pub fn deletion(&self, reference: &Reference) -> Option<Change> {
+        let document_id = self.platform.document_id(reference).filter(|_| reference.is_gone())?;
+        let deleted = DeletedInvoice { document_id, deleted_at: reference.changed_at };
+        Some(Change::InvoiceDeleted(Box::new(deleted)))
     }
 
     /// What a fetched resource changes in the books, if its kind is mapped.

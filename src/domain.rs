@@ -18,7 +18,7 @@ pub use change::{Change, Mapped};
 pub use envelope::Envelope;
 pub use event_key::EventKey;
 pub use failure::{Failure, Reason};
-pub use invoice::{Invoice, InvoiceConflict, InvoiceStatus};
+pub use invoice::{DeletedInvoice, Invoice, InvoiceConflict, InvoiceStatus};
 pub use money::{Currency, Money};
 pub use order::{Line, Order, OrderStatus, OrderUpdate};
 pub use outcome::Outcome;

@@ -100,6 +100,10 @@ impl Platform for QuickBooks {
         }
     }
 
+    fn document_id(&self, reference: &Reference) -> Option<String> {
+        document::id(&reference.kind, &reference.id)
+    }
+
     fn map_resource(
         &self,
         reference: &Reference,

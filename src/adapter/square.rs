@@ -153,6 +153,10 @@ impl Platform for Square {
         }
     }
 
+    fn document_id(&self, reference: &Reference) -> Option<String> {
+        (reference.kind == "invoice").then(|| reference.id.clone())
+    }
+
     fn map_resource(
         &self,
         reference: &Reference,

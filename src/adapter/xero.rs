@@ -118,6 +118,10 @@ impl Platform for Xero {
         }))
     }
 
+    fn document_id(&self, reference: &Reference) -> Option<String> {
+        (reference.kind == "invoice").then(|| reference.id.clone())
+    }
+
     fn map_resource(
         &self,
         reference: &Reference,

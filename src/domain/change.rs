@@ -1,6 +1,6 @@
 //! What an event changes in the books.
 
-use super::{Invoice, OrderUpdate, Reference, Refund};
+use super::{DeletedInvoice, Invoice, OrderUpdate, Reference, Refund};
 
 /// One change of one row in the books.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,6 +9,8 @@ pub enum Change {
     Order(Box<OrderUpdate>),
     /// An invoice appears or changes.
     Invoice(Box<Invoice>),
+    /// An invoice is deleted at the platform; a tombstone stays.
+    InvoiceDeleted(Box<DeletedInvoice>),
     /// Money goes back.
     Refund(Box<Refund>),
     /// Something changed at the platform, which did not say what it is now.
@@ -21,6 +23,7 @@ impl Change {
         match self {
             Self::Order(update) => update.business_key(),
             Self::Invoice(invoice) => &invoice.invoice_number,
+            Self::InvoiceDeleted(deleted) => &deleted.document_id,
             Self::Refund(refund) => refund.refunded.id(),
             Self::Reference(reference) => &reference.id,
         }

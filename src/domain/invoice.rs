@@ -101,6 +101,15 @@ impl Invoice {
     }
 }
 
+/// That the platform deleted a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeletedInvoice {
+    /// The platform's own id of it ([`Invoice::document_id`]).
+    pub document_id: String,
+    /// When.
+    pub deleted_at: OffsetDateTime,
+}
+
 /// What to do when an invoice number comes again with another transaction: it
 /// is never a second invoice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]

@@ -50,6 +50,7 @@ impl Rehearsal {
                 OrderUpdate::Deleted { deleted_at, .. } => Some(*deleted_at),
             },
             Ok(Mapped::Change(Change::Invoice(invoice))) => Some(invoice.version),
+            Ok(Mapped::Change(Change::InvoiceDeleted(deleted))) => Some(deleted.deleted_at),
             Ok(Mapped::Change(Change::Refund(refund))) => Some(refund.version),
             Ok(Mapped::Change(Change::Reference(reference))) => Some(reference.changed_at),
             Ok(Mapped::Ignored) | Err(_) => None,

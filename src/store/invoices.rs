@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use time::Date;
+use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{Conn, StoreError};
-use crate::domain::{Invoice, InvoiceConflict, SourceName};
+use crate::domain::{DeletedInvoice, Invoice, InvoiceConflict, SourceName};
 
 /// One update of one invoice, by the message that tells it.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +104,55 @@ pub async fn upsert(
         &documents as &[Option<&str>],
         &column!(row => row.invoice.sequence),
         on_conflict != InvoiceConflict::Update,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(applied.into_iter().collect())
+}
+
+/// That a document was deleted, by the message that tells it.
+#[derive(Clone, Copy, Debug)]
+pub struct Deletion<'a> {
+    /// The message.
+    pub receipt_id: Uuid,
+    /// The company.
+    pub tenant: &'a str,
+    /// What is gone.
+    pub deleted: &'a DeletedInvoice,
+}
+
+/// Sets tombstones on invoices that stand by a document of the platform's,
+/// each deletion of another one, and gives back the messages that had an
+/// effect. A state that is newer than its deletion stays.
+///
+/// # Errors
+/// What the database says.
+pub async fn bury(
+    conn: &mut Conn,
+    source: &SourceName,
+    deletions: &[Deletion<'_>],
+) -> Result<HashSet<Uuid>, StoreError> {
+    let receipts: Vec<Uuid> = deletions.iter().map(|one| one.receipt_id).collect();
+    let tenants: Vec<&str> = deletions.iter().map(|one| one.tenant).collect();
+    let documents: Vec<&str> =
+        deletions.iter().map(|one| one.deleted.document_id.as_str()).collect();
+    let moments: Vec<OffsetDateTime> = deletions.iter().map(|one| one.deleted.deleted_at).collect();
+    let applied = sqlx::query_scalar!(
+        r#"
+        update invoices as known
+        set deleted_at = told.deleted_at, last_receipt = told.receipt_id, updated_at = now()
+        from unnest($2::text[], $3::text[], $4::timestamptz[], $5::uuid[])
+            as told (tenant, document_id, deleted_at, receipt_id)
+        where known.document_id = told.document_id and known.source = $1
+          and known.tenant = told.tenant and known.deleted_at is null
+          and known.version <= told.deleted_at
+        returning last_receipt
+        "#,
+        source.as_str(),
+        &tenants as &[&str],
+        &documents as &[&str],
+        &moments,
+        &receipts,
     )
     .fetch_all(conn)
     .await?;

@@ -25,8 +25,8 @@ pub async fn keep(
         };
     }
     // Two writers would each count without the other's rows, and meet in what
-    // they delete. Readers are not kept waiting, and people only for a moment.
-    conn.execute("lock table quarantine in share row exclusive mode").await?;
+    // they delete. No lock of the table, which would keep vacuum away.
+    conn.execute("select pg_advisory_xact_lock(hashtext('tallyhook quarantine'))").await?;
     sqlx::query!(
         r#"
         insert into quarantine (receipt_id, source, received_at, error, headers, query, payload)

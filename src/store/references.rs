@@ -75,3 +75,45 @@ pub async fn upsert(
     .await?;
     Ok(applied.into_iter().collect())
 }
+
+/// Of these messages, those than which something later is on record already:
+/// what they name need not be looked at again, and may be gone.
+///
+/// # Errors
+/// What the database says.
+pub async fn outdated(
+    conn: &mut Conn,
+    source: &SourceName,
+    rows: &[Row<'_>],
+) -> Result<HashSet<Uuid>, StoreError> {
+    let receipts: Vec<Uuid> = rows.iter().map(|row| row.receipt_id).collect();
+    let tenants: Vec<&str> = rows.iter().map(|row| row.tenant).collect();
+    let kinds: Vec<&str> = rows.iter().map(|row| row.reference.kind.as_str()).collect();
+    let ids: Vec<&str> = rows.iter().map(|row| row.reference.id.as_str()).collect();
+    let versions: Vec<Option<i64>> = rows.iter().map(|row| row.reference.version).collect();
+    let changed: Vec<OffsetDateTime> = rows.iter().map(|row| row.reference.changed_at).collect();
+    let outdated = sqlx::query_scalar!(
+        r#"
+        select told.receipt_id as "receipt_id!"
+        from unnest(
+            $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[]
+        ) as told (receipt_id, tenant, kind, id, version, changed_at)
+        join resource_references as known
+            on known.id = told.id and known.source = $1 and known.tenant = told.tenant
+            and known.kind = told.kind
+        where case
+            when known.version <> told.version then known.version > told.version
+            else known.changed_at > told.changed_at end
+        "#,
+        source.as_str(),
+        &receipts,
+        &tenants as &[&str],
+        &kinds as &[&str],
+        &ids as &[&str],
+        &versions as &[Option<i64>],
+        &changed,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(outdated.into_iter().collect())
+}

@@ -276,6 +276,8 @@ pub async fn sum(
         from summed
         where known.source = summed.source and known.tenant = summed.tenant
           and known.order_id = summed.order_id
+          and (known.refunded_summed, known.refunded_currency)
+              is distinct from (coalesce(summed.amount, 0), summed.currency)
         "#,
         source.as_str(),
         &tenants as &[&str],

@@ -19,6 +19,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use time::OffsetDateTime;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -32,9 +33,9 @@ use crate::{
     adapter::Adapter,
     broker::Parcel,
     config::Enrichment,
-    domain::{Change, Failure, Reference, SourceName},
+    domain::{Change, Envelope, Failure, Reference, SourceName},
     metrics::Metrics,
-    store::{StoreError, inbox},
+    store::{StoreError, inbox, references},
 };
 
 pub use enricher::Enricher;
@@ -90,18 +91,19 @@ pub(super) async fn batch(
         return untouched(items, parcels);
     };
     let wanted = |item: &Item| reference(item).is_some_and(|named| enricher.wants(named));
-    let keys: Vec<Uuid> =
-        items.iter().filter(|item| wanted(item)).map(|item| item.envelope.key.inbox_id()).collect();
-    if keys.is_empty() {
+    let thin: Vec<&Item> = items.iter().filter(|item| wanted(item)).collect();
+    if thin.is_empty() {
         return untouched(items, parcels);
     }
-    let known = known(tools, &keys).await?;
+    let vain = vain(tools, source, &thin).await?;
+    let gone = gone(&items);
     let wishes: Vec<Option<Resource>> = items
         .iter()
         .map(|item| {
-            // A duplicate changes nothing, whatever it names.
-            let new = wanted(item) && !known.contains(&item.envelope.key.inbox_id());
-            new.then(|| resource(item)).flatten()
+            let asked = wanted(item) && !vain.contains(&item.envelope.receipt_id);
+            let (resource, named) = (resource(item)?, reference(item)?);
+            let alive = gone.get(&resource).is_none_or(|at| *at < named.changed_at);
+            (asked && alive).then_some(resource)
         })
         .collect();
     let resources: HashSet<&Resource> = wishes.iter().flatten().collect();
@@ -210,12 +212,31 @@ fn resource(item: &Item) -> Option<Resource> {
     Some(Resource { tenant, kind: kind.clone(), id: id.clone() })
 }
 
-/// Which of these keys were settled before.
-async fn known(tools: &Tools, keys: &[Uuid]) -> Result<HashSet<Uuid>, Trouble> {
+/// What the batch itself tells to be gone, and since when.
+fn gone(items: &[Item]) -> HashMap<Resource, OffsetDateTime> {
+    let mut gone = HashMap::new();
+    for item in items {
+        let named = reference(item).filter(|named| named.is_gone());
+        if let Some((named, resource)) = named.zip(resource(item)) {
+            let since = gone.entry(resource).or_insert(named.changed_at);
+            *since = named.changed_at.max(*since);
+        }
+    }
+    gone
+}
+
+/// The messages for which nothing need be fetched: a duplicate changes
+/// nothing, whatever it names, and what is older than a reference on record
+/// is stale; it may name what is gone by now.
+async fn vain(
+    tools: &Tools,
+    source: &SourceName,
+    thin: &[&Item],
+) -> Result<HashSet<Uuid>, Trouble> {
     let mut patience = Patience::new(Duration::from_millis(tools.settings.hold_ms));
     loop {
-        match look_up(tools, keys).await {
-            Ok(known) => return Ok(known),
+        match look_up(tools, source, thin).await {
+            Ok(vain) => return Ok(vain),
             Err(error) => {
                 if let After::Final(error) = patience.bear(error).await? {
                     // What is known is fetched in vain; the claim decides.
@@ -227,12 +248,29 @@ async fn known(tools: &Tools, keys: &[Uuid]) -> Result<HashSet<Uuid>, Trouble> {
     }
 }
 
-async fn look_up(tools: &Tools, keys: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
+async fn look_up(
+    tools: &Tools,
+    source: &SourceName,
+    thin: &[&Item],
+) -> Result<HashSet<Uuid>, StoreError> {
+    let keys: Vec<Uuid> = thin.iter().map(|item| item.envelope.key.inbox_id()).collect();
+    let rows: Vec<references::Row<'_>> = thin
+        .iter()
+        .filter_map(|item| {
+            let Envelope { receipt_id, tenant, .. } = &item.envelope;
+            let reference = reference(item)?;
+            Some(references::Row { receipt_id: *receipt_id, tenant, reference })
+        })
+        .collect();
     tools
         .store
         .in_time(async {
             let mut connection = tools.store.connection().await?;
-            Ok(inbox::settled(&mut connection, keys).await?.into_keys().collect())
+            let mut vain = references::outdated(&mut connection, source, &rows).await?;
+            let settled = inbox::settled(&mut connection, &keys).await?;
+            let settled = thin.iter().zip(&keys).filter(|(_, key)| settled.contains_key(key));
+            vain.extend(settled.map(|(item, _)| item.envelope.receipt_id));
+            Ok(vain)
         })
         .await
 }

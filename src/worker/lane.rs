@@ -21,7 +21,7 @@ use super::{
 use crate::{
     adapter::Adapter,
     broker::{Delivery, Link, Parcel, Subscription},
-    domain::{Envelope, Failure, Outcome, Reason, SourceName},
+    domain::{Change, Envelope, Failure, Mapped, Outcome, Reason, SourceName},
     store::{Fault, StoreError},
 };
 
@@ -193,6 +193,17 @@ impl Lane {
                     continue;
                 }
             };
+            let deletion = match &mapped {
+                Mapped::Change(Change::Reference(reference)) => adapter.deletion(reference),
+                _ => None,
+            };
+            let ready = |envelope| {
+                let item = Item::new(envelope, mapped);
+                match deletion {
+                    Some(change) => item.with(change),
+                    None => item,
+                }
+            };
             // At-least-once dead-lettering may deliver one message twice. It
             // is one message: the first copy stands for both.
             match seen.entry(envelope.receipt_id) {
@@ -202,7 +213,7 @@ impl Lane {
                     let first = *first.get();
                     // The copy that a replay sent resolves its letter.
                     if envelope.replay.is_some() {
-                        opened.items[first] = Item::new(envelope, mapped);
+                        opened.items[first] = ready(envelope);
                         opened.parcels[first] = parcel;
                     }
                 }
@@ -213,12 +224,12 @@ impl Lane {
                     let receipt_id = Uuid::new_v5(&envelope.receipt_id, key);
                     warn!(used_twice = %envelope.receipt_id, %receipt_id, "given another receipt");
                     let envelope = Envelope { receipt_id, ..envelope };
-                    opened.items.push(Item::new(envelope, mapped));
+                    opened.items.push(ready(envelope));
                     opened.parcels.push(parcel);
                 }
                 Entry::Vacant(place) => {
                     place.insert(opened.items.len());
-                    opened.items.push(Item::new(envelope, mapped));
+                    opened.items.push(ready(envelope));
                     opened.parcels.push(parcel);
                 }
             }

@@ -133,10 +133,15 @@ fn event(source: &str, tenant: &str, event_id: &str, body: &serde_json::Value) -
 
 /// An event of QuickBooks: `invoice.updated` and the like.
 fn thin(told: &str, id: &str) -> Envelope {
+    thin_at(told, id, "03:04:05")
+}
+
+/// The same at another time of the day.
+fn thin_at(told: &str, id: &str, time: &str) -> Envelope {
     let event_id = Uuid::now_v7().to_string();
     let body = json!({
         "specversion": "1.0", "id": event_id, "type": format!("qbo.{told}.v1"),
-        "time": "2026-01-02T03:04:05Z", "intuitentityid": id, "intuitaccountid": "310687",
+        "time": format!("2026-01-02T{time}Z"), "intuitentityid": id, "intuitaccountid": "310687",
     });
     event("books", "310687", &event_id, &body)
 }
@@ -178,6 +183,39 @@ async fn what_events_name_is_fetched_once_and_applied() {
     lane.settle(2).await;
     assert_eq!(platform.asked().len(), 2);
     rig.assert_conserved(7).await;
+}
+
+#[tokio::test]
+async fn a_document_that_is_deleted_leaves_a_tombstone_and_is_not_asked_for() {
+    let platform = Platform::start(invoices).await;
+    let rig = platform.rig("").await;
+    let mut lane = rig.lane("books").await;
+    let first = thin("invoice.created", "7");
+    rig.send(one(&first)).await;
+    lane.settle(1).await;
+    // Whatever is asked for now is gone.
+    platform.now_answers(|_| StatusCode::NOT_FOUND.into_response());
+    let events = [
+        thin_at("invoice.deleted", "7", "09:00:00"),
+        // Before it, in the same batch; and of another document.
+        thin_at("invoice.updated", "7", "08:00:00"),
+        thin_at("bill.deleted", "7", "09:00:00"),
+    ];
+    rig.send(&events).await;
+    lane.settle(3).await;
+    // Before it, in a batch of its own.
+    let older = thin_at("invoice.updated", "7", "08:30:00");
+    rig.send(one(&older)).await;
+    lane.settle(1).await;
+    rig.assert_fates(&events, &["applied", "stale", "applied"]).await;
+    rig.assert_fates(&[older], &["stale"]).await;
+    assert_eq!(platform.asked().len(), 1, "{:?}", platform.asked());
+    let told =
+        "select concat_ws(' ', invoice_number, status, to_char(deleted_at at time zone 'utc',
+                    'HH24:MI'), last_receipt) from invoices";
+    let expected = format!("INV-7 open 09:00 {}", events[0].receipt_id);
+    assert_eq!(rig.text(told).await, expected);
+    rig.assert_conserved(5).await;
 }
 
 #[tokio::test]

@@ -29,6 +29,12 @@ fn below(root: &str) -> Pointers {
     Pointers::new(NAMES.map(|name| format!("{root}{name}")))
 }
 
+/// What tells documents of a company apart, if they are of a kind that the
+/// books have. An invoice and a bill may have the same id.
+pub(super) fn id(kind: &str, id: &str) -> Option<String> {
+    matches!(kind, "invoice" | "bill").then(|| format!("{kind}:{id}"))
+}
+
 /// The document's state, if it is of a kind that the books have.
 pub(super) fn map(reference: &Reference, resource: &[u8]) -> Result<Option<Change>, Failure> {
     let (root, pointers): (_, &Pointers) = match reference.kind.as_str() {
@@ -59,8 +65,7 @@ pub(super) fn map(reference: &Reference, resource: &[u8]) -> Result<Option<Chang
     };
     let invoice = Invoice {
         invoice_number: fields.text(&at("/DocNumber"))?.unwrap_or_else(|| id.clone()),
-        // An invoice and a bill may have the same id.
-        document_id: Some(format!("{}:{id}", reference.kind)),
+        document_id: self::id(&reference.kind, &id),
         vendor,
         transaction_id: None,
         status,

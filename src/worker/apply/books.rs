@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::Item;
 use crate::{
     domain::{
-        Change, Failure, Invoice, InvoiceConflict, OrderUpdate, Reason, Reference, Refund,
-        SourceName,
+        Change, DeletedInvoice, Failure, Invoice, InvoiceConflict, OrderUpdate, Reason, Reference,
+        Refund, SourceName,
     },
     store::{
         Conn, StoreError, invoices, orders, references,
@@ -54,6 +54,10 @@ pub(super) async fn write(
         told.applied.extend(write_refunds(conn, source, &changes.refunds, touched).await?);
     }
     write_invoices(conn, source, on_conflict, &changes.invoices, &mut told).await?;
+    let gone = changes.deleted_invoices.iter();
+    for round in rounds(gone.map(|row| ((row.tenant, &row.deleted.document_id), *row))) {
+        told.applied.extend(invoices::bury(conn, source, &round).await?);
+    }
     let things = changes.references.iter().map(|row| {
         let Reference { kind, id, .. } = row.reference;
         ((row.tenant, kind, id), *row)
@@ -70,6 +74,7 @@ struct Changes<'a> {
     orders: Vec<orders::Row<'a>>,
     refunds: Vec<refunds::Row<'a>>,
     invoices: Vec<invoices::Row<'a>>,
+    deleted_invoices: Vec<invoices::Deletion<'a>>,
     references: Vec<references::Row<'a>>,
 }
 
@@ -93,6 +98,11 @@ impl<'a> Changes<'a> {
                             (invoice, item.envelope.generation);
                         let row = invoices::Row { receipt_id, tenant, generation, invoice };
                         sorted.invoices.push(row);
+                    }
+                    Change::InvoiceDeleted(deleted) => {
+                        let deleted: &DeletedInvoice = deleted;
+                        let row = invoices::Deletion { receipt_id, tenant, deleted };
+                        sorted.deleted_invoices.push(row);
                     }
                     Change::Reference(reference) => {
                         let reference: &Reference = reference;
@@ -170,6 +180,9 @@ async fn lock_orders(
     rows: &[orders::Row<'_>],
     touched: &Orders,
 ) -> Result<(), StoreError> {
+    if touched.is_empty() {
+        return Ok(());
+    }
     let mut all = Orders::new();
     for row in rows {
         all.entry(order(row)).or_insert(row.receipt_id);
