@@ -5,7 +5,7 @@
 mod answer;
 mod body;
 mod hooks;
-mod refused;
+mod record;
 
 use std::{
     collections::BTreeMap,
@@ -45,19 +45,22 @@ pub struct Receiver {
     /// A place for each request that may be under way.
     places: Arc<Semaphore>,
     loud: Arc<OncePerSecond>,
-    sampling: Arc<refused::Sampling>,
+    sampling: Arc<record::Sampling>,
 }
 
-/// Says yes once a second.
+/// Says yes once in so many seconds.
 #[derive(Debug, Default)]
-struct OncePerSecond(AtomicU64);
+struct OncePer<const SECONDS: u64>(AtomicU64);
 
-impl OncePerSecond {
+type OncePerSecond = OncePer<1>;
+type OncePerMinute = OncePer<60>;
+
+impl<const SECONDS: u64> OncePer<SECONDS> {
     fn speak(&self) -> bool {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-        // The first second is 1, so that the very first call is told.
-        let second = START.elapsed().as_secs() + 1;
-        self.0.swap(second, Ordering::Relaxed) != second
+        // The first turn is 1, so that the very first call is told.
+        let turn = START.elapsed().as_secs() / SECONDS + 1;
+        self.0.swap(turn, Ordering::Relaxed) != turn
     }
 }
 
@@ -71,7 +74,7 @@ impl Receiver {
         metrics: Metrics,
     ) -> Self {
         let places = Arc::new(Semaphore::new(settings.max_concurrent_requests));
-        let sampling = Arc::new(refused::Sampling::new(sources.keys()));
+        let sampling = Arc::new(record::Sampling::new(sources.keys()));
         let loud = Arc::default();
         let receiver =
             Self { settings, sources, topology, publisher, metrics, places, loud, sampling };

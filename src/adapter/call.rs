@@ -104,7 +104,7 @@ pub enum Received {
         /// The label of the secret that verified the call.
         secret: String,
     },
-    /// A platform's test of the address: answered, kept nowhere.
+    /// A platform's unsigned test of the address: answered, and no event.
     Ping,
 }
 

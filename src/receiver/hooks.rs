@@ -173,7 +173,10 @@ impl Receiver {
         call: &Call<'_>,
     ) -> Result<Taken, Rejection> {
         let (events, secret) = match adapter.receive(call)? {
-            Received::Ping => return Ok(Taken::default()),
+            Received::Ping => {
+                self.record_ping(source, receipt_id, call);
+                return Ok(Taken::default());
+            }
             Received::Events { events, secret } => (events, secret),
         };
         self.note_secret(source, &secret, call.received_at);

@@ -174,21 +174,30 @@ async fn more_calls_than_configured_are_answered_503() {
 }
 
 #[tokio::test]
-async fn a_ping_is_answered_and_kept_nowhere() {
+async fn a_ping_is_answered_and_one_a_minute_is_on_record() {
     let (rig, front) = front(|_| ()).await;
-    let ping = client()
-        .post(front.url("/hooks/woo"))
-        .header("content-type", "application/x-www-form-urlencoded")
-        .body("webhook_id=17")
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(ping.status(), 200);
-    assert!(ping.bytes().await.unwrap().is_empty());
-    assert_eq!(arrived(&rig, "woo").await, 0);
+    for _ in 0..3 {
+        let ping = client()
+            .post(front.url("/hooks/woo"))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body("webhook_id=17")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(ping.status(), 200);
+        assert!(ping.bytes().await.unwrap().is_empty());
+    }
     // No other source takes it.
     let request = client().post(front.url("/hooks/shop")).body("webhook_id=17");
     assert_problem(request.send().await.unwrap(), 401).await;
+    let mut lane = rig.lane("woo").await;
+    lane.settle(1).await;
+    assert!(lane.is_quiet().await, "a stranger can fill the receipts");
+    let told =
+        "select concat_ws(' ', topic, outcome, response_status, convert_from(payload, 'UTF8'))
+                from receipts where source = 'woo'";
+    assert_eq!(rig.text(told).await, "ping ignored 200 webhook_id=17");
+    rig.assert_conserved(1).await;
     front.stop().await;
 }
 

@@ -1,10 +1,11 @@
-//! What is refused, and how it gets on record. Like all else it goes over the
-//! broker: the receiver never waits for the database.
+//! What gets on record besides events: refused calls, and pings. Like all else
+//! it goes over the broker: the receiver never waits for the database.
 //!
 //! An authentic call is on record before it is answered. What cannot be told
 //! from a stranger's noise, because its signature is wrong or its body was not
 //! read whole, is nobody's loss: of each source one a second is kept and the
-//! rest is counted, so that a flood costs nothing but the flood.
+//! rest is counted, so that a flood costs nothing but the flood. A ping that
+//! nobody signs is such a call, though it is answered with 200: one a minute.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,11 +16,11 @@ use tokio::sync::Semaphore;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::{OncePerSecond, Receiver};
+use super::{OncePerMinute, OncePerSecond, Receiver};
 use crate::{
-    adapter::{Adapter, Call, Rejection, kept},
+    adapter::{Adapter, Call, Event, Rejection, kept},
     broker::{Confirmed, Outgoing, PublishError},
-    domain::{Head, RefusedCall, SourceName},
+    domain::{Envelope, Head, RefusedCall, SourceName},
 };
 
 /// Records that may be under way without anybody waiting for them.
@@ -46,6 +47,7 @@ pub(super) struct Sampling {
 struct Samples {
     forged: OncePerSecond,
     unread: OncePerSecond,
+    pings: OncePerMinute,
 }
 
 impl Sampling {
@@ -135,6 +137,31 @@ impl Receiver {
             error: error.to_owned(),
             body: Bytes::new(),
             head: None,
+        });
+    }
+
+    /// Keeps one of a platform's unsigned pings a minute, for whoever sets a
+    /// source up and asks whether anything arrives: an event that is ignored.
+    pub(super) fn record_ping(&self, source: &SourceName, receipt_id: Uuid, call: &Call<'_>) {
+        let samples = self.sampling.sources.get(source);
+        if !samples.is_some_and(|samples| samples.pings.speak()) {
+            return;
+        }
+        let event = Event {
+            event_id: format!("ping:{receipt_id}"),
+            tenant: String::new(),
+            topic: "ping".to_owned(),
+            version: None,
+            body: call.body.clone(),
+        };
+        let Ok(envelope) = event.envelope(source, receipt_id, call.received_at, "") else { return };
+        let envelope = Envelope { secret: None, ..envelope };
+        let message = Outgoing::inbound(&self.topology, &envelope);
+        let receiver = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = receiver.publisher.publish(message).await {
+                debug!(%receipt_id, %error, "the ping is not on record");
+            }
         });
     }
 
