@@ -43,6 +43,9 @@ create table refunds (
     platform_status text not null,
     currency        text not null check (currency ~ '^[A-Z]{3}$'),
     amount          numeric not null check (amount >= 0),
+    -- All that went back of a payment so far, as the payment tells it: held
+    -- against the sum of the others, never added to them.
+    cumulative      boolean not null default false,
     version         timestamptz not null,
     first_receipt   uuid not null,
     last_receipt    uuid not null,

@@ -241,6 +241,7 @@ fn map_refund(
         status: RefundStatus::from_word(word),
         platform_status,
         amount: fields.money(&from.amount, &from.currency, from.minor_units)?,
+        cumulative: false,
         version: fields.version(from.version.as_ref(), envelope)?,
     })
 }

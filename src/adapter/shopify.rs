@@ -259,6 +259,7 @@ fn refund(envelope: &Envelope) -> Result<Mapped, Failure> {
         status: RefundStatus::Succeeded,
         platform_status: "success".to_owned(),
         amount,
+        cumulative: false,
         version,
     }))
 }

@@ -22,7 +22,7 @@ use super::{
     signature::{Algorithm, Encoding, MOST_SIGNATURES, Secret, Verified, check_time, tolerance},
 };
 use crate::domain::{Envelope, Failure, Mapped, Reference};
-use objects::{invoice, order, refund};
+use objects::{invoice, order, refund, refunded_charge};
 
 /// The settings of a Stripe source.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -159,9 +159,11 @@ impl Platform for Stripe {
             {
                 Mapped::from(refund(&fields, version?)?)
             }
-            // `charge.refunded` too: it tells the sum that went back so far,
-            // and since API version 2022-11-15 not by which refunds. Their own
-            // events tell each, so that counting it would count them twice.
+            // Since API version 2022-11-15 it tells how much went back so far,
+            // and not by which refunds.
+            ("charge", "charge.refunded") => {
+                refunded_charge(&fields, version?)?.map_or(Mapped::Ignored, Mapped::from)
+            }
             _ => Mapped::Ignored,
         };
         if mapped != Mapped::Ignored {
@@ -176,7 +178,7 @@ impl Platform for Stripe {
         let places: &[&str] = match text("/data/object/object").unwrap_or_default().as_str() {
             "invoice" => &["/data/object/number"],
             "checkout.session" => &["/data/object/client_reference_id"],
-            "refund" => &["/data/object/payment_intent", "/data/object/charge"],
+            "refund" | "charge" => &["/data/object/payment_intent", "/data/object/charge"],
             _ => &["/related_object/id"],
         };
         places.iter().chain(&["/data/object/id"]).find_map(|pointer| text(pointer))

@@ -84,6 +84,10 @@ pub struct Refund {
     pub platform_status: String,
     /// How much.
     pub amount: Money,
+    /// Whether that is all that went back of a payment so far, told by the
+    /// payment itself: held against the refunds that are told one by one, and
+    /// never added to them.
+    pub cumulative: bool,
     /// The platform's version of this state.
     pub version: OffsetDateTime,
 }

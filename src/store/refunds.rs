@@ -91,16 +91,16 @@ pub async fn upsert(
         r#"
         insert into refunds as known (
             source, tenant, refund_id, order_id, payment_ref, status, platform_status, currency,
-            amount, version, first_receipt, last_receipt)
+            amount, version, first_receipt, last_receipt, cumulative)
         select
             $1, tenant, refund_id, order_id, payment_ref, status, platform_status, currency,
-            amount, version, receipt_id, receipt_id
+            amount, version, receipt_id, receipt_id, cumulative
         from unnest(
             $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-            $9::numeric[], $10::timestamptz[], $11::uuid[]
+            $9::numeric[], $10::timestamptz[], $11::uuid[], $12::boolean[]
         ) as told (
             tenant, refund_id, order_id, payment_ref, status, platform_status, currency, amount,
-            version, receipt_id)
+            version, receipt_id, cumulative)
         order by tenant, refund_id
         on conflict (source, tenant, refund_id) do update set
             order_id = coalesce(known.order_id, excluded.order_id),
@@ -129,6 +129,7 @@ pub async fn upsert(
         &amounts,
         &versions,
         &column!(row => row.receipt_id),
+        &column!(row => row.refund.cumulative),
     )
     .fetch_all(conn)
     .await?;
@@ -249,7 +250,9 @@ pub async fn sum(
                 offset 0
             ) as standing
             left join lateral (
-                select refund.currency, sum(refund.amount) as amount
+                select refund.currency, greatest(
+                    sum(refund.amount) filter (where not refund.cumulative),
+                    sum(refund.amount) filter (where refund.cumulative)) as amount
                 from (
                     select refund.*
                     from refunds as refund

@@ -184,6 +184,7 @@ async fn refunds_by_order_and_payment_in_any_order_and_batch_add_up() {
                     status,
                     platform_status: String::new(),
                     amount: Money { amount: amount.into(), currency: "EUR".parse().unwrap() },
+                    cumulative: false,
                     version: moment(second),
                 })));
             }

@@ -8,7 +8,10 @@ use tallyhook::{
 
 use crate::support::{
     Rig,
-    events::{again, shop_order_refunded, shop_refund, stripe_refund, stripe_session},
+    events::{
+        again, shop_order_refunded, shop_refund, stripe_charge_refunded, stripe_refund,
+        stripe_session,
+    },
     shop_order,
 };
 
@@ -158,6 +161,33 @@ async fn a_refund_finds_its_order_by_the_payment_whichever_comes_first() {
         assert_eq!(rig.text(told).await, "cs_1 100.00 10.00, cs_2 100.00 2.50", "{at_once}");
         rig.assert_conserved(6).await;
     }
+}
+
+#[tokio::test]
+async fn what_a_charge_says_of_all_its_refunds_is_not_added_to_them() {
+    let rig = Rig::with(&[STRIPE], |_| ()).await;
+    let events = [
+        stripe_session("cs_1", "pi_1"),
+        stripe_charge_refunded("pi_1", 1_000, 5),
+        stripe_refund("re_1", "pi_1", 1_000, "succeeded", 5),
+        stripe_refund("re_2", "pi_1", 500, "succeeded", 7),
+        stripe_charge_refunded("pi_1", 1_500, 7),
+        // Told late.
+        stripe_charge_refunded("pi_1", 1_000, 5),
+        // Whoever subscribes to charges alone.
+        stripe_session("cs_2", "pi_2"),
+        stripe_charge_refunded("pi_2", 250, 5),
+        stripe_charge_refunded("pi_2", 750, 6),
+    ];
+    let mut lane = rig.lane("stripe").await;
+    rig.send(&events).await;
+    lane.settle(9).await;
+    let mut fates = ["applied"; 9];
+    fates[5] = "stale";
+    rig.assert_fates(&events, &fates).await;
+    let told = "select string_agg(concat_ws(' ', order_id, refunded), ', ' order by 1) from orders";
+    assert_eq!(rig.text(told).await, "cs_1 15.00, cs_2 7.50");
+    rig.assert_conserved(9).await;
 }
 
 #[tokio::test]

@@ -599,7 +599,7 @@ fn real_resources_of_stripe_are_the_expected_rows() -> Result<()> {
     assert_eq!(refund.amount.amount.to_string(), "1.00");
 
     let charge = of_stripe(&folder, "charge.refunded", "resource-charge.json")?;
-    assert_eq!(charge, Mapped::Ignored, "its refunds tell themselves");
+    assert_eq!(charge, Mapped::Ignored, "nothing of it went back");
     Ok(())
 }
 

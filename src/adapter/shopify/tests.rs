@@ -328,6 +328,7 @@ fn a_refund_counts_what_was_paid_back() {
         status: RefundStatus::Succeeded,
         platform_status: "success".to_owned(),
         amount: Money { amount: "3.30".parse().unwrap(), currency: "EUR".parse().unwrap() },
+        cumulative: false,
         version: datetime!(2026-01-02 2:04:05 UTC),
     };
     assert_eq!(told, Ok(Mapped::from(expected)));

@@ -42,6 +42,7 @@ pub(super) fn map(envelope: &Envelope) -> Result<Refund, Failure> {
         status,
         platform_status,
         amount: money::required(&fields, "/data/object/refund/amount_money")?,
+        cumulative: false,
         version: fields
             .moment("/data/object/refund/updated_at")?
             .or(envelope.version)

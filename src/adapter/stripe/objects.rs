@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Where the fields stand that the mappings read.
-pub(super) const POINTERS: [&str; 17] = [
+pub(super) const POINTERS: [&str; 18] = [
     "/data/object/object",
     "/data/object/id",
     "/data/object/currency",
@@ -29,6 +29,7 @@ pub(super) const POINTERS: [&str; 17] = [
     "/data/object/customer_details/email",
     "/data/object/charge",
     "/data/object/amount",
+    "/data/object/amount_refunded",
 ];
 
 /// Currencies that Stripe counts in other units than ISO 4217 has, with the
@@ -181,6 +182,30 @@ pub(super) fn refund(fields: &Fields<'_>, version: OffsetDateTime) -> Result<Ref
         status,
         platform_status,
         amount: money(fields, "/data/object/amount")?,
+        cumulative: false,
         version,
     })
+}
+
+/// What went back of a charge so far; `None` if nothing has. A refund that
+/// fails afterwards is taken back here by the charge's next event only.
+pub(super) fn refunded_charge(
+    fields: &Fields<'_>,
+    version: OffsetDateTime,
+) -> Result<Option<Refund>, Failure> {
+    let charge = fields.required_text("/data/object/id")?;
+    let amount = money(fields, "/data/object/amount_refunded")?;
+    if amount.amount.is_zero() {
+        return Ok(None);
+    }
+    let payment = fields.text("/data/object/payment_intent")?;
+    Ok(Some(Refund {
+        refunded: Refunded::Payment(payment.unwrap_or_else(|| charge.clone())),
+        refund_id: charge,
+        status: RefundStatus::Succeeded,
+        platform_status: fields.text("/data/object/status")?.unwrap_or_default(),
+        amount,
+        cumulative: true,
+        version,
+    }))
 }

@@ -438,10 +438,15 @@ fn stripe_counts_some_currencies_its_own_way() {
 fn what_nobody_maps_is_ignored() {
     for (topic, base) in [
         ("invoice.upcoming", INVOICE),
-        // The refunds that it counts tell themselves.
+        // Nothing went back.
         (
             "charge.refunded",
-            &[("object", "\"charge\""), ("id", "\"ch_1\""), ("amount_refunded", "5")],
+            &[
+                ("object", "\"charge\""),
+                ("id", "\"ch_1\""),
+                ("amount_refunded", "0"),
+                ("currency", "\"eur\""),
+            ],
         ),
         ("plan.created", &[("object", "\"plan\""), ("id", "\"price_1\"")]),
         ("charge.refund.updated", &[("object", "\"charge\""), ("id", "\"ch_1\"")]),
@@ -585,4 +590,30 @@ fn the_number_is_the_one_of_the_row() {
         assert_eq!(change.business_key(), expected);
     }
     assert_eq!(stripe().number(&envelope("", "<event/>")), None);
+}
+
+#[test]
+fn a_charge_tells_all_that_went_back_of_it_so_far() {
+    let charge: &[(&str, &str)] = &[
+        ("object", "\"charge\""),
+        ("id", "\"ch_1\""),
+        ("amount", "5000"),
+        ("amount_refunded", "1999"),
+        ("currency", "\"eur\""),
+        ("status", "\"succeeded\""),
+        ("payment_intent", "\"pi_1\""),
+    ];
+    let refund = |changes: &[(&str, &str)]| match mapped("charge.refunded", charge, changes) {
+        Ok(Mapped::Change(crate::domain::Change::Refund(refund))) => *refund,
+        other => panic!("not a refund: {other:?}"),
+    };
+    let told = refund(&[]);
+    assert_eq!((told.refund_id.as_str(), told.cumulative), ("ch_1", true));
+    assert_eq!(told.refunded, Refunded::Payment("pi_1".to_owned()));
+    assert_eq!(told.amount.amount.to_string(), "19.99");
+    // Without an intent the charge is the payment.
+    let alone = refund(&[("payment_intent", "")]);
+    assert_eq!(alone.refunded, Refunded::Payment("ch_1".to_owned()));
+    let failure = mapped("charge.refunded", charge, &[("amount_refunded", "")]).unwrap_err();
+    assert_eq!(failure.field, "/data/object/amount_refunded");
 }

@@ -76,7 +76,8 @@ tolerance_s = 300
         tables: "",
         steps: &[
             "In the dashboard's Workbench > Webhooks add an endpoint with the address {url}.",
-            "Choose the events invoice.*, checkout.session.* and refund.*; others are kept and ignored.",
+            "Choose the events invoice.*, checkout.session.*, and refund.* or charge.refunded (or both); \
+             others are kept and ignored.",
             "Put the signing secret (whsec_..., the whole text) into {secret}. While you roll it, both \
              are in use: list both.",
         ],

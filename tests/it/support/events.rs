@@ -138,6 +138,16 @@ pub(crate) fn stripe_refund(
     stripe("refund.updated", at, &object)
 }
 
+/// What went back of a Stripe payment so far, in cents, as its charge tells it.
+pub(crate) fn stripe_charge_refunded(payment: &str, cents: u32, at: i64) -> Envelope {
+    let object = json!({
+        "id": format!("ch_of_{payment}"), "object": "charge", "amount": 10_000,
+        "amount_refunded": cents, "currency": "eur", "status": "succeeded",
+        "payment_intent": payment,
+    });
+    stripe("charge.refunded", at, &object)
+}
+
 fn stripe(topic: &str, at: i64, object: &serde_json::Value) -> Envelope {
     let id = Uuid::now_v7().to_string();
     let body = json!({
