@@ -101,6 +101,8 @@ impl Publisher {
             url: settings.url.clone(),
             channels: settings.publish_channels,
             window: settings.publish_window,
+            longest_refusal: Duration::from_millis(settings.confirm_timeout_ms)
+                .saturating_mul(REFUSALS),
             topology,
             announce,
             metrics: metrics.clone(),
@@ -159,11 +161,16 @@ impl Publisher {
     }
 }
 
+/// After so many times the confirm's time limit, a channel that is refused
+/// every message for a queue is given up.
+const REFUSALS: u32 = 10;
+
 /// Keeps the publishing connection up.
 struct Supervisor {
     url: String,
     channels: usize,
     window: usize,
+    longest_refusal: Duration,
     topology: Arc<Topology>,
     announce: watch::Sender<State>,
     metrics: Metrics,
@@ -212,7 +219,7 @@ impl Supervisor {
             in_time("asking for confirms", select).await?;
             let (sender, receiver) = mpsc::channel(self.window);
             jobs.push(sender);
-            let lane = Lane::new(channel, link.status(), self.window);
+            let lane = Lane::new(channel, link.status(), self.window, self.longest_refusal);
             tasks.spawn(lane.run(receiver));
         }
         let status = link.status();

@@ -151,6 +151,35 @@ async fn each_result_is_the_messages_own() {
 }
 
 #[tokio::test]
+async fn a_limit_that_is_taken_away_does_not_refuse_for_ever() {
+    let (servers, rig) = Rig::own(&[SHOP], |config| {
+        // A channel that is refused everything is given up after 5 s.
+        config.broker.confirm_timeout_ms = 500;
+    })
+    .await;
+    let front = Front::start(&rig.config, Roles { receiver: true, worker: false }).await;
+    let post = |id: String| {
+        let poster = front.poster();
+        async move { poster.post("shop", &id, &shop_body(1, 1, "1.00")).await.unwrap().status() }
+    };
+    let full = r#"{"max-length":1,"overflow":"reject-publish"}"#;
+    let pattern = format!("^{}\\.inbound", rig.config.broker.prefix);
+    servers.rabbitmq.rabbitmqctl(&["set_policy", "full", &pattern, full]).await.unwrap();
+    let mut sent = 0;
+    while post(format!("full-{sent}")).await != 503 {
+        sent += 1;
+        assert!(sent < 200, "the queue is never full");
+    }
+    // Now there is no limit, and nothing in the queue; and nobody tells the
+    // channels that were refused.
+    servers.rabbitmq.rabbitmqctl(&["clear_policy", "full"]).await.unwrap();
+    let queue = rig.tools.topology.inbound_queue(&rig.tools.topology.sources()[0]);
+    rig.raw().await.take_all(&queue).await;
+    eventually("room", seconds(30), || async { post("room".to_owned()).await == 200 }).await;
+    front.stop().await;
+}
+
+#[tokio::test]
 async fn a_full_queue_and_a_short_memory_are_answered_503_and_pass() {
     let (servers, rig) = Rig::own(&[SHOP], |config| {
         config.broker.confirm_timeout_ms = 1000;

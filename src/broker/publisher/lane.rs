@@ -11,7 +11,7 @@
 //! on the inbound exchange it means that somebody tore the topology down.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -40,12 +40,16 @@ pub(super) struct Lane {
     status: ConnectionStatus,
     window: usize,
     flying: VecDeque<Flying>,
+    longest_refusal: Duration,
+    /// Since when every message with this routing key has been refused.
+    refused: HashMap<String, Instant>,
 }
 
 /// A message that was published and whose fate is not known yet.
 struct Flying {
     confirm: lapin::PublisherConfirm,
     since: Instant,
+    routing_key: String,
     /// What the broker said, once it did and until it is believed.
     said: Option<Result<Confirmation, lapin::Error>>,
     reply: oneshot::Sender<Result<Confirmed, PublishError>>,
@@ -53,8 +57,19 @@ struct Flying {
 
 impl Lane {
     /// A lane on a channel in confirm mode.
-    pub(super) fn new(channel: Channel, status: ConnectionStatus, window: usize) -> Self {
-        Self { channel, status, window, flying: VecDeque::new() }
+    ///
+    /// A quorum queue with a length limit tells a channel that it is full, and
+    /// when there is room again; but not if the limit was taken away meanwhile
+    /// (seen with RabbitMQ 3.10). A channel that is refused everything for
+    /// `longest_refusal` is therefore given up: another one may not be.
+    pub(super) fn new(
+        channel: Channel,
+        status: ConnectionStatus,
+        window: usize,
+        longest_refusal: Duration,
+    ) -> Self {
+        let (flying, refused) = (VecDeque::new(), HashMap::new());
+        Self { channel, status, window, flying, longest_refusal, refused }
     }
 
     /// Publishes jobs until the channel is of no use any more; says why.
@@ -130,7 +145,8 @@ impl Lane {
         .await;
         match published {
             Ok(Ok(confirm)) => {
-                self.flying.push_back(Flying { confirm, since: Instant::now(), said: None, reply });
+                let (since, routing_key) = (Instant::now(), message.routing_key);
+                self.flying.push_back(Flying { confirm, since, routing_key, said: None, reply });
                 Ok(())
             }
             Ok(Err(error)) => Err(format!("publishing failed: {error}")),
@@ -186,8 +202,14 @@ impl Lane {
         // What is still in flight keeps its place and its order.
         for flying in std::mem::take(&mut self.flying) {
             let result = match flying.said {
-                Some(Ok(Confirmation::Ack(_))) => Ok(Confirmed(())),
-                Some(_) => Err(PublishError::Refused),
+                Some(Ok(Confirmation::Ack(_))) => {
+                    self.refused.remove(&flying.routing_key);
+                    Ok(Confirmed(()))
+                }
+                Some(_) => {
+                    self.refused.entry(flying.routing_key).or_insert_with(Instant::now);
+                    Err(PublishError::Refused)
+                }
                 None => {
                     self.flying.push_back(flying);
                     continue;
@@ -196,6 +218,12 @@ impl Lane {
             // A caller that has given up hears nothing.
             drop(flying.reply.send(result));
         }
-        Ok(())
+        let given_up = |since: &Instant| since.elapsed() > self.longest_refusal;
+        match self.refused.iter().find(|(_, since)| given_up(since)) {
+            Some((key, _)) => {
+                Err(format!("every message for {key} is refused; another channel may not be"))
+            }
+            None => Ok(()),
+        }
     }
 }
