@@ -121,12 +121,13 @@ impl Made {
 
     /// What to do next.
     fn told(&self) -> String {
-        let mut text = format!("Address   {}\nSecret    {}\n\n", self.url, self.secret);
+        let Self { url, secret, patience, .. } = self;
+        let mut text = format!("Address   {url}\nSecret    {secret}\nPatience  {patience}\n\n");
         for (number, step) in (1..).zip(&self.steps) {
             // Writing to memory cannot fail.
             let _ = writeln!(text, "{number}. {step}");
         }
-        format!("{text}\nIt {}.\nThen: tallyhook check", self.patience)
+        format!("{text}\nThen: tallyhook check")
     }
 }
 

@@ -305,7 +305,7 @@ authentication = "bearer"
         tables: r#"
 # Where the fields stand within the event's data, as JSON pointers.
 [sources.{name}.order]
-topics = ["com.example.order.*"]
+topics = ["order.*"]
 id = "/id"
 number = "/number"
 status = "/status"
