@@ -27,7 +27,7 @@ authentication = 'hmac'
 [sources.signer.invoice]
 invoice_number = '/no'
 transaction_id = '/booking'
-amount = '/sum'
+total = '/sum'
 ";
 
 const RECEIVER: Roles = Roles { receiver: true, worker: false };

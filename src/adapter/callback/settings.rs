@@ -59,6 +59,8 @@ pub struct InvoiceSettings {
     /// `/transactionId`.
     pub transaction_id: FieldPointer,
     /// What it is over; default `/amount`. Less than nothing is a credit note.
+    /// `total`, as other kinds call it, is taken too.
+    #[serde(alias = "total")]
     pub amount: FieldPointer,
     /// Whether the amount is a whole number of the currency's smallest unit
     /// (cents); default false. If so, the currency must be told.
