@@ -163,7 +163,7 @@ impl Fetcher {
     /// # Errors
     /// What the HTTP client says.
     pub fn new(options: Options) -> reqwest::Result<Self> {
-        install_crypto();
+        crate::tls::install_crypto();
         let mut default_headers = HeaderMap::new();
         default_headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         let guard = resolver::Guard { allow_private_addresses: options.allow_private_addresses };
@@ -277,12 +277,6 @@ fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Duration> {
     let until = OffsetDateTime::parse(text, &Rfc2822).ok()?;
     // A date that has passed asks for no wait.
     Some(Duration::try_from(until - now).unwrap_or_default())
-}
-
-/// TLS needs a provider for the whole process; whoever comes first installs it.
-fn install_crypto() {
-    // Err: it is installed already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ impl Poster {
     /// # Errors
     /// What the HTTP client says.
     pub fn new(url: Url, connections: usize, retry: bool) -> reqwest::Result<Self> {
-        install_crypto();
+        crate::tls::install_crypto();
         let mut builder = Client::builder()
             .user_agent(concat!("tallyhook-send/", env!("CARGO_PKG_VERSION")))
             .timeout(TIMEOUT)
@@ -126,10 +126,4 @@ fn retry_after(response: &Response) -> Option<Duration> {
 /// 1, 2, 4 ... s, where the receiver does not say.
 fn backoff(resends: u32) -> Duration {
     Duration::from_secs(1 << resends.min(5))
-}
-
-/// TLS needs a provider for the whole process; whoever comes first installs it.
-fn install_crypto() {
-    // Err: it is installed already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     Tools, Trouble,
     collect::{self, Batch},
-    patience::{After, Patience},
+    patience::patiently,
 };
 use crate::{
     broker::{Delivery, Link, Parcel, Subscription},
@@ -120,14 +120,16 @@ pub async fn drain(
 async fn archive(database: &Store, hold: Duration, letters: &[Letter]) -> Result<(), Trouble> {
     let mut parts = vec![letters];
     while let Some(part) = parts.pop() {
-        let Err(error) = patiently(database, hold, part).await? else { continue };
+        let Err(error) = patiently(hold, || store(database, part)).await? else {
+            continue;
+        };
         match part {
             [] => {}
             [letter] => {
                 let receipt_id = letter.burial.receipt_id;
                 warn!(%receipt_id, %error, "the letter is archived without its headers");
                 let plain = [letter.plain(&error)];
-                patiently(database, hold, &plain).await?.map_err(Trouble::Database)?;
+                patiently(hold, || store(database, &plain)).await?.map_err(Trouble::Database)?;
             }
             part => {
                 let (first, second) = part.split_at(part.len() / 2);
@@ -136,21 +138,6 @@ async fn archive(database: &Store, hold: Duration, letters: &[Letter]) -> Result
         }
     }
     Ok(())
-}
-
-/// Tries until it works or waiting does not mend it (the inner `Err`).
-async fn patiently(
-    database: &Store,
-    hold: Duration,
-    letters: &[Letter],
-) -> Result<Result<(), StoreError>, Trouble> {
-    let mut patience = Patience::new(hold);
-    loop {
-        let Err(error) = store(database, letters).await else { return Ok(Ok(())) };
-        if let After::Final(error) = patience.bear(error).await? {
-            return Ok(Err(error));
-        }
-    }
 }
 
 /// What a batch says, each message once: the newest copy of it, and rather

@@ -8,10 +8,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{
-    Tools, Trouble, collect,
-    patience::{After, Patience},
-};
+use super::{Tools, Trouble, collect, patience::patiently};
 use crate::{
     adapter::Adapter,
     broker::{Link, Subscription},
@@ -62,14 +59,15 @@ impl CallLog {
     /// alone is written without what strangers wrote into it: nothing may keep
     /// the others from being recorded.
     async fn log(&self, calls: &[RefusedCall]) -> Result<(), Trouble> {
+        let hold = Duration::from_millis(self.tools.settings.hold_ms);
         let mut parts = vec![calls];
         while let Some(part) = parts.pop() {
-            match (self.patiently(part).await?, part) {
+            match (patiently(hold, || self.write(part)).await?, part) {
                 (Ok(()), _) => self.count(part),
                 (Err(error), [call]) => {
                     warn!(receipt_id = %call.receipt_id, %error, "a call is logged in part");
                     let plain = [plain(call, &error)];
-                    self.patiently(&plain).await?.map_err(Trouble::Database)?;
+                    patiently(hold, || self.write(&plain)).await?.map_err(Trouble::Database)?;
                     self.count(&plain);
                 }
                 (Err(_), part) => {
@@ -81,21 +79,14 @@ impl CallLog {
         Ok(())
     }
 
-    /// Tries until it works or waiting does not mend it (the inner `Err`).
-    async fn patiently(&self, calls: &[RefusedCall]) -> Result<Result<(), StoreError>, Trouble> {
-        let mut patience = Patience::new(Duration::from_millis(self.tools.settings.hold_ms));
-        loop {
-            let store = &self.tools.store;
-            let written = store.in_time(async {
-                let mut tx = store.begin().await?;
-                write(&mut tx, &self.tools.sources, calls).await?;
-                tx.commit().await
-            });
-            let Err(error) = written.await else { return Ok(Ok(())) };
-            if let After::Final(error) = patience.bear(error).await? {
-                return Ok(Err(error));
-            }
-        }
+    async fn write(&self, calls: &[RefusedCall]) -> Result<(), StoreError> {
+        let store = &self.tools.store;
+        let written = store.in_time(async {
+            let mut tx = store.begin().await?;
+            write(&mut tx, &self.tools.sources, calls).await?;
+            tx.commit().await
+        });
+        written.await
     }
 
     fn count(&self, calls: &[RefusedCall]) {

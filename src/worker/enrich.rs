@@ -26,7 +26,7 @@ use uuid::Uuid;
 use super::{
     Tools, Trouble,
     apply::Item,
-    patience::{After, Patience},
+    patience::patiently,
     settle::{Doomed, Failed},
 };
 use crate::{
@@ -233,19 +233,13 @@ async fn vain(
     source: &SourceName,
     thin: &[&Item],
 ) -> Result<HashSet<Uuid>, Trouble> {
-    let mut patience = Patience::new(Duration::from_millis(tools.settings.hold_ms));
-    loop {
-        match look_up(tools, source, thin).await {
-            Ok(vain) => return Ok(vain),
-            Err(error) => {
-                if let After::Final(error) = patience.bear(error).await? {
-                    // What is known is fetched in vain; the claim decides.
-                    warn!(%error, "it cannot be told which events are new");
-                    return Ok(HashSet::new());
-                }
-            }
-        }
-    }
+    let hold = Duration::from_millis(tools.settings.hold_ms);
+    let vain = patiently(hold, || look_up(tools, source, thin)).await?;
+    Ok(vain.unwrap_or_else(|error| {
+        // What is known is fetched in vain; the claim decides.
+        warn!(%error, "it cannot be told which events are new");
+        HashSet::new()
+    }))
 }
 
 async fn look_up(

@@ -15,7 +15,7 @@ use super::{
     apply::{self, Effect, Item},
     collect::{self, Batch},
     enrich::{self, Enriched},
-    patience::{After, Patience},
+    patience::patiently,
     settle::{self, Doomed, Failed},
 };
 use crate::{
@@ -250,16 +250,10 @@ impl Lane {
                 // Without an adapter there would be no lane.
                 return Ok(verdicts);
             };
-            let mut patience = Patience::new(self.hold());
-            let applied = loop {
-                match apply::batch(&self.tools.store, &self.source, rules, part).await {
-                    Ok(effects) => break Ok(effects),
-                    Err(error) => match patience.bear(error).await? {
-                        After::Again => {}
-                        After::Final(error) => break Err(error),
-                    },
-                }
-            };
+            let applied = patiently(self.hold(), || {
+                apply::batch(&self.tools.store, &self.source, rules, part)
+            })
+            .await?;
             match applied {
                 Ok(effects) => verdicts.extend(effects.into_iter().map(Ok)),
                 Err(error) if part.len() == 1 => verdicts.push(Err(error)),

@@ -13,8 +13,30 @@ use crate::{
 /// How often a batch that somebody stood in the way of is tried at once.
 const CONTENDED: u64 = 5;
 
+/// Tries a piece of work until it is done or waiting does not mend it (the
+/// inner `Err`), with patience for a database that is away for at most `hold`.
+///
+/// # Errors
+/// [`Trouble::Database`] when the time is up. No attempt is counted.
+pub async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+    hold: Duration,
+    work: impl Fn() -> F,
+) -> Result<Result<T, StoreError>, Trouble> {
+    let mut patience = Patience::new(hold);
+    loop {
+        match work().await {
+            Ok(done) => return Ok(Ok(done)),
+            Err(error) => {
+                if let After::Final(error) = patience.bear(error).await? {
+                    return Ok(Err(error));
+                }
+            }
+        }
+    }
+}
+
 /// Bears the errors of one piece of work that is tried again and again.
-pub struct Patience {
+struct Patience {
     hold: Duration,
     away_since: Option<Instant>,
     contended: u64,
@@ -23,7 +45,7 @@ pub struct Patience {
 
 /// What to do after an error.
 #[derive(Debug)]
-pub enum After {
+enum After {
     /// Try again: some time has passed.
     Again,
     /// Waiting does not mend it.
@@ -32,7 +54,7 @@ pub enum After {
 
 impl Patience {
     /// Patience for a database that is away for at most `hold`.
-    pub fn new(hold: Duration) -> Self {
+    fn new(hold: Duration) -> Self {
         let pause = Box::new(retry::reconnect());
         Self { hold, away_since: None, contended: 0, pause }
     }
@@ -41,7 +63,7 @@ impl Patience {
     ///
     /// # Errors
     /// [`Trouble::Database`] when the time is up. No attempt is counted.
-    pub async fn bear(&mut self, error: StoreError) -> Result<After, Trouble> {
+    async fn bear(&mut self, error: StoreError) -> Result<After, Trouble> {
         match error.fault() {
             Fault::Contention if self.contended < CONTENDED => {
                 self.contended += 1;

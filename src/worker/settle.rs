@@ -7,10 +7,7 @@ use futures_util::future::join_all;
 use time::OffsetDateTime;
 use tracing::{info, warn};
 
-use super::{
-    Tools, Trouble,
-    patience::{After, Patience},
-};
+use super::{Tools, Trouble, patience::patiently};
 use crate::{
     broker::{Confirmed, DeadMark, Outgoing, Parcel, PublishError},
     domain::{Envelope, Failure, Outcome, Reason, SourceName},
@@ -151,14 +148,11 @@ async fn remember(tools: &Tools, waiting: &[Waiting]) -> Result<(), Trouble> {
             keep_payload: true,
         })
         .collect();
-    let mut patience = Patience::new(Duration::from_millis(tools.settings.hold_ms));
-    while let Err(error) = write(tools, &rows).await {
-        if let After::Final(error) = patience.bear(error).await? {
-            // The row that failed before may fail here too, for the same
-            // reason. The message matters more than its log line.
-            warn!(%error, "retries could not be recorded on their receipts");
-            break;
-        }
+    let hold = Duration::from_millis(tools.settings.hold_ms);
+    if let Err(error) = patiently(hold, || write(tools, &rows)).await? {
+        // The row that failed before may fail here too, for the same reason.
+        // The message matters more than its log line.
+        warn!(%error, "retries could not be recorded on their receipts");
     }
     Ok(())
 }

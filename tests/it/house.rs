@@ -108,7 +108,7 @@ fn only_one_module_speaks_each_protocol() {
 fn each_module_imports_only_what_it_may() {
     let may: [(&str, &[&str]); 9] = [
         ("domain", &["domain"]),
-        ("fetch", &["fetch"]),
+        ("fetch", &["fetch", "tls"]),
         ("retry", &[]),
         ("adapter", &["adapter", "domain"]),
         ("broker", &["broker", "domain", "config", "metrics", "retry"]),
