@@ -10,10 +10,11 @@ mod kinds;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use time::{OffsetDateTime, macros::datetime};
 use uuid::Uuid;
 
-use super::{Adapter, Received, Rejection, signature::Encoding};
+use super::{Adapter, Call, Delivery, Received, Rejection, signature::Encoding};
 use crate::{
     config::{Config, source},
     domain::{Envelope, EventKey, Mapped, Reason, SourceName},
@@ -92,6 +93,14 @@ impl Source {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let variables = values.iter().map(owned).collect();
         Config::from_toml(&text, &variables).map(Self).map_err(|error| format!("{error:#}"))
+    }
+
+    /// What it makes of a body that its platform sends it, at [`AT`].
+    pub(super) fn receive(&self, body: &Bytes) -> Result<Received, Rejection> {
+        let delivery =
+            Delivery { topic: "", tenant: "", event_id: "", triggered_at: AT, sent_at: AT, body };
+        let headers: HeaderMap = self.adapter().dress(&delivery).into_iter().collect();
+        self.adapter().receive(&Call { headers: &headers, query: "", body, received_at: AT })
     }
 
     pub(super) fn adapter(&self) -> &Adapter {

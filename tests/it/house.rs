@@ -13,7 +13,9 @@ struct File {
 impl File {
     /// Whether it is only there when tests are built.
     fn is_test(&self) -> bool {
-        self.path.ends_with("/tests.rs") || self.path.starts_with("adapter/conformance")
+        self.path.ends_with("/tests.rs")
+            || self.path.contains("/tests/")
+            || self.path.starts_with("adapter/conformance")
     }
 }
 

@@ -1,6 +1,5 @@
 //! What quickbooks calls are divided into, and what their events map to.
 
-use http::HeaderMap;
 use time::{
     OffsetDateTime,
     macros::{date, datetime},
@@ -22,20 +21,8 @@ const LEGACY: &str = r#"{"eventNotifications":[{"realmId":"1185883450","dataChan
 
 fn received(body: &str, tenants: &[&str]) -> Result<Received, Rejection> {
     let source = Source::load("quickbooks", "", &["FIRST"], tenants).unwrap();
-    let adapter = source.adapter();
     let body = Bytes::copy_from_slice(body.as_bytes());
-    let received_at = datetime!(2026-01-02 3:04:05 UTC);
-    let delivery = Delivery {
-        topic: "",
-        tenant: "",
-        event_id: "",
-        triggered_at: received_at,
-        sent_at: received_at,
-        body: &body,
-    };
-    let headers: HeaderMap = adapter.dress(&delivery).into_iter().collect();
-    let call = Call { headers: &headers, query: "", body: &body, received_at };
-    let received = adapter.receive(&call)?;
+    let received = source.receive(&body)?;
     if let Received::Events { events, .. } = &received {
         // Nothing is copied: each body lies within the call's.
         let within = body.as_ptr_range();

@@ -1,0 +1,437 @@
+//! What Stripe's events map to.
+
+use super::*;
+
+const INVOICE: &[(&str, &str)] = &[
+    ("object", "\"invoice\""),
+    ("id", "\"in_1\""),
+    ("number", "\"A-0001\""),
+    ("account_name", "\"Müller & Co\""),
+    ("currency", "\"eur\""),
+    ("total", "59894"),
+    ("status", "\"open\""),
+    ("due_date", "1767355200"),
+];
+const SESSION: &[(&str, &str)] = &[
+    ("object", "\"checkout.session\""),
+    ("id", "\"cs_1\""),
+    ("client_reference_id", "9007199254740993"),
+    ("currency", "\"eur\""),
+    ("amount_total", "59894"),
+    ("status", "\"complete\""),
+    ("payment_status", "\"paid\""),
+    ("payment_intent", "\"pi_1\""),
+    ("customer", "\"cus_1\""),
+    ("customer_details", r#"{"email":"a@shop.example"}"#),
+    ("created", "1767268800"),
+];
+const REFUND: &[(&str, &str)] = &[
+    ("object", "\"refund\""),
+    ("id", "\"re_1\""),
+    ("payment_intent", "\"pi_1\""),
+    ("charge", "\"ch_1\""),
+    ("currency", "\"eur\""),
+    ("amount", "1000"),
+    ("status", "\"succeeded\""),
+];
+
+fn event(topic: &str, object: &str) -> String {
+    format!(
+        r#"{{"id":"evt_1","object":"event","type":{topic:?},"created":1767355205,"data":{{"object":{object}}}}}"#
+    )
+}
+
+fn mapped(topic: &str, base: &[(&str, &str)], changes: &[(&str, &str)]) -> Result<Mapped, Failure> {
+    stripe().map(&envelope(topic, event(topic, &object(base, changes))))
+}
+
+fn as_invoice(topic: &str, changes: &[(&str, &str)]) -> Invoice {
+    match mapped(topic, INVOICE, changes) {
+        Ok(Mapped::Change(Change::Invoice(invoice))) => *invoice,
+        other => panic!("{topic} {changes:?}: {other:?}"),
+    }
+}
+
+fn as_order(topic: &str, changes: &[(&str, &str)]) -> (String, OffsetDateTime, Order) {
+    match mapped(topic, SESSION, changes) {
+        Ok(Mapped::Change(Change::Order(update))) => match *update {
+            OrderUpdate::State { order_id, version, order, restored: false } => {
+                (order_id, version, *order)
+            }
+            other => panic!("{topic} {changes:?}: {other:?}"),
+        },
+        other => panic!("{topic} {changes:?}: {other:?}"),
+    }
+}
+
+fn as_refund(topic: &str, changes: &[(&str, &str)]) -> Refund {
+    match mapped(topic, REFUND, changes) {
+        Ok(Mapped::Change(Change::Refund(refund))) => *refund,
+        other => panic!("{topic} {changes:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn an_invoice_is_a_row() {
+    let invoice = as_invoice("invoice.finalized", &[]);
+    assert_eq!(invoice.document_id.as_deref(), Some("in_1"));
+    assert_eq!(
+        (invoice.invoice_number.as_str(), invoice.vendor.as_str()),
+        ("A-0001", "Müller & Co")
+    );
+    assert_eq!(
+        (invoice.total.amount.to_string().as_str(), invoice.total.currency.as_str()),
+        ("598.94", "EUR")
+    );
+    assert_eq!(invoice.due_on, Some(time::macros::date!(2026 - 01 - 02)));
+    assert_eq!(invoice.version, datetime!(2026-01-02 12:00:05 UTC));
+    assert_eq!((invoice.transaction_id, invoice.sequence), (None, 1));
+    let draft = [
+        ("number", "null"),
+        ("account_name", "null"),
+        ("due_date", "null"),
+        ("status", "\"draft\""),
+    ];
+    let draft = as_invoice("invoice.created", &draft);
+    assert_eq!((draft.invoice_number.as_str(), draft.vendor.as_str()), ("in_1", ""));
+    assert_eq!(
+        draft.document_id.as_deref(),
+        Some("in_1"),
+        "the same document, once it has a number"
+    );
+    assert_eq!((draft.due_on, draft.sequence), (None, 0));
+}
+
+#[test]
+fn statuses_of_invoices_rank_where_time_tells_no_order() {
+    for (topic, word, status, rank) in [
+        ("invoice.created", "draft", InvoiceStatus::Draft, 0),
+        ("invoice.finalized", "open", InvoiceStatus::Open, 1),
+        ("invoice.payment_failed", "open", InvoiceStatus::Open, 1),
+        ("invoice.updated", "a word of tomorrow", InvoiceStatus::Other, 1),
+        ("invoice.marked_uncollectible", "uncollectible", InvoiceStatus::Uncollectible, 2),
+        ("invoice.paid", "paid", InvoiceStatus::Paid, 3),
+        ("invoice.voided", "void", InvoiceStatus::Void, 3),
+        ("invoice.a_topic_of_tomorrow", "paid", InvoiceStatus::Paid, 3),
+    ] {
+        let invoice = as_invoice(topic, &[("status", &format!("{word:?}"))]);
+        assert_eq!((invoice.status, invoice.sequence), (status, rank), "{topic} {word}");
+        assert_eq!(invoice.platform_status, word);
+    }
+    let deleted = as_invoice("invoice.deleted", &[("status", "\"draft\""), ("number", "null")]);
+    assert_eq!((deleted.status, deleted.sequence), (InvoiceStatus::Void, 3));
+    assert_eq!(deleted.platform_status, "deleted");
+}
+
+#[test]
+fn a_checkout_session_is_an_order() {
+    let (id, version, order) = as_order("checkout.session.completed", &[]);
+    assert_eq!((id.as_str(), order.number.as_str()), ("cs_1", "9007199254740993"));
+    assert_eq!(version, datetime!(2026-01-02 12:00:05 UTC));
+    assert_eq!(order.placed_at, Some(datetime!(2026-01-01 12:00 UTC)));
+    assert_eq!(order.total.amount.to_string(), "598.94");
+    assert_eq!(order.payment_ref.as_deref(), Some("pi_1"));
+    assert_eq!(order.customer_ref.as_deref(), Some("cus_1"));
+    let guest = [("customer", "null"), ("client_reference_id", "null"), ("payment_intent", "null")];
+    let (_, _, guest) = as_order("checkout.session.completed", &guest);
+    assert_eq!((guest.number.as_str(), guest.payment_ref), ("cs_1", None));
+    assert_eq!(guest.customer_ref.as_deref(), Some("a@shop.example"));
+    // A session that saves a card is about no money.
+    let setup = [("amount_total", "null"), ("currency", "null")];
+    assert_eq!(mapped("checkout.session.completed", SESSION, &setup), Ok(Mapped::Ignored));
+}
+
+#[test]
+fn statuses_of_sessions_are_of_session_and_payment() {
+    for (topic, session, payment, expected) in [
+        ("completed", "complete", "paid", (OrderStatus::Paid, "paid", 3)),
+        (
+            "completed",
+            "complete",
+            "no_payment_required",
+            (OrderStatus::Paid, "no_payment_required", 3),
+        ),
+        ("completed", "complete", "unpaid", (OrderStatus::Pending, "unpaid", 1)),
+        ("async_payment_succeeded", "complete", "paid", (OrderStatus::Paid, "paid", 3)),
+        (
+            "async_payment_failed",
+            "complete",
+            "unpaid",
+            (OrderStatus::Failed, "async_payment_failed", 2),
+        ),
+        ("expired", "expired", "unpaid", (OrderStatus::Cancelled, "expired", 2)),
+        ("of_tomorrow", "open", "unpaid", (OrderStatus::Pending, "open", 0)),
+        ("of_tomorrow", "complete", "halved", (OrderStatus::Other, "halved", 1)),
+        ("of_tomorrow", "parked", "unpaid", (OrderStatus::Other, "parked", 1)),
+    ] {
+        let changes =
+            [("status", &*format!("{session:?}")), ("payment_status", &format!("{payment:?}"))];
+        let (_, _, order) = as_order(&format!("checkout.session.{topic}"), &changes);
+        let told = (order.status, order.platform_status.as_str(), order.sequence);
+        assert_eq!(told, expected, "{topic} {session} {payment}");
+    }
+    let (_, _, older) = as_order("checkout.session.completed", &[("status", "")]);
+    assert_eq!(older.status, OrderStatus::Paid, "older versions have no status of the session");
+}
+
+#[test]
+fn a_refund_names_the_payment() {
+    for topic in ["refund.created", "refund.updated", "refund.failed", "charge.refund.updated"] {
+        let refund = as_refund(topic, &[]);
+        assert_eq!(refund.refund_id, "re_1");
+        assert_eq!(refund.refunded, Refunded::Payment("pi_1".to_owned()));
+        assert_eq!(refund.amount.amount.to_string(), "10.00");
+        assert_eq!(refund.version, datetime!(2026-01-02 12:00:05 UTC));
+    }
+    let older = as_refund("refund.created", &[("payment_intent", "null")]);
+    assert_eq!(older.refunded, Refunded::Payment("ch_1".to_owned()));
+    for (literal, status, word) in [
+        ("\"succeeded\"", RefundStatus::Succeeded, "succeeded"),
+        ("\"pending\"", RefundStatus::Pending, "pending"),
+        ("\"requires_action\"", RefundStatus::Pending, "requires_action"),
+        ("\"failed\"", RefundStatus::Failed, "failed"),
+        ("\"canceled\"", RefundStatus::Cancelled, "canceled"),
+        ("\"of tomorrow\"", RefundStatus::Other, "of tomorrow"),
+        ("null", RefundStatus::Other, ""),
+    ] {
+        let refund = as_refund("refund.updated", &[("status", literal)]);
+        assert_eq!((refund.status, refund.platform_status.as_str()), (status, word));
+    }
+}
+
+#[test]
+fn stripe_counts_some_currencies_its_own_way() {
+    for (code, digits) in [
+        ("BIF", 0),
+        ("CLP", 0),
+        ("DJF", 0),
+        ("GNF", 0),
+        ("JPY", 0),
+        ("KMF", 0),
+        ("KRW", 0),
+        ("MGA", 0),
+        ("PYG", 0),
+        ("RWF", 0),
+        ("VND", 0),
+        ("VUV", 0),
+        ("XAF", 0),
+        ("XOF", 0),
+        ("XPF", 0),
+        ("BHD", 3),
+        ("JOD", 3),
+        ("KWD", 3),
+        ("OMR", 3),
+        ("TND", 3),
+        ("ISK", 2),
+        ("UGX", 2),
+        ("HUF", 2),
+        ("TWD", 2),
+        ("IQD", 2),
+        ("LYD", 2),
+        ("CLF", 2),
+        ("UYI", 2),
+        ("UYW", 2),
+        ("EUR", 2),
+        ("USD", 2),
+        ("USDC", 2),
+    ] {
+        let Ok(currency) = code.parse() else { continue };
+        assert_eq!(minor_digits(currency), digits, "{code}");
+    }
+    for (code, expected) in [
+        ("jpy", "59894"),
+        ("kwd", "59.894"),
+        ("isk", "598.94"),
+        ("ugx", "598.94"),
+        ("mga", "59894"),
+    ] {
+        let invoice = as_invoice("invoice.paid", &[("currency", &format!("{code:?}"))]);
+        assert_eq!(invoice.total.amount.to_string(), expected, "{code}");
+    }
+    let large = as_invoice("invoice.paid", &[("total", "900719925474099301")]);
+    assert_eq!(large.total.amount.to_string(), "9007199254740993.01");
+}
+
+#[test]
+fn what_nobody_maps_is_ignored() {
+    for (topic, base) in [
+        ("invoice.upcoming", INVOICE),
+        // Nothing went back.
+        (
+            "charge.refunded",
+            &[
+                ("object", "\"charge\""),
+                ("id", "\"ch_1\""),
+                ("amount_refunded", "0"),
+                ("currency", "\"eur\""),
+            ],
+        ),
+        ("plan.created", &[("object", "\"plan\""), ("id", "\"price_1\"")]),
+        ("charge.refund.updated", &[("object", "\"charge\""), ("id", "\"ch_1\"")]),
+        ("invoice.payment.paid", &[("object", "\"invoice_payment\""), ("id", "\"inpay_1\"")]),
+        ("checkout.session.of_tomorrow", &[("object", "\"something\"")]),
+        ("terminal.reader.action_failed", &[]),
+    ] {
+        assert_eq!(mapped(topic, base, &[]), Ok(Mapped::Ignored), "{topic}");
+    }
+    assert_eq!(stripe().map(&envelope("invoiceitem.created", ITEM)), Ok(Mapped::Ignored));
+}
+
+#[test]
+fn a_body_that_cannot_be_read_is_never_ignored() {
+    for (topic, body, reason, field) in [
+        ("", "<event/>", Reason::InvalidJson, ""),
+        ("", "", Reason::InvalidJson, ""),
+        ("plan.created", "{\"type\":", Reason::InvalidJson, ""),
+        ("", "{}", Reason::MissingField, "/type"),
+        ("", r#"{"type":{}}"#, Reason::InvalidValue, "/type"),
+    ] {
+        let failure = stripe().map(&envelope(topic, body)).unwrap_err();
+        assert_eq!((failure.reason, failure.field.as_str()), (reason, field), "{body}");
+    }
+    // Where another producer told no topic, the body's own counts.
+    let body = event("invoice.paid", &object(INVOICE, &[]));
+    assert!(matches!(stripe().map(&envelope("", body)), Ok(Mapped::Change(_))));
+    let broken = Bytes::from_static(b"<event/>");
+    let source = source(&["whsec_a"]);
+    let delivery = Delivery {
+        topic: "",
+        tenant: "",
+        event_id: "",
+        triggered_at: AT,
+        sent_at: AT,
+        body: &broken,
+    };
+    let headers: HeaderMap = source.dress(&delivery).into_iter().collect();
+    let call = Call { headers: &headers, query: "", body: &broken, received_at: AT };
+    let Ok(Received::Events { events, .. }) = source.receive(&call) else { panic!("is refused") };
+    assert_eq!((events[0].event_id.as_str(), events[0].topic.as_str()), (&*digest_of(&broken), ""));
+}
+
+#[test]
+fn a_failure_names_the_field() {
+    for (topic, base, change, reason, field) in [
+        ("invoice.paid", INVOICE, ("id", ""), Reason::MissingField, "/data/object/id"),
+        ("invoice.paid", INVOICE, ("status", "null"), Reason::MissingField, "/data/object/status"),
+        ("invoice.paid", INVOICE, ("total", "null"), Reason::MissingField, "/data/object/total"),
+        ("invoice.paid", INVOICE, ("total", "9.5"), Reason::InvalidValue, "/data/object/total"),
+        (
+            "invoice.paid",
+            INVOICE,
+            ("currency", "\"euro\""),
+            Reason::InvalidValue,
+            "/data/object/currency",
+        ),
+        (
+            "invoice.paid",
+            INVOICE,
+            ("due_date", "\"soon\""),
+            Reason::InvalidValue,
+            "/data/object/due_date",
+        ),
+        (
+            "checkout.session.completed",
+            SESSION,
+            ("amount_total", "\"x\""),
+            Reason::InvalidValue,
+            "/data/object/amount_total",
+        ),
+        (
+            "checkout.session.completed",
+            SESSION,
+            ("currency", "null"),
+            Reason::MissingField,
+            "/data/object/currency",
+        ),
+        ("refund.created", REFUND, ("amount", ""), Reason::MissingField, "/data/object/amount"),
+    ] {
+        let failure = mapped(topic, base, &[change]).unwrap_err();
+        assert_eq!((failure.reason, failure.field.as_str()), (reason, field), "{topic} {change:?}");
+    }
+    let nowhere = mapped("refund.created", REFUND, &[("payment_intent", ""), ("charge", "null")]);
+    assert_eq!(nowhere, Err(Failure::missing("/data/object/charge")));
+}
+
+#[test]
+fn an_account_that_is_told_is_not_left_out() {
+    let of = |account: &str, tenant: &str| {
+        let body = event("invoice.paid", &object(INVOICE, &[]));
+        let body = body.replacen('{', &format!("{{\"account\":{account},"), 1);
+        let mut told = envelope("invoice.paid", body);
+        tenant.clone_into(&mut told.tenant);
+        stripe().map(&told).map(|_| ())
+    };
+    assert_eq!(of("\"acct_1\"", "acct_1"), Ok(()));
+    assert_eq!(of("null", ""), Ok(()));
+    assert_eq!(of("\"acct_1\"", ""), Err(Failure::missing("x-tallyhook-tenant")));
+    assert_eq!(of("[1]", "").unwrap_err().field, "/account");
+}
+
+#[test]
+fn a_thin_event_names_a_resource() {
+    let thin = |related: &str| {
+        let body = format!(
+            r#"{{"id":"evt_2","object":"v2.core.event","type":"v2.core.account.updated","created":"2026-01-02T12:00:05.250Z","context":null,"related_object":{related}}}"#
+        );
+        stripe().map(&envelope("v2.core.account.updated", body))
+    };
+    let expected = Reference {
+        platform: "stripe",
+        kind: "v2.core.account".to_owned(),
+        id: "acct_9".to_owned(),
+        version: None,
+        changed_at: datetime!(2026-01-02 12:00:05.25 UTC),
+        action: "updated".to_owned(),
+    };
+    let related = r#"{"id":"acct_9","type":"v2.core.account","url":"/v2/core/accounts/acct_9"}"#;
+    assert_eq!(thin(related), Ok(Mapped::from(expected)));
+    for nothing in ["null", "{}"] {
+        assert_eq!(thin(nothing), Ok(Mapped::Ignored));
+    }
+    assert_eq!(thin(r#"{"id":"acct_9"}"#), Err(Failure::missing("/related_object/type")));
+    assert_eq!(thin(r#"{"type":"x"}"#), Err(Failure::missing("/related_object/id")));
+}
+
+#[test]
+fn the_number_is_the_one_of_the_row() {
+    for (topic, base, changes, expected) in [
+        ("invoice.paid", INVOICE, &[][..], "A-0001"),
+        ("invoice.created", INVOICE, &[("number", "null")], "in_1"),
+        ("checkout.session.completed", SESSION, &[], "9007199254740993"),
+        ("checkout.session.completed", SESSION, &[("client_reference_id", "null")], "cs_1"),
+        ("refund.created", REFUND, &[], "pi_1"),
+        ("refund.created", REFUND, &[("payment_intent", "null")], "ch_1"),
+    ] {
+        let envelope = envelope(topic, event(topic, &object(base, changes)));
+        assert_eq!(stripe().number(&envelope).as_deref(), Some(expected), "{topic}");
+        let Ok(Mapped::Change(change)) = stripe().map(&envelope) else { panic!("{topic}") };
+        assert_eq!(change.business_key(), expected);
+    }
+    assert_eq!(stripe().number(&envelope("", "<event/>")), None);
+}
+
+#[test]
+fn a_charge_tells_all_that_went_back_of_it_so_far() {
+    let charge: &[(&str, &str)] = &[
+        ("object", "\"charge\""),
+        ("id", "\"ch_1\""),
+        ("amount", "5000"),
+        ("amount_refunded", "1999"),
+        ("currency", "\"eur\""),
+        ("status", "\"succeeded\""),
+        ("payment_intent", "\"pi_1\""),
+    ];
+    let refund = |changes: &[(&str, &str)]| match mapped("charge.refunded", charge, changes) {
+        Ok(Mapped::Change(crate::domain::Change::Refund(refund))) => *refund,
+        other => panic!("not a refund: {other:?}"),
+    };
+    let told = refund(&[]);
+    assert_eq!((told.refund_id.as_str(), told.cumulative), ("ch_1", true));
+    assert_eq!(told.refunded, Refunded::Payment("pi_1".to_owned()));
+    assert_eq!(told.amount.amount.to_string(), "19.99");
+    // Without an intent the charge is the payment.
+    let alone = refund(&[("payment_intent", "")]);
+    assert_eq!(alone.refunded, Refunded::Payment("ch_1".to_owned()));
+    let failure = mapped("charge.refunded", charge, &[("amount_refunded", "")]).unwrap_err();
+    assert_eq!(failure.field, "/data/object/amount_refunded");
+}
