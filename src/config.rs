@@ -6,12 +6,13 @@ pub mod enrich;
 pub mod secret;
 pub mod settings;
 pub mod source;
+pub mod target;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::{Context as _, bail};
 
-use crate::{adapter::Adapter, domain::SourceName};
+use crate::{adapter::Adapter, domain::SourceName, target::Target};
 pub use enrich::{Enrichment, HeaderText};
 pub use secret::SecretLookup;
 pub use settings::{Broker, Database, Log, LogFormat, Operations, Receiver, Retry, Worker};
@@ -40,6 +41,8 @@ pub struct Config {
     pub sources: Arc<BTreeMap<SourceName, Adapter>>,
     /// How thin events are enriched, for the sources whose are.
     pub enrichments: Arc<BTreeMap<SourceName, Enrichment>>,
+    /// The systems that hear of documents, by name.
+    pub targets: Arc<BTreeMap<String, Target>>,
 }
 
 /// Where settings come from.
@@ -133,6 +136,15 @@ impl Config {
         if sources.is_empty() {
             bail!("sources: none is configured; add a section such as [sources.shop]");
         }
+        let known: Vec<&SourceName> = sources.keys().collect();
+        let targets = raw
+            .targets
+            .into_iter()
+            .map(|(name, value)| {
+                let target = target::target(&name, value, &known, secrets)?;
+                Ok((name, target))
+            })
+            .collect::<anyhow::Result<_>>()?;
         Ok(Self {
             receiver: raw.receiver,
             operations: raw.operations,
@@ -149,6 +161,7 @@ impl Config {
             log: raw.log,
             sources: Arc::new(sources),
             enrichments: Arc::new(enrichments),
+            targets: Arc::new(targets),
         })
     }
 }

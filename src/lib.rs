@@ -36,6 +36,7 @@ pub mod domain;
 pub mod adapter;
 pub mod fetch;
 pub mod retry;
+pub mod target;
 pub mod tls;
 
 pub mod config;

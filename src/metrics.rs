@@ -71,6 +71,21 @@ pub struct Inner {
     pub enrichment_seconds: HistogramVec,
     /// 1 if a source's platform is left alone because it did not answer.
     pub enrichment_breaker_open: IntGaugeVec,
+    /// Imports by source and how they ended.
+    pub imports: IntCounterVec,
+    /// Share of duplicates among the items of the newest import that was
+    /// settled, by source.
+    pub import_duplicate_ratio: GaugeVec,
+    /// Deliveries that are not finished, by target and state.
+    pub deliveries: IntGaugeVec,
+    /// Age in seconds of the oldest delivery, by target and state.
+    pub delivery_age: GaugeVec,
+    /// Attempts to deliver, by target and what came of them.
+    pub delivery_attempts: IntCounterVec,
+    /// Seconds that an attempt took, by target.
+    pub delivery_seconds: HistogramVec,
+    /// 1 if a target is left alone because it did not answer.
+    pub delivery_breaker_open: IntGaugeVec,
     /// Dead letters by reason and state.
     pub dead_letters: IntGaugeVec,
     /// Age in seconds of the oldest dead letter, by reason and state.
@@ -181,6 +196,41 @@ impl Metrics {
                 "tallyhook_enrichment_breaker_open",
                 "1 if a platform is left alone because it did not answer.",
                 &["source"],
+            )?,
+            imports: made.counters(
+                "tallyhook_imports_total",
+                "Imports by how their file ended: received or broken_off.",
+                &["source", "state"],
+            )?,
+            import_duplicate_ratio: made.float_gauges(
+                "tallyhook_import_duplicate_ratio",
+                "Share of duplicates among the items of the newest import that was settled.",
+                &["source"],
+            )?,
+            deliveries: made.gauges(
+                "tallyhook_deliveries",
+                "Deliveries that are not finished.",
+                &["target", "state"],
+            )?,
+            delivery_age: made.float_gauges(
+                "tallyhook_delivery_oldest_seconds",
+                "Seconds since the oldest delivery in this state was written.",
+                &["target", "state"],
+            )?,
+            delivery_attempts: made.counters(
+                "tallyhook_delivery_attempts_total",
+                "Attempts to deliver: delivered, uncertain, not_now, refused.",
+                &["target", "result"],
+            )?,
+            delivery_seconds: made.histograms(
+                "tallyhook_delivery_seconds",
+                "Seconds from calling a target to the end of its answer.",
+                &["target"],
+            )?,
+            delivery_breaker_open: made.gauges(
+                "tallyhook_delivery_breaker_open",
+                "1 if a target is left alone because it did not answer.",
+                &["target"],
             )?,
             dead_letters: made.gauges(
                 "tallyhook_dead_letters",

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     broker::{Confirmed, Outgoing, PublishError, Publisher, Topology},
-    domain::{Envelope, EventKey, SourceName},
+    domain::{Envelope, EventKey, ImportItem, SourceName},
     store::{
         Store, StoreError,
         acts::{self, Act, Actor},
@@ -208,6 +208,7 @@ impl<'a> Replay<'a> {
             over_http: contents.headers["app_id"] == "tallyhook-receiver",
             // Verified long ago: a replay is no use of a secret.
             secret: None,
+            import: import(headers),
             body: contents.payload.into(),
         };
         let message = Outgoing::inbound(&self.topology, &envelope);
@@ -219,4 +220,11 @@ impl<'a> Replay<'a> {
         acts::mark_replayed(&mut connection, id, self.replay_id, self.actor).await?;
         Ok(())
     }
+}
+
+/// The file that a letter's message stood in, as its headers tell it.
+fn import(headers: &Value) -> Option<ImportItem> {
+    let import_id = headers["x-tallyhook-import"].as_str()?.parse().ok()?;
+    let line = u32::try_from(headers["x-tallyhook-line"].as_u64()?).ok()?;
+    Some(ImportItem { import_id, line })
 }

@@ -123,6 +123,7 @@ impl Service {
             let tools = Tools {
                 sources: Arc::clone(&config.sources),
                 enrichers: Arc::new(worker::enrich::enrichers(&config.enrichments, &metrics)?),
+                outbox: Arc::new(worker::Outbox::new(config.sources.keys(), &config.targets)),
                 store: store.clone(),
                 publisher,
                 topology: Arc::clone(&topology),

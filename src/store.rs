@@ -9,6 +9,7 @@
 pub mod acts;
 pub mod audit;
 pub mod dead_letters;
+pub mod deliveries;
 pub mod fault;
 pub mod inbox;
 pub mod invoices;
@@ -32,7 +33,7 @@ use sqlx::{
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::config;
+use crate::{config, domain::Wrote};
 pub use fault::{Fault, StoreError};
 pub use tx::Tx;
 
@@ -40,6 +41,11 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// A connection within or without a transaction.
 pub type Conn = sqlx::PgConnection;
+
+/// What a statement did to a row of the books.
+fn wrote(is_new: bool) -> Wrote {
+    if is_new { Wrote::Created } else { Wrote::Updated }
+}
 
 /// How long the database may take to say that it is there.
 const ANSWER: Duration = Duration::from_secs(2);

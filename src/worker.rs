@@ -31,6 +31,7 @@ use crate::{
     store::{Store, StoreError},
 };
 
+pub use apply::Outbox;
 use duty::Duty;
 use enrich::Enricher;
 use pulse::CONNECTION;
@@ -47,6 +48,8 @@ pub struct Tools {
     pub sources: Arc<BTreeMap<SourceName, Adapter>>,
     /// What fetches the things that thin events name.
     pub enrichers: Arc<BTreeMap<SourceName, Enricher>>,
+    /// The systems that hear of what changed.
+    pub outbox: Arc<Outbox>,
     /// The database.
     pub store: Store,
     /// Publishes retries and dead letters.

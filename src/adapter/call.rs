@@ -89,6 +89,7 @@ impl Event {
             replay: None,
             over_http: true,
             secret: Some(secret.to_owned()),
+            import: None,
             body,
         })
     }

@@ -49,6 +49,7 @@ pub(super) fn envelope(topic: &str, body: impl Into<Bytes>) -> Envelope {
         replay: None,
         over_http: true,
         secret: None,
+        import: None,
         body: body.into(),
     }
 }

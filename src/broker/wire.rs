@@ -5,6 +5,7 @@
 //! the same contract; what it leaves out is filled in or refused in `parcel`.
 
 mod call;
+mod note;
 mod parcel;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ use lapin::{
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::topology::Topology;
-use crate::domain::Envelope;
+use crate::domain::{Envelope, ImportItem};
 pub use parcel::{DeadMark, Parcel};
 
 /// Marks messages that our receiver took over HTTP.
@@ -47,6 +48,8 @@ const STATUS: &str = "x-tallyhook-status";
 const RECEIVED: &str = "x-tallyhook-received-at";
 const HEADERS: &str = "x-tallyhook-http-headers";
 const QUERY: &str = "x-tallyhook-http-query";
+const IMPORT: &str = "x-tallyhook-import";
+const LINE: &str = "x-tallyhook-line";
 const LAST_FAILED: &str = "x-tallyhook-last-failed-at";
 
 /// A message on its way to the broker.
@@ -140,7 +143,15 @@ fn headers(envelope: &Envelope) -> FieldTable {
     if let Some(secret) = &envelope.secret {
         insert(&mut headers, SECRET, text(secret));
     }
+    import_headers(&mut headers, envelope.import);
     headers
+}
+
+fn import_headers(headers: &mut FieldTable, import: Option<ImportItem>) {
+    if let Some(ImportItem { import_id, line }) = import {
+        insert(headers, IMPORT, text(&import_id.to_string()));
+        insert(headers, LINE, AMQPValue::LongUInt(line));
+    }
 }
 
 fn properties(envelope: &Envelope, headers: FieldTable) -> BasicProperties {

@@ -21,6 +21,8 @@ pub(super) struct Raw {
     pub(super) log: Log,
     #[serde(default)]
     pub(super) sources: BTreeMap<String, Value>,
+    #[serde(default)]
+    pub(super) targets: BTreeMap<String, Value>,
 }
 
 /// `[receiver]`: the HTTP receiver.

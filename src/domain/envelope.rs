@@ -4,7 +4,7 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{EventKey, SourceName};
+use super::{EventKey, ImportItem, SourceName};
 
 /// One received event: what AMQP carries, in our words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Envelope {
     pub over_http: bool,
     /// The label of the secret that verified the call, if one did.
     pub secret: Option<String>,
+    /// The file that it stood in, if it came in with an import.
+    pub import: Option<ImportItem>,
     /// The raw bytes received.
     pub body: Bytes,
 }

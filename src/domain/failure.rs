@@ -33,11 +33,15 @@ pub enum Reason {
     Maxlen,
     /// The database refuses the row, whatever we do.
     ConstraintViolation,
+    /// A target refuses what it was sent.
+    DeliveryRefused,
+    /// A target says that it has what it was sent, and cannot show it.
+    DeliveryGone,
 }
 
 impl Reason {
     /// Every reason, for closed label sets and for help texts.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::InvalidJson,
         Self::MissingField,
         Self::InvalidValue,
@@ -49,6 +53,8 @@ impl Reason {
         Self::Expired,
         Self::Maxlen,
         Self::ConstraintViolation,
+        Self::DeliveryRefused,
+        Self::DeliveryGone,
     ];
 
     /// The stable code.
@@ -65,6 +71,8 @@ impl Reason {
             Self::Expired => "expired",
             Self::Maxlen => "maxlen",
             Self::ConstraintViolation => "constraint_violation",
+            Self::DeliveryRefused => "delivery_refused",
+            Self::DeliveryGone => "delivery_gone",
         }
     }
 

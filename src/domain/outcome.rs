@@ -55,3 +55,22 @@ impl fmt::Display for Outcome {
         f.write_str(self.as_str())
     }
 }
+
+/// What an event that was applied did to its document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wrote {
+    /// It is new.
+    Created,
+    /// It stood before.
+    Updated,
+}
+
+impl Wrote {
+    /// The word, as it stands in SQL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+        }
+    }
+}

@@ -5,9 +5,10 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{EventKey, SourceName};
+use super::{EventKey, ImportItem, SourceName};
 
-/// A call that was answered with a 4xx.
+/// A call that was answered with a 4xx, or a line of an import that was
+/// rejected: the call that brought it is answered all the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedCall {
     /// Names the call, also on its answer.
@@ -24,6 +25,8 @@ pub struct RefusedCall {
     pub error: String,
     /// The raw bytes received; empty if they were not read whole.
     pub body: Bytes,
+    /// The line, if it is one of an import.
+    pub import: Option<ImportItem>,
     /// For the quarantine, and only for it: what verifying it again needs.
     pub head: Option<Head>,
 }

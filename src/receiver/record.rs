@@ -86,6 +86,7 @@ impl Receiver {
             status: Some(status.as_u16()),
             error: rejection.to_string(),
             body: call.body.clone(),
+            import: None,
             head: None,
         };
         if rejection.is_authentic() {
@@ -136,6 +137,7 @@ impl Receiver {
             status: Some(status.as_u16()),
             error: error.to_owned(),
             body: Bytes::new(),
+            import: None,
             head: None,
         });
     }

@@ -21,7 +21,7 @@ pub struct Sums {
     pub rejected: i64,
     /// Keys in the inbox.
     pub settled_keys: i64,
-    /// Dead letters in every state.
+    /// Dead letters in every state, without those of deliveries.
     pub dead_letters: i64,
     /// Of these, resolved by a replay: their receipts say what they came to.
     pub resolved: i64,
@@ -57,16 +57,18 @@ pub async fn sums(conn: &mut Conn) -> Result<Sums, StoreError> {
             count(*) filter (where outcome = 'dead') as "dead!",
             count(*) filter (where outcome = 'rejected') as "rejected!",
             (select count(*) from inbox) as "settled_keys!",
-            (select count(*) from dead_letters) as "dead_letters!",
-            (select count(*) from dead_letters where state = 'resolved') as "resolved!",
-            (select count(*) from dead_letters where state = 'replayed') as "replayed!",
+            (select count(*) from dead_letters where delivery_id is null) as "dead_letters!",
+            (select count(*) from dead_letters
+             where state = 'resolved' and delivery_id is null) as "resolved!",
+            (select count(*) from dead_letters
+             where state = 'replayed' and delivery_id is null) as "replayed!",
             (select count(*) from receipts as receipt
              where receipt.outcome = 'dead' and not exists (
                 select from dead_letters as letter
                 where letter.receipt_id = receipt.receipt_id))
                 as "dead_without_letter!",
             (select count(*) from dead_letters as letter
-             where letter.state <> 'resolved' and not exists (
+             where letter.state <> 'resolved' and letter.delivery_id is null and not exists (
                 select from receipts as receipt
                 where receipt.receipt_id = letter.receipt_id and receipt.outcome = 'dead'))
                 as "letters_without_dead!",

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{Conn, StoreError};
-use crate::domain::{DeletedInvoice, Invoice, InvoiceConflict, SourceName};
+use super::{Conn, StoreError, wrote};
+use crate::domain::{DeletedInvoice, Invoice, InvoiceConflict, SourceName, Wrote};
 
 /// One update of one invoice, by the message that tells it.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ impl Row<'_> {
 }
 
 /// Writes updates, each of another invoice, and gives back the messages that
-/// had an effect. The rest are stale: a newer state stands already; or they
+/// had an effect, each with what it did. The rest are stale: a newer state stands already; or they
 /// tell [another transaction](conflicts) where that is no mere update.
 ///
 /// # Errors
@@ -38,7 +38,7 @@ pub async fn upsert(
     source: &SourceName,
     on_conflict: InvoiceConflict,
     rows: &[Row<'_>],
-) -> Result<HashSet<Uuid>, StoreError> {
+) -> Result<HashMap<Uuid, Wrote>, StoreError> {
     macro_rules! column {
         ($row:ident => $value:expr) => {
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
@@ -49,7 +49,7 @@ pub async fn upsert(
     let generations = column!(row => i32::try_from(row.generation).unwrap_or(i32::MAX));
     let transactions: Vec<Option<&str>> = column!(row => row.invoice.transaction_id.as_deref());
     let due: Vec<Option<Date>> = column!(row => row.invoice.due_on);
-    let applied = sqlx::query_scalar!(
+    let applied = sqlx::query!(
         r#"
         insert into invoices as known (
             invoice_id, source, tenant, vendor, invoice_number, generation, transaction_id,
@@ -85,7 +85,7 @@ pub async fn upsert(
           and known.deleted_at is null
           and (not $17 or known.transaction_id is null or excluded.transaction_id is null
                or known.transaction_id = excluded.transaction_id)
-        returning last_receipt
+        returning last_receipt, first_receipt = last_receipt as "is_new!"
         "#,
         source.as_str(),
         &ids,
@@ -107,7 +107,7 @@ pub async fn upsert(
     )
     .fetch_all(conn)
     .await?;
-    Ok(applied.into_iter().collect())
+    Ok(applied.into_iter().map(|row| (row.last_receipt, wrote(row.is_new))).collect())
 }
 
 /// That a document was deleted, by the message that tells it.

@@ -1,13 +1,13 @@
 //! `orders`: the canonical state of every order.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use rust_decimal::Decimal;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Conn, StoreError};
-use crate::domain::{OrderUpdate, SourceName};
+use super::{Conn, StoreError, wrote};
+use crate::domain::{OrderUpdate, SourceName, Wrote};
 
 /// One update of one order, by the message that tells it.
 #[derive(Clone, Copy, Debug)]
@@ -23,9 +23,9 @@ pub struct Row<'a> {
 /// What became of updates.
 #[derive(Debug, Default)]
 pub struct Written {
-    /// The messages that had an effect. The rest are stale: a newer state
-    /// stands already.
-    pub applied: HashSet<Uuid>,
+    /// The messages that had an effect, each with what it did. The rest are
+    /// stale: a newer state stands already.
+    pub applied: HashMap<Uuid, Wrote>,
     /// Those after which the order is in another currency than its refunds
     /// were summed in: before its state was known, that was a guess.
     pub unsummed: Vec<Uuid>,
@@ -97,7 +97,7 @@ pub async fn upsert(
                 and (known.deleted_at is null or known.deleted_at < excluded.version
                      or excluded.restored_at is not null)
             end
-        returning last_receipt,
+        returning last_receipt, first_receipt = last_receipt as "is_new!",
             coalesce(refunded_currency <> currency, false) as "is_unsummed!"
         "#,
         source.as_str(),
@@ -123,7 +123,7 @@ pub async fn upsert(
     .await?;
     let mut written = Written::default();
     for row in rows {
-        written.applied.insert(row.last_receipt);
+        written.applied.insert(row.last_receipt, wrote(row.is_new));
         if row.is_unsummed {
             written.unsummed.push(row.last_receipt);
         }

@@ -4,7 +4,7 @@ use sqlx::types::Uuid;
 use time::OffsetDateTime;
 
 use super::{Conn, StoreError};
-use crate::domain::{Envelope, Outcome, RefusedCall};
+use crate::domain::{Envelope, Outcome, RefusedCall, Wrote};
 
 /// What a confirmed publish answers over HTTP.
 const ACCEPTED: i16 = 200;
@@ -18,6 +18,8 @@ pub struct Row<'a> {
     pub business_key: Option<&'a str>,
     /// What became of it.
     pub outcome: Outcome,
+    /// What `applied` did to the order or invoice, where that can be told.
+    pub wrote: Option<Wrote>,
     /// How many attempts have failed.
     pub attempts: u32,
     /// Why, for `retried` and `dead`.
@@ -48,17 +50,19 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, Stor
         r#"
         insert into receipts as known (
             receipt_id, source, tenant, event_key, topic, business_key, received_at,
-            response_status, outcome, attempts, error, payload)
+            response_status, outcome, attempts, error, payload, import_id, import_line, effect)
         select *
         from unnest(
             $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
-            $7::timestamptz[], $8::smallint[], $9::text[], $10::int[], $11::text[], $12::bytea[])
+            $7::timestamptz[], $8::smallint[], $9::text[], $10::int[], $11::text[], $12::bytea[],
+            $13::uuid[], $14::bigint[], $15::text[])
         order by 1
         on conflict (receipt_id) do update set
             business_key = coalesce(excluded.business_key, known.business_key),
             outcome = excluded.outcome,
             attempts = excluded.attempts,
             error = excluded.error,
+            effect = excluded.effect,
             payload = coalesce(known.payload, excluded.payload),
             processed_at = now()
         where known.outcome = 'retried'
@@ -78,6 +82,9 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, Stor
         &attempts,
         &column!(row => row.error) as &[Option<&str>],
         &payloads as &[Option<&[u8]>],
+        &column!(row => row.envelope.import.map(|item| item.import_id)) as &[Option<Uuid>],
+        &column!(row => row.envelope.import.map(|item| i64::from(item.line))) as &[Option<i64>],
+        &column!(row => row.wrote.map(Wrote::as_str)) as &[Option<&str>],
     )
     .fetch_all(conn)
     .await?;
@@ -99,16 +106,17 @@ pub async fn reject(conn: &mut Conn, calls: &[&RefusedCall]) -> Result<(), Store
         r#"
         insert into receipts (
             receipt_id, source, tenant, event_key, topic, received_at, response_status, outcome,
-            attempts, error, payload)
+            attempts, error, payload, import_id, import_line)
         select receipt_id, source, tenant, event_key, '', received_at, response_status, $9, 0,
             error,
             -- Nothing, where the body was not read whole.
-            nullif(payload, '')
+            nullif(payload, ''), import_id, import_line
         from unnest(
             $1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::smallint[],
-            $7::text[], $8::bytea[]
+            $7::text[], $8::bytea[], $10::uuid[], $11::bigint[]
         ) as call (
-            receipt_id, source, tenant, event_key, received_at, response_status, error, payload)
+            receipt_id, source, tenant, event_key, received_at, response_status, error, payload,
+            import_id, import_line)
         order by receipt_id
         on conflict do nothing
         "#,
@@ -121,6 +129,8 @@ pub async fn reject(conn: &mut Conn, calls: &[&RefusedCall]) -> Result<(), Store
         &column!(call => call.error.as_str()) as &[&str],
         &column!(call => call.body.as_ref()) as &[&[u8]],
         Outcome::Rejected.as_str(),
+        &column!(call => call.import.map(|item| item.import_id)) as &[Option<Uuid>],
+        &column!(call => call.import.map(|item| i64::from(item.line))) as &[Option<i64>],
     )
     .execute(conn)
     .await?;

@@ -2,6 +2,7 @@
 //! record the receipts.
 
 mod books;
+mod outbox;
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,6 +15,7 @@ use crate::{
     store::{Conn, Store, StoreError, dead_letters, inbox, receipts},
 };
 use books::Told;
+pub use outbox::Outbox;
 
 /// A message that was understood and is ready to be applied.
 #[derive(Clone, Debug)]
@@ -75,12 +77,13 @@ pub async fn batch(
     store: &Store,
     source: &SourceName,
     rules: Rules,
+    outbox: &Outbox,
     items: &[Item],
 ) -> Result<Vec<Effect>, StoreError> {
     store
         .in_time(async {
             let mut tx = store.begin().await?;
-            match write(&mut tx, source, rules, items).await {
+            match write(&mut tx, source, rules, outbox, items).await {
                 Ok(effects) => {
                     tx.commit().await?;
                     Ok(effects)
@@ -99,6 +102,7 @@ async fn write(
     conn: &mut Conn,
     source: &SourceName,
     rules: Rules,
+    outbox: &Outbox,
     items: &[Item],
 ) -> Result<Vec<Effect>, StoreError> {
     let standings = claim(conn, rules, items).await?;
@@ -107,7 +111,8 @@ async fn write(
     let told = books::write(conn, source, rules.invoice_conflict, &ours).await?;
     let effects = effects(rules, items, &standings, &told);
     give_back(conn, items, &standings, &effects).await?;
-    record(conn, items, &effects).await?;
+    record(conn, items, &effects, &told).await?;
+    outbox.write(conn, source, &told, &ours).await?;
     Ok(effects)
 }
 
@@ -191,7 +196,7 @@ fn effects(rules: Rules, items: &[Item], standings: &[Standing], told: &Told) ->
                 Effect::Conflict(failure.clone())
             }
             Some(_) => Effect::Recorded(Outcome::Duplicate),
-            None if told.applied.contains(receipt_id) => Effect::Recorded(Outcome::Applied),
+            None if told.applied.contains_key(receipt_id) => Effect::Recorded(Outcome::Applied),
             // It would have changed something, and a newer state stands.
             None if !item.changes.is_empty() => Effect::Recorded(Outcome::Stale),
             None => Effect::Recorded(Outcome::Ignored),
@@ -240,7 +245,12 @@ impl Effect {
     }
 }
 
-async fn record(conn: &mut Conn, items: &[Item], effects: &[Effect]) -> Result<(), StoreError> {
+async fn record(
+    conn: &mut Conn,
+    items: &[Item],
+    effects: &[Effect],
+    told: &Told,
+) -> Result<(), StoreError> {
     let outcomes = items.iter().zip(effects);
     let rows: Vec<receipts::Row<'_>> = outcomes
         .clone()
@@ -249,6 +259,12 @@ async fn record(conn: &mut Conn, items: &[Item], effects: &[Effect]) -> Result<(
                 envelope: &item.envelope,
                 business_key: item.business_key(),
                 outcome: effect.outcome()?,
+                wrote: match effect {
+                    Effect::Recorded(Outcome::Applied) => {
+                        told.applied.get(&item.envelope.receipt_id).copied().flatten()
+                    }
+                    _ => None,
+                },
                 attempts: item.envelope.attempt,
                 error: None,
                 keep_payload: *effect != Effect::Repeated,

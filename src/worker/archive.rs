@@ -233,6 +233,7 @@ fn letter(mut parcel: Parcel, now: OffsetDateTime) -> Letter {
         replay: burial.replay,
         over_http: parcel.is_over_http(),
         secret: None,
+        import: parcel.import(),
         body: parcel.body,
     };
     Letter { burial, envelope }
@@ -270,6 +271,7 @@ async fn write(conn: &mut Conn, letters: &[Letter]) -> Result<(), StoreError> {
             envelope: &letter.envelope,
             business_key: letter.burial.business_key.as_deref(),
             outcome: Outcome::Dead,
+            wrote: None,
             attempts: letter.burial.attempts,
             error: Some(&letter.burial.error),
             keep_payload: true,

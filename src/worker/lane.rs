@@ -251,7 +251,8 @@ impl Lane {
                 return Ok(verdicts);
             };
             let applied = patiently(self.hold(), || {
-                apply::batch(&self.tools.store, &self.source, rules, part)
+                let Tools { store, outbox, .. } = &self.tools;
+                apply::batch(store, &self.source, rules, outbox, part)
             })
             .await?;
             match applied {

@@ -143,6 +143,7 @@ async fn remember(tools: &Tools, waiting: &[Waiting]) -> Result<(), Trouble> {
             envelope: &one.envelope,
             business_key: one.business_key.as_deref(),
             outcome: Outcome::Retried,
+            wrote: None,
             attempts: *attempt,
             error: Some(&one.error),
             keep_payload: true,

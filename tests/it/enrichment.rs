@@ -127,6 +127,7 @@ fn event(source: &str, tenant: &str, event_id: &str, body: &serde_json::Value) -
         replay: None,
         over_http: true,
         secret: None,
+        import: None,
         body: body.to_string().into(),
     }
 }

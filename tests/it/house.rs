@@ -108,10 +108,11 @@ fn only_one_module_speaks_each_protocol() {
 
 #[test]
 fn each_module_imports_only_what_it_may() {
-    let may: [(&str, &[&str]); 9] = [
+    let may: [(&str, &[&str]); 10] = [
         ("domain", &["domain"]),
         ("fetch", &["fetch", "tls"]),
         ("retry", &[]),
+        ("target", &["target", "domain", "fetch"]),
         ("adapter", &["adapter", "domain"]),
         ("broker", &["broker", "domain", "config", "metrics", "retry"]),
         ("store", &["store", "domain", "config", "metrics"]),
@@ -124,7 +125,7 @@ fn each_module_imports_only_what_it_may() {
             "worker",
             &[
                 "worker", "domain", "adapter", "retry", "store", "broker", "config", "metrics",
-                "fetch",
+                "fetch", "target",
             ],
         ),
     ];

@@ -10,7 +10,10 @@ use tallyhook::{
         Change, Envelope, Mapped, Money, Order, OrderStatus, OrderUpdate, Refund, RefundStatus,
         Refunded, SourceName,
     },
-    worker::apply::{self, Item},
+    worker::{
+        Outbox,
+        apply::{self, Item},
+    },
 };
 
 use crate::support::{
@@ -34,7 +37,9 @@ async fn orders_and_refunds_of_each_other_s_orders_do_not_deadlock() {
         let (a, b) = (2 * round + 1, 2 * round + 2);
         let first = [item(shop_order(a, 1, "9.00")), item(shop_refund(b, b, "1.00", "EUR"))];
         let second = [item(shop_order(b, 1, "9.00")), item(shop_refund(a, a, "1.00", "EUR"))];
-        let apply = |items| apply::batch(&rig.tools.store, &source, adapter.rules(), items);
+        let apply = |items| {
+            apply::batch(&rig.tools.store, &source, adapter.rules(), &rig.tools.outbox, items)
+        };
         let (first, second) = tokio::join!(apply(&first), apply(&second));
         first.unwrap();
         second.unwrap();
@@ -207,7 +212,7 @@ async fn refunds_by_order_and_payment_in_any_order_and_batch_add_up() {
             while !rest.is_empty() {
                 let size = rand::random_range(1..=7).min(rest.len());
                 let batch = rest.split_off(..size).unwrap();
-                apply::batch(&store, &source, rules, batch).await.unwrap();
+                apply::batch(&store, &source, rules, &Outbox::default(), batch).await.unwrap();
             }
         });
     }

@@ -134,6 +134,7 @@ fn as_received(event: Event) -> Result<Envelope> {
         replay: None,
         over_http: true,
         secret: None,
+        import: None,
         body: event.body,
     })
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     ERROR, HEADERS, LONGEST_ERROR, OVER_HTTP, Outgoing, Parcel, QUERY, RECEIPT, RECEIVED, SOURCE,
-    STATUS, TENANT, cut, insert, moment, parcel::cleaned, short, text,
+    STATUS, TENANT, cut, import_headers, insert, moment, parcel::cleaned, short, text,
 };
 use crate::{
     broker::Topology,
@@ -31,6 +31,7 @@ impl Outgoing {
         if let Some(status) = call.status {
             insert(&mut headers, STATUS, AMQPValue::LongUInt(status.into()));
         }
+        import_headers(&mut headers, call.import);
         if let Some(head) = &call.head {
             insert(&mut headers, HEADERS, text(&head.headers.to_string()));
             insert(&mut headers, QUERY, text(&head.query));
@@ -76,6 +77,7 @@ impl Parcel {
             status: status.filter(|status| (100..600).contains(status)),
             error: told(ERROR),
             body: self.body.clone(),
+            import: self.import(),
             head: headers
                 .map(|headers| Head { headers, query: self.text(QUERY).unwrap_or_default() }),
         }

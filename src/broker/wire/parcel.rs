@@ -10,10 +10,10 @@ use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::{
-    ATTEMPT, BUSINESS_KEY, ERROR, FIRST_FAILED, GENERATION, LAST_FAILED, OVER_HTTP, REASON,
-    RECEIPT, REPLAY, SECRET, TENANT, VERSION, cut, insert, text,
+    ATTEMPT, BUSINESS_KEY, ERROR, FIRST_FAILED, GENERATION, IMPORT, LAST_FAILED, LINE, OVER_HTTP,
+    REASON, RECEIPT, REPLAY, SECRET, TENANT, VERSION, cut, insert, text,
 };
-use crate::domain::{Envelope, EventKey, Failure, Reason, SourceName};
+use crate::domain::{Envelope, EventKey, Failure, ImportItem, Reason, SourceName};
 
 /// Longer texts about a message are cut; an index takes 2700 bytes.
 const LONGEST_LABEL: usize = 2000;
@@ -86,6 +86,7 @@ impl Parcel {
             replay: self.uuid(REPLAY)?,
             over_http: self.is_over_http(),
             secret: self.text(SECRET),
+            import: self.import(),
             body: self.body.clone(),
         })
     }
@@ -124,6 +125,13 @@ impl Parcel {
     /// The replay that sent it, if one did and it can be read.
     pub fn replay(&self) -> Option<Uuid> {
         self.uuid(REPLAY).ok().flatten()
+    }
+
+    /// The file that it stood in, if it came in with an import and both can
+    /// be read. No reason to refuse a message.
+    pub fn import(&self) -> Option<ImportItem> {
+        let import_id = self.uuid(IMPORT).ok().flatten()?;
+        Some(ImportItem { import_id, line: self.number(LINE).ok()? })
     }
 
     /// Whether our receiver took it over HTTP.

@@ -6,7 +6,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
 use super::*;
-use crate::domain::{EventKey, Head, Reason, RefusedCall, SourceName};
+use crate::domain::{EventKey, Head, ImportItem, Reason, RefusedCall, SourceName};
 
 fn envelope() -> Envelope {
     let source: SourceName = "shop".parse().unwrap();
@@ -29,6 +29,7 @@ fn envelope() -> Envelope {
         replay: Some(Uuid::from_u128(7)),
         over_http: true,
         secret: Some("env:SHOP".to_owned()),
+        import: Some(ImportItem { import_id: Uuid::from_u128(9), line: 3 }),
         body: Bytes::from_static(b"{}"),
     }
 }
@@ -63,6 +64,7 @@ fn a_refused_call_survives_the_wire() {
         status: Some(401),
         error: "no configured secret made this signature".to_owned(),
         body: Bytes::from_static(b"{}"),
+        import: Some(ImportItem { import_id: Uuid::from_u128(7), line: 12 }),
         head: Some(Head {
             headers: serde_json::json!([{"name": "x", "value": "y"}]),
             query: "a=1".to_owned(),

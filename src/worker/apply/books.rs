@@ -9,7 +9,7 @@ use super::Item;
 use crate::{
     domain::{
         Change, DeletedInvoice, Failure, Invoice, InvoiceConflict, OrderUpdate, Reason, Reference,
-        Refund, SourceName,
+        Refund, SourceName, Wrote,
     },
     store::{
         Conn, StoreError, invoices, orders, references,
@@ -20,10 +20,21 @@ use crate::{
 /// What the tables made of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// The messages that changed something.
-    pub(super) applied: HashSet<Uuid>,
+    /// The messages that changed something, and what they did to an order or
+    /// an invoice, if they did.
+    pub(super) applied: HashMap<Uuid, Option<Wrote>>,
     /// Those that tell of an invoice with another transaction.
     pub(super) conflicts: HashMap<Uuid, Failure>,
+}
+
+impl Told {
+    /// Messages that changed something, whatever it was.
+    fn changed(&mut self, messages: HashSet<Uuid>) {
+        for receipt_id in messages {
+            // What is known of it already says more.
+            self.applied.entry(receipt_id).or_default();
+        }
+    }
 }
 
 /// Writes the changes of items that hold their claims.
@@ -46,24 +57,24 @@ pub(super) async fn write(
         rounds(changes.orders.iter().map(|row| ((row.tenant, row.update.order_id()), *row)))
     {
         let written = orders::upsert(conn, source, &round).await?;
-        told.applied.extend(written.applied);
+        told.applied.extend(written.applied.into_iter().map(|(id, wrote)| (id, Some(wrote))));
         let unsummed = round.iter().filter(|row| written.unsummed.contains(&row.receipt_id));
         touched.extend(unsummed.map(|row| (order(row), row.receipt_id)));
     }
     if !touched.is_empty() || !changes.refunds.is_empty() {
-        told.applied.extend(write_refunds(conn, source, &changes.refunds, touched).await?);
+        told.changed(write_refunds(conn, source, &changes.refunds, touched).await?);
     }
     write_invoices(conn, source, on_conflict, &changes.invoices, &mut told).await?;
     let gone = changes.deleted_invoices.iter();
     for round in rounds(gone.map(|row| ((row.tenant, &row.deleted.document_id), *row))) {
-        told.applied.extend(invoices::bury(conn, source, &round).await?);
+        told.changed(invoices::bury(conn, source, &round).await?);
     }
     let things = changes.references.iter().map(|row| {
         let Reference { kind, id, .. } = row.reference;
         ((row.tenant, kind, id), *row)
     });
     for round in rounds(things) {
-        told.applied.extend(references::upsert(conn, source, &round).await?);
+        told.changed(references::upsert(conn, source, &round).await?);
     }
     Ok(told)
 }
@@ -232,9 +243,9 @@ async fn write_invoices(
     });
     for round in rounds(documents) {
         let applied = invoices::upsert(conn, source, on_conflict, &round).await?;
-        let refused = round.iter().filter(|row| !applied.contains(&row.receipt_id));
+        let refused = round.iter().filter(|row| !applied.contains_key(&row.receipt_id));
         let refused: Vec<invoices::Row<'_>> = refused.copied().collect();
-        told.applied.extend(applied);
+        told.applied.extend(applied.into_iter().map(|(id, wrote)| (id, Some(wrote))));
         if on_conflict == InvoiceConflict::Update || refused.is_empty() {
             continue;
         }

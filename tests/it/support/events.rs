@@ -22,6 +22,7 @@ fn event(source: &str, tenant: &str, topic: &str, event_id: &str, body: String) 
         replay: None,
         over_http: true,
         secret: None,
+        import: None,
         body: body.into(),
     }
 }

@@ -15,7 +15,7 @@ use tallyhook::{
         Store,
         audit::{self, Sums},
     },
-    worker::{SecretUses, Tools, Trouble, archive, enrich::enrichers, lane::Lane},
+    worker::{Outbox, SecretUses, Tools, Trouble, archive, enrich::enrichers, lane::Lane},
 };
 use time::OffsetDateTime;
 use tokio::time::timeout;
@@ -108,6 +108,7 @@ impl Rig {
         let tools = Tools {
             sources: Arc::clone(&config.sources),
             enrichers: Arc::new(enrichers(&config.enrichments, &metrics).unwrap()),
+            outbox: Arc::new(Outbox::new(config.sources.keys(), &config.targets)),
             store: Store::new(&config.database).unwrap(),
             publisher,
             topology,

@@ -1,0 +1,216 @@
+//! `deliveries`: what other systems must hear, and what became of telling them.
+
+mod outbox;
+mod settle;
+mod verbs;
+
+use serde::Serialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Conn, StoreError};
+use crate::domain::DeliveryState;
+pub use outbox::{Subscription, write_invoices, write_orders, write_refunds};
+pub use settle::{Attempt, Claimed, Due, Outcome, claim, due, settle};
+pub use verbs::{Refusal, Reissue, reissue, retry, void};
+
+/// Which deliveries; every condition must hold, and an empty filter is all.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// These only.
+    pub ids: Vec<Uuid>,
+    /// In this state.
+    pub state: Option<DeliveryState>,
+    /// To this target.
+    pub target: Option<String>,
+    /// Of documents of this source.
+    pub source: Option<String>,
+    /// The document's number, its id, the target's id of it, or the key.
+    pub number: Option<String>,
+}
+
+/// A delivery as people see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Delivery {
+    /// Its id.
+    pub delivery_id: Uuid,
+    /// Its place in the order in which things go out.
+    pub position: i64,
+    /// Where to.
+    pub target: String,
+    /// What it tells.
+    pub event: String,
+    /// Whether it is the mirror that an invoice is ticked off by.
+    pub mirror: bool,
+    /// Where the document came in.
+    pub source: String,
+    /// The shop or company.
+    pub tenant: String,
+    /// Our id of the document.
+    pub document_id: String,
+    /// The number that people know it by.
+    pub document_number: Option<String>,
+    /// Which issue of it.
+    pub generation: i32,
+    /// Where it stands.
+    pub state: String,
+    /// The key that goes with it, once it was sent.
+    pub idempotency_key: Option<Uuid>,
+    /// How many attempts failed that count.
+    pub attempts: i32,
+    /// When it is tried next, while it waits.
+    #[serde(with = "time::serde::rfc3339")]
+    pub next_attempt_at: OffsetDateTime,
+    /// The target's own id of what it made.
+    pub remote_id: Option<String>,
+    /// The status of the last answer.
+    pub response_status: Option<i16>,
+    /// What went wrong last.
+    pub error: Option<String>,
+    /// What a person should know though it was delivered.
+    pub warning: Option<String>,
+    /// When it was written.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When the first call began.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub first_sent_at: Option<OffsetDateTime>,
+    /// When the target had it.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub delivered_at: Option<OffsetDateTime>,
+    /// When a person took it back.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub voided_at: Option<OffsetDateTime>,
+    /// Who did.
+    pub voided_by: Option<String>,
+    /// Why.
+    pub void_reason: Option<String>,
+}
+
+/// Lists deliveries, oldest first, at most `limit` behind this position.
+///
+/// # Errors
+/// What the database says.
+pub async fn list(
+    conn: &mut Conn,
+    filter: &Filter,
+    after: Option<i64>,
+    limit: u32,
+) -> Result<Vec<Delivery>, StoreError> {
+    Ok(sqlx::query_as!(
+        Delivery,
+        r#"
+        select delivery_id, position, target, event, mirror, source, tenant, document_id,
+            document_number, generation, state, idempotency_key, attempts, next_attempt_at,
+            remote_id, response_status, error, warning, created_at, first_sent_at, delivered_at,
+            voided_at, voided_by, void_reason
+        from deliveries
+        where (cardinality($1::uuid[]) = 0 or delivery_id = any($1))
+          and ($2::text is null or state = $2)
+          and ($3::text is null or target = $3)
+          and ($4::text is null or source = $4)
+          and ($5::text is null or document_number = $5 or document_id = $5 or remote_id = $5
+               or idempotency_key::text = $5)
+          and position > $6
+        order by position
+        limit $7
+        "#,
+        &filter.ids,
+        filter.state.map(DeliveryState::as_str),
+        filter.target.as_deref(),
+        filter.source.as_deref(),
+        filter.number.as_deref(),
+        after.unwrap_or_default(),
+        i64::from(limit),
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// What was sent and answered, and the document that it is about.
+#[derive(Clone, Debug, Serialize)]
+pub struct Contents {
+    /// The document as it was when the delivery was written.
+    pub document: Value,
+    /// What was sent, if it was.
+    pub request: Option<String>,
+    /// The body of the last answer.
+    pub response: Option<String>,
+}
+
+/// The contents of one delivery; `None` if there is no such delivery.
+///
+/// # Errors
+/// What the database says.
+pub async fn contents(conn: &mut Conn, id: Uuid) -> Result<Option<Contents>, StoreError> {
+    Ok(sqlx::query_as!(
+        Contents,
+        "select document, request, response from deliveries where delivery_id = $1",
+        id
+    )
+    .fetch_optional(conn)
+    .await?)
+}
+
+/// How many deliveries stand where, for metrics and the audit.
+#[derive(Clone, Debug, Serialize)]
+pub struct Count {
+    /// Where to.
+    pub target: String,
+    /// A state.
+    pub state: String,
+    /// How many.
+    pub deliveries: i64,
+    /// Seconds since the oldest of them was written.
+    pub oldest_s: f64,
+}
+
+/// Counts deliveries by target and state: all that are not finished, and with
+/// `finished` the delivered and voided as well.
+///
+/// # Errors
+/// What the database says.
+pub async fn count(conn: &mut Conn, finished: bool) -> Result<Vec<Count>, StoreError> {
+    Ok(sqlx::query_as!(
+        Count,
+        r#"
+        select target, state, count(*) as "deliveries!",
+            extract(epoch from now() - min(created_at))::float8 as "oldest_s!"
+        from deliveries
+        where $1 or state in ('pending', 'sending', 'uncertain', 'failed')
+        group by target, state
+        order by target, state
+        "#,
+        finished
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// Ticks invoices off whose every mirror stands at its target, and unticks
+/// those of which one does not any more.
+async fn tick_off(conn: &mut Conn, documents: &[String]) -> Result<(), StoreError> {
+    sqlx::query!(
+        r#"
+        with told as (
+            select document_id, bool_and(delivered) as ticked_off from (
+                select document_id, target, bool_or(state = 'delivered') as delivered
+                from deliveries
+                where document_id = any($1) and mirror
+                group by document_id, target
+            ) as mirrors
+            group by document_id
+        )
+        update invoices as known
+        set ticked_off_at = case when told.ticked_off then now() end
+        from told
+        where known.invoice_id = told.document_id::uuid
+          and (known.ticked_off_at is not null) <> told.ticked_off
+        "#,
+        documents,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! What people do to deliveries: void, re-issue, try again. Each is on record
+//! with who, when and why.
+
+use uuid::Uuid;
+
+use super::tick_off;
+use crate::store::{Conn, StoreError, acts::Actor};
+
+/// Why a verb does not go with a delivery.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is none of this id.
+    #[error("there is no delivery {0}")]
+    NoSuchDelivery(Uuid),
+    /// A call is under way: nobody knows what comes of it.
+    #[error("delivery {0} is being sent at this moment; wait for what comes of it")]
+    UnderWay(Uuid),
+    /// It is in a state that the verb does not start from.
+    #[error("delivery {id} is {state}; {needed}")]
+    State {
+        /// Which.
+        id: Uuid,
+        /// Its state.
+        state: String,
+        /// What the verb needs.
+        needed: &'static str,
+    },
+    /// There is a newer issue already.
+    #[error("delivery {id} was re-issued before, as generation {generation}")]
+    Reissued {
+        /// Which.
+        id: Uuid,
+        /// The newer issue.
+        generation: i32,
+    },
+}
+
+/// Takes a delivery back, for good: what the target made of it is gone, or
+/// must not come about. Its dead letter is closed with it.
+///
+/// # Errors
+/// What the database says; inside, why it is refused.
+pub async fn void(
+    conn: &mut Conn,
+    id: Uuid,
+    actor: Actor<'_>,
+) -> Result<Result<(), Refusal>, StoreError> {
+    let voided = sqlx::query!(
+        r#"
+        with voided as (
+            update deliveries
+            set state = 'voided', voided_at = now(), voided_by = $2, void_reason = $3,
+                lease_until = null, updated_at = now()
+            where delivery_id = $1
+              and (state in ('pending', 'uncertain', 'failed', 'delivered')
+                   or (state = 'sending' and lease_until < now()))
+            returning delivery_id, document_id, mirror
+        ), closed as (
+            update dead_letters set state = 'discarded', closed_at = now()
+            from voided
+            where dead_letters.delivery_id = voided.delivery_id
+              and dead_letters.state in ('open', 'replayed')
+        ), told as (
+            insert into audit_log (actor, act, reason, delivery_id, dead_letter_id)
+            select $2, 'void', $3, voided.delivery_id, letter.dead_letter_id
+            from voided left join dead_letters as letter using (delivery_id)
+        )
+        select document_id, mirror from voided
+        "#,
+        id,
+        actor.name,
+        actor.reason,
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    let Some(voided) = voided else {
+        return Ok(Err(refusal(conn, id, "only what is not voided can be").await?));
+    };
+    if voided.mirror {
+        tick_off(conn, &[voided.document_id]).await?;
+    }
+    Ok(Ok(()))
+}
+
+/// A new issue of a voided delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reissue {
+    /// Its id.
+    pub delivery_id: Uuid,
+    /// Its generation, which makes its key another one.
+    pub generation: i32,
+}
+
+/// Makes a new issue of a voided delivery, of the document as it is now. Each
+/// is re-issued once; what becomes of the new one can be voided and re-issued
+/// again.
+///
+/// # Errors
+/// What the database says; inside, why it is refused.
+pub async fn reissue(
+    conn: &mut Conn,
+    id: Uuid,
+    actor: Actor<'_>,
+) -> Result<Result<Reissue, Refusal>, StoreError> {
+    let reissued = sqlx::query!(
+        r#"
+        with reissued as (
+            insert into deliveries (
+                target, event, mirror, source, tenant, document_id, document_number, generation,
+                revision, receipt_id, document)
+            select target, event, mirror, source, tenant, document_id, document_number,
+                generation + 1, revision, receipt_id,
+                coalesce(
+                    case split_part(event, '.', 1)
+                    when 'invoice' then (
+                        select invoice_document(invoices) from invoices
+                        where invoice_id = voided.document_id::uuid)
+                    when 'order' then (
+                        select order_document(orders) from orders
+                        where source = voided.source and tenant = voided.tenant
+                          and order_id = voided.document_id)
+                    when 'refund' then (
+                        select refund_document(refunds) from refunds
+                        where source = voided.source and tenant = voided.tenant
+                          and refund_id = voided.document_id)
+                    end,
+                    document)
+            from deliveries as voided
+            where delivery_id = $1 and state = 'voided'
+            on conflict on constraint deliveries_once do nothing
+            returning delivery_id, generation
+        ), told as (
+            insert into audit_log (actor, act, reason, delivery_id, detail)
+            select $2, 'reissue', $3, $1, jsonb_build_object(
+                'delivery_id', delivery_id, 'generation', generation)
+            from reissued
+        )
+        select delivery_id, generation from reissued
+        "#,
+        id,
+        actor.name,
+        actor.reason,
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    if let Some(row) = reissued {
+        return Ok(Ok(Reissue { delivery_id: row.delivery_id, generation: row.generation }));
+    }
+    let newer = sqlx::query_scalar!(
+        r#"
+        select max(newer.generation)
+        from deliveries as old
+        join deliveries as newer
+            using (target, event, source, tenant, document_id, revision)
+        where old.delivery_id = $1 and old.state = 'voided' and newer.generation > old.generation
+        "#,
+        id
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    Ok(Err(match newer {
+        Some(generation) => Refusal::Reissued { id, generation },
+        None => refusal(conn, id, "void it first, with the reason").await?,
+    }))
+}
+
+/// Has failed deliveries tried again under the keys they had, as a replay of
+/// their letters. Gives back those that were failed.
+///
+/// What the target had refused is written anew from its document, since it
+/// was refused for what it said. All else is sent as it was; the target may
+/// have it, so it is asked first.
+///
+/// # Errors
+/// What the database says.
+pub async fn retry(
+    conn: &mut Conn,
+    ids: &[Uuid],
+    replay_id: Uuid,
+    actor: Actor<'_>,
+) -> Result<Vec<Uuid>, StoreError> {
+    Ok(sqlx::query_scalar!(
+        r#"
+        with again as (
+            update deliveries
+            set attempts = 0, next_attempt_at = now(), updated_at = now(),
+                state = case when first_sent_at is null or response_status between 400 and 499
+                    then 'pending' else 'uncertain' end,
+                request = case when response_status between 400 and 499
+                    then null else request end
+            where delivery_id = any($1) and state = 'failed'
+            returning delivery_id
+        ), letters as (
+            update dead_letters as letter set state = 'replayed', replay_id = $2
+            from again
+            where letter.delivery_id = again.delivery_id and letter.state in ('open', 'replayed')
+        ), told as (
+            insert into audit_log (actor, act, reason, delivery_id, dead_letter_id, detail)
+            select $3, 'replay', $4, again.delivery_id, letter.dead_letter_id,
+                jsonb_build_object('replay_id', $2)
+            from again left join dead_letters as letter using (delivery_id)
+        )
+        select delivery_id as "delivery_id!" from again
+        "#,
+        ids,
+        replay_id,
+        actor.name,
+        actor.reason,
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+async fn refusal(conn: &mut Conn, id: Uuid, needed: &'static str) -> Result<Refusal, StoreError> {
+    let state = sqlx::query_scalar!("select state from deliveries where delivery_id = $1", id)
+        .fetch_optional(conn)
+        .await?;
+    Ok(match state {
+        None => Refusal::NoSuchDelivery(id),
+        Some(state) if state == "sending" => Refusal::UnderWay(id),
+        Some(state) => Refusal::State { id, state, needed },
+    })
+}
