@@ -4,12 +4,14 @@
 //! The only place that speaks AMQP. Why each thing is done the way it is
 //! stands beside it; most of it was found out by losing messages.
 
+mod announcer;
 pub mod connection;
 pub mod consumer;
 pub mod publisher;
 pub mod topology;
 pub mod wire;
 
+pub use announcer::{Announced, Announcer};
 pub use connection::{BrokerError, Link, check_url};
 pub use consumer::{Delivery, Subscription};
 pub use publisher::{Confirmed, PublishError, Publisher};

@@ -15,7 +15,9 @@
 //!    one transaction of the [`store`]: inbox, orders, invoices, receipts.
 //! 5. [`worker::settle`] sends what failed on to a retry queue, by the
 //!    schedule in [`retry`], or to the dead; then the batch is acknowledged.
-//! 6. [`worker::archive`] brings the dead into a table, where people
+//! 6. What other systems must hear was written in that transaction too, and
+//!    [`deliver`] takes it to the [`target`]s, each once, whatever is lost.
+//! 7. [`worker::archive`] brings the dead into a table, where people
 //!    [`review`] them: show, replay, discard.
 //!
 //! A call that is refused goes over the broker too, to the worker's call log,
@@ -45,6 +47,7 @@ pub mod metrics;
 pub mod broker;
 pub mod store;
 
+pub mod deliver;
 pub mod health;
 pub mod receiver;
 pub mod review;

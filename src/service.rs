@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use crate::{
     broker::{self, Publisher, Topology},
     config::Config,
+    deliver,
     health::Health,
     metrics::Metrics,
     ops,
@@ -120,10 +121,20 @@ impl Service {
             service.tasks.spawn(receiver.run(listener, alone, service.stop.clone()));
         }
         if roles.worker {
+            let outbox = Arc::new(worker::Outbox::new(config.sources.keys(), &config.targets));
+            let to_deliver = deliver::Tools {
+                store: store.clone(),
+                broker_url: config.broker.url.clone(),
+                confirm_timeout: Duration::from_millis(config.broker.confirm_timeout_ms),
+                written: outbox.written(),
+                metrics: metrics.clone(),
+            };
+            let targets = Arc::clone(&config.targets);
+            service.tasks.spawn(deliver::run(to_deliver, targets, service.stop.clone()));
             let tools = Tools {
                 sources: Arc::clone(&config.sources),
                 enrichers: Arc::new(worker::enrich::enrichers(&config.enrichments, &metrics)?),
-                outbox: Arc::new(worker::Outbox::new(config.sources.keys(), &config.targets)),
+                outbox,
                 store: store.clone(),
                 publisher,
                 topology: Arc::clone(&topology),

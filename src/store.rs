@@ -3,8 +3,8 @@
 //! The only place that speaks SQL. Functions take a connection, so that the
 //! caller owns the transaction; every set statement is sorted by its key and
 //! tables are always written in the order inbox, payments, orders, refunds,
-//! invoices, references, receipts, dead letters, quarantine: two batches in
-//! another order would deadlock.
+//! invoices, references, receipts, dead letters, deliveries, quarantine: two
+//! batches in another order would deadlock.
 
 pub mod acts;
 pub mod audit;
@@ -173,6 +173,8 @@ impl Store {
                 "insert into refunds select * from refunds limit 0",
                 "insert into resource_references select * from resource_references limit 0",
                 "insert into receipts select * from receipts limit 0",
+                "insert into imports select * from imports limit 0",
+                "insert into deliveries (target) select target from deliveries limit 0",
                 "insert into dead_letters select * from dead_letters limit 0",
                 "insert into quarantine select * from quarantine limit 0",
                 "insert into secret_uses select * from secret_uses limit 0",

@@ -5,6 +5,7 @@
 //! the same contract; what it leaves out is filled in or refused in `parcel`.
 
 mod call;
+mod event;
 mod note;
 mod parcel;
 #[cfg(test)]

@@ -190,7 +190,21 @@ pub async fn count(conn: &mut Conn, finished: bool) -> Result<Vec<Count>, StoreE
 
 /// Ticks invoices off whose every mirror stands at its target, and unticks
 /// those of which one does not any more.
+///
+/// Locked before they are looked at: else two targets that confirm at the same
+/// moment would each see the other's mirror missing.
 async fn tick_off(conn: &mut Conn, documents: &[String]) -> Result<(), StoreError> {
+    sqlx::query_scalar!(
+        r#"
+        select invoice_id from invoices
+        where invoice_id in (select id::uuid from unnest($1::text[]) as told (id))
+        order by invoice_id
+        for update
+        "#,
+        documents,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
     sqlx::query!(
         r#"
         with told as (

@@ -86,6 +86,7 @@ pub async fn batch(
             match write(&mut tx, source, rules, outbox, items).await {
                 Ok(effects) => {
                     tx.commit().await?;
+                    outbox.committed(source);
                     Ok(effects)
                 }
                 Err(error) => {

@@ -108,7 +108,7 @@ fn only_one_module_speaks_each_protocol() {
 
 #[test]
 fn each_module_imports_only_what_it_may() {
-    let may: [(&str, &[&str]); 10] = [
+    let may: [(&str, &[&str]); 11] = [
         ("domain", &["domain"]),
         ("fetch", &["fetch", "tls"]),
         ("retry", &[]),
@@ -119,6 +119,10 @@ fn each_module_imports_only_what_it_may() {
         (
             "receiver",
             &["receiver", "domain", "adapter", "broker", "config", "metrics", "health", "server"],
+        ),
+        (
+            "deliver",
+            &["deliver", "target", "gate", "domain", "store", "broker", "metrics", "retry"],
         ),
         ("review", &["domain", "adapter", "store", "broker"]),
         (

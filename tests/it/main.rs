@@ -11,6 +11,7 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+mod announcements;
 mod call_log;
 mod callbacks;
 mod clients;

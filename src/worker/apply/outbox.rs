@@ -1,7 +1,11 @@
 //! What other systems must hear of a batch, written with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{Item, books::Told};
@@ -15,8 +19,11 @@ use crate::{
 };
 
 /// Which targets hear of which sources' documents.
-#[derive(Clone, Debug, Default)]
-pub struct Outbox(BTreeMap<SourceName, Subscriptions>);
+#[derive(Debug, Default)]
+pub struct Outbox {
+    heard: BTreeMap<SourceName, Subscriptions>,
+    written: Arc<Notify>,
+}
 
 /// Who hears of one source's documents, by kind of document.
 #[derive(Clone, Debug, Default)]
@@ -83,7 +90,20 @@ impl Outbox {
             }
             heard
         };
-        Self(sources.into_iter().map(|source| (source.clone(), of(source))).collect())
+        let heard = sources.into_iter().map(|source| (source.clone(), of(source))).collect();
+        Self { heard, written: Arc::default() }
+    }
+
+    /// Told whenever something was written and committed.
+    pub fn written(&self) -> Arc<Notify> {
+        Arc::clone(&self.written)
+    }
+
+    /// Tells whoever delivers that there is something to deliver.
+    pub(super) fn committed(&self, source: &SourceName) {
+        if self.heard.get(source).is_some_and(|heard| !heard.is_empty()) {
+            self.written.notify_waiters();
+        }
     }
 
     /// Writes what is to be told of the changes that took effect.
@@ -94,7 +114,7 @@ impl Outbox {
         told: &Told,
         ours: &[&Item],
     ) -> Result<(), StoreError> {
-        let Some(heard) = self.0.get(source).filter(|heard| !heard.is_empty()) else {
+        let Some(heard) = self.heard.get(source).filter(|heard| !heard.is_empty()) else {
             return Ok(());
         };
         let applied =

@@ -7,6 +7,7 @@ use sqlx::PgPool;
 use tallyhook::{
     broker::{Confirmed, Link, Outgoing, PublishError, Publisher},
     config::Config,
+    deliver,
     dev::servers::Servers,
     domain::{Envelope, SourceName},
     metrics::Metrics,
@@ -18,7 +19,7 @@ use tallyhook::{
     worker::{Outbox, SecretUses, Tools, Trouble, archive, enrich::enrichers, lane::Lane},
 };
 use time::OffsetDateTime;
-use tokio::time::timeout;
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
@@ -78,6 +79,20 @@ pub(crate) struct Rig {
     _stop: DropGuard,
 }
 
+/// Deliveries that go out; stops when it is dropped.
+pub(crate) struct Delivering {
+    running: JoinHandle<()>,
+    _stop: DropGuard,
+}
+
+impl Delivering {
+    /// Ends as a killed process does: in the middle of whatever it does.
+    pub(crate) async fn kill(self) {
+        self.running.abort();
+        drop(self.running.await);
+    }
+}
+
 impl Rig {
     /// On the shared servers, with the source `shop`.
     pub(crate) async fn new() -> Self {
@@ -134,6 +149,21 @@ impl Rig {
         let source: SourceName = source.parse().unwrap();
         let lane = Lane::open(self.tools.clone(), source, &link).await.unwrap();
         (link, Stepper(lane))
+    }
+
+    /// Delivers what the outbox holds, until what this gives back is dropped.
+    pub(crate) fn deliver(&self) -> Delivering {
+        let stop = CancellationToken::new();
+        let tools = deliver::Tools {
+            store: self.tools.store.clone(),
+            broker_url: self.config.broker.url.clone(),
+            confirm_timeout: Duration::from_millis(self.config.broker.confirm_timeout_ms),
+            written: self.tools.outbox.written(),
+            metrics: self.tools.metrics.clone(),
+        };
+        let targets = Arc::clone(&self.config.targets);
+        let running = tokio::spawn(deliver::run(tools, targets, stop.clone()));
+        Delivering { running, _stop: stop.drop_guard() }
     }
 
     /// The broker as somebody else sees it.

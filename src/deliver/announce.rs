@@ -1,0 +1,131 @@
+//! Deliveries through an exchange of our broker: batches of CloudEvents, each
+//! confirmed, and none lost because nobody listens yet.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use time::format_description::well_known::Rfc3339;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    Tools,
+    errand::{self, Errand},
+    pause, rest,
+};
+use crate::{
+    broker::{Announced, Announcer, Outgoing},
+    domain::Failure,
+    retry,
+    store::deliveries::{Attempt, Due},
+    target::{About, Target, Told, Way},
+};
+
+/// How long a batch may take, record included, beyond the broker's confirms.
+const MARGIN: Duration = Duration::from_secs(60);
+/// How long what nobody listens for waits until it is tried again.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Delivers to one exchange until stopped.
+pub(super) async fn run(tools: &Tools, target: &Target, stop: &CancellationToken) {
+    let Way::Broker { exchange, routing_key } = &target.way else { return };
+    let open = tools.metrics.delivery_breaker_open.with_label_values(&[&target.name]);
+    open.set(0);
+    let mut announcer = Announcer::new(&tools.broker_url, exchange, tools.confirm_timeout);
+    let lease = tools.confirm_timeout.saturating_add(MARGIN);
+    let limit = target.effort.concurrency;
+    let mut pause = retry::reconnect();
+    let mut unheard = false;
+    while !stop.is_cancelled() {
+        // Nothing is claimed before it can be sent.
+        if let Err(error) = announcer.connect().await {
+            open.set(1);
+            let error = format!("{:#}", anyhow::Error::from(error));
+            warn!(target = target.name, error, "events wait for RabbitMQ");
+            rest(pause(), stop).await;
+            continue;
+        }
+        open.set(0);
+        pause = retry::reconnect();
+        let write = |about: &About<'_>, due: &Due| cloud_event(about, due);
+        let errands = match errand::claim(tools, target, limit, lease, write).await {
+            Ok(errands) => errands,
+            Err(error) => {
+                warn!(target = target.name, %error, "the outbox cannot be read");
+                rest(Duration::from_secs(1), stop).await;
+                continue;
+            }
+        };
+        if errands.is_empty() {
+            tools.something_new(stop).await;
+            continue;
+        }
+        let begun = Instant::now();
+        let messages = errands.iter().map(|errand| {
+            let key = routing_key.as_deref().unwrap_or(&errand.due.event);
+            Outgoing::event(exchange, key, errand.key, &errand.due.event, errand.request.clone())
+        });
+        let announced = announcer.announce(messages.collect()).await;
+        let seconds = tools.metrics.delivery_seconds.with_label_values(&[&target.name]);
+        seconds.observe(begun.elapsed().as_secs_f64());
+        let nobody = announced.contains(&Announced::Unheard);
+        if nobody != unheard {
+            unheard = nobody;
+            if nobody {
+                warn!(target = target.name, exchange, "no queue is bound for these events; they wait");
+            } else {
+                info!(target = target.name, exchange, "events find a queue again");
+            }
+        }
+        let attempt = |(errand, said): (&Errand, Announced)| {
+            let told = told(said, exchange);
+            let outcome = pause::outcome(&target.effort, &errand.due, true, told);
+            errand.attempt(outcome, None, None)
+        };
+        let attempts: Vec<Attempt> = errands.iter().zip(announced).map(attempt).collect();
+        errand::record(tools, target, &attempts, stop).await;
+    }
+}
+
+/// No attempt of these counts: the broker's troubles, and that nobody has
+/// bound a queue yet, are no event's fault.
+fn told(said: Announced, exchange: &str) -> Told {
+    let not_now = |error: String, retry_after| Told::NotNow { error, retry_after, counts: false };
+    match said {
+        Announced::Taken => Told::Has { remote_id: None, warning: None },
+        Announced::Unheard => {
+            not_now(format!("no queue is bound to {exchange} for it"), Some(SILENCE))
+        }
+        Announced::Refused => not_now("a queue refused it: it is full".to_owned(), None),
+        // It may be there. Sent again it has the same id.
+        Announced::Lost(why) => not_now(why, None),
+    }
+}
+
+/// The event in CloudEvents' structured mode (version 1.0.2).
+fn cloud_event(about: &About<'_>, due: &Due) -> Result<String, Failure> {
+    let mut source = format!("/tallyhook/{}", about.source);
+    if !about.tenant.is_empty() {
+        source.push('/');
+        source.push_str(about.tenant);
+    }
+    let time = due
+        .created_at
+        .format(&Rfc3339)
+        .map_err(|error| Failure::invalid("created_at", error.to_string()))?;
+    let mut event = json!({
+        "specversion": "1.0",
+        // The same each time it is sent: whoever hears it twice knows.
+        "id": about.key,
+        "source": source,
+        "type": about.event,
+        "subject": about.document_number.unwrap_or(about.document_id),
+        "time": time,
+        "datacontenttype": "application/json",
+        "data": about.document,
+    });
+    if about.generation > 0 {
+        event["generation"] = json!(about.generation);
+    }
+    Ok(event.to_string())
+}
