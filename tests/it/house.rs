@@ -111,8 +111,9 @@ fn each_module_imports_only_what_it_may() {
     let may: [(&str, &[&str]); 11] = [
         ("domain", &["domain"]),
         ("fetch", &["fetch", "tls"]),
+        ("gate", &[]),
         ("retry", &[]),
-        ("target", &["target", "domain", "fetch"]),
+        ("target", &["target", "domain", "fetch", "gate"]),
         ("adapter", &["adapter", "domain"]),
         ("broker", &["broker", "domain", "config", "metrics", "retry"]),
         ("store", &["store", "domain", "config", "metrics"]),
@@ -129,7 +130,7 @@ fn each_module_imports_only_what_it_may() {
             "worker",
             &[
                 "worker", "domain", "adapter", "retry", "store", "broker", "config", "metrics",
-                "fetch", "target",
+                "fetch", "gate", "target",
             ],
         ),
     ];
