@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     domain::Reason,
-    gate::{Gate, Pass, Verdict},
+    gate::{Gate, Limits, Pass, Verdict},
     store::deliveries::Attempt,
     target::{Answer, Found, HttpTarget, Report, Target, Told},
 };
@@ -36,20 +36,20 @@ pub(super) async fn run(
     let open = tools.metrics.delivery_breaker_open.with_label_values(&[&target.name]);
     open.set(0);
     let name = target.name.clone();
-    let gate = Gate::new(
-        effort.concurrency,
-        effort.per_second,
-        effort.breaker_failures,
-        effort.breaker_open,
-        move |is_open| {
-            open.set(i64::from(is_open));
-            if is_open {
-                warn!(target = name, "the target does not answer; deliveries wait");
-            } else {
-                info!(target = name, "the target answers again");
-            }
-        },
-    );
+    let limits = Limits {
+        concurrency: effort.concurrency,
+        per_second: effort.per_second,
+        breaker_failures: effort.breaker_failures,
+        breaker_open: effort.breaker_open,
+    };
+    let gate = Gate::new(&limits, move |is_open| {
+        open.set(i64::from(is_open));
+        if is_open {
+            warn!(target = name, "the target does not answer; deliveries wait");
+        } else {
+            info!(target = name, "the target answers again");
+        }
+    });
     let courier = Courier { tools, target, http, gate, turn: Mutex::new(()), stop };
     let seats = (0..effort.concurrency).map(|_| courier.work());
     futures_util::future::join_all(seats).await;
@@ -114,7 +114,7 @@ impl Courier<'_> {
     }
 
     /// Sends a delivery, and finds out what came of it as far as it can be.
-    async fn carry(&self, errand: &Errand, mut pass: Pass<'_>) -> Attempt {
+    async fn carry(&self, errand: &Errand, pass: Pass<'_>) -> Attempt {
         let may_count = !pass.is_probe();
         let begun = Instant::now();
         let Report { told, answer } = self.send(errand).await;

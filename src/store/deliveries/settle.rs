@@ -45,8 +45,8 @@ pub struct Due {
     pub is_doubtful: bool,
 }
 
-/// Locks the deliveries to a target whose turn it is, oldest first, until the
-/// transaction ends. What another worker holds is left out, and so is what
+/// Locks the deliveries to a target whose turn it is, longest due first, until
+/// the transaction ends. What another worker holds is left out, and so is what
 /// stands behind an unfinished delivery of its document.
 ///
 /// # Errors
@@ -69,7 +69,9 @@ pub async fn due(conn: &mut Conn, target: &str, limit: usize) -> Result<Vec<Due>
               and before.source = mine.source and before.tenant = mine.tenant
               and before.position < mine.position
               and before.state in ('pending', 'sending', 'uncertain', 'failed'))
-        order by position
+        -- What failed goes behind what was not tried yet: one that makes the
+        -- target hang must not be every probe of an open breaker.
+        order by next_attempt_at, position
         limit $2
         for update of mine skip locked
         "#,
