@@ -19,7 +19,7 @@ use crate::{
     health::{Health, livez, readyz, respond},
     metrics::Metrics,
     server::serve,
-    store::{Store, dead_letters},
+    store::{Store, dead_letters, deliveries},
 };
 
 /// How often queues, dead letters and the pool are measured.
@@ -89,6 +89,10 @@ async fn measure_database(store: &Store, metrics: &Metrics) {
             debug!(%error, "dead letters cannot be counted");
         }
     }
+    match store.in_time(delivery_counts(store)).await {
+        Ok(counts) => show_deliveries(metrics, counts),
+        Err(error) => debug!(%error, "deliveries cannot be counted"),
+    }
     let pool = store.pool_state();
     let idle = i64::try_from(pool.idle).unwrap_or(i64::MAX);
     let open = i64::from(pool.open);
@@ -127,6 +131,25 @@ async fn dead_letter_counts(
     let counts = dead_letters::count(&mut tx).await?;
     tx.commit().await?;
     Ok(counts)
+}
+
+async fn delivery_counts(
+    store: &Store,
+) -> Result<Vec<deliveries::Count>, crate::store::StoreError> {
+    let mut tx = store.begin().await?;
+    let counts = deliveries::count(&mut tx, false).await?;
+    tx.commit().await?;
+    Ok(counts)
+}
+
+fn show_deliveries(metrics: &Metrics, counts: Vec<deliveries::Count>) {
+    metrics.deliveries.reset();
+    metrics.delivery_age.reset();
+    for count in counts {
+        let labels = [count.target.as_str(), count.state.as_str()];
+        metrics.deliveries.with_label_values(&labels).set(count.deliveries);
+        metrics.delivery_age.with_label_values(&labels).set(count.oldest_s);
+    }
 }
 
 fn show_dead_letters(metrics: &Metrics, counts: Vec<dead_letters::Count>) {

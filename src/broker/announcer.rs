@@ -140,7 +140,7 @@ async fn publish(channel: &Channel, messages: Vec<Outgoing>) -> Result<Vec<Annou
 
 fn returned(confirmation: &Confirmation) -> Option<&BasicReturnMessage> {
     match confirmation {
-        Confirmation::Ack(returned) | Confirmation::Nack(returned) => returned.as_deref(),
+        Confirmation::Ack(returned) | Confirmation::Nack(returned) => returned.as_ref(),
         Confirmation::NotRequested => None,
     }
 }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long a batch may take, record included, beyond the broker's confirms.
-const MARGIN: Duration = Duration::from_secs(60);
+const MARGIN: Duration = Duration::from_mins(1);
 /// How long what nobody listens for waits until it is tried again.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -65,14 +65,17 @@ pub(super) async fn run(tools: &Tools, target: &Target, stop: &CancellationToken
             let key = routing_key.as_deref().unwrap_or(&errand.due.event);
             Outgoing::event(exchange, key, errand.key, &errand.due.event, errand.request.clone())
         });
-        let announced = announcer.announce(messages.collect()).await;
+        let said = announcer.announce(messages.collect()).await;
         let seconds = tools.metrics.delivery_seconds.with_label_values(&[&target.name]);
         seconds.observe(begun.elapsed().as_secs_f64());
-        let nobody = announced.contains(&Announced::Unheard);
+        let nobody = said.contains(&Announced::Unheard);
         if nobody != unheard {
             unheard = nobody;
             if nobody {
-                warn!(target = target.name, exchange, "no queue is bound for these events; they wait");
+                warn!(
+                    target = target.name,
+                    exchange, "no queue is bound for these events; they wait"
+                );
             } else {
                 info!(target = target.name, exchange, "events find a queue again");
             }
@@ -82,7 +85,7 @@ pub(super) async fn run(tools: &Tools, target: &Target, stop: &CancellationToken
             let outcome = pause::outcome(&target.effort, &errand.due, true, told);
             errand.attempt(outcome, None, None)
         };
-        let attempts: Vec<Attempt> = errands.iter().zip(announced).map(attempt).collect();
+        let attempts: Vec<Attempt> = errands.iter().zip(said).map(attempt).collect();
         errand::record(tools, target, &attempts, stop).await;
     }
 }

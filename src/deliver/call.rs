@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     domain::Reason,
-    gate::{Gate, Limits, Pass, Verdict},
-    store::deliveries::Attempt,
-    target::{Answer, Found, HttpTarget, Report, Target, Told},
+    gate::{Gate, Limits, Pass},
+    store::deliveries::{Attempt, Due},
+    target::{About, Answer, Found, Report, Target, Told, http::HttpTarget},
 };
 
 /// A lease covers a look-up, the call, another look-up, and the record of it.
@@ -94,7 +94,7 @@ impl Courier<'_> {
                 () = self.stop.cancelled() => return None,
             };
             let Ok(pass) = pass else { continue };
-            let write = |about: &_, _: &_| self.http.render(about);
+            let write = |about: &About<'_>, _: &Due| self.http.render(about);
             match errand::claim(self.tools, self.target, 1, lease, write).await {
                 Ok(errands) => {
                     if let Some(errand) = errands.into_iter().next() {
@@ -117,10 +117,11 @@ impl Courier<'_> {
     async fn carry(&self, errand: &Errand, pass: Pass<'_>) -> Attempt {
         let may_count = !pass.is_probe();
         let begun = Instant::now();
-        let Report { told, answer } = self.send(errand).await;
+        let report = self.send(errand).await;
         let seconds = self.tools.metrics.delivery_seconds.with_label_values(&[&self.target.name]);
         seconds.observe(begun.elapsed().as_secs_f64());
-        pass.tell(verdict(&told, answer.as_ref()));
+        pass.tell(report.verdict());
+        let Report { told, answer } = report;
         let outcome = pause::outcome(&self.target.effort, &errand.due, may_count, told);
         let (status, response) = match answer {
             Some(Answer { status, body }) => (status, Some(body)),
@@ -178,17 +179,4 @@ impl Courier<'_> {
 /// What was found out without an answer to the delivery itself.
 fn silent(told: Told) -> Report {
     Report { told, answer: None }
-}
-
-/// What an attempt tells about the target as such.
-fn verdict(told: &Told, answer: Option<&Answer>) -> Verdict {
-    let answered_well = answer
-        .and_then(|answer| answer.status)
-        .is_some_and(|status| (200..300).contains(&status) || status == 409);
-    match told {
-        Told::Unknown(_) if answered_well => Verdict::Answered,
-        Told::Unknown(_) => Verdict::Away(None),
-        Told::NotNow { retry_after, .. } => Verdict::Away(*retry_after),
-        Told::Has { .. } | Told::Refused { .. } => Verdict::Answered,
-    }
 }

@@ -202,7 +202,9 @@ fn tell(target: &Target, attempt: &Attempt, recorded: bool) {
         Outcome::Delivered { warning: Some(warning), .. } => {
             warn!(%delivery_id, target, warning, "delivered, with a warning");
         }
-        Outcome::Delivered { remote_id, .. } => debug!(%delivery_id, target, remote_id, "delivered"),
+        Outcome::Delivered { remote_id, .. } => {
+            debug!(%delivery_id, target, remote_id, "delivered");
+        }
         Outcome::Again { is_doubtful, after, error, .. } => {
             let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
             info!(%delivery_id, target, is_doubtful, after_ms, error, "delivered later");

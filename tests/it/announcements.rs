@@ -10,10 +10,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::support::{
-    ERP, Raw, Rig, erp_invoice, erp_order, eventually,
+    ERP, Raw, Rig, SHOP,
     broker::short,
+    erp_invoice, erp_order,
     events::{again, shop_deletion},
-    seconds, shop_order, SHOP,
+    eventually, seconds, shop_order,
 };
 
 /// An exchange of a test's own, and the target that names it.
@@ -81,9 +82,8 @@ async fn settled(rig: &Rig, delivered: i64) {
 
 #[tokio::test]
 async fn what_changed_is_heard_as_it_stands_in_the_books() {
-    let exchange = Exchange::new(
-        "'order.upserted', 'order.deleted', 'invoice.created', 'invoice.updated'",
-    );
+    let exchange =
+        Exchange::new("'order.upserted', 'order.deleted', 'invoice.created', 'invoice.updated'");
     let rig = Rig::with(&[SHOP, ERP, &exchange.target], |_| ()).await;
     let _delivering = rig.deliver();
     let raw = rig.raw().await;
@@ -254,7 +254,7 @@ async fn a_deleted_exchange_and_a_killed_broker_lose_no_event() {
             bound.await.is_ok()
         })
         .await;
-        servers.rabbitmq.kill();
+        servers.rabbitmq.kill().await.unwrap();
         servers.rabbitmq.restart().await.unwrap();
         rig.execute("update deliveries set next_attempt_at = now()").await;
         settled(&rig, i64::try_from(EVENTS).unwrap()).await;
