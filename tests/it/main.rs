@@ -23,6 +23,7 @@ mod enrichment;
 mod failures;
 mod fanout;
 mod house;
+mod mirrors;
 mod outages;
 mod poison;
 mod publisher;
