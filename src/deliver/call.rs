@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     domain::Reason,
-    gate::{Gate, Limits, Pass},
+    gate::{Gate, Pass},
     store::deliveries::{Attempt, Due},
     target::{About, Answer, Found, Report, Target, Told, http::HttpTarget},
 };
@@ -36,13 +36,7 @@ pub(super) async fn run(
     let open = tools.metrics.delivery_breaker_open.with_label_values(&[&target.name]);
     open.set(0);
     let name = target.name.clone();
-    let limits = Limits {
-        concurrency: effort.concurrency,
-        per_second: effort.per_second,
-        breaker_failures: effort.breaker_failures,
-        breaker_open: effort.breaker_open,
-    };
-    let gate = Gate::new(&limits, move |is_open| {
+    let gate = Gate::new(&effort.limits(), move |is_open| {
         open.set(i64::from(is_open));
         if is_open {
             warn!(target = name, "the target does not answer; deliveries wait");

@@ -67,12 +67,7 @@ async fn states(rig: &Rig) -> String {
 }
 
 async fn come_to(rig: &Rig, expected: &str) {
-    let mut last = String::new();
-    eventually(expected, seconds(60), || {
-        let told = &mut last;
-        async { *told = states(rig).await; *told == expected }
-    })
-    .await;
+    eventually(expected, seconds(60), || async { states(rig).await == expected }).await;
 }
 
 /// One of each at the target, and every mirror known by its id there.
