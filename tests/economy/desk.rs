@@ -63,10 +63,10 @@ impl Drop for UnderWay {
 
 impl State {
     /// Journal first, then books: what is answered is on record.
-    fn enter(&mut self, entry: Entry) -> Result<(), Reply> {
+    fn enter(&mut self, entry: Entry) -> Result<(), Box<Reply>> {
         self.journal.append(&entry).map_err(|error| {
             let path = self.journal.path().display();
-            failure(StatusCode::INTERNAL_SERVER_ERROR, &format!("{path}: {error}"))
+            Box::new(failure(StatusCode::INTERNAL_SERVER_ERROR, &format!("{path}: {error}")))
         })?;
         self.books.enter(entry);
         Ok(())
@@ -144,7 +144,7 @@ impl Desk {
             }
         };
         match self.arrive(key, &body) {
-            Err(reply) => Ok(reply),
+            Err(reply) => Ok(*reply),
             Ok((draft, guard, fate)) => self.carry_out(body, draft, guard, fate).await,
         }
     }
@@ -154,23 +154,25 @@ impl Desk {
         self: &Arc<Self>,
         key: Option<String>,
         body: &str,
-    ) -> Result<(Draft, UnderWay, Fate), Reply> {
+    ) -> Result<(Draft, UnderWay, Fate), Box<Reply>> {
         let mut state = self.state();
         if let Some(key) = &key {
             state.enter(Entry::Called { key: key.clone() })?;
         }
         if let Some(answer) = state.faults.answer(&Method::POST) {
-            return Err(instead(answer));
+            return Err(Box::new(instead(answer)));
         }
-        let draft = Draft::read(body).map_err(|wrong| failure(StatusCode::BAD_REQUEST, &wrong))?;
+        let draft = Draft::read(body)
+            .map_err(|wrong| Box::new(failure(StatusCode::BAD_REQUEST, &wrong)))?;
         if key.as_ref().is_some_and(|key| state.under_way.contains(key)) {
-            return Err(failure(StatusCode::CONFLICT, "a call with this key is under way"));
+            let told = "a call with this key is under way";
+            return Err(Box::new(failure(StatusCode::CONFLICT, told)));
         }
         let duplicates_pass = state.faults.duplicates_pass();
         // Only what creates something meets a fault of creations.
         match state.books.weigh(key.as_deref(), body, draft.clone(), duplicates_pass) {
             Creation::New { .. } => {}
-            other => return Err(settled(other)),
+            other => return Err(Box::new(settled(other))),
         }
         let fate = state.faults.creation();
         state.under_way.extend(key.clone());
@@ -184,22 +186,20 @@ impl Desk {
         guard: UnderWay,
         fate: Fate,
     ) -> Result<Reply, NoAnswer> {
-        let reply = if let Some(late) = fate.late {
-            let work = async move {
-                tokio::time::sleep(late).await;
-                let reply = self.write(&body, draft, guard.key.as_deref());
-                (reply, guard)
-            };
-            // By itself: it goes on when the client has given up.
-            match tokio::spawn(work).await {
-                Ok((reply, guard)) => finish(reply, guard, fate.hang).await,
-                Err(_) => return Err(NoAnswer),
-            }
-        } else {
+        let Some(late) = fate.late else {
             let reply = self.write(&body, draft, guard.key.as_deref());
-            finish(reply, guard, fate.hang).await
+            return finish(reply, guard, fate.hang).await;
         };
-        reply
+        // By itself: it goes on when the client has given up.
+        let work = tokio::spawn(async move {
+            tokio::time::sleep(late).await;
+            let reply = self.write(&body, draft, guard.key.as_deref());
+            (reply, guard)
+        });
+        match work.await {
+            Ok((reply, guard)) => finish(reply, guard, fate.hang).await,
+            Err(_) => Err(NoAnswer),
+        }
     }
 
     /// Creates it, unless somebody else did while this one was late.
@@ -209,7 +209,7 @@ impl Desk {
         match state.books.weigh(key, body, draft, duplicates_pass) {
             Creation::New { entry, answer } => match state.enter(*entry) {
                 Ok(()) => created(answer),
-                Err(reply) => reply,
+                Err(reply) => *reply,
             },
             other => settled(other),
         }
@@ -241,7 +241,7 @@ impl Desk {
         }
         match state.enter(Entry::Deleted { id: id.to_owned() }) {
             Ok(()) => empty(StatusCode::NO_CONTENT),
-            Err(reply) => reply,
+            Err(reply) => *reply,
         }
     }
 
@@ -259,11 +259,11 @@ impl Desk {
             Ok(change) => change,
             Err(error) => return failure(StatusCode::BAD_REQUEST, &error.to_string()),
         };
-        let vanish = change.vanish.and_then(crate::faults::Vanish::pause);
+        let vanish = change.vanish.filter(|vanish| vanish.is_asked());
         self.state().faults.change(change);
         let mut reply = empty(StatusCode::NO_CONTENT);
-        if let Some(pause) = vanish {
-            latch.vanish(pause).await;
+        if let Some(vanish) = vanish {
+            latch.vanish(vanish.pause()).await;
             // The last word on this connection.
             reply
                 .headers_mut()

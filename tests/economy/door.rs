@@ -48,7 +48,7 @@ impl Latch {
 /// A port that somebody else took while this was away.
 pub(crate) async fn serve(mut listener: TcpListener, desk: Arc<Desk>) -> io::Result<()> {
     let address = listener.local_addr()?;
-    let (wishes, mut wished) = mpsc::channel(1);
+    let (wishes, mut received) = mpsc::channel(1);
     let mut connections: HashMap<u64, AbortHandle> = HashMap::new();
     let mut count = 0;
     loop {
@@ -67,7 +67,7 @@ pub(crate) async fn serve(mut listener: TcpListener, desk: Arc<Desk>) -> io::Res
                 }
                 continue;
             }
-            wish = wished.recv() => wish,
+            wish = received.recv() => wish,
         };
         // This holds a sender itself, so that there is always one.
         let Some(Vanishing { caller, pause, gone }) = wish else { continue };

@@ -91,12 +91,16 @@ pub(crate) enum Vanish {
 }
 
 impl Vanish {
-    /// For how long; `None` is for good. Nothing at all for `false`.
-    pub(crate) fn pause(self) -> Option<Option<Duration>> {
+    /// Whether it goes at all.
+    pub(crate) fn is_asked(self) -> bool {
+        !matches!(self, Self::ForGood(false))
+    }
+
+    /// For how long; `None` is for good.
+    pub(crate) fn pause(self) -> Option<Duration> {
         match self {
-            Self::ForGood(true) => Some(None),
-            Self::ForGood(false) => None,
-            Self::For { ms } => Some(Some(Duration::from_millis(ms))),
+            Self::ForGood(_) => None,
+            Self::For { ms } => Some(Duration::from_millis(ms)),
         }
     }
 }
@@ -259,9 +263,9 @@ mod tests {
 
     #[test]
     fn it_vanishes_for_good_or_for_a_while() {
-        let pause = |text: &str| serde_json::from_str::<Vanish>(text).unwrap().pause();
-        assert_eq!(pause("true"), Some(None));
-        assert_eq!(pause("false"), None);
-        assert_eq!(pause(r#"{"ms": 20}"#), Some(Some(Duration::from_millis(20))));
+        let vanish = |text: &str| serde_json::from_str::<Vanish>(text).unwrap();
+        assert!(vanish("true").is_asked() && vanish("true").pause().is_none());
+        assert!(!vanish("false").is_asked());
+        assert_eq!(vanish(r#"{"ms": 20}"#).pause(), Some(Duration::from_millis(20)));
     }
 }
