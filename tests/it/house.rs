@@ -111,8 +111,9 @@ fn each_module_imports_only_what_it_may() {
     let may: [(&str, &[&str]); 11] = [
         ("domain", &["domain"]),
         ("fetch", &["fetch", "tls"]),
+        ("gate", &[]),
         ("retry", &[]),
-        ("target", &["target", "domain", "fetch"]),
+        ("target", &["target", "domain", "fetch", "gate"]),
         ("adapter", &["adapter", "domain"]),
         ("import", &["import", "domain"]),
         ("broker", &["broker", "domain", "config", "metrics", "retry"]),
@@ -126,7 +127,7 @@ fn each_module_imports_only_what_it_may() {
             "worker",
             &[
                 "worker", "domain", "adapter", "retry", "store", "broker", "config", "metrics",
-                "fetch", "target",
+                "fetch", "gate", "target",
             ],
         ),
     ];
