@@ -108,7 +108,7 @@ fn only_one_module_speaks_each_protocol() {
 
 #[test]
 fn each_module_imports_only_what_it_may() {
-    let may: [(&str, &[&str]); 11] = [
+    let may: [(&str, &[&str]); 12] = [
         ("domain", &["domain"]),
         ("fetch", &["fetch", "tls"]),
         ("gate", &[]),
