@@ -73,6 +73,10 @@ enum Command {
         /// Write the addresses here as JSON, once everything serves.
         #[arg(long, value_name = "PATH")]
         ready_file: Option<PathBuf>,
+        /// Start a stand-in economy system too, and mirror imported invoices to
+        /// it; it leaves one call in ten unanswered.
+        #[arg(long)]
+        with_target: bool,
     },
     /// Bring the database's schema up to date.
     Migrate,
@@ -107,18 +111,20 @@ impl Arguments {
         let file = self.config.as_deref();
         // Commands for people know the development sources too, so that they
         // work beside `tallyhook dev` without a file.
-        let for_people = || Config::load(Origin { file, development: file.is_none() });
+        let for_people =
+            || Config::load(Origin { file, development: file.is_none(), ..Origin::default() });
         match self.command {
             Command::Serve { only } => {
-                serve(&Config::load(Origin { file, development: false })?, only).await
+                serve(&Config::load(Origin { file, ..Origin::default() })?, only).await
             }
-            Command::Dev { dir, ready_file } => {
-                dev::run(dev::Settings { config: self.config, dir, ready_file }).await?;
+            Command::Dev { dir, ready_file, with_target } => {
+                let config = self.config;
+                dev::run(dev::Settings { config, dir, ready_file, with_target }).await?;
                 Ok(ExitCode::from(DONE))
             }
             Command::Migrate => migrate(&for_people()?).await,
             Command::Check(arguments) => {
-                check::run(&arguments, Config::load(Origin { file, development: false })).await
+                check::run(&arguments, Config::load(Origin { file, ..Origin::default() })).await
             }
             Command::Source(arguments) => source::run(&arguments, file, for_people),
             Command::Send(arguments) => send::run(arguments, for_people()?).await,

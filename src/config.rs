@@ -20,6 +20,10 @@ pub use settings::{Broker, Database, Log, LogFormat, Operations, Receiver, Retry
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
 const DEVELOPMENT: &str = include_str!("../config/development.toml");
+const ECONOMY: &str = include_str!("../config/economy.toml");
+
+/// Where the economy system is, as [`ECONOMY`] has it.
+const ECONOMY_ADDRESS: &str = "http://economy.example";
 
 /// Every setting, checked.
 #[derive(Clone)]
@@ -53,6 +57,9 @@ pub struct Origin<'a> {
     pub file: Option<&'a Path>,
     /// Whether the built-in development sources are there too.
     pub development: bool,
+    /// Where an economy system is that imported invoices are mirrored to, by
+    /// the built-in target `economy`; unless the file has one of that name.
+    pub economy: Option<&'a str>,
 }
 
 impl Config {
@@ -92,6 +99,8 @@ impl Config {
             let development = config::File::from_str(DEVELOPMENT, config::FileFormat::Toml);
             builder = builder.add_source(development);
         }
+        let mut economy = origin.economy;
+        let mut over = None;
         if let Some(path) = origin.file {
             // Named by its content, so that any file name will do.
             let text = std::fs::read_to_string(path)
@@ -99,9 +108,19 @@ impl Config {
             let file = config::File::from_str(&text, config::FileFormat::Toml);
             // By itself first: its syntax errors quote the line, and a line
             // may hold a password.
-            config::Config::builder().add_source(file.clone()).build().map_err(|error| {
+            let alone = config::Config::builder().add_source(file.clone()).build();
+            let alone = alone.map_err(|error| {
                 anyhow::anyhow!("{}: {}", path.display(), unquoted(&error.to_string()))
             })?;
+            // Not merged: a target of two halves is nobody's.
+            economy = economy.filter(|_| alone.get_table("targets.economy").is_err());
+            over = Some(file);
+        }
+        if let Some(address) = economy {
+            let text = ECONOMY.replace(ECONOMY_ADDRESS, address);
+            builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
+        }
+        if let Some(file) = over {
             builder = builder.add_source(file);
         }
         let merged =
@@ -196,7 +215,7 @@ mod tests {
 
     #[test]
     fn the_development_configuration_is_sound() {
-        let origin = Origin { file: None, development: true };
+        let origin = Origin { development: true, ..Origin::default() };
         let nothing = config::Environment::with_prefix("TALLYHOOK_NO_SUCH_PREFIX");
         let secrets = SecretLookup::process(true);
         assert_eq!(
@@ -244,7 +263,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tallyhook.toml");
         std::fs::write(&path, "[broker]\nurl = \"amqp://ann:hunter2@rabbit\n").unwrap();
-        let origin = Origin { file: Some(&path), development: true };
+        let origin = Origin { file: Some(&path), development: true, ..Origin::default() };
         let error = format!("{:#}", Config::load(origin).err().unwrap());
         assert!(error.contains("line 2") && error.contains("tallyhook.toml"), "{error}");
         assert!(!error.contains("hunter2"), "{error}");

@@ -13,15 +13,22 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use crate::{
-    config::{Config, Origin},
+    config::{Config, Origin, SecretLookup},
     service::{Roles, Service, stop_signal},
     store::Store,
     telemetry,
 };
-use servers::Servers;
+use servers::{EconomyOptions, EconomyServer, Options, Servers};
 
 /// The database that dev makes on its private server.
 const DATABASE: &str = "tallyhook";
+
+/// What the stand-in economy system does wrong, so that there is something to
+/// see: it looks for no duplicates, and one creation in ten is never answered.
+const ECONOMY_FAULTS: &str = r#"{"duplicates_pass": true, "timeout_after_create_every": 10}"#;
+
+/// Where its token is, as the built-in target says it.
+const ECONOMY_TOKEN: &str = "env:TALLYHOOK_DEV_ECONOMY";
 
 /// How often dev looks whether its servers live.
 const LOOK: Duration = Duration::from_millis(500);
@@ -36,6 +43,9 @@ pub struct Settings {
     pub dir: Option<PathBuf>,
     /// A file to hold the addresses, once everything serves.
     pub ready_file: Option<PathBuf>,
+    /// Whether there is a stand-in economy system, and a target that mirrors
+    /// imported invoices to it.
+    pub with_target: bool,
 }
 
 /// Runs until Ctrl-C, then stops everything.
@@ -43,19 +53,28 @@ pub struct Settings {
 /// # Errors
 /// A server that is missing or does not start; a configuration that is refused.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
-    let origin = Origin { file: settings.config.as_deref(), development: true };
-    // Before anything is started: a mistake in the configuration costs nothing.
-    let mut config = Config::load(origin)?;
+    let file = settings.config.as_deref();
+    let load = |economy: Option<&str>| Config::load(Origin { file, development: true, economy });
+    // Before anything is started: a mistake in the configuration costs
+    // nothing. The economy system has no address yet, and any will do.
+    let mut config = load(settings.with_target.then_some("http://127.0.0.1:1"))?;
     telemetry::start(&config.log)?;
     if let Some(path) = &settings.ready_file {
         // A file left over from another run would be believed too early.
         remove(path)?;
     }
+    let options = Options {
+        economy: if settings.with_target { Some(economy()?) } else { None },
+        ..Options::default()
+    };
     eprintln!("starting a private PostgreSQL and a private RabbitMQ (about 10 seconds)...");
     let mut servers = tokio::select! {
-        servers = start(settings.dir.as_deref()) => servers?,
+        servers = start(settings.dir.as_deref(), options) => servers?,
         stopped = stop_signal() => return stopped,
     };
+    if let Some(economy) = &servers.economy {
+        config = load(Some(&economy.url()))?;
+    }
     let served = serve(&mut config, &mut servers, &settings).await;
     let stopped = servers.stop().await;
     if let Some(path) = &settings.ready_file {
@@ -64,11 +83,20 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     served.and(stopped)
 }
 
-async fn start(dir: Option<&Path>) -> anyhow::Result<Servers> {
+async fn start(dir: Option<&Path>, options: Options) -> anyhow::Result<Servers> {
     match dir {
-        Some(dir) => Servers::start(dir).await,
-        None => Servers::start_temporary().await,
+        Some(dir) => Servers::start_with(dir, &options).await,
+        None => Servers::start_temporary_with(options).await,
     }
+}
+
+/// How the stand-in economy system runs.
+fn economy() -> anyhow::Result<EconomyOptions> {
+    Ok(EconomyOptions {
+        program: EconomyServer::program()?,
+        token: SecretLookup::process(true).resolve(ECONOMY_TOKEN)?,
+        faults: ECONOMY_FAULTS.to_owned(),
+    })
 }
 
 async fn serve(
@@ -117,8 +145,13 @@ async fn keep_up(
         tokio::time::sleep(LOOK).await;
         let postgres = servers.postgres.is_running();
         let rabbitmq = servers.rabbitmq.is_running();
-        if postgres && rabbitmq {
+        let economy = servers.economy.as_mut().is_none_or(EconomyServer::is_running);
+        if postgres && rabbitmq && economy {
             continue;
+        }
+        if let Some(server) = servers.economy.as_mut().filter(|_| !economy) {
+            eprintln!("the stand-in economy system died; starting it again...");
+            server.restart().await?;
         }
         if !postgres {
             eprintln!("PostgreSQL died; starting it again...");
@@ -149,6 +182,9 @@ fn announce(
     writeln!(out, "operations   {operations}/metrics")?;
     writeln!(out, "database     {}", config.database.url)?;
     writeln!(out, "broker       {}", config.broker.url)?;
+    if let Some(economy) = &servers.economy {
+        writeln!(out, "economy      {}/invoices", economy.url())?;
+    }
     writeln!(out)?;
     writeln!(out, "In another terminal, for the other commands:")?;
     writeln!(out, "  export TALLYHOOK__DATABASE__URL='{}'", config.database.url)?;
@@ -180,7 +216,7 @@ fn write_ready_file(
     settings: &Settings,
 ) -> anyhow::Result<()> {
     if let Some(path) = &settings.ready_file {
-        let ready = json!({
+        let mut ready = json!({
             "receiver": receiver_url(service),
             "operations": operations_url(service),
             "database_url": config.database.url,
@@ -190,6 +226,10 @@ fn write_ready_file(
                 "rabbitmq": servers.rabbitmq.pid(),
             },
         });
+        if let Some(economy) = &servers.economy {
+            ready["economy"] = economy.url().into();
+            ready["pids"]["economy"] = economy.pid().into();
+        }
         // Renamed into place: whoever sees the file sees all of it.
         let partial = path.with_extension("partial");
         std::fs::write(&partial, format!("{ready}\n"))

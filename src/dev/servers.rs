@@ -10,12 +10,14 @@
 //! |--------------|------------------------------------------------------------------|
 //! | `postgres`   | one PostgreSQL                                                   |
 //! | `rabbitmq`   | one RabbitMQ node with its port mapper                           |
+//! | `economy`    | the stand-in economy system, where it is asked for               |
 //! | `binaries`   | where the programs are, and whether they are recent enough       |
 //! | `watchdog`   | a process that cannot outlive this one                           |
 //! | `folder`   | a server's folder: its lock, its owner, the ends of its logs     |
 //! | `ports`    | loopback ports that stay ours while a server is down             |
 
 mod binaries;
+mod economy;
 mod folder;
 mod ports;
 mod postgres;
@@ -31,6 +33,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 pub use self::binaries::MissingServer;
+pub use self::economy::{EconomyOptions, EconomyServer};
 pub use self::postgres::PostgresServer;
 pub use self::rabbitmq::RabbitMqServer;
 
@@ -43,17 +46,21 @@ pub struct Options {
     /// A folder to delete, with all that is in it, if this program dies without stopping the
     /// server. `None`, the default, keeps everything.
     pub remove_dir_on_death: Option<PathBuf>,
+    /// A stand-in economy system to start beside the servers. `None`, the default, starts none.
+    pub economy: Option<EconomyOptions>,
 }
 
-/// A private PostgreSQL and a private RabbitMQ.
+/// A private PostgreSQL and a private RabbitMQ, and what was asked for beside them.
 ///
-/// Dropping it ends both servers at once and uncleanly; [`Servers::stop`] ends them properly.
+/// Dropping it ends all of them at once and uncleanly; [`Servers::stop`] ends them properly.
 #[derive(Debug)]
 pub struct Servers {
     /// The database, in the folder `postgres`.
     pub postgres: PostgresServer,
     /// The broker, in the folder `rabbitmq`.
     pub rabbitmq: RabbitMqServer,
+    /// The stand-in economy system, if there is one, in the folder `economy`.
+    pub economy: Option<EconomyServer>,
     // Declared last: the folder goes after the servers that write to it.
     temporary: Option<TempDir>,
 }
@@ -76,11 +83,21 @@ impl Servers {
     ///
     /// As [`Servers::start`].
     pub async fn start_temporary() -> Result<Self> {
+        Self::start_temporary_with(Options::default()).await
+    }
+
+    /// Starts them in a new temporary folder, with options; it goes in any case.
+    ///
+    /// # Errors
+    ///
+    /// As [`Servers::start`].
+    pub async fn start_temporary_with(options: Options) -> Result<Self> {
         let temporary = tempfile::Builder::new()
             .prefix("tallyhook-")
             .tempdir()
             .context("cannot create a temporary folder")?;
-        let options = Options { remove_dir_on_death: Some(temporary.path().to_owned()) };
+        let remove_dir_on_death = Some(temporary.path().to_owned());
+        let options = Options { remove_dir_on_death, ..options };
         let mut servers = Self::start_with(temporary.path(), &options).await?;
         servers.temporary = Some(temporary);
         Ok(servers)
@@ -100,23 +117,41 @@ impl Servers {
                 .with_context(|| format!("cannot open {} to others", dir.display()))?;
         }
         let (postgres_dir, rabbitmq_dir) = (dir.join("postgres"), dir.join("rabbitmq"));
-        let (postgres, rabbitmq) = tokio::try_join!(
+        let economy = async {
+            match &options.economy {
+                Some(economy) => {
+                    let dir = dir.join("economy");
+                    EconomyServer::start_with(&dir, economy, options).await.map(Some)
+                }
+                None => Ok(None),
+            }
+        };
+        let (postgres, rabbitmq, economy) = tokio::try_join!(
             PostgresServer::start_with(&postgres_dir, options),
             RabbitMqServer::start_with(&rabbitmq_dir, options),
+            economy,
         )?;
-        Ok(Self { postgres, rabbitmq, temporary: None })
+        Ok(Self { postgres, rabbitmq, economy, temporary: None })
     }
 
-    /// Stops both servers cleanly, and deletes their folder if it is a temporary one.
+    /// Stops all of them cleanly, and deletes their folder if it is a temporary one.
     ///
     /// # Errors
     ///
     /// A server that could not even be killed, or a temporary folder that could not be deleted.
-    /// One failure does not keep the other server running.
+    /// One failure does not keep another server running.
     pub async fn stop(&mut self) -> Result<()> {
-        let (postgres, rabbitmq) = tokio::join!(self.postgres.stop(), self.rabbitmq.stop());
+        let economy = async {
+            match &mut self.economy {
+                Some(economy) => economy.stop().await,
+                None => Ok(()),
+            }
+        };
+        let (postgres, rabbitmq, economy) =
+            tokio::join!(self.postgres.stop(), self.rabbitmq.stop(), economy);
         postgres?;
         rabbitmq?;
+        economy?;
         if let Some(temporary) = self.temporary.take() {
             temporary.close().context("cannot delete the temporary folder of the servers")?;
         }

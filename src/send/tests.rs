@@ -33,7 +33,7 @@ use crate::{
 };
 
 fn config() -> Config {
-    Config::load(Origin { file: None, development: true }).unwrap()
+    Config::load(Origin { development: true, ..Origin::default() }).unwrap()
 }
 
 fn run() -> Run {

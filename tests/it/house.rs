@@ -115,6 +115,7 @@ fn each_module_imports_only_what_it_may() {
         ("retry", &[]),
         ("target", &["target", "domain", "fetch", "gate"]),
         ("adapter", &["adapter", "domain"]),
+        ("import", &["import", "domain"]),
         ("broker", &["broker", "domain", "config", "metrics", "retry"]),
         ("store", &["store", "domain", "config", "metrics"]),
         (

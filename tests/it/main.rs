@@ -19,6 +19,7 @@ mod commands;
 mod conflicts;
 mod constraints;
 mod duplicates;
+mod economy;
 mod enrichment;
 mod failures;
 mod fanout;

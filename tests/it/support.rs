@@ -2,6 +2,7 @@
 //! HTTP, and a second, independent look at the broker and the database.
 
 pub(crate) mod broker;
+pub(crate) mod economy;
 pub(crate) mod events;
 pub(crate) mod http;
 pub(crate) mod proxy;
@@ -11,6 +12,7 @@ pub(crate) mod shared;
 use std::time::{Duration, Instant};
 
 pub(crate) use broker::Raw;
+pub(crate) use economy::Economy;
 pub(crate) use events::{erp_invoice, erp_order, shop_order};
 pub(crate) use http::Front;
 pub(crate) use rig::{ERP, Rig, SHOP, WHSEC, WOO};

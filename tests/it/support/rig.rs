@@ -292,6 +292,7 @@ async fn configure(place: &Place, sources: &[&str], tune: impl FnOnce(&mut Confi
     );
     let secrets = [
         ("SECRET", "a secret of the tests"),
+        ("ECONOMY_TOKEN", super::economy::ECONOMY_TOKEN),
         ("OLD_SECRET", "an older secret of the tests"),
         ("TOKEN", "a-token-of-the-tests"),
         ("WHSEC", WHSEC),
