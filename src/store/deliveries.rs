@@ -13,20 +13,26 @@ use super::{Conn, StoreError};
 use crate::domain::DeliveryState;
 pub use outbox::{Subscription, write_invoices, write_orders, write_refunds};
 pub use settle::{Attempt, Claimed, Due, Outcome, claim, due, settle};
-pub use verbs::{Refusal, Reissue, reissue, retry, void};
+pub use verbs::{Refusal, Reissue, can_reissue, reissue, retry, void, why_not_retried};
 
 /// Which deliveries; every condition must hold, and an empty filter is all.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Filter {
     /// These only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<Uuid>,
     /// In this state.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<DeliveryState>,
     /// To this target.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Of documents of this source.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// The document's number, its id, the target's id of it, or the key.
+    /// The document's number, its id, the target's id of it, the key, the
+    /// receipt that made it, or the delivery's own id.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub number: Option<String>,
 }
 
@@ -110,17 +116,24 @@ pub async fn list(
           and ($2::text is null or state = $2)
           and ($3::text is null or target = $3)
           and ($4::text is null or source = $4)
-          and ($5::text is null or document_number = $5 or document_id = $5 or remote_id = $5
-               or idempotency_key::text = $5)
-          and position > $6
+          and ($5::text is null or delivery_id in (
+                -- One by one, so that each has its index.
+                select delivery_id from deliveries where document_number = $5
+                union all select delivery_id from deliveries where document_id = $5
+                union all select delivery_id from deliveries where receipt_id = $6
+                union all select delivery_id from deliveries where delivery_id = $6
+                union all select delivery_id from deliveries
+                where remote_id = $5 or idempotency_key = $6))
+          and position > $7
         order by position
-        limit $7
+        limit $8
         "#,
         &filter.ids,
         filter.state.map(DeliveryState::as_str),
         filter.target.as_deref(),
         filter.source.as_deref(),
         filter.number.as_deref(),
+        filter.number.as_deref().and_then(|text| text.parse::<Uuid>().ok()),
         after.unwrap_or_default(),
         i64::from(limit),
     )
@@ -150,6 +163,40 @@ pub async fn contents(conn: &mut Conn, id: Uuid) -> Result<Option<Contents>, Sto
         id
     )
     .fetch_optional(conn)
+    .await?)
+}
+
+/// One of the issues of a delivery.
+#[derive(Clone, Debug, Serialize)]
+pub struct Issue {
+    /// Its id.
+    pub delivery_id: Uuid,
+    /// Which issue it is; 0 for the first.
+    pub generation: i32,
+    /// Where it stands.
+    pub state: String,
+    /// The target's own id of what it made.
+    pub remote_id: Option<String>,
+}
+
+/// The issues of a delivery, the first one first, itself among them.
+///
+/// # Errors
+/// What the database says.
+pub async fn issues(conn: &mut Conn, id: Uuid) -> Result<Vec<Issue>, StoreError> {
+    Ok(sqlx::query_as!(
+        Issue,
+        r#"
+        select issue.delivery_id, issue.generation, issue.state, issue.remote_id
+        from deliveries as mine
+        join deliveries as issue
+            using (document_id, target, event, source, tenant, revision)
+        where mine.delivery_id = $1
+        order by issue.generation
+        "#,
+        id
+    )
+    .fetch_all(conn)
     .await?)
 }
 
@@ -191,6 +238,15 @@ pub async fn count(conn: &mut Conn, finished: bool) -> Result<Vec<Count>, StoreE
 /// Ticks invoices off whose every mirror stands at its target, and unticks
 /// those of which one does not any more.
 async fn tick_off(conn: &mut Conn, documents: &[String]) -> Result<(), StoreError> {
+    // Of two whose last mirrors arrive at once, each would see the other's as
+    // under way: the second waits here, and then looks.
+    sqlx::query!(
+        "select invoice_id from invoices where invoice_id = any($1::text[]::uuid[])
+         order by invoice_id for no key update",
+        documents
+    )
+    .fetch_all(&mut *conn)
+    .await?;
     sqlx::query!(
         r#"
         with told as (

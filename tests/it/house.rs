@@ -120,7 +120,7 @@ fn each_module_imports_only_what_it_may() {
             "receiver",
             &["receiver", "domain", "adapter", "broker", "config", "metrics", "health", "server"],
         ),
-        ("review", &["domain", "adapter", "store", "broker"]),
+        ("review", &["domain", "adapter", "store", "broker", "target"]),
         (
             "worker",
             &[
