@@ -3,6 +3,7 @@
 //! the key.
 
 pub mod enrich;
+mod headers;
 pub mod secret;
 pub mod settings;
 pub mod source;
@@ -13,7 +14,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use anyhow::{Context as _, bail};
 
 use crate::{adapter::Adapter, domain::SourceName, target::Target};
-pub use enrich::{Enrichment, HeaderText};
+pub use enrich::Enrichment;
 pub use secret::SecretLookup;
 pub use settings::{Broker, Database, Log, LogFormat, Operations, Receiver, Retry, Worker};
 

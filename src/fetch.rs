@@ -6,6 +6,7 @@
 //! addresses are refused, and so are redirects to anywhere else.
 
 mod address;
+pub mod headers;
 mod resolver;
 pub mod template;
 

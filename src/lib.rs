@@ -10,7 +10,8 @@
 //!    [`broker::Confirmed`] is answered with 200.
 //! 3. [`worker::lane`] collects a batch of deliveries and has each mapped by
 //!    its adapter to a [`domain::Change`]. What a thin event only names may be
-//!    [`fetch`]ed, by [`worker::enrich`], before the transaction begins.
+//!    [`fetch`]ed, by [`worker::enrich`] through its [`gate`], before the
+//!    transaction begins.
 //! 4. [`worker::apply`] claims the keys and writes the changes set by set, in
 //!    one transaction of the [`store`]: inbox, orders, invoices, receipts.
 //! 5. [`worker::settle`] sends what failed on to a retry queue, by the
@@ -35,6 +36,7 @@ pub mod domain;
 
 pub mod adapter;
 pub mod fetch;
+pub mod gate;
 pub mod retry;
 pub mod target;
 pub mod tls;

@@ -4,9 +4,18 @@
 //! target's settings, what is sent to it, and what its answers mean. When
 //! deliveries go out is not its business; see [`crate::deliver`].
 
+pub mod http;
+
 use std::{fmt, time::Duration};
 
-use crate::domain::{DocumentEvent, Reason, SourceName};
+use serde_json::Value;
+use uuid::Uuid;
+
+use self::http::HttpTarget;
+use crate::{
+    domain::{DocumentEvent, Reason, SourceName},
+    gate::{Limits, Verdict},
+};
 
 /// A configured target.
 #[derive(Debug)]
@@ -27,7 +36,7 @@ pub struct Target {
 #[derive(Debug)]
 pub enum Way {
     /// Over HTTP, a call for each delivery.
-    Http,
+    Http(Box<HttpTarget>),
     /// Through an exchange of our broker, as CloudEvents.
     Broker {
         /// The exchange: a durable topic exchange, made if it is not there.
@@ -58,6 +67,18 @@ pub struct Effort {
     pub timeout: Duration,
 }
 
+impl Effort {
+    /// What the gate before the target lets through.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            concurrency: self.concurrency,
+            per_second: self.per_second,
+            breaker_failures: self.breaker_failures,
+            breaker_open: self.breaker_open,
+        }
+    }
+}
+
 impl Target {
     /// Whether it hears of a source's documents.
     pub fn hears(&self, source: &SourceName) -> bool {
@@ -67,8 +88,29 @@ impl Target {
     /// Whether what it makes of an event is the mirror of an invoice, which
     /// ticks the invoice off.
     pub fn mirrors(&self, event: DocumentEvent) -> bool {
-        event == DocumentEvent::InvoiceCreated && matches!(self.way, Way::Http)
+        event == DocumentEvent::InvoiceCreated && matches!(self.way, Way::Http(_))
     }
+}
+
+/// What a delivery is about.
+#[derive(Clone, Copy, Debug)]
+pub struct About<'a> {
+    /// The document as it was when the delivery was written.
+    pub document: &'a Value,
+    /// What happened to it.
+    pub event: &'a str,
+    /// Where it came in.
+    pub source: &'a str,
+    /// The shop or company.
+    pub tenant: &'a str,
+    /// Our id of it.
+    pub document_id: &'a str,
+    /// The number that people know it by.
+    pub document_number: Option<&'a str>,
+    /// Which issue of it.
+    pub generation: u32,
+    /// The key under which the target is to create it once.
+    pub key: Uuid,
 }
 
 /// What a target answered.
@@ -119,6 +161,24 @@ pub struct Report {
     pub answer: Option<Answer>,
 }
 
+impl Report {
+    /// What the attempt tells the breaker about the target: only what would
+    /// befall every other delivery as well is an outage.
+    pub fn verdict(&self) -> Verdict {
+        let asked = match &self.told {
+            Told::NotNow { retry_after, .. } => *retry_after,
+            _ => None,
+        };
+        match (&self.told, self.answer.as_ref().and_then(|answer| answer.status)) {
+            (_, Some(401 | 407 | 429 | 500..)) => Verdict::Away(asked),
+            (_, Some(_)) | (Told::Has { .. }, None) => Verdict::Answered,
+            // Refused by ourselves: it was not asked.
+            (Told::Refused { .. }, None) => Verdict::Nothing,
+            (Told::Unknown(_) | Told::NotNow { .. }, None) => Verdict::Away(asked),
+        }
+    }
+}
+
 /// What a target says when it is asked for a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -134,7 +194,7 @@ pub enum Found {
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Http => "http",
+            Self::Http(_) => "http",
             Self::Broker { .. } => "rabbitmq",
         })
     }

@@ -1,15 +1,14 @@
 //! `[sources.<name>.enrich]`: from where, and how, what a thin event names is
 //! fetched.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use config::Value;
-use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
-use super::{SecretLookup, source};
-use crate::fetch::{Options, Template, Text};
+use super::{SecretLookup, headers, source};
+use crate::fetch::{Options, Template, headers::Headers};
 
 /// How one source's thin events are enriched.
 #[derive(Clone, Debug)]
@@ -17,7 +16,7 @@ pub struct Enrichment {
     /// Where each kind of resource is.
     pub urls: BTreeMap<String, Template>,
     /// What each request carries.
-    pub headers: Vec<(HeaderName, HeaderText)>,
+    pub headers: Headers,
     /// What may be fetched, and for how long.
     pub fetch: Options,
     /// The most fetches in a second.
@@ -28,29 +27,6 @@ pub struct Enrichment {
     pub breaker_failures: u32,
     /// How long it is open at first.
     pub breaker_open: Duration,
-}
-
-/// A header's value.
-#[derive(Clone)]
-pub enum HeaderText {
-    /// Written in the configuration, with places.
-    Written(Text),
-    /// From the environment, read once.
-    Secret(HeaderValue),
-    /// Read from a file before each fetch: tokens expire, and whoever renews
-    /// them writes the file.
-    File {
-        /// What stands before it, such as `Bearer `.
-        scheme: String,
-        /// The file.
-        path: PathBuf,
-    },
-}
-
-impl fmt::Debug for HeaderText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HeaderText")
-    }
 }
 
 /// The largest body that may be allowed: it is held in memory.
@@ -175,12 +151,7 @@ pub(super) fn enrichment(
     for (kind, template) in &urls {
         fetch.admit(template.example()).with_context(|| format!("{path}.urls.{kind}"))?;
     }
-    let mut headers = Vec::new();
-    for (name, text) in raw.headers {
-        let at = || format!("{path}.headers.{name}");
-        let header = name.parse::<HeaderName>().with_context(at)?;
-        headers.push((header, header_text(&text, secrets).with_context(at)?));
-    }
+    let headers = headers::headers(raw.headers, secrets, path)?;
     Ok(Enrichment {
         urls,
         headers,
@@ -192,43 +163,10 @@ pub(super) fn enrichment(
     })
 }
 
-/// `const:TEXT` with places, or a secret's name with at most one word before
-/// it: `env:NAME`, `Bearer file:PATH`.
-fn header_text(text: &str, secrets: &SecretLookup) -> anyhow::Result<HeaderText> {
-    if let Some(written) = text.strip_prefix("const:") {
-        let written = Text::parse(written)?;
-        return Ok(HeaderText::Written(written));
-    }
-    let is_name = |text: &str| text.starts_with("env:") || text.starts_with("file:");
-    let (scheme, reference) = match text.split_once(' ') {
-        Some((word, reference)) if !is_name(text) && is_name(reference) => {
-            (format!("{word} "), reference)
-        }
-        _ => (String::new(), text),
-    };
-    if !is_name(reference) {
-        bail!(
-            "a header's value is env:NAME, file:PATH, either of them after a word such as \
-             Bearer, or const:TEXT for what is no secret"
-        );
-    }
-    // A file is read now as well: better now than at the first event.
-    let secret = secrets.resolve(reference)?;
-    ensure!(!secret.is_empty(), "it is empty");
-    let mut value = HeaderValue::try_from(format!("{scheme}{secret}"))
-        .ok()
-        .context("it holds what no header may hold, such as a line break")?;
-    value.set_sensitive(true);
-    Ok(match reference.strip_prefix("file:") {
-        Some(path) => HeaderText::File { scheme, path: path.into() },
-        None => HeaderText::Secret(value),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::{config::Config, fetch::headers::HeaderText};
 
     fn load(enrich: &str) -> Result<Enrichment, String> {
         let variables = BTreeMap::from([

@@ -167,7 +167,7 @@ pub(super) fn target(
             }
             (Way::Broker { exchange, routing_key }, 200)
         }
-        "http" => (Way::Http, 4),
+        "http" => (Way::Http(Box::new(crate::target::http::HttpTarget {})), 4),
         other => bail!("{path}.kind: {other:?} is not one of {}", KINDS.join(", ")),
     };
     let events = events(&common.events).with_context(|| format!("{path}.events"))?;

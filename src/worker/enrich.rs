@@ -9,9 +9,7 @@
 //! each time the whole batch with them, and after so many deliveries the
 //! broker would bury it.
 
-mod breaker;
 mod enricher;
-mod pace;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

@@ -108,11 +108,12 @@ fn only_one_module_speaks_each_protocol() {
 
 #[test]
 fn each_module_imports_only_what_it_may() {
-    let may: [(&str, &[&str]); 10] = [
+    let may: [(&str, &[&str]); 11] = [
         ("domain", &["domain"]),
         ("fetch", &["fetch", "tls"]),
+        ("gate", &[]),
         ("retry", &[]),
-        ("target", &["target", "domain", "fetch"]),
+        ("target", &["target", "domain", "fetch", "gate"]),
         ("adapter", &["adapter", "domain"]),
         ("broker", &["broker", "domain", "config", "metrics", "retry"]),
         ("store", &["store", "domain", "config", "metrics"]),
@@ -125,7 +126,7 @@ fn each_module_imports_only_what_it_may() {
             "worker",
             &[
                 "worker", "domain", "adapter", "retry", "store", "broker", "config", "metrics",
-                "fetch", "target",
+                "fetch", "gate", "target",
             ],
         ),
     ];

@@ -1,14 +1,14 @@
-//! A circuit breaker: a platform that does not answer is left alone for a
+//! A circuit breaker: a system that does not answer is left alone for a
 //! while, and then asked once.
 
 use std::time::{Duration, Instant};
 
-/// The longest it stays open, whatever the platform asks for.
+/// The longest it stays open, whatever the system asks for.
 pub(super) const LONGEST: Duration = Duration::from_mins(5);
 
-/// What came of a fetch, for the breaker.
+/// What came of a call, for the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// It was not asked in the end.
     Nothing,
     /// It answered, if only to say no.
@@ -38,7 +38,7 @@ enum State {
     Probing { length: Duration },
 }
 
-/// One source's breaker. Knows no clock: the time is told.
+/// One system's breaker. Knows no clock: the time is told.
 #[derive(Clone, Debug)]
 pub(super) struct Breaker {
     failures: u32,
@@ -56,6 +56,16 @@ impl Breaker {
     /// Whether it is open, or half so.
     pub(super) fn is_open(&self) -> bool {
         !matches!(self.state, State::Closed { .. })
+    }
+
+    /// How long nobody may ask.
+    pub(super) fn closed_for(&self, now: Instant) -> Option<Duration> {
+        match self.state {
+            State::Open { until, .. } => {
+                until.checked_duration_since(now).filter(|wait| !wait.is_zero())
+            }
+            State::Closed { .. } | State::Probing { .. } => None,
+        }
     }
 
     /// Whether to ask. What is granted is followed by [`Breaker::tell`].
@@ -198,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_platform_asks_for_is_done_within_reason() {
+    fn what_the_system_asks_for_is_done_within_reason() {
         walk(&[
             Tell(0, false, away(7)),
             Ask(0, denied(7)),
