@@ -15,9 +15,9 @@ use crate::{
         Store, StoreError,
         acts::{self, Act, Actor},
         dead_letters::{self, Summary},
-        deliveries::{self, Contents, Delivery, Filter, Issue, Refusal, Reissue},
+        deliveries::{self, Contents, Delivery, Filter, Issue, Refusal},
     },
-    target::{Target, Way},
+    target::{About, Found, Target, Way},
 };
 
 /// Deliveries read at once while a selection is made.
@@ -191,9 +191,9 @@ impl LookUp {
 pub struct Reissued {
     /// The new delivery.
     #[serde(flatten)]
-    pub reissue: Reissue,
-    /// Where it goes.
-    pub target: String,
+    pub delivery: Delivery,
+    /// The key that will go with it, other than the old one's.
+    pub key: Option<Uuid>,
     /// What the target said of the old one.
     pub look_up: LookUp,
     /// Whether a person said that the old one is gone.
@@ -231,9 +231,10 @@ pub async fn reissue(
     });
     let mut tx = store.begin().await?;
     match deliveries::reissue(&mut tx, id, actor, &detail).await? {
-        Ok(reissue) => {
+        Ok(new) => {
+            let (delivery, _) = read(&mut tx, new).await?;
             tx.commit().await?;
-            Ok(Reissued { reissue, target: delivery.target, look_up, told_gone })
+            Ok(Reissued { key: delivery.key(), delivery, look_up, told_gone })
         }
         Err(refusal) => {
             tx.rollback().await?;
@@ -243,14 +244,31 @@ pub async fn reissue(
 }
 
 /// Asks a delivery's target for its document.
-async fn ask(targets: &BTreeMap<String, Target>, delivery: &Delivery, _document: &Value) -> LookUp {
+async fn ask(targets: &BTreeMap<String, Target>, delivery: &Delivery, document: &Value) -> LookUp {
     let unknown = |why: &str| LookUp::Unknown { why: format!("{} {why}", delivery.target) };
-    let Some(target) = targets.get(&delivery.target) else {
-        return unknown("is not configured any more");
+    let http = match targets.get(&delivery.target).map(|target| &target.way) {
+        None => return unknown("is not configured any more"),
+        Some(Way::Broker { .. }) => return unknown("is a queue, which cannot be asked"),
+        Some(Way::Http(http)) if !http.offers_look_up() => return unknown("offers no look-up"),
+        Some(Way::Http(http)) => http,
     };
-    match &target.way {
-        Way::Broker { .. } => unknown("is a queue, which cannot be asked"),
-        Way::Http => unknown("offers no look-up"),
+    let (Some(key), Ok(generation)) = (delivery.key(), u32::try_from(delivery.generation)) else {
+        return unknown("cannot be asked for an event that this version does not know");
+    };
+    let about = About {
+        document,
+        event: &delivery.event,
+        source: &delivery.source,
+        tenant: &delivery.tenant,
+        document_id: &delivery.document_id,
+        document_number: delivery.document_number.as_deref(),
+        generation,
+        key,
+    };
+    match http.look_up(&about).await {
+        Ok(Found::There { remote_id }) => LookUp::There { remote_id },
+        Ok(Found::Nowhere) => LookUp::Nowhere,
+        Err(error) => unknown(&format!("was asked, and did not tell: {error}")),
     }
 }
 

@@ -10,10 +10,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Conn, StoreError};
-use crate::domain::DeliveryState;
+use crate::domain::{DeliveryName, DeliveryState, DocumentEvent};
 pub use outbox::{Subscription, write_invoices, write_orders, write_refunds};
 pub use settle::{Attempt, Claimed, Due, Outcome, claim, due, settle};
-pub use verbs::{Refusal, Reissue, can_reissue, reissue, retry, void, why_not_retried};
+pub use verbs::{Refusal, can_reissue, reissue, retry, void, why_not_retried};
 
 /// Which deliveries; every condition must hold, and an empty filter is all.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -59,6 +59,8 @@ pub struct Delivery {
     pub document_number: Option<String>,
     /// Which issue of it.
     pub generation: i32,
+    /// The message that made it; nil for what is told once.
+    pub revision: Uuid,
     /// Where it stands.
     pub state: String,
     /// The key that goes with it, once it was sent.
@@ -94,6 +96,26 @@ pub struct Delivery {
     pub void_reason: Option<String>,
 }
 
+impl Delivery {
+    /// The key that goes with every attempt of it; none if this version does
+    /// not know the event.
+    pub fn key(&self) -> Option<Uuid> {
+        let derived = || {
+            let name = DeliveryName {
+                target: &self.target,
+                event: DocumentEvent::from_word(&self.event)?,
+                source: &self.source,
+                tenant: &self.tenant,
+                document_id: &self.document_id,
+                generation: u32::try_from(self.generation).ok()?,
+                revision: self.revision,
+            };
+            Some(name.idempotency_key())
+        };
+        self.idempotency_key.or_else(derived)
+    }
+}
+
 /// Lists deliveries, oldest first, at most `limit` behind this position.
 ///
 /// # Errors
@@ -108,7 +130,7 @@ pub async fn list(
         Delivery,
         r#"
         select delivery_id, position, target, event, mirror, source, tenant, document_id,
-            document_number, generation, state, idempotency_key, attempts, next_attempt_at,
+            document_number, generation, revision, state, idempotency_key, attempts, next_attempt_at,
             remote_id, response_status, error, warning, created_at, first_sent_at, delivered_at,
             voided_at, voided_by, void_reason
         from deliveries

@@ -176,7 +176,8 @@ pub(super) async fn reissue(
 }
 
 fn print_reissued(old: Uuid, reissued: &Reissued) -> anyhow::Result<()> {
-    let Reissued { reissue, target, look_up, .. } = reissued;
+    let Reissued { delivery, key, look_up, .. } = reissued;
+    let target = &delivery.target;
     if let LookUp::There { remote_id } = look_up {
         let shown = remote_id.as_ref().map_or_else(String::new, |id| format!(" as {id}"));
         eprintln!(
@@ -187,10 +188,10 @@ fn print_reissued(old: Uuid, reissued: &Reissued) -> anyhow::Result<()> {
     }
     say!(
         "re-issued: delivery {}, generation {}, to {target}, instead of {old}",
-        reissue.delivery_id,
-        reissue.generation
+        delivery.delivery_id,
+        delivery.generation
     );
-    if let Some(key) = reissue.idempotency_key {
+    if let Some(key) = key {
         say!("Its key is {key}.");
     }
     say!(

@@ -1,15 +1,11 @@
 //! What people do to deliveries: void, re-issue, try again. Each is on record
 //! with who, when and why.
 
-use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::tick_off;
-use crate::{
-    domain::{DeliveryName, DocumentEvent},
-    store::{Conn, StoreError, acts::Actor},
-};
+use crate::store::{Conn, StoreError, acts::Actor};
 
 /// Why a verb does not go with a delivery.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,18 +87,6 @@ pub async fn void(
     Ok(Ok(()))
 }
 
-/// A new issue of a voided delivery.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Reissue {
-    /// Its id.
-    pub delivery_id: Uuid,
-    /// Its generation, which makes its key another one.
-    pub generation: i32,
-    /// The key that will go with it; none if this version does not know the
-    /// event.
-    pub idempotency_key: Option<Uuid>,
-}
-
 /// Whether a delivery can be re-issued: inside, why not. Within a transaction
 /// nobody else acts on it until that ends.
 ///
@@ -140,7 +124,8 @@ const NOT_VOIDED: &str = "void it first, with the reason";
 
 /// Makes a new issue of a voided delivery, of the document as it is now. Each
 /// is re-issued once; what becomes of the new one can be voided and re-issued
-/// again. `detail` goes on record beside the new issue.
+/// again. `detail` goes on record beside the new issue's id, which is given
+/// back.
 ///
 /// # Errors
 /// What the database says; inside, why it is refused.
@@ -149,11 +134,11 @@ pub async fn reissue(
     id: Uuid,
     actor: Actor<'_>,
     detail: &Value,
-) -> Result<Result<Reissue, Refusal>, StoreError> {
+) -> Result<Result<Uuid, Refusal>, StoreError> {
     if let Err(refused) = can_reissue(conn, id).await? {
         return Ok(Err(refused));
     }
-    let reissued = sqlx::query!(
+    let reissued = sqlx::query_scalar!(
         r#"
         with reissued as (
             insert into deliveries (
@@ -179,15 +164,14 @@ pub async fn reissue(
             from deliveries as voided
             where delivery_id = $1 and state = 'voided'
             on conflict on constraint deliveries_once do nothing
-            returning delivery_id, generation, target, event, source, tenant, document_id,
-                revision
+            returning delivery_id, generation
         ), told as (
             insert into audit_log (actor, act, reason, delivery_id, detail)
             select $2, 'reissue', $3, $1, $4::jsonb || jsonb_build_object(
                 'delivery_id', delivery_id, 'generation', generation)
             from reissued
         )
-        select * from reissued
+        select delivery_id from reissued
         "#,
         id,
         actor.name,
@@ -196,30 +180,14 @@ pub async fn reissue(
     )
     .fetch_optional(&mut *conn)
     .await?;
-    let Some(row) = reissued else {
+    let Some(new) = reissued else {
         // Outside of a transaction somebody was faster all the same.
         return Ok(Err(match can_reissue(conn, id).await? {
             Err(refused) => refused,
             Ok(()) => refusal(conn, id, NOT_VOIDED).await?,
         }));
     };
-    let key = |generation| {
-        let name = DeliveryName {
-            target: &row.target,
-            event: DocumentEvent::from_word(&row.event)?,
-            source: &row.source,
-            tenant: &row.tenant,
-            document_id: &row.document_id,
-            generation,
-            revision: row.revision,
-        };
-        Some(name.idempotency_key())
-    };
-    Ok(Ok(Reissue {
-        delivery_id: row.delivery_id,
-        generation: row.generation,
-        idempotency_key: u32::try_from(row.generation).ok().and_then(key),
-    }))
+    Ok(Ok(new))
 }
 
 /// Has failed deliveries tried again under the keys they had, as a replay of
