@@ -1,11 +1,12 @@
-//! Fetching one resource over HTTPS, from hosts that are allowed and nowhere
-//! else. Knows HTTP and nothing of ours.
+//! Fetching one resource over HTTPS, or making one call, at hosts that are
+//! allowed and nowhere else. Knows HTTP and nothing of ours.
 //!
 //! The URL holds what an event says. Signed or not, it must not lead into
 //! our own network: hosts stand on a list, names that resolve to private
 //! addresses are refused, and so are redirects to anywhere else.
 
 mod address;
+mod call;
 pub mod headers;
 mod resolver;
 pub mod template;
@@ -13,13 +14,15 @@ pub mod template;
 use std::{error::Error, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use reqwest::{
-    Client, Response, Url,
+    Client, ClientBuilder, Response,
     redirect::{Attempt, Policy},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
+pub use call::{Answer, Caller};
+pub use reqwest::Url;
 pub use template::{Template, Text, Values};
 
 /// How many redirects are followed.
@@ -111,11 +114,12 @@ pub enum Cause {
     TooLarge(usize),
 }
 
-/// A fetch that failed. Names the method, the host and the path; never the
+/// A call that failed. Names the method, the host and the path; never the
 /// query or a header, which may hold secrets.
 #[derive(Debug, thiserror::Error)]
-#[error("GET {target}: {cause}")]
+#[error("{method} {target}: {cause}")]
 pub struct FetchError {
+    method: Method,
     target: String,
     /// What went wrong.
     pub cause: Cause,
@@ -123,6 +127,14 @@ pub struct FetchError {
 }
 
 impl FetchError {
+    /// Whether the request may have arrived, if only in part. Only what the
+    /// connector says happened before there was a connection, so that not a
+    /// byte of a request was written: no address, no connection, no TLS. All
+    /// else is in doubt.
+    pub fn may_have_arrived(&self) -> bool {
+        !matches!(self.cause, Cause::Refused | Cause::Unreachable)
+    }
+
     /// Whether the platform is to blame, not the request: others would fail
     /// as well.
     pub fn is_outage(&self) -> bool {
@@ -164,20 +176,7 @@ impl Fetcher {
     /// # Errors
     /// What the HTTP client says.
     pub fn new(options: Options) -> reqwest::Result<Self> {
-        crate::tls::install_crypto();
-        let mut default_headers = HeaderMap::new();
-        default_headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        let guard = resolver::Guard { allow_private_addresses: options.allow_private_addresses };
-        let client = Client::builder()
-            .user_agent(concat!("tallyhook/", env!("CARGO_PKG_VERSION")))
-            .default_headers(default_headers)
-            .timeout(options.timeout)
-            .redirect(Policy::custom(follow))
-            .referer(false)
-            // A proxy would resolve names by itself, past the guard.
-            .no_proxy()
-            .dns_resolver(Arc::new(guard))
-            .build()?;
+        let client = client(&options).redirect(Policy::custom(follow)).build()?;
         Ok(Self { client, options })
     }
 
@@ -186,10 +185,16 @@ impl Fetcher {
     /// # Errors
     /// [`FetchError`] for everything else.
     pub async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Bytes, FetchError> {
-        let failed = |(cause, source)| FetchError { target: target(url), cause, source };
+        let failed = |(cause, source)| FetchError {
+            method: Method::GET,
+            target: target(url),
+            cause,
+            source,
+        };
         self.options.admit(url).map_err(|refusal| failed((Cause::Refused, boxed(refusal))))?;
         let request = self.client.get(url.clone()).headers(headers);
-        let response = request.send().await.map_err(|error| failed(self.told(error)))?;
+        let response =
+            request.send().await.map_err(|error| failed(told(error, self.options.timeout)))?;
         let status = response.status();
         if status != StatusCode::OK {
             let retry_after = retry_after(response.headers(), OffsetDateTime::now_utc());
@@ -205,7 +210,9 @@ impl Fetcher {
             return Err((Cause::TooLarge(limit), None));
         }
         let mut body = BytesMut::new();
-        while let Some(piece) = response.chunk().await.map_err(|error| self.told(error))? {
+        while let Some(piece) =
+            response.chunk().await.map_err(|error| told(error, self.options.timeout))?
+        {
             if body.len() + piece.len() > limit {
                 return Err((Cause::TooLarge(limit), None));
             }
@@ -213,19 +220,38 @@ impl Fetcher {
         }
         Ok(body.freeze())
     }
+}
 
-    /// What an error of the client means.
-    fn told(&self, error: reqwest::Error) -> Told {
-        let error = error.without_url();
-        if let Some(refusal) = refusal(&error) {
-            return (Cause::Refused, boxed(refusal));
-        }
-        if error.is_timeout() {
-            return (Cause::Timeout(self.options.timeout), None);
-        }
-        let cause = if error.is_connect() { Cause::Unreachable } else { Cause::Interrupted };
-        (cause, Some(Box::new(error)))
+/// A client with all that fetches and calls have in common.
+fn client(options: &Options) -> ClientBuilder {
+    crate::tls::install_crypto();
+    let mut default_headers = HeaderMap::new();
+    default_headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    let guard = resolver::Guard { allow_private_addresses: options.allow_private_addresses };
+    Client::builder()
+        .user_agent(concat!("tallyhook/", env!("CARGO_PKG_VERSION")))
+        .default_headers(default_headers)
+        .timeout(options.timeout)
+        .referer(false)
+        // A proxy would resolve names by itself, past the guard.
+        .no_proxy()
+        .dns_resolver(Arc::new(guard))
+}
+
+/// What an error of the client means.
+fn told(error: reqwest::Error, timeout: Duration) -> Told {
+    let error = error.without_url();
+    if let Some(refusal) = refusal(&error) {
+        return (Cause::Refused, boxed(refusal));
     }
+    // Before the timeout: one that struck while connecting is this as well.
+    if error.is_connect() {
+        return (Cause::Unreachable, Some(Box::new(error)));
+    }
+    if error.is_timeout() {
+        return (Cause::Timeout(timeout), None);
+    }
+    (Cause::Interrupted, Some(Box::new(error)))
 }
 
 /// What went wrong, and the error behind it where it says more.

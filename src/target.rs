@@ -4,7 +4,11 @@
 //! target's settings, what is sent to it, and what its answers mean. When
 //! deliveries go out is not its business; see [`crate::deliver`].
 
+mod answer;
 pub mod http;
+mod lookup;
+mod sample;
+mod template;
 
 use std::{fmt, time::Duration};
 

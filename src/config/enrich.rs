@@ -8,7 +8,7 @@ use config::Value;
 use serde::Deserialize;
 
 use super::{SecretLookup, headers, source};
-use crate::fetch::{Options, Template, headers::Headers};
+use crate::fetch::{Options, Template, headers::Headers, template::NAMED};
 
 /// How one source's thin events are enriched.
 #[derive(Clone, Debug)]
@@ -133,7 +133,8 @@ pub(super) fn enrichment(
 
     let mut urls = BTreeMap::new();
     for (kind, url) in &raw.urls {
-        let template = Template::parse(url).with_context(|| format!("{path}.urls.{kind}"))?;
+        let template =
+            Template::parse(url, NAMED, &["id"]).with_context(|| format!("{path}.urls.{kind}"))?;
         urls.insert(kind.to_ascii_lowercase(), template);
     }
     let named = || urls.values().filter_map(|template| template.example().host_str());
@@ -151,7 +152,7 @@ pub(super) fn enrichment(
     for (kind, template) in &urls {
         fetch.admit(template.example()).with_context(|| format!("{path}.urls.{kind}"))?;
     }
-    let headers = headers::headers(raw.headers, secrets, path)?;
+    let headers = headers::headers(raw.headers, NAMED, secrets, path)?;
     Ok(Enrichment {
         urls,
         headers,

@@ -9,21 +9,24 @@ use super::SecretLookup;
 use crate::fetch::{
     Text,
     headers::{HeaderText, Headers},
+    template::Place,
 };
 
-/// Reads and checks a table of headers, the section's key `headers`.
+/// Reads and checks a table of headers, the section's key `headers`. What is
+/// written out may have these places.
 ///
 /// # Errors
 /// The first that is wrong, with `path` and its name.
 pub(super) fn headers(
     table: BTreeMap<String, String>,
+    places: &'static [Place],
     secrets: &SecretLookup,
     path: &str,
 ) -> anyhow::Result<Headers> {
     let header = |(name, text): (String, String)| {
         let at = || format!("{path}.headers.{name}");
         let header = name.parse::<HeaderName>().with_context(at)?;
-        let text = header_text(&text, secrets).with_context(at)?;
+        let text = header_text(&text, places, secrets).with_context(at)?;
         Ok((header, text))
     };
     table.into_iter().map(header).collect()
@@ -31,9 +34,13 @@ pub(super) fn headers(
 
 /// `const:TEXT` with places, or a secret's name with at most one word before
 /// it: `env:NAME`, `Bearer file:PATH`.
-fn header_text(text: &str, secrets: &SecretLookup) -> anyhow::Result<HeaderText> {
+fn header_text(
+    text: &str,
+    places: &'static [Place],
+    secrets: &SecretLookup,
+) -> anyhow::Result<HeaderText> {
     if let Some(written) = text.strip_prefix("const:") {
-        let written = Text::parse(written)?;
+        let written = Text::parse(written, places)?;
         return Ok(HeaderText::Written(written));
     }
     let is_name = |text: &str| text.starts_with("env:") || text.starts_with("file:");

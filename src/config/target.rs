@@ -1,5 +1,7 @@
 //! One `[targets.<name>]` section: a system that hears of documents.
 
+mod http;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
@@ -131,7 +133,7 @@ pub(super) fn target(
     name: &str,
     section: Value,
     sources: &[&SourceName],
-    _secrets: &SecretLookup,
+    secrets: &SecretLookup,
 ) -> anyhow::Result<Target> {
     let path = &format!("targets.{name}");
     // It stands in URLs, labels and tables, as a source's does.
@@ -153,6 +155,7 @@ pub(super) fn target(
         .with_context(|| path.clone())?;
     common.check(path)?;
     let rest = Value::new(None, config::ValueKind::Table(table));
+    let events = events(&common.events).with_context(|| format!("{path}.events"))?;
     let (way, concurrency) = match kind.as_str() {
         "rabbitmq" => {
             let Broker { exchange, routing_key } =
@@ -167,10 +170,13 @@ pub(super) fn target(
             }
             (Way::Broker { exchange, routing_key }, 200)
         }
-        "http" => (Way::Http(Box::new(crate::target::http::HttpTarget {})), 4),
+        "http" => {
+            let timeout = Duration::from_millis(common.timeout_ms);
+            let target = http::target(rest, &events, timeout, secrets, path)?;
+            (Way::Http(Box::new(target)), 4)
+        }
         other => bail!("{path}.kind: {other:?} is not one of {}", KINDS.join(", ")),
     };
-    let events = events(&common.events).with_context(|| format!("{path}.events"))?;
     if let Some(stranger) = common.sources.iter().find(|name| !sources.contains(name)) {
         bail!("{path}.sources: no source {stranger} is configured");
     }

@@ -8,48 +8,34 @@ use reqwest::Url;
 /// What stands as it is within a segment of a path (RFC 3986, unreserved).
 const SEGMENT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// What an event names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Values<'a> {
-    /// The shop or company.
-    pub tenant: &'a str,
-    /// The kind of resource.
-    pub kind: &'a str,
-    /// The platform's id of it.
-    pub id: &'a str,
+/// A place that a text may have, and what may stand there.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Place {
+    /// How it is written, within braces.
+    pub name: &'static str,
+    /// Whether its value may be several segments of a path, as BigCommerce's
+    /// tenant `stores/abc` is.
+    pub is_path: bool,
+    /// Whether its value may be empty, in the query of a URL.
+    pub may_be_empty: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Tenant,
-    Kind,
-    Id,
-}
+/// The places of what an event names.
+pub const NAMED: &[Place] = &[
+    // The shop or company.
+    Place { name: "tenant", is_path: true, may_be_empty: false },
+    Place { name: "kind", is_path: false, may_be_empty: false },
+    // The platform's id of it.
+    Place { name: "id", is_path: false, may_be_empty: false },
+];
 
-impl Place {
-    const ALL: [Self; 3] = [Self::Tenant, Self::Kind, Self::Id];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Tenant => "tenant",
-            Self::Kind => "kind",
-            Self::Id => "id",
-        }
-    }
-
-    fn value<'a>(self, values: &Values<'a>) -> &'a str {
-        match self {
-            Self::Tenant => values.tenant,
-            Self::Kind => values.kind,
-            Self::Id => values.id,
-        }
-    }
-}
+/// What stands in which place, by the place's name.
+pub type Values<'a> = [(&'static str, &'a str)];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Written(String),
-    Place(Place),
+    Place(&'static Place),
 }
 
 /// Why a text is no template.
@@ -61,31 +47,33 @@ pub struct InvalidTemplate(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{value:?} cannot stand in a URL")]
 pub struct Unfit {
-    /// The place that it was meant for: `tenant`, `kind` or `id`.
+    /// The name of the place that it was meant for.
     pub place: &'static str,
     value: String,
 }
 
-/// A text with places: `{tenant}`, `{kind}`, `{id}`.
+/// A text with places, such as `{tenant}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text(Vec<Piece>);
 
 impl Text {
-    /// Reads a text.
+    /// Reads a text that may have these places.
     ///
     /// # Errors
     /// A brace that begins or ends no place.
-    pub fn parse(text: &str) -> Result<Self, InvalidTemplate> {
+    pub fn parse(text: &str, places: &'static [Place]) -> Result<Self, InvalidTemplate> {
         let mut pieces = Vec::new();
         let mut rest = text;
         while let Some((written, tail)) = rest.split_once('{') {
             let Some((name, tail)) = tail.split_once('}') else {
                 return Err(InvalidTemplate("a brace is not closed".to_owned()));
             };
-            let Some(place) = Place::ALL.into_iter().find(|place| place.name() == name) else {
-                return Err(InvalidTemplate(format!(
-                    "{{{name}}} is not one of {{tenant}}, {{kind}}, {{id}}"
-                )));
+            let Some(place) = places.iter().find(|place| place.name == name) else {
+                return Err(InvalidTemplate(if places.is_empty() {
+                    "no place such as {id} can stand here".to_owned()
+                } else {
+                    format!("{{{name}}} is not one of {}", named(places.iter()))
+                }));
             };
             pieces.push(Piece::Written(written.to_owned()));
             pieces.push(Piece::Place(place));
@@ -102,7 +90,7 @@ impl Text {
     pub fn fill(&self, values: &Values<'_>) -> String {
         let filled = self.0.iter().map(|piece| match piece {
             Piece::Written(text) => text.as_str(),
-            Piece::Place(place) => place.value(values),
+            Piece::Place(place) => value(place, values),
         });
         filled.collect()
     }
@@ -116,25 +104,34 @@ pub struct Template {
 }
 
 impl Template {
-    /// Reads a URL.
+    /// Reads a URL that may have these places, and has at least one of those
+    /// `needed`, if there are any.
     ///
     /// # Errors
-    /// No URL, places in its host, credentials or a fragment, no `{id}`.
-    pub fn parse(text: &str) -> Result<Self, InvalidTemplate> {
+    /// No URL, places in its host, credentials or a fragment, none of the
+    /// places that are needed.
+    pub fn parse(
+        text: &str,
+        places: &'static [Place],
+        needed: &[&str],
+    ) -> Result<Self, InvalidTemplate> {
         let refuse = |why: &str| Err(InvalidTemplate(why.to_owned()));
         let after_scheme = text.split_once("://").map_or("", |(_, rest)| rest);
         let authority = after_scheme.split(['/', '?', '#']).next().unwrap_or_default();
         if authority.is_empty() {
-            return refuse("it is no URL such as https://api.example.com/orders/{id}");
+            return refuse("it is no URL such as https://api.example.com/orders");
         }
         if authority.contains(['{', '}']) {
             return refuse("its host must be written out");
         }
-        let parsed = Text::parse(text)?;
-        if !parsed.0.contains(&Piece::Place(Place::Id)) {
-            return refuse("it has no {id}");
+        let parsed = Text::parse(text, places)?;
+        let is_needed = |place: &&Place| needed.contains(&place.name);
+        if !needed.is_empty() && !parsed.places().any(|place| is_needed(&place)) {
+            let needed = named(places.iter().filter(is_needed));
+            return refuse(&format!("it has no {needed}"));
         }
-        let sample = parsed.fill(&Values { tenant: "x", kind: "x", id: "x" });
+        let sample: Vec<_> = places.iter().map(|place| (place.name, "x")).collect();
+        let sample = parsed.fill(&sample);
         let example: Url =
             sample.parse().map_err(|error| InvalidTemplate(format!("it is no URL: {error}")))?;
         if !example.username().is_empty() || example.password().is_some() {
@@ -156,8 +153,8 @@ impl Template {
 
     /// The URL of a resource.
     ///
-    /// Each value is one segment of the path; a tenant may be several, as
-    /// BigCommerce's `stores/abc` is.
+    /// Each value is percent-encoded, and within the path a segment of it, or
+    /// several where its place allows that.
     ///
     /// # Errors
     /// [`Unfit`]: a value that is empty or would lead elsewhere.
@@ -166,7 +163,7 @@ impl Template {
         for piece in &self.text.0 {
             match piece {
                 Piece::Written(text) => filled.push_str(text),
-                Piece::Place(place) => put(&mut filled, *place, place.value(values))?,
+                Piece::Place(place) => put(&mut filled, place, value(place, values))?,
             }
         }
         // The parser resolves dot segments, also those that two values make
@@ -175,19 +172,45 @@ impl Template {
             Ok(url) if url.origin() == self.example.origin() && url.path() == path_of(&filled) => {
                 Ok(url)
             }
-            _ => Err(unfit(Place::Id, values.id)),
+            // Each by itself is in order, so the last of them is told.
+            _ => match self.text.places().last() {
+                Some(place) => Err(unfit(place, value(place, values))),
+                None => Ok(self.example.clone()),
+            },
         }
     }
 }
 
+impl Text {
+    fn places(&self) -> impl Iterator<Item = &'static Place> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Place(place) => Some(*place),
+            Piece::Written(_) => None,
+        })
+    }
+}
+
+/// What stands in a place; nothing where nothing was told.
+fn value<'a>(place: &Place, values: &Values<'a>) -> &'a str {
+    values.iter().find(|(name, _)| *name == place.name).map_or("", |(_, value)| value)
+}
+
+/// The names of places, for messages.
+fn named<'a>(places: impl Iterator<Item = &'a Place>) -> String {
+    places.map(|place| format!("{{{}}}", place.name)).collect::<Vec<_>>().join(", ")
+}
+
 /// Writes a value, percent-encoded.
-fn put(url: &mut String, place: Place, value: &str) -> Result<(), Unfit> {
-    let segments: Vec<&str> = match place {
-        Place::Tenant => value.split('/').collect(),
-        Place::Kind | Place::Id => vec![value],
-    };
+fn put(url: &mut String, place: &Place, value: &str) -> Result<(), Unfit> {
+    // What is filled in is encoded, so that this one is written.
+    let in_query = url.contains('?');
+    if value.is_empty() && place.may_be_empty && in_query {
+        return Ok(());
+    }
+    let segments: Vec<&str> = if place.is_path { value.split('/').collect() } else { vec![value] };
     for (index, segment) in segments.into_iter().enumerate() {
-        if matches!(segment, "" | "." | "..") {
+        let leads_elsewhere = matches!(segment, "." | "..") && !in_query;
+        if segment.is_empty() || leads_elsewhere {
             return Err(unfit(place, value));
         }
         let slash = if index == 0 { "" } else { "/" };
@@ -197,8 +220,8 @@ fn put(url: &mut String, place: Place, value: &str) -> Result<(), Unfit> {
     Ok(())
 }
 
-fn unfit(place: Place, value: &str) -> Unfit {
-    Unfit { place: place.name(), value: value.to_owned() }
+fn unfit(place: &Place, value: &str) -> Unfit {
+    Unfit { place: place.name, value: value.to_owned() }
 }
 
 /// The path of a URL as it is written.
@@ -213,8 +236,8 @@ mod tests {
     use super::*;
 
     fn fill(template: &str, tenant: &str, kind: &str, id: &str) -> Result<String, &'static str> {
-        let template = Template::parse(template).unwrap();
-        let filled = template.fill(&Values { tenant, kind, id });
+        let template = Template::parse(template, NAMED, &["id"]).unwrap();
+        let filled = template.fill(&[("tenant", tenant), ("kind", kind), ("id", id)]);
         filled.map(String::from).map_err(|unfit| unfit.place)
     }
 
@@ -297,16 +320,33 @@ mod tests {
             ("https://a.example/{id}#part", "fragment"),
             ("https://a.example/x/../{id}", "path"),
         ] {
-            let error = Template::parse(text).unwrap_err().to_string();
+            let error = Template::parse(text, NAMED, &["id"]).unwrap_err().to_string();
             assert!(error.contains(expected), "{text:?} says {error:?}");
             assert!(!error.contains("secret"), "{error}");
         }
     }
 
     #[test]
+    fn what_may_be_empty_may_be_so_in_a_query_only() {
+        const PLACES: &[Place] = &[Place { name: "tenant", is_path: false, may_be_empty: true }];
+        let fill = |text, tenant| {
+            let template = Template::parse(text, PLACES, &[]).unwrap();
+            template.fill(&[("tenant", tenant)]).map(String::from).map_err(|unfit| unfit.place)
+        };
+        let query = "https://a.example/x?of={tenant}&all";
+        assert_eq!(fill(query, "").as_deref(), Ok("https://a.example/x?of=&all"));
+        assert_eq!(fill(query, "..").as_deref(), Ok("https://a.example/x?of=..&all"));
+        assert_eq!(fill(query, "a/b").as_deref(), Ok("https://a.example/x?of=a%2Fb&all"));
+        assert_eq!(fill("https://a.example/{tenant}/x", ""), Err("tenant"));
+        assert_eq!(fill("https://a.example/x", "a").as_deref(), Ok("https://a.example/x"));
+        let error = Text::parse("{id}", &[]).unwrap_err();
+        assert!(error.to_string().contains("no place"), "{error}");
+    }
+
+    #[test]
     fn header_values_are_filled_as_they_are() {
-        let values = Values { tenant: "a/b {id}", kind: "k", id: "7" };
-        let filled = |text| Text::parse(text).unwrap().fill(&values);
+        let values = [("tenant", "a/b {id}"), ("kind", "k"), ("id", "7")];
+        let filled = |text| Text::parse(text, NAMED).unwrap().fill(&values);
         assert_eq!(filled("{tenant}"), "a/b {id}");
         assert_eq!(filled("x {id}-{kind} y"), "x 7-k y");
         assert_eq!(filled("plain"), "plain");

@@ -85,7 +85,8 @@ fn an_outage_is_told_from_a_refusal() {
         (Cause::TooLarge(1), false, None),
         (Cause::Refused, false, None),
     ] {
-        let error = FetchError { target: "a/b".to_owned(), cause, source: None };
+        let error =
+            FetchError { method: Method::GET, target: "a/b".to_owned(), cause, source: None };
         assert_eq!(error.is_outage(), outage, "{error}");
         assert_eq!(error.retry_after(), wait.map(Duration::from_secs), "{error}");
     }

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use crate::{
     config::Enrichment,
     domain::{Failure, Reference, SourceName},
-    fetch::{Cause, FetchError, Fetcher, Values, headers},
+    fetch::{Cause, FetchError, Fetcher, headers},
     gate::{Gate, Limits, Verdict},
     metrics::Metrics,
 };
@@ -104,7 +104,7 @@ impl Enricher {
     /// Fetches a resource, when it is its turn.
     pub(super) async fn get(&self, resource: &Resource) -> Got {
         let Resource { tenant, kind, id } = resource;
-        let values = Values { tenant, kind, id };
+        let values = [("tenant", tenant.as_str()), ("kind", kind), ("id", id)];
         // Only what is wanted is asked for.
         let Some(template) = self.settings.urls.get(kind) else {
             return Got::Refused(format!("no URL is configured for {kind}"));

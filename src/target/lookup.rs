@@ -1,0 +1,134 @@
+//! Asking a target whether it has a document: by its number, say. What is in
+//! doubt is looked up before it is sent again.
+
+use serde_json::Value;
+
+use super::{Found, answer::id};
+use crate::fetch::{self, Template};
+
+/// How a target is asked for a document, and where its answer tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookUp {
+    /// Where it is asked.
+    pub url: Template,
+    /// The JSON pointer to the target's own id. Through the first list that
+    /// it leads into, an index stands for each of the elements.
+    pub id: String,
+    /// JSON pointers, in the same way, and the fields of the document that
+    /// must stand there: else what was found is not ours.
+    pub matches: Vec<(String, String)>,
+}
+
+impl LookUp {
+    /// What an answer says about this document. Only what was clearly said is
+    /// taken for "nowhere": the document is sent again then.
+    ///
+    /// # Errors
+    /// Why the answer says neither.
+    pub(super) fn read(&self, answer: &fetch::Answer, document: &Value) -> Result<Found, String> {
+        let status = answer.status.as_u16();
+        match status {
+            404 | 410 | 204 => return Ok(Found::Nowhere),
+            200..=299 => {}
+            _ => return Err(format!("the look-up was answered {status}")),
+        }
+        if let Some(cause) = &answer.cut {
+            return Err(format!("of the look-up's answer: {cause}"));
+        }
+        let body: Value = serde_json::from_slice(&answer.body)
+            .map_err(|error| format!("the look-up's answer is not JSON: {error}"))?;
+        self.find(&body, document)
+    }
+
+    fn find(&self, body: &Value, document: &Value) -> Result<Found, String> {
+        let Some((list, elements)) = self.list(body)? else {
+            return self.take("", "", body, document).map(|found| found.unwrap_or(Found::Nowhere));
+        };
+        for index in 0..elements {
+            let found =
+                self.take(&list.pointer, &format!("{}/{index}", list.before), body, document)?;
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+        Ok(Found::Nowhere)
+    }
+
+    /// The first list on the way to the id, and how long it is; or what stands
+    /// in the way.
+    fn list(&self, body: &Value) -> Result<Option<(List, usize)>, String> {
+        let mut at = body;
+        let mut before = String::new();
+        for part in self.id.split('/').skip(1) {
+            let pointer = format!("{before}/{part}");
+            match at {
+                Value::Array(elements) if part.bytes().all(|byte| byte.is_ascii_digit()) => {
+                    return Ok(Some((List { before, pointer }, elements.len())));
+                }
+                // Nothing is a list with nothing in it, too.
+                Value::Null => return Ok(Some((List { before, pointer }, 0))),
+                Value::Object(members) if members.is_empty() => {
+                    return Ok(Some((List { before, pointer }, 0)));
+                }
+                _ => {}
+            }
+            // By the pointer from above: its escapes are read there.
+            at = body
+                .pointer(&pointer)
+                .ok_or_else(|| format!("the look-up's answer has nothing at {pointer}"))?;
+            before = pointer;
+        }
+        Ok(None)
+    }
+
+    /// One element, if it is ours. `from` is what a pointer through the list
+    /// begins with, `to` what it begins with for this element.
+    fn take(
+        &self,
+        from: &str,
+        to: &str,
+        body: &Value,
+        document: &Value,
+    ) -> Result<Option<Found>, String> {
+        let at = |pointer: &str| {
+            let rest = pointer
+                .strip_prefix(from)
+                .filter(|rest| matches!(rest.as_bytes(), [] | [b'/', ..]));
+            match rest {
+                Some(rest) => body.pointer(&format!("{to}{rest}")),
+                None => body.pointer(pointer),
+            }
+        };
+        let same =
+            |(pointer, field): &(String, String)| text(at(pointer)) == text(document.get(field));
+        if !self.matches.iter().all(same) {
+            return Ok(None);
+        }
+        match at(&self.id) {
+            // It is told to be nothing.
+            Some(Value::Null) => Ok(None),
+            Some(value) if id(value).is_some() => Ok(Some(Found::There { remote_id: id(value) })),
+            _ => Err(format!("the look-up's answer has no id at {}", self.id)),
+        }
+    }
+}
+
+/// A list in an answer.
+struct List {
+    /// The pointer to it.
+    before: String,
+    /// The pointer to an element of it, as it is configured.
+    pointer: String,
+}
+
+/// A value as text, to be compared; nothing for null and for what is not there.
+fn text(value: Option<&Value>) -> Option<String> {
+    match value? {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
