@@ -17,6 +17,7 @@ mod clients;
 mod commands;
 mod conflicts;
 mod constraints;
+mod deliveries_desk;
 mod duplicates;
 mod enrichment;
 mod failures;
