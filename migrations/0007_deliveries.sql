@@ -76,7 +76,8 @@ create table deliveries (
     constraint deliveries_failed check (state not in ('uncertain', 'failed') or error is not null),
     constraint deliveries_voided check (
         (state = 'voided') = (voided_at is not null)
-        and (state <> 'voided' or (voided_by <> '' and void_reason <> '')))
+        -- Null would pass a bare comparison.
+        and (state <> 'voided' or (voided_by <> '' and void_reason <> '') is true))
 ) with (fillfactor = 70);
 
 -- What still has to go out is few and asked for often.

@@ -13,6 +13,7 @@ mod acting;
 mod audit;
 mod check;
 mod dead;
+mod deliveries;
 mod quarantine;
 mod send;
 mod show;
@@ -88,11 +89,15 @@ enum Command {
     Send(send::SendArgs),
     /// Dead letters: list, show, replay, discard, export, drain.
     Dead(dead::DeadArgs),
+    /// What other systems hear: list, show, void, reissue, retry.
+    Deliveries(deliveries::DeliveriesArgs),
+    /// Issue a voided delivery anew, under another key, as `deliveries reissue`.
+    Reissue(deliveries::ReissueArgs),
     /// Forged calls that were kept: list, show, release, discard.
     Quarantine(quarantine::QuarantineArgs),
     /// Prove from tables and queues that no message is missing.
     Audit(audit::AuditArgs),
-    /// Tell the story of an order, an invoice, an event key or a receipt.
+    /// Tell the story of an order, an invoice, an event key, a receipt or a delivery.
     Trace(trace::TraceArgs),
 }
 
@@ -129,6 +134,8 @@ impl Arguments {
             Command::Source(arguments) => source::run(&arguments, file, for_people),
             Command::Send(arguments) => send::run(arguments, for_people()?).await,
             Command::Dead(arguments) => dead::run(arguments, &for_people()?).await,
+            Command::Deliveries(arguments) => deliveries::run(&arguments, &for_people()?).await,
+            Command::Reissue(arguments) => deliveries::reissue(&arguments, &for_people()?).await,
             Command::Quarantine(arguments) => quarantine::run(arguments, &for_people()?).await,
             Command::Audit(arguments) => audit::run(&arguments, &for_people()?).await,
             Command::Trace(arguments) => trace::run(&arguments, &for_people()?).await,

@@ -1,6 +1,7 @@
-//! Review: what operators do with dead letters and quarantined calls. One library for the CLI, and
-//! for the API and the console to come.
+//! Review: what operators do with dead letters, deliveries and quarantined calls. One library for
+//! the CLI, and for the API and the console to come.
 
+pub mod deliveries;
 pub mod quarantine;
 
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use crate::{
     store::{
         Store, StoreError,
         acts::{self, Act, Actor},
-        dead_letters::{self, Filter, Summary},
+        dead_letters::{self, Contents, Filter, Summary},
+        deliveries as outbox,
     },
 };
 
@@ -126,7 +128,8 @@ pub async fn show(store: &Store, id: Uuid) -> Result<Letter, ReviewError> {
     })
 }
 
-/// Discards letters that are open; gives back how many were.
+/// Discards letters that are open; gives back how many were. The delivery of
+/// one is voided with it.
 ///
 /// # Errors
 /// [`ReviewError::Store`].
@@ -170,6 +173,9 @@ impl<'a> Replay<'a> {
     /// meanwhile, the inbox makes this harmless. It is marked as replayed once
     /// the broker has it, and resolved by the worker when it is settled.
     ///
+    /// That of a delivery has its delivery tried again, with the key it had,
+    /// and is resolved when its target has it.
+    ///
     /// # Errors
     /// [`ReviewError`]; the letter stays as it was.
     pub async fn send(&self, letter: &Summary) -> Result<(), ReviewError> {
@@ -182,6 +188,31 @@ impl<'a> Replay<'a> {
         if !matches!(contents.state.as_str(), "open" | "replayed") {
             return Err(ReviewError::Closed(id, contents.state));
         }
+        if let Some(delivery) = letter.delivery_id {
+            let retried =
+                outbox::retry(&mut connection, &[delivery], self.replay_id, self.actor).await?;
+            return match retried.as_slice() {
+                [] => Err(self.closed(letter).await?),
+                _ => Ok(()),
+            };
+        }
+        self.publish(letter, contents).await?;
+        acts::mark_replayed(&mut connection, id, self.replay_id, self.actor).await?;
+        Ok(())
+    }
+
+    /// What became of a letter whose delivery is not failed any more: somebody
+    /// else replayed or voided it.
+    async fn closed(&self, letter: &Summary) -> Result<ReviewError, ReviewError> {
+        let id = letter.dead_letter_id;
+        let mut connection = self.store.connection().await?;
+        let contents = dead_letters::contents(&mut connection, id).await?;
+        Ok(contents.map_or(ReviewError::NoSuchLetter(id), |now| ReviewError::Closed(id, now.state)))
+    }
+
+    /// Publishes the message that a letter is.
+    async fn publish(&self, letter: &Summary, contents: Contents) -> Result<(), ReviewError> {
+        let id = letter.dead_letter_id;
         let source: SourceName = letter
             .source
             .parse()
@@ -217,7 +248,6 @@ impl<'a> Replay<'a> {
             .publish(message)
             .await
             .map_err(|source| ReviewError::NotSent { id, source })?;
-        acts::mark_replayed(&mut connection, id, self.replay_id, self.actor).await?;
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     broker::{Link, topology::Depth},
     config::Config,
     service,
-    store::{Store, audit},
+    store::{Store, audit, deliveries},
 };
 
 #[derive(Debug, Args)]
@@ -32,6 +32,7 @@ pub(super) async fn run(arguments: &AuditArgs, config: &Config) -> anyhow::Resul
     let store = Store::unhurried(&config.database).context("database.url")?;
     let mut connection = store.connection().await.context("the database cannot be reached")?;
     let sums = audit::sums(&mut connection).await?;
+    let counts = deliveries::count(&mut connection, true).await?;
     drop(connection);
     let link = Link::open(&config.broker.url, "tallyhook audit").await?;
     let depths = service::topology(config).depths(&link).await?;
@@ -54,6 +55,7 @@ pub(super) async fn run(arguments: &AuditArgs, config: &Config) -> anyhow::Resul
             "waiting": waiting,
             "refused_in_queue": in_queues(&depths, &["calls"]),
             "sums": sums,
+            "deliveries": counts,
             "queues": depths.iter().map(|depth| (depth.queue.clone(), json!(depth.ready)))
                 .collect::<serde_json::Map<_, _>>(),
             "wrong": wrong,
@@ -61,6 +63,7 @@ pub(super) async fn run(arguments: &AuditArgs, config: &Config) -> anyhow::Resul
         say!("{}", serde_json::to_string_pretty(&told)?);
     } else {
         print(&sums, &depths, waiting, accounted, arguments.accepted)?;
+        print_deliveries(&counts)?;
         match wrong.as_slice() {
             [] => say!("\nEvery message is accounted for."),
             found => say!("\nWRONG: {}", found.join("\nWRONG: ")),
@@ -90,6 +93,10 @@ fn contradictions(sums: &audit::Sums) -> Vec<String> {
         (sums.keys_without_receipt, "keys are in the inbox without a receipt that settled them"),
         (sums.settled_without_key, "receipts were settled without their key in the inbox"),
         (sums.books_without_receipt, "orders or invoices stand on no applied receipt"),
+        (sums.ticked_off_without_mirror, "invoices are ticked off without a mirror at each target"),
+        (sums.mirrored_without_tick, "invoices are mirrored at each target and not ticked off"),
+        (sums.letters_against_delivery, "dead letters contradict the deliveries that they are of"),
+        (sums.failed_without_letter, "deliveries failed and have no open dead letter"),
     ] {
         if count != 0 {
             wrong.push(format!("{count} {what}"));
@@ -130,5 +137,18 @@ fn print(
         };
         say!("{ready} ready in {}", depth.queue);
     }
+    Ok(())
+}
+
+/// Beside the sum: what was applied, and is told to other systems.
+fn print_deliveries(counts: &[deliveries::Count]) -> anyhow::Result<()> {
+    if counts.is_empty() {
+        return Ok(());
+    }
+    let mut table = show::table(&["TARGET", "STATE", "DELIVERIES"]);
+    for count in counts {
+        table.add_row([count.target.clone(), count.state.clone(), count.deliveries.to_string()]);
+    }
+    say!("\n{table}");
     Ok(())
 }

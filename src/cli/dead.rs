@@ -44,14 +44,16 @@ enum DeadCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Send dead letters in again, with the keys they had.
+    /// Send dead letters in again, with the keys they had. Those of deliveries
+    /// are sent to their targets again.
     Replay {
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
         act: Act,
     },
-    /// Close dead letters for good. They stay on record.
+    /// Close dead letters for good. They stay on record. Those of deliveries
+    /// have their deliveries voided.
     Discard {
         #[command(flatten)]
         which: Which,

@@ -14,7 +14,8 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct TraceArgs {
-    /// An order or invoice number, a platform's id, an event key or a receipt.
+    /// An order or invoice number, a platform's or a target's id, an event or
+    /// idempotency key, a receipt or a delivery.
     what: String,
     /// Print JSON.
     #[arg(long)]
@@ -26,14 +27,19 @@ pub(super) async fn run(arguments: &TraceArgs, config: &Config) -> anyhow::Resul
     let mut connection = store.connection().await.context("the database cannot be reached")?;
     let documents = trace::documents(&mut connection, &arguments.what).await?;
     let steps = trace::steps(&mut connection, &arguments.what).await?;
+    let deliveries =
+        trace::deliveries(&mut connection, &arguments.what, &documents, &steps).await?;
     drop(connection);
     store.close().await;
-    let found = !documents.is_empty() || !steps.is_empty();
+    let found = !documents.is_empty() || !steps.is_empty() || !deliveries.is_empty();
     if arguments.json {
-        let told = json!({"documents": documents, "messages": steps});
+        let told = json!({"documents": documents, "messages": steps, "deliveries": deliveries});
         say!("{}", serde_json::to_string_pretty(&told)?);
     } else if found {
         print(&documents, &steps)?;
+        if !deliveries.is_empty() {
+            say!("\ndeliveries\n{}", super::deliveries::table(&deliveries));
+        }
     } else {
         say!("Nothing is known of {:?}.", arguments.what);
     }

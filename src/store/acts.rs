@@ -1,4 +1,5 @@
-//! `replays` and `audit_log`: what people did to dead letters, and why.
+//! `replays` and `audit_log`: what people did to dead letters and deliveries,
+//! and why.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -15,10 +16,12 @@ pub struct Act {
     pub at: OffsetDateTime,
     /// Who.
     pub actor: String,
-    /// What: `replay` or `discard`.
+    /// What: `replay`, `discard`, and of deliveries `void` and `reissue` too.
     pub act: String,
     /// Why.
     pub reason: String,
+    /// What belongs to it: the run of a replay, what a re-issue rests on.
+    pub detail: Value,
 }
 
 /// What people did to a letter, oldest first.
@@ -28,7 +31,23 @@ pub struct Act {
 pub async fn acts(conn: &mut Conn, id: Uuid) -> Result<Vec<Act>, StoreError> {
     Ok(sqlx::query_as!(
         Act,
-        "select at, actor, act, reason from audit_log where dead_letter_id = $1 order by audit_id",
+        "select at, actor, act, reason, detail from audit_log where dead_letter_id = $1
+         order by audit_id",
+        id
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// What people did to a delivery, and to its letter, oldest first.
+///
+/// # Errors
+/// What the database says.
+pub async fn acts_on_delivery(conn: &mut Conn, id: Uuid) -> Result<Vec<Act>, StoreError> {
+    Ok(sqlx::query_as!(
+        Act,
+        "select at, actor, act, reason, detail from audit_log where delivery_id = $1
+         order by audit_id",
         id
     )
     .fetch_all(conn)
@@ -100,20 +119,37 @@ pub async fn mark_replayed(
 }
 
 /// Discards letters that are open, and says so in the audit log; gives back
-/// how many were.
+/// how many were. Nobody waits for the delivery of a discarded letter any
+/// more: it is voided by the same act.
 ///
 /// # Errors
 /// What the database says.
 pub async fn discard(conn: &mut Conn, ids: &[Uuid], actor: Actor<'_>) -> Result<u64, StoreError> {
     let done = sqlx::query!(
         r#"
-        with discarded as (
+        with failed as (
+            select delivery_id from deliveries
+            where state = 'failed' and delivery_id in (
+                select delivery_id from dead_letters
+                where dead_letter_id = any($1) and state = 'open')
+            -- Deliveries before letters, as whoever settles them.
+            order by delivery_id for update
+        ), voided as (
+            -- No invoice is unticked: a mirror that failed ticked none off.
+            update deliveries as known
+            set state = 'voided', voided_at = now(), voided_by = $2, void_reason = $3,
+                updated_at = now()
+            from failed where known.delivery_id = failed.delivery_id
+            returning known.delivery_id
+        ), discarded as (
             update dead_letters set state = 'discarded', closed_at = now()
             where dead_letter_id = any($1) and state = 'open'
-            returning dead_letter_id
+              and (delivery_id is null or delivery_id in (select delivery_id from voided))
+            returning dead_letter_id, delivery_id
         )
-        insert into audit_log (actor, act, reason, dead_letter_id)
-        select $2, 'discard', $3, dead_letter_id from discarded order by dead_letter_id
+        insert into audit_log (actor, act, reason, dead_letter_id, delivery_id)
+        select $2, 'discard', $3, dead_letter_id, delivery_id
+        from discarded order by dead_letter_id
         "#,
         ids,
         actor.name,

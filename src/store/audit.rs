@@ -38,6 +38,15 @@ pub struct Sums {
     pub settled_without_key: i64,
     /// Orders and invoices whose last receipt is not on record as applied.
     pub books_without_receipt: i64,
+    /// Invoices ticked off of which a target does not have its mirror.
+    pub ticked_off_without_mirror: i64,
+    /// Invoices not ticked off although every target has its mirror.
+    pub mirrored_without_tick: i64,
+    /// Dead letters of deliveries that say another thing than the delivery:
+    /// open ones are of failed deliveries, replayed ones of those under way.
+    pub letters_against_delivery: i64,
+    /// Failed deliveries that no open letter lays before a person.
+    pub failed_without_letter: i64,
 }
 
 /// Takes the sums.
@@ -48,6 +57,13 @@ pub async fn sums(conn: &mut Conn) -> Result<Sums, StoreError> {
     Ok(sqlx::query_as!(
         Sums,
         r#"
+        with mirrored as (
+            select document_id, bool_and(delivered) as everywhere from (
+                select document_id, target, bool_or(state = 'delivered') as delivered
+                from deliveries where mirror group by document_id, target
+            ) as mirrors
+            group by document_id
+        )
         select
             count(*) filter (where outcome = 'applied') as "applied!",
             count(*) filter (where outcome = 'duplicate') as "duplicate!",
@@ -91,7 +107,31 @@ pub async fn sums(conn: &mut Conn) -> Result<Sums, StoreError> {
              where not exists (
                 select from receipts as receipt
                 where receipt.receipt_id = books.last_receipt and receipt.outcome = 'applied'))
-                as "books_without_receipt!"
+                as "books_without_receipt!",
+            (select count(*) from invoices as invoice
+             left join mirrored on mirrored.document_id = invoice.invoice_id::text
+             where invoice.ticked_off_at is not null and mirrored.everywhere is not true)
+                as "ticked_off_without_mirror!",
+            (select count(*) from mirrored
+             where everywhere and not exists (
+                select from invoices as invoice
+                where invoice.invoice_id::text = mirrored.document_id
+                  and invoice.ticked_off_at is not null))
+                as "mirrored_without_tick!",
+            (select count(*) from dead_letters as letter
+             join deliveries as delivery using (delivery_id)
+             where not case letter.state
+                when 'open' then delivery.state = 'failed'
+                when 'replayed' then delivery.state in ('pending', 'sending', 'uncertain')
+                when 'discarded' then delivery.state = 'voided'
+                -- What arrived can be taken back later.
+                else delivery.state in ('delivered', 'voided') end)
+                as "letters_against_delivery!",
+            (select count(*) from deliveries as delivery
+             where delivery.state = 'failed' and not exists (
+                select from dead_letters as letter
+                where letter.delivery_id = delivery.delivery_id and letter.state = 'open'))
+                as "failed_without_letter!"
         from receipts
         "#
     )

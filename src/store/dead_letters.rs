@@ -196,6 +196,9 @@ pub struct Filter {
     /// The order's or invoice's number, or the event key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub number: Option<String>,
+    /// Where they were to go, of those that are deliveries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
 }
 
 /// A dead letter as people see it in a list.
@@ -203,9 +206,15 @@ pub struct Filter {
 pub struct Summary {
     /// Its id.
     pub dead_letter_id: Uuid,
-    /// The message.
+    /// The message, or the delivery.
     pub receipt_id: Uuid,
-    /// Its event key.
+    /// The delivery that failed, where it is no message that came in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery_id: Option<Uuid>,
+    /// Where that was to go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Its event key; a delivery's idempotency key.
     pub event_key: String,
     /// Where it came in.
     pub source: String,
@@ -249,9 +258,10 @@ pub async fn list(
     Ok(sqlx::query_as!(
         Summary,
         r#"
-        select dead_letter_id, receipt_id, event_key, source, tenant, topic, business_key, reason,
-            error, attempts, state, outcome, first_failed_at, last_failed_at,
-            length(payload) as "payload_bytes!"
+        select dead_letter_id, receipt_id, delivery_id,
+            case when delivery_id is not null then headers->>'target' end as target,
+            event_key, source, tenant, topic, business_key, reason, error, attempts, state,
+            outcome, first_failed_at, last_failed_at, length(payload) as "payload_bytes!"
         from dead_letters
         where (cardinality($1::uuid[]) = 0 or dead_letter_id = any($1))
           and ($2::text is null or state = $2)
@@ -264,8 +274,9 @@ pub async fn list(
           and ($9::uuid is null or (first_failed_at, dead_letter_id) > (
                 select first_failed_at, dead_letter_id from dead_letters
                 where dead_letter_id = $9))
+          and ($10::text is null or delivery_id is not null and headers->>'target' = $10)
         order by first_failed_at, dead_letter_id
-        limit $10
+        limit $11
         "#,
         &filter.ids,
         filter.state.as_deref(),
@@ -276,10 +287,25 @@ pub async fn list(
         filter.until,
         filter.number.as_deref(),
         after,
+        filter.target.as_deref(),
         i64::from(limit),
     )
     .fetch_all(conn)
     .await?)
+}
+
+/// The letter of a delivery, if it ever had one.
+///
+/// # Errors
+/// What the database says.
+pub async fn of_delivery(conn: &mut Conn, id: Uuid) -> Result<Option<Summary>, StoreError> {
+    let letter =
+        sqlx::query_scalar!("select dead_letter_id from dead_letters where delivery_id = $1", id)
+            .fetch_optional(&mut *conn)
+            .await?;
+    let Some(letter) = letter else { return Ok(None) };
+    let filter = Filter { ids: vec![letter], ..Filter::default() };
+    Ok(list(conn, &filter, None, 1).await?.pop())
 }
 
 /// What a replay or an export needs of a letter besides its summary.

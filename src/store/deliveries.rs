@@ -10,23 +10,29 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Conn, StoreError};
-use crate::domain::DeliveryState;
+use crate::domain::{DeliveryName, DeliveryState, DocumentEvent};
 pub use outbox::{Subscription, write_invoices, write_orders, write_refunds};
 pub use settle::{Attempt, Claimed, Due, Outcome, claim, due, settle};
-pub use verbs::{Refusal, Reissue, reissue, retry, void};
+pub use verbs::{Refusal, can_reissue, reissue, retry, void, why_not_retried};
 
 /// Which deliveries; every condition must hold, and an empty filter is all.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Filter {
     /// These only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<Uuid>,
     /// In this state.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<DeliveryState>,
     /// To this target.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Of documents of this source.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// The document's number, its id, the target's id of it, or the key.
+    /// The document's number, its id, the target's id of it, the key, the
+    /// receipt that made it, or the delivery's own id.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub number: Option<String>,
 }
 
@@ -53,6 +59,8 @@ pub struct Delivery {
     pub document_number: Option<String>,
     /// Which issue of it.
     pub generation: i32,
+    /// The message that made it; nil for what is told once.
+    pub revision: Uuid,
     /// Where it stands.
     pub state: String,
     /// The key that goes with it, once it was sent.
@@ -88,6 +96,26 @@ pub struct Delivery {
     pub void_reason: Option<String>,
 }
 
+impl Delivery {
+    /// The key that goes with every attempt of it; none if this version does
+    /// not know the event.
+    pub fn key(&self) -> Option<Uuid> {
+        let derived = || {
+            let name = DeliveryName {
+                target: &self.target,
+                event: DocumentEvent::from_word(&self.event)?,
+                source: &self.source,
+                tenant: &self.tenant,
+                document_id: &self.document_id,
+                generation: u32::try_from(self.generation).ok()?,
+                revision: self.revision,
+            };
+            Some(name.idempotency_key())
+        };
+        self.idempotency_key.or_else(derived)
+    }
+}
+
 /// Lists deliveries, oldest first, at most `limit` behind this position.
 ///
 /// # Errors
@@ -102,7 +130,7 @@ pub async fn list(
         Delivery,
         r#"
         select delivery_id, position, target, event, mirror, source, tenant, document_id,
-            document_number, generation, state, idempotency_key, attempts, next_attempt_at,
+            document_number, generation, revision, state, idempotency_key, attempts, next_attempt_at,
             remote_id, response_status, error, warning, created_at, first_sent_at, delivered_at,
             voided_at, voided_by, void_reason
         from deliveries
@@ -110,17 +138,24 @@ pub async fn list(
           and ($2::text is null or state = $2)
           and ($3::text is null or target = $3)
           and ($4::text is null or source = $4)
-          and ($5::text is null or document_number = $5 or document_id = $5 or remote_id = $5
-               or idempotency_key::text = $5)
-          and position > $6
+          and ($5::text is null or delivery_id in (
+                -- One by one, so that each has its index.
+                select delivery_id from deliveries where document_number = $5
+                union all select delivery_id from deliveries where document_id = $5
+                union all select delivery_id from deliveries where receipt_id = $6
+                union all select delivery_id from deliveries where delivery_id = $6
+                union all select delivery_id from deliveries
+                where remote_id = $5 or idempotency_key = $6))
+          and position > $7
         order by position
-        limit $7
+        limit $8
         "#,
         &filter.ids,
         filter.state.map(DeliveryState::as_str),
         filter.target.as_deref(),
         filter.source.as_deref(),
         filter.number.as_deref(),
+        filter.number.as_deref().and_then(|text| text.parse::<Uuid>().ok()),
         after.unwrap_or_default(),
         i64::from(limit),
     )
@@ -150,6 +185,40 @@ pub async fn contents(conn: &mut Conn, id: Uuid) -> Result<Option<Contents>, Sto
         id
     )
     .fetch_optional(conn)
+    .await?)
+}
+
+/// One of the issues of a delivery.
+#[derive(Clone, Debug, Serialize)]
+pub struct Issue {
+    /// Its id.
+    pub delivery_id: Uuid,
+    /// Which issue it is; 0 for the first.
+    pub generation: i32,
+    /// Where it stands.
+    pub state: String,
+    /// The target's own id of what it made.
+    pub remote_id: Option<String>,
+}
+
+/// The issues of a delivery, the first one first, itself among them.
+///
+/// # Errors
+/// What the database says.
+pub async fn issues(conn: &mut Conn, id: Uuid) -> Result<Vec<Issue>, StoreError> {
+    Ok(sqlx::query_as!(
+        Issue,
+        r#"
+        select issue.delivery_id, issue.generation, issue.state, issue.remote_id
+        from deliveries as mine
+        join deliveries as issue
+            using (document_id, target, event, source, tenant, revision)
+        where mine.delivery_id = $1
+        order by issue.generation
+        "#,
+        id
+    )
+    .fetch_all(conn)
     .await?)
 }
 
@@ -190,18 +259,13 @@ pub async fn count(conn: &mut Conn, finished: bool) -> Result<Vec<Count>, StoreE
 
 /// Ticks invoices off whose every mirror stands at its target, and unticks
 /// those of which one does not any more.
-///
-/// Locked before they are looked at: else two targets that confirm at the same
-/// moment would each see the other's mirror missing.
 async fn tick_off(conn: &mut Conn, documents: &[String]) -> Result<(), StoreError> {
-    sqlx::query_scalar!(
-        r#"
-        select invoice_id from invoices
-        where invoice_id in (select id::uuid from unnest($1::text[]) as told (id))
-        order by invoice_id
-        for update
-        "#,
-        documents,
+    // Of two whose last mirrors arrive at once, each would see the other's as
+    // under way: the second waits here, and then looks.
+    sqlx::query!(
+        "select invoice_id from invoices where invoice_id = any($1::text[]::uuid[])
+         order by invoice_id for no key update",
+        documents
     )
     .fetch_all(&mut *conn)
     .await?;

@@ -4,7 +4,10 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Conn, StoreError};
+use super::{
+    Conn, StoreError,
+    deliveries::{self, Delivery},
+};
 
 /// One message in a story.
 #[derive(Clone, Debug, Serialize)]
@@ -119,4 +122,50 @@ pub async fn steps(conn: &mut Conn, text: &str) -> Result<Vec<Step>, StoreError>
     )
     .fetch_all(conn)
     .await?)
+}
+
+/// The deliveries of a story, oldest first: those that a text names, those of
+/// its documents, and those that its messages made.
+///
+/// # Errors
+/// What the database says.
+pub async fn deliveries(
+    conn: &mut Conn,
+    text: &str,
+    documents: &[Document],
+    steps: &[Step],
+) -> Result<Vec<Delivery>, StoreError> {
+    let named = deliveries::Filter { number: Some(text.to_owned()), ..Default::default() };
+    let mut found = deliveries::list(conn, &named, None, 500).await?;
+    let part = |of: fn(&Document) -> &String| -> Vec<&str> {
+        documents.iter().map(|document| of(document).as_str()).collect()
+    };
+    let receipts: Vec<Uuid> = steps.iter().map(|step| step.receipt_id).collect();
+    let ids = sqlx::query_scalar!(
+        r#"
+        select delivery_id as "delivery_id!"
+        from unnest($1::text[], $2::text[], $3::text[]) as known (source, tenant, document_id)
+        join deliveries using (source, tenant, document_id)
+        union
+        select delivery_id from deliveries where receipt_id = any($4)
+        "#,
+        &part(|document| &document.source) as &[&str],
+        &part(|document| &document.tenant) as &[&str],
+        &part(|document| &document.id) as &[&str],
+        &receipts,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let known: std::collections::BTreeSet<Uuid> =
+        found.iter().map(|delivery| delivery.delivery_id).collect();
+    let others = deliveries::Filter {
+        ids: ids.into_iter().filter(|id| !known.contains(id)).collect(),
+        ..Default::default()
+    };
+    // A filter without ids would mean every delivery.
+    if !others.ids.is_empty() {
+        found.extend(deliveries::list(conn, &others, None, 500).await?);
+        found.sort_by_key(|delivery| delivery.position);
+    }
+    Ok(found)
 }

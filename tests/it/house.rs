@@ -126,7 +126,7 @@ fn each_module_imports_only_what_it_may() {
             "deliver",
             &["deliver", "target", "gate", "domain", "store", "broker", "metrics", "retry"],
         ),
-        ("review", &["domain", "adapter", "store", "broker"]),
+        ("review", &["domain", "adapter", "store", "broker", "target"]),
         (
             "worker",
             &[

@@ -18,6 +18,7 @@ mod clients;
 mod commands;
 mod conflicts;
 mod constraints;
+mod deliveries_desk;
 mod duplicates;
 mod economy;
 mod enrichment;

@@ -114,7 +114,8 @@ pub(super) async fn replay(
         say!("{}", serde_json::to_string_pretty(&result)?);
     } else {
         say!("{sent} of {} letters were sent in again (run {}).", letters.len(), run.replay_id);
-        say!("They are resolved once a worker has applied them: tallyhook dead list --state all");
+        say!("They are resolved once a worker has applied them, or a target has them:");
+        say!("tallyhook dead list --state all");
         for failure in &failures {
             eprintln!("failed: {failure}");
         }

@@ -40,10 +40,12 @@ pub(super) async fn list(
 }
 
 fn print_letters(letters: &[Summary]) -> anyhow::Result<()> {
+    // Only some are of deliveries.
+    let has_target = letters.iter().any(|letter| letter.target.is_some());
     let mut table = show::table(&[
         "ID",
         "FIRST FAILED",
-        "SOURCE",
+        if has_target { "SOURCE > TARGET" } else { "SOURCE" },
         "TOPIC",
         "NUMBER",
         "REASON",
@@ -54,7 +56,10 @@ fn print_letters(letters: &[Summary]) -> anyhow::Result<()> {
         table.add_row([
             letter.dead_letter_id.to_string(),
             show::moment(letter.first_failed_at),
-            letter.source.clone(),
+            letter.target.as_ref().map_or_else(
+                || letter.source.clone(),
+                |target| format!("{} > {target}", letter.source),
+            ),
             letter.topic.clone(),
             letter.business_key.clone().unwrap_or_default(),
             letter.reason.clone(),
@@ -78,10 +83,18 @@ pub(super) async fn show_one(store: &Store, id: Uuid, json: bool) -> anyhow::Res
     let summary = &letter.summary;
     let mut table = show::table(&["", ""]);
     let outcome = summary.outcome.clone().unwrap_or_default();
+    let (what, key) = match summary.delivery_id {
+        Some(_) => ("delivery", "idempotency key"),
+        None => ("receipt", "event key"),
+    };
+    table.add_row(["dead letter".to_owned(), summary.dead_letter_id.to_string()]);
+    // Of a delivery it is the delivery's id.
+    table.add_row([what.to_owned(), summary.receipt_id.to_string()]);
+    if let Some(target) = &summary.target {
+        table.add_row(["target", target]);
+    }
     for (name, value) in [
-        ("dead letter", summary.dead_letter_id.to_string()),
-        ("receipt", summary.receipt_id.to_string()),
-        ("event key", summary.event_key.clone()),
+        (key, summary.event_key.clone()),
         ("source", summary.source.clone()),
         ("tenant", summary.tenant.clone()),
         ("topic", summary.topic.clone()),
@@ -101,8 +114,13 @@ pub(super) async fn show_one(store: &Store, id: Uuid, json: bool) -> anyhow::Res
         say!("\n{} {} by {}: {}", show::moment(act.at), act.act, act.actor, act.reason);
     }
     say!("\nheaders {}", serde_json::to_string_pretty(&letter.headers)?);
+    let body = if summary.delivery_id.is_some() { "request" } else { "payload" };
     let payload = letter.payload.or(letter.payload_base64).unwrap_or_default();
-    say!("\npayload ({} bytes)\n{payload}", summary.payload_bytes);
+    say!("\n{body} ({} bytes)\n{payload}", summary.payload_bytes);
+    if let (Some(id), Some(response)) = (summary.delivery_id, letter.headers["response"].as_str()) {
+        say!("\nresponse ({} bytes)\n{}", response.len(), show::harmless(response));
+        say!("\nAll of it: tallyhook deliveries show {id}");
+    }
     Ok(DONE)
 }
 

@@ -29,6 +29,9 @@ pub(super) struct Which {
     /// This order's or invoice's number, or this event key.
     #[arg(long)]
     number: Option<String>,
+    /// Deliveries that were to go to this target.
+    #[arg(long)]
+    target: Option<String>,
     /// In this state: open (default), replayed, resolved, discarded or all.
     #[arg(long, default_value = "open", value_parser = ["open", "replayed", "resolved", "discarded", "all"])]
     state: String,
@@ -72,16 +75,18 @@ impl Which {
             since: self.since,
             until: self.until,
             number: self.number.clone(),
+            target: self.target.clone(),
         }
     }
 
     pub(super) fn is_everything(&self) -> bool {
-        let Self { ids, source, topic, since, until, number, state: _ } = self;
+        let Self { ids, source, topic, since, until, number, target, state: _ } = self;
         ids.is_empty()
             && source.is_none()
             && topic.is_none()
             && since.is_none()
             && until.is_none()
             && number.is_none()
+            && target.is_none()
     }
 }

@@ -1,6 +1,7 @@
 //! What people do to deliveries: void, re-issue, try again. Each is on record
 //! with who, when and why.
 
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::tick_off;
@@ -26,11 +27,15 @@ pub enum Refusal {
         needed: &'static str,
     },
     /// There is a newer issue already.
-    #[error("delivery {id} was re-issued before, as generation {generation}")]
+    #[error(
+        "delivery {id} was re-issued before; its newest issue is {newest}, generation {generation}"
+    )]
     Reissued {
         /// Which.
         id: Uuid,
-        /// The newer issue.
+        /// The newest issue.
+        newest: Uuid,
+        /// Its generation.
         generation: i32,
     },
 }
@@ -74,7 +79,7 @@ pub async fn void(
     .fetch_optional(&mut *conn)
     .await?;
     let Some(voided) = voided else {
-        return Ok(Err(refusal(conn, id, "only what is not voided can be").await?));
+        return Ok(Err(refusal(conn, id, "it is taken back already").await?));
     };
     if voided.mirror {
         tick_off(conn, &[voided.document_id]).await?;
@@ -82,18 +87,45 @@ pub async fn void(
     Ok(Ok(()))
 }
 
-/// A new issue of a voided delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reissue {
-    /// Its id.
-    pub delivery_id: Uuid,
-    /// Its generation, which makes its key another one.
-    pub generation: i32,
+/// Whether a delivery can be re-issued: inside, why not. Within a transaction
+/// nobody else acts on it until that ends.
+///
+/// # Errors
+/// What the database says.
+pub async fn can_reissue(conn: &mut Conn, id: Uuid) -> Result<Result<(), Refusal>, StoreError> {
+    let state =
+        sqlx::query_scalar!("select state from deliveries where delivery_id = $1 for update", id)
+            .fetch_optional(&mut *conn)
+            .await?;
+    if state.as_deref() != Some("voided") {
+        return Ok(Err(refusal(conn, id, NOT_VOIDED).await?));
+    }
+    let newest = sqlx::query!(
+        r#"
+        select newer.delivery_id, newer.generation
+        from deliveries as old
+        join deliveries as newer
+            using (target, event, source, tenant, document_id, revision)
+        where old.delivery_id = $1 and newer.generation > old.generation
+        order by newer.generation desc
+        limit 1
+        "#,
+        id
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(newest.map_or(Ok(()), |newest| {
+        let (newest, generation) = (newest.delivery_id, newest.generation);
+        Err(Refusal::Reissued { id, newest, generation })
+    }))
 }
+
+const NOT_VOIDED: &str = "void it first, with the reason";
 
 /// Makes a new issue of a voided delivery, of the document as it is now. Each
 /// is re-issued once; what becomes of the new one can be voided and re-issued
-/// again.
+/// again. `detail` goes on record beside the new issue's id, which is given
+/// back.
 ///
 /// # Errors
 /// What the database says; inside, why it is refused.
@@ -101,8 +133,12 @@ pub async fn reissue(
     conn: &mut Conn,
     id: Uuid,
     actor: Actor<'_>,
-) -> Result<Result<Reissue, Refusal>, StoreError> {
-    let reissued = sqlx::query!(
+    detail: &Value,
+) -> Result<Result<Uuid, Refusal>, StoreError> {
+    if let Err(refused) = can_reissue(conn, id).await? {
+        return Ok(Err(refused));
+    }
+    let reissued = sqlx::query_scalar!(
         r#"
         with reissued as (
             insert into deliveries (
@@ -131,37 +167,27 @@ pub async fn reissue(
             returning delivery_id, generation
         ), told as (
             insert into audit_log (actor, act, reason, delivery_id, detail)
-            select $2, 'reissue', $3, $1, jsonb_build_object(
+            select $2, 'reissue', $3, $1, $4::jsonb || jsonb_build_object(
                 'delivery_id', delivery_id, 'generation', generation)
             from reissued
         )
-        select delivery_id, generation from reissued
+        select delivery_id from reissued
         "#,
         id,
         actor.name,
         actor.reason,
+        detail,
     )
     .fetch_optional(&mut *conn)
     .await?;
-    if let Some(row) = reissued {
-        return Ok(Ok(Reissue { delivery_id: row.delivery_id, generation: row.generation }));
-    }
-    let newer = sqlx::query_scalar!(
-        r#"
-        select max(newer.generation)
-        from deliveries as old
-        join deliveries as newer
-            using (target, event, source, tenant, document_id, revision)
-        where old.delivery_id = $1 and old.state = 'voided' and newer.generation > old.generation
-        "#,
-        id
-    )
-    .fetch_one(&mut *conn)
-    .await?;
-    Ok(Err(match newer {
-        Some(generation) => Refusal::Reissued { id, generation },
-        None => refusal(conn, id, "void it first, with the reason").await?,
-    }))
+    let Some(new) = reissued else {
+        // Outside of a transaction somebody was faster all the same.
+        return Ok(Err(match can_reissue(conn, id).await? {
+            Err(refused) => refused,
+            Ok(()) => refusal(conn, id, NOT_VOIDED).await?,
+        }));
+    };
+    Ok(Ok(new))
 }
 
 /// Has failed deliveries tried again under the keys they had, as a replay of
@@ -181,15 +207,22 @@ pub async fn retry(
 ) -> Result<Vec<Uuid>, StoreError> {
     Ok(sqlx::query_scalar!(
         r#"
-        with again as (
-            update deliveries
-            set attempts = 0, next_attempt_at = now(), updated_at = now(),
-                state = case when first_sent_at is null or response_status between 400 and 499
-                    then 'pending' else 'uncertain' end,
-                request = case when response_status between 400 and 499
-                    then null else request end
+        with failed as (
+            select delivery_id, first_sent_at is null or request is null or exists (
+                    select from dead_letters as letter
+                    where letter.delivery_id = known.delivery_id
+                      and letter.reason = 'delivery_refused') as anew
+            from deliveries as known
             where delivery_id = any($1) and state = 'failed'
-            returning delivery_id
+            order by delivery_id for update
+        ), again as (
+            update deliveries as known
+            set attempts = 0, next_attempt_at = now(), updated_at = now(),
+                state = case when failed.anew then 'pending' else 'uncertain' end,
+                request = case when failed.anew then null else known.request end
+            from failed
+            where known.delivery_id = failed.delivery_id
+            returning known.delivery_id
         ), letters as (
             update dead_letters as letter set state = 'replayed', replay_id = $2
             from again
@@ -209,6 +242,14 @@ pub async fn retry(
     )
     .fetch_all(conn)
     .await?)
+}
+
+/// Why a delivery is not tried again: because it has not failed.
+///
+/// # Errors
+/// What the database says.
+pub async fn why_not_retried(conn: &mut Conn, id: Uuid) -> Result<Refusal, StoreError> {
+    refusal(conn, id, "only what failed is tried again").await
 }
 
 async fn refusal(conn: &mut Conn, id: Uuid, needed: &'static str) -> Result<Refusal, StoreError> {

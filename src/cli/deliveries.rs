@@ -1,0 +1,131 @@
+//! `tallyhook deliveries`: what other systems hear, and what became of it.
+
+mod act;
+mod look;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use uuid::Uuid;
+
+use crate::{
+    config::Config,
+    domain::DeliveryState,
+    store::{Store, deliveries::Filter},
+};
+pub(super) use act::ReissueArgs;
+pub(super) use look::table;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A retry sends the same again under the key it had. A re-issue is another delivery under another
+key: for what the target made and somebody deleted there. Void first, then re-issue.")]
+pub(super) struct DeliveriesArgs {
+    #[command(subcommand)]
+    act: DeliveriesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DeliveriesCommand {
+    /// List deliveries, the oldest first.
+    List {
+        #[command(flatten)]
+        which: Which,
+        /// In this state.
+        #[arg(long, value_parser = state)]
+        state: Option<DeliveryState>,
+        /// Show at most so many.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one delivery: what was sent and answered, and its history.
+    Show {
+        /// Its id.
+        id: Uuid,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take deliveries back, for good. Its key is never used again.
+    Void(act::VoidArgs),
+    /// Issue a voided delivery anew, of the document as it is now, under
+    /// another key.
+    Reissue(ReissueArgs),
+    /// Have failed deliveries tried again, under the keys they had.
+    Retry(act::RetryArgs),
+}
+
+/// Which deliveries: every condition must hold.
+#[derive(Debug, Args)]
+struct Which {
+    /// To this target.
+    #[arg(long)]
+    target: Option<String>,
+    /// Of documents of this source.
+    #[arg(long)]
+    source: Option<String>,
+    /// The document's number or id, the target's id of it, the key, the receipt
+    /// that made it, or the delivery's id.
+    #[arg(long)]
+    number: Option<String>,
+}
+
+impl Which {
+    fn filter(&self, ids: &[Uuid], state: Option<DeliveryState>) -> Filter {
+        let Self { target, source, number } = self;
+        Filter {
+            ids: ids.to_vec(),
+            state,
+            target: target.clone(),
+            source: source.clone(),
+            number: number.clone(),
+        }
+    }
+
+    fn is_everything(&self) -> bool {
+        let Self { target, source, number } = self;
+        target.is_none() && source.is_none() && number.is_none()
+    }
+}
+
+fn state(word: &str) -> Result<DeliveryState, String> {
+    DeliveryState::from_word(word).ok_or_else(|| {
+        let words: Vec<_> = DeliveryState::ALL.iter().map(|state| state.as_str()).collect();
+        format!("no such state; one of {}", words.join(", "))
+    })
+}
+
+/// A reason that is one.
+fn why(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("it goes on record: say why".to_owned()),
+        reason => Ok(reason.to_owned()),
+    }
+}
+
+pub(super) async fn run(arguments: &DeliveriesArgs, config: &Config) -> anyhow::Result<ExitCode> {
+    let store = Store::unhurried(&config.database).context("database.url")?;
+    let code = match &arguments.act {
+        DeliveriesCommand::List { which, state, limit, json } => {
+            look::list(&store, &which.filter(&[], *state), *limit, *json).await?
+        }
+        DeliveriesCommand::Show { id, json } => look::show_one(&store, *id, *json).await?,
+        DeliveriesCommand::Void(arguments) => act::void(&store, arguments).await?,
+        DeliveriesCommand::Reissue(arguments) => act::reissue(&store, config, arguments).await?,
+        DeliveriesCommand::Retry(arguments) => act::retry(&store, arguments).await?,
+    };
+    store.close().await;
+    Ok(ExitCode::from(code))
+}
+
+/// `tallyhook reissue`, which is the same as `tallyhook deliveries reissue`.
+pub(super) async fn reissue(arguments: &ReissueArgs, config: &Config) -> anyhow::Result<ExitCode> {
+    let store = Store::unhurried(&config.database).context("database.url")?;
+    let code = act::reissue(&store, config, arguments).await?;
+    store.close().await;
+    Ok(ExitCode::from(code))
+}
