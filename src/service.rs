@@ -134,7 +134,14 @@ impl Service {
             };
             let url = config.broker.url.clone();
             service.tasks.spawn(worker::run(tools, url.clone(), pulse, service.stop.clone()));
-            let measure = ops::measure(url, topology, store, metrics.clone(), service.stop.clone());
+            let measure = ops::measure(
+                url,
+                topology,
+                store,
+                metrics.clone(),
+                config.worker.duplicate_warning_percent,
+                service.stop.clone(),
+            );
             service.tasks.spawn(measure);
         }
         service.tasks.spawn(ops::run(operations, metrics, health, service.stop.clone()));

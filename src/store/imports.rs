@@ -66,6 +66,15 @@ impl Import {
         (self.total - self.rejected).max(0)
     }
 
+    /// The share of duplicates among these.
+    pub fn duplicate_rate(&self) -> f64 {
+        let [duplicate, candidates] = [self.duplicate, self.candidates()]
+            .map(|count| f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+        #[expect(clippy::float_arithmetic, reason = "a ratio for people, not money")]
+        let rate = duplicate / candidates.max(1.0);
+        rate
+    }
+
     /// From the beginning of the call to the last that happened, in
     /// milliseconds; to this moment, while items wait or come in.
     pub fn elapsed_ms(&self) -> i64 {
