@@ -32,8 +32,11 @@ mod conformance;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use time::OffsetDateTime;
 
-use crate::domain::{Change, DeletedInvoice, Envelope, Failure, Mapped, Reference, SourceName};
+use crate::domain::{
+    Change, CsvForm, DeletedInvoice, Envelope, Failure, ImportFormat, Mapped, Reference, SourceName,
+};
 pub use call::{Call, Event, Received, Rejection};
 pub use platform::{Answers, Delivery, Platform, Rules};
 use signature::{Secret, Verified};
@@ -123,6 +126,60 @@ impl Adapter {
             event.topic.truncate(end);
         }
         Ok(Received::Events { events, secret: verified.secret().label().to_owned() })
+    }
+
+    /// Whether files of events can be imported here.
+    pub fn takes_imports(&self) -> bool {
+        self.csv().is_some()
+    }
+
+    /// How CSV files are written, if files are taken.
+    pub fn csv(&self) -> Option<&CsvForm> {
+        self.platform.csv()
+    }
+
+    /// Authenticates a call by its headers alone, before its file is read; the
+    /// label of the secret that verified it.
+    ///
+    /// # Errors
+    /// [`Rejection::Signature`]; also if the source takes no files, whose
+    /// calls are to be verified with their bodies.
+    pub fn admit(&self, call: &Call<'_>) -> Result<String, Rejection> {
+        if !self.takes_imports() {
+            return Err(Rejection::Signature("this source takes no files".to_owned()));
+        }
+        let unread = Call { body: &Bytes::new(), ..*call };
+        let verified = Verified::check(self.platform.as_ref(), &unread, &self.secrets)?;
+        Ok(verified.secret().label().to_owned())
+    }
+
+    /// The event that an item of an admitted file is: `call` with the item for
+    /// its body and the time at which the import began.
+    ///
+    /// # Errors
+    /// What is wrong with it, field by field.
+    pub fn item(
+        &self,
+        call: &Call<'_>,
+        format: ImportFormat,
+        line: u32,
+    ) -> Result<Event, Vec<Failure>> {
+        let event = self.platform.item(call, format, line)?;
+        if !self.tenants.is_empty() && !self.tenants.contains(&event.tenant) {
+            let detail = "names a tenant that is not configured for this source";
+            return Err(vec![Failure::invalid(self.platform.tenant_header(), detail)]);
+        }
+        Ok(event)
+    }
+
+    /// The headers by which [`Adapter::admit`] lets a file of this tenant in.
+    pub fn import_headers(
+        &self,
+        tenant: &str,
+        sent_at: OffsetDateTime,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        let triggered_at = sent_at;
+        self.dress(&Delivery { topic: "", tenant, event_id: "", triggered_at, sent_at, body: b"" })
     }
 
     /// What an event changes in the books.

@@ -21,7 +21,7 @@ pub use delivery::{DeliveryName, DeliveryState, DocumentEvent};
 pub use envelope::Envelope;
 pub use event_key::EventKey;
 pub use failure::{Failure, Reason};
-pub use import::{ImportItem, ImportNote, ImportState};
+pub use import::{CsvForm, ImportFormat, ImportItem, ImportNote, ImportState};
 pub use invoice::{DeletedInvoice, Invoice, InvoiceConflict, InvoiceStatus};
 pub use money::{Currency, Money};
 pub use order::{Line, Order, OrderStatus, OrderUpdate};

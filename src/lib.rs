@@ -18,6 +18,9 @@
 //! 6. [`worker::archive`] brings the dead into a table, where people
 //!    [`review`] them: show, replay, discard.
 //!
+//! A file of events ([`import`]) is one call, each item of which goes the same
+//! way from 2. on.
+//!
 //! A call that is refused goes over the broker too, to the worker's call log,
 //! which writes it into the receipts, or into the quarantine if it was forged
 //! and its source keeps such calls.
@@ -35,6 +38,7 @@ pub mod domain;
 
 pub mod adapter;
 pub mod fetch;
+pub mod import;
 pub mod retry;
 pub mod target;
 pub mod tls;

@@ -8,7 +8,10 @@ use super::{
     Call, Event, Rejection,
     signature::{Key, Secret, Verified},
 };
-use crate::domain::{Change, Envelope, Failure, InvoiceConflict, Mapped, Reference, SourceName};
+use crate::domain::{
+    Change, CsvForm, Envelope, Failure, ImportFormat, InvoiceConflict, Mapped, Reason, Reference,
+    SourceName,
+};
 
 /// How a source's calls are answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,6 +90,26 @@ pub trait Platform: Send + Sync {
     /// # Errors
     /// [`Rejection`] if a header that every call carries is not there.
     fn events(&self, call: &Verified<'_>) -> Result<Vec<Event>, Rejection>;
+
+    /// How its CSV files are written, if it takes files of events.
+    fn csv(&self) -> Option<&CsvForm> {
+        None
+    }
+
+    /// The event that an item of a file is. `call` is the one that brings the
+    /// file, with the item for its body, received when the import began; `line`
+    /// tells which of two items is the later.
+    ///
+    /// # Errors
+    /// What is wrong with it, field by field.
+    fn item(
+        &self,
+        _call: &Call<'_>,
+        _format: ImportFormat,
+        _line: u32,
+    ) -> Result<Event, Vec<Failure>> {
+        Err(vec![Failure::new(Reason::InvalidValue, "this source takes no files")])
+    }
 
     /// What an event changes in the books.
     ///
