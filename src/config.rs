@@ -287,6 +287,14 @@ mod tests {
             ),
             (&format!("{SHOP}[worker]\nbatch_size = 0\n"), "worker.batch_size"),
             (&format!("{SHOP}[worker]\nbatch_size = 'many'\n"), "worker.batch_size"),
+            (
+                &format!("{SHOP}[worker]\nduplicate_warning_percent = 0\n"),
+                "worker.duplicate_warning_percent",
+            ),
+            (
+                &format!("{SHOP}[worker]\nduplicate_warning_percent = 101\n"),
+                "worker.duplicate_warning_percent",
+            ),
             (&format!("{SHOP}[broker]\nprefix = 'a b'\n"), "broker.prefix"),
             (&format!("{SHOP}[retry]\nmultiplier = 0.5\n"), "retry.multiplier"),
         ] {

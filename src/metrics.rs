@@ -76,6 +76,8 @@ pub struct Inner {
     /// Share of duplicates among the items of the newest import that was
     /// settled, by source.
     pub import_duplicate_ratio: GaugeVec,
+    /// Items of imports that were read and are not confirmed yet.
+    pub import_items_in_flight: IntGauge,
     /// Deliveries that are not finished, by target and state.
     pub deliveries: IntGaugeVec,
     /// Age in seconds of the oldest delivery, by target and state.
@@ -102,10 +104,12 @@ pub struct Inner {
 }
 
 /// What was seen lately of one source.
-#[derive(Default)]
-struct Recent {
-    messages: u32,
-    duplicates: u32,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recent {
+    /// Messages, without those that never had a key.
+    pub messages: u32,
+    /// Of these, duplicates.
+    pub duplicates: u32,
 }
 
 /// Beyond so many messages, what was seen before counts half.
@@ -207,6 +211,10 @@ impl Metrics {
                 "Share of duplicates among the items of the newest import that was settled.",
                 &["source"],
             )?,
+            import_items_in_flight: made.gauge(
+                "tallyhook_import_items_in_flight",
+                "Items of imports that were read and are not confirmed yet.",
+            )?,
             deliveries: made.gauges(
                 "tallyhook_deliveries",
                 "Deliveries that are not finished.",
@@ -290,6 +298,12 @@ impl Metrics {
             let ratio = f64::from(seen.duplicates) / f64::from(seen.messages);
             self.duplicate_ratio.with_label_values(&[source.as_str()]).set(ratio);
         }
+    }
+
+    /// What was seen lately of each source.
+    pub fn recent(&self) -> Vec<(String, Recent)> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.iter().map(|(source, seen)| (source.clone(), *seen)).collect()
     }
 
     /// Everything in the text format that Prometheus scrapes.

@@ -1,6 +1,9 @@
 //! For those who operate it: the address with `/metrics` and the probes, and
 //! the task that measures what is not measured on the way.
 
+mod duplicates;
+mod imports;
+
 use std::{sync::Arc, time::Duration};
 
 use axum::{
@@ -21,6 +24,8 @@ use crate::{
     server::serve,
     store::{Store, dead_letters, deliveries},
 };
+use duplicates::Watch;
+use imports::Summaries;
 
 /// How often queues, dead letters and the pool are measured.
 const MEASURE: Duration = Duration::from_secs(5);
@@ -38,20 +43,27 @@ pub async fn run(listener: TcpListener, shown: Metrics, health: Health, stop: Ca
     serve(listener, app, Duration::from_secs(10), stop).await;
 }
 
-/// Measures queues, dead letters and the pool every few seconds until stopped.
+/// Measures queues, dead letters, imports and the pool every few seconds until
+/// stopped, and warns of sources and imports with more duplicates than
+/// `duplicate_warning_percent`.
 pub async fn measure(
     broker_url: String,
     topology: Arc<Topology>,
     store: Store,
     metrics: Metrics,
+    duplicate_warning_percent: u8,
     stop: CancellationToken,
 ) {
     let mut link = None;
+    let mut watch = Watch::new(duplicate_warning_percent);
+    let mut summaries = Summaries::new(duplicate_warning_percent, topology.sources());
     let measuring = async {
         loop {
             tokio::time::sleep(MEASURE).await;
             measure_broker(&mut link, &broker_url, &topology, &metrics).await;
             measure_database(&store, &metrics).await;
+            summaries.tell(&store, &metrics).await;
+            watch.warn(&metrics);
         }
     };
     tokio::select! {

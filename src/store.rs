@@ -3,14 +3,15 @@
 //! The only place that speaks SQL. Functions take a connection, so that the
 //! caller owns the transaction; every set statement is sorted by its key and
 //! tables are always written in the order inbox, payments, orders, refunds,
-//! invoices, references, receipts, dead letters, deliveries, quarantine: two
-//! batches in another order would deadlock.
+//! invoices, references, receipts, dead letters, deliveries, quarantine,
+//! imports: two batches in another order would deadlock.
 
 pub mod acts;
 pub mod audit;
 pub mod dead_letters;
 pub mod deliveries;
 pub mod fault;
+pub mod imports;
 pub mod inbox;
 pub mod invoices;
 pub mod orders;
@@ -178,6 +179,7 @@ impl Store {
                 "insert into dead_letters select * from dead_letters limit 0",
                 "insert into quarantine select * from quarantine limit 0",
                 "insert into secret_uses select * from secret_uses limit 0",
+                "insert into imports select * from imports limit 0",
             ] {
                 tx.execute(nothing).await?;
             }

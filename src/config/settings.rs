@@ -100,6 +100,9 @@ pub struct Worker {
     /// With the database away, how long a batch is held before it is handed
     /// back to its queue, in milliseconds.
     pub hold_ms: u64,
+    /// A source or an import with more duplicates than this is warned of, in
+    /// percent; 1 to 100, and 100 never warns.
+    pub duplicate_warning_percent: u8,
 }
 
 /// `[retry]`: the retry schedule.
@@ -199,6 +202,10 @@ impl Raw {
             // RabbitMQ closes a channel whose delivery waits 30 minutes.
             worker.hold_ms <= 600_000,
             "worker.hold_ms must be at most 600000"
+        );
+        ensure!(
+            (1..=100).contains(&worker.duplicate_warning_percent),
+            "worker.duplicate_warning_percent must be 1 to 100"
         );
         ensure!(retry.first_ms >= 10, "retry.first_ms must be 10 or more");
         ensure!((1.0..=10.0).contains(&retry.multiplier), "retry.multiplier must be 1 to 10");

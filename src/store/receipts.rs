@@ -6,8 +6,10 @@ use time::OffsetDateTime;
 use super::{Conn, StoreError};
 use crate::domain::{Envelope, Outcome, RefusedCall, Wrote};
 
-/// What a confirmed publish answers over HTTP.
-const ACCEPTED: i16 = 200;
+/// What a confirmed publish answers over HTTP: the webhook, or the file.
+fn accepted(envelope: &Envelope) -> i16 {
+    if envelope.import.is_some() { 202 } else { 200 }
+}
 
 /// What became of one message.
 #[derive(Clone, Debug)]
@@ -42,7 +44,8 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, Stor
     }
     let ids: Vec<Uuid> = column!(row => row.envelope.receipt_id);
     let received: Vec<OffsetDateTime> = column!(row => row.envelope.received_at);
-    let status: Vec<Option<i16>> = column!(row => row.envelope.over_http.then_some(ACCEPTED));
+    let status: Vec<Option<i16>> =
+        column!(row => row.envelope.over_http.then(|| accepted(row.envelope)));
     let attempts = column!(row => i32::try_from(row.attempts).unwrap_or(i32::MAX));
     let payloads: Vec<Option<&[u8]>> =
         column!(row => row.keep_payload.then_some(row.envelope.body.as_ref()));

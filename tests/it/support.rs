@@ -4,6 +4,7 @@
 pub(crate) mod broker;
 pub(crate) mod economy;
 pub(crate) mod events;
+pub(crate) mod files;
 pub(crate) mod http;
 pub(crate) mod proxy;
 pub(crate) mod rig;

@@ -1,0 +1,102 @@
+//! The end of an import: said once, when nothing of it waits any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use super::duplicates::exceed;
+use crate::{
+    domain::SourceName,
+    metrics::Metrics,
+    store::{
+        Store, StoreError,
+        imports::{self, Import},
+    },
+};
+
+/// Tells of imports that were settled.
+#[derive(Debug)]
+pub(super) struct Summaries {
+    /// More duplicates than so many percent are warned of.
+    percent: u8,
+    /// Only these become labels: the table may know sources that are gone.
+    sources: BTreeSet<String>,
+    /// Of each source, the import that its gauge shows.
+    shown: BTreeMap<String, Uuid>,
+}
+
+impl Summaries {
+    pub(super) fn new(percent: u8, sources: &[SourceName]) -> Self {
+        let sources = sources.iter().map(SourceName::to_string).collect();
+        Self { percent, sources, shown: BTreeMap::new() }
+    }
+
+    /// Settles what can be settled and says so: by one worker only, whichever
+    /// comes first. The gauges are every worker's.
+    pub(super) async fn tell(&mut self, store: &Store, metrics: &Metrics) {
+        let found = async {
+            let mut tx = store.begin().await?;
+            let settled = imports::settle(&mut tx).await?;
+            let settled = imports::all(&mut tx, &settled).await?;
+            let newest = imports::newest_settled(&mut tx).await?;
+            let unseen = |id: &Uuid| !self.shown.values().any(|shown| shown == id);
+            let newest: Vec<Uuid> = newest.into_iter().filter(unseen).collect();
+            let newest = imports::all(&mut tx, &newest).await?;
+            tx.commit().await?;
+            Ok::<_, StoreError>((settled, newest))
+        };
+        match store.in_time(found).await {
+            Ok((settled, newest)) => {
+                for import in settled {
+                    self.summarize(&import, metrics);
+                }
+                for import in newest {
+                    self.show(&import, metrics);
+                }
+            }
+            Err(error) => debug!(%error, "imports cannot be looked at"),
+        }
+    }
+
+    fn summarize(&self, import: &Import, metrics: &Metrics) {
+        let Import { import_id, source, state, error, total, .. } = import;
+        info!(
+            %import_id,
+            source,
+            state,
+            error,
+            total,
+            created = import.created,
+            updated = import.updated,
+            duplicate = import.duplicate,
+            stale = import.stale,
+            ignored = import.ignored,
+            rejected = import.rejected,
+            dead = import.dead,
+            elapsed_ms = import.elapsed_ms(),
+            "the import is settled"
+        );
+        if exceed(import.duplicate, import.candidates(), self.percent) {
+            warn!(
+                %import_id,
+                source,
+                duplicate = import.duplicate,
+                total,
+                warning_percent = self.percent,
+                "many duplicates in this import: was the file sent before?"
+            );
+        }
+        if self.sources.contains(source) {
+            metrics.imports.with_label_values(&[source, state]).inc();
+        }
+    }
+
+    fn show(&mut self, import: &Import, metrics: &Metrics) {
+        if self.sources.contains(&import.source) {
+            let ratio = metrics.import_duplicate_ratio.with_label_values(&[&import.source]);
+            ratio.set(import.duplicate_rate());
+        }
+        self.shown.insert(import.source.clone(), import.import_id);
+    }
+}
