@@ -116,8 +116,11 @@ impl Arguments {
         let file = self.config.as_deref();
         // Commands for people know the development sources too, so that they
         // work beside `tallyhook dev` without a file.
-        let for_people =
-            || Config::load(Origin { file, development: file.is_none(), ..Origin::default() });
+        let economy = std::env::var(dev::ECONOMY_URL).ok().filter(|_| file.is_none());
+        let for_people = || {
+            let economy = economy.as_deref();
+            Config::load(Origin { file, development: file.is_none(), economy })
+        };
         match self.command {
             Command::Serve { only } => {
                 serve(&Config::load(Origin { file, ..Origin::default() })?, only).await

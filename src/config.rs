@@ -246,7 +246,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("import-example.toml");
         std::fs::write(&path, example).unwrap();
-        let origin = Origin { file: Some(&path), development: true };
+        let origin = Origin { file: Some(&path), development: true, ..Origin::default() };
         let nothing = config::Environment::with_prefix("TALLYHOOK_NO_SUCH_PREFIX");
         let developed = Config::build(origin, nothing, &SecretLookup::process(true)).unwrap();
         check(&developed);
@@ -260,6 +260,32 @@ mod tests {
         };
         let opened: String = example.lines().map(open).collect();
         Config::from_toml(&opened, &set).unwrap();
+    }
+
+    #[test]
+    fn the_built_in_target_is_there_when_it_is_asked_for() {
+        let load = |file: Option<&Path>, economy| {
+            Config::load(Origin { file, development: true, economy }).unwrap()
+        };
+        assert!(load(None, None).targets.is_empty());
+        let url = Some("http://127.0.0.1:4321");
+        let config = load(None, url);
+        let target = &config.targets["economy"];
+        assert_eq!(target.effort.timeout.as_millis(), 500);
+        assert_eq!(target.sources, ["vendors".parse().unwrap()]);
+        assert!(matches!(&target.way, crate::target::Way::Http(http) if http.offers_look_up()));
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tallyhook.toml");
+        std::fs::write(&path, "[worker]\nbatch_size = 7\n").unwrap();
+        assert_eq!(load(Some(&path), url).targets.len(), 1);
+        // A user's own is no mixture of both.
+        let theirs = "[targets.economy]\nkind = 'rabbitmq'\nevents = ['order.upserted']\n";
+        std::fs::write(&path, theirs).unwrap();
+        let config = load(Some(&path), url);
+        let target = &config.targets["economy"];
+        assert!(matches!(target.way, crate::target::Way::Broker { .. }));
+        assert_eq!((config.targets.len(), target.sources.as_slice()), (1, [].as_slice()));
     }
 
     #[test]

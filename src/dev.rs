@@ -30,6 +30,10 @@ const ECONOMY_FAULTS: &str = r#"{"duplicates_pass": true, "timeout_after_create_
 /// Where its token is, as the built-in target says it.
 const ECONOMY_TOKEN: &str = "env:TALLYHOOK_DEV_ECONOMY";
 
+/// The variable that tells commands for people where the stand-in economy
+/// system is, so that they know the built-in target too.
+pub const ECONOMY_URL: &str = "TALLYHOOK_DEV_ECONOMY_URL";
+
 /// How often dev looks whether its servers live.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -189,6 +193,9 @@ fn announce(
     writeln!(out, "In another terminal, for the other commands:")?;
     writeln!(out, "  export TALLYHOOK__DATABASE__URL='{}'", config.database.url)?;
     writeln!(out, "  export TALLYHOOK__BROKER__URL='{}'", config.broker.url)?;
+    if let Some(economy) = &servers.economy {
+        writeln!(out, "  export {ECONOMY_URL}='{}'", economy.url())?;
+    }
     // Whole orders tell more than events that only name something.
     let example = config.sources.iter().find(|(_, adapter)| adapter.kind() == "shopify");
     if let Some((name, _)) = example.or_else(|| config.sources.iter().next()) {
