@@ -2,7 +2,7 @@
 
 mod http;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use config::Value;
@@ -201,7 +201,6 @@ fn events(words: &[String]) -> anyhow::Result<Vec<DocumentEvent>> {
             .with_context(|| format!("{word:?} is not one of {}", known().join(", ")))
     };
     // Each once: a target hears nothing twice.
-    let events: BTreeMap<DocumentEvent, ()> =
-        words.iter().map(|word| Ok((event(word)?, ()))).collect::<anyhow::Result<_>>()?;
-    Ok(events.into_keys().collect())
+    let events: BTreeSet<DocumentEvent> = words.iter().map(event).collect::<anyhow::Result<_>>()?;
+    Ok(events.into_iter().collect())
 }

@@ -87,7 +87,7 @@ impl Body {
             .filter(|name| !globals.contains(&name.as_str()))
             .collect();
         names.sort();
-        Ok(Self { names, format, environment, key })
+        Ok(Self { environment, format, key, names })
     }
 
     /// The configuration's key of it.

@@ -34,6 +34,9 @@ fn say(text: &str) -> Step {
 /// Long enough never to strike.
 const PATIENT: u64 = 60_000;
 
+/// What must be so.
+type Test = fn(&Cause) -> bool;
+
 #[tokio::test]
 async fn an_answer_is_one_whatever_its_status() {
     for status in [200, 201, 204, 302, 404, 429, 500, 503] {
@@ -72,7 +75,6 @@ async fn what_it_asks_to_wait_is_told() {
 async fn what_was_never_sent_is_told_from_what_may_have_been() {
     let interrupted = |cause: &Cause| *cause == Cause::Interrupted;
     let timeout = |cause: &Cause| matches!(cause, Cause::Timeout(_));
-    type Test = fn(&Cause) -> bool;
     let cases: [(Play, u64, Test); 6] = [
         // Closed before the request was read.
         (vec![], PATIENT, interrupted),

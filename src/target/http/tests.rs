@@ -75,6 +75,9 @@ fn status(report: &Report) -> Option<u16> {
     report.answer.as_ref().and_then(|answer| answer.status)
 }
 
+/// What must be so.
+type Test = fn(&Told) -> bool;
+
 #[tokio::test]
 async fn a_delivery_is_one_call_under_its_key() {
     let server = Server::start(vec![vec![Step::Read, answer(201, r#"{"id": "INV-1"}"#)]]).await;
@@ -105,7 +108,6 @@ async fn a_delivery_is_one_call_under_its_key() {
 
 #[tokio::test]
 async fn each_end_of_a_call_means_this() {
-    type Test = fn(&Told) -> bool;
     let unknown: Test = |told| matches!(told, Told::Unknown(_));
     let away = Verdict::Away(None);
     let cases: [(Play, Test, Option<u16>, Verdict); 8] = [
@@ -183,7 +185,6 @@ async fn a_token_that_cannot_be_read_costs_no_attempt() {
 async fn what_exists_already_is_looked_up() {
     let found = r#"{"invoices": [{"id": 9, "vendor": "Müller & Söhne"}]}"#;
     let others = r#"{"invoices": [{"id": 9, "vendor": "Meier"}]}"#;
-    type Test = fn(&Told) -> bool;
     let has: Test =
         |told| matches!(told, Told::Has { remote_id: Some(id), warning: Some(_) } if id == "9");
     let unknown: Test = |told| matches!(told, Told::Unknown(_));
