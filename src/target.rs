@@ -173,12 +173,15 @@ impl Report {
             Told::NotNow { retry_after, .. } => *retry_after,
             _ => None,
         };
-        match (&self.told, self.answer.as_ref().and_then(|answer| answer.status)) {
-            (_, Some(401 | 407 | 429 | 500..)) => Verdict::Away(asked),
-            (_, Some(_)) | (Told::Has { .. }, None) => Verdict::Answered,
+        let is_outage = match self.answer.as_ref().and_then(|answer| answer.status) {
+            Some(status) => matches!(status, 401 | 407 | 429 | 500..),
+            None => matches!(self.told, Told::Unknown(_) | Told::NotNow { .. }),
+        };
+        match &self.told {
+            _ if is_outage => Verdict::Away(asked),
             // Refused by ourselves: it was not asked.
-            (Told::Refused { .. }, None) => Verdict::Nothing,
-            (Told::Unknown(_) | Told::NotNow { .. }, None) => Verdict::Away(asked),
+            Told::Refused { .. } if self.answer.is_none() => Verdict::Nothing,
+            _ => Verdict::Answered,
         }
     }
 }

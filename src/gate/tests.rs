@@ -13,10 +13,10 @@ fn gate(concurrency: usize, open: Duration) -> (Gate, Arc<[AtomicUsize; 2]>) {
         Limits { concurrency, per_second: 1_000_000, breaker_failures: 2, breaker_open: open };
     let changes: Arc<[AtomicUsize; 2]> = Arc::default();
     let seen = changes.clone();
-    let changed = move |open| {
+    let count = move |open| {
         seen[usize::from(open)].fetch_add(1, Ordering::Relaxed);
     };
-    (Gate::new(&limits, changed), changes)
+    (Gate::new(&limits, count), changes)
 }
 
 fn counts(changes: &[AtomicUsize; 2]) -> [usize; 2] {

@@ -14,7 +14,7 @@ use crate::domain::Failure;
 
 /// Steps that one rendering may take: an order of 10,000 lines needs fewer, a
 /// loop without end is stopped within a moment.
-const FUEL: u64 = 5_000_000;
+const FUEL: u64 = 1_000_000;
 
 /// What an environment calls its only template.
 const NAME: &str = "body";
@@ -87,7 +87,7 @@ impl Body {
             .filter(|name| !globals.contains(&name.as_str()))
             .collect();
         names.sort();
-        Ok(Self { names, format, environment, key })
+        Ok(Self { environment, format, key, names })
     }
 
     /// The configuration's key of it.
