@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::{
     broker::{self, Publisher, Topology},
-    config::Config,
+    config::{self, Config},
     health::Health,
     metrics::Metrics,
     ops,
@@ -21,6 +21,9 @@ use crate::{
 
 /// How long everything under way may take once the service stops.
 const FAREWELL: Duration = Duration::from_secs(25);
+
+/// How long a question to the database may take that somebody waits for.
+const ANSWER_MS: u64 = 5000;
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +53,7 @@ pub struct Service {
     stop_publishing: CancellationToken,
     tasks: JoinSet<()>,
     store: Store,
+    questions: Store,
 }
 
 /// The exchanges and queues of a configuration.
@@ -105,6 +109,7 @@ impl Service {
             stop_publishing,
             tasks: JoinSet::new(),
             store: store.clone(),
+            questions: for_questions(&config.database)?,
         };
         if let Some(listener) = receiver {
             let receiver = Receiver::new(
@@ -112,6 +117,7 @@ impl Service {
                 Arc::clone(&config.sources),
                 Arc::clone(&topology),
                 publisher.clone(),
+                service.questions.clone(),
                 metrics.clone(),
             );
             // A load balancer asks the receiver's own address: without the
@@ -172,8 +178,21 @@ impl Service {
         self.tasks.abort_all();
         self.stop_publishing.cancel();
         self.store.close().await;
+        self.questions.close().await;
         info!("stopped");
     }
+}
+
+/// The database as whoever asks after an import sees it: by a connection or
+/// two that nobody works with, and for as long as an HTTP call may wait.
+fn for_questions(settings: &config::Database) -> anyhow::Result<Store> {
+    let settings = config::Database {
+        connections: 2,
+        connect_timeout_ms: settings.connect_timeout_ms.min(ANSWER_MS),
+        statement_timeout_ms: settings.statement_timeout_ms.min(ANSWER_MS),
+        ..settings.clone()
+    };
+    Store::new(&settings).context("database.url")
 }
 
 async fn listen(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

@@ -154,6 +154,16 @@ pub(super) fn accepted(receipt_id: Uuid, acceptance: Option<Bytes>) -> Response<
     response
 }
 
+/// What can be told as JSON.
+pub(super) fn json(status: StatusCode, receipt_id: Uuid, told: &impl Serialize) -> Response<Body> {
+    // Names, numbers and times: there is nothing that JSON could not say.
+    let body = serde_json::to_string(told).unwrap_or_default();
+    let mut response = plain(status, receipt_id, Body::from(body));
+    let media_type = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
+}
+
 /// The leave to send that a platform asked for.
 pub(super) fn leave(receipt_id: Uuid, headers: HeaderMap) -> Response<Body> {
     let mut response = plain(StatusCode::OK, receipt_id, Body::empty());
@@ -185,7 +195,7 @@ pub(super) async fn name_receipt(mut response: Response<Body>) -> Response<Body>
 
 /// Any other path.
 pub(super) async fn no_such_place() -> Response<Body> {
-    let detail = "webhooks are taken at /hooks/{source}";
+    let detail = "webhooks are taken at /hooks/{source}, files at /imports/{source}";
     let problem = Problem::new(StatusCode::NOT_FOUND, "No such place", detail);
     problem.answer(Answers::Problems, Uuid::now_v7())
 }

@@ -72,3 +72,18 @@ async fn collect(mut body: Body, limit: usize, told: usize) -> Result<Option<Byt
     }
     Ok((seen <= limit).then(|| kept.freeze()))
 }
+
+/// Reads the rest of a body that is not wanted and throws it away, within
+/// limits: a client that is still sending would otherwise not see the answer.
+pub(super) async fn drain(body: &mut Body, patience: Duration) {
+    let all = async {
+        let mut seen = 0_usize;
+        while seen <= DRAINED
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            seen = seen.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    // Whoever takes longer has been given a chance.
+    drop(timeout(patience, all).await);
+}

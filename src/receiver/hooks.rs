@@ -27,10 +27,10 @@ use crate::{
 
 /// Stands for the source in metrics where none of that name is configured:
 /// a stranger must not choose label values.
-const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN: &str = "unknown";
 
 /// The source's name as it stands in the path.
-type Name = Result<Path<String>, PathRejection>;
+pub(super) type Name = Result<Path<String>, PathRejection>;
 
 /// `POST`: a webhook.
 pub(super) async fn receive(
@@ -98,7 +98,7 @@ fn style(found: Option<(&SourceName, &Adapter)>) -> Answers {
     found.map_or(Answers::Problems, |(_, adapter)| adapter.answers())
 }
 
-fn unknown_source() -> Problem {
+pub(super) fn unknown_source() -> Problem {
     let detail = "no source of this name is configured";
     Problem::new(StatusCode::NOT_FOUND, "Unknown source", detail)
 }
@@ -113,7 +113,7 @@ struct Taken {
 
 impl Receiver {
     /// The source of this name, if one is configured.
-    fn find(&self, name: Name) -> Option<(&SourceName, &Adapter)> {
+    pub(super) fn find(&self, name: Name) -> Option<(&SourceName, &Adapter)> {
         let source: SourceName = name.ok()?.0.parse().ok()?;
         self.sources.get_key_value(&source)
     }
@@ -190,7 +190,7 @@ impl Receiver {
         Ok(Taken { envelopes, acceptance })
     }
 
-    fn not_durable(&self, error: &PublishError) -> Problem {
+    pub(super) fn not_durable(&self, error: &PublishError) -> Problem {
         if self.loud.speak() {
             warn!(%error, "not durable; the sender is told to come again");
         } else {
@@ -200,13 +200,13 @@ impl Receiver {
         self.not_now("the webhook could not be made durable; send it again")
     }
 
-    fn not_now(&self, detail: impl Into<String>) -> Problem {
+    pub(super) fn not_now(&self, detail: impl Into<String>) -> Problem {
         Problem::unavailable(detail, self.settings.retry_after_s)
     }
 }
 
 /// What to answer instead of taking a call in.
-fn refuse(rejection: &Rejection) -> Problem {
+pub(super) fn refuse(rejection: &Rejection) -> Problem {
     let detail = rejection.to_string();
     let (status, title) = match rejection {
         Rejection::Signature(_) => (StatusCode::UNAUTHORIZED, "Signature refused"),

@@ -1,0 +1,141 @@
+//! From an asynchronous body to a reader that blocks: a frame at a time, so
+//! that whoever reads slowly slows the sender down.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io::{self, BufRead, Read},
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::{Buf as _, Bytes};
+use http_body_util::BodyExt as _;
+use tokio::{sync::mpsc, time::timeout};
+
+/// Frames that may wait between the socket and the reader. Each has what the
+/// server reads at once, some hundred kilobytes.
+const FRAMES: usize = 2;
+
+/// Why a body ended before its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// The client went away, or its message cannot be read.
+    Broke(String),
+    /// Nothing came for too long.
+    Idle,
+    /// This process stops.
+    Stopping,
+}
+
+impl Cut {
+    /// What happened, in words.
+    pub(super) fn told(&self) -> String {
+        match self {
+            Self::Broke(why) => format!("the body broke off: {why}"),
+            Self::Idle => "the body broke off: nothing came for too long".to_owned(),
+            Self::Stopping => "the receiver was stopped".to_owned(),
+        }
+    }
+}
+
+/// What goes through. A pipe that ends without an end is broken: the process
+/// stops, or a client is gone of whom the server says no more than that.
+enum Piece {
+    Data(Bytes),
+    End,
+    Cut(Cut),
+}
+
+/// The end at which bytes come in.
+pub(super) struct Inlet(mpsc::Sender<Piece>);
+
+/// The end at which they are read.
+pub(super) struct Outlet {
+    pieces: mpsc::Receiver<Piece>,
+    rest: Bytes,
+    ended: bool,
+    /// Stays: nothing that comes after a hole may be taken for the rest.
+    broken: Option<String>,
+}
+
+/// A pipe of a few frames.
+pub(super) fn pipe() -> (Inlet, Outlet) {
+    let (sender, pieces) = mpsc::channel(FRAMES);
+    (Inlet(sender), Outlet { pieces, rest: Bytes::new(), ended: false, broken: None })
+}
+
+impl Inlet {
+    /// Lets a body through, until its end or until nobody reads on. `told` is
+    /// the length that its head tells: a body that is shorter broke off.
+    ///
+    /// # Errors
+    /// Why it ended early; the reader is told too.
+    pub(super) async fn pass(
+        self,
+        body: &mut Body,
+        told: Option<u64>,
+        idle: Duration,
+        stopping: impl Future<Output = ()>,
+    ) -> Result<(), Cut> {
+        let passed = tokio::select! {
+            passed = self.frames(body, told, idle) => passed,
+            () = stopping => Err(Cut::Stopping),
+        };
+        let last = passed.clone().map_or_else(Piece::Cut, |()| Piece::End);
+        // A reader that is done has seen enough.
+        drop(self.0.send(last).await);
+        passed
+    }
+
+    async fn frames(&self, body: &mut Body, told: Option<u64>, idle: Duration) -> Result<(), Cut> {
+        let mut seen = 0_u64;
+        loop {
+            let Some(frame) = timeout(idle, body.frame()).await.map_err(|_| Cut::Idle)? else {
+                return match told {
+                    Some(told) if seen < told => {
+                        Err(Cut::Broke(format!("{seen} of {told} bytes came")))
+                    }
+                    _ => Ok(()),
+                };
+            };
+            let frame = frame.map_err(|error| Cut::Broke(error.to_string()))?;
+            // Trailers are no part of it.
+            let Ok(data) = frame.into_data() else { continue };
+            seen = seen.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
+            if self.0.send(Piece::Data(data)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl BufRead for Outlet {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.rest.is_empty() && !self.ended {
+            if let Some(why) = &self.broken {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, why.clone()));
+            }
+            match self.pieces.blocking_recv() {
+                Some(Piece::Data(data)) => self.rest = data,
+                Some(Piece::End) => self.ended = true,
+                Some(Piece::Cut(cut)) => self.broken = Some(cut.told()),
+                None => self.broken = Some("the body broke off".to_owned()),
+            }
+        }
+        Ok(&self.rest)
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.rest.advance(amount);
+    }
+}
+
+impl Read for Outlet {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
+}

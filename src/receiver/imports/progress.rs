@@ -1,0 +1,276 @@
+//! `GET /imports/{id}` and its items: the only place where the receiver reads
+//! the database. By connections of its own, so that who asks takes none from
+//! the worker.
+
+use axum::{
+    body::Body,
+    extract::{Path, State, rejection::PathRejection},
+    http::{HeaderMap, Response, StatusCode, Uri},
+};
+use bytes::Bytes;
+use serde::Serialize;
+use time::OffsetDateTime;
+use tracing::debug;
+use uuid::Uuid;
+
+use super::super::{Receiver, answer, answer::Problem, hooks::refuse};
+use crate::{
+    adapter::{Answers, Call},
+    domain::Outcome,
+    store::{
+        StoreError,
+        imports::{self, Import, Item, Page},
+    },
+};
+
+/// Items on a page, unless another number is asked for, and at most.
+const ITEMS: i64 = 100;
+const MOST_ITEMS: i64 = 1000;
+
+/// The id as it stands in the path.
+type Id = Result<Path<String>, PathRejection>;
+
+/// `GET /imports/{id}`: how far it has come. Whoever knows the id may ask:
+/// it cannot be guessed, and opens nothing but these numbers.
+pub(in crate::receiver) async fn show(State(receiver): State<Receiver>, id: Id) -> Response<Body> {
+    let receipt_id = Uuid::now_v7();
+    match receiver.progress(id).await {
+        Ok(import) => answer::json(StatusCode::OK, receipt_id, &Progress::of(&import)),
+        Err(problem) => problem.answer(Answers::Problems, receipt_id),
+    }
+}
+
+/// `GET /imports/{id}/items`: what became of each, for whoever has the
+/// source's secret.
+pub(in crate::receiver) async fn items(
+    State(receiver): State<Receiver>,
+    id: Id,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let receipt_id = Uuid::now_v7();
+    match receiver.items(id, uri.query().unwrap_or_default(), &headers).await {
+        Ok(page) => answer::json(StatusCode::OK, receipt_id, &page),
+        Err(problem) => problem.answer(Answers::Problems, receipt_id),
+    }
+}
+
+impl Receiver {
+    async fn progress(&self, id: Id) -> Result<Import, Problem> {
+        // One way of writing it, so that a stranger's guesses cost nothing.
+        let id = id.ok().map(|Path(text)| text).filter(|text| text.len() == 36);
+        let id = id.and_then(|text| text.parse().ok()).ok_or_else(unknown_import)?;
+        let found = self.ask(async |conn| imports::find(conn, id).await).await?;
+        // It may be on its way: the worker has it from the broker.
+        found.ok_or_else(|| Problem {
+            retry_after_s: Some(self.settings.retry_after_s),
+            ..unknown_import()
+        })
+    }
+
+    async fn items(&self, id: Id, query: &str, headers: &HeaderMap) -> Result<ItemsPage, Problem> {
+        let import = self.progress(id).await?;
+        let source = import.source.parse().ok();
+        let adapter = source.and_then(|source| self.sources.get(&source));
+        let adapter = adapter.ok_or_else(super::unknown_source)?;
+        let received_at = OffsetDateTime::now_utc();
+        let call = Call { headers, query, body: &Bytes::new(), received_at };
+        adapter.admit(&call).map_err(|rejection| refuse(&rejection))?;
+        let asked = asked(query)?;
+        // One more tells whether there is another page.
+        let page = Page { limit: asked.limit + 1, ..asked.clone() };
+        let mut items =
+            self.ask(async |conn| imports::items(conn, import.import_id, &page).await).await?;
+        let limit = usize::try_from(asked.limit).unwrap_or_default();
+        let goes_on = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| goes_on).map(|last| next(&import, &asked, last));
+        Ok(ItemsPage { items: items.into_iter().map(Told::of).collect(), next })
+    }
+
+    /// Asks the database, if not too many do.
+    async fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(&mut crate::store::Conn) -> Result<T, StoreError>,
+    ) -> Result<T, Problem> {
+        let busy = || self.not_now("too many ask at once; ask again");
+        let _place = self.questions.try_acquire().map_err(|_| busy())?;
+        let answered = self.store.in_time(async {
+            let mut tx = self.store.begin().await?;
+            let answer = question(&mut tx).await?;
+            tx.commit().await?;
+            Ok(answer)
+        });
+        answered.await.map_err(|error| {
+            debug!(%error, "an import cannot be looked up");
+            self.not_now("what became of it cannot be looked up now; the import goes on")
+        })
+    }
+}
+
+fn unknown_import() -> Problem {
+    let detail = "no import of this id is on record, or not yet";
+    Problem::new(StatusCode::NOT_FOUND, "Unknown import", detail)
+}
+
+/// What a query asks for.
+fn asked(query: &str) -> Result<Page, Problem> {
+    let mut page = Page { outcome: None, after: (-1, Uuid::nil()), limit: ITEMS };
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        let wrong = |must: &str| {
+            Problem::new(StatusCode::BAD_REQUEST, "Unreadable", format!("{key} must be {must}"))
+        };
+        match key.as_ref() {
+            "outcome" => {
+                let effects = ["created", "updated"].into_iter();
+                let words: Vec<&str> =
+                    Outcome::ALL.into_iter().map(Outcome::as_str).chain(effects).collect();
+                let known = words.contains(&value.as_ref());
+                let outcome = known.then(|| value.into_owned());
+                page.outcome =
+                    Some(outcome.ok_or_else(|| wrong(&format!("one of {}", words.join(", "))))?);
+            }
+            "after" => {
+                page.after = after(&value).ok_or_else(|| wrong("a line, or what `next` told"))?;
+            }
+            "limit" => {
+                let limit = value.parse().ok().filter(|limit| (1..=MOST_ITEMS).contains(limit));
+                page.limit = limit.ok_or_else(|| wrong(&format!("1 to {MOST_ITEMS}")))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(page)
+}
+
+/// Behind a line, or behind one of several items that begin on it.
+fn after(text: &str) -> Option<(i64, Uuid)> {
+    let (line, receipt_id) = match text.split_once('.') {
+        Some((line, receipt_id)) => (line, receipt_id.parse().ok()?),
+        None => (text, Uuid::max()),
+    };
+    Some((line.parse::<u32>().ok()?.into(), receipt_id))
+}
+
+/// Where the next page is.
+fn next(import: &Import, asked: &Page, last: &Item) -> String {
+    let outcome =
+        asked.outcome.as_ref().map_or_else(String::new, |word| format!("&outcome={word}"));
+    format!(
+        "/imports/{}/items?after={}.{}&limit={}{outcome}",
+        import.import_id, last.line, last.receipt_id, asked.limit
+    )
+}
+
+/// How far an import has come.
+#[derive(Serialize)]
+struct Progress<'a> {
+    import_id: Uuid,
+    source: &'a str,
+    name: Option<&'a str>,
+    state: &'a str,
+    error: Option<&'a str>,
+    total: i64,
+    waiting: i64,
+    created: i64,
+    updated: i64,
+    duplicate: i64,
+    stale: i64,
+    ignored: i64,
+    rejected: i64,
+    dead: i64,
+    duplicate_rate: f64,
+    #[serde(with = "time::serde::rfc3339")]
+    begun_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    read_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    settled_at: Option<OffsetDateTime>,
+    elapsed_ms: i64,
+    batches: i64,
+    average_batch_ms: Option<i64>,
+    items: String,
+}
+
+impl<'a> Progress<'a> {
+    fn of(import: &'a Import) -> Self {
+        Self {
+            import_id: import.import_id,
+            source: &import.source,
+            name: import.name.as_deref(),
+            state: &import.state,
+            error: import.error.as_deref(),
+            total: import.total,
+            waiting: import.waiting(),
+            created: import.created,
+            updated: import.updated,
+            duplicate: import.duplicate,
+            stale: import.stale,
+            ignored: import.ignored,
+            rejected: import.rejected,
+            dead: import.dead,
+            duplicate_rate: import.duplicate_rate(),
+            begun_at: import.begun_at,
+            read_at: import.read_at,
+            settled_at: import.settled_at,
+            elapsed_ms: import.elapsed_ms(),
+            batches: import.batches,
+            average_batch_ms: import.average_batch_ms(),
+            items: format!("/imports/{}/items", import.import_id),
+        }
+    }
+}
+
+/// Some of an import's items.
+#[derive(Serialize)]
+struct ItemsPage {
+    items: Vec<Told>,
+    next: Option<String>,
+}
+
+/// What became of an item.
+#[derive(Serialize)]
+struct Told {
+    line: i64,
+    outcome: String,
+    effect: Option<String>,
+    receipt_id: Uuid,
+    business_key: Option<String>,
+    attempts: i32,
+    error: Option<String>,
+}
+
+impl Told {
+    fn of(item: Item) -> Self {
+        let Item { line, receipt_id, outcome, effect, business_key, attempts, error } = item;
+        Self { line, outcome, effect, receipt_id, business_key, attempts, error }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_asked_for_by_outcome_place_and_size() {
+        let page = asked("").unwrap();
+        assert_eq!((page.outcome, page.after, page.limit), (None, (-1, Uuid::nil()), 100));
+        let id = Uuid::now_v7();
+        let page = asked(&format!("outcome=created&after=7.{id}&limit=1000")).unwrap();
+        assert_eq!(page.outcome.as_deref(), Some("created"));
+        assert_eq!((page.after, page.limit), ((7, id), 1000));
+        assert_eq!(asked("after=7&token=x").unwrap().after, (7, Uuid::max()));
+        for (query, key) in [
+            ("outcome=fine", "outcome"),
+            ("after=-1", "after"),
+            ("after=1.2", "after"),
+            ("after=99999999999", "after"),
+            ("limit=0", "limit"),
+            ("limit=1001", "limit"),
+            ("limit=many", "limit"),
+        ] {
+            let detail = asked(query).err().unwrap().detail;
+            assert!(detail.starts_with(&format!("{key} must be ")), "{query}: {detail}");
+        }
+    }
+}
