@@ -22,6 +22,7 @@ mod enrichment;
 mod failures;
 mod fanout;
 mod house;
+mod import_command;
 mod outages;
 mod poison;
 mod publisher;
