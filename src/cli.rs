@@ -14,7 +14,9 @@ mod audit;
 mod check;
 mod dead;
 mod deliveries;
+mod import;
 mod quarantine;
+mod receiver;
 mod send;
 mod show;
 mod source;
@@ -37,6 +39,8 @@ use crate::{
 pub(crate) const DONE: u8 = 0;
 /// It failed.
 pub(crate) const FAILED: u8 = 1;
+/// It was asked for in a way that makes no sense.
+pub(crate) const USAGE: u8 = 2;
 /// Some of it was done.
 pub(crate) const PARTLY: u8 = 3;
 
@@ -87,6 +91,8 @@ enum Command {
     Source(source::SourceArgs),
     /// Sign and post webhooks as a platform would.
     Send(send::SendArgs),
+    /// Import a file of invoices, and wait for what becomes of each line.
+    Import(import::ImportArgs),
     /// Dead letters: list, show, replay, discard, export, drain.
     Dead(dead::DeadArgs),
     /// What other systems hear: list, show, void, reissue, retry.
@@ -136,6 +142,7 @@ impl Arguments {
             }
             Command::Source(arguments) => source::run(&arguments, file, for_people),
             Command::Send(arguments) => send::run(arguments, for_people()?).await,
+            Command::Import(arguments) => import::run(arguments, &for_people()?).await,
             Command::Dead(arguments) => dead::run(arguments, &for_people()?).await,
             Command::Deliveries(arguments) => deliveries::run(&arguments, &for_people()?).await,
             Command::Reissue(arguments) => deliveries::reissue(&arguments, &for_people()?).await,

@@ -25,6 +25,7 @@ mod enrichment;
 mod failures;
 mod fanout;
 mod house;
+mod import_command;
 mod import_notes;
 mod imports;
 mod imports_broken_off;
