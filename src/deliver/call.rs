@@ -19,8 +19,9 @@ use crate::{
     target::{About, Answer, Found, Report, Target, Told, http::HttpTarget},
 };
 
-/// A lease covers a look-up, the call, another look-up, and the record of it.
-const CALLS: u32 = 3;
+/// A lease covers a look-up, the call and what it looks up, another look-up,
+/// and the record of it all.
+const CALLS: u32 = 4;
 const MARGIN: Duration = Duration::from_secs(30);
 /// While the target is left alone, somebody may have something to say.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -141,28 +142,24 @@ impl Courier<'_> {
             }
         }
         let report = self.http.send(&about, &errand.request).await;
-        let Told::Has { remote_id, warning } = report.told else { return report };
-        // The answer may be an old one: of what was there before, or of what
+        let Told::Has { remote_id, warning: None } = report.told else { return report };
+        // The answer to a key that was used before may be an old one, of what
         // was deleted since.
-        if !asks || (warning.is_none() && !errand.due.was_sent) {
-            return Report { told: Told::Has { remote_id, warning }, ..report };
+        if !asks || !errand.due.was_sent {
+            return Report { told: Told::Has { remote_id, warning: None }, ..report };
         }
-        let told = match (self.http.look_up(&about).await, warning) {
-            (Ok(Found::There { remote_id: looked_up }), warning) => {
-                Told::Has { remote_id: remote_id.or(looked_up), warning }
+        let told = match self.http.look_up(&about).await {
+            Ok(Found::There { remote_id: looked_up }) => {
+                Told::Has { remote_id: remote_id.or(looked_up), warning: None }
             }
-            (Ok(Found::Nowhere), Some(warning)) => Told::Unknown(format!(
-                "{warning}, and cannot show it: another call may be under way"
-            )),
-            (Ok(Found::Nowhere), None) => Told::Refused {
+            Ok(Found::Nowhere) => Told::Refused {
                 reason: Reason::DeliveryGone,
                 error: "the target answers that it has it, and cannot show it: it was deleted \
                         there after an earlier call; void it and re-issue it"
                     .to_owned(),
             },
-            (Err(error), warning) => {
-                let warning = warning.map_or_else(String::new, |warning| format!("{warning}; "));
-                let warning = format!("{warning}it could not be looked up: {error}");
+            Err(error) => {
+                let warning = format!("it could not be looked up afterwards: {error}");
                 Told::Has { remote_id, warning: Some(warning) }
             }
         };
