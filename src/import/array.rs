@@ -181,7 +181,7 @@ impl<R: BufRead> Array<R> {
 }
 
 fn newlines(bytes: &[u8]) -> u32 {
-    u32::try_from(bytes.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(u32::MAX)
+    u32::try_from(bytes.split(|byte| *byte == b'\n').skip(1).count()).unwrap_or(u32::MAX)
 }
 
 /// Where in an element reading stands.

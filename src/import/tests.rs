@@ -25,6 +25,10 @@ fn told(format: ImportFormat, csv: &CsvForm, file: &[u8]) -> Vec<String> {
         .collect()
 }
 
+fn newlines(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.split(|byte| *byte == b'\n').skip(1).count()).unwrap()
+}
+
 fn check(format: ImportFormat, csv: &CsvForm, cases: &[(&[u8], &[&str])]) {
     for (file, expected) in cases {
         let shown = String::from_utf8_lossy(file);
@@ -96,7 +100,7 @@ fn a_broken_row_costs_itself() {
         (b"\"1\xff\n\",2\n", &["3 ! is not UTF-8"]),
     ] {
         let file = [b"a,b\n1,2\n", rows, b"1,2\n"].concat();
-        let behind = u32::try_from(rows.iter().filter(|byte| **byte == b'\n').count()).unwrap();
+        let behind = newlines(rows);
         let lines = lines.iter().map(|line| (*line).to_owned());
         let expected: Vec<_> =
             [good(2)].into_iter().chain(lines).chain([good(3 + behind)]).collect();

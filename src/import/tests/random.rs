@@ -2,10 +2,13 @@
 
 use proptest::prelude::*;
 
-use super::{super::*, form};
+use super::{super::*, form, newlines};
 
 /// A field, and whether it is quoted although it need not be.
 type Field = (String, bool);
+
+/// What is read: the line, and the fields if it is a row.
+type Told = (u32, Option<[String; 3]>);
 
 /// A line that is no row of three fields.
 const BROKEN: [&[u8]; 8] = [
@@ -48,13 +51,12 @@ fn written((text, quoted): &Field) -> String {
     }
 }
 
-/// The file, and what must be read of it: the line, and the fields if it is a
-/// row.
-fn file(lines: &[Line], end: &str) -> (Vec<u8>, Vec<(u32, Option<[String; 3]>)>) {
+/// The file, and what must be read of it.
+fn file(lines: &[Line], end: &str) -> (Vec<u8>, Vec<Told>) {
     let mut file = format!("a,b,c{end}").into_bytes();
     let mut expected = Vec::new();
     for line in lines {
-        let number = 1 + u32::try_from(file.iter().filter(|b| **b == b'\n').count()).unwrap();
+        let number = 1 + newlines(&file);
         match line {
             Line::Row(fields) => {
                 file.extend(fields.each_ref().map(written).join(",").bytes());
@@ -74,7 +76,7 @@ fn file(lines: &[Line], end: &str) -> (Vec<u8>, Vec<(u32, Option<[String; 3]>)>)
 fn check(lines: &[Line], end: &str, chunk: usize) -> Result<(), TestCaseError> {
     let (file, expected) = file(lines, end);
     let input = io::BufReader::with_capacity(chunk, &file[..]);
-    let read: Vec<_> = Reader::new(input, ImportFormat::Csv, &form(&["a"]), 10_000)
+    let read: Vec<Told> = Reader::new(input, ImportFormat::Csv, &form(&["a"]), 10_000)
         .map(|item| {
             let item = item.unwrap();
             let fields = item.body.ok().map(|body| {
