@@ -3,6 +3,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod events;
+pub(crate) mod files;
 pub(crate) mod http;
 pub(crate) mod proxy;
 pub(crate) mod rig;
