@@ -7,12 +7,14 @@
 
 pub mod authentication;
 mod batch;
+mod bill;
 mod call;
 pub mod callback;
 pub mod cloudevents;
 pub mod fields;
 pub mod generic;
 pub mod identity;
+pub mod import;
 pub mod kept;
 pub mod mapping;
 pub mod moment;

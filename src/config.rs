@@ -205,6 +205,44 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_imports_is_sound() {
+        let example = include_str!("../config/import-example.toml");
+        let vendors: SourceName = "vendors".parse().unwrap();
+        let check = |config: &Config| {
+            let adapter = &config.sources[&vendors];
+            assert_eq!(adapter.kind(), "import");
+            let mut columns = adapter.csv().unwrap().columns.clone();
+            columns.sort_unstable();
+            assert_eq!(columns, ["amount", "currency", "due_date", "invoice_number", "vendor"]);
+        };
+        // As `serve` takes it, with its variable set, and not without.
+        let set = BTreeMap::from([("TALLYHOOK_DEV_VENDORS".to_owned(), "token".to_owned())]);
+        let served = Config::from_toml(example, &set).unwrap();
+        assert_eq!(served.sources.len(), 1);
+        check(&served);
+        let unset = format!("{:#}", Config::from_toml(example, &BTreeMap::new()).err().unwrap());
+        assert!(unset.contains("sources.vendors.secrets"), "{unset}");
+        // As `dev` does, with nothing set.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("import-example.toml");
+        std::fs::write(&path, example).unwrap();
+        let origin = Origin { file: Some(&path), development: true };
+        let nothing = config::Environment::with_prefix("TALLYHOOK_NO_SUCH_PREFIX");
+        let developed = Config::build(origin, nothing, &SecretLookup::process(true)).unwrap();
+        check(&developed);
+        // Whoever sends a file need not say where to.
+        let takers = developed.sources.values().filter(|adapter| adapter.takes_imports());
+        assert_eq!(takers.count(), 1);
+        // What is commented out is taken too.
+        let open = |line: &str| match line.strip_prefix("# ") {
+            Some(setting) if line.contains(" = ") => format!("{setting}\n"),
+            _ => format!("{line}\n"),
+        };
+        let opened: String = example.lines().map(open).collect();
+        Config::from_toml(&opened, &set).unwrap();
+    }
+
+    #[test]
     fn each_mistake_names_its_key() {
         for (text, expected) in [
             ("", "sources"),

@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use rust_decimal::Decimal;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -124,6 +124,15 @@ impl<'a> Fields<'a> {
     fn raw(&self, pointer: &str) -> Option<&'a RawValue> {
         let slot = self.pointers.names.iter().position(|name| name == pointer)?;
         self.values[slot].filter(|value| value.get() != "null")
+    }
+
+    /// Where the text at a pointer stands within the document, its quotes
+    /// included; `None` if there is none, or something else.
+    pub(super) fn place_of_text(&self, pointer: &str) -> Option<Range<usize>> {
+        let literal = self.raw(pointer)?.get();
+        // Each literal is a part of the document's own bytes.
+        let start = literal.as_ptr().addr().checked_sub(self.text.as_ptr().addr())?;
+        literal.starts_with('"').then(|| start..start + literal.len())
     }
 
     /// How a pointer within this document is named to people.

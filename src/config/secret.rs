@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, path::Path};
 use anyhow::{Context as _, bail};
 
 /// The development sources' secrets: public, and good for nothing else.
-const DEVELOPMENT: [(&str, &str); 11] = [
+const DEVELOPMENT: [(&str, &str); 12] = [
     ("TALLYHOOK_DEV_SHOPIFY", "shopify-development-secret"),
     ("TALLYHOOK_DEV_WOOCOMMERCE", "woocommerce-development-secret"),
     ("TALLYHOOK_DEV_ERP", "erp-development-secret"),
@@ -18,6 +18,7 @@ const DEVELOPMENT: [(&str, &str); 11] = [
     ("TALLYHOOK_DEV_GITHUB", "github-development-secret"),
     ("TALLYHOOK_DEV_CLOUDEVENTS", "cloudevents-development-token"),
     ("TALLYHOOK_DEV_ROBOT", "robot-development-token"),
+    ("TALLYHOOK_DEV_VENDORS", "vendors-development-token"),
 ];
 
 /// Where `env:NAME` looks its value up.

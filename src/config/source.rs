@@ -11,6 +11,7 @@ use crate::adapter::{
     callback::{self, Callback},
     cloudevents::{self, CloudEvents},
     generic::{Generic, Settings},
+    import::{self, Import},
     mapping::InvalidSettings,
     quickbooks::QuickBooks,
     shopify::Shopify,
@@ -23,7 +24,7 @@ use crate::adapter::{
 };
 
 /// The kinds of source there are.
-pub const KINDS: [&str; 11] = [
+pub const KINDS: [&str; 12] = [
     "shopify",
     "woocommerce",
     "stripe",
@@ -35,6 +36,7 @@ pub const KINDS: [&str; 11] = [
     "generic",
     "cloudevents",
     "callback",
+    "import",
 ];
 
 /// The most forged calls that a source may keep.
@@ -136,6 +138,14 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
                 bail!("{path}.tenant is needed to tell whether a call is of {path}.tenants");
             }
             Box::new(Callback::new(settings).map_err(|error| at(path, &error))?)
+        }
+        "import" => {
+            let settings: import::Settings =
+                rest.try_deserialize().with_context(|| path.to_owned())?;
+            if !tenants.is_empty() && settings.tenant.is_none() {
+                bail!("{path}.tenant is needed to tell whether a file is of {path}.tenants");
+            }
+            Box::new(Import::new(settings).map_err(|error| at(path, &error))?)
         }
         other => bail!("{path}.kind: {other:?} is not one of {}", KINDS.join(", ")),
     };

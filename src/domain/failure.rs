@@ -95,8 +95,8 @@ impl fmt::Display for Reason {
 pub struct Failure {
     /// The stable code.
     pub reason: Reason,
-    /// The JSON pointer, header or property at fault; empty if it is the
-    /// message as a whole.
+    /// The JSON pointer, column, header or property at fault; empty if it is
+    /// the message as a whole.
     pub field: String,
     /// What is wrong with it, in plain words, without personal data.
     pub detail: String,

@@ -125,8 +125,8 @@ struct Refused<'a> {
     errors: Vec<FieldError<'a>>,
 }
 
-/// A field at fault: a JSON pointer (of the whole body, if it is empty) or a
-/// header.
+/// A field at fault: a JSON pointer (of the whole body, if it is empty), a
+/// header, or a column as the source's settings call it.
 #[derive(Serialize)]
 struct FieldError<'a> {
     field: &'a str,

@@ -132,6 +132,7 @@ impl Generator {
             Shape::StandardWebhooks => generic::standard(&basket, &topic, tenant),
             Shape::CloudEvents => generic::data(&basket, &topic),
             Shape::Callback => generic::callback(&basket),
+            Shape::Import => generic::import(&basket),
             Shape::Stripe => stripe::event(&basket, &event_id, &topic, tenant),
             Shape::Square => square::event(&basket, &event_id, &topic, tenant),
             Shape::QuickBooks => thin::quickbooks(&basket, &event_id, &topic, tenant),

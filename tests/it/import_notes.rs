@@ -105,10 +105,7 @@ async fn a_note_that_no_row_can_hold_stops_no_other_entry() {
     let raw = rig.raw().await;
     let calls = rig.tools.topology.calls();
     let [named, impossible, good] = [(); 3].map(|()| Uuid::now_v7());
-    let odd = ImportNote {
-        name: Some("a\0b".to_owned()),
-        ..note(named, ImportState::Received, 0)
-    };
+    let odd = ImportNote { name: Some("a\0b".to_owned()), ..note(named, ImportState::Received, 0) };
     // An end without a time is none.
     let never = ImportNote { read_at: None, ..note(impossible, ImportState::Received, 0) };
     for note in [odd, never, note(good, ImportState::BrokenOff, 0)] {

@@ -10,8 +10,8 @@ use tallyhook::{config::Config, service::Roles};
 use crate::support::{
     ERP, Front, Rig,
     files::{
-        HEADER, Slow, TOKEN, VENDORS, csv, done, figures, id, import_csv, object, report, row, send,
-        send_to,
+        HEADER, Slow, TOKEN, VENDORS, csv, done, figures, id, import_csv, object, report, row,
+        send, send_to,
     },
     http::client,
     seconds,
@@ -137,13 +137,15 @@ async fn lines_of_json_and_arrays_are_files_too() {
     let lines = [&object("A-1", "1.00"), "not json\n", &large, &object("A-2", "2.00")].concat();
     let told = report(send(&front, "application/x-ndjson", lines).await).await;
     assert_eq!((&told["published"], &told["rejected"]), (&json!(2), &json!(2)), "{told}");
-    let at: Vec<&Value> = told["rejections"].as_array().unwrap().iter().map(|r| &r["line"]).collect();
+    let at: Vec<&Value> =
+        told["rejections"].as_array().unwrap().iter().map(|r| &r["line"]).collect();
     assert_eq!(at, [2, 3]);
     assert_eq!(figures(&done(&front, &id(&told)).await), [4, 0, 2, 0, 0, 0, 0, 2, 0]);
 
     // All on one line: pages tell them apart all the same.
-    let objects: Vec<String> =
-        (1..=5).map(|number| object(&format!("B-{number}"), "1.00").trim_end().to_owned()).collect();
+    let objects: Vec<String> = (1..=5)
+        .map(|number| object(&format!("B-{number}"), "1.00").trim_end().to_owned())
+        .collect();
     let array = format!("[{}, 7]", objects.join(","));
     let told = report(send(&front, "application/json; charset=utf-8", array).await).await;
     assert_eq!((&told["published"], &told["rejected"]), (&json!(5), &json!(1)), "{told}");

@@ -77,8 +77,12 @@ async fn a_client_that_falls_silent_is_told_so() {
 async fn a_file_that_cannot_be_read_on_is_taken_up_to_there() {
     let rig = Rig::with(&[VENDORS], |_| ()).await;
     let front = Front::start(&rig.config, Roles::ALL).await;
-    let file = format!("[{},\n{},\n{{\"vendor\": oops}},\n{}]",
-        object("A-1", "1.00").trim_end(), object("A-2", "1.00").trim_end(), object("A-3", "1.00"));
+    let file = format!(
+        "[{},\n{},\n{{\"vendor\": oops}},\n{}]",
+        object("A-1", "1.00").trim_end(),
+        object("A-2", "1.00").trim_end(),
+        object("A-3", "1.00")
+    );
     let told = report(send(&front, "application/json", file).await).await;
     assert_eq!((&told["state"], &told["published"]), (&json!("broken_off"), &json!(2)), "{told}");
     assert!(told["error"].as_str().unwrap().starts_with("line 3: "), "{told}");
@@ -205,9 +209,12 @@ async fn a_broker_that_takes_nothing_stops_the_sender_and_fills_no_memory() {
     let front = Front::start(&config, RECEIVER).await;
     let in_flight = &front.service.metrics.import_items_in_flight;
     // 60 MB of invoices, 30 KB each.
-    let line = object("A-1", "1.00").replace('}', &format!(", \"note\": \"{}\"}}", "x".repeat(30_000)));
+    let line =
+        object("A-1", "1.00").replace('}', &format!(", \"note\": \"{}\"}}", "x".repeat(30_000)));
     let file = line.repeat(2000);
-    let mut client = Slow::with(&front, "application/x-ndjson", super::support::files::TOKEN, file.len(), "").await;
+    let mut client =
+        Slow::with(&front, "application/x-ndjson", super::support::files::TOKEN, file.len(), "")
+            .await;
     assert_eq!(client.push(&file.as_bytes()[..line.len() * 5], seconds(5)).await, line.len() * 5);
     let queue = rig.tools.topology.inbound_queue(&"vendors".parse().unwrap());
     let raw = rig.raw().await;

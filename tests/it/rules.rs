@@ -60,7 +60,8 @@ fn duplicates_above_five_percent_raise_an_alert_for_a_source_and_for_an_import()
     for (alert, needed) in [
         (
             "TallyhookManyDuplicates",
-            &["tallyhook_messages_total{outcome=\"duplicate\"}", "> 0.05", ">= 100", "by (source)"][..],
+            &["tallyhook_messages_total{outcome=\"duplicate\"}", "> 0.05", ">= 100", "by (source)"]
+                [..],
         ),
         (
             "TallyhookImportManyDuplicates",

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use crate::{
     adapter::{
         authentication::{Method, SignatureSettings},
-        mapping::{InvalidSettings, check_statuses},
+        bill::Layout,
         selector::{FieldPointer, FieldSource, Selector},
     },
-    domain::{Currency, InvoiceConflict, InvoiceStatus},
+    domain::InvoiceConflict,
 };
 
 /// The settings of a callback source. A robot that posts the documented names
@@ -100,26 +100,20 @@ impl Default for InvoiceSettings {
     }
 }
 
-impl InvoiceSettings {
-    /// Checks what the types cannot say.
-    ///
-    /// # Errors
-    /// [`InvalidSettings`] that names the key.
-    pub(super) fn check(&self) -> Result<(), InvalidSettings> {
-        if let FieldSource::Constant(currency) = &self.currency {
-            currency.parse::<Currency>().map_err(|error| {
-                InvalidSettings::new("invoice.currency", format!("{currency:?}: {error}"))
-            })?;
+impl From<InvoiceSettings> for Layout {
+    fn from(settings: InvoiceSettings) -> Self {
+        Self {
+            is_complete: false,
+            invoice_number: settings.invoice_number,
+            transaction_id: Some(settings.transaction_id),
+            amount: settings.amount,
+            minor_units: settings.minor_units,
+            vendor: settings.vendor,
+            currency: settings.currency,
+            due_on: settings.due_on,
+            status: settings.status,
+            statuses: settings.statuses,
+            version: settings.version,
         }
-        let words = InvoiceStatus::ALL.map(InvoiceStatus::as_str);
-        check_statuses("invoice.statuses", &self.statuses, &words)
-    }
-
-    /// Every pointer into the body.
-    pub(super) fn pointers(&self) -> impl Iterator<Item = &str> {
-        let Self { invoice_number, transaction_id, amount, due_on, version, .. } = self;
-        let moving = [invoice_number, transaction_id, amount, due_on].into_iter().chain(version);
-        let values = [&self.vendor, &self.currency].into_iter().chain(&self.status);
-        values.filter_map(FieldSource::pointer).chain(moving.map(FieldPointer::as_str))
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         Adapter, Received,
         conformance::{Source, envelope, object},
     },
-    domain::{Change, EventKey, Money},
+    domain::{Change, EventKey, Invoice, InvoiceStatus, Money},
 };
 
 const LEAST: &[(&str, &str)] =

@@ -4,6 +4,7 @@ mod callback;
 mod cloudevents;
 mod generic;
 mod github;
+mod import;
 mod quickbooks;
 mod shopify;
 mod square;
@@ -28,6 +29,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Kind> {
         github::ROWS,
         cloudevents::ROWS,
         callback::ROWS,
+        import::ROWS,
     ]
     .into_iter()
     .flatten()

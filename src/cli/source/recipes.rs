@@ -27,7 +27,7 @@ pub(super) fn find(name: &str) -> Option<&'static Recipe> {
     RECIPES.iter().find(|recipe| recipe.name == name)
 }
 
-pub(super) const RECIPES: [Recipe; 13] = [
+pub(super) const RECIPES: [Recipe; 14] = [
     Recipe {
         name: "shopify",
         kind: "shopify",
@@ -344,5 +344,38 @@ due_on = "/dueDate"
              asks. 422: the fields to correct, never to be sent again as they are. 503: send it again.",
         ],
         patience: "as the robot is written: let it send again on 503 and on no answer at all",
+    },
+    Recipe {
+        name: "import",
+        kind: "import",
+        about: "files of vendors' invoices: CSV, NDJSON, JSON arrays",
+        settings: r#"# bearer, or basic (the secret is user:password).
+authentication = "bearer"
+# An invoice that comes again and says something else: update takes the later
+# line, duplicate the first.
+on_change = "update"
+"#,
+        tables: r#"
+# The names of the columns, or of the members of JSON objects; "/supplier/name"
+# is a JSON pointer, const:EUR is a constant.
+[sources.{name}.invoice]
+vendor = "vendor"
+invoice_number = "invoice_number"
+amount = "amount"
+currency = "currency"
+due_on = "due_date"
+
+# How CSV files are written.
+[sources.{name}.csv]
+delimiter = ","
+decimal_comma = false
+"#,
+        steps: &[
+            "Put a long random token into {secret}.",
+            "Correct the columns above by the first line of a file.",
+            "`tallyhook import FILE --source {name}` sends a file and says what became of each line. \
+             Single invoices may be posted to {url} as JSON, with `Authorization: Bearer <the token>`.",
+        ],
+        patience: "as whoever sends the file has: to send it again adds nothing twice",
     },
 ];

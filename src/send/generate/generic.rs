@@ -1,5 +1,5 @@
 //! Orders and invoices in the shape that the built-in sources `erp`,
-//! `standard_webhooks`, `cloudevents` and `robot` are configured for
+//! `standard_webhooks`, `cloudevents`, `robot` and `vendors` are configured for
 //! (`config/development.toml`).
 
 use serde_json::{Value, json};
@@ -33,6 +33,17 @@ pub(super) fn callback(basket: &Basket) -> Value {
         "amount": money(basket.total()),
         "currency": basket.currency,
         "dueDate": (basket.created_at + Duration::days(30)).date().to_string(),
+    })
+}
+
+/// What stands in one line of a file.
+pub(super) fn import(basket: &Basket) -> Value {
+    json!({
+        "vendor": format!("Vendor {}", basket.customer.last_name),
+        "invoice_number": format!("VI-{}", basket.id),
+        "amount": money(basket.total()),
+        "currency": basket.currency,
+        "due_date": (basket.created_at + Duration::days(30)).date().to_string(),
     })
 }
 

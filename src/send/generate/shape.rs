@@ -23,6 +23,8 @@ pub enum Shape {
     Square,
     /// A robot's invoice.
     Callback,
+    /// One line of a file of invoices.
+    Import,
     /// QuickBooks' events, which only name an invoice or a bill.
     QuickBooks,
     /// Xero's events, which only name an invoice.
@@ -45,6 +47,7 @@ impl Shape {
             b"stripe" => &[Self::Stripe],
             b"square" => &[Self::Square],
             b"callback" => &[Self::Callback],
+            b"import" => &[Self::Import],
             b"quickbooks" => &[Self::QuickBooks],
             b"xero" => &[Self::Xero],
             _ => &[],
@@ -61,7 +64,7 @@ impl Shape {
             }
             Self::Stripe => &["invoice.finalized", "invoice.paid", "checkout.session.completed"],
             Self::Square => &["invoice.published", "invoice.updated"],
-            Self::Callback => &["invoice"],
+            Self::Callback | Self::Import => &["invoice"],
             Self::QuickBooks => &["qbo.invoice.created.v1", "qbo.bill.updated.v1"],
             Self::Xero => &["invoice.create", "invoice.update"],
             Self::BigCommerce => &["store/order/created", "store/order/updated"],
@@ -75,8 +78,8 @@ impl Shape {
             Self::Shopify => "demo.myshopify.com",
             Self::WooCommerce => "https://demo.example.com",
             Self::Generic | Self::StandardWebhooks | Self::CloudEvents => "demo",
-            // One account, and one robot, that need not be told from others.
-            Self::Stripe | Self::Callback => "",
+            // One account, robot or company, that need not be told from others.
+            Self::Stripe | Self::Callback | Self::Import => "",
             Self::Square => "MLDEMO0000001",
             Self::QuickBooks => "1185883450",
             Self::Xero => "0d6e5f1c-0000-4000-8000-000000000001",
@@ -93,7 +96,7 @@ impl Shape {
     /// Whether an event tells which state of its document it is, so that one
     /// can be late.
     pub const fn tells_version(self) -> bool {
-        !matches!(self, Self::Callback | Self::Etsy)
+        !matches!(self, Self::Callback | Self::Import | Self::Etsy)
     }
 
     /// Whether the platform's settings decide what fits, so that it must be
@@ -107,13 +110,14 @@ impl Shape {
                 | Self::BigCommerce
                 | Self::Etsy
                 | Self::Callback
+                | Self::Import
         )
     }
 
     /// Whether what cannot be applied is refused at the door, by a receiver
     /// whose callers can mend it.
     pub const fn refuses_poison(self) -> bool {
-        matches!(self, Self::Callback)
+        matches!(self, Self::Callback | Self::Import)
     }
 
     /// The poison of the nth event that cannot be applied, in turn.
@@ -161,6 +165,11 @@ impl Shape {
                 total: &["/amount"],
                 currency: &["/currency"],
                 number: &["/invoiceNumber"],
+            },
+            Self::Import => Anatomy {
+                total: &["/amount"],
+                currency: &["/currency"],
+                number: &["/invoice_number"],
             },
             Self::QuickBooks | Self::Xero | Self::BigCommerce | Self::Etsy => {
                 Anatomy { total: &[], currency: &[], number: &[] }

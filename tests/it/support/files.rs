@@ -40,18 +40,25 @@ pub(crate) fn object(number: &str, amount: &str) -> String {
 
 /// A file of so many invoices over 1.00, `INV-1` and so on.
 pub(crate) fn csv(invoices: u32) -> String {
-    (1..=invoices).fold(HEADER.to_owned(), |file, number| {
-        file + &row(&format!("INV-{number}"), "1.00")
-    })
+    (1..=invoices)
+        .fold(HEADER.to_owned(), |file, number| file + &row(&format!("INV-{number}"), "1.00"))
 }
 
 /// Sends a file as whoever has the secret; the answer.
-pub(crate) async fn send(front: &Front, media_type: &str, file: impl Into<reqwest::Body>) -> Response {
+pub(crate) async fn send(
+    front: &Front,
+    media_type: &str,
+    file: impl Into<reqwest::Body>,
+) -> Response {
     send_to(&front.url("/imports/vendors"), media_type, file).await
 }
 
 /// The same to this address.
-pub(crate) async fn send_to(url: &str, media_type: &str, file: impl Into<reqwest::Body>) -> Response {
+pub(crate) async fn send_to(
+    url: &str,
+    media_type: &str,
+    file: impl Into<reqwest::Body>,
+) -> Response {
     super::http::client();
     let patient = Client::builder().timeout(seconds(180)).no_proxy().build().unwrap();
     let request = patient.post(url).bearer_auth(TOKEN).header("content-type", media_type);
@@ -100,11 +107,8 @@ pub(crate) async fn done(front: &Front, id: &str) -> Value {
 /// The figures of an import, in this order: total, waiting, created, updated,
 /// duplicate, stale, ignored, rejected, dead.
 pub(crate) fn figures(told: &Value) -> [i64; 9] {
-    [
-        "total", "waiting", "created", "updated", "duplicate", "stale", "ignored", "rejected",
-        "dead",
-    ]
-    .map(|word| told[word].as_i64().unwrap_or_else(|| panic!("no {word} in {told}")))
+    ["total", "waiting", "created", "updated", "duplicate", "stale", "ignored", "rejected", "dead"]
+        .map(|word| told[word].as_i64().unwrap_or_else(|| panic!("no {word} in {told}")))
 }
 
 /// A client that sends as slowly as a test wants it.

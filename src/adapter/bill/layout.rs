@@ -1,0 +1,61 @@
+//! Where a bill's fields stand.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    adapter::{
+        mapping::{InvalidSettings, check_statuses},
+        selector::{FieldPointer, FieldSource},
+    },
+    domain::{Currency, InvoiceStatus},
+};
+
+/// Where a bill's fields stand, and what must be told.
+#[derive(Clone, Debug)]
+pub(in crate::adapter) struct Layout {
+    /// Whether vendor and currency must be told. If not, the source is the
+    /// vendor, and the currency is none.
+    pub(in crate::adapter) is_complete: bool,
+    /// Must be told.
+    pub(in crate::adapter) invoice_number: FieldPointer,
+    /// Must be told, if bills have one.
+    pub(in crate::adapter) transaction_id: Option<FieldPointer>,
+    /// Must be told.
+    pub(in crate::adapter) amount: FieldPointer,
+    /// Whether the amount counts the currency's smallest unit.
+    pub(in crate::adapter) minor_units: bool,
+    pub(in crate::adapter) vendor: FieldSource,
+    pub(in crate::adapter) currency: FieldSource,
+    pub(in crate::adapter) due_on: FieldPointer,
+    /// Default: `open`.
+    pub(in crate::adapter) status: Option<FieldSource>,
+    /// Our word for each of the sender's.
+    pub(in crate::adapter) statuses: BTreeMap<String, String>,
+    /// Default: the event's.
+    pub(in crate::adapter) version: Option<FieldPointer>,
+}
+
+impl Layout {
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// [`InvalidSettings`] that names the key.
+    pub(super) fn check(&self) -> Result<(), InvalidSettings> {
+        if let FieldSource::Constant(currency) = &self.currency {
+            currency.parse::<Currency>().map_err(|error| {
+                InvalidSettings::new("invoice.currency", format!("{currency:?}: {error}"))
+            })?;
+        }
+        let words = InvoiceStatus::ALL.map(InvoiceStatus::as_str);
+        check_statuses("invoice.statuses", &self.statuses, &words)
+    }
+
+    /// Every pointer into the body.
+    pub(super) fn pointers(&self) -> impl Iterator<Item = &str> {
+        let Self { invoice_number, transaction_id, amount, due_on, version, .. } = self;
+        let moving = [invoice_number, amount, due_on].into_iter().chain(transaction_id);
+        let moving = moving.chain(version).map(FieldPointer::as_str);
+        let values = [&self.vendor, &self.currency].into_iter().chain(&self.status);
+        values.filter_map(FieldSource::pointer).chain(moving)
+    }
+}

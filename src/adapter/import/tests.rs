@@ -1,0 +1,1 @@
+//! What files hold, and what their senders are told.
