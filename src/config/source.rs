@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, bail};
 use config::Value;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::SecretLookup;
 use crate::adapter::{
@@ -87,8 +87,7 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
             Box::new(WooCommerce {})
         }
         "square" => {
-            let settings: square::Settings =
-                rest.try_deserialize().with_context(|| path.to_owned())?;
+            let settings: square::Settings = read(rest, path)?;
             Box::new(Square::new(settings).map_err(|error| at(path, &error))?)
         }
         "quickbooks" => {
@@ -100,20 +99,18 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
             Box::new(Xero {})
         }
         "stripe" => {
-            let settings: stripe::Settings =
-                rest.try_deserialize().with_context(|| path.to_owned())?;
+            let settings: stripe::Settings = read(rest, path)?;
             Box::new(Stripe::new(&settings).map_err(|error| at(path, &error))?)
         }
         "standard_webhooks" => {
-            let settings: standard_webhooks::Settings =
-                rest.try_deserialize().with_context(|| path.to_owned())?;
+            let settings: standard_webhooks::Settings = read(rest, path)?;
             if !tenants.is_empty() && !settings.tells_tenant() {
                 bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
             }
             Box::new(StandardWebhooks::new(settings).map_err(|error| at(path, &error))?)
         }
         "generic" | "github" => {
-            let settings: Settings = rest.try_deserialize().with_context(|| path.to_owned())?;
+            let settings: Settings = read(rest, path)?;
             if !tenants.is_empty() && settings.event.tenant.is_none() {
                 bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
             }
@@ -124,24 +121,21 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
             Box::new(adapter.map_err(|error| at(path, &error))?)
         }
         "cloudevents" => {
-            let settings: cloudevents::Settings =
-                rest.try_deserialize().with_context(|| path.to_owned())?;
+            let settings: cloudevents::Settings = read(rest, path)?;
             if !tenants.is_empty() && settings.event.tenant.is_none() {
                 bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
             }
             Box::new(CloudEvents::new(settings).map_err(|error| at(path, &error))?)
         }
         "callback" => {
-            let settings: callback::Settings =
-                rest.try_deserialize().with_context(|| path.to_owned())?;
+            let settings: callback::Settings = read(rest, path)?;
             if !tenants.is_empty() && settings.tenant.is_none() {
                 bail!("{path}.tenant is needed to tell whether a call is of {path}.tenants");
             }
             Box::new(Callback::new(settings).map_err(|error| at(path, &error))?)
         }
         "import" => {
-            let settings: import::Settings =
-                rest.try_deserialize().with_context(|| path.to_owned())?;
+            let settings: import::Settings = read(rest, path)?;
             if !tenants.is_empty() && settings.tenant.is_none() {
                 bail!("{path}.tenant is needed to tell whether a file is of {path}.tenants");
             }
@@ -171,6 +165,11 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
         })
         .collect();
     Ok(Adapter::new(platform, secrets, tenants).with_quarantine(quarantine))
+}
+
+/// A kind's own settings.
+fn read<S: DeserializeOwned>(section: Value, path: &str) -> anyhow::Result<S> {
+    section.try_deserialize().with_context(|| path.to_owned())
 }
 
 /// Settings that contradict themselves, with the whole path of the key.

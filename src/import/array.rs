@@ -44,8 +44,7 @@ impl<R: BufRead> Array<R> {
         if self.place == Place::Before {
             self.open()?;
         }
-        let next = self.peek()?;
-        match (self.place, next) {
+        match (self.place, self.peek()?) {
             (_, Some(b']')) => {
                 self.input.consume(1);
                 return self.close().map(|()| None);
@@ -54,7 +53,9 @@ impl<R: BufRead> Array<R> {
                 self.input.consume(1);
                 self.peek()?;
             }
-            // An element ends with a comma, with the array, or with the file.
+            (Place::Between, Some(_)) => {
+                return Err(self.broken("no comma stands behind an element"));
+            }
             _ => {}
         }
         let line = self.line;
@@ -105,7 +106,7 @@ impl<R: BufRead> Array<R> {
         }
     }
 
-    /// Reads up to the comma or bracket that ends the element.
+    /// Reads the element to its end.
     fn read_element(&mut self) -> Result<(), Broken> {
         self.held.clear();
         let line = self.line;
@@ -116,7 +117,13 @@ impl<R: BufRead> Array<R> {
                 return Err(self.broken("the file ends within the array"));
             }
             let room = self.limit - self.held.len();
-            let end = chunk.iter().take(room + 1).position(|byte| scan.ends_before(*byte));
+            let end = chunk.iter().take(room + 1).enumerate().find_map(|(at, byte)| {
+                match scan.see(*byte) {
+                    Seen::Within => None,
+                    Seen::Last => Some(at + 1),
+                    Seen::Behind => Some(at),
+                }
+            });
             let part = &chunk[..end.unwrap_or(chunk.len().min(room + 1))];
             if part.len() > room {
                 return Err(Broken::new(line, too_large(self.limit)));
@@ -174,7 +181,7 @@ impl<R: BufRead> Array<R> {
 }
 
 fn newlines(bytes: &[u8]) -> u32 {
-    u32::try_from(bytes.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(u32::MAX)
+    u32::try_from(bytes.split(|byte| *byte == b'\n').skip(1).count()).unwrap_or(u32::MAX)
 }
 
 /// Where in an element reading stands.
@@ -185,21 +192,32 @@ struct Scan {
     is_escaped: bool,
 }
 
+/// Where a byte stands.
+enum Seen {
+    /// Within the element.
+    Within,
+    /// At its end.
+    Last,
+    /// Behind it.
+    Behind,
+}
+
 impl Scan {
-    /// Whether the element ended before this byte.
-    fn ends_before(&mut self, byte: u8) -> bool {
+    fn see(&mut self, byte: u8) -> Seen {
         if self.in_text {
             self.in_text = self.is_escaped || byte != b'"';
             self.is_escaped = !self.is_escaped && byte == b'\\';
-            return false;
+            return Seen::Within;
         }
         match byte {
             b'"' => self.in_text = true,
             b'{' | b'[' => self.depth += 1,
-            b',' | b']' if self.depth == 0 => return true,
+            // What is no list and no object ends before what stands behind it.
+            b',' | b']' if self.depth == 0 => return Seen::Behind,
+            b'}' | b']' if self.depth == 1 => return Seen::Last,
             b'}' | b']' => self.depth = self.depth.saturating_sub(1),
             _ => {}
         }
-        false
+        Seen::Within
     }
 }

@@ -40,9 +40,8 @@ impl Quotes {
     pub(super) fn see(&mut self, line: &[u8]) -> Seen {
         for byte in line {
             self.place = match (self.place, *byte) {
-                (Place::Before | Place::Behind, b'"') => Place::Quoted,
                 (Place::Quoted, b'"') => Place::Behind,
-                (Place::Quoted, _) => Place::Quoted,
+                (Place::Before | Place::Behind, b'"') | (Place::Quoted, _) => Place::Quoted,
                 (_, byte) if byte == self.delimiter => Place::Before,
                 (Place::Behind, _) => return Seen::Wrong,
                 // A bare quote such as 5" is text; behind a field of several

@@ -11,7 +11,12 @@ use super::{
 const FILES: Kind = Kind {
     name: "import",
     word: "import",
-    settings: r#"tenant = "/company""#,
+    // A pointer, as the suite names fields; columns have tests of their own.
+    settings: r#"
+        tenant = "/company"
+        [sources.inbox.invoice]
+        currency = "/currency"
+    "#,
     malformed: &["two words"],
     proof: BEARER,
     topic: "invoice",
@@ -65,6 +70,8 @@ pub(super) const ROWS: &[Kind] = &[
         settings: r#"
             authentication = "basic"
             tenant = "/company"
+            [sources.inbox.invoice]
+            currency = "/currency"
         "#,
         secrets: &USERS,
         malformed: &["robot", "robot:"],

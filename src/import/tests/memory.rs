@@ -1,0 +1,90 @@
+//! Files are read in the room of a few items, however long they are.
+
+use std::io::{self, BufRead, Read};
+
+use super::{super::*, form};
+
+/// A beginning, and the same again and again behind it.
+struct Long {
+    part: Vec<u8>,
+    at: usize,
+    again: Vec<u8>,
+    left: usize,
+}
+
+impl Long {
+    fn new(beginning: &str, again: &str) -> Self {
+        Self { part: beginning.into(), at: 0, again: again.into(), left: LENGTH / again.len() }
+    }
+}
+
+impl Read for Long {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl BufRead for Long {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.part.len() && self.left > 0 {
+            self.left -= 1;
+            self.at = 0;
+            self.part.clone_from(&self.again);
+        }
+        Ok(&self.part[self.at..])
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.at += length;
+    }
+}
+
+/// More than a hundred times what may be held of it.
+const LENGTH: usize = 4 << 20;
+const LIMIT: usize = 4 << 10;
+const ROOM: usize = 8 * LIMIT;
+
+/// How many items are read well, and not; and whether it broke off.
+fn read(format: ImportFormat, beginning: &str, again: &str) -> (usize, usize, bool) {
+    let mut reader = Reader::new(Long::new(beginning, again), format, &form(&[]), LIMIT);
+    let (mut good, mut bad, mut is_broken) = (0, 0, false);
+    while let Some(read) = reader.next() {
+        match read {
+            Ok(Item { body: Ok(_), .. }) => good += 1,
+            Ok(Item { body: Err(_), .. }) => bad += 1,
+            Err(_) => is_broken = true,
+        }
+        let room = reader.room();
+        assert!(room <= ROOM, "{format:?}: {room} bytes are held");
+    }
+    (good, bad, is_broken)
+}
+
+#[test]
+fn a_file_is_never_held_whole() {
+    let text = "x".repeat(1000);
+    let row = format!("{text},{text}\n");
+    let rows = LENGTH / row.len();
+    assert_eq!(read(ImportFormat::Csv, "a,b\n", &row), (rows, 0, false));
+    // What might be the rest of a quoted field is read ahead.
+    assert_eq!(read(ImportFormat::Csv, "a,b\n\"1,2\n", &row), (rows, 1, false));
+    let line = format!("{{\"a\":\"{text}\"}}\n");
+    assert_eq!(read(ImportFormat::NdJson, "", &line), (LENGTH / line.len(), 0, false));
+    let element = format!(",{{\"a\":\"{text}\"}}");
+    let elements = LENGTH / element.len();
+    assert_eq!(read(ImportFormat::Json, "[{}", &element), (elements + 1, 0, true));
+}
+
+#[test]
+fn nor_is_a_line_without_an_end() {
+    let text = "x".repeat(1000);
+    assert_eq!(read(ImportFormat::Csv, "a,b\n1,2\n", &text), (1, 1, false));
+    assert_eq!(read(ImportFormat::NdJson, "{}\n", &text), (1, 1, false));
+    assert_eq!(read(ImportFormat::Json, "[{},\"", &text), (1, 0, true));
+    // Nor blank ones, which are many.
+    assert_eq!(read(ImportFormat::Json, "[{}", &" ".repeat(1000)), (1, 0, true));
+    let blank = format!("{}\n", " ".repeat(1000));
+    assert_eq!(read(ImportFormat::Csv, "a,b\n1,2\n", &blank), (1, 0, false));
+}
