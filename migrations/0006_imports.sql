@@ -11,14 +11,14 @@ create table imports (
     name       text,
     -- `receiving` for ever, if its receiver died in the middle.
     state      text not null check (state in ('receiving', 'received', 'broken_off')),
-    -- How many items were read so far, the rejected among them.
+    -- How many items are durable so far, the rejected among them.
     items      bigint not null check (items >= 0),
     -- Why it broke off.
     error      text,
     begun_at   timestamptz not null,
     -- When the last of it was read.
     read_at    timestamptz,
-    -- When it was first seen that nothing of it waited any more.
+    -- When the last of it was settled, written once nothing of it waited.
     settled_at timestamptz,
     constraint imports_read check ((state = 'receiving') = (read_at is null)),
     constraint imports_error check ((state = 'broken_off') = (error is not null)),

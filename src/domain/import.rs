@@ -113,7 +113,7 @@ pub struct ImportNote {
     pub name: Option<String>,
     /// How far it was read.
     pub state: ImportState,
-    /// How many items were read, the rejected among them.
+    /// How many items are durable, the rejected among them.
     pub items: u64,
     /// Why it broke off.
     pub error: Option<String>,

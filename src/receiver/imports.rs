@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     adapter::{Adapter, Answers, Call, Rejection},
-    broker::{Confirmed, Outgoing},
+    broker::{Confirmed, Outgoing, PublishError},
     domain::{ImportFormat, RefusedCall, SourceName},
     metrics::InFlight,
 };
@@ -186,6 +186,10 @@ impl Receiver {
                 return Err(problem);
             }
         };
+        // Rather than have all of it sent for nothing.
+        if let Some(trouble) = self.publisher.trouble() {
+            return Err(self.not_durable(&PublishError::Away(trouble.into())));
+        }
         // Strangers take none of these.
         let Ok(turn) = Arc::clone(&self.files).try_acquire_owned() else {
             return Err(self.not_now("too many files come in at once; send it again"));

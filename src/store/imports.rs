@@ -33,7 +33,7 @@ pub struct Import {
     pub duplicate: i64,
     /// Items that a newer state stood against.
     pub stale: i64,
-    /// Items that change nothing, as those of a foreign tenant.
+    /// Items that change nothing.
     pub ignored: i64,
     /// Lines that were refused with a word why.
     pub rejected: i64,
@@ -45,9 +45,10 @@ pub struct Import {
     pub begun_at: OffsetDateTime,
     /// When the last of the file was read.
     pub read_at: Option<OffsetDateTime>,
-    /// When it was first seen that nothing of it waited any more.
+    /// When the last of it was settled; what is replayed later changes the
+    /// figures, and not this.
     pub settled_at: Option<OffsetDateTime>,
-    /// When the last item was settled; what was replayed since does not count.
+    /// When anything of it was settled last.
     pub last_at: Option<OffsetDateTime>,
     /// The database's clock.
     pub now: OffsetDateTime,
@@ -79,8 +80,8 @@ impl Import {
     /// milliseconds; to this moment, while items wait or come in.
     pub fn elapsed_ms(&self) -> i64 {
         let goes_on = self.waiting() > 0 || self.state == ImportState::Receiving.as_str();
-        let end = if goes_on { Some(self.now) } else { self.last_at.max(self.read_at) };
-        let elapsed = end.unwrap_or(self.begun_at) - self.begun_at;
+        let end = self.settled_at.or(if goes_on { None } else { self.last_at.max(self.read_at) });
+        let elapsed = end.unwrap_or(self.now) - self.begun_at;
         i64::try_from(elapsed.whole_milliseconds()).unwrap_or(i64::MAX).max(0)
     }
 
@@ -177,9 +178,7 @@ pub async fn all(conn: &mut Conn, import_ids: &[Uuid]) -> Result<Vec<Import>, St
                 count(distinct processed_at)
                     filter (where outcome in ('applied', 'duplicate', 'stale', 'ignored'))
                     as batches,
-                max(processed_at)
-                    filter (where import.settled_at is null or processed_at <= import.settled_at)
-                    as last_at
+                max(processed_at) as last_at
             from receipts as receipt
             where receipt.import_id = import.import_id
         ) as counted
@@ -200,15 +199,18 @@ pub async fn all(conn: &mut Conn, import_ids: &[Uuid]) -> Result<Vec<Import>, St
 pub async fn settle(conn: &mut Conn) -> Result<Vec<Uuid>, StoreError> {
     Ok(sqlx::query_scalar!(
         r#"
-        update imports set settled_at = now()
-        where settled_at is null and import_id in (
-            select import.import_id
+        update imports set settled_at = ended.at
+        from (
+            select import.import_id, greatest(import.read_at, max(receipt.processed_at)) as at
             from imports as import left join receipts as receipt using (import_id)
             where import.settled_at is null and import.read_at is not null
             group by import.import_id
             having count(*) filter (where receipt.outcome <> 'retried') >= import.items
-               and count(*) filter (where receipt.outcome = 'retried') = 0)
-        returning import_id
+               and count(*) filter (where receipt.outcome = 'retried') = 0
+        ) as ended
+        -- Asked again of the row itself: another worker may have been first.
+        where imports.import_id = ended.import_id and imports.settled_at is null
+        returning imports.import_id
         "#,
     )
     .fetch_all(conn)

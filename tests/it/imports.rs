@@ -287,6 +287,14 @@ async fn two_files_at_once_are_two_imports_and_a_fifth_waits() {
     for import in [&first, &second] {
         assert_eq!(figures(&done(&front, import).await), [300, 0, 300, 0, 0, 0, 0, 0, 0]);
     }
+    // One file twice at once: each invoice once, whoever was first.
+    let again = csv(300).replace("INV-", "AGAIN-");
+    let (first, second) =
+        tokio::join!(import_csv(&front, again.clone()), import_csv(&front, again.clone()));
+    let [first, second] = [done(&front, &first).await, done(&front, &second).await];
+    let sum = |word: &str| first[word].as_i64().unwrap() + second[word].as_i64().unwrap();
+    assert_eq!((sum("created"), sum("duplicate"), sum("total")), (300, 300, 600));
+
     let mut clients = Vec::new();
     for _ in 0..4 {
         let mut client = Slow::begin(&front, HEADER.len()).await;
@@ -306,5 +314,5 @@ async fn two_files_at_once_are_two_imports_and_a_fifth_waits() {
     }
     assert_eq!(send(&front, "text/csv", csv(1)).await.status(), 202);
     front.stop().await;
-    assert_eq!(rig.count("select count(*) from invoices").await, 600);
+    assert_eq!(rig.count("select count(*) from invoices").await, 900);
 }
