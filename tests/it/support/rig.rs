@@ -224,6 +224,10 @@ impl Rig {
         assert_eq!(sums.settled_without_key, 0, "{sums:?}");
         assert_eq!(sums.keys_without_receipt, 0, "{sums:?}");
         assert_eq!(sums.books_without_receipt, 0, "{sums:?}");
+        assert_eq!(sums.ticked_off_without_mirror, 0, "{sums:?}");
+        assert_eq!(sums.mirrored_without_tick, 0, "{sums:?}");
+        assert_eq!(sums.letters_against_delivery, 0, "{sums:?}");
+        assert_eq!(sums.failed_without_letter, 0, "{sums:?}");
     }
 
     /// One number from a query.
