@@ -157,7 +157,7 @@ imported() {
 say "7. A file of vendor invoices, with duplicates and broken lines, is imported and mirrored"
 invoices=500
 awk -v invoices="$invoices" 'BEGIN {
-    split("twelve,EUR|12.00,EURO|,EUR|12.00,EUR,2026-12-24,too,many", broken, "|")
+    split("twelve,EUR,|12.00,EURO,|,EUR,|12.00,EUR,2026-12-24,too,many", broken, "|")
     print "vendor,invoice_number,amount,currency,due_date"
     for (i = 1; i <= invoices; i++) {
         row = sprintf("Vendor %02d,V-%05d,%d.%02d,EUR,2026-12-%02d", i % 20, i, 10 + i, i % 100, 1 + i % 28)
