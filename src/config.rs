@@ -289,6 +289,17 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_targets_is_sound() {
+        let names = ["VENDORS_SECRET", "ECONOMY_TOKEN"];
+        let variables = names.map(|name| (name.to_owned(), "hunter2".to_owned()));
+        let text = include_str!("../config/target-example.toml");
+        let config = Config::from_toml(text, &variables.into()).unwrap();
+        let kinds: Vec<String> =
+            config.targets.values().map(|target| target.way.to_string()).collect();
+        assert_eq!(kinds, ["http", "rabbitmq"]);
+    }
+
+    #[test]
     fn each_mistake_names_its_key() {
         for (text, expected) in [
             ("", "sources"),

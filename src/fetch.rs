@@ -307,4 +307,6 @@ fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Duration> {
 }
 
 #[cfg(test)]
+pub(crate) use call::tests::server;
+#[cfg(test)]
 mod tests;

@@ -223,7 +223,7 @@ mod tests {
             .collect();
         assert_eq!(told[..2], [("a", "hunter2".to_owned()), ("b", "Bearer hunter2".to_owned())]);
         assert_eq!(told[2..4], [("c", path.to_string()), ("d", format!("Bearer {path}"))]);
-        assert!(told[4].1.contains("Tenant"));
+        assert!(told[4].1.contains("tenant"));
         assert!(!format!("{enrichment:?}").contains("hunter2"));
     }
 

@@ -117,4 +117,4 @@ impl Caller {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

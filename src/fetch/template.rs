@@ -151,6 +151,11 @@ impl Template {
         &self.example
     }
 
+    /// Whether it has this place.
+    pub fn has(&self, place: &str) -> bool {
+        self.text.places().any(|known| known.name == place)
+    }
+
     /// The URL of a resource.
     ///
     /// Each value is percent-encoded, and within the path a segment of it, or

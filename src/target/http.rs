@@ -235,6 +235,10 @@ impl HttpTarget {
 fn fill(url: &Template, about: &About<'_>) -> Result<Url, String> {
     let key = about.key.to_string();
     let vendor = about.document.get("vendor").and_then(Value::as_str);
+    // Empty is one thing, and none at all another: orders have no vendors.
+    if vendor.is_none() && url.has("vendor") {
+        return Err("{vendor}: the document has none".to_owned());
+    }
     let values = [
         ("tenant", about.tenant),
         ("vendor", vendor.unwrap_or_default()),

@@ -14,7 +14,7 @@ use crate::domain::Failure;
 
 /// Steps that one rendering may take: an order of 10,000 lines needs fewer, a
 /// loop without end is stopped within a moment.
-const FUEL: u64 = 5_000_000;
+const FUEL: u64 = 1_000_000;
 
 /// What an environment calls its only template.
 const NAME: &str = "body";

@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, Method, header};
 use serde::Deserialize;
 
 use crate::{
+    adapter::fields::is_pointer,
     config::{SecretLookup, headers},
     domain::DocumentEvent,
     fetch::{Options, Template},
@@ -184,10 +185,6 @@ fn look_up(raw: RawLookUp, path: &str) -> anyhow::Result<LookUp> {
         bail!("{path}.matches.{pointer}: it is not a JSON pointer (/0/vendor)");
     }
     Ok(LookUp { url, id: raw.id, matches: raw.matches.into_iter().collect() })
-}
-
-fn is_pointer(text: &str) -> bool {
-    text.starts_with('/')
 }
 
 #[cfg(test)]
