@@ -155,7 +155,7 @@ imported() {
 }
 
 say "7. A file of vendor invoices, with duplicates and broken lines, is imported and mirrored"
-invoices=500
+invoices=400
 awk -v invoices="$invoices" 'BEGIN {
     split("twelve,EUR,|12.00,EURO,|,EUR,|12.00,EUR,2026-12-24,too,many", broken, "|")
     print "vendor,invoice_number,amount,currency,due_date"
@@ -193,12 +193,13 @@ for _ in $(seq 150); do
     [ "$delivered" -ge "$invoices" ] && break
     sleep 0.4
 done
-show "deliveries list"
-"$tallyhook" deliveries list --limit 5
 [ "$delivered" = "$invoices" ] || fail "$invoices invoices were to be delivered, $delivered are"
 unanswered=$(grep -c '"warning": *"' "$scratch/mirrored.json" || :)
 [ "$unanswered" -gt 0 ] || fail "every call was answered: nothing was shown"
-printf '  %s delivered; %s of them after a call without an answer\n' "$delivered" "$unanswered"
+printf '  %s delivered; %s of them after a call without an answer, as this one:\n' "$delivered" "$unanswered"
+example=$(sed -n -e '/"document_number"/h' -e '/"warning": *"/{g;s/.*: *"\([^"]*\)".*/\1/p;q;}' "$scratch/mirrored.json")
+show "deliveries list --number $example"
+"$tallyhook" deliveries list --number "$example"
 # exactly_once: all of them are there, and none twice.
 exactly_once() {
     numbers_there | sort >"$scratch/there"
