@@ -155,7 +155,7 @@ imported() {
 }
 
 say "7. A file of vendor invoices, with duplicates and broken lines, is imported and mirrored"
-invoices=400
+invoices=300
 awk -v invoices="$invoices" 'BEGIN {
     split("twelve,EUR,|12.00,EURO,|,EUR,|12.00,EUR,2026-12-24,too,many", broken, "|")
     print "vendor,invoice_number,amount,currency,due_date"
