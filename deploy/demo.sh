@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # The demo: real webhooks through a real RabbitMQ into a real PostgreSQL, with
-# duplicates, late ones, poison and a forged one, while the broker is killed.
+# duplicates, late ones, poison and a forged one, while the broker is killed;
+# then a file of invoices, mirrored exactly once to an economy system that
+# leaves calls unanswered, is killed too, and loses one by a person's hand.
 # Ends by itself, with exit code 0 only if the figures add up.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -26,7 +28,7 @@ fail() { printf '\ndemo: %s\n' "$*" >&2; exit 1; }
 # field NAME FILE: a number or text from the one-line JSON that our commands write.
 field() { sed -n "s/.*\"$1\": *\"\{0,1\}\([^\",}]*\).*/\1/p" "$2" | head -n 1; }
 
-say "1. A private PostgreSQL and RabbitMQ, the receiver and the worker"
+say "1. A private PostgreSQL and RabbitMQ, an economy system, the receiver and the worker"
 # Any free port, so that the demo never meets a server of yours.
 cat >"$scratch/demo.toml" <<'TOML'
 [receiver]
@@ -34,8 +36,8 @@ listen = "127.0.0.1:0"
 [operations]
 listen = "127.0.0.1:0"
 TOML
-show "dev"
-"$tallyhook" dev --config "$scratch/demo.toml" --ready-file "$scratch/ready.json" \
+show "dev --with-target"
+"$tallyhook" dev --with-target --config "$scratch/demo.toml" --ready-file "$scratch/ready.json" \
     >"$scratch/dev.out" 2>"$scratch/dev.log" &
 dev=$!
 for _ in $(seq 600); do
@@ -47,8 +49,9 @@ done
 receiver=$(field receiver "$scratch/ready.json")
 TALLYHOOK__DATABASE__URL=$(field database_url "$scratch/ready.json")
 TALLYHOOK__BROKER__URL=$(field amqp_url "$scratch/ready.json")
-export TALLYHOOK__DATABASE__URL TALLYHOOK__BROKER__URL
-grep -E '^(receiver|operations) ' "$scratch/dev.out"
+TALLYHOOK_DEV_ECONOMY_URL=$(sed -n 's/.*"economy": *"\([^"]*\)".*/\1/p' "$scratch/ready.json")
+export TALLYHOOK__DATABASE__URL TALLYHOOK__BROKER__URL TALLYHOOK_DEV_ECONOMY_URL
+grep -E '^(receiver|operations|economy) ' "$scratch/dev.out"
 
 accepted=0
 uncertain=0
@@ -116,5 +119,122 @@ cat <<'TEXT'
   tallyhook dead replay --source shopify --reason WHY    many at once
   tallyhook dead discard ID --reason WHY                 close it; it stays on record
 TEXT
+
+
+# economy METHOD PATH: what the economy system answers, without our own
+# commands in between.
+economy() {
+    local at=${TALLYHOOK_DEV_ECONOMY_URL#http://}
+    (
+        exec 9<>"/dev/tcp/${at%:*}/${at#*:}" || exit 1
+        printf '%s %s HTTP/1.1\r\nHost: economy\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n' \
+            "$1" "$2" "${TALLYHOOK_DEV_ECONOMY:-economy-development-token}" >&9
+        sed '1,/^\r*$/d' <&9
+    ) 2>/dev/null
+}
+# One line each, whatever is found, and none if it is away.
+numbers_there() { { economy GET /invoices || :; } | grep -o '"number":"[^"]*"' || :; }
+ids_there() { { economy GET "/invoices?vendor=$1&number=$2" || :; } | grep -o 'INV-[0-9]*' || :; }
+
+# import: sends the file and waits; some of its lines are broken, so 3.
+import() {
+    local code=0
+    show "import vendors.csv"
+    "$tallyhook" import "$scratch/vendors.csv" --url "$receiver" --timeout 60 --json \
+        >"$scratch/import.json" || code=$?
+    [ "$code" = 3 ] || { cat "$scratch/import.json"; fail "import ended with $code, not with 3"; }
+    accepted=$((accepted + $(field total "$scratch/import.json") - $(field rejected "$scratch/import.json")))
+    printf '  %s lines: %s created, %s duplicates, %s rejected, each by itself\n' \
+        "$(field total "$scratch/import.json")" "$(field created "$scratch/import.json")" \
+        "$(field duplicate "$scratch/import.json")" "$(field rejected "$scratch/import.json")"
+}
+# imported NAME NUMBER: what the import must have told.
+imported() {
+    [ "$(field "$1" "$scratch/import.json")" = "$2" ] ||
+        { cat "$scratch/import.json"; fail "the import was to tell $2 for $1"; }
+}
+
+say "7. A file of vendor invoices, with duplicates and broken lines, is imported and mirrored"
+invoices=300
+awk -v invoices="$invoices" 'BEGIN {
+    split("twelve,EUR,|12.00,EURO,|,EUR,|12.00,EUR,2026-12-24,too,many", broken, "|")
+    print "vendor,invoice_number,amount,currency,due_date"
+    for (i = 1; i <= invoices; i++) {
+        row = sprintf("Vendor %02d,V-%05d,%d.%02d,EUR,2026-12-%02d", i % 20, i, 10 + i, i % 100, 1 + i % 28)
+        print row
+        if (i % 18 == 0) print row
+        if (i % 100 == 0) printf "Vendor 99,B-%05d,%s\n", i, broken[1 + i / 100 % 4]
+    }
+}' >"$scratch/vendors.csv"
+broken=$((invoices / 100))
+duplicates=$((invoices / 18))
+economy_pid=$(sed -n 's/.*"economy": *\([0-9][0-9]*\).*/\1/p' "$scratch/ready.json")
+(
+    for _ in $(seq 600); do
+        if [ "$(numbers_there | wc -l)" -ge $((invoices / 4)) ]; then
+            kill -9 "$economy_pid" && printf '  killed the economy system, process %s\n' "$economy_pid"
+            exit
+        fi
+        sleep 0.05
+    done
+    exit 1
+) &
+killer=$!
+import
+imported created "$invoices"
+imported duplicate "$duplicates"
+imported rejected "$broken"
+wait "$killer" || fail "the economy system never had enough invoices to be killed"
+
+say "8. The economy system left one call in ten unanswered: each invoice is there exactly once"
+for _ in $(seq 150); do
+    "$tallyhook" deliveries list --state delivered --limit 100000 --json >"$scratch/mirrored.json" || :
+    delivered=$(grep -c '"delivery_id"' "$scratch/mirrored.json" || :)
+    [ "$delivered" -ge "$invoices" ] && break
+    sleep 0.4
+done
+[ "$delivered" = "$invoices" ] || fail "$invoices invoices were to be delivered, $delivered are"
+unanswered=$(grep -c '"warning": *"' "$scratch/mirrored.json" || :)
+[ "$unanswered" -gt 0 ] || fail "every call was answered: nothing was shown"
+printf '  %s delivered; %s of them after a call without an answer, as this one:\n' "$delivered" "$unanswered"
+example=$(sed -n -e '/"document_number"/h' -e '/"warning": *"/{g;s/.*: *"\([^"]*\)".*/\1/p;q;}' "$scratch/mirrored.json")
+show "deliveries list --number $example"
+"$tallyhook" deliveries list --number "$example"
+# exactly_once: all of them are there, and none twice.
+exactly_once() {
+    numbers_there | sort >"$scratch/there"
+    [ "$(wc -l <"$scratch/there")" = "$invoices" ] && [ -z "$(uniq -d "$scratch/there")" ] ||
+        fail "$(wc -l <"$scratch/there") invoices are there, twice: $(uniq -d "$scratch/there" | tr '\n' ' ')"
+    printf '  the economy system has %s invoices, none twice\n' "$invoices"
+}
+exactly_once
+
+say "9. One is deleted there by hand; a person voids our delivery of it and issues it anew"
+was=$(ids_there Vendor%2007 V-00007)
+economy DELETE "/invoices/$was" >"$scratch/deleted"
+[ -z "$(ids_there Vendor%2007 V-00007)" ] || fail "$was is still there"
+printf '  deleted %s there\n' "$was"
+show "deliveries void --number V-00007 --reason 'deleted there by hand'"
+"$tallyhook" deliveries void --number V-00007 --reason "deleted there by hand" --json >"$scratch/voided.json" ||
+    { cat "$scratch/voided.json"; fail "it was not voided"; }
+delivery=$(field delivery_id "$scratch/voided.json")
+show "deliveries reissue $delivery --reason 'deleted by mistake'"
+"$tallyhook" deliveries reissue "$delivery" --reason "deleted by mistake" || fail "it was not issued anew"
+for _ in $(seq 100); do
+    is=$(ids_there Vendor%2007 V-00007)
+    [ -n "$is" ] && break
+    sleep 0.2
+done
+[ -n "$is" ] && [ "$is" != "$was" ] || fail "V-00007 was not mirrored anew"
+printf '  V-00007 is there again, as %s\n' "$is"
+
+say "10. The same file again: everything is known, and nothing is mirrored twice"
+import
+imported created 0
+imported duplicate $((invoices + duplicates))
+exactly_once
+show "audit --accepted $accepted --uncertain $uncertain"
+"$tallyhook" audit --accepted "$accepted" --uncertain "$uncertain" ||
+    fail "the figures do not add up"
 
 say "The figures add up: $accepted accepted, each in the books exactly once or before a person."

@@ -201,6 +201,10 @@ fn announce(
     if let Some((name, _)) = example.or_else(|| config.sources.iter().next()) {
         writeln!(out, "  tallyhook send {name} --url {receiver} --count 100 --duplicates 10%")?;
     }
+    if servers.economy.is_some() {
+        writeln!(out, "  tallyhook import invoices.csv --url {receiver}")?;
+        writeln!(out, "  tallyhook deliveries list")?;
+    }
     writeln!(out)?;
     writeln!(out, "Ctrl-C stops everything.")?;
     out.flush()?;

@@ -203,3 +203,16 @@ impl EconomyServer {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_told_with_the_command_that_builds_it() {
+        // Nothing of that name is beside the program of the unit tests.
+        let error = EconomyServer::program().unwrap_err();
+        assert!(error.downcast_ref::<MissingServer>().is_some(), "{error:?}");
+        assert!(error.to_string().contains("cargo build --bin economy"), "{error}");
+    }
+}
