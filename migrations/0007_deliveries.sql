@@ -88,6 +88,10 @@ create index deliveries_unfinished on deliveries (document_id, target, position)
     where state in ('pending', 'sending', 'uncertain', 'failed');
 create index deliveries_number on deliveries (document_number);
 create index deliveries_receipt on deliveries (receipt_id);
+-- What a person reads at the target.
+create index deliveries_remote on deliveries (remote_id) where remote_id is not null;
+create unique index deliveries_key on deliveries (idempotency_key)
+    where idempotency_key is not null;
 
 -- A document as other systems hear of it. Amounts are texts: a JSON number
 -- would become a float somewhere.

@@ -93,7 +93,7 @@ async fn what_changed_is_heard_as_it_stands_in_the_books() {
     let mut shop = rig.lane("shop").await;
 
     let created = erp_invoice("INV-1", 1, "10.00");
-    rig.send(&[created.clone()]).await;
+    rig.send(std::slice::from_ref(&created)).await;
     erp.step().await;
     let waits = "select count(*) from deliveries where state = 'pending' and error is not null";
     eventually("nobody listens yet", seconds(20), || async { rig.count(waits).await == 1 }).await;
@@ -204,7 +204,7 @@ async fn a_document_is_told_in_order_by_any_number_of_workers() {
     settled(&rig, all).await;
 
     let heard = listener.take().await;
-    let mut last = vec![0; DOCUMENTS];
+    let mut last = [0; DOCUMENTS];
     let mut ids = std::collections::HashMap::new();
     for event in &heard {
         let document: usize = event["data"]["order_id"].as_str().unwrap().parse().unwrap();

@@ -351,9 +351,12 @@ impl Stub {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut call = Vec::new();
                 // Chunks end with an empty one; a GET has none.
-                while !call.ends_with(b"0\r\n\r\n")
-                    && !(call.starts_with(b"GET") && call.ends_with(b"\r\n\r\n"))
-                {
+                let is_whole = |call: &[u8]| {
+                    let end: &[u8] =
+                        if call.starts_with(b"GET") { b"\r\n\r\n" } else { b"0\r\n\r\n" };
+                    call.ends_with(end)
+                };
+                while !is_whole(&call) {
                     if stream.read_buf(&mut call).await.unwrap_or(0) == 0 {
                         break;
                     }
@@ -435,10 +438,14 @@ async fn ctrl_c_ends_the_waiting_and_says_how_to_look_again() {
         answer("404 Not Found", "", &json!({"detail": "no import of this id"}))
     })
     .await;
-    let mut holder = child.lock().unwrap();
-    let process = stage.command(&stub.url, &["may.csv", "--report", "out.csv"]).spawn().unwrap();
-    *holder = process.id();
-    drop(holder);
+    let process = {
+        // The stub waits for the id before it interrupts.
+        let mut holder = child.lock().unwrap();
+        let mut command = stage.command(&stub.url, &["may.csv", "--report", "out.csv"]);
+        let process = command.spawn().unwrap();
+        *holder = process.id();
+        process
+    };
     let interrupted = told(&process.wait_with_output().await.unwrap());
     let again = format!("tallyhook import --status {id}");
     assert_told(&interrupted, 3, &["2 still wait", "nothing is lost", &again]);

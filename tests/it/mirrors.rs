@@ -264,7 +264,7 @@ async fn what_was_deleted_at_the_target_stays_deleted_until_it_is_re_issued() {
     let rig = Rig::with(&[ERP, &with_look_up(&economy, SOON)], |_| ()).await;
     let _delivering = rig.deliver();
     let created = erp_invoice("INV-1", 1, "1.50");
-    rig.send(&[created.clone()]).await;
+    rig.send(std::slice::from_ref(&created)).await;
     let mut lane = rig.lane("erp").await;
     lane.step().await;
     come_to(&rig, "delivered 1").await;
