@@ -169,7 +169,7 @@ impl Adapter {
         let event = self.platform.item(call, format, line)?;
         if !self.tenants.is_empty() && !self.tenants.contains(&event.tenant) {
             let detail = "names a tenant that is not configured for this source";
-            return Err(vec![Failure::invalid(self.platform.tenant_header(), detail)]);
+            return Err(vec![Failure::invalid(self.platform.tenant_field(), detail)]);
         }
         Ok(event)
     }

@@ -136,16 +136,25 @@ impl Bills {
 
     /// The company; it must be told where companies are told apart.
     fn tenant(&self, call: &Call<'_>, fields: &Fields<'_>) -> Result<String, Failure> {
-        let (told, name) = match &self.tenant {
+        let field = || self.tenant_field().unwrap_or_default();
+        let told = match &self.tenant {
             None => return Ok(String::new()),
             Some(Selector::Constant(constant)) => return Ok(constant.clone()),
-            Some(Selector::Pointer(pointer)) => (name_at(pointer, fields)?, pointer.clone()),
+            Some(Selector::Pointer(pointer)) => name_at(pointer, fields)?,
             Some(Selector::Header(name)) => {
-                let field = format!("header:{name}");
-                (checked(call.header(name).unwrap_or_default(), &field)?, field)
+                checked(call.header(name).unwrap_or_default(), &field())?
             }
         };
-        told.ok_or_else(|| Failure::missing(name))
+        told.ok_or_else(|| Failure::missing(field()))
+    }
+
+    /// What tells the company, if something does.
+    pub(super) fn tenant_field(&self) -> Option<String> {
+        match self.tenant.as_ref()? {
+            Selector::Pointer(pointer) => Some(pointer.clone()),
+            Selector::Header(name) => Some(format!("header:{name}")),
+            Selector::Constant(constant) => Some(format!("const:{constant}")),
+        }
     }
 
     /// What an event changes in the books.

@@ -161,6 +161,10 @@ impl Platform for Import {
         "the configured tenant field"
     }
 
+    fn tenant_field(&self) -> String {
+        self.bills.tenant_field().unwrap_or_else(|| self.tenant_header().to_owned())
+    }
+
     fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)> {
         self.authentication.sign(delivery, self.bills.headers(delivery), secret)
     }

@@ -144,6 +144,11 @@ pub trait Platform: Send + Sync {
     /// The header that names the tenant, for messages to people.
     fn tenant_header(&self) -> &'static str;
 
+    /// What names the tenant of a file's item, for messages to people.
+    fn tenant_field(&self) -> String {
+        self.tenant_header().to_owned()
+    }
+
     /// The headers with which the platform would send this: for
     /// `tallyhook send` and for tests.
     fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)>;

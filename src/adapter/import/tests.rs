@@ -286,7 +286,7 @@ fn each_line_must_be_of_a_tenant_that_is_let_in() {
         item_in(allowed.adapter(), ImportFormat::NdJson, body, 1)
     };
     assert_eq!(of("\"acme\"").unwrap().tenant, "acme");
-    assert_eq!(faults(of("\"other\"")), ["the configured tenant field"]);
+    assert_eq!(faults(of("\"other\"")), ["/company"]);
     assert_eq!(faults(of("\"\"")), ["/company"]);
 }
 
