@@ -13,7 +13,9 @@ mod acting;
 mod audit;
 mod check;
 mod dead;
+mod import;
 mod quarantine;
+mod receiver;
 mod send;
 mod show;
 mod source;
@@ -36,6 +38,8 @@ use crate::{
 pub(crate) const DONE: u8 = 0;
 /// It failed.
 pub(crate) const FAILED: u8 = 1;
+/// It was asked for in a way that makes no sense.
+pub(crate) const USAGE: u8 = 2;
 /// Some of it was done.
 pub(crate) const PARTLY: u8 = 3;
 
@@ -82,6 +86,8 @@ enum Command {
     Source(source::SourceArgs),
     /// Sign and post webhooks as a platform would.
     Send(send::SendArgs),
+    /// Import a file of invoices, and wait for what becomes of each line.
+    Import(import::ImportArgs),
     /// Dead letters: list, show, replay, discard, export, drain.
     Dead(dead::DeadArgs),
     /// Forged calls that were kept: list, show, release, discard.
@@ -122,6 +128,7 @@ impl Arguments {
             }
             Command::Source(arguments) => source::run(&arguments, file, for_people),
             Command::Send(arguments) => send::run(arguments, for_people()?).await,
+            Command::Import(arguments) => import::run(arguments, &for_people()?).await,
             Command::Dead(arguments) => dead::run(arguments, &for_people()?).await,
             Command::Quarantine(arguments) => quarantine::run(arguments, &for_people()?).await,
             Command::Audit(arguments) => audit::run(&arguments, &for_people()?).await,

@@ -1,13 +1,6 @@
 //! `tallyhook send`: signs and posts webhooks of a configured source.
 
-use std::{
-    io::Write as _,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    num::NonZeroU32,
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::Write as _, num::NonZeroU32, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
@@ -15,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Url;
 use time::OffsetDateTime;
 
+use super::receiver;
 use crate::{
     adapter::Adapter,
     config::Config,
@@ -138,7 +132,8 @@ pub(super) async fn run(args: SendArgs, config: Config) -> anyhow::Result<ExitCo
         let known: Vec<_> = config.sources.keys().map(SourceName::as_str).collect();
         bail!("no source {} is configured, only {}", args.source, known.join(", "));
     };
-    let url = target(args.url.as_ref(), config.receiver.listen, &args.source)?;
+    let base = receiver::base(args.url.as_ref(), config.receiver.listen)?;
+    let url = receiver::beneath(&base, &["hooks", args.source.as_str()]);
     let campaign = campaign(&args, adapter).await?;
     let concurrency = usize::from(args.concurrency);
     let poster =
@@ -185,34 +180,6 @@ async fn campaign(args: &SendArgs, adapter: &Adapter) -> anyhow::Result<Campaign
         files.push((Bytes::from(body), args.event_id.clone()));
     }
     Ok(Campaign::files(adapter, &args.source, choice, files, args.count, now)?)
-}
-
-/// Where the source's webhooks are posted to.
-fn target(url: Option<&Url>, listen: SocketAddr, source: &SourceName) -> anyhow::Result<Url> {
-    let mut url = match url {
-        Some(url) => url.clone(),
-        None => local(listen)?,
-    };
-    ensure!(matches!(url.scheme(), "http" | "https"), "--url must be an http or https address");
-    if let Ok(mut path) = url.path_segments_mut() {
-        path.pop_if_empty().extend(["hooks", source.as_str()]);
-    }
-    Ok(url)
-}
-
-/// The receiver that this configuration starts on this machine.
-fn local(listen: SocketAddr) -> anyhow::Result<Url> {
-    ensure!(
-        listen.port() != 0,
-        "receiver.listen takes any free port: tell with --url which one it was"
-    );
-    let ip = match listen.ip() {
-        // Listening everywhere is no address to send to.
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    Ok(Url::parse(&format!("http://{}", SocketAddr::new(ip, listen.port())))?)
 }
 
 /// The first Ctrl-C ends the sending, the second the waiting.

@@ -200,3 +200,46 @@ pub async fn conflicts(
         })
         .collect())
 }
+
+/// What is known of an invoice, as far as an update of it asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The transaction that it is known by.
+    pub transaction_id: Option<String>,
+    /// Goes before the version, where a platform tells it; else 0.
+    pub sequence: i64,
+    /// Which state of it stands.
+    pub version: OffsetDateTime,
+    /// Whether a tombstone stands.
+    pub is_deleted: bool,
+}
+
+/// Which of these invoices stand, and how.
+///
+/// # Errors
+/// What the database says.
+pub async fn standing(
+    conn: &mut Conn,
+    invoice_ids: &[Uuid],
+) -> Result<HashMap<Uuid, Standing>, StoreError> {
+    let rows = sqlx::query!(
+        r#"
+        select invoice_id, transaction_id, sequence, version, deleted_at is not null as "is_deleted!"
+        from invoices
+        where invoice_id = any($1)
+        "#,
+        invoice_ids,
+    )
+    .fetch_all(conn)
+    .await?;
+    let standing = rows.into_iter().map(|row| {
+        let standing = Standing {
+            transaction_id: row.transaction_id,
+            sequence: row.sequence,
+            version: row.version,
+            is_deleted: row.is_deleted,
+        };
+        (row.invoice_id, standing)
+    });
+    Ok(standing.collect())
+}

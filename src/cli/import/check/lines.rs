@@ -1,0 +1,144 @@
+//! Reads the file as the receiver and the worker would, on a thread that may
+//! block.
+
+use std::io::{self, BufRead, BufReader};
+
+use anyhow::Context as _;
+use http::HeaderMap;
+use time::OffsetDateTime;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::super::{client, client::Input};
+use crate::{
+    adapter::{Adapter, Call},
+    domain::{Change, Failure, ImportFormat, ImportItem, Invoice, Mapped, Reason, SourceName},
+    import::{Item, Reader},
+};
+
+/// How many lines are looked up at once.
+const BATCH: usize = 1000;
+
+/// What was read.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// An item, or what is wrong with it.
+    Item { line: u32, event: Result<Known, String> },
+    /// Nothing behind this can be read.
+    Broken(String),
+}
+
+impl Read {
+    /// The event, if it is one.
+    pub(super) fn event(&self) -> Option<&Known> {
+        match self {
+            Self::Item { event: Ok(event), .. } => Some(event),
+            Self::Item { .. } | Self::Broken(_) => None,
+        }
+    }
+}
+
+/// An event that the receiver would send on.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    /// As it would stand in the inbox.
+    pub(super) key: Uuid,
+    /// The number that people know it by.
+    pub(super) number: Option<String>,
+    /// What the worker would make of it.
+    pub(super) mapped: Result<Option<(Uuid, Box<Invoice>)>, Failure>,
+}
+
+impl Known {
+    /// Under which id its invoice would stand.
+    pub(super) fn invoice_id(&self) -> Option<Uuid> {
+        self.mapped.as_ref().ok()?.as_ref().map(|(id, _)| *id)
+    }
+}
+
+/// Reads the file to its end, or as far as it can be read; an error if it
+/// cannot be opened.
+pub(super) fn read(
+    input: &Input,
+    source: &SourceName,
+    adapter: &Adapter,
+    format: ImportFormat,
+    limit: usize,
+    batches: &mpsc::Sender<anyhow::Result<Vec<Read>>>,
+) {
+    let (reader, csv) = match (open(input), adapter.csv()) {
+        (Ok(reader), Some(csv)) => (reader, csv),
+        (Err(error), _) => return drop(batches.blocking_send(Err(error))),
+        (_, None) => return,
+    };
+    let rehearsal = Rehearsal {
+        source,
+        adapter,
+        format,
+        headers: client::credentials(adapter),
+        begun_at: OffsetDateTime::now_utc(),
+    };
+    let mut batch = Vec::new();
+    for item in Reader::new(reader, format, csv, limit) {
+        batch.push(match item {
+            Ok(item) => rehearsal.play(item),
+            Err(broken) => Read::Broken(broken.to_string()),
+        });
+        if batch.len() == BATCH && batches.blocking_send(Ok(std::mem::take(&mut batch))).is_err() {
+            // Nobody wants to know any more: the database went away.
+            return;
+        }
+    }
+    drop(batches.blocking_send(Ok(batch)));
+}
+
+fn open(input: &Input) -> anyhow::Result<Box<dyn BufRead>> {
+    let path = match input {
+        Input::Stdin => return Ok(Box::new(io::stdin().lock())),
+        Input::File(path) => path,
+    };
+    let cannot = || format!("cannot read {input}");
+    let file = std::fs::File::open(path).with_context(cannot)?;
+    let is_folder = file.metadata().with_context(cannot)?.is_dir();
+    anyhow::ensure!(!is_folder, "{}: it is a folder", cannot());
+    Ok(Box::new(BufReader::new(file)))
+}
+
+/// An import that is not sent.
+struct Rehearsal<'a> {
+    source: &'a SourceName,
+    adapter: &'a Adapter,
+    format: ImportFormat,
+    headers: HeaderMap,
+    begun_at: OffsetDateTime,
+}
+
+impl Rehearsal<'_> {
+    fn play(&self, item: Item) -> Read {
+        let line = item.line;
+        let event = self.event(item).map_err(|failures| {
+            failures.iter().map(Failure::to_string).collect::<Vec<_>>().join("; ")
+        });
+        Read::Item { line, event }
+    }
+
+    fn event(&self, item: Item) -> Result<Known, Vec<Failure>> {
+        let body = item.body.map_err(|failure| vec![failure])?;
+        let call =
+            Call { headers: &self.headers, query: "", body: &body, received_at: self.begun_at };
+        let event = self.adapter.item(&call, self.format, item.line)?;
+        let envelope = event
+            .envelope(self.source, Uuid::now_v7(), self.begun_at, "")
+            .map_err(|rejection| vec![Failure::new(Reason::InvalidValue, rejection.to_string())])?;
+        let mut envelope = envelope;
+        envelope.import = Some(ImportItem { import_id: Uuid::nil(), line: item.line });
+        let mapped = self.adapter.map(&envelope).map(|mapped| match mapped {
+            Mapped::Change(Change::Invoice(invoice)) => {
+                let id = invoice.id(self.source, &envelope.tenant, envelope.generation);
+                Some((id, invoice))
+            }
+            _ => None,
+        });
+        Ok(Known { key: envelope.key.inbox_id(), number: self.adapter.number(&envelope), mapped })
+    }
+}

@@ -1,0 +1,265 @@
+//! Sends a file, as a stream: however large it is, little of it is in memory.
+
+use std::{
+    fmt,
+    io::{self, Read},
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use indicatif::ProgressBar;
+use reqwest::{Body, Url};
+use tokio::{sync::mpsc, time::sleep};
+
+use super::{Receiver, Trouble, silent, understood};
+use crate::cli::{import::answer::Accepted, receiver};
+
+/// How much is read at once, in bytes.
+const PIECE: usize = 64 * 1024;
+/// How many pieces are read ahead.
+const PIECES: usize = 4;
+/// How often a file is sent again.
+const MOST_RESENDS: u32 = 4;
+/// The longest wait before a file is sent again, whatever the receiver asks.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long a transfer may stand still.
+const STALL: Duration = Duration::from_mins(2);
+
+/// What is imported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli::import) enum Input {
+    /// A file.
+    File(PathBuf),
+    /// Whatever another program writes.
+    Stdin,
+}
+
+impl Input {
+    /// `-` is standard input.
+    pub(in crate::cli::import) fn new(path: PathBuf) -> Self {
+        if path.as_os_str() == "-" { Self::Stdin } else { Self::File(path) }
+    }
+
+    /// What the file is called, without its folders.
+    pub(in crate::cli::import) fn name(&self) -> Option<String> {
+        match self {
+            Self::File(path) => Some(path.file_name()?.to_string_lossy().into_owned()),
+            Self::Stdin => None,
+        }
+    }
+
+    async fn open(&self) -> anyhow::Result<Opened> {
+        let cannot = || format!("nothing was sent: cannot read {self}");
+        match self {
+            Self::Stdin => {
+                Ok(Opened { from: Box::new(io::stdin()), length: None, is_lasting: false })
+            }
+            Self::File(path) => {
+                let file = tokio::fs::File::open(path).await.with_context(cannot)?;
+                let metadata = file.metadata().await.with_context(cannot)?;
+                if metadata.is_dir() {
+                    bail!("{}: it is a folder", cannot());
+                }
+                // Not so a pipe, which is read once.
+                let is_lasting = metadata.is_file();
+                let length = is_lasting.then_some(metadata.len());
+                Ok(Opened { from: Box::new(file.into_std().await), length, is_lasting })
+            }
+        }
+    }
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Stdin => f.write_str("standard input"),
+        }
+    }
+}
+
+/// An input that is about to be read.
+struct Opened {
+    from: Box<dyn Read + Send>,
+    length: Option<u64>,
+    /// Whether it can be read again.
+    is_lasting: bool,
+}
+
+/// What is sent, and as what.
+pub(in crate::cli::import) struct Upload<'a> {
+    pub(in crate::cli::import) input: &'a Input,
+    pub(in crate::cli::import) source: &'a str,
+    pub(in crate::cli::import) media_type: &'static str,
+    pub(in crate::cli::import) credentials: HeaderMap,
+}
+
+impl Receiver {
+    /// Sends a file, again for a while if nobody takes it, and gives back the
+    /// answer of who did.
+    ///
+    /// # Errors
+    /// Nobody took all of it; the message says what is known of the rest.
+    pub(in crate::cli::import) async fn send(
+        &self,
+        upload: &Upload<'_>,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<Accepted> {
+        let mut url = receiver::beneath(&self.base, &["imports", upload.source]);
+        if let Some(name) = upload.input.name() {
+            url.query_pairs_mut().append_pair("name", &name);
+        }
+        let mut resends = 0;
+        loop {
+            let opened = upload.input.open().await?;
+            let is_lasting = opened.is_lasting;
+            bar.set_position(0);
+            if let Some(length) = opened.length {
+                bar.set_length(length);
+            }
+            let trouble = match self.attempt(upload, &url, opened, bar).await? {
+                Ok(accepted) => return Ok(accepted),
+                Err(trouble) => trouble,
+            };
+            let can = match trouble {
+                Trouble::Unreached(_) => is_lasting || *upload.input == Input::Stdin,
+                _ => is_lasting,
+            };
+            if resends == MOST_RESENDS || !can || !trouble.may_pass() {
+                bail!("{}", self.told(upload, &trouble, can));
+            }
+            let wait = trouble.wait().unwrap_or(Duration::from_secs(1 << resends));
+            let wait = wait.min(LONGEST_WAIT);
+            resends += 1;
+            bar.suspend(|| {
+                let seconds = wait.as_secs();
+                eprintln!("{trouble}; again in {seconds} s ({resends} of {MOST_RESENDS})");
+            });
+            sleep(wait).await;
+        }
+    }
+
+    /// One attempt.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    async fn attempt(
+        &self,
+        upload: &Upload<'_>,
+        url: &Url,
+        opened: Opened,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<Result<Accepted, Trouble>> {
+        let sent = Arc::new(AtomicU64::new(0));
+        let unread: Arc<OnceLock<io::Error>> = Arc::default();
+        let body = {
+            let (sent, unread, bar) = (Arc::clone(&sent), Arc::clone(&unread), bar.clone());
+            pieces(opened.from).map(move |piece| match piece {
+                Ok(piece) => {
+                    let length = piece.len() as u64;
+                    sent.fetch_add(length, Ordering::Relaxed);
+                    bar.inc(length);
+                    Ok(Frame::data(piece))
+                }
+                Err(error) => {
+                    let told = io::Error::from(error.kind());
+                    drop(unread.set(error));
+                    Err(told)
+                }
+            })
+        };
+        let request = self
+            .client
+            .post(url.clone())
+            .headers(upload.credentials.clone())
+            .header(header::CONTENT_TYPE, HeaderValue::from_static(upload.media_type))
+            .body(Body::wrap(StreamBody::new(body)));
+        let answer = async { understood(request.send().await.map_err(silent)?).await };
+        tokio::pin!(answer);
+        let mut seen = 0;
+        let answer = loop {
+            tokio::select! {
+                answer = &mut answer => break answer,
+                () = sleep(STALL) => {
+                    let now = sent.load(Ordering::Relaxed);
+                    if now == seen {
+                        let text = format!("nothing moved for {} s", STALL.as_secs());
+                        break Err(Trouble::Silent(text));
+                    }
+                    seen = now;
+                }
+            }
+        };
+        match Arc::into_inner(unread).and_then(OnceLock::into_inner) {
+            Some(error) => {
+                let told = format!("cannot read {} to its end; {MAYBE}", upload.input);
+                Err(anyhow::Error::new(error).context(told))
+            }
+            None => Ok(answer),
+        }
+    }
+
+    /// Why a file was not taken, and what is known of it.
+    fn told(&self, upload: &Upload<'_>, trouble: &Trouble, can: bool) -> String {
+        let once = if can { "" } else { "; it could be read only once, and was not sent again" };
+        match trouble {
+            Trouble::Unreached(_) => format!("nothing was sent to {}: {trouble}", self.base),
+            Trouble::Answered { status, .. } if !trouble.may_pass() => {
+                let hint = match *status {
+                    StatusCode::UNAUTHORIZED => {
+                        format!(". Sent was the first secret of the source {}", upload.source)
+                    }
+                    StatusCode::NOT_FOUND => {
+                        format!(". Does {} know the source {}?", self.base, upload.source)
+                    }
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+                        format!(". Sent was {}; see --format", upload.media_type)
+                    }
+                    _ => String::new(),
+                };
+                format!("nothing was taken: {trouble}{hint}")
+            }
+            _ => format!("{trouble}{once}; {MAYBE}"),
+        }
+    }
+}
+
+/// What is read, piece by piece. On a thread of its own: one that waits for
+/// standard input must not hold the process up when it is to end.
+fn pieces(mut from: Box<dyn Read + Send>) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync {
+    let (sender, mut receiver) = mpsc::channel(PIECES);
+    std::thread::spawn(move || {
+        loop {
+            let mut piece = vec![0; PIECE];
+            let read = match from.read(&mut piece) {
+                Ok(0) => return,
+                Ok(length) => {
+                    piece.truncate(length);
+                    Ok(Bytes::from(piece))
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+            let is_last = read.is_err();
+            // Nobody takes it any more: the receiver has answered.
+            if sender.blocking_send(read).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    stream::poll_fn(move |context| receiver.poll_recv(context))
+}
+
+/// What is true of a file that was not answered for.
+pub(in crate::cli::import) const MAYBE: &str =
+    "some of it may have been taken; sending it again adds nothing twice";

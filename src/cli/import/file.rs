@@ -1,0 +1,214 @@
+//! The report of every line, in a file: CSV or JSON, as the file is called.
+
+use std::{
+    fs::Permissions,
+    io::{BufWriter, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use tempfile::NamedTempFile;
+
+use super::{answer::Item, report::Report};
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A header, and a row a line.
+    Csv,
+    /// An object with `items` and `import`.
+    Json,
+}
+
+impl Form {
+    /// The form that a file's name tells, if it tells one.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let extension = path.extension()?.to_str()?;
+        match extension.to_ascii_lowercase().as_str() {
+            "csv" => Some(Self::Csv),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+/// A report that is being written. It stands under its name only when it is
+/// whole; without [`File::finish`] nothing stays.
+pub(super) struct File {
+    out: BufWriter<NamedTempFile>,
+    path: PathBuf,
+    form: Form,
+    is_first: bool,
+}
+
+impl File {
+    /// Begins a report beside where it is to stand: whether it can be written
+    /// there is known before anything is sent.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub(super) fn begin(path: &Path, form: Form) -> anyhow::Result<Self> {
+        let cannot = || format!("cannot write the report {}", path.display());
+        anyhow::ensure!(!path.is_dir(), "{}: it is a folder", cannot());
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let file = tempfile::Builder::new()
+            .prefix(".tallyhook-report-")
+            // As any file of this user: the umask takes off what it takes off.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder.unwrap_or(Path::new(".")))
+            .with_context(cannot)?;
+        let mut out = BufWriter::new(file);
+        match form {
+            Form::Csv => writeln!(out, "line,outcome,effect,number,error").with_context(cannot)?,
+            Form::Json => write!(out, "{{\"items\":[").with_context(cannot)?,
+        }
+        Ok(Self { out, path: path.to_owned(), form, is_first: true })
+    }
+
+    /// Adds a line.
+    ///
+    /// # Errors
+    /// The disk is full, or the like.
+    pub(super) fn add(&mut self, line: &Item) -> anyhow::Result<()> {
+        let written = match self.form {
+            Form::Csv => writeln!(self.out, "{}", row(line)),
+            Form::Json => {
+                let comma = if self.is_first { "" } else { "," };
+                write!(self.out, "{comma}\n{}", serde_json::to_string(line)?)
+            }
+        };
+        self.is_first = false;
+        written.with_context(|| format!("cannot write the report {}", self.path.display()))
+    }
+
+    /// Ends the report with the totals, and puts it where it is to stand.
+    ///
+    /// # Errors
+    /// The disk is full, or the like.
+    pub(super) fn finish(mut self, report: &Report) -> anyhow::Result<()> {
+        let cannot = || format!("cannot write the report {}", self.path.display());
+        if self.form == Form::Json {
+            let totals = serde_json::to_string(report)?;
+            writeln!(self.out, "\n],\"import\":{totals}}}").with_context(cannot)?;
+        }
+        let file = self.out.into_inner().map_err(std::io::IntoInnerError::into_error);
+        let file = file.with_context(cannot)?;
+        file.persist(&self.path).map_err(|error| error.error).with_context(cannot)?;
+        Ok(())
+    }
+}
+
+/// A line as a row of CSV (RFC 4180).
+fn row(line: &Item) -> String {
+    let text = |text: &Option<String>| quoted(text.as_deref().unwrap_or_default());
+    let Item { outcome, effect, business_key, error, .. } = line;
+    let cells =
+        [line.line.to_string(), quoted(outcome), text(effect), text(business_key), text(error)];
+    cells.join(",")
+}
+
+fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::{
+        super::{
+            answer::{Tally, Times},
+            report::End,
+        },
+        *,
+    };
+    use crate::domain::ImportState;
+
+    fn lines() -> [Item; 2] {
+        let line = Item {
+            line: 2,
+            outcome: "applied".to_owned(),
+            effect: Some("created".to_owned()),
+            business_key: Some("A, \"B\"".to_owned()),
+            error: None,
+            receipt_id: Some(Uuid::nil()),
+            attempts: 1,
+        };
+        let refused = Item {
+            line: 3,
+            outcome: "rejected".to_owned(),
+            effect: None,
+            business_key: None,
+            error: Some("amount: is missing\nor null".to_owned()),
+            ..line.clone()
+        };
+        [line, refused]
+    }
+
+    fn report() -> Report {
+        Report {
+            ended: End::Settled,
+            source: "vendors".to_owned(),
+            name: None,
+            import_id: None,
+            state: ImportState::Received,
+            error: None,
+            total: 2,
+            waiting: 0,
+            rejected: 1,
+            tally: Some(Tally { created: 1, ..Tally::default() }),
+            times: Times::default(),
+            rejections: Vec::new(),
+            dead_letters: Vec::new(),
+            trouble: None,
+        }
+    }
+
+    fn written(name: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        let mut file = File::begin(&path, Form::of(&path).unwrap()).unwrap();
+        for line in &lines() {
+            file.add(line).unwrap();
+        }
+        assert!(!path.exists(), "a part of a report is taken for all of it");
+        file.finish(&report()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn csv_keeps_every_text_in_its_cell() {
+        assert_eq!(
+            written("out.CSV"),
+            "line,outcome,effect,number,error\n\
+             2,applied,created,\"A, \"\"B\"\"\",\n\
+             3,rejected,,,\"amount: is missing\nor null\"\n"
+        );
+    }
+
+    #[test]
+    fn json_has_lines_and_totals() {
+        let told: serde_json::Value = serde_json::from_str(&written("out.json")).unwrap();
+        assert_eq!(told["items"][0]["number"], "A, \"B\"");
+        assert_eq!(told["items"][1]["error"], "amount: is missing\nor null");
+        assert_eq!((&told["import"]["total"], &told["import"]["created"]), (&2.into(), &1.into()));
+        assert_eq!(told["import"]["ended"], "settled");
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_is_known_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path().join("none/out.csv"), folder.path().to_owned()] {
+            assert!(File::begin(&path, Form::Csv).is_err(), "{}", path.display());
+        }
+        for name in ["out", "out.txt", ".json"] {
+            assert_eq!(Form::of(Path::new(name)), None, "{name}");
+        }
+    }
+}

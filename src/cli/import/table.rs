@@ -1,0 +1,175 @@
+//! The summary of an import for people.
+
+use comfy_table::CellAlignment;
+
+use super::{
+    super::show,
+    answer::Tally,
+    report::{End, Problem, Report},
+};
+use crate::domain::ImportState;
+
+/// How many lines at fault are shown.
+const SHOWN: usize = 20;
+/// How much is shown of what is wrong with a line, in characters.
+const BRIEF: usize = 160;
+
+/// The whole summary. `is_reported` says that a file holds every line.
+pub(super) fn render(report: &Report, is_reported: bool) -> String {
+    let mut parts = vec![head(report)];
+    if report.total > 0 {
+        parts.push(counts(report));
+    }
+    parts.extend(warnings(report));
+    let rejected = (report.rejected, &report.rejections[..]);
+    for (word, (count, problems)) in
+        [("rejected", rejected), ("dead", (report.dead(), &report.dead_letters[..]))]
+    {
+        if count > 0 {
+            parts.push(listed(&would_be(report, word), count, problems, is_reported));
+        }
+    }
+    if report.dead() > 0 && report.ended != End::Checked {
+        parts.push(format!("See them with: tallyhook dead list --source {}", report.source));
+    }
+    parts.push(end(report));
+    parts.join("\n")
+}
+
+fn would_be(report: &Report, word: &str) -> String {
+    if report.ended == End::Checked { format!("would be {word}") } else { word.to_owned() }
+}
+
+fn head(report: &Report) -> String {
+    let name = report.name.as_deref().map_or_else(|| "a file".to_owned(), show::harmless);
+    match report.import_id {
+        Some(id) => format!("{name} at {}, import {id}", report.source),
+        None => format!("{name} at {}: checked, nothing was sent", report.source),
+    }
+}
+
+fn counts(report: &Report) -> String {
+    let mut table = show::table(&["OUTCOME", "ITEMS"]);
+    let mut row = |name: String, value: String| {
+        table.add_row([name, value]);
+    };
+    row("read".to_owned(), report.total.to_string());
+    let unseen = report.tally.is_none();
+    let Tally { created, updated, duplicate, stale, ignored, dead } =
+        report.tally.unwrap_or_default();
+    for (word, count, is_always_shown) in [
+        ("created", created, true),
+        ("updated", updated, true),
+        ("duplicate", duplicate, true),
+        ("stale", stale, false),
+        ("ignored", ignored, false),
+        ("dead", dead, true),
+    ] {
+        if unseen && is_always_shown {
+            row(word.to_owned(), "?".to_owned());
+        } else if is_always_shown || count > 0 {
+            row(would_be(report, word), count.to_string());
+        }
+    }
+    row(would_be(report, "rejected"), report.rejected.to_string());
+    if report.waiting > 0 {
+        let word = if unseen { "sent, outcome unknown" } else { "waiting" };
+        row(word.to_owned(), report.waiting.to_string());
+    }
+    times(report, row);
+    if let Some(column) = table.column_mut(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
+
+#[expect(clippy::float_arithmetic, reason = "times and a rate to be shown, no money")]
+fn times(report: &Report, mut row: impl FnMut(String, String)) {
+    let done = u32::try_from(report.total.saturating_sub(report.waiting)).unwrap_or(u32::MAX);
+    if let Some(elapsed) = report.times.elapsed_ms.filter(|elapsed| *elapsed > 0.0) {
+        row("seconds".to_owned(), format!("{:.1}", elapsed / 1000.0));
+        row("items per second".to_owned(), format!("{:.0}", f64::from(done) / elapsed * 1000.0));
+    }
+    if let Some(average) = report.times.average_batch_ms.filter(|average| *average > 0.0) {
+        row("average batch, ms".to_owned(), format!("{average:.1}"));
+    }
+}
+
+fn warnings(report: &Report) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(Tally { duplicate: count @ 1.., .. }) = report.tally {
+        let taken = report.total.saturating_sub(report.rejected).max(1);
+        let tenths = count.saturating_mul(1000) / taken;
+        let (percent, tenth) = (tenths / 10, tenths % 10);
+        let (known, change) = match (report.ended, count) {
+            (End::Checked, 1) => ("is known already", "a duplicate changes nothing"),
+            (End::Checked, _) => ("are known already", "duplicates change nothing"),
+            (_, 1) => ("was known already", "a duplicate changes nothing"),
+            (_, _) => ("were known already", "duplicates change nothing"),
+        };
+        warnings.push(format!("WARNING: {count} {known} ({percent}.{tenth} %): {change}."));
+    }
+    if report.state == ImportState::BrokenOff {
+        let why = report.error.as_deref().unwrap_or("nobody knows why");
+        let rest = if report.ended == End::Checked {
+            "Nothing behind that can be read."
+        } else {
+            "Nothing behind that was read; mend it and send the whole file again: what was taken \
+             is a duplicate then, and changes nothing."
+        };
+        warnings.push(format!("BROKEN OFF: {}. {rest}", show::brief(&show::harmless(why), BRIEF)));
+    }
+    warnings
+}
+
+fn listed(word: &str, count: u64, problems: &[Problem], is_reported: bool) -> String {
+    if problems.is_empty() {
+        return format!("\n{count} {word}; which ones could not be asked");
+    }
+    let mut table = show::table(&["LINE", "NUMBER", "ERROR"]);
+    for problem in problems.iter().take(SHOWN) {
+        table.add_row([
+            problem.line.to_string(),
+            show::brief(&show::harmless(problem.number.as_deref().unwrap_or("-")), 40),
+            show::brief(&show::harmless(&problem.error), BRIEF),
+        ]);
+    }
+    let shown = problems.len().min(SHOWN) as u64;
+    let more = match count.saturating_sub(shown) {
+        0 => String::new(),
+        more if is_reported => format!("\nand {more} more, all in the report"),
+        more => format!("\nand {more} more; --report FILE has all"),
+    };
+    format!("\n{word}:\n{table}{more}")
+}
+
+/// The last words: whether there is anything left to wait for.
+fn end(report: &Report) -> String {
+    let again = report
+        .import_id
+        .map_or_else(String::new, |id| format!("Look again with: tallyhook import --status {id}"));
+    let trouble = report.trouble.as_deref().map(|trouble| format!(" ({trouble})"));
+    let trouble = trouble.unwrap_or_default();
+    match report.ended {
+        End::Settled | End::Checked if report.total == 0 && report.error.is_none() => {
+            "The file holds no items.".to_owned()
+        }
+        End::Settled => "Every item has its outcome.".to_owned(),
+        End::Checked => "Nothing was sent.".to_owned(),
+        End::TimedOut => format!(
+            "{} still wait{trouble}; nothing is lost. Does a worker run? {again}",
+            report.waiting
+        ),
+        End::Interrupted => {
+            format!("{} still wait{trouble}; nothing is lost. {again}", report.waiting)
+        }
+        End::NotWaited if report.state == ImportState::Receiving => {
+            format!("The file still comes in, or its receiver died. {again}")
+        }
+        End::NotWaited if report.waiting > 0 => {
+            format!("{} wait to be applied{trouble}. {again}", report.waiting)
+        }
+        End::NotWaited if report.total == 0 => "The file holds no items.".to_owned(),
+        End::NotWaited => "Nothing of it waits.".to_owned(),
+    }
+}
