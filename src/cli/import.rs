@@ -50,6 +50,10 @@ pub(super) struct ImportArgs {
     #[arg(long, value_name = "NAME")]
     source: Option<SourceName>,
 
+    /// The company, where a header tells it [default: the source's only tenant]
+    #[arg(long)]
+    tenant: Option<String>,
+
     /// The receiver's base address [default: receiver.listen of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
@@ -112,6 +116,8 @@ struct Job<'a> {
     source: &'a SourceName,
     adapter: &'a Adapter,
     format: ImportFormat,
+    /// What proves that it is ours to send.
+    credentials: HeaderMap,
 }
 
 /// Imports what the arguments tell, and says what came of it.
@@ -185,7 +191,8 @@ fn job<'a>(arguments: &ImportArgs, path: PathBuf, config: &'a Config) -> Result<
             })?
         }
     };
-    Ok(Job { input, source, adapter, format })
+    let credentials = client::credentials(adapter, arguments.tenant.as_deref());
+    Ok(Job { input, source, adapter, format, credentials })
 }
 
 /// The source that takes the import: the one told, else the only one.
@@ -214,12 +221,11 @@ async fn import(
     file: Option<File>,
 ) -> anyhow::Result<Told> {
     let receiver = Receiver::new(receiver::base(arguments.url.as_ref(), config.receiver.listen)?)?;
-    let credentials = client::credentials(job.adapter);
     let upload = Upload {
         input: &job.input,
         source: job.source.as_str(),
         media_type: job.format.media_type(),
-        credentials: credentials.clone(),
+        credentials: &job.credentials,
     };
     let bar = bar(arguments, "sending {bytes}/{total_bytes} {wide_bar} {binary_bytes_per_sec}");
     let sent = tokio::select! {
@@ -238,12 +244,12 @@ async fn import(
         seen.trouble,
     );
     if report.dead() > 0 {
-        let asked = faulty(&receiver, accepted.import_id, &credentials, "dead").await;
+        let asked = faulty(&receiver, accepted.import_id, &job.credentials, "dead").await;
         keep(asked, &mut report.dead_letters, &mut report.trouble);
     }
     // Whoever pressed Ctrl-C does not wait for a report either.
     let file = file.filter(|_| report.ended != End::Interrupted);
-    Ok(finish(&receiver, report, &credentials, file).await)
+    Ok(finish(&receiver, report, &job.credentials, file).await)
 }
 
 /// Waits for the items, if that is wanted and there are any.
@@ -282,7 +288,7 @@ async fn status(
         report.trouble = Some(why);
         return Ok(Told { report, is_reported: false, unreported });
     };
-    let credentials = client::credentials(adapter);
+    let credentials = client::credentials(adapter, arguments.tenant.as_deref());
     if report.rejected > 0 {
         let asked = faulty(&receiver, import_id, &credentials, "rejected").await;
         keep(asked, &mut report.rejections, &mut report.trouble);

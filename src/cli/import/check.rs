@@ -21,7 +21,7 @@ use crate::{
     store::{Conn, Store, inbox, invoices},
 };
 use forecast::Forecast;
-use lines::{Known, Read};
+use lines::{Known, Read, Rehearsal};
 
 /// Reads the file and asks the database; nothing is sent, nothing is written
 /// but the report.
@@ -37,13 +37,15 @@ pub(super) async fn run(
     let store = Store::unhurried(&config.database).context("database.url")?;
     let mut connection = store.connection().await.context("the database cannot be reached")?;
     let (sender, mut batches) = mpsc::channel(2);
-    let (input, source, format) = (job.input.clone(), job.source.clone(), job.format);
-    let (sources, limit) = (Arc::clone(&config.sources), config.receiver.body_limit_bytes);
+    let (input, limit) = (job.input.clone(), config.receiver.body_limit_bytes);
+    let (sources, source) = (Arc::clone(&config.sources), job.source.clone());
+    let (format, headers) = (job.format, job.credentials.clone());
     // A thread that waits for standard input must not hold the process up
     // when it is to end.
     std::thread::spawn(move || {
         if let Some(adapter) = sources.get(&source) {
-            lines::read(&input, &source, adapter, format, limit, &sender);
+            let rehearsal = Rehearsal::new(&source, adapter, format, headers);
+            lines::read(&input, &rehearsal, limit, &sender);
         }
     });
     let mut report = nothing_yet(job);

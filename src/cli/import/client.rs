@@ -15,7 +15,7 @@ use super::{
     super::receiver,
     answer::{Item, Page, Progress},
 };
-use crate::adapter::{Adapter, Delivery};
+use crate::adapter::Adapter;
 pub(super) use upload::{Input, MAYBE, Upload};
 
 /// How long the receiver may take over an answer that it only looks up.
@@ -152,13 +152,15 @@ impl Receiver {
     }
 }
 
-/// The headers that prove a call of this source, with its first secret.
-pub(super) fn credentials(adapter: &Adapter) -> HeaderMap {
-    let now = OffsetDateTime::now_utc();
-    let tenant = adapter.tenants().first().map_or("", String::as_str);
-    let nothing =
-        Delivery { topic: "", tenant, event_id: "", triggered_at: now, sent_at: now, body: b"" };
-    adapter.dress(&nothing).into_iter().collect()
+/// The headers that prove a file of this source, with its first secret. The
+/// tenant is of use where a header tells it.
+pub(super) fn credentials(adapter: &Adapter, tenant: Option<&str>) -> HeaderMap {
+    let tenant = tenant.or(match adapter.tenants() {
+        [only] => Some(only.as_str()),
+        _ => None,
+    });
+    let headers = adapter.import_headers(tenant.unwrap_or_default(), OffsetDateTime::now_utc());
+    headers.into_iter().collect()
 }
 
 /// The JSON that a request is answered with.

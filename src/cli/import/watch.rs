@@ -54,7 +54,7 @@ async fn look(
             Ok(Some(progress)) => {
                 bar.set_position(progress.total.saturating_sub(progress.waiting));
                 // An earlier note of the receiver's may be what is known.
-                let is_settled = progress.is_settled() && progress.total == items;
+                let is_settled = progress.is_settled() && progress.total >= items;
                 (seen.known, seen.trouble) = (Some(progress), None);
                 if is_settled {
                     return;

@@ -9,10 +9,10 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::super::{client, client::Input};
+use super::super::client::Input;
 use crate::{
     adapter::{Adapter, Call},
-    domain::{Change, Failure, ImportFormat, ImportItem, Invoice, Mapped, Reason, SourceName},
+    domain::{Change, Envelope, Failure, ImportFormat, ImportItem, Invoice, Mapped, SourceName},
     import::{Item, Reader},
 };
 
@@ -60,28 +60,25 @@ impl Known {
 /// cannot be opened.
 pub(super) fn read(
     input: &Input,
-    source: &SourceName,
-    adapter: &Adapter,
-    format: ImportFormat,
+    rehearsal: &Rehearsal<'_>,
     limit: usize,
     batches: &mpsc::Sender<anyhow::Result<Vec<Read>>>,
 ) {
-    let (reader, csv) = match (open(input), adapter.csv()) {
+    let (reader, csv) = match (open(input), rehearsal.adapter.csv()) {
         (Ok(reader), Some(csv)) => (reader, csv),
         (Err(error), _) => return drop(batches.blocking_send(Err(error))),
         (_, None) => return,
     };
-    let rehearsal = Rehearsal {
-        source,
-        adapter,
-        format,
-        headers: client::credentials(adapter),
-        begun_at: OffsetDateTime::now_utc(),
-    };
+    // As the receiver does it: of two items the later has the greater
+    // position, also where an array has several on one line.
+    let mut position = 0_u32;
     let mut batch = Vec::new();
-    for item in Reader::new(reader, format, csv, limit) {
+    for item in Reader::new(reader, rehearsal.format, csv, limit) {
         batch.push(match item {
-            Ok(item) => rehearsal.play(item),
+            Ok(item) => {
+                position = item.line.max(position.saturating_add(1));
+                rehearsal.play(item, position)
+            }
             Err(broken) => Read::Broken(broken.to_string()),
         });
         if batch.len() == BATCH && batches.blocking_send(Ok(std::mem::take(&mut batch))).is_err() {
@@ -105,7 +102,7 @@ fn open(input: &Input) -> anyhow::Result<Box<dyn BufRead>> {
 }
 
 /// An import that is not sent.
-struct Rehearsal<'a> {
+pub(super) struct Rehearsal<'a> {
     source: &'a SourceName,
     adapter: &'a Adapter,
     format: ImportFormat,
@@ -113,32 +110,44 @@ struct Rehearsal<'a> {
     begun_at: OffsetDateTime,
 }
 
-impl Rehearsal<'_> {
-    fn play(&self, item: Item) -> Read {
+impl<'a> Rehearsal<'a> {
+    /// An import that begins now, with the headers that it would be sent with.
+    pub(super) fn new(
+        source: &'a SourceName,
+        adapter: &'a Adapter,
+        format: ImportFormat,
+        headers: HeaderMap,
+    ) -> Self {
+        Self { source, adapter, format, headers, begun_at: OffsetDateTime::now_utc() }
+    }
+
+    fn play(&self, item: Item, position: u32) -> Read {
         let line = item.line;
-        let event = self.event(item).map_err(|failures| {
+        let event = self.event(item, position).map_err(|failures| {
             failures.iter().map(Failure::to_string).collect::<Vec<_>>().join("; ")
         });
         Read::Item { line, event }
     }
 
-    fn event(&self, item: Item) -> Result<Known, Vec<Failure>> {
+    fn event(&self, item: Item, position: u32) -> Result<Known, Vec<Failure>> {
         let body = item.body.map_err(|failure| vec![failure])?;
-        let call =
-            Call { headers: &self.headers, query: "", body: &body, received_at: self.begun_at };
-        let event = self.adapter.item(&call, self.format, item.line)?;
+        let (headers, received_at) = (&self.headers, self.begun_at);
+        let call = Call { headers, query: "", body: &body, received_at };
+        let event = self.adapter.item(&call, self.format, position)?;
+        // The secret's label makes no difference to what becomes of it.
         let envelope = event
-            .envelope(self.source, Uuid::now_v7(), self.begun_at, "")
-            .map_err(|rejection| vec![Failure::new(Reason::InvalidValue, rejection.to_string())])?;
-        let mut envelope = envelope;
-        envelope.import = Some(ImportItem { import_id: Uuid::nil(), line: item.line });
+            .envelope(self.source, Uuid::now_v7(), received_at, "")
+            .map_err(|rejection| vec![Failure::invalid("", rejection.to_string())])?;
+        let import = Some(ImportItem { import_id: Uuid::nil(), line: item.line });
+        let envelope = Envelope { import, ..envelope };
         let mapped = self.adapter.map(&envelope).map(|mapped| match mapped {
             Mapped::Change(Change::Invoice(invoice)) => {
                 let id = invoice.id(self.source, &envelope.tenant, envelope.generation);
                 Some((id, invoice))
             }
-            _ => None,
+            Mapped::Change(_) | Mapped::Ignored => None,
         });
-        Ok(Known { key: envelope.key.inbox_id(), number: self.adapter.number(&envelope), mapped })
+        let number = self.adapter.number(&envelope);
+        Ok(Known { key: envelope.key.inbox_id(), number, mapped })
     }
 }

@@ -101,7 +101,7 @@ pub(in crate::cli::import) struct Upload<'a> {
     pub(in crate::cli::import) input: &'a Input,
     pub(in crate::cli::import) source: &'a str,
     pub(in crate::cli::import) media_type: &'static str,
-    pub(in crate::cli::import) credentials: HeaderMap,
+    pub(in crate::cli::import) credentials: &'a HeaderMap,
 }
 
 impl Receiver {
@@ -229,6 +229,8 @@ impl Receiver {
                 };
                 format!("nothing was taken: {trouble}{hint}")
             }
+            // It says itself how much of it is in.
+            Trouble::Answered { detail, .. } if !detail.is_empty() => format!("{trouble}{once}"),
             _ => format!("{trouble}{once}; {MAYBE}"),
         }
     }

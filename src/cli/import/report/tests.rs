@@ -46,8 +46,8 @@ struct Case {
     says_not: &'static [&'static str],
 }
 
-fn known(counts: [u64; 4]) -> Option<Progress> {
-    Some(progress(10, "received", counts))
+fn known(counts: [u64; 4]) -> Progress {
+    progress(10, "received", counts)
 }
 
 #[test]
@@ -55,38 +55,38 @@ fn what_is_settled_has_its_code_and_its_words() {
     let all = accepted(10, 0, "received");
     hold(&[
         Case {
-            report: report(&all, known([10, 0, 0, 0]), End::Settled),
+            report: report(&all, Some(known([10, 0, 0, 0])), End::Settled),
             code: DONE,
             says: &["may.csv at vendors, import 0190a6b8-", "Every item has its outcome", "2.0"],
             says_not: &["WARNING", "waiting", "LINE", "?"],
         },
         // All over again.
         Case {
-            report: report(&all, known([0, 10, 0, 0]), End::Settled),
+            report: report(&all, Some(known([0, 10, 0, 0])), End::Settled),
             code: DONE,
             says: &["WARNING: 10 were known already (100.0 %): duplicates change nothing."],
             says_not: &["waiting"],
         },
         Case {
-            report: report(&all, known([9, 0, 0, 1]), End::Settled),
+            report: report(&all, Some(known([9, 0, 0, 1])), End::Settled),
             code: PARTLY,
             says: &["1 dead; which ones could not be asked", "dead list --source vendors"],
             says_not: &["Does a worker run"],
         },
         Case {
-            report: report(&all, known([0, 0, 0, 10]), End::Settled),
+            report: report(&all, Some(known([0, 0, 0, 10])), End::Settled),
             code: FAILED,
             says: &["dead list"],
             says_not: &["WARNING"],
         },
         Case {
-            report: report(&accepted(10, 2, "received"), known([8, 0, 2, 0]), End::Settled),
+            report: report(&accepted(10, 2, "received"), Some(known([8, 0, 2, 0])), End::Settled),
             code: PARTLY,
             says: &["rejected:", "amount: is missing or null"],
             says_not: &["dead list", "more"],
         },
         Case {
-            report: report(&accepted(10, 10, "received"), known([0, 0, 10, 0]), End::Settled),
+            report: report(&accepted(10, 10, "received"), Some(known([0, 0, 10, 0])), End::Settled),
             code: FAILED,
             says: &["rejected:"],
             says_not: &["dead list"],
@@ -100,13 +100,13 @@ fn what_still_waits_is_said_and_so_is_what_nobody_knows() {
     hold(&[
         // Some were slow.
         Case {
-            report: report(&all, known([7, 0, 0, 0]), End::TimedOut),
+            report: report(&all, Some(known([7, 0, 0, 0])), End::TimedOut),
             code: PARTLY,
             says: &["3 still wait;", "nothing is lost", "tallyhook import --status 0190a6b8-"],
             says_not: &["Every item"],
         },
         Case {
-            report: report(&all, known([7, 0, 0, 0]), End::Interrupted),
+            report: report(&all, Some(known([7, 0, 0, 0])), End::Interrupted),
             code: PARTLY,
             says: &["3 still wait;", "tallyhook import --status 0190a6b8-"],
             says_not: &["Every item"],
