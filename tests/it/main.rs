@@ -26,6 +26,7 @@ mod import_notes;
 mod imports;
 mod imports_broken_off;
 mod imports_failures;
+mod import_command;
 mod outages;
 mod poison;
 mod publisher;

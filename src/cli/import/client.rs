@@ -190,6 +190,9 @@ fn retry_after(response: &Response) -> Option<Duration> {
 /// All that an error of the HTTP client says, in one line.
 fn silent(error: reqwest::Error) -> Trouble {
     let is_connect = error.is_connect();
-    let told = format!("{:#}", anyhow::Error::new(error.without_url()));
+    let error = anyhow::Error::new(error.without_url());
+    // The outermost only says that a request was sent.
+    let causes = error.chain().skip(1).map(ToString::to_string).collect::<Vec<_>>();
+    let told = if causes.is_empty() { error.to_string() } else { causes.join(": ") };
     if is_connect { Trouble::Unreached(told) } else { Trouble::Silent(told) }
 }

@@ -1,6 +1,9 @@
 //! What the worker would make of lines, one after the other: it knows what
 //! the database knows, and what the lines before have told.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;

@@ -1,0 +1,452 @@
+//! `tallyhook import` as people run it: what it says, what it writes, and how
+//! it exits.
+
+use std::{
+    path::PathBuf,
+    process::{Output, Stdio},
+    sync::Arc,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+use tallyhook::service::Roles;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    process::Command,
+    sync::Mutex,
+};
+
+use crate::support::{Front, Rig, eventually, seconds};
+
+const VENDORS: &str = "
+[sources.vendors]
+kind = 'import'
+secrets = ['env:TOKEN']
+[sources.vendors.invoice]
+transaction_id = 'transaction'
+";
+const SUPPLIERS: &str = "
+[sources.suppliers]
+kind = 'import'
+secrets = ['env:TOKEN']
+";
+
+const HEADER: &str = "vendor,invoice_number,transaction,amount,currency,due_date\n";
+
+/// So many invoices of one vendor.
+fn invoices(count: u32) -> String {
+    let row = |number| format!("ACME,A-{number},T-{number},{number}.50,EUR,2026-03-01\n");
+    HEADER.to_owned() + &(1..=count).map(row).collect::<String>()
+}
+
+/// A service, the binary's configuration for it, and a folder for files.
+struct Stage {
+    rig: Rig,
+    front: Front,
+    folder: tempfile::TempDir,
+}
+
+impl Stage {
+    async fn set(roles: Roles) -> Self {
+        let rig = Rig::with(&[VENDORS], |_| ()).await;
+        let front = Front::start(&rig.config, roles).await;
+        let stage = Self { rig, front, folder: tempfile::tempdir().unwrap() };
+        stage.configure(&[VENDORS]);
+        stage
+    }
+
+    /// Tells the binary of these sources.
+    fn configure(&self, sources: &[&str]) {
+        let config = format!(
+            "[broker]\nurl = '{}'\nprefix = '{}'\n[database]\nurl = '{}'\n{}",
+            self.rig.config.broker.url,
+            self.rig.config.broker.prefix,
+            self.rig.config.database.url,
+            sources.concat()
+        );
+        self.write("config.toml", &config);
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn command(&self, url: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhook"));
+        command.current_dir(self.folder.path()).env("TOKEN", "a-token-of-the-tests");
+        command.args(["--config", "config.toml", "import"]).args(arguments);
+        // What sends nothing has no receiver to send to.
+        if !arguments.contains(&"--check") {
+            command.args(["--url", url]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true);
+        command
+    }
+
+    /// Runs the command to its end: its exit code and all that it says.
+    async fn run(&self, arguments: &[&str]) -> (i32, String) {
+        told(&self.command(&self.front.url(""), arguments).output().await.unwrap())
+    }
+
+    /// Runs the command for its JSON.
+    async fn json(&self, arguments: &[&str]) -> (i32, Value) {
+        let arguments = [arguments, &["--json"]].concat();
+        let output = self.command(&self.front.url(""), &arguments).output().await.unwrap();
+        let (code, text) = told(&output);
+        let told = serde_json::from_slice(&output.stdout);
+        (code, told.unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}")))
+    }
+
+    async fn stop(self) {
+        self.front.stop().await;
+    }
+}
+
+fn told(output: &Output) -> (i32, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout) + &text(&output.stderr))
+}
+
+#[track_caller]
+fn assert_told((code, text): &(i32, String), expected: i32, says: &[&str]) {
+    assert_eq!(*code, expected, "{text}");
+    for said in says {
+        assert!(text.contains(said), "{said:?} in {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_is_applied_once_and_the_same_again_is_all_duplicates() {
+    let stage = Stage::set(Roles::ALL).await;
+    stage.write("may.csv", &invoices(1200));
+
+    let check = stage.run(&["may.csv", "--check"]).await;
+    assert_told(&check, 0, &["checked, nothing was sent", "would be created", "1200"]);
+    assert_eq!(stage.rig.count("select count(*) from receipts").await, 0, "a check sent something");
+
+    let first = stage.run(&["may.csv", "--report", "may.json"]).await;
+    assert_told(&first, 0, &["may.csv at vendors, import ", "Every item has its outcome.", "1200"]);
+    assert!(!first.1.contains("WARNING"), "{}", first.1);
+    assert_eq!(stage.rig.count("select count(*) from invoices").await, 1200);
+    let report: Value = serde_json::from_str(&stage.read("may.json")).unwrap();
+    let items = report["items"].as_array().unwrap();
+    assert_eq!(items.len(), 1200, "the report has pages, and is to have them all");
+    assert_eq!(items[0]["line"], 2);
+    assert_eq!((&items[0]["effect"], &items[0]["number"]), (&json!("created"), &json!("A-1")));
+    let totals = &report["import"];
+    assert_eq!((&totals["created"], &totals["total"]), (&json!(1200), &json!(1200)));
+
+    let check = stage.run(&["may.csv", "--check"]).await;
+    assert_told(&check, 0, &["WARNING: 1200 are known already (100.0 %)", "would be duplicate"]);
+
+    let (code, second) = stage.json(&["may.csv"]).await;
+    assert_eq!((code, &second["duplicate"], &second["created"]), (0, &json!(1200), &json!(0)));
+    assert_eq!((&second["ended"], &second["waiting"]), (&json!("settled"), &json!(0)));
+    let again = stage.run(&["--status", second["import_id"].as_str().unwrap()]).await;
+    assert_told(&again, 0, &["WARNING: 1200 were known already (100.0 %): duplicates change"]);
+    assert_eq!(stage.rig.count("select count(*) from invoices").await, 1200);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_that_fail_are_told_and_a_check_foretells_them() {
+    let stage = Stage::set(Roles::ALL).await;
+    stage.write("april.csv", &invoices(3));
+    assert_told(&stage.run(&["april.csv"]).await, 0, &[]);
+
+    let rows = [
+        // Known, corrected, and the same number with another transaction.
+        "ACME,A-1,T-1,1.50,EUR,2026-03-01",
+        "ACME,A-2,T-2,99.00,EUR,2026-03-01",
+        "ACME,A-3,T-9,3.50,EUR,2026-03-01",
+        // New, the same again, and two fields that are wrong.
+        "ACME,B-1,T-1,1.00,EUR,2026-03-01",
+        "ACME,B-1,T-1,1.00,EUR,2026-03-01",
+        "ACME,B-2,T-2,twelve,EURO,2026-03-01",
+    ];
+    stage.write("may.csv", &(HEADER.to_owned() + &rows.join("\n")));
+    let check = stage.run(&["may.csv", "--check", "--report", "check.csv"]).await;
+    assert_told(&check, 3, &["would be dead", "would be rejected", "Nothing was sent."]);
+
+    let sent = stage.run(&["may.csv", "--report", "sent.csv"]).await;
+    let hint = "tallyhook dead list --source vendors";
+    assert_told(&sent, 3, &["dead:", "transaction T-3", "rejected:", "amount: ", hint]);
+    assert!(!sent.1.contains("still wait"), "{}", sent.1);
+
+    let outcomes = |name: &str| -> Vec<Vec<String>> {
+        let report = stage.read(name);
+        let lines = report.lines().skip(1).filter(|line| line.starts_with(char::is_numeric));
+        lines.map(|line| line.split(',').take(3).map(str::to_owned).collect()).collect()
+    };
+    let sent = outcomes("sent.csv");
+    let expected = [
+        ["2", "duplicate", ""],
+        ["3", "applied", "updated"],
+        ["4", "dead", ""],
+        ["5", "applied", "created"],
+        ["6", "duplicate", ""],
+        ["7", "rejected", ""],
+    ];
+    assert_eq!(sent, expected);
+    assert_eq!(outcomes("check.csv"), expected, "a check must foretell what an import does");
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_format_comes_in_and_what_breaks_off_is_said() {
+    let stage = Stage::set(Roles::ALL).await;
+    let object = |number: u32| {
+        json!({"vendor": "ACME", "invoice_number": format!("J-{number}"), "transaction": "T",
+            "amount": "5.00", "currency": "EUR"})
+        .to_string()
+    };
+    let array = format!("[\n{},\n{}\n]", object(1), object(2));
+    stage.write("whole.json", &array);
+    assert_told(&stage.run(&["whole.json"]).await, 0, &["created"]);
+
+    // The end is missing; what came before it counts.
+    stage.write("broken.json", &format!("[\n{},\n{}\n", object(2), object(3)));
+    for check in [true, false] {
+        let arguments = if check { &["broken.json", "--check"][..] } else { &["broken.json"] };
+        let broken = stage.run(arguments).await;
+        assert_told(&broken, 3, &["BROKEN OFF: line ", "WARNING: 1 "]);
+    }
+    stage.write("nothing.json", "not JSON at all");
+    let nothing = stage.run(&["nothing.json"]).await;
+    assert_told(&nothing, 1, &["nothing was taken: the receiver answered 400", "line 1"]);
+    assert_told(&stage.run(&["nothing.json", "--check"]).await, 1, &["BROKEN OFF: line 1"]);
+    stage.write("empty.csv", HEADER);
+    assert_told(&stage.run(&["empty.csv"]).await, 0, &["The file holds no items."]);
+    assert_told(&stage.run(&["empty.csv", "--check"]).await, 0, &["The file holds no items."]);
+
+    // From another program, line by line.
+    let url = stage.front.url("");
+    let mut piped = stage.command(&url, &["-", "--format", "ndjson"]);
+    let mut piped = piped.stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = piped.stdin.take().unwrap();
+    for number in 10..13 {
+        input.write_all(format!("{}\n", object(number)).as_bytes()).await.unwrap();
+    }
+    drop(input);
+    let piped = told(&piped.wait_with_output().await.unwrap());
+    assert_told(&piped, 0, &["a file at vendors", "3"]);
+    assert_eq!(stage.rig.count("select count(*) from invoices").await, 6);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_worker_nobody_says_that_anything_was_applied() {
+    let stage = Stage::set(Roles { receiver: true, worker: false }).await;
+    stage.write("may.csv", &invoices(5));
+    let waited = stage.run(&["may.csv", "--timeout", "1"]).await;
+    let says = ["5 still wait (no worker has heard of it yet)", "Does a worker run?", "?"];
+    assert_told(&waited, 3, &says);
+    assert!(!waited.1.contains("WARNING"), "{}", waited.1);
+    let (code, sent) = stage.json(&["may.csv", "--no-wait"]).await;
+    assert_eq!((code, &sent["waiting"], &sent["created"]), (0, &json!(5), &Value::Null));
+    let id = sent["import_id"].as_str().unwrap();
+    let unknown = stage.run(&["--status", id]).await;
+    assert_told(&unknown, 1, &["nothing is known of an import"]);
+
+    let worker = Front::start(&stage.rig.config, Roles { receiver: false, worker: true }).await;
+    eventually("the import to be settled", seconds(30), || async {
+        stage.run(&["--status", id]).await.0 == 0
+    })
+    .await;
+    let (code, later) = stage.json(&["--status", id, "--report", "later.csv"]).await;
+    assert_eq!((code, &later["duplicate"], &later["name"]), (0, &json!(5), &json!("may.csv")));
+    assert_eq!(stage.read("later.csv").lines().count(), 6);
+    worker.stop().await;
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_sent_is_said_in_words() {
+    let stage = Stage::set(Roles { receiver: true, worker: false }).await;
+    stage.write("may.csv", &invoices(1));
+    // The secret is wrong, and the file is larger than any buffer.
+    let rows = HEADER.to_owned() + &"x".repeat(32 * 1024 * 1024);
+    stage.write("large.csv", &rows);
+    for file in ["may.csv", "large.csv"] {
+        let mut command = stage.command(&stage.front.url(""), &[file]);
+        let refused = told(&command.env("TOKEN", "another-token").output().await.unwrap());
+        let says = ["nothing was taken: the receiver answered 401", "first secret of the source"];
+        assert_told(&refused, 1, &says);
+    }
+    let gone = stage.run(&["none.csv"]).await;
+    assert_told(&gone, 1, &["nothing was sent: cannot read none.csv"]);
+    let folder = stage.run(&[".", "--format", "csv"]).await;
+    assert_told(&folder, 1, &["it is a folder"]);
+
+    // A receiver that does not know the source.
+    stage.configure(&[SUPPLIERS]);
+    let unknown = stage.run(&["may.csv"]).await;
+    assert_told(&unknown, 1, &["answered 404", "know the source suppliers?"]);
+
+    // What makes no sense is told before anything is sent.
+    stage.configure(&[VENDORS, SUPPLIERS, crate::support::SHOP]);
+    let mut shop = stage.command(&stage.front.url(""), &["may.csv"]);
+    let ambiguous = told(&shop.env("SECRET", "s").output().await.unwrap());
+    assert_told(&ambiguous, 2, &["imports are taken by suppliers, vendors"]);
+    stage.configure(&[VENDORS]);
+    for (arguments, said) in [
+        (&["may.csv", "--source", "shop"][..], "no source shop takes imports, only vendors"),
+        (&["may.txt"], "--format"),
+        (&["-"], "--format"),
+        (&["may.csv", "--report", "out.txt"], ".csv or .json"),
+        (&["may.csv", "--no-wait", "--report", "out.csv"], "--report"),
+        (&[], "<FILE>"),
+    ] {
+        assert_told(&stage.run(arguments).await, 2, &[said]);
+    }
+    let unwritable = stage.run(&["may.csv", "--report", "none/out.csv"]).await;
+    assert_told(&unwritable, 1, &["cannot write the report none/out.csv"]);
+    let queue = format!("{}.inbound.vendors", stage.rig.config.broker.prefix);
+    assert_eq!(stage.rig.raw().await.depth(&queue).await, Some(0), "something was sent");
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_that_cannot_ask_the_database_has_failed() {
+    let stage = Stage::set(Roles { receiver: true, worker: false }).await;
+    stage.write("may.csv", &invoices(1));
+    let nowhere = "postgres://ann:hunter2@127.0.0.1:1/none";
+    let mut command = stage.command("", &["may.csv", "--check"]);
+    command.env("TALLYHOOK__DATABASE__URL", nowhere);
+    command.env("TALLYHOOK__DATABASE__CONNECT_TIMEOUT_MS", "300");
+    let away = told(&command.output().await.unwrap());
+    assert_told(&away, 1, &["the database cannot be reached"]);
+    assert!(!away.1.contains("hunter2"), "{}", away.1);
+    stage.stop().await;
+}
+
+/// A receiver that answers as it is told, one call a connection; and what it
+/// was sent.
+struct Stub {
+    url: String,
+    calls: Arc<Mutex<Vec<String>>>,
+}
+
+impl Stub {
+    /// `answer` makes the answer to the call of this number.
+    async fn start(answer: impl Fn(usize) -> String + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&calls);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut call = Vec::new();
+                // Chunks end with an empty one; a GET has none.
+                while !call.ends_with(b"0\r\n\r\n")
+                    && !(call.starts_with(b"GET") && call.ends_with(b"\r\n\r\n"))
+                {
+                    if stream.read_buf(&mut call).await.unwrap_or(0) == 0 {
+                        break;
+                    }
+                }
+                let number = {
+                    let mut told = told.lock().await;
+                    told.push(String::from_utf8_lossy(&call).into_owned());
+                    told.len() - 1
+                };
+                drop(stream.write_all(answer(number).as_bytes()).await);
+            }
+        });
+        Self { url, calls }
+    }
+}
+
+fn answer(status: &str, headers: &str, body: &Value) -> String {
+    let body = body.to_string();
+    format!(
+        "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_is_sent_again_as_long_as_the_receiver_asks_for_it() {
+    let stage = Stage::set(Roles { receiver: true, worker: false }).await;
+    stage.write("may.csv", &invoices(2));
+    let not_now = || {
+        let detail = json!({"detail": "the file could not be taken whole; 1 items are in"});
+        answer("503 Service Unavailable", "retry-after: 0\r\n", &detail)
+    };
+    let busy = Stub::start(move |_| not_now()).await;
+    let given_up = told(&stage.command(&busy.url, &["may.csv"]).output().await.unwrap());
+    assert_told(&given_up, 1, &["answered 503", "1 items are in", "(4 of 4)"]);
+    let calls = busy.calls.lock().await;
+    assert_eq!(calls.len(), 5);
+    for call in calls.iter() {
+        let head = call.to_ascii_lowercase();
+        assert!(call.starts_with("POST /imports/vendors?name=may.csv HTTP/1.1"), "{call}");
+        assert!(head.contains("authorization: bearer a-token-of-the-tests"), "{call}");
+        assert!(head.contains("content-type: text/csv"), "{call}");
+        assert!(call.contains("ACME,A-2,T-2"), "not all of it was sent again: {call}");
+    }
+
+    // What is gone once it was read is sent once.
+    let busy = Stub::start(move |_| not_now()).await;
+    let mut piped = stage.command(&busy.url, &["-", "--format", "csv"]);
+    let mut piped = piped.stdin(Stdio::piped()).spawn().unwrap();
+    piped.stdin.take().unwrap().write_all(invoices(1).as_bytes()).await.unwrap();
+    let piped = told(&piped.wait_with_output().await.unwrap());
+    assert_told(&piped, 1, &["answered 503", "it could be read only once"]);
+    assert_eq!(busy.calls.lock().await.len(), 1);
+
+    // Nobody knows what became of it.
+    let silent = Stub::start(|_| String::new()).await;
+    let mut piped = stage.command(&silent.url, &["-", "--format", "csv"]);
+    let lost = told(&piped.output().await.unwrap());
+    assert_told(&lost, 1, &["some of it may have been taken", "adds nothing twice"]);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_ends_the_waiting_and_says_how_to_look_again() {
+    let stage = Stage::set(Roles { receiver: true, worker: false }).await;
+    stage.write("may.csv", &invoices(2));
+    let id = "0190a6b8-0000-7000-8000-000000000001";
+    let child: Arc<std::sync::Mutex<Option<u32>>> = Arc::default();
+    let pid = Arc::clone(&child);
+    let stub = Stub::start(move |number| {
+        if number == 0 {
+            let accepted = json!({"import_id": id, "source": "vendors", "state": "received",
+                "items": 2, "published": 2, "rejected": 0, "rejections": []});
+            return answer("202 Accepted", "", &accepted);
+        }
+        // It waits now.
+        let pid = i32::try_from(pid.lock().unwrap().unwrap()).unwrap();
+        drop(kill(Pid::from_raw(pid), Signal::SIGINT));
+        answer("404 Not Found", "", &json!({"detail": "no import of this id"}))
+    })
+    .await;
+    let mut holder = child.lock().unwrap();
+    let process = stage.command(&stub.url, &["may.csv", "--report", "out.csv"]).spawn().unwrap();
+    *holder = process.id();
+    drop(holder);
+    let interrupted = told(&process.wait_with_output().await.unwrap());
+    let again = format!("tallyhook import --status {id}");
+    assert_told(&interrupted, 3, &["2 still wait", "nothing is lost", &again]);
+    let left: Vec<_> = std::fs::read_dir(stage.folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.contains("report") || name == "out.csv")
+        .collect();
+    assert_eq!(left, Vec::<String>::new(), "a part of a report was left behind");
+    stage.stop().await;
+}
