@@ -217,8 +217,8 @@ async fn every_format_comes_in_and_what_breaks_off_is_said() {
     stage.write("whole.json", &array);
     assert_told(&stage.run(&["whole.json"]).await, 0, &["created"]);
 
-    // The end is missing; what came before it counts.
-    stage.write("broken.json", &format!("[\n{},\n{}\n", object(2), object(3)));
+    // It ends in the middle of an element; what came before it counts.
+    stage.write("broken.json", &format!("[\n{},\n{},\n{{\"vendor\": \"AC", object(2), object(3)));
     for check in [true, false] {
         let arguments = if check { &["broken.json", "--check"][..] } else { &["broken.json"] };
         let broken = stage.run(arguments).await;
@@ -431,7 +431,7 @@ async fn ctrl_c_ends_the_waiting_and_says_how_to_look_again() {
         }
         // It waits now.
         let pid = i32::try_from(pid.lock().unwrap().unwrap()).unwrap();
-        drop(kill(Pid::from_raw(pid), Signal::SIGINT));
+        kill(Pid::from_raw(pid), Signal::SIGINT).unwrap();
         answer("404 Not Found", "", &json!({"detail": "no import of this id"}))
     })
     .await;
