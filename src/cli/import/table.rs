@@ -126,13 +126,18 @@ fn listed(word: &str, count: u64, problems: &[Problem], is_reported: bool) -> St
     if problems.is_empty() {
         return format!("\n{count} {word}; which ones could not be asked");
     }
-    let mut table = show::table(&["LINE", "NUMBER", "ERROR"]);
+    // Of what was rejected the number is seldom known.
+    let has_numbers = problems.iter().take(SHOWN).any(|problem| problem.number.is_some());
+    let header = if has_numbers { &["LINE", "NUMBER", "ERROR"][..] } else { &["LINE", "ERROR"] };
+    let mut table = show::table(header);
     for problem in problems.iter().take(SHOWN) {
-        table.add_row([
-            problem.line.to_string(),
-            show::brief(&show::harmless(problem.number.as_deref().unwrap_or("-")), 40),
-            show::brief(&show::harmless(&problem.error), BRIEF),
-        ]);
+        let mut row = vec![problem.line.to_string()];
+        if has_numbers {
+            let number = problem.number.as_deref().unwrap_or("-");
+            row.push(show::brief(&show::harmless(number), 40));
+        }
+        row.push(show::brief(&show::harmless(&problem.error), BRIEF));
+        table.add_row(row);
     }
     let shown = problems.len().min(SHOWN) as u64;
     let more = match count.saturating_sub(shown) {
