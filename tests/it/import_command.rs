@@ -4,7 +4,7 @@
 use std::{
     path::PathBuf,
     process::{Output, Stdio},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use nix::{
@@ -350,10 +350,7 @@ impl Stub {
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut call = Vec::new();
-                // Chunks end with an empty one; a GET has none.
-                while !call.ends_with(b"0\r\n\r\n")
-                    && !(call.starts_with(b"GET") && call.ends_with(b"\r\n\r\n"))
-                {
+                while !is_whole(&call) {
                     if stream.read_buf(&mut call).await.unwrap_or(0) == 0 {
                         break;
                     }
@@ -368,6 +365,13 @@ impl Stub {
         });
         Self { url, calls }
     }
+}
+
+/// Whether all of a call is there: a GET has a head only, and chunks end with
+/// an empty one.
+fn is_whole(call: &[u8]) -> bool {
+    let end: &[u8] = if call.starts_with(b"GET") { b"\r\n\r\n" } else { b"0\r\n\r\n" };
+    call.ends_with(end)
 }
 
 fn answer(status: &str, headers: &str, body: &Value) -> String {
@@ -421,7 +425,7 @@ async fn ctrl_c_ends_the_waiting_and_says_how_to_look_again() {
     let stage = Stage::set(Roles { receiver: true, worker: false }).await;
     stage.write("may.csv", &invoices(2));
     let id = "0190a6b8-0000-7000-8000-000000000001";
-    let child: Arc<std::sync::Mutex<Option<u32>>> = Arc::default();
+    let child: Arc<OnceLock<u32>> = Arc::default();
     let pid = Arc::clone(&child);
     let stub = Stub::start(move |number| {
         if number == 0 {
@@ -430,15 +434,13 @@ async fn ctrl_c_ends_the_waiting_and_says_how_to_look_again() {
             return answer("202 Accepted", "", &accepted);
         }
         // It waits now.
-        let pid = i32::try_from(pid.lock().unwrap().unwrap()).unwrap();
+        let pid = i32::try_from(*pid.wait()).unwrap();
         kill(Pid::from_raw(pid), Signal::SIGINT).unwrap();
         answer("404 Not Found", "", &json!({"detail": "no import of this id"}))
     })
     .await;
-    let mut holder = child.lock().unwrap();
     let process = stage.command(&stub.url, &["may.csv", "--report", "out.csv"]).spawn().unwrap();
-    *holder = process.id();
-    drop(holder);
+    child.set(process.id().unwrap()).unwrap();
     let interrupted = told(&process.wait_with_output().await.unwrap());
     let again = format!("tallyhook import --status {id}");
     assert_told(&interrupted, 3, &["2 still wait", "nothing is lost", &again]);
