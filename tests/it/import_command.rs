@@ -191,7 +191,6 @@ async fn lines_that_fail_are_told_and_a_check_foretells_them() {
         let lines = report.lines().skip(1).filter(|line| line.starts_with(char::is_numeric));
         lines.map(|line| line.split(',').take(3).map(str::to_owned).collect()).collect()
     };
-    let sent = outcomes("sent.csv");
     let expected = [
         ["2", "duplicate", ""],
         ["3", "applied", "updated"],
@@ -200,8 +199,16 @@ async fn lines_that_fail_are_told_and_a_check_foretells_them() {
         ["6", "duplicate", ""],
         ["7", "rejected", ""],
     ];
-    assert_eq!(sent, expected);
     assert_eq!(outcomes("check.csv"), expected, "a check must foretell what an import does");
+    let mut sent = outcomes("sent.csv");
+    // Of two lines that say the same either may be the first to arrive.
+    if sent[3][1] == "duplicate" {
+        for column in 1..3 {
+            let other = std::mem::take(&mut sent[4][column]);
+            sent[4][column] = std::mem::replace(&mut sent[3][column], other);
+        }
+    }
+    assert_eq!(sent, expected);
     stage.stop().await;
 }
 
