@@ -4,7 +4,7 @@
 use std::{
     path::PathBuf,
     process::{Output, Stdio},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use nix::{
@@ -191,7 +191,6 @@ async fn lines_that_fail_are_told_and_a_check_foretells_them() {
         let lines = report.lines().skip(1).filter(|line| line.starts_with(char::is_numeric));
         lines.map(|line| line.split(',').take(3).map(str::to_owned).collect()).collect()
     };
-    let sent = outcomes("sent.csv");
     let expected = [
         ["2", "duplicate", ""],
         ["3", "applied", "updated"],
@@ -200,8 +199,16 @@ async fn lines_that_fail_are_told_and_a_check_foretells_them() {
         ["6", "duplicate", ""],
         ["7", "rejected", ""],
     ];
-    assert_eq!(sent, expected);
     assert_eq!(outcomes("check.csv"), expected, "a check must foretell what an import does");
+    let mut sent = outcomes("sent.csv");
+    // Of two lines that say the same either may be the first to arrive.
+    if sent[3][1] == "duplicate" {
+        for column in 1..3 {
+            let other = std::mem::take(&mut sent[4][column]);
+            sent[4][column] = std::mem::replace(&mut sent[3][column], other);
+        }
+    }
+    assert_eq!(sent, expected);
     stage.stop().await;
 }
 
@@ -350,12 +357,6 @@ impl Stub {
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut call = Vec::new();
-                // Chunks end with an empty one; a GET has none.
-                let is_whole = |call: &[u8]| {
-                    let end: &[u8] =
-                        if call.starts_with(b"GET") { b"\r\n\r\n" } else { b"0\r\n\r\n" };
-                    call.ends_with(end)
-                };
                 while !is_whole(&call) {
                     if stream.read_buf(&mut call).await.unwrap_or(0) == 0 {
                         break;
@@ -371,6 +372,13 @@ impl Stub {
         });
         Self { url, calls }
     }
+}
+
+/// Whether all of a call is there: a GET has a head only, and chunks end with
+/// an empty one.
+fn is_whole(call: &[u8]) -> bool {
+    let end: &[u8] = if call.starts_with(b"GET") { b"\r\n\r\n" } else { b"0\r\n\r\n" };
+    call.ends_with(end)
 }
 
 fn answer(status: &str, headers: &str, body: &Value) -> String {
@@ -424,7 +432,7 @@ async fn ctrl_c_ends_the_waiting_and_says_how_to_look_again() {
     let stage = Stage::set(Roles { receiver: true, worker: false }).await;
     stage.write("may.csv", &invoices(2));
     let id = "0190a6b8-0000-7000-8000-000000000001";
-    let child: Arc<std::sync::Mutex<Option<u32>>> = Arc::default();
+    let child: Arc<OnceLock<u32>> = Arc::default();
     let pid = Arc::clone(&child);
     let stub = Stub::start(move |number| {
         if number == 0 {
@@ -433,19 +441,13 @@ async fn ctrl_c_ends_the_waiting_and_says_how_to_look_again() {
             return answer("202 Accepted", "", &accepted);
         }
         // It waits now.
-        let pid = i32::try_from(pid.lock().unwrap().unwrap()).unwrap();
+        let pid = i32::try_from(*pid.wait()).unwrap();
         kill(Pid::from_raw(pid), Signal::SIGINT).unwrap();
         answer("404 Not Found", "", &json!({"detail": "no import of this id"}))
     })
     .await;
-    let process = {
-        // The stub waits for the id before it interrupts.
-        let mut holder = child.lock().unwrap();
-        let mut command = stage.command(&stub.url, &["may.csv", "--report", "out.csv"]);
-        let process = command.spawn().unwrap();
-        *holder = process.id();
-        process
-    };
+    let process = stage.command(&stub.url, &["may.csv", "--report", "out.csv"]).spawn().unwrap();
+    child.set(process.id().unwrap()).unwrap();
     let interrupted = told(&process.wait_with_output().await.unwrap());
     let again = format!("tallyhook import --status {id}");
     assert_told(&interrupted, 3, &["2 still wait", "nothing is lost", &again]);
