@@ -2,6 +2,10 @@
 //! whatever is lost on the way (story 4).
 
 use serde_json::json;
+use tallyhook::{
+    review::deliveries,
+    store::{acts::Actor, deliveries::Filter},
+};
 
 use crate::support::{ERP, Economy, Rig, erp_invoice, events::again, eventually, seconds};
 
@@ -259,7 +263,7 @@ async fn while_the_target_is_away_no_attempt_counts() {
 }
 
 #[tokio::test]
-async fn what_was_deleted_at_the_target_stays_deleted_until_it_is_re_issued() {
+async fn what_was_deleted_at_the_target_stays_deleted_until_it_is_re_issued_once() {
     let economy = Economy::start().await;
     let rig = Rig::with(&[ERP, &with_look_up(&economy, SOON)], |_| ()).await;
     let _delivering = rig.deliver();
@@ -276,8 +280,40 @@ async fn what_was_deleted_at_the_target_stays_deleted_until_it_is_re_issued() {
     lane.step().await;
     tokio::time::sleep(seconds(1)).await;
     assert_eq!(states(&rig).await, "delivered 1");
-    assert_eq!(economy.invoices().await.len(), 0);
+    assert_eq!(economy.invoices().await, []);
     assert_eq!(rig.count("select count(*) from deliveries").await, 1);
+
+    let store = &rig.tools.store;
+    let why = Actor { name: "ann", reason: "deleted in the economy system by mistake" };
+    let reissue = async |id| deliveries::reissue(store, &rig.config.targets, id, false, why).await;
+    let [old] = deliveries::list(store, &Filter::default(), 9).await.unwrap().try_into().unwrap();
+    // A retry is not it, and a re-issue needs a void and its reason first.
+    let retried = deliveries::retry(store, &[old.delivery_id], &Filter::default(), why).await;
+    assert_eq!(retried.unwrap().deliveries, []);
+    reissue(old.delivery_id).await.unwrap_err();
+    deliveries::void(store, old.delivery_id, why).await.unwrap();
+    let ticked = "select count(*) from invoices where ticked_off_at is not null";
+    assert_eq!(rig.count(ticked).await, 0);
+
+    // Many at once, and again: one of them makes one.
+    let many = futures_util::future::join_all((0..8).map(|_| reissue(old.delivery_id))).await;
+    assert_eq!(many.iter().filter(|made| made.is_ok()).count(), 1);
+    come_to(&rig, "delivered 1, voided 1").await;
+    reissue(old.delivery_id).await.unwrap_err();
+    let there = economy.invoices().await;
+    assert_eq!(there.len(), 1);
+    let [_, new] =
+        deliveries::list(store, &Filter::default(), 9).await.unwrap().try_into().unwrap();
+    assert_eq!((new.generation, new.remote_id.as_deref()), (1, Some(there[0].id.as_str())));
+    assert_ne!(new.idempotency_key, old.idempotency_key);
+    assert_eq!(rig.count(ticked).await, 1);
+
+    // Voided by mistake, while it stands there: the target is asked, and says so.
+    deliveries::void(store, new.delivery_id, why).await.unwrap();
+    let refused = reissue(new.delivery_id).await.unwrap_err().to_string();
+    assert!(refused.contains(&there[0].id), "{refused}");
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!(economy.invoices().await.len(), 1);
 }
 
 #[tokio::test]
