@@ -396,12 +396,14 @@ async fn a_file_is_sent_again_as_long_as_the_receiver_asks_for_it() {
     let stage = Stage::set(Roles { receiver: true, worker: false }).await;
     stage.write("may.csv", &invoices(2));
     let not_now = || {
-        let detail = json!({"detail": "the file could not be taken whole; 1 items are in"});
+        let detail =
+            json!({"detail": "the file could not be taken whole; 1 items are in\u{1b}[2J"});
         answer("503 Service Unavailable", "retry-after: 0\r\n", &detail)
     };
     let busy = Stub::start(move |_| not_now()).await;
     let given_up = told(&stage.command(&busy.url, &["may.csv"]).output().await.unwrap());
     assert_told(&given_up, 1, &["answered 503", "1 items are in", "(4 of 4)"]);
+    assert!(!given_up.1.contains('\u{1b}'), "the terminal obeys a stranger: {:?}", given_up.1);
     let calls = busy.calls.lock().await;
     assert_eq!(calls.len(), 5);
     for call in calls.iter() {
