@@ -170,6 +170,12 @@ impl<'a> Fields<'a> {
         Ok((!text.is_empty()).then_some(text))
     }
 
+    /// A text without the white space around it; `None` if nothing is left.
+    fn trimmed(&self, pointer: &str) -> Result<Option<String>, Failure> {
+        let text = self.text(pointer)?;
+        Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
+    }
+
     /// A text that must be there.
     ///
     /// # Errors
@@ -230,7 +236,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// [`Reason::InvalidValue`] if it is none of these.
     pub fn moment(&self, pointer: &str) -> Result<Option<OffsetDateTime>, Failure> {
-        let Some(text) = self.text(pointer)? else {
+        let Some(text) = self.trimmed(pointer)? else {
             return Ok(None);
         };
         parse_moment(&text).map(Some).ok_or_else(|| {
@@ -244,7 +250,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// [`Reason::InvalidValue`] if it is neither.
     pub fn day(&self, pointer: &str) -> Result<Option<Date>, Failure> {
-        let Some(text) = self.text(pointer)? else {
+        let Some(text) = self.trimmed(pointer)? else {
             return Ok(None);
         };
         Date::parse(&text, format_description!("[year]-[month]-[day]"))

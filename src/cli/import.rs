@@ -9,7 +9,11 @@ mod report;
 mod table;
 mod watch;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, ValueEnum, error::ErrorKind};
@@ -133,6 +137,12 @@ pub(super) async fn run(arguments: ImportArgs, config: &Config) -> anyhow::Resul
         Some(Ok(form)) => Some(form),
         None => None,
     };
+    if let Some((path, file)) = arguments.report.as_deref().zip(arguments.file.as_deref())
+        && is_same(path, file)
+    {
+        let path = path.display();
+        return usage(&format!("--report {path}: it would stand where the invoices do"));
+    }
     let job = match arguments.file.clone().map(|path| job(&arguments, path, config)).transpose() {
         Ok(job) => job,
         Err(message) => return usage(&message),
@@ -140,7 +150,7 @@ pub(super) async fn run(arguments: ImportArgs, config: &Config) -> anyhow::Resul
     let file = arguments.report.as_deref().zip(form);
     let file = file.map(|(path, form)| File::begin(path, form)).transpose()?;
     let end = match (job, arguments.status) {
-        (Some(job), _) if arguments.check => check::run(&job, config, file).await?,
+        (Some(job), _) if arguments.check => unless_stopped(check::run(&job, config, file)).await?,
         (Some(job), _) => import(&arguments, &job, config, file).await?,
         (None, Some(import_id)) => status(&arguments, import_id, config, file).await?,
         (None, None) => return usage("a file or --status is needed"),
@@ -158,6 +168,12 @@ pub(super) async fn run(arguments: ImportArgs, config: &Config) -> anyhow::Resul
         code = if code == DONE { PARTLY } else { code };
     }
     Ok(ExitCode::from(code))
+}
+
+/// Whether two paths lead to one file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| std::fs::canonicalize(path).ok();
+    place(one).is_some_and(|one| place(other) == Some(one))
 }
 
 /// What there is to say at the end.
@@ -312,7 +328,7 @@ async fn faulty(
         problems.push(Problem::from(line));
         Ok(())
     };
-    receiver.lines(import_id, credentials, Some(outcome), PROBLEMS, take).await?;
+    unless_stopped(receiver.lines(import_id, credentials, Some(outcome), PROBLEMS, take)).await?;
     Ok(problems)
 }
 
@@ -344,8 +360,17 @@ async fn finish(
         }
         file.finish(&report)
     };
-    let unreported = written.await.err();
+    let unreported = unless_stopped(written).await.err();
     Told { report, is_reported: unreported.is_none(), unreported }
+}
+
+/// Goes on until it is done, or until Ctrl-C is pressed: who waited once would
+/// otherwise never be heard again.
+async fn unless_stopped<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::select! {
+        done = work => done,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped")),
+    }
 }
 
 /// A progress bar on stderr, if that is a terminal.

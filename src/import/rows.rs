@@ -114,7 +114,8 @@ impl<R: BufRead> Rows<R> {
 
     /// Looks where the record ends that begins with the current line.
     fn reach(&mut self) -> io::Result<Reach> {
-        let mut quotes = Quotes::new(self.form.delimiter);
+        let columns = if self.members.is_empty() { MOST_COLUMNS } else { self.members.len() };
+        let mut quotes = Quotes::new(self.form.delimiter, columns);
         let (mut length, mut first, mut lines) = (0, 0, 0);
         loop {
             let end = match self.lines.end(length)? {

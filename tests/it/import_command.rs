@@ -203,8 +203,8 @@ async fn lines_that_fail_are_told_and_a_check_foretells_them() {
     let mut sent = outcomes("sent.csv");
     // Of two lines that say the same either may be the first to arrive.
     if sent[3][1] == "duplicate" {
-        sent.swap(3, 4);
-        (sent[3][0], sent[4][0]) = ("5".to_owned(), "6".to_owned());
+        let (before, behind) = sent.split_at_mut(4);
+        before[3][1..].swap_with_slice(&mut behind[0][1..]);
     }
     assert_eq!(sent, expected);
     stage.stop().await;
@@ -313,6 +313,7 @@ async fn what_cannot_be_sent_is_said_in_words() {
         (&["-"], "--format"),
         (&["may.csv", "--report", "out.txt"], ".csv or .json"),
         (&["may.csv", "--no-wait", "--report", "out.csv"], "--report"),
+        (&["may.csv", "--report", "./may.csv"], "where the invoices do"),
         (&[], "<FILE>"),
     ] {
         assert_told(&stage.run(arguments).await, 2, &[said]);
@@ -348,7 +349,10 @@ struct Stub {
 impl Stub {
     /// `answer` makes the answer to the call of this number.
     async fn start(answer: impl Fn(usize) -> String + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::listen(TcpListener::bind("127.0.0.1:0").await.unwrap(), answer)
+    }
+
+    fn listen(listener: TcpListener, answer: impl Fn(usize) -> String + Send + 'static) -> Self {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let calls = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&calls);
@@ -392,12 +396,14 @@ async fn a_file_is_sent_again_as_long_as_the_receiver_asks_for_it() {
     let stage = Stage::set(Roles { receiver: true, worker: false }).await;
     stage.write("may.csv", &invoices(2));
     let not_now = || {
-        let detail = json!({"detail": "the file could not be taken whole; 1 items are in"});
+        let detail =
+            json!({"detail": "the file could not be taken whole; 1 items are in\u{1b}[2J"});
         answer("503 Service Unavailable", "retry-after: 0\r\n", &detail)
     };
     let busy = Stub::start(move |_| not_now()).await;
     let given_up = told(&stage.command(&busy.url, &["may.csv"]).output().await.unwrap());
     assert_told(&given_up, 1, &["answered 503", "1 items are in", "(4 of 4)"]);
+    assert!(!given_up.1.contains('\u{1b}'), "the terminal obeys a stranger: {:?}", given_up.1);
     let calls = busy.calls.lock().await;
     assert_eq!(calls.len(), 5);
     for call in calls.iter() {
@@ -416,6 +422,25 @@ async fn a_file_is_sent_again_as_long_as_the_receiver_asks_for_it() {
     let piped = told(&piped.wait_with_output().await.unwrap());
     assert_told(&piped, 1, &["answered 503", "it could be read only once"]);
     assert_eq!(busy.calls.lock().await.len(), 1);
+
+    // As long as nobody was reached, nothing of it was read.
+    let away = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, url) =
+        (away.local_addr().unwrap(), format!("http://{}", away.local_addr().unwrap()));
+    drop(away);
+    let mut piped = stage.command(&url, &["-", "--format", "csv", "--no-wait"]);
+    let mut piped = piped.stdin(Stdio::piped()).spawn().unwrap();
+    piped.stdin.take().unwrap().write_all(invoices(1).as_bytes()).await.unwrap();
+    let mut said = [0; 1];
+    piped.stderr.as_mut().unwrap().read_exact(&mut said).await.unwrap();
+    let accepted = json!({"import_id": "0190a6b8-0000-7000-8000-000000000001", "state": "received",
+        "items": 1, "published": 1, "rejected": 0});
+    let late = TcpListener::bind(address).await.unwrap();
+    let late = Stub::listen(late, move |_| answer("202 Accepted", "", &accepted));
+    let piped = told(&piped.wait_with_output().await.unwrap());
+    assert_told(&piped, 0, &["1 wait"]);
+    let calls = late.calls.lock().await;
+    assert!(calls[0].contains("ACME,A-1,T-1"), "what was read before is lost: {}", calls[0]);
 
     // Nobody knows what became of it.
     let silent = Stub::start(|_| String::new()).await;
@@ -455,5 +480,39 @@ async fn ctrl_c_ends_the_waiting_and_says_how_to_look_again() {
         .filter(|name| name.contains("report") || name == "out.csv")
         .collect();
     assert_eq!(left, Vec::<String>::new(), "a part of a report was left behind");
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_ends_the_reading_of_a_report_too() {
+    let stage = Stage::set(Roles { receiver: true, worker: false }).await;
+    stage.write("may.csv", &invoices(2));
+    let id = "0190a6b8-0000-7000-8000-000000000001";
+    let child: Arc<OnceLock<u32>> = Arc::default();
+    let pid = Arc::clone(&child);
+    let stub = Stub::start(move |number| {
+        let accepted = json!({"import_id": id, "state": "received", "items": 2, "published": 2,
+            "rejected": 0});
+        let known = json!({"import_id": id, "source": "vendors", "state": "received", "total": 2,
+            "waiting": 0, "rejected": 0, "created": 2, "updated": 0, "duplicate": 0, "stale": 0,
+            "ignored": 0, "dead": 0});
+        match number {
+            0 => answer("202 Accepted", "", &accepted),
+            1 => answer("200 OK", "", &known),
+            _ => {
+                let pid = i32::try_from(*pid.wait()).unwrap();
+                kill(Pid::from_raw(pid), Signal::SIGINT).unwrap();
+                // Ctrl-C comes first, if it is heard.
+                std::thread::sleep(std::time::Duration::from_secs(2));
+                answer("200 OK", "", &json!({"items": []}))
+            }
+        }
+    })
+    .await;
+    let process = stage.command(&stub.url, &["may.csv", "--report", "out.csv"]).spawn().unwrap();
+    child.set(process.id().unwrap()).unwrap();
+    let stopped = told(&process.wait_with_output().await.unwrap());
+    assert_told(&stopped, 3, &["Every item has its outcome", "not written: stopped"]);
+    assert!(!stage.path("out.csv").exists());
     stage.stop().await;
 }

@@ -112,6 +112,21 @@ fn days_before_our_era_are_none() {
     );
 }
 
+#[test]
+fn white_space_around_a_day_or_moment_is_none_of_it() {
+    with(
+        r#"{"a":" 2026-03-01 ","b":" ","c":" 2026-03-01T00:00:00Z"}"#,
+        &["/a", "/b", "/c"],
+        |fields| {
+            assert!(fields.day("/a").unwrap().is_some());
+            assert!(fields.day("/c").unwrap().is_some());
+            assert!(fields.moment("/c").unwrap().is_some());
+            assert_eq!(fields.day("/b"), Ok(None));
+            assert_eq!(fields.moment("/b"), Ok(None));
+        },
+    );
+}
+
 proptest! {
     #[test]
     fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {

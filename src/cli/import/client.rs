@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    super::receiver,
+    super::{receiver, show},
     answer::{Item, Page, Progress},
 };
 use crate::adapter::Adapter;
@@ -175,7 +175,8 @@ async fn understood<T: DeserializeOwned>(response: Response) -> Result<T, Troubl
     let body = response.bytes().await.map_err(silent)?;
     if !status.is_success() {
         let told = serde_json::from_slice::<Told>(&body).ok();
-        let detail = told.map_or_else(String::new, |told| format!(": {}", told.detail));
+        let detail =
+            told.map_or_else(String::new, |told| format!(": {}", show::harmless(&told.detail)));
         return Err(Trouble::Answered { status, detail, wait });
     }
     serde_json::from_slice(&body)

@@ -1,6 +1,7 @@
 //! The report of every line, in a file: CSV or JSON, as the file is called.
 
 use std::{
+    borrow::Cow,
     fs::Permissions,
     io::{BufWriter, Write as _},
     os::unix::fs::PermissionsExt as _,
@@ -101,11 +102,21 @@ impl File {
 
 /// A line as a row of CSV (RFC 4180).
 fn row(line: &Item) -> String {
-    let text = |text: &Option<String>| quoted(text.as_deref().unwrap_or_default());
+    let text = |text: &Option<String>| quoted(&inert(text.as_deref().unwrap_or_default()));
     let Item { outcome, effect, business_key, error, .. } = line;
     let cells =
         [line.line.to_string(), quoted(outcome), text(effect), text(business_key), text(error)];
     cells.join(",")
+}
+
+/// What a vendor wrote is no formula: a spreadsheet takes what stands behind
+/// an apostrophe for text.
+fn inert(text: &str) -> Cow<'_, str> {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        Cow::Owned(format!("'{text}"))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 fn quoted(text: &str) -> String {
@@ -190,6 +201,19 @@ mod tests {
              2,applied,created,\"A, \"\"B\"\"\",\n\
              3,rejected,,,\"amount: is missing\nor null\"\n"
         );
+    }
+
+    #[test]
+    fn a_spreadsheet_computes_nothing_of_what_a_vendor_wrote() {
+        for number in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
+            let [line, _] = lines();
+            let line = Item { business_key: Some(number.to_owned()), ..line };
+            let cell = row(&line).replace('"', "");
+            assert!(cell.contains(&format!(",'{number},")), "{cell}");
+        }
+        let [_, refused] = lines();
+        let refused = Item { error: Some("=HYPERLINK(1)".to_owned()), ..refused };
+        assert_eq!(row(&refused), "3,rejected,,,'=HYPERLINK(1)");
     }
 
     #[test]

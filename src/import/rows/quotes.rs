@@ -14,6 +14,8 @@ pub(super) enum Seen {
 /// Follows a record's quotes over its lines.
 pub(super) struct Quotes {
     delimiter: u8,
+    /// How many delimiters may still come between fields.
+    left: usize,
     place: Place,
     /// Whether a field goes over the end of a line.
     spans: bool,
@@ -32,8 +34,9 @@ enum Place {
 }
 
 impl Quotes {
-    pub(super) fn new(delimiter: u8) -> Self {
-        Self { delimiter, place: Place::Before, spans: false }
+    /// Of a record of at most so many fields.
+    pub(super) fn new(delimiter: u8, fields: usize) -> Self {
+        Self { delimiter, left: fields.saturating_sub(1), place: Place::Before, spans: false }
     }
 
     /// Sees a line of the record, without its terminator.
@@ -42,7 +45,15 @@ impl Quotes {
             self.place = match (self.place, *byte) {
                 (Place::Quoted, b'"') => Place::Behind,
                 (Place::Before | Place::Behind, b'"') | (Place::Quoted, _) => Place::Quoted,
-                (_, byte) if byte == self.delimiter => Place::Before,
+                // Too many fields in several lines are no record. Without an end
+                // here, what follows were looked at again from each line on.
+                (_, byte) if byte == self.delimiter => match self.left.checked_sub(1) {
+                    None if self.spans => return Seen::Wrong,
+                    left => {
+                        self.left = left.unwrap_or_default();
+                        Place::Before
+                    }
+                },
                 (Place::Behind, _) => return Seen::Wrong,
                 // A bare quote such as 5" is text; behind a field of several
                 // lines it is rather the end of one that began there.

@@ -88,3 +88,18 @@ fn nor_is_a_line_without_an_end() {
     let blank = format!("{}\n", " ".repeat(1000));
     assert_eq!(read(ImportFormat::Csv, "a,b\n1,2\n", &blank), (1, 0, false));
 }
+
+#[test]
+fn nor_is_more_looked_at_than_a_row_can_be() {
+    // Each line leaves a quote open, whether a row begins or goes on with it.
+    // Were all behind it looked at for each, a file would take days.
+    let file = Long::new("a,b\n", "x\",\"x\n");
+    let mut reader = Reader::new(file, ImportFormat::Csv, &form(&[]), LIMIT);
+    for line in 2..1000 {
+        let item = reader.next().unwrap().unwrap();
+        assert_eq!((item.line, &item.raw[..]), (line, &b"x\",\"x"[..]));
+        assert!(item.body.is_err());
+    }
+    let room = reader.room();
+    assert!(room < LIMIT / 4, "{room} bytes were looked at");
+}

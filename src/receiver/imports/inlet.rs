@@ -92,7 +92,13 @@ impl Inlet {
     async fn frames(&self, body: &mut Body, told: Option<u64>, idle: Duration) -> Result<(), Cut> {
         let mut seen = 0_u64;
         loop {
-            let Some(frame) = timeout(idle, body.frame()).await.map_err(|_| Cut::Idle)? else {
+            let frame = tokio::select! {
+                frame = timeout(idle, body.frame()) => frame.map_err(|_| Cut::Idle)?,
+                // Whoever sends slowly shall hear why it cannot be read, and
+                // not that it is slow.
+                () = self.0.closed() => return Ok(()),
+            };
+            let Some(frame) = frame else {
                 return match told {
                     Some(told) if seen < told => {
                         Err(Cut::Broke(format!("{seen} of {told} bytes came")))

@@ -90,7 +90,7 @@ impl fmt::Display for Input {
 
 /// An input that is about to be read.
 struct Opened {
-    from: Box<dyn Read + Send>,
+    from: Box<dyn Read + Send + Sync>,
     length: Option<u64>,
     /// Whether it can be read again.
     is_lasting: bool,
@@ -237,29 +237,42 @@ impl Receiver {
 }
 
 /// What is read, piece by piece. On a thread of its own: one that waits for
-/// standard input must not hold the process up when it is to end.
-fn pieces(mut from: Box<dyn Read + Send>) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync {
+/// standard input must not hold the process up when it is to end. It begins
+/// when the first piece is asked for: without a connection nothing is read, and
+/// so nothing is missing when standard input is sent after all.
+fn pieces(
+    from: Box<dyn Read + Send + Sync>,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync {
+    let mut from = Some(from);
     let (sender, mut receiver) = mpsc::channel(PIECES);
-    std::thread::spawn(move || {
-        loop {
-            let mut piece = vec![0; PIECE];
-            let read = match from.read(&mut piece) {
-                Ok(0) => return,
-                Ok(length) => {
-                    piece.truncate(length);
-                    Ok(Bytes::from(piece))
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => Err(error),
-            };
-            let is_last = read.is_err();
-            // Nobody takes it any more: the receiver has answered.
-            if sender.blocking_send(read).is_err() || is_last {
-                return;
-            }
+    let mut sender = Some(sender);
+    stream::poll_fn(move |context| {
+        if let Some((from, sender)) = from.take().zip(sender.take()) {
+            std::thread::spawn(move || read(from, &sender));
         }
-    });
-    stream::poll_fn(move |context| receiver.poll_recv(context))
+        receiver.poll_recv(context)
+    })
+}
+
+/// Reads to the end, or until nobody takes it any more.
+fn read(mut from: Box<dyn Read + Send + Sync>, sender: &mpsc::Sender<io::Result<Bytes>>) {
+    loop {
+        let mut piece = vec![0; PIECE];
+        let read = match from.read(&mut piece) {
+            Ok(0) => return,
+            Ok(length) => {
+                piece.truncate(length);
+                Ok(Bytes::from(piece))
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => Err(error),
+        };
+        let is_last = read.is_err();
+        // Nobody takes it any more: the receiver has answered.
+        if sender.blocking_send(read).is_err() || is_last {
+            return;
+        }
+    }
 }
 
 /// What is true of a file that was not answered for.

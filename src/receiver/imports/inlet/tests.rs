@@ -107,3 +107,12 @@ async fn a_sender_runs_no_further_ahead_than_a_few_frames() {
     drop(outlet);
     assert_eq!(passing.await.unwrap(), Ok(()), "who is done reading is no trouble");
 }
+
+#[tokio::test]
+async fn who_is_done_reading_waits_for_nothing_more() {
+    let (inlet, outlet) = pipe();
+    drop(outlet);
+    let mut silent = body(vec![], true);
+    let passed = inlet.pass(&mut silent, None, Duration::from_millis(100), pending()).await;
+    assert_eq!(passed, Ok(()), "why the file cannot be read would not be told");
+}
