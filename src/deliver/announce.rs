@@ -49,17 +49,19 @@ pub(super) async fn run(tools: &Tools, target: &Target, stop: &CancellationToken
         pause = retry::reconnect();
         let write = |about: &About<'_>, due: &Due| cloud_event(about, due);
         let errands = match errand::claim(tools, target, limit, lease, write).await {
-            Ok(errands) => errands,
+            // Nothing that could be written: look for more.
+            Ok(Some(errands)) if errands.is_empty() => continue,
+            Ok(Some(errands)) => errands,
+            Ok(None) => {
+                tools.something_new(stop).await;
+                continue;
+            }
             Err(error) => {
                 warn!(target = target.name, %error, "the outbox cannot be read");
                 rest(Duration::from_secs(1), stop).await;
                 continue;
             }
         };
-        if errands.is_empty() {
-            tools.something_new(stop).await;
-            continue;
-        }
         let begun = Instant::now();
         let messages = errands.iter().map(|errand| {
             let key = routing_key.as_deref().unwrap_or(&errand.due.event);
