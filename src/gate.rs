@@ -68,9 +68,33 @@ impl Gate {
         // Never closed.
         let permit = self.permits.acquire().await.ok();
         let pass = self.leave(permit).await?;
+        self.pace().await;
+        Ok(pass)
+    }
+
+    /// Leave for at most so many more calls, as far as nobody has to wait for
+    /// it: none while the breaker is open. Each has to wait for its slot of the
+    /// [pace](Gate::pace) before it is made.
+    pub fn more(&self, limit: usize) -> Vec<Pass<'_>> {
+        let leave = |_| {
+            let permit = self.permits.try_acquire().ok()?;
+            let mut breaker = lock(&self.breaker);
+            // Whether it is over is found out by who enters, alone.
+            let granted = !breaker.is_open()
+                && breaker.ask(Instant::now()) == Leave::Granted { probe: false };
+            granted.then(|| self.pass(Some(permit), false))
+        };
+        (0..limit).map_while(leave).collect()
+    }
+
+    /// Waits for a slot of the pace.
+    pub async fn pace(&self) {
         let slot = lock(&self.pace).slot(Instant::now());
         tokio::time::sleep(slot).await;
-        Ok(pass)
+    }
+
+    fn pass<'a>(&'a self, permit: Option<SemaphorePermit<'a>>, probe: bool) -> Pass<'a> {
+        Pass { gate: self, _permit: permit, probe, verdict: Verdict::Nothing }
     }
 
     /// How long nobody may enter; `None` also while a probe is under way, for
@@ -88,14 +112,7 @@ impl Gate {
             let told = self.told.notified();
             let leave = lock(&self.breaker).ask(Instant::now());
             match leave {
-                Leave::Granted { probe } => {
-                    return Ok(Pass {
-                        gate: self,
-                        _permit: permit,
-                        probe,
-                        verdict: Verdict::Nothing,
-                    });
-                }
+                Leave::Granted { probe } => return Ok(self.pass(permit, probe)),
                 Leave::Wait => told.await,
                 Leave::Denied(wait) => return Err(wait),
             }

@@ -1,7 +1,11 @@
 //! Deliveries over HTTP: so many at once, so many a second, and none while
 //! the target does not answer.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +24,7 @@ use crate::{
 };
 
 /// A lease covers a look-up, the call and what it looks up, another look-up,
-/// and the record of it all.
+/// the record of it all, and the second that it may wait for the pace.
 const CALLS: u32 = 4;
 const MARGIN: Duration = Duration::from_secs(30);
 /// While the target is left alone, somebody may have something to say.
@@ -45,7 +49,8 @@ pub(super) async fn run(
             info!(target = name, "the target answers again");
         }
     });
-    let courier = Courier { tools, target, http, gate, turn: Mutex::new(()), stop };
+    let (turn, waiting) = (Mutex::default(), AtomicUsize::new(0));
+    let courier = Courier { tools, target, http, gate: &gate, turn, waiting, stop };
     let seats = (0..effort.concurrency).map(|_| courier.work());
     futures_util::future::join_all(seats).await;
 }
@@ -54,30 +59,50 @@ struct Courier<'a> {
     tools: &'a Tools,
     target: &'a Target,
     http: &'a HttpTarget,
-    gate: Gate,
-    /// One seat at a time looks for work; the others wait or carry.
-    turn: Mutex<()>,
+    gate: &'a Gate,
+    /// One seat at a time looks for work, for all that wait behind it; the
+    /// others carry. What was found has been claimed.
+    turn: Mutex<VecDeque<Ready<'a>>>,
+    /// How many seats look for work or wait for it.
+    waiting: AtomicUsize,
     stop: &'a CancellationToken,
 }
 
-impl Courier<'_> {
+/// A delivery that was claimed, and leave to send it.
+struct Ready<'a> {
+    errand: Errand,
+    pass: Pass<'a>,
+    /// Whether its slot of the pace has come.
+    is_paced: bool,
+}
+
+impl<'a> Courier<'a> {
     /// One seat: a delivery after the other.
     async fn work(&self) {
         loop {
-            let found = {
-                let _turn = self.turn.lock().await;
-                self.find().await
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            let ready = {
+                let mut ready = self.turn.lock().await;
+                if ready.is_empty() {
+                    *ready = self.find().await;
+                }
+                ready.pop_front()
             };
-            let Some((errand, pass)) = found else { return };
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            let Some(Ready { errand, pass, is_paced }) = ready else { return };
+            if !is_paced {
+                self.gate.pace().await;
+            }
             let attempt = self.carry(&errand, pass).await;
             errand::record(self.tools, self.target, &[attempt], self.stop).await;
         }
     }
 
-    /// Waits for a delivery whose turn it is, and for leave to send it; none
-    /// once it is time to stop. Leave comes first: while the target is left
-    /// alone nothing is claimed, and no attempt can count.
-    async fn find(&self) -> Option<(Errand, Pass<'_>)> {
+    /// Waits for deliveries whose turn it is, one for each seat that waits, and
+    /// for leave to send them; none once it is time to stop. Leave comes first:
+    /// while the target is left alone nothing is claimed, and no attempt can
+    /// count.
+    async fn find(&self) -> VecDeque<Ready<'a>> {
         let lease = self.target.effort.timeout.saturating_mul(CALLS).saturating_add(MARGIN);
         while !self.stop.is_cancelled() {
             if let Some(wait) = self.gate.closed_for() {
@@ -86,26 +111,45 @@ impl Courier<'_> {
             }
             let pass = tokio::select! {
                 pass = self.gate.enter() => pass,
-                () = self.stop.cancelled() => return None,
+                () = self.stop.cancelled() => break,
             };
             let Ok(pass) = pass else { continue };
+            let mut passes = vec![pass];
+            passes.extend(self.leave_for_the_others(&passes[0]));
             let write = |about: &About<'_>, _: &Due| self.http.render(about);
-            match errand::claim(self.tools, self.target, 1, lease, write).await {
-                Ok(errands) => {
-                    if let Some(errand) = errands.into_iter().next() {
-                        return Some((errand, pass));
-                    }
-                    drop(pass);
+            match errand::claim(self.tools, self.target, passes.len(), lease, write).await {
+                // Nothing that could be written: look for more.
+                Ok(Some(errands)) if errands.is_empty() => {}
+                Ok(Some(errands)) => {
+                    let ready = errands.into_iter().zip(passes).enumerate();
+                    return ready
+                        .map(|(index, (errand, pass))| Ready { errand, pass, is_paced: index == 0 })
+                        .collect();
+                }
+                Ok(None) => {
+                    drop(passes);
                     self.tools.something_new(self.stop).await;
                 }
                 Err(error) => {
-                    drop(pass);
+                    drop(passes);
                     warn!(target = self.target.name, %error, "the outbox cannot be read");
                     rest(GLANCE, self.stop).await;
                 }
             }
         }
-        None
+        VecDeque::new()
+    }
+
+    /// Leave for the seats that wait behind this one: to claim for each of
+    /// them by itself would cost a transaction each. None lies claimed for
+    /// longer than a second before its slot comes.
+    fn leave_for_the_others(&self, mine: &Pass<'a>) -> Vec<Pass<'a>> {
+        if mine.is_probe() {
+            return Vec::new();
+        }
+        let others = self.waiting.load(Ordering::Relaxed).saturating_sub(1);
+        let per_second = usize::try_from(self.target.effort.per_second).unwrap_or(usize::MAX);
+        self.gate.more(others.min(per_second))
     }
 
     /// Sends a delivery, and finds out what came of it as far as it can be.

@@ -81,19 +81,25 @@ fn key(target: &Target, due: &Due) -> Option<Uuid> {
 }
 
 /// Claims at most so many deliveries for so long. `write` makes the request
-/// of one that was never sent; what cannot be written goes before a person.
+/// of one that was never sent; what cannot be written goes before a person, so
+/// that fewer may come of it. `None` if none was due.
 pub(super) async fn claim(
     tools: &Tools,
     target: &Target,
     limit: usize,
     lease: Duration,
     write: impl Fn(&About<'_>, &Due) -> Result<String, Failure>,
-) -> Result<Vec<Errand>, StoreError> {
+) -> Result<Option<Vec<Errand>>, StoreError> {
     let work = async {
         let mut tx = tools.store.begin().await?;
         let mut claims = Vec::new();
         let mut unfit = Vec::new();
-        for due in deliveries::due(&mut tx, &target.name, limit).await? {
+        let found = deliveries::due(&mut tx, &target.name, limit).await?;
+        if found.is_empty() {
+            tx.rollback().await?;
+            return Ok(None);
+        }
+        for due in found {
             let Some(key) = key(target, &due) else { continue };
             let request = match &due.request {
                 // Under one key always the same bytes.
@@ -116,7 +122,7 @@ pub(super) async fn claim(
             .collect();
         if claimed.is_empty() {
             tx.commit().await?;
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         let lease_until = deliveries::claim(&mut tx, &claimed, lease).await?;
         tx.commit().await?;
@@ -126,7 +132,7 @@ pub(super) async fn claim(
             request,
             lease_until,
         };
-        Ok(claims.into_iter().zip(claimed).map(errand).collect())
+        Ok(Some(claims.into_iter().zip(claimed).map(errand).collect()))
     };
     tools.store.in_time(work).await
 }

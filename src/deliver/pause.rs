@@ -16,7 +16,8 @@ pub(super) fn outcome(effort: &Effort, due: &Due, may_count: bool, told: Told) -
         Told::Refused { reason, error } => Outcome::Failed { reason, error },
         Told::Unknown(error) => again(effort, due, may_count, true, None, error),
         Told::NotNow { error, retry_after, counts } => {
-            again(effort, due, may_count && counts, false, retry_after, error)
+            // This call made nothing; an earlier one may have, or still may.
+            again(effort, due, may_count && counts, due.is_doubtful, retry_after, error)
         }
     }
 }
@@ -113,6 +114,17 @@ mod tests {
                     assert!(error.starts_with("4 attempts failed"), "{error}");
                 }
                 (outcome, _) => panic!("{before} {told_text} came to {outcome:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_doubt_outlasts_a_call_that_the_target_did_not_take() {
+        for (is_doubtful, counts) in [(true, true), (true, false), (false, true), (false, false)] {
+            let due = Due { is_doubtful, ..due(1) };
+            match outcome(&EFFORT, &due, true, not_now(None, counts)) {
+                Outcome::Again { is_doubtful: still, .. } => assert_eq!(still, is_doubtful),
+                outcome => panic!("{is_doubtful} {counts} came to {outcome:?}"),
             }
         }
     }

@@ -70,3 +70,31 @@ async fn one_probe_goes_and_the_others_wait_for_it() {
     assert!(!other.await.unwrap().is_probe());
     assert_eq!(counts(&changes), [1, 1]);
 }
+
+#[tokio::test]
+async fn more_is_what_nobody_has_to_wait_for() {
+    let (gate, _) = gate(3, LONG);
+    let first = gate.enter().await.unwrap();
+    assert_eq!(gate.more(1).len(), 1);
+    let more = gate.more(9);
+    assert_eq!(more.len(), 2);
+    assert!(gate.more(9).is_empty());
+    for pass in more {
+        assert!(!pass.is_probe());
+        pass.tell(AWAY);
+    }
+    // It is open now.
+    assert!(gate.more(9).is_empty());
+    first.tell(Verdict::Nothing);
+}
+
+#[tokio::test]
+async fn nobody_probes_unasked() {
+    let (gate, _) = gate(3, Duration::ZERO);
+    for _ in 0..2 {
+        gate.enter().await.unwrap().tell(AWAY);
+    }
+    // It may be probed, by who enters.
+    assert!(gate.more(9).is_empty());
+    assert!(gate.enter().await.unwrap().is_probe());
+}

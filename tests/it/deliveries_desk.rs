@@ -6,6 +6,7 @@ mod doubt;
 mod letters;
 mod races;
 mod tables;
+mod turns;
 mod verbs;
 
 use std::time::Duration;

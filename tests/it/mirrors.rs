@@ -332,3 +332,20 @@ async fn an_answer_from_memory_is_not_taken_for_an_invoice() {
     assert_eq!(rig.text("select reason from dead_letters").await, "delivery_gone");
     assert_eq!(economy.invoices().await, []);
 }
+
+#[tokio::test]
+async fn what_cannot_be_written_holds_nobody_up() {
+    const INVOICES: u32 = 80;
+    let economy = Economy::start().await;
+    // Of all but the last, something that is no JSON.
+    let target = with_look_up(&economy, SOON).replace(
+        "body = '''",
+        &format!("body = '''{{% if number is startingwith('INV-') and number != 'INV-{}' %}}?{{% endif %}}", INVOICES - 1),
+    );
+    let rig = Rig::with(&[ERP, &target], |_| ()).await;
+    receive(&rig, 0, INVOICES).await;
+    let _delivering = rig.deliver();
+    // Had it to wait for something new after each, this would take twice as long.
+    let expected = format!("delivered 1, failed {}", INVOICES - 1);
+    eventually(&expected, seconds(20), || async { states(&rig).await == expected }).await;
+}

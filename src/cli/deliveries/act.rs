@@ -223,8 +223,16 @@ pub(super) async fn retry(store: &Store, arguments: &RetryArgs) -> anyhow::Resul
         }
         return Ok(DONE);
     }
-    // What was named and has not failed must be told, not passed over.
-    let others: Vec<Uuid> = ids.iter().filter(|id| !meant.contains(id)).copied().collect();
+    // What was named and has not failed must be told, not passed over; what was
+    // named and is not of the condition is not meant.
+    let named = Filter { ids: ids.clone(), ..Filter::default() };
+    let failed = DeliveryState::Failed.as_str();
+    let known = if ids.is_empty() { Vec::new() } else { deliveries::select(store, &named).await? };
+    let is_failed = |id: &Uuid| known.iter().any(|it| it.delivery_id == *id && it.state == failed);
+    let others: Vec<Uuid> =
+        ids.iter().filter(|id| !meant.contains(id) && !is_failed(id)).copied().collect();
+    let not_meant: Vec<Uuid> =
+        ids.iter().filter(|id| !meant.contains(id) && is_failed(id)).copied().collect();
     meant.extend(others);
     let reason = arguments.reason.as_deref().unwrap_or_default();
     ensure!(
@@ -234,7 +242,8 @@ pub(super) async fn retry(store: &Store, arguments: &RetryArgs) -> anyhow::Resul
     );
     let name = acting::actor(arguments.actor.as_ref());
     let retried = deliveries::retry(store, &meant, &filter, Actor { name: &name, reason }).await?;
-    let refused: Vec<String> = retried.refused.iter().map(ToString::to_string).collect();
+    let mut refused: Vec<String> = retried.refused.iter().map(ToString::to_string).collect();
+    refused.extend(not_meant.iter().map(|id| format!("delivery {id} is not of the condition")));
     if *json {
         let result = json!({
             "replay_id": retried.replay_id, "retried": retried.deliveries, "failed": refused,

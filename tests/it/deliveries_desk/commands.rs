@@ -132,6 +132,9 @@ async fn the_commands_take_back_and_issue_anew() {
     let preview = binary.json(&[&failed[..], &["--dry-run"]].concat());
     assert_eq!(preview["deliveries"], json!([ledger.delivery_id]));
     let other = ledger.delivery_id.to_string();
+    let elsewhere = binary.run(&["deliveries", "retry", &other, "--target", "economy"]);
+    assert!(elsewhere.0 == 1 && elsewhere.1.contains("condition"), "{elsewhere:?}");
+    assert_eq!(state(&rig, ledger.delivery_id).await, "failed");
     let mixed = ["deliveries", "retry", &id, &other];
     assert_eq!(binary.run(&mixed).0, 1, "why?");
     let mixed = binary.run(&[&mixed[..], &["--reason", "mended"]].concat());
