@@ -8,7 +8,13 @@ use clap::Args;
 use serde_json::json;
 
 use super::{DONE, FAILED};
-use crate::{broker::Link, config::Config, domain::SourceName, service, store::Store};
+use crate::{
+    broker::Link,
+    config::Config,
+    domain::SourceName,
+    service,
+    store::{Store, StoreError, deliveries},
+};
 
 /// PostgreSQL 15, as `server_version_num` writes it.
 pub(super) const OLDEST_POSTGRES: i32 = 150_000;
@@ -96,6 +102,9 @@ async fn database(config: &Config) -> Vec<Finding> {
         Ok(store) => {
             let mut findings = vec![Finding::new(what, look_at_database(&store).await)];
             if findings.iter().all(|finding| finding.verdict == Verdict::Ok) {
+                findings.extend(targets(&store, config).await.unwrap_or_else(|error| {
+                    vec![Finding::new("targets", Err(format!("cannot be looked up: {error}")))]
+                }));
                 findings.extend(secrets::look(&store, config).await.unwrap_or_else(|error| {
                     vec![Finding::new("secrets", Err(format!("cannot be looked up: {error}")))]
                 }));
@@ -104,6 +113,22 @@ async fn database(config: &Config) -> Vec<Finding> {
             findings
         }
     }
+}
+
+/// Warns of deliveries to targets that nobody delivers to any more.
+async fn targets(store: &Store, config: &Config) -> Result<Vec<Finding>, StoreError> {
+    let mut connection = store.connection().await?;
+    let waiting = deliveries::count(&mut connection, false).await?;
+    let lost = waiting.into_iter().filter(|count| !config.targets.contains_key(&count.target));
+    let finding = |count: deliveries::Count| {
+        let deliveries::Count { target, state, deliveries, .. } = count;
+        let told = format!(
+            "{deliveries} {state} deliveries to {target}, which is not configured here: nobody \
+             sends them; void them, or configure it again"
+        );
+        Finding { what: "targets", verdict: Verdict::Warn, told }
+    };
+    Ok(lost.map(finding).collect())
 }
 
 async fn look_at_database(store: &Store) -> Result<String, String> {

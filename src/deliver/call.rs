@@ -185,6 +185,12 @@ impl<'a> Courier<'a> {
                 }
             }
         }
+        // A process may have stood still since it claimed it. Sent now, the
+        // call could outlast the lease, and meet that of another worker.
+        if errand.asked_at.elapsed() > self.target.effort.timeout.saturating_add(MARGIN / 2) {
+            let error = "it was not sent in time after it was claimed".to_owned();
+            return silent(Told::NotNow { error, retry_after: None, counts: false });
+        }
         let report = self.http.send(&about, &errand.request).await;
         let Told::Has { remote_id, warning: None } = report.told else { return report };
         // The answer to a key that was used before may be an old one, of what

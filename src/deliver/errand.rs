@@ -28,6 +28,8 @@ pub(super) struct Errand {
     pub(super) request: String,
     /// Until when it is ours, as the database says.
     pub(super) lease_until: OffsetDateTime,
+    /// When we began to ask for it: before that, it cannot have been ours.
+    pub(super) asked_at: Instant,
 }
 
 impl Errand {
@@ -67,6 +69,10 @@ fn about(due: &Due, key: Uuid) -> About<'_> {
 }
 
 fn key(target: &Target, due: &Due) -> Option<Uuid> {
+    // Once sent it stays, whatever a later version would derive.
+    if due.idempotency_key.is_some() {
+        return due.idempotency_key;
+    }
     let name = DeliveryName {
         target: &target.name,
         // A constraint knows the same words.
@@ -90,6 +96,7 @@ pub(super) async fn claim(
     lease: Duration,
     write: impl Fn(&About<'_>, &Due) -> Result<String, Failure>,
 ) -> Result<Option<Vec<Errand>>, StoreError> {
+    let asked_at = Instant::now();
     let work = async {
         let mut tx = tools.store.begin().await?;
         let mut claims = Vec::new();
@@ -131,6 +138,7 @@ pub(super) async fn claim(
             key,
             request,
             lease_until,
+            asked_at,
         };
         Ok(Some(claims.into_iter().zip(claimed).map(errand).collect()))
     };

@@ -73,6 +73,7 @@ mod tests {
             revision: Uuid::nil(),
             document: serde_json::json!({}),
             created_at: OffsetDateTime::UNIX_EPOCH,
+            idempotency_key: None,
             request: None,
             attempts,
             was_sent: false,

@@ -156,6 +156,14 @@ impl Template {
         self.text.places().any(|known| known.name == place)
     }
 
+    /// Whether its path has a place, so that each resource has a path of its
+    /// own; else only the query tells them apart.
+    pub fn has_place_in_path(&self) -> bool {
+        let ends = |piece: &Piece| matches!(piece, Piece::Written(text) if text.contains('?'));
+        let path = self.text.0.iter().take_while(|piece| !ends(piece));
+        path.into_iter().any(|piece| matches!(piece, Piece::Place(_)))
+    }
+
     /// The URL of a resource.
     ///
     /// Each value is percent-encoded, and within the path a segment of it, or

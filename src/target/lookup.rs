@@ -28,7 +28,10 @@ impl LookUp {
     pub(super) fn read(&self, answer: &fetch::Answer, document: &Value) -> Result<Found, String> {
         let status = answer.status.as_u16();
         match status {
-            404 | 410 | 204 => return Ok(Found::Nowhere),
+            204 => return Ok(Found::Nowhere),
+            404 | 410 if self.url.has_place_in_path() => return Ok(Found::Nowhere),
+            // A list is somewhere, even if nothing is on it.
+            404 | 410 => return Err(format!("answered {status}: nothing is at lookup.url at all")),
             200..=299 => {}
             _ => return Err(format!("the look-up was answered {status}")),
         }

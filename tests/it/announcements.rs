@@ -74,7 +74,7 @@ impl Listener {
 
 async fn settled(rig: &Rig, delivered: i64) {
     let sql = "select count(*) from deliveries where state = 'delivered'";
-    eventually("everything is delivered", seconds(30), || async {
+    eventually("everything is delivered", seconds(120), || async {
         rig.count(sql).await == delivered
     })
     .await;

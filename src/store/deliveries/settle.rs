@@ -35,6 +35,8 @@ pub struct Due {
     pub document: Value,
     /// When the delivery was written.
     pub created_at: OffsetDateTime,
+    /// The key under which it was sent before.
+    pub idempotency_key: Option<Uuid>,
     /// What was sent before under the same key.
     pub request: Option<String>,
     /// How many attempts failed that count.
@@ -58,7 +60,7 @@ pub async fn due(conn: &mut Conn, target: &str, limit: usize) -> Result<Vec<Due>
         Due,
         r#"
         select delivery_id, event, source, tenant, document_id, document_number, generation,
-            revision, document, created_at, request, attempts,
+            revision, document, created_at, idempotency_key, request, attempts,
             first_sent_at is not null as "was_sent!",
             -- What is written anew had been sent, and not always in vain.
             (state <> 'pending' or (first_sent_at is not null and request is null))

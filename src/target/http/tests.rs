@@ -194,7 +194,8 @@ async fn what_exists_already_is_looked_up() {
         (422, "already exists", answer(200, found), has),
         (409, "", answer(200, others), unknown),
         (409, "", answer(500, ""), unknown),
-        (422, "already exists", answer(404, ""), gone),
+        (422, "already exists", answer(200, others), gone),
+        (422, "already exists", answer(404, ""), unknown),
         (422, "already exists", answer(503, ""), unknown),
     ] {
         let play = vec![Step::Read, answer(code, body), Step::Read, looked_up.clone()];

@@ -37,6 +37,9 @@ fn each_answer_says_this() {
     let list = look_up("/invoices/0/id", &[]);
     let one = look_up("/id", &[]);
     let bare = look_up("/0/id", &[]);
+    let path = "https://a.example/i/{number}?full=1";
+    let by_path =
+        LookUp { url: Template::parse(path, PLACES, TELLING).unwrap(), ..look_up("/id", &[]) };
     for (look_up, status, body, expected) in [
         (&list, 200, r#"{"invoices": [{"id": "I-1"}]}"#, "I-1"),
         (&list, 200, r#"{"invoices": [{"id": 5}, {"id": 6}]}"#, "5"),
@@ -51,8 +54,11 @@ fn each_answer_says_this() {
         (&list, 200, "<html>", "not JSON"),
         (&list, 200, "", "not JSON"),
         (&list, 204, "", "nowhere"),
-        (&list, 404, "", "nowhere"),
-        (&list, 410, "", "nowhere"),
+        (&by_path, 404, "", "nowhere"),
+        (&by_path, 410, "", "nowhere"),
+        // A list that is not there is a mistake of ours, and no empty one.
+        (&list, 404, "", "nothing is at lookup.url"),
+        (&list, 410, "", "nothing is at lookup.url"),
         (&list, 302, "", "answered 302"),
         (&list, 401, "", "answered 401"),
         (&list, 429, "", "answered 429"),
