@@ -67,7 +67,9 @@ pub(super) struct ImportArgs {
     format: Option<Written>,
 
     /// Send nothing: read the file, ask the database, say what would become of each line
-    #[arg(long, conflicts_with_all = ["url", "no_wait", "timeout"])]
+    ///
+    /// The database is the configuration's; no receiver is asked, whatever --url names.
+    #[arg(long, conflicts_with_all = ["no_wait", "timeout"])]
     check: bool,
 
     /// Write what became of every line to this file, .csv or .json
