@@ -247,8 +247,9 @@ async fn import(
     };
     let bar = bar(arguments, "sending {bytes}/{total_bytes} {wide_bar} {binary_bytes_per_sec}");
     let sent = tokio::select! {
-        sent = receiver.send(&upload, &bar) => sent,
+        biased;
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped; {}", client::MAYBE)),
+        sent = receiver.send(&upload, &bar) => sent,
     };
     bar.finish_and_clear();
     let accepted = sent?;
@@ -370,8 +371,10 @@ async fn finish(
 /// otherwise never be heard again.
 async fn unless_stopped<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::select! {
-        done = work => done,
+        // Listened for before the work begins: what came earlier is not heard.
+        biased;
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped")),
+        done = work => done,
     }
 }
 

@@ -32,10 +32,11 @@ pub(super) async fn until_settled(
     let mut seen = Seen { ended: End::TimedOut, known: None, trouble: None };
     let looking = look(receiver, import_id, items, bar, &mut seen);
     let ended = tokio::select! {
+        biased;
+        _ = tokio::signal::ctrl_c() => End::Interrupted,
         settled = timeout_at(Instant::now() + patience, looking) => {
             if settled.is_ok() { End::Settled } else { End::TimedOut }
         }
-        _ = tokio::signal::ctrl_c() => End::Interrupted,
     };
     Seen { ended, ..seen }
 }
