@@ -7,10 +7,11 @@ export SQLX_OFFLINE = true
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help setup clients build demo test fmt lint docs deps sqlx clean
+.PHONY: help setup clients build demo bench test fmt lint docs deps sqlx clean
 
 help:
 	@echo "make demo    install what is missing, run everything, send webhooks, show the result"
+	@echo "make bench   measure everything on private servers, refresh the table in the README"
 	@echo "make test    install what is missing, run every test"
 	@echo "make build   build the binary: target/release/tallyhook"
 	@echo "make lint    formatting, clippy, documentation, dependency policy"
@@ -31,6 +32,10 @@ build: setup
 demo: setup
 	$(CARGO) build --locked
 	@bash deploy/demo.sh $(TARGET)/debug/tallyhook
+
+# Medians of three runs; with what is not told here, see tallyhook bench --help.
+bench: build
+	$(TARGET)/release/tallyhook bench --private --readme README.md
 
 test: clients
 	$(CARGO) test --locked

@@ -11,6 +11,7 @@ macro_rules! say {
 
 mod acting;
 mod audit;
+mod bench;
 mod check;
 mod dead;
 mod deliveries;
@@ -105,6 +106,7 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Tell the story of an order, an invoice, an event key, a receipt or a delivery.
     Trace(trace::TraceArgs),
+    Bench(bench::BenchArgs),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -149,6 +151,7 @@ impl Arguments {
             Command::Quarantine(arguments) => quarantine::run(arguments, &for_people()?).await,
             Command::Audit(arguments) => audit::run(&arguments, &for_people()?).await,
             Command::Trace(arguments) => trace::run(&arguments, &for_people()?).await,
+            Command::Bench(arguments) => bench::run(&arguments, for_people()?).await,
         }
     }
 }

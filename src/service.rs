@@ -148,6 +148,7 @@ impl Service {
                 settings: config.worker.clone(),
                 secret_uses: SecretUses::default(),
                 metrics: metrics.clone(),
+                committed: None,
             };
             let url = config.broker.url.clone();
             service.tasks.spawn(worker::run(tools, url.clone(), pulse, service.stop.clone()));

@@ -1,9 +1,9 @@
 //! Logs: text for people on a terminal, JSON for machines otherwise.
 
-use std::io::{IsTerminal as _, stderr};
+use std::io::{IsTerminal as _, sink, stderr};
 
 use anyhow::Context as _;
-use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+use tracing_subscriber::{EnvFilter, fmt, fmt::writer::BoxMakeWriter, prelude::*};
 
 use crate::config::{Log, LogFormat};
 
@@ -13,6 +13,19 @@ use crate::config::{Log, LogFormat};
 /// # Errors
 /// A filter that cannot be read.
 pub fn start(settings: &Log) -> anyhow::Result<()> {
+    start_to(settings, BoxMakeWriter::new(stderr))
+}
+
+/// The same, but lines are made and thrown away: they cost what they cost,
+/// and the terminal shows something else.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_unseen(settings: &Log) -> anyhow::Result<()> {
+    start_to(settings, BoxMakeWriter::new(sink))
+}
+
+fn start_to(settings: &Log, writer: BoxMakeWriter) -> anyhow::Result<()> {
     let (filter, origin) = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => (filter, "RUST_LOG"),
         _ => (settings.filter.clone(), "log.filter"),
@@ -26,7 +39,7 @@ pub fn start(settings: &Log) -> anyhow::Result<()> {
         LogFormat::Text => false,
         LogFormat::Auto => !stderr().is_terminal(),
     };
-    let lines = fmt::layer().with_writer(stderr).with_target(false);
+    let lines = fmt::layer().with_writer(writer).with_target(false);
     let started = if json {
         let lines = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
         tracing_subscriber::registry().with(filter).with(lines).try_init()

@@ -15,11 +15,16 @@ mod reroute;
 pub mod secret_use;
 pub mod settle;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use crate::{
     adapter::Adapter,
@@ -64,7 +69,13 @@ pub struct Tools {
     pub secret_uses: SecretUses,
     /// What is measured.
     pub metrics: Metrics,
+    /// Whoever wants to know when each message was committed.
+    pub committed: Option<Committed>,
 }
+
+/// Hears of each transaction: the moment in which its commit came back, and
+/// the receipts of the messages in it.
+pub type Committed = mpsc::UnboundedSender<(Instant, Vec<Uuid>)>;
 
 /// Why consuming had to stop. What was not settled goes back to its queue,
 /// and no attempt is counted: an outage is nobody's poison.

@@ -47,6 +47,11 @@ impl Item {
         self
     }
 
+    /// The first 16 bytes of the SHA-256 of its body.
+    pub fn digest(&self) -> Uuid {
+        self.digest
+    }
+
     /// The number that people know the document by. A full record knows it
     /// better than the reference before it.
     pub fn business_key(&self) -> Option<&str> {

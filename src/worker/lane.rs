@@ -256,7 +256,10 @@ impl Lane {
             })
             .await?;
             match applied {
-                Ok(effects) => verdicts.extend(effects.into_iter().map(Ok)),
+                Ok(effects) => {
+                    self.tell_committed(part);
+                    verdicts.extend(effects.into_iter().map(Ok));
+                }
                 Err(error) if part.len() == 1 => verdicts.push(Err(error)),
                 Err(error) => {
                     debug!(%error, size = part.len(), "the batch is split");
@@ -268,6 +271,14 @@ impl Lane {
             }
         }
         Ok(verdicts)
+    }
+
+    fn tell_committed(&self, items: &[Item]) {
+        if let Some(committed) = &self.tools.committed {
+            let receipts = items.iter().map(|item| item.envelope.receipt_id).collect();
+            // Whoever wanted to know may have heard enough.
+            drop(committed.send((Instant::now(), receipts)));
+        }
     }
 
     /// Only what the configuration names: another producer may write anything

@@ -46,11 +46,8 @@ pub struct DeadMark {
 }
 
 impl Parcel {
-    pub(in crate::broker) fn new(
-        routing_key: String,
-        properties: BasicProperties,
-        body: Vec<u8>,
-    ) -> Self {
+    /// What a consumer was given.
+    pub(crate) fn new(routing_key: String, properties: BasicProperties, body: Vec<u8>) -> Self {
         Self { routing_key, properties, body: body.into() }
     }
 

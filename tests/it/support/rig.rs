@@ -131,6 +131,7 @@ impl Rig {
             settings: config.worker.clone(),
             secret_uses: SecretUses::default(),
             metrics,
+            committed: None,
         };
         let link = Link::open(&config.broker.url, "test").await.unwrap();
         let db = PgPool::connect_lazy(&config.database.url).unwrap();

@@ -1,0 +1,179 @@
+//! The broker as an operator has it: purge, delete, ask for the version.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use lapin::{
+    Channel, Connection, ConnectionProperties,
+    options::{
+        BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions,
+        QueueDeleteOptions, QueuePurgeOptions,
+    },
+    types::{FieldTable, ShortString},
+    uri::{AMQPScheme, AMQPUri},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// How long the broker may take over an answer.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// A connection beside the product's.
+pub struct Broker {
+    connection: Connection,
+}
+
+impl Broker {
+    /// Connects.
+    ///
+    /// # Errors
+    /// What the broker says.
+    pub async fn open(url: &str) -> anyhow::Result<Self> {
+        let connecting = Connection::connect(url, ConnectionProperties::default());
+        let connection =
+            timeout(ANSWER, connecting).await.context("RabbitMQ does not answer")??;
+        Ok(Self { connection })
+    }
+
+    /// A channel.
+    ///
+    /// # Errors
+    /// What the broker says.
+    pub async fn channel(&self) -> anyhow::Result<Channel> {
+        Ok(timeout(ANSWER, self.connection.create_channel()).await??)
+    }
+
+    /// A channel that confirms what is published on it.
+    ///
+    /// # Errors
+    /// What the broker says.
+    pub async fn confirming(&self) -> anyhow::Result<Channel> {
+        let channel = self.channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(channel)
+    }
+
+    /// Takes everything out of a queue.
+    ///
+    /// # Errors
+    /// What the broker says.
+    pub async fn purge(&self, queue: &str) -> anyhow::Result<()> {
+        let channel = self.channel().await?;
+        let purging = channel.queue_purge(short(queue)?, QueuePurgeOptions::default());
+        timeout(ANSWER, purging).await??;
+        close(channel).await
+    }
+
+    /// Waits until so many messages are ready in a queue.
+    ///
+    /// # Errors
+    /// They do not come.
+    pub async fn wait_for(&self, queue: &str, expected: usize) -> anyhow::Result<()> {
+        let channel = self.channel().await?;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let waiting = async {
+            loop {
+                let asked = channel.queue_declare(short(queue)?, passive, FieldTable::default());
+                let ready = usize::try_from(asked.await?.message_count()).unwrap_or(usize::MAX);
+                if ready >= expected {
+                    return anyhow::Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(ANSWER, waiting).await.context("the backlog did not come into its queue")??;
+        close(channel).await
+    }
+
+    /// Deletes a queue and the exchange of its name, where there is one.
+    ///
+    /// # Errors
+    /// What the broker says.
+    pub async fn delete(&self, queue: &str) -> anyhow::Result<()> {
+        let channel = self.channel().await?;
+        let deleting = channel.queue_delete(short(queue)?, QueueDeleteOptions::default());
+        timeout(ANSWER, deleting).await??;
+        close(channel).await?;
+        self.delete_exchange(queue).await
+    }
+
+    /// Deletes an exchange; one that is not there is deleted enough.
+    ///
+    /// # Errors
+    /// What the broker says.
+    pub async fn delete_exchange(&self, name: &str) -> anyhow::Result<()> {
+        let channel = self.channel().await?;
+        let deleting = channel.exchange_delete(short(name)?, ExchangeDeleteOptions::default());
+        timeout(ANSWER, deleting).await??;
+        close(channel).await
+    }
+
+    /// Closes the connection.
+    pub async fn close(&self) {
+        if let Ok(done) = short("done") {
+            // What hangs is closed with the process.
+            drop(timeout(Duration::from_secs(2), self.connection.close(200, done)).await);
+        }
+    }
+}
+
+/// The options of a publish that must reach a queue.
+pub(super) fn mandatory() -> BasicPublishOptions {
+    BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() }
+}
+
+/// A name as AMQP carries it.
+pub(super) fn short(name: &str) -> anyhow::Result<ShortString> {
+    ShortString::try_new(name).map_err(|_| anyhow::anyhow!("{name} is too long for AMQP"))
+}
+
+async fn close(channel: Channel) -> anyhow::Result<()> {
+    timeout(ANSWER, channel.close(200, short("done")?)).await??;
+    Ok(())
+}
+
+/// The broker's version, which the client library keeps to itself: it stands
+/// in the first frame that a broker sends, before anybody logs in.
+pub async fn version(url: &str) -> Option<String> {
+    let uri: AMQPUri = url.parse().ok()?;
+    if uri.scheme != AMQPScheme::AMQP {
+        return None;
+    }
+    let asking = async {
+        let authority = (uri.authority.host.as_str(), uri.authority.port);
+        let mut stream = TcpStream::connect(authority).await.ok()?;
+        stream.write_all(b"AMQP\x00\x00\x09\x01").await.ok()?;
+        let mut head = [0; 7];
+        stream.read_exact(&mut head).await.ok()?;
+        let length = u32::from_be_bytes([head[3], head[4], head[5], head[6]]);
+        let mut frame = vec![0; usize::try_from(length.min(64 * 1024)).ok()?];
+        stream.read_exact(&mut frame).await.ok()?;
+        version_in(&frame)
+    };
+    timeout(Duration::from_secs(5), asking).await.ok()?
+}
+
+/// The property `version`, a long string, among a server's properties.
+fn version_in(frame: &[u8]) -> Option<String> {
+    const FIELD: &[u8] = b"\x07versionS";
+    let at = frame.windows(FIELD.len()).position(|window| window == FIELD)?;
+    let (length, text) = frame[at + FIELD.len()..].split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    String::from_utf8(text.get(..length)?.to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read_out_of_the_first_frame() {
+        let frame = b"..\x07productS\0\0\0\x08RabbitMQ\x07versionS\0\0\0\x063.10.8\x05other";
+        assert_eq!(version_in(frame).as_deref(), Some("3.10.8"));
+        assert_eq!(version_in(b"\x07versionS\0\0\0\x063.1"), None);
+        assert_eq!(version_in(b"nothing"), None);
+    }
+}

@@ -1,0 +1,107 @@
+//! The bare set insert: the rows of a backlog, from memory, by the same
+//! statements and in batches of the same size as the worker's. No broker, no
+//! body to be read, nothing looked at but which keys were free.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::try_join_all;
+use uuid::Uuid;
+
+use crate::{
+    bench::{backlog::Backlog, stage::Stage},
+    domain::{Change, InvoiceConflict, Outcome, SourceName},
+    store::{Store, inbox, invoices, orders, receipts},
+    worker::apply::Item,
+};
+
+/// Inserts a backlog over as many connections as the source has consumers;
+/// how long it took.
+///
+/// # Errors
+/// What the database says.
+pub async fn run(stage: &Stage, backlog: &Backlog) -> anyhow::Result<Duration> {
+    let source = backlog.payload.source()?;
+    let items = backlog.items();
+    let worker = &stage.config.worker;
+    let batches: Vec<&[Item]> = items.chunks(worker.batch_size).collect();
+    let next = AtomicUsize::new(0);
+    let begun = Instant::now();
+    let lanes = (0..worker.consumers).map(|_| async {
+        while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+            insert(&stage.store, &source, batch).await?;
+        }
+        anyhow::Ok(())
+    });
+    try_join_all(lanes).await?;
+    Ok(begun.elapsed())
+}
+
+async fn insert(store: &Store, source: &SourceName, items: &[Item]) -> anyhow::Result<()> {
+    // What repeats a key within the batch waits behind the first.
+    let mut first: HashMap<Uuid, &Item> = HashMap::with_capacity(items.len());
+    for item in items {
+        first.entry(item.envelope.key.inbox_id()).or_insert(item);
+    }
+    let claims: Vec<inbox::Claim> = first
+        .iter()
+        .map(|(key, item)| inbox::Claim {
+            key: *key,
+            receipt_id: item.envelope.receipt_id,
+            body_digest: item.digest(),
+        })
+        .collect();
+    let mut tx = store.begin().await?;
+    let free = inbox::claim(&mut tx, &claims).await?;
+    let ours = |item: &&Item| {
+        let key = item.envelope.key.inbox_id();
+        free.contains(&key)
+            && first
+                .get(&key)
+                .is_some_and(|one| one.envelope.receipt_id == item.envelope.receipt_id)
+    };
+    // A document that is told twice in one batch is written once.
+    let (mut told, mut billed) = (BTreeMap::new(), BTreeMap::new());
+    for item in items.iter().filter(ours) {
+        let (receipt_id, tenant) = (item.envelope.receipt_id, item.envelope.tenant.as_str());
+        for change in &item.changes {
+            match change {
+                Change::Order(update) => {
+                    let row = orders::Row { receipt_id, tenant, update };
+                    told.entry((tenant, update.order_id())).or_insert(row);
+                }
+                Change::Invoice(invoice) => {
+                    let row = invoices::Row { receipt_id, tenant, generation: 0, invoice };
+                    billed.entry(invoice.id(source, tenant, 0)).or_insert(row);
+                }
+                _ => {}
+            }
+        }
+    }
+    if !told.is_empty() {
+        orders::upsert(&mut tx, source, &told.into_values().collect::<Vec<_>>()).await?;
+    }
+    if !billed.is_empty() {
+        let rows: Vec<_> = billed.into_values().collect();
+        invoices::upsert(&mut tx, source, InvoiceConflict::Update, &rows).await?;
+    }
+    let row = |item| {
+        let new = ours(&item);
+        receipts::Row {
+            envelope: &item.envelope,
+            business_key: item.business_key(),
+            outcome: if new { Outcome::Applied } else { Outcome::Duplicate },
+            wrote: None,
+            attempts: 0,
+            error: None,
+            keep_payload: new,
+        }
+    };
+    let rows: Vec<receipts::Row<'_>> = items.iter().map(row).collect();
+    receipts::record(&mut tx, &rows).await?;
+    tx.commit().await?;
+    Ok(())
+}
