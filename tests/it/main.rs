@@ -12,6 +12,7 @@
 )]
 
 mod announcements;
+mod bench;
 mod call_log;
 mod callbacks;
 mod clients;

@@ -4,7 +4,7 @@ use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
     options::{
         BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
-        QueueDeclareOptions, QueueDeleteOptions,
+        ExchangeDeclareOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
@@ -80,6 +80,16 @@ impl Raw {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let found = channel.queue_declare(short(queue), passive, FieldTable::default()).await;
         found.ok().map(|queue| queue.message_count())
+    }
+
+    /// Whether there is such an exchange.
+    pub(crate) async fn has_exchange(&self, exchange: &str) -> bool {
+        let channel = self.channel().await;
+        let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let kind = lapin::ExchangeKind::Direct;
+        let found =
+            channel.exchange_declare(short(exchange), kind, passive, FieldTable::default()).await;
+        found.is_ok()
     }
 
     /// How often the first message of a queue was handed back; it stays there.

@@ -1,0 +1,228 @@
+//! `tallyhook bench` as people run it: every scenario, tiny, on servers that
+//! others use too. What it measures is not looked at, only that it measures
+//! what it says, tells it as it promises, and leaves nothing behind.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use sqlx::Connection as _;
+use tempfile::TempDir;
+
+use crate::support::{broker::Raw, shared};
+
+/// Held by a test that looks for the databases of its bench.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Servers of the whole process, and files of this test.
+struct Stage {
+    folder: TempDir,
+    config: PathBuf,
+}
+
+impl Stage {
+    fn set() -> Self {
+        let place = shared::servers();
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("config.toml");
+        let text = format!(
+            "[database]\nurl = '{}postgres'\n[broker]\nurl = '{}'\n\
+             [sources.shop]\nkind = 'shopify'\nsecrets = ['env:SHOP_SECRET']\n",
+            place.postgres, place.rabbitmq
+        );
+        std::fs::write(&config, text).unwrap();
+        Self { folder, config }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn bench(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhook"));
+        command.arg("--config").arg(&self.config).arg("bench").args(arguments);
+        command.env("SHOP_SECRET", "a secret").stdin(Stdio::null());
+        command
+    }
+}
+
+const TINY: [&str; 12] = [
+    "--quick",
+    "--runs",
+    "1",
+    "--seconds",
+    "0.3",
+    "--messages",
+    "300",
+    "--keys",
+    "2000",
+    "--rate",
+    "200",
+    "--connections",
+];
+
+fn told(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}{}", text(&output.stdout), text(&output.stderr))
+}
+
+/// Databases of any bench on the server.
+async fn databases() -> Vec<String> {
+    let url = format!("{}postgres", shared::servers().postgres);
+    let mut session = sqlx::PgConnection::connect(&url).await.unwrap();
+    sqlx::query_scalar(
+        r"select datname::text from pg_database where datname like 'tallyhook\_bench%'",
+    )
+    .fetch_all(&mut session)
+    .await
+    .unwrap()
+}
+
+/// The prefix of the bench whose database this is.
+fn prefix(database: &str) -> String {
+    database.replace('_', "-")
+}
+
+/// Whether anything under a bench's prefix is on the broker.
+async fn anything_left(prefix: &str) -> Vec<String> {
+    let raw = Raw::open(&shared::servers().rabbitmq).await;
+    let mut left = Vec::new();
+    for name in ["dead", "unrouted", "calls", "inbound.shopify", "inbound.generic", "retry.1s"] {
+        let name = format!("{prefix}.{name}");
+        if raw.depth(&name).await.is_some() {
+            left.push(name);
+        }
+    }
+    for name in ["dead", "unrouted", "calls", "inbound", "retry.1s"] {
+        let name = format!("{prefix}.{name}");
+        if raw.has_exchange(&name).await {
+            left.push(name);
+        }
+    }
+    left
+}
+
+fn number(report: &Value, path: &str) -> f64 {
+    let value = report.pointer(path).and_then(Value::as_f64);
+    value.unwrap_or_else(|| panic!("{path} is no number: {report:#}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_scenario_is_measured_and_nothing_is_left() {
+    let _alone = ALONE.lock().await;
+    let stage = Stage::set();
+    let (json, svg, readme) = (stage.file("b.json"), stage.file("b.svg"), stage.file("R.md"));
+    let marks = "# Ours\n<!-- bench: written by `make bench` -->\nanother table\n<!-- bench: end -->\nend\n";
+    std::fs::write(&readme, marks).unwrap();
+    let mut command = stage.bench(&TINY);
+    command.arg("4").args(["--duplicates", "20%", "--stale", "10%", "--poison", "5%"]);
+    for (flag, path) in [("--json", &json), ("--svg", &svg), ("--readme", &readme)] {
+        command.arg(flag).arg(path);
+    }
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "{}", self::told(&output));
+
+    let report: Value = serde_json::from_str(&read(&json)).unwrap();
+    for path in [
+        "/receive/per_second",
+        "/receive/p50_ms",
+        "/receive/p99_ms",
+        "/receive/ratio_to_bare_publish",
+        "/receive/payloads/woocommerce_3_5kb/per_second",
+        "/receive/payloads/shopify_28kb/at_maximum/p99_ms",
+        "/drain/per_second",
+        "/drain/ratio_to_one_by_one",
+        "/drain/ratio_to_bare_set_insert",
+        "/drain/ratio_of_duplicates_to_new",
+        "/drain/ratio_with_poison",
+        "/drain/payloads/shopify_28kb/one_by_one_per_second",
+        "/end_to_end/p50_ms",
+        "/end_to_end/p99_ms",
+        "/dedupe_at_scale/bytes_per_key",
+        "/dedupe_at_scale/ratio_to_empty",
+        "/memory/idle_mib",
+        "/memory/full_mib",
+        "/baseline/publish_per_second",
+        "/baseline/consume_per_second",
+        "/baseline/set_insert_per_second",
+        "/baseline/one_by_one_per_second",
+        "/baseline/http_publish_per_second",
+    ] {
+        assert!(number(&report, path) > 0.0, "{path}: {report:#}");
+    }
+    assert_eq!(report["dedupe_at_scale"]["keys"], 2000);
+    assert_eq!(report["end_to_end"]["rate"], 200);
+    assert!(number(&report, "/memory/full_mib") >= number(&report, "/memory/idle_mib"));
+    for known in ["cpu", "kernel", "postgresql", "rabbitmq", "date"] {
+        let text = report["machine"][known].as_str().unwrap_or_default();
+        assert!(!text.is_empty(), "{known}: {report:#}");
+    }
+    let version = report["machine"]["rabbitmq"].as_str().unwrap_or_default();
+    assert!(version.starts_with(|c: char| c.is_ascii_digit()), "{version}");
+
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    for row in ["receive, Shopify", "drain, generic", "end to end", "claims", "memory", "limit:"] {
+        assert!(table.contains(row), "{row} is missing:\n{table}");
+    }
+    let readme = read(&readme);
+    assert!(readme.starts_with("# Ours\n") && readme.ends_with("\nend\n"), "{readme}");
+    assert!(readme.contains("| receive, Shopify") && !readme.contains("another table"), "{readme}");
+    assert!(read(&svg).starts_with("<svg"));
+    assert_eq!(databases().await, Vec::<String>::new());
+
+    // Each step was told, on the other stream.
+    let steps = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(steps.contains("dedupe at scale, run 1"), "{steps}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_interrupted_leaves_nothing() {
+    let _alone = ALONE.lock().await;
+    let stage = Stage::set();
+    let mut command = stage.bench(&["--only", "drain", "--messages", "20000"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    // In the middle of it: its database is there, and so are its queues.
+    let ours = loop {
+        assert!(Instant::now() < deadline, "the bench did not begin");
+        if let Some(name) = databases().await.into_iter().next()
+            && anything_left(&prefix(&name)).await.len() == 11
+        {
+            break name;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let id = i32::try_from(child.id()).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::SIGINT).unwrap();
+    let output = tokio::task::spawn_blocking(move || {
+        let status = child.wait().unwrap();
+        let mut text = String::new();
+        std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut text).unwrap();
+        (status, text)
+    });
+    let (status, text) = output.await.unwrap();
+    assert_eq!(status.code(), Some(1), "{text}");
+    assert!(text.contains("stopped"), "{text}");
+    assert!(!databases().await.contains(&ours), "{ours} is left");
+    assert_eq!(anything_left(&prefix(&ours)).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_without_marks_is_found_out_before_anything_is_measured() {
+    let stage = Stage::set();
+    let readme = stage.file("README.md");
+    std::fs::write(&readme, "# no marks\n").unwrap();
+    let mut command = stage.bench(&["--only", "memory"]);
+    command.arg("--readme").arg(&readme);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(told(&output).contains("must stand there once"), "{}", told(&output));
+    assert_eq!(read(&readme), "# no marks\n");
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
