@@ -134,7 +134,7 @@ impl Settings {
 pub async fn run(settings: &Settings, config: &Config) -> anyhow::Result<Report> {
     let mut stage = Stage::plan(config).await?;
     let measured = tokio::select! {
-        report = measure(settings, &mut stage) => report,
+        report = scenarios(settings, &mut stage) => report,
         signal = stop_signal() => signal.and_then(|()| bail!("stopped; nothing is left behind")),
     };
     let struck = stage.strike().await.context("the bench could not clean up after itself");
@@ -143,7 +143,7 @@ pub async fn run(settings: &Settings, config: &Config) -> anyhow::Result<Report>
     Ok(report)
 }
 
-async fn measure(settings: &Settings, stage: &mut Stage) -> anyhow::Result<Report> {
+async fn scenarios(settings: &Settings, stage: &mut Stage) -> anyhow::Result<Report> {
     stage.set().await?;
     let mut report = Report {
         machine: Machine::look(stage).await?,

@@ -31,7 +31,7 @@
 //! Around it: [`config`] says what to run, [`service`] runs it over the
 //! [`server`] of HTTP, [`ops`], [`health`] and [`metrics`] show it, [`cli`] is
 //! how people reach it, [`send`] plays every platform, [`dev`] starts private
-//! servers to try it on, [`bench`] tells how fast it is there.
+//! servers to try it on, [`mod@bench`] tells how fast it is there.
 //!
 //! Who may import whom is held by a test (`tests/it/house.rs`): [`domain`]
 //! imports nothing of ours; only [`broker`] speaks AMQP and only [`store`]
