@@ -23,9 +23,13 @@ pub fn markdown(report: &Report) -> String {
 
 fn under(report: &Report) -> String {
     let how = &report.settings;
+    let runs = match how.runs {
+        1 => "One run".to_owned(),
+        runs => format!("Medians of {runs} runs"),
+    };
     format!(
-        "Medians of {} runs, {} connections, load generator and servers on one machine: {}.",
-        how.runs, how.connections, report.machine
+        "{runs}, {} connections, load generator and receiver on one machine: {}.",
+        how.connections, report.machine
     )
 }
 
