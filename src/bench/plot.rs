@@ -59,7 +59,13 @@ fn throughput(area: &Area<'_>, bars: &[Bar]) -> anyhow::Result<()> {
         .caption("Messages a second", (FONT, 20))
         .x_label_area_size(30)
         .build_cartesian_2d(range, places(bars.len())..0.0)?;
-    chart.configure_mesh().disable_y_mesh().disable_y_axis().x_labels(8).draw()?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .disable_y_axis()
+        .x_labels(8)
+        .x_label_formatter(&|rate| format!("{rate:.0}"))
+        .draw()?;
     for (nth, bar) in bars.iter().enumerate() {
         let top = places(nth);
         let color = if bar.ours { OURS } else { THEIRS };
@@ -99,7 +105,7 @@ fn latency(area: &Area<'_>, lines: &[(String, Percentiles)]) -> anyhow::Result<(
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::LowerRight)
         .background_style(WHITE.mix(0.8))
         .label_font((FONT, 13).into_text_style(area))
         .draw()?;

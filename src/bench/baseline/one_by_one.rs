@@ -2,7 +2,10 @@
 //! sixteen at once, an acknowledgement for each. It writes the same rows and
 //! is as safe; everything about it is usual.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
@@ -32,7 +35,7 @@ const AT_ONCE: u16 = 16;
 /// What a server says.
 pub async fn run(stage: &Stage, backlog: &Backlog) -> anyhow::Result<Duration> {
     let source = backlog.payload.source()?;
-    let adapter = stage.adapter(&source)?;
+    let sources = Arc::clone(&stage.config.sources);
     let broker = Broker::open(&stage.config.broker.url).await?;
     let channel = broker.channel().await?;
     let pool = PgPoolOptions::new()
@@ -53,7 +56,15 @@ pub async fn run(stage: &Stage, backlog: &Backlog) -> anyhow::Result<Duration> {
     );
     let deliveries = consuming.await?.take(backlog.messages.len());
     let mut settled = deliveries
-        .map(|delivery| async { settle(&pool, adapter, &source, delivery?).await })
+        .map(|delivery| {
+            let (pool, sources, source) = (pool.clone(), Arc::clone(&sources), source.clone());
+            // A task each, so that more than one core may be used.
+            let settling = async move {
+                let adapter = sources.get(&source).context("the bench has no such source")?;
+                settle(&pool, adapter, &source, delivery?).await
+            };
+            async { tokio::spawn(settling).await? }
+        })
         .buffer_unordered(AT_ONCE.into());
     let mut count = 0;
     while let Some(done) = settled.next().await {

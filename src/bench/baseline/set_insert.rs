@@ -4,11 +4,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use futures_util::future::try_join_all;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::{
@@ -25,18 +28,25 @@ use crate::{
 /// What the database says.
 pub async fn run(stage: &Stage, backlog: &Backlog) -> anyhow::Result<Duration> {
     let source = backlog.payload.source()?;
-    let items = backlog.items();
+    let items = Arc::new(backlog.items());
     let worker = &stage.config.worker;
-    let batches: Vec<&[Item]> = items.chunks(worker.batch_size).collect();
-    let next = AtomicUsize::new(0);
+    let (size, next) = (worker.batch_size, Arc::new(AtomicUsize::new(0)));
     let begun = Instant::now();
-    let lanes = (0..worker.consumers).map(|_| async {
-        while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-            insert(&stage.store, &source, batch).await?;
-        }
-        anyhow::Ok(())
-    });
-    try_join_all(lanes).await?;
+    // Tasks, so that they may have a core each, as the worker's lanes may.
+    let mut lanes = JoinSet::new();
+    for _ in 0..worker.consumers {
+        let (store, source) = (stage.store.clone(), source.clone());
+        let (items, next) = (Arc::clone(&items), Arc::clone(&next));
+        lanes.spawn(async move {
+            while let Some(batch) = items.chunks(size).nth(next.fetch_add(1, Ordering::Relaxed)) {
+                insert(&store, &source, batch).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(done) = lanes.join_next().await {
+        done??;
+    }
     Ok(begun.elapsed())
 }
 
