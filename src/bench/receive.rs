@@ -46,6 +46,8 @@ impl Serving {
             Arc::clone(&stage.config.sources),
             Arc::clone(&stage.topology),
             publishing.publisher.clone(),
+            // Only asked what became of imports, which nobody does here.
+            stage.store.clone(),
             publishing.metrics.clone(),
         );
         let (listener, address) = listen().await?;
