@@ -17,7 +17,7 @@ use crate::{
     ops,
     receiver::Receiver,
     store::Store,
-    worker::{self, Pulse, SecretUses, Tools},
+    worker::{self, InHand, Pulse, SecretUses, Tools},
 };
 
 /// How long everything under way may take once the service stops.
@@ -146,6 +146,7 @@ impl Service {
                 topology: Arc::clone(&topology),
                 schedule: config.retry.schedule(),
                 settings: config.worker.clone(),
+                in_hand: InHand::default(),
                 secret_uses: SecretUses::default(),
                 metrics: metrics.clone(),
                 committed: None,

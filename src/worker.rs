@@ -2,12 +2,14 @@
 //! every message of it, and only then acknowledge. Beside them the archiver,
 //! which brings the dead before a person, the call log and the rerouter.
 
+pub mod appetite;
 pub mod apply;
 pub mod archive;
 mod call_log;
 pub mod collect;
 mod duty;
 pub mod enrich;
+pub mod in_hand;
 pub mod lane;
 pub mod patience;
 pub mod pulse;
@@ -39,6 +41,7 @@ use crate::{
 pub use apply::Outbox;
 use duty::Duty;
 use enrich::Enricher;
+pub use in_hand::InHand;
 use pulse::CONNECTION;
 pub use pulse::Pulse;
 pub use secret_use::SecretUses;
@@ -65,6 +68,8 @@ pub struct Tools {
     pub schedule: Schedule,
     /// Batch sizes and times.
     pub settings: config::Worker,
+    /// What this process's transactions touch.
+    pub in_hand: InHand,
     /// Which secrets are in use.
     pub secret_uses: SecretUses,
     /// What is measured.

@@ -17,7 +17,7 @@ use crate::{
     metrics::Metrics,
     service,
     store::Store,
-    worker::{Committed, Outbox, SecretUses, Tools, enrich},
+    worker::{Committed, InHand, Outbox, SecretUses, Tools, enrich},
 };
 
 /// The sources that are sent.
@@ -170,6 +170,7 @@ impl Stage {
             topology: Arc::clone(&self.topology),
             schedule: self.config.retry.schedule(),
             settings: self.config.worker.clone(),
+            in_hand: InHand::default(),
             secret_uses: SecretUses::default(),
             metrics: with.metrics.clone(),
             committed: Some(committed),

@@ -1,11 +1,14 @@
 //! Consuming a queue: deliveries in order, acknowledged up to a tag.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use futures_util::StreamExt as _;
 use lapin::{
     Channel,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions,
+        QueueDeclareOptions,
+    },
     types::FieldTable,
 };
 use tokio::time::timeout;
@@ -24,6 +27,8 @@ pub struct Subscription {
     queue: String,
     channel: Channel,
     stream: lapin::Consumer,
+    /// Consumers before it, cancelled; what they were given comes first.
+    before: VecDeque<lapin::Consumer>,
 }
 
 /// A delivered message, not settled yet.
@@ -35,6 +40,22 @@ pub struct Delivery {
     pub parcel: Parcel,
 }
 
+async fn consume(
+    channel: &Channel,
+    queue: &str,
+    prefetch: u16,
+) -> Result<lapin::Consumer, BrokerError> {
+    let qos = channel.basic_qos(prefetch, BasicQosOptions::default());
+    in_time("limiting the prefetch", qos).await?;
+    let consume = channel.basic_consume(
+        short(queue)?,
+        short("")?,
+        BasicConsumeOptions::default(),
+        FieldTable::default(),
+    );
+    in_time("consuming a queue", consume).await
+}
+
 impl Subscription {
     /// Consumes a queue with at most `prefetch` messages unsettled. At least
     /// twice a batch keeps the next one coming while the last is settled.
@@ -43,16 +64,23 @@ impl Subscription {
     /// [`BrokerError`], such as that there is no such queue.
     pub async fn open(link: &Link, queue: &str, prefetch: u16) -> Result<Self, BrokerError> {
         let channel = link.channel().await?;
-        let qos = channel.basic_qos(prefetch, BasicQosOptions::default());
-        in_time("limiting the prefetch", qos).await?;
-        let consume = channel.basic_consume(
-            short(queue)?,
-            short("")?,
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
-        let stream = in_time("consuming a queue", consume).await?;
-        Ok(Self { queue: queue.to_owned(), channel, stream })
+        let stream = consume(&channel, queue, prefetch).await?;
+        Ok(Self { queue: queue.to_owned(), channel, stream, before: VecDeque::new() })
+    }
+
+    /// Goes on with another prefetch. A consumer keeps the one that it began
+    /// with (quorum queues know no limit for a channel), so another one takes
+    /// its place; what was delivered already keeps its place and its tag.
+    ///
+    /// # Errors
+    /// [`BrokerError`], such as that the queue is gone.
+    pub async fn limit(&mut self, prefetch: u16) -> Result<(), BrokerError> {
+        let tag = self.stream.tag();
+        let cancel = self.channel.basic_cancel(tag, BasicCancelOptions::default());
+        in_time("ending a consumer", cancel).await?;
+        let next = consume(&self.channel, &self.queue, prefetch).await?;
+        self.before.push_back(std::mem::replace(&mut self.stream, next));
+        Ok(())
     }
 
     /// The next delivery. Safe to be dropped while it waits.
@@ -62,6 +90,16 @@ impl Subscription {
     /// else, and the channel stays open.
     pub async fn next(&mut self) -> Result<Delivery, BrokerError> {
         let next = loop {
+            if let Some(before) = self.before.front_mut() {
+                // Cancelled: it ends behind what it was given.
+                match before.next().await {
+                    None => {
+                        self.before.pop_front();
+                        continue;
+                    }
+                    some => break some,
+                }
+            }
             match timeout(QUIET, self.stream.next()).await {
                 Ok(next) => break next,
                 // Nobody says so when a queue is deleted in the moment in

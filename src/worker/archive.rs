@@ -104,7 +104,7 @@ pub async fn drain(
     loop {
         let next = collect::batch(&mut subscription, BATCH, WAIT);
         let Ok(batch) = tokio::time::timeout(quiet, next).await else { break };
-        let Batch { deliveries, last } = batch?;
+        let Batch { deliveries, last, .. } = batch?;
         let letters = letters(deliveries);
         archive(database, Duration::ZERO, &letters).await?;
         drained += letters.len();

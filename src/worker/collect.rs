@@ -6,9 +6,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::broker::{BrokerError, Delivery, Subscription};
 
-/// A batch of more bytes than this is full: PostgreSQL takes a gigabyte in one
-/// message, and memory is dear.
-const BYTES: usize = 16 * 1024 * 1024;
+/// A batch of more bytes than this is full. With its default `work_mem` of
+/// 4 MB PostgreSQL takes so much in one statement without writing it to a
+/// temporary file first, and memory is dear.
+pub const BYTES: usize = 3 * 1024 * 1024;
 
 /// Deliveries in the order in which they came; never none.
 #[derive(Debug)]
@@ -17,10 +18,12 @@ pub struct Batch {
     pub deliveries: Vec<Delivery>,
     /// The last one's tag: acknowledging up to it settles all of them.
     pub last: u64,
+    /// The size of their bodies.
+    pub bytes: usize,
 }
 
 /// Waits for a first delivery and collects more until there are `size` of
-/// them, or 16 MiB, or `wait` has passed.
+/// them, or 3 MiB, or `wait` has passed.
 ///
 /// Safe to be dropped: what was collected is unsettled and goes back to the
 /// queue with its channel.
@@ -48,5 +51,5 @@ pub async fn batch(
             Err(_) => break,
         }
     }
-    Ok(Batch { deliveries, last })
+    Ok(Batch { deliveries, last, bytes })
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Tools, Trouble,
+    appetite::Appetite,
     apply::{self, Effect, Item},
     collect::{self, Batch},
     enrich::{self, Enriched},
@@ -35,8 +36,12 @@ pub struct Lane {
     tools: Tools,
     source: SourceName,
     subscription: Subscription,
+    appetite: Appetite,
     batch_size: usize,
 }
+
+/// What a transaction made of one message, or why it takes it never.
+type Verdict = Result<Effect, StoreError>;
 
 /// A batch after its messages were opened.
 #[derive(Default)]
@@ -57,10 +62,9 @@ impl Lane {
         let queue = tools.topology.inbound_queue(&source);
         let most = tools.enrichers.get(&source).map_or(usize::MAX, enrich::Enricher::batch_size);
         let batch_size = tools.settings.batch_size.min(most);
-        // The next batch comes in while this one is settled.
-        let prefetch = u16::try_from(batch_size * 2).unwrap_or(u16::MAX);
-        let subscription = Subscription::open(link, &queue, prefetch).await?;
-        Ok(Self { tools, source, subscription, batch_size })
+        let appetite = Appetite::new(batch_size);
+        let subscription = Subscription::open(link, &queue, appetite.prefetch()).await?;
+        Ok(Self { tools, source, subscription, appetite, batch_size })
     }
 
     /// Works until stopped; the batch in hand is finished first.
@@ -117,7 +121,12 @@ impl Lane {
     pub async fn collect(&mut self) -> Result<Batch, Trouble> {
         let settings = &self.tools.settings;
         let wait = Duration::from_millis(settings.batch_wait_ms);
-        Ok(collect::batch(&mut self.subscription, self.batch_size, wait).await?)
+        let batch = collect::batch(&mut self.subscription, self.batch_size, wait).await?;
+        if let Some(prefetch) = self.appetite.learn(batch.deliveries.len(), batch.bytes) {
+            debug!(source = %self.source, prefetch, "asking for another number of messages");
+            self.subscription.limit(prefetch).await?;
+        }
+        Ok(batch)
     }
 
     /// Settles every message of a batch: when this comes back, all of it may
@@ -133,7 +142,7 @@ impl Lane {
         let enriched = enrich::batch(&self.tools, &self.source, items, parcels).await?;
         let Enriched { items, parcels, doomed: unmappable, mut failed, put_off, denied } = enriched;
         doomed.extend(unmappable);
-        let verdicts = self.apply(&items).await?;
+        let (items, parcels, verdicts) = self.apply_in_turns(items, parcels).await?;
         let mut recorded = Vec::new();
         for ((item, parcel), verdict) in items.into_iter().zip(parcels).zip(verdicts) {
             let business_key = item.business_key().map(str::to_owned);
@@ -237,9 +246,30 @@ impl Lane {
         opened
     }
 
+    /// Applies first what no other lane has in hand, then the rest. Gives the
+    /// items back in that order, each with what was made of it.
+    async fn apply_in_turns(
+        &self,
+        items: Vec<Item>,
+        parcels: Vec<Parcel>,
+    ) -> Result<(Vec<Item>, Vec<Parcel>, Vec<Verdict>), Trouble> {
+        let (taken, free) = self.tools.in_hand.take(&self.source, &items);
+        let pairs = items.into_iter().zip(parcels).zip(free);
+        let (now, later): (Vec<_>, Vec<_>) = pairs.partition(|(_, free)| *free);
+        let turn = now.len();
+        let (items, parcels): (Vec<Item>, Vec<Parcel>) =
+            now.into_iter().chain(later).map(|(pair, _)| pair).unzip();
+        let mut verdicts = self.apply(&items[..turn]).await?;
+        drop(taken);
+        // Whoever still has some of these in hand is waited for.
+        let (_taken, _) = self.tools.in_hand.take(&self.source, &items[turn..]);
+        verdicts.extend(self.apply(&items[turn..]).await?);
+        Ok((items, parcels, verdicts))
+    }
+
     /// Applies items in as few transactions as possible: all in one; where a
     /// row is refused, in halves, until the poison stands alone.
-    async fn apply(&self, items: &[Item]) -> Result<Vec<Result<Effect, StoreError>>, Trouble> {
+    async fn apply(&self, items: &[Item]) -> Result<Vec<Verdict>, Trouble> {
         let mut verdicts = Vec::with_capacity(items.len());
         let mut parts = vec![items];
         while let Some(part) = parts.pop() {

@@ -16,7 +16,7 @@ use tallyhook::{
         Store,
         audit::{self, Sums},
     },
-    worker::{Outbox, SecretUses, Tools, Trouble, archive, enrich::enrichers, lane::Lane},
+    worker::{InHand, Outbox, SecretUses, Tools, Trouble, archive, enrich::enrichers, lane::Lane},
 };
 use time::OffsetDateTime;
 use tokio::{task::JoinHandle, time::timeout};
@@ -129,6 +129,7 @@ impl Rig {
             topology,
             schedule: config.retry.schedule(),
             settings: config.worker.clone(),
+            in_hand: InHand::default(),
             secret_uses: SecretUses::default(),
             metrics,
             committed: None,

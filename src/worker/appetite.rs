@@ -1,0 +1,81 @@
+//! How many messages a lane asks for ahead of time.
+//!
+//! The broker counts messages, and memory counts bytes: a thousand orders are
+//! 2 MB of one shop's and 28 MB of another's. So the number follows the size
+//! of what came lately.
+
+use super::collect;
+
+/// Before anything has come, no more than this.
+const FIRST: u16 = 100;
+/// Enough for the batch that is settled and for the one that comes in
+/// meanwhile.
+const BATCHES: usize = 2;
+
+/// One lane's.
+#[derive(Clone, Debug)]
+pub struct Appetite {
+    most: u16,
+    prefetch: u16,
+    /// The size of a message, over the last few batches.
+    mean: Option<usize>,
+}
+
+impl Appetite {
+    /// For batches of so many messages.
+    pub fn new(batch_size: usize) -> Self {
+        let most = u16::try_from(batch_size.saturating_mul(BATCHES)).unwrap_or(u16::MAX).max(1);
+        Self { most, prefetch: most.min(FIRST), mean: None }
+    }
+
+    /// How many messages may be unsettled now.
+    pub fn prefetch(&self) -> u16 {
+        self.prefetch
+    }
+
+    /// Learns from a batch. Tells the new prefetch if it changes: not for
+    /// less than half or double, since changing it costs round trips.
+    pub fn learn(&mut self, messages: usize, bytes: usize) -> Option<u16> {
+        let size = bytes / messages.max(1);
+        let mean = self.mean.map_or(size, |mean| (3 * mean + size) / 4);
+        self.mean = Some(mean);
+        let room = BATCHES * collect::BYTES / mean.max(1);
+        let wanted = u16::try_from(room).unwrap_or(u16::MAX).clamp(1, self.most);
+        let (less, more) = (wanted <= self.prefetch / 2, wanted / 2 >= self.prefetch);
+        // The most is reached even if it is not the double.
+        let whole = wanted == self.most && self.prefetch < self.most;
+        if less || more || whole {
+            self.prefetch = wanted;
+            return Some(wanted);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_messages_are_asked_for_by_the_thousand_and_large_ones_are_not() {
+        let mut appetite = Appetite::new(500);
+        assert_eq!(appetite.prefetch(), 100, "nobody knows yet what comes");
+        assert_eq!(appetite.learn(1, 2_000), Some(1_000));
+        assert_eq!(appetite.learn(500, 500 * 2_000), None);
+        let fewer: Vec<u16> = (0..20).filter_map(|_| appetite.learn(75, 75 * 28_000)).collect();
+        assert!(fewer.is_sorted_by(|a, b| a > b), "{fewer:?}");
+        let held = usize::from(appetite.prefetch()) * 28_000;
+        assert!(held <= 4 * collect::BYTES, "{held} bytes are asked for");
+        assert!(held >= collect::BYTES, "{held} bytes are asked for");
+        let more: Vec<u16> = (0..40).filter_map(|_| appetite.learn(75, 75 * 2_000)).collect();
+        assert_eq!(more.last(), Some(&1_000), "{more:?}");
+    }
+
+    #[test]
+    fn there_is_always_room_for_one() {
+        let mut appetite = Appetite::new(1);
+        assert_eq!(appetite.prefetch(), 2);
+        assert_eq!(appetite.learn(1, 100 * 1024 * 1024), Some(1));
+        assert_eq!(appetite.learn(0, 0), None, "a mean of 75 MB");
+    }
+}
