@@ -37,6 +37,10 @@ pub struct Row<'a> {
 /// # Errors
 /// What the database says.
 pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, StoreError> {
+    // Sorted here and not there: PostgreSQL would sort the bodies along, in a
+    // temporary file if they are many. It keeps the order of arrays.
+    let mut rows: Vec<&Row<'_>> = rows.iter().collect();
+    rows.sort_unstable_by_key(|row| row.envelope.receipt_id);
     macro_rules! column {
         ($row:ident => $value:expr) => {
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
@@ -59,7 +63,6 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, Stor
             $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
             $7::timestamptz[], $8::smallint[], $9::text[], $10::int[], $11::text[], $12::bytea[],
             $13::uuid[], $14::bigint[], $15::text[])
-        order by 1
         on conflict (receipt_id) do update set
             business_key = coalesce(excluded.business_key, known.business_key),
             outcome = excluded.outcome,
