@@ -167,7 +167,12 @@ async fn scenarios(settings: &Settings, stage: &mut Stage) -> anyhow::Result<Rep
     let mut report = Report {
         machine: Machine::look(stage).await?,
         settings: How {
-            runs: settings.runs,
+            // A soak is one run, however many there are of others.
+            runs: if settings.scenarios.iter().all(|one| *one == Scenario::Soak) {
+                1
+            } else {
+                settings.runs
+            },
             connections: settings.connections,
             messages: settings.messages,
             seconds: settings.length.as_secs_f64(),

@@ -44,16 +44,21 @@ pub fn svg(report: &Report) -> anyhow::Result<String> {
     let mut text = String::new();
     {
         let (width, height) = SIZE;
+        let (bars, lines) = (bars(report), lines(report));
         let below = if report.soak.is_some() { BELOW } else { 0 };
+        // A soak alone needs no room for what was not measured.
+        let height = if below > 0 && bars.is_empty() && lines.is_empty() { 0 } else { height };
         let area = SVGBackend::with_string(&mut text, (width, height + below)).into_drawing_area();
         area.fill(&WHITE).context("cannot draw")?;
         let (above, below) = area.split_vertically(height);
         if let Some(soak) = &report.soak {
             super::soak::picture::draw(&below, soak)?;
         }
-        let (left, right) = above.split_horizontally(LEFT);
-        throughput(&left, &bars(report)).context("cannot draw the throughput")?;
-        latency(&right, &lines(report)).context("cannot draw the latency")?;
+        if height > 0 {
+            let (left, right) = above.split_horizontally(LEFT);
+            throughput(&left, &bars).context("cannot draw the throughput")?;
+            latency(&right, &lines).context("cannot draw the latency")?;
+        }
         area.present().context("cannot draw")?;
     }
     Ok(text)
@@ -228,10 +233,14 @@ mod tests {
         let sample = |at_seconds| Sample { at_seconds, resident_mib: 60.0, ..Sample::default() };
         let samples = vec![sample(30.0), sample(60.0)];
         let soak = Some(Soak { rate: 500, samples, ..Soak::default() });
-        let text = svg(&Report { soak, ..Report::default() }).unwrap();
+        let text = svg(&Report { soak: soak.clone(), ..Report::default() }).unwrap();
+        assert!(!text.contains("Messages a second"), "nothing else was measured");
         for told in ["Soak at 500/s", "answered, p99", "Resident memory", "orders"] {
             assert!(text.contains(told), "{told} is missing: {text}");
         }
+        let end_to_end = Some(EndToEnd::default());
+        let text = svg(&Report { end_to_end, soak, ..Report::default() }).unwrap();
+        assert!(text.contains("Soak at 500/s") && text.contains("Messages a second"));
         assert!(!svg(&Report::default()).unwrap().contains("Soak"));
     }
 }

@@ -23,18 +23,19 @@ pub mod sample;
 pub mod sender;
 pub mod story;
 
-use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
-use tokio::{
-    sync::mpsc,
-    task::JoinSet,
-    time::{MissedTickBehavior, interval_at},
-};
+use tokio::{sync::mpsc, task::JoinSet, time::sleep_until};
 
 use super::{
     Settings,
+    measure::Percentiles,
     memory::Serving,
     progress::Progress,
     schedule::Schedule,
@@ -109,7 +110,7 @@ pub async fn run(stage: &Stage, settings: &Settings, progress: &Progress) -> any
         interval_seconds: interval(settings.soak).as_secs_f64(),
         steady: accounts.complete
             && accounts.refused == 0
-            && !flatness.is_empty()
+            && flatness.len() == flatness::FIGURES
             && flatness.values().all(|trend| trend.flat),
         flatness,
         accounts,
@@ -143,10 +144,7 @@ async fn soaked(
     let mut probing = JoinSet::new();
     probing.spawn(probe::run(stage.store.clone(), asked, found));
 
-    let every = interval(settings.soak);
-    let mut ticks = interval_at((begun + every).into(), every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let count = samples(settings.soak);
+    let mut times = Times::of(begun, settings.soak);
     let mut kept = Kept { progress, length: settings.soak, samples: Vec::new() };
     let mut now = Interval::default();
     tokio::pin!(sending);
@@ -163,8 +161,9 @@ async fn soaked(
                 bail!("the probes ended by themselves");
             }
             // The last sample is taken when the last answer is there.
-            _ = ticks.tick(), if kept.samples.len() + 1 < count => {
+            () = sleep_until(times.next.into()), if !times.is_last() => {
                 kept.keep(sampler.take(std::mem::take(&mut now)).await?);
+                times.advance(Instant::now());
             }
         }
     }
@@ -192,6 +191,36 @@ fn connections(asked: usize, rate: NonZeroU32) -> usize {
     asked.min(usize::try_from(rate.get()).unwrap_or(usize::MAX))
 }
 
+/// When samples are due.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    /// The next one.
+    next: Instant,
+    every: Duration,
+    end: Instant,
+}
+
+impl Times {
+    fn of(begun: Instant, length: Duration) -> Self {
+        let every = interval(length);
+        Self { next: begun + every, every, end: begun + length }
+    }
+
+    /// Whether what is left is one interval: what is over belongs to it.
+    fn is_last(&self) -> bool {
+        self.next + self.every / 2 > self.end
+    }
+
+    /// On to the next one that leaves at least half an interval from now: one
+    /// that took long makes no short one after it.
+    fn advance(&mut self, now: Instant) {
+        self.next += self.every;
+        while self.next < now + self.every / 2 {
+            self.next += self.every;
+        }
+    }
+}
+
 /// Samples, told as they come.
 struct Kept<'a> {
     progress: &'a Progress,
@@ -201,15 +230,18 @@ struct Kept<'a> {
 
 impl Kept<'_> {
     fn keep(&mut self, sample: Sample) {
+        let told = |times: Option<Percentiles>| {
+            times.map_or_else(
+                || "none".to_owned(),
+                |times| format!("p50 {:.1} ms, p99 {:.1} ms", times.p50_ms, times.p99_ms),
+            )
+        };
         self.progress.step(&format!(
-            "soak, {:.1} of {:.1} min: answers p50 {:.1} ms, p99 {:.1} ms; commits p50 {:.1} ms, \
-             p99 {:.1} ms; {:.0} MiB; {} queued",
+            "soak, {:.1} of {:.1} min: answers {}; commits {}; {:.0} MiB; {} queued",
             sample.at_seconds / 60.0,
             self.length.as_secs_f64() / 60.0,
-            sample.answered.p50_ms,
-            sample.answered.p99_ms,
-            sample.committed.p50_ms,
-            sample.committed.p99_ms,
+            told(sample.answered),
+            told(sample.committed),
             sample.resident_mib,
             sample.queued,
         ));
@@ -247,6 +279,29 @@ mod tests {
         }
         // What does not divide evenly has as many.
         assert_eq!(samples(Duration::from_secs(100)), 60);
+    }
+
+    #[test]
+    fn samples_are_due_at_even_times_and_never_soon_after_each_other() {
+        let begun = Instant::now();
+        for millis in [200, 5_000, 5_300, 5_700, 100_000, 1_800_000] {
+            let length = Duration::from_millis(millis);
+            let (mut times, mut count) = (Times::of(begun, length), 1);
+            while !times.is_last() {
+                times.advance(times.next);
+                count += 1;
+            }
+            assert_eq!(count, samples(length), "{millis}");
+        }
+        let mut times = Times::of(begun, Duration::from_secs(10));
+        let after = |millis| begun + Duration::from_millis(millis);
+        for (now, next) in [(1_020, 2_000), (3_400, 4_000), (5_600, 7_000), (7_000, 8_000)] {
+            times.advance(after(now));
+            assert_eq!(times.next, after(next), "at {now}");
+        }
+        assert!(!times.is_last());
+        times.advance(after(9_400));
+        assert!(times.is_last());
     }
 
     #[test]

@@ -52,34 +52,49 @@ const DEAD: Allowance = Allowance { times: 1.0, more: 0.05 };
 /// the first time they are changed after it.
 const WAL: Allowance = Allowance { times: 1.25, more: 0.0 };
 
-/// The figures that must stay flat, by their names.
+/// How many figures there are.
+pub const FIGURES: usize = 6 + 2 * TABLES.len();
+
+/// The figures that must stay flat, by their names; without those that nothing
+/// was noted of.
 pub fn judge(samples: &[Sample]) -> BTreeMap<String, Trend> {
     let mut trends = BTreeMap::new();
     let Some((first, last)) = thirds(samples) else { return trends };
-    let mut tell = |name: String, decimals, allowance, figure: &dyn Fn(&[Sample]) -> f64| {
-        trends.insert(name, trend(figure(first), figure(last), decimals, allowance));
+    let mut tell = |name: String, decimals, allowance, figure: &Figure<'_>| {
+        if let (Some(first), Some(last)) = (figure(first), figure(last)) {
+            trends.insert(name, trend(first, last, decimals, allowance));
+        }
     };
-    let middle = |of: fn(&Sample) -> f64| move |third: &[Sample]| median(third.iter().map(of));
     for (name, allowance, of) in [
-        ("answered_p50_ms", MIDDLE, (|sample| sample.answered.p50_ms) as fn(&Sample) -> f64),
-        ("answered_p99_ms", TAIL, |sample| sample.answered.p99_ms),
-        ("committed_p50_ms", MIDDLE, |sample| sample.committed.p50_ms),
-        ("committed_p99_ms", TAIL, |sample| sample.committed.p99_ms),
-        ("resident_mib", MEMORY, |sample| sample.resident_mib),
+        ("answered_p50_ms", MIDDLE, (|sample| Some(sample.answered?.p50_ms)) as OfSample),
+        ("answered_p99_ms", TAIL, |sample| Some(sample.answered?.p99_ms)),
+        ("committed_p50_ms", MIDDLE, |sample| Some(sample.committed?.p50_ms)),
+        ("committed_p99_ms", TAIL, |sample| Some(sample.committed?.p99_ms)),
+        ("resident_mib", MEMORY, |sample| Some(sample.resident_mib)),
     ] {
-        tell(name.to_owned(), 3, allowance, &middle(of));
+        tell(name.to_owned(), 3, allowance, &|third| middle(third, of));
     }
     tell("wal_bytes_per_message".to_owned(), 0, WAL, &wal_per_message);
     for table in TABLES {
-        let of = |sample: &Sample| sample.tables.get(table).copied().unwrap_or_default();
         tell(format!("{table}_bytes_per_row"), 1, ROW, &|third| {
-            median(third.iter().map(|sample| of(sample).bytes_per_row))
+            middle(third, |sample| Some(sample.tables.get(table)?.bytes_per_row))
         });
         tell(format!("{table}_dead_share"), 4, DEAD, &|third| {
-            median(third.iter().map(|sample| of(sample).dead_share))
+            middle(third, |sample| Some(sample.tables.get(table)?.dead_share))
         });
     }
     trends
+}
+
+/// A figure of a third of the samples, if they tell it.
+type Figure<'a> = dyn Fn(&[Sample]) -> Option<f64> + 'a;
+/// A figure of one sample, if it tells it.
+type OfSample = fn(&Sample) -> Option<f64>;
+
+/// The median over the samples that tell it.
+pub fn middle(samples: &[Sample], of: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
+    let told: Vec<f64> = samples.iter().filter_map(of).collect();
+    (!told.is_empty()).then(|| median(told))
 }
 
 /// The first and the last third after the warm-up; none of fewer than two
@@ -94,10 +109,10 @@ pub fn thirds<T>(samples: &[T]) -> Option<(&[T], &[T])> {
 }
 
 /// Over the whole third: what a checkpoint costs falls on few samples.
-fn wal_per_message(third: &[Sample]) -> f64 {
+fn wal_per_message(third: &[Sample]) -> Option<f64> {
     let bytes: i64 = third.iter().map(|sample| sample.wal_bytes).sum();
     let messages: usize = third.iter().map(|sample| sample.accepted).sum();
-    ratio(whole(bytes), real(messages))
+    (messages > 0).then(|| ratio(whole(bytes), real(messages)))
 }
 
 fn trend(first: f64, last: f64, decimals: i32, allowance: Allowance) -> Trend {
@@ -124,8 +139,8 @@ mod tests {
                 Table { bytes_per_row: figure, dead_share: figure / 1000.0, ..Table::default() };
             Sample {
                 accepted: 10,
-                answered: times,
-                committed: times,
+                answered: Some(times),
+                committed: Some(times),
                 resident_mib: figure,
                 wal_bytes: 10 * i64::from(whole),
                 tables: TABLES.into_iter().map(|name| (name, table)).collect(),
@@ -149,7 +164,7 @@ mod tests {
     #[test]
     fn what_rises_is_not_flat() {
         let told = judge(&samples(|nth| nth + 1));
-        assert_eq!(told.len(), 6 + 2 * TABLES.len());
+        assert_eq!(told.len(), FIGURES);
         for (name, trend) in &told {
             assert!(!trend.flat, "{name}: {trend:?}");
         }
@@ -161,9 +176,25 @@ mod tests {
     #[test]
     fn what_stays_or_falls_is_flat() {
         for told in [judge(&samples(|_| 40)), judge(&samples(|nth| 200 - nth))] {
-            assert_eq!(told.len(), 6 + 2 * TABLES.len());
+            assert_eq!(told.len(), FIGURES);
             assert!(told.values().all(|trend| trend.flat), "{told:?}");
         }
+    }
+
+    #[test]
+    fn an_interval_without_answers_is_no_fast_one() {
+        let mut samples = samples(|_| 40);
+        for sample in samples.iter_mut().step_by(2) {
+            (sample.answered, sample.committed) = (None, None);
+        }
+        let told = judge(&samples);
+        assert!((told["answered_p50_ms"].last - 40.0).abs() < 1e-9, "{told:?}");
+        for sample in &mut samples[70..] {
+            sample.committed = None;
+        }
+        let told = judge(&samples);
+        assert_eq!(told.get("committed_p99_ms"), None);
+        assert_eq!(told.len(), FIGURES - 2);
     }
 
     #[test]

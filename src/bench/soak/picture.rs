@@ -26,19 +26,19 @@ struct Curve {
 pub fn draw(area: &Area<'_>, soak: &Soak) -> anyhow::Result<()> {
     let panels = area.split_evenly((1, 3));
     let [times, memory, rows] = panels.as_slice() else { return Ok(()) };
-    let curve = |label: &str, of: fn(&Sample) -> f64| Curve {
-        label: label.to_owned(),
-        points: soak.samples.iter().map(|sample| (minutes(sample), of(sample))).collect(),
+    let curve = |label: &str, of: fn(&Sample) -> Option<f64>| {
+        let point = |sample: &Sample| Some((minutes(sample), of(sample)?));
+        Curve { label: label.to_owned(), points: soak.samples.iter().filter_map(point).collect() }
     };
     let latency = [
-        curve("answered, p50", |sample| sample.answered.p50_ms),
-        curve("answered, p99", |sample| sample.answered.p99_ms),
-        curve("committed, p50", |sample| sample.committed.p50_ms),
-        curve("committed, p99", |sample| sample.committed.p99_ms),
+        curve("answered, p50", |sample| Some(sample.answered?.p50_ms)),
+        curve("answered, p99", |sample| Some(sample.answered?.p99_ms)),
+        curve("committed, p50", |sample| Some(sample.committed?.p50_ms)),
+        curve("committed, p99", |sample| Some(sample.committed?.p99_ms)),
     ];
     panel(times, &format!("Soak at {}/s: latency, ms", soak.rate), &latency)
         .context("cannot draw the soak's latency")?;
-    let resident = [curve("serve", |sample| sample.resident_mib)];
+    let resident = [curve("serve", |sample| Some(sample.resident_mib))];
     panel(memory, "Resident memory, MiB", &resident).context("cannot draw the soak's memory")?;
     let sizes = TABLES.map(|table| Curve {
         label: table.to_owned(),
@@ -54,13 +54,15 @@ fn panel(area: &Area<'_>, caption: &str, curves: &[Curve]) -> anyhow::Result<()>
     let mut chart = ChartBuilder::on(area)
         .margin(16)
         .caption(caption, (FONT, 18))
-        .x_label_area_size(30)
+        .x_label_area_size(40)
         .y_label_area_size(52)
         // Room for the legend.
         .build_cartesian_2d(0.0..end, 0.0..most * 1.3)?;
     chart
         .configure_mesh()
         .x_labels(6)
+        .x_desc("minutes")
+        .max_light_lines(0)
         .x_label_formatter(&|minutes| format!("{minutes:.1}"))
         .draw()?;
     for (nth, curve) in curves.iter().enumerate() {

@@ -1,16 +1,22 @@
 //! A soak as rows of the table.
 
-use super::{Soak, account::Accounts, flatness::Trend, sample::Sample};
+use super::{
+    Soak,
+    account::Accounts,
+    flatness::{Trend, middle},
+    sample::Sample,
+};
 use crate::bench::{
     baseline::books::TABLES,
-    measure::median,
     table::{Row, count, milliseconds, one, plain, row},
 };
 
 /// What a soak came to.
 pub fn of(soak: &Soak) -> Vec<Row> {
     let minutes = soak.seconds / 60.0;
-    let middle = |of: fn(&Sample) -> f64| median(soak.samples.iter().map(of));
+    let time = |of: fn(&Sample) -> Option<f64>| {
+        middle(&soak.samples, of).map_or_else(String::new, milliseconds)
+    };
     let trend = |name: &str| soak.flatness.get(name).copied().unwrap_or_default();
     let beside = |p50, p99| {
         let (p50, p99) = (trend(p50), trend(p99));
@@ -20,15 +26,15 @@ pub fn of(soak: &Soak) -> Vec<Row> {
         row(
             format!("soak of {minutes:.1} min, all payloads, due until answered"),
             count(f64::from(soak.rate)),
-            milliseconds(middle(|sample| sample.answered.p50_ms)),
-            milliseconds(middle(|sample| sample.answered.p99_ms)),
+            time(|sample: &Sample| Some(sample.answered?.p50_ms)),
+            time(|sample| Some(sample.answered?.p99_ms)),
             beside("answered_p50_ms", "answered_p99_ms"),
         ),
         row(
             "soak, due until committed",
             String::new(),
-            milliseconds(middle(|sample| sample.committed.p50_ms)),
-            milliseconds(middle(|sample| sample.committed.p99_ms)),
+            time(|sample| Some(sample.committed?.p50_ms)),
+            time(|sample| Some(sample.committed?.p99_ms)),
             beside("committed_p50_ms", "committed_p99_ms"),
         ),
     ];
@@ -40,12 +46,11 @@ pub fn of(soak: &Soak) -> Vec<Row> {
     for table in TABLES {
         let size = trend(&format!("{table}_bytes_per_row"));
         let dead = trend(&format!("{table}_dead_share"));
-        let hot = soak.samples.iter().filter_map(|sample| sample.tables.get(table)?.hot_share);
-        let hot: Vec<f64> = hot.collect();
-        let hot = match hot.len() {
-            0 => "no updates".to_owned(),
-            _ => format!("{} of updates are HOT", percent(median(hot))),
-        };
+        let hot = middle(&soak.samples, |sample| sample.tables.get(table)?.hot_share);
+        let hot = hot.map_or_else(
+            || "no updates".to_owned(),
+            |hot| format!("{} of updates are HOT", percent(hot)),
+        );
         tell(
             format!("soak, {table}: a row, dead tuples"),
             format!("{}; {}; {hot}", changed(size, bytes), changed(dead, percent)),

@@ -39,11 +39,11 @@ pub struct Sample {
     pub accepted: usize,
     /// Messages that were refused with 429 or 503.
     pub refused: usize,
-    /// From when a message was due until it was answered.
-    pub answered: Percentiles,
+    /// From when a message was due until it was answered; nothing if none was.
+    pub answered: Option<Percentiles>,
     /// From when a message was due until another session saw it in the books:
-    /// of those that were probed.
-    pub committed: Percentiles,
+    /// of those that were probed; nothing if none was.
+    pub committed: Option<Percentiles>,
     /// How many were probed.
     pub probed: usize,
     /// What `serve` keeps resident, at the end of the interval.
@@ -136,8 +136,8 @@ impl<'a> Sampler<'a> {
             at_seconds,
             accepted,
             refused,
-            answered: Percentiles::of(answered),
-            committed: Percentiles::of(committed),
+            answered: times(answered),
+            committed: times(committed),
             probed,
             resident_mib,
             queued: queued(&self.stage.topology.depths(self.link).await?),
@@ -146,6 +146,10 @@ impl<'a> Sampler<'a> {
             tables,
         })
     }
+}
+
+fn times(took: Vec<Duration>) -> Option<Percentiles> {
+    (!took.is_empty()).then(|| Percentiles::of(took))
 }
 
 /// Messages on their way to the books, or to a person.

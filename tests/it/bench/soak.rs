@@ -46,19 +46,17 @@ async fn everything_is_sampled_and_accounted_for() {
     assert!(of("applied") > 200 && of("stale") > 0, "{accounts:#}");
 
     let samples = soak["samples"].as_array().unwrap();
-    assert_eq!(samples.len(), 6, "{soak:#}");
+    // One that takes too long leaves the next one out.
+    assert!((3..=6).contains(&samples.len()), "{soak:#}");
     let sum = |path: &str| samples.iter().map(|sample| number(sample, path)).sum::<f64>();
     assert!((sum("/accepted") - 300.0).abs() < 0.1, "{soak:#}");
-    for path in [
-        "/answered/p50_ms",
-        "/answered/p99_ms",
-        "/committed/p50_ms",
-        "/committed/p99_ms",
-        "/probed",
-        "/wal_bytes",
-        "/wal_bytes_per_message",
-    ] {
+    for path in ["/probed", "/wal_bytes", "/wal_bytes_per_message"] {
         assert!(sum(path) > 0.0, "{path}: {soak:#}");
+    }
+    for path in ["/answered/p50_ms", "/answered/p99_ms", "/committed/p50_ms", "/committed/p99_ms"] {
+        // Not of an interval in which there was none.
+        let told = samples.iter().filter_map(|sample| sample.pointer(path)?.as_f64());
+        assert!(told.sum::<f64>() > 0.0, "{path}: {soak:#}");
     }
     for sample in samples {
         assert!(number(sample, "/resident_mib") > 1.0, "{sample:#}");
@@ -72,18 +70,15 @@ async fn everything_is_sampled_and_accounted_for() {
         }
     }
     // Six seconds are time enough for the server to count the first of them.
-    let last = &samples[5];
+    let last = samples.last().unwrap();
     for table in ["inbox", "orders", "invoices", "receipts"] {
         assert!(number(last, &format!("/tables/{table}/rows")) > 0.0, "{last:#}");
     }
     let updated = |sample: &Value| sample["tables"]["orders"]["hot_share"].is_number();
     assert!(samples.iter().any(updated), "{soak:#}");
 
+    // Times only if there was an answer and a probe in both thirds.
     for figure in [
-        "answered_p50_ms",
-        "answered_p99_ms",
-        "committed_p50_ms",
-        "committed_p99_ms",
         "resident_mib",
         "wal_bytes_per_message",
         "inbox_bytes_per_row",
@@ -106,5 +101,5 @@ async fn everything_is_sampled_and_accounted_for() {
     assert_eq!(databases().await, Vec::<String>::new());
     // The course of it was told, on the other stream.
     let steps = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(steps.matches("answers p50").count(), 6, "{steps}");
+    assert_eq!(steps.matches("; commits ").count(), samples.len(), "{steps}");
 }
