@@ -8,6 +8,7 @@
 //! | Module | About |
 //! |---|---|
 //! | [`receive`], [`drain`], [`end_to_end`], [`dedupe`], [`memory`], [`limits`] | one scenario each |
+//! | [`soak`] | the one that takes its time |
 //! | [`baseline`] | what the product is measured against |
 //! | [`stage`] | what is made on the servers, and taken away |
 //! | [`payload`], [`backlog`], [`load`], [`schedule`] | what is sent, and when |
@@ -38,6 +39,7 @@ pub mod readme;
 pub mod receive;
 pub mod report;
 pub mod schedule;
+pub mod soak;
 pub mod stage;
 pub mod table;
 
@@ -68,6 +70,16 @@ pub enum Scenario {
     Memory,
     /// The raw limits of these servers.
     Baseline,
+    /// A constant load for a long time.
+    Soak,
+}
+
+impl Scenario {
+    /// Those that are measured if nobody asks for others.
+    pub fn usual() -> impl Iterator<Item = Self> {
+        let all = <Self as clap::ValueEnum>::value_variants().iter().copied();
+        all.filter(|scenario| *scenario != Self::Soak)
+    }
 }
 
 /// What is to be measured, and how thoroughly.
@@ -85,8 +97,10 @@ pub struct Settings {
     pub messages: u32,
     /// What a backlog is made of.
     pub mix: Mix,
-    /// Arrivals a second, end to end.
+    /// Arrivals a second, end to end and in a soak.
     pub rate: NonZeroU32,
+    /// How long a soak lasts.
+    pub soak: Duration,
     /// Keys in the full inbox.
     pub keys: u64,
     /// The binary to start as `serve`.
@@ -96,7 +110,12 @@ pub struct Settings {
 impl Settings {
     /// How many arrivals there are at this rate, in a load's time.
     fn arrivals(&self, rate: NonZeroU32) -> usize {
-        let millis = u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX);
+        Self::arrivals_in(rate, self.length)
+    }
+
+    /// How many arrivals there are at this rate in so much time.
+    fn arrivals_in(rate: NonZeroU32, length: Duration) -> usize {
+        let millis = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         let count = millis.saturating_mul(u64::from(rate.get())) / 1000;
         usize::try_from(count).unwrap_or(usize::MAX).max(1)
     }
@@ -117,11 +136,11 @@ impl Settings {
     fn steps(&self) -> u64 {
         let runs = u64::from(self.runs);
         let of = |scenario: &Scenario| match scenario {
-            Scenario::Receive => 3 * runs,
-            Scenario::Drain => 4 * runs,
+            Scenario::Receive | Scenario::Drain => 4 * runs,
             Scenario::EndToEnd | Scenario::Baseline => runs,
             Scenario::DedupeAtScale => self.keys.div_ceil(1_000_000) + runs,
             Scenario::Memory => 1,
+            Scenario::Soak => u64::try_from(soak::samples(self.soak)).unwrap_or(u64::MAX) + 2,
         };
         self.scenarios.iter().map(of).sum()
     }
@@ -148,7 +167,12 @@ async fn scenarios(settings: &Settings, stage: &mut Stage) -> anyhow::Result<Rep
     let mut report = Report {
         machine: Machine::look(stage).await?,
         settings: How {
-            runs: settings.runs,
+            // A soak is one run, however many there are of others.
+            runs: if settings.scenarios.iter().all(|one| *one == Scenario::Soak) {
+                1
+            } else {
+                settings.runs
+            },
             connections: settings.connections,
             messages: settings.messages,
             seconds: settings.length.as_secs_f64(),
@@ -174,6 +198,7 @@ async fn scenarios(settings: &Settings, stage: &mut Stage) -> anyhow::Result<Rep
             Scenario::Baseline => {
                 report.baseline = Some(limits::run(stage, settings, &progress).await?);
             }
+            Scenario::Soak => report.soak = Some(soak::run(stage, settings, &progress).await?),
         }
     }
     Ok(report)

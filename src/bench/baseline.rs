@@ -5,6 +5,7 @@
 //! outside `broker` and `store` may: a limit that went through the product
 //! would not be one.
 
+pub mod books;
 pub mod broker;
 pub mod consume;
 pub mod database;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     Settings,
     baseline::database,
-    measure::{per_second, ratio, round},
+    measure::{per_second, ratio, round, whole},
     progress::Progress,
     report::{Dedupe, settled},
     stage::Stage,
@@ -125,11 +125,6 @@ fn distinct(keys: impl Iterator<Item = Uuid>) -> Vec<inbox::Claim> {
     keys.dedup();
     let claim = |key| inbox::Claim { key, receipt_id: key, body_digest: key };
     keys.into_iter().map(claim).collect()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "bytes and keys are far below 2^53")]
-fn whole(count: i64) -> f64 {
-    count as f64
 }
 
 #[cfg(test)]

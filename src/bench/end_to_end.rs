@@ -17,9 +17,8 @@ use uuid::Uuid;
 
 use super::{
     Settings,
-    load::{self, Prepared, Target},
+    load::{self, Target},
     measure::Percentiles,
-    payload::Payload,
     progress::Progress,
     receive::Serving,
     report::EndToEnd,
@@ -52,7 +51,7 @@ pub async fn run(
 
 async fn round(stage: &Stage, settings: &Settings) -> anyhow::Result<Percentiles> {
     let total = settings.arrivals(settings.rate);
-    let requests = Arc::new(mixed(stage, total)?);
+    let requests = Arc::new(load::mixed(stage, total)?);
     let publishing = stage.publishing().await?;
     let serving = Serving::product(stage, &publishing).await?;
     let (committed, mut heard) = mpsc::unbounded_channel();
@@ -95,18 +94,4 @@ async fn round(stage: &Stage, settings: &Settings) -> anyhow::Result<Percentiles
         took.len()
     );
     Ok(Percentiles::of(took))
-}
-
-/// Requests of all payloads in turns, each of another event.
-fn mixed(stage: &Stage, total: usize) -> anyhow::Result<Vec<Prepared>> {
-    let each = u32::try_from(total.div_ceil(Payload::ALL.len()))?;
-    let mut requests = Vec::with_capacity(total);
-    let mut kinds = Payload::ALL
-        .into_iter()
-        .map(|payload| Ok(load::prepare(stage, payload, each)?.into_iter()))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    while requests.len() < total {
-        requests.extend(kinds.iter_mut().filter_map(Iterator::next));
-    }
-    Ok(requests)
 }

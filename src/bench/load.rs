@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -26,7 +26,11 @@ use super::{
     schedule::Schedule,
     stage::Stage,
 };
-use crate::send::{generate::Webhook, rehearse};
+use crate::{
+    adapter::Adapter,
+    domain::SourceName,
+    send::{campaign::Campaign, generate::Webhook, plan::Step, rehearse},
+};
 
 /// A request, ready to be sent.
 #[derive(Clone, Debug)]
@@ -65,16 +69,50 @@ pub struct Sample {
 pub fn prepare(stage: &Stage, payload: Payload, count: u32) -> anyhow::Result<Vec<Prepared>> {
     let campaign = backlog::campaign(stage, payload, count, Mix::default())?;
     let adapter = stage.adapter(&campaign.source)?;
-    let uri: Uri = format!("/hooks/{}", campaign.source).parse()?;
-    let prepared = |step| {
-        let made: Webhook = campaign.webhook(step);
-        let webhook = Webhook { body: payload.pad(&made.body, step.event), ..made };
-        let now = OffsetDateTime::now_utc();
-        let mut headers = rehearse::headers(adapter, &campaign.tenant, &webhook, now);
-        headers.insert(header::HOST, HeaderValue::from_static("localhost"));
-        Prepared { uri: uri.clone(), headers, body: webhook.body }
-    };
+    let uri = uri(&campaign.source)?;
+    let prepared = |step| signed(adapter, &campaign, payload, &uri, step);
     Ok(campaign.plan.steps().map(prepared).collect())
+}
+
+/// So many signed webhooks of all payloads in turns, each of another event.
+///
+/// # Errors
+/// What the generator refuses.
+pub fn mixed(stage: &Stage, total: usize) -> anyhow::Result<Vec<Prepared>> {
+    let each = u32::try_from(total.div_ceil(Payload::ALL.len()))?;
+    let mut requests = Vec::with_capacity(total);
+    let mut kinds = Payload::ALL
+        .into_iter()
+        .map(|payload| Ok(prepare(stage, payload, each)?.into_iter()))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    while requests.len() < total {
+        requests.extend(kinds.iter_mut().filter_map(Iterator::next));
+    }
+    Ok(requests)
+}
+
+/// Where webhooks of a source are posted.
+///
+/// # Errors
+/// None: names of sources are good in a path.
+pub fn uri(source: &SourceName) -> anyhow::Result<Uri> {
+    Ok(format!("/hooks/{source}").parse()?)
+}
+
+/// The webhook of a step, padded to its payload's size and signed now.
+pub fn signed(
+    adapter: &Adapter,
+    campaign: &Campaign,
+    payload: Payload,
+    uri: &Uri,
+    step: Step,
+) -> Prepared {
+    let made: Webhook = campaign.webhook(step);
+    let webhook = Webhook { body: payload.pad(&made.body, step.event), ..made };
+    let now = OffsetDateTime::now_utc();
+    let mut headers = rehearse::headers(adapter, &campaign.tenant, &webhook, now);
+    headers.insert(header::HOST, HeaderValue::from_static("localhost"));
+    Prepared { uri: uri.clone(), headers, body: webhook.body }
 }
 
 /// As many requests as the answers to those before let through, for so long.
@@ -154,15 +192,28 @@ where
     Ok(samples)
 }
 
+/// What a request was answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// The receipt that it names.
+    pub receipt: Option<Uuid>,
+}
+
 /// One connection that is kept open.
-struct Connection {
+pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     // Ends the connection's task with it.
     _driver: JoinSet<()>,
 }
 
 impl Connection {
-    async fn open(address: SocketAddr) -> anyhow::Result<Self> {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub async fn open(address: SocketAddr) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await.context("the receiver is not there")?;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -172,8 +223,27 @@ impl Connection {
         Ok(Self { sender, _driver: driver })
     }
 
-    /// Sends one request and reads its whole answer; the receipt it names.
+    /// Whether the other end has closed it.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Sends one request that must be taken; the receipt that its answer names.
     async fn send(&mut self, prepared: &Prepared) -> anyhow::Result<Option<Uuid>> {
+        let Answer { status, receipt } = self.ask(prepared).await?;
+        ensure!(
+            status.is_success(),
+            "a request was answered {status}: what refuses work is not measured. Are the servers \
+             short of memory or disk?"
+        );
+        Ok(receipt)
+    }
+
+    /// Sends one request and reads its whole answer.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn ask(&mut self, prepared: &Prepared) -> anyhow::Result<Answer> {
         let mut request = Request::new(Full::new(prepared.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = prepared.uri.clone();
@@ -181,14 +251,9 @@ impl Connection {
         self.sender.ready().await?;
         let answer = self.sender.send_request(request).await.context("a connection broke")?;
         let status = answer.status();
-        ensure!(
-            status.is_success(),
-            "a request was answered {status}: what refuses work is not measured. Are the servers \
-             short of memory or disk?"
-        );
         let receipt = answer.headers().get("x-tallyhook-receipt");
         let receipt = receipt.and_then(|id| Uuid::try_parse_ascii(id.as_bytes()).ok());
         answer.into_body().collect().await?;
-        Ok(receipt)
+        Ok(Answer { status, receipt })
     }
 }

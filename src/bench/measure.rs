@@ -88,6 +88,12 @@ pub fn real(count: usize) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
+/// A count of the database's as a number to divide.
+#[expect(clippy::cast_precision_loss, reason = "bytes and rows are far below 2^53")]
+pub fn whole(count: i64) -> f64 {
+    count as f64
+}
+
 fn milliseconds(time: Duration) -> f64 {
     round(time.as_secs_f64() * 1000.0, 3)
 }

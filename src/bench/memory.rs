@@ -73,15 +73,20 @@ pub async fn run(
 }
 
 /// A `tallyhook serve` of our own, killed when this is dropped.
-struct Serving {
+pub struct Serving {
     child: Child,
-    address: SocketAddr,
+    /// Where its receiver listens.
+    pub address: SocketAddr,
     /// Its log is read, so that it can write.
     _log: JoinSet<()>,
 }
 
 impl Serving {
-    async fn start(stage: &Stage, program: &Path, file: &Path) -> anyhow::Result<Self> {
+    /// Starts it with these sources, and waits until it takes webhooks.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn start(stage: &Stage, program: &Path, file: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
         command.arg("--config").arg(file).arg("serve").kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -119,14 +124,21 @@ impl Serving {
     }
 
     /// What it keeps resident, in KiB.
-    fn resident(&self) -> anyhow::Result<u32> {
+    ///
+    /// # Errors
+    /// It is gone, or the kernel is not Linux.
+    pub fn resident(&self) -> anyhow::Result<u32> {
         let id = self.child.id().context("serve ended by itself")?;
         let status = std::fs::read_to_string(format!("/proc/{id}/status"))
             .context("memory is read from /proc, which is Linux's")?;
         resident_in(&status).context("the kernel does not tell the resident memory")
     }
 
-    async fn stop(mut self) -> anyhow::Result<()> {
+    /// Asks it to stop, and waits until it has.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
         if let Some(id) = self.child.id().and_then(|id| i32::try_from(id).ok()) {
             let terminate = nix::sys::signal::Signal::SIGTERM;
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), terminate)?;
@@ -183,7 +195,8 @@ fn resident_in(status: &str) -> Option<u32> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-fn mebibytes(kibibytes: u32) -> f64 {
+/// KiB as MiB, to a tenth.
+pub fn mebibytes(kibibytes: u32) -> f64 {
     round(f64::from(kibibytes) / 1024.0, 1)
 }
 

@@ -14,16 +14,20 @@ use super::{measure::Percentiles, payload::Payload, report::Report};
 
 const SIZE: (u32, u32) = (1280, 560);
 const LEFT: u32 = 680;
-const FONT: &str = "sans-serif";
+/// What a soak takes below that.
+const BELOW: u32 = 380;
+/// Of all that is written.
+pub const FONT: &str = "sans-serif";
 /// Ours, and what it is compared with.
 const OURS: RGBColor = RGBColor(31, 96, 160);
 const THEIRS: RGBColor = RGBColor(176, 176, 176);
 /// One for each line.
-const LINES: [RGBColor; 4] =
+pub const LINES: [RGBColor; 4] =
     [OURS, RGBColor(200, 90, 20), RGBColor(40, 130, 70), RGBColor(130, 60, 150)];
 const PERCENTILES: [&str; 5] = ["p50", "p90", "p99", "p99.9", "max"];
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+/// Where is drawn.
+pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// One bar.
 struct Bar {
@@ -39,11 +43,22 @@ struct Bar {
 pub fn svg(report: &Report) -> anyhow::Result<String> {
     let mut text = String::new();
     {
-        let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+        let (width, height) = SIZE;
+        let (bars, lines) = (bars(report), lines(report));
+        let below = if report.soak.is_some() { BELOW } else { 0 };
+        // A soak alone needs no room for what was not measured.
+        let height = if below > 0 && bars.is_empty() && lines.is_empty() { 0 } else { height };
+        let area = SVGBackend::with_string(&mut text, (width, height + below)).into_drawing_area();
         area.fill(&WHITE).context("cannot draw")?;
-        let (left, right) = area.split_horizontally(LEFT);
-        throughput(&left, &bars(report)).context("cannot draw the throughput")?;
-        latency(&right, &lines(report)).context("cannot draw the latency")?;
+        let (above, below) = area.split_vertically(height);
+        if let Some(soak) = &report.soak {
+            super::soak::picture::draw(&below, soak)?;
+        }
+        if height > 0 {
+            let (left, right) = above.split_horizontally(LEFT);
+            throughput(&left, &bars).context("cannot draw the throughput")?;
+            latency(&right, &lines).context("cannot draw the latency")?;
+        }
         area.present().context("cannot draw")?;
     }
     Ok(text)
@@ -123,6 +138,10 @@ fn bars(report: &Report) -> Vec<Bar> {
             bar("bare confirmed publish:".to_owned(), told.bare_per_second, false);
         }
     }
+    if let Some(told) = report.receive.as_ref().map(|all| &all.mixed) {
+        bar("receive, all in turns:".to_owned(), told.per_second, true);
+        bar("bare confirmed publish:".to_owned(), told.bare_per_second, false);
+    }
     for payload in Payload::ALL {
         let title = payload.title();
         if let Some(told) = report.drain.as_ref().and_then(|all| all.payloads.get(payload.key())) {
@@ -170,7 +189,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::bench::report::{EndToEnd, Receive, Received};
+    use crate::bench::{
+        report::{EndToEnd, Receive, Received},
+        soak::{Soak, sample::Sample},
+    };
 
     #[test]
     fn a_picture_shows_every_figure() {
@@ -189,6 +211,7 @@ mod tests {
             receive: Some(Receive {
                 headline: received,
                 payloads: BTreeMap::from([(Payload::Generic.key(), received)]),
+                ..Receive::default()
             }),
             end_to_end: Some(EndToEnd { rate: 1000, ..EndToEnd::default() }),
             ..Report::default()
@@ -203,5 +226,21 @@ mod tests {
     #[test]
     fn nothing_measured_is_a_picture_too() {
         assert!(svg(&Report::default()).unwrap().contains("</svg>"));
+    }
+
+    #[test]
+    fn a_soak_stands_below() {
+        let sample = |at_seconds| Sample { at_seconds, resident_mib: 60.0, ..Sample::default() };
+        let samples = vec![sample(30.0), sample(60.0)];
+        let soak = Some(Soak { rate: 500, samples, ..Soak::default() });
+        let text = svg(&Report { soak: soak.clone(), ..Report::default() }).unwrap();
+        assert!(!text.contains("Messages a second"), "nothing else was measured");
+        for told in ["Soak at 500/s", "answered, p99", "Resident memory", "orders"] {
+            assert!(text.contains(told), "{told} is missing: {text}");
+        }
+        let end_to_end = Some(EndToEnd::default());
+        let text = svg(&Report { end_to_end, soak, ..Report::default() }).unwrap();
+        assert!(text.contains("Soak at 500/s") && text.contains("Messages a second"));
+        assert!(!svg(&Report::default()).unwrap().contains("Soak"));
     }
 }

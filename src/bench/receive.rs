@@ -18,7 +18,7 @@ use super::{
     measure::{Percentiles, per_second, ratio},
     payload::Payload,
     progress::Progress,
-    report::{Receive, Received, settled},
+    report::{Mixed, Receive, Received, settled},
     stage::{Publishing, Stage},
 };
 use crate::{health::Health, receiver::Receiver};
@@ -131,9 +131,65 @@ pub async fn run(
         let Percentiles { p50_ms, p99_ms, .. } = received.at_half;
         receive.payloads.insert(payload.key(), Received { p50_ms, p99_ms, ..received });
     }
+    receive.mixed = mixed(stage, settings, progress, ours.address, theirs.address).await?;
     broker.close().await;
     receive.headline = receive.payloads.get(Payload::Generic.key()).copied().unwrap_or_default();
     Ok(receive)
+}
+
+/// All payloads in turns, over their sources and queues: as many as go.
+async fn mixed(
+    stage: &Stage,
+    settings: &Settings,
+    progress: &Progress,
+    ours: SocketAddr,
+    theirs: SocketAddr,
+) -> anyhow::Result<Mixed> {
+    let total = Payload::ALL.len() * usize::try_from(PREPARED)?;
+    let requests = Arc::new(load::mixed(stage, total)?);
+    let target = |address| Target {
+        address,
+        requests: Arc::clone(&requests),
+        connections: settings.connections,
+    };
+    let (ours, theirs) = (target(ours), target(theirs));
+    let (mut mine, mut bare, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+    for nth in 0..settings.runs {
+        progress.step(&format!("receive, all payloads in turns, run {}", nth + 1));
+        let (our, their) = both(stage, settings, &ours, &theirs, nth % 2 == 0).await?;
+        mine.push(per_second(our.len(), settings.length));
+        bare.push(per_second(their.len(), settings.length));
+        answers.push(times(&our));
+    }
+    let Percentiles { p50_ms, p99_ms, .. } = Percentiles::median(&answers);
+    Ok(Mixed {
+        p50_ms,
+        p99_ms,
+        ratio_to_bare_publish: settled(
+            mine.iter().zip(&bare).map(|(our, bare)| ratio(*our, *bare)),
+            3,
+        ),
+        per_second: settled(mine, 0),
+        bare_per_second: settled(bare, 0),
+    })
+}
+
+/// Both as fast as they go: in turns, so that neither always meets the warmer
+/// server.
+async fn both(
+    stage: &Stage,
+    settings: &Settings,
+    ours: &Target,
+    theirs: &Target,
+    ours_first: bool,
+) -> anyhow::Result<(Vec<Sample>, Vec<Sample>)> {
+    if ours_first {
+        let mine = maximum(stage, settings, ours).await?;
+        Ok((mine, maximum(stage, settings, theirs).await?))
+    } else {
+        let bare = maximum(stage, settings, theirs).await?;
+        Ok((maximum(stage, settings, ours).await?, bare))
+    }
 }
 
 fn each(rounds: &[Round], of: fn(&Round) -> Percentiles) -> Vec<Percentiles> {
@@ -147,14 +203,7 @@ async fn round(
     theirs: &Target,
     ours_first: bool,
 ) -> anyhow::Result<Round> {
-    // In turns, so that neither always meets the warmer server.
-    let (mine, bare) = if ours_first {
-        let mine = maximum(stage, settings, ours).await?;
-        (mine, maximum(stage, settings, theirs).await?)
-    } else {
-        let bare = maximum(stage, settings, theirs).await?;
-        (maximum(stage, settings, ours).await?, bare)
-    };
+    let (mine, bare) = both(stage, settings, ours, theirs, ours_first).await?;
     let rate = per_second(mine.len(), settings.length);
     let half = at_half(settings, ours, rate).await?;
     stage.purge().await?;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     machine::Machine,
     measure::{Percentiles, median, round},
+    soak::Soak,
 };
 
 /// Everything that was measured; what was not asked for is left out.
@@ -35,6 +36,9 @@ pub struct Report {
     /// `baseline`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Limits>,
+    /// `soak`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soak: Option<Soak>,
 }
 
 /// How it was measured.
@@ -58,6 +62,24 @@ pub struct Receive {
     pub headline: Received,
     /// Each payload's.
     pub payloads: BTreeMap<&'static str, Received>,
+    /// All payloads in turns, over their sources.
+    pub mixed: Mixed,
+}
+
+/// Taking webhooks of all payloads in, each connection sending when its last
+/// one was answered.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Mixed {
+    /// The most a second, confirmed before each answer.
+    pub per_second: f64,
+    /// How long answers took at this rate.
+    pub p50_ms: f64,
+    /// The same.
+    pub p99_ms: f64,
+    /// Against the bare confirmed publish of the same behind HTTP.
+    pub ratio_to_bare_publish: f64,
+    /// That one's.
+    pub bare_per_second: f64,
 }
 
 /// Taking webhooks of one payload in.
@@ -176,6 +198,7 @@ mod tests {
             end_to_end: Some(EndToEnd::default()),
             dedupe_at_scale: Some(Dedupe::default()),
             memory: Some(Memory::default()),
+            soak: Some(Soak::default()),
             ..Report::default()
         };
         let told = serde_json::to_value(report).unwrap();
@@ -185,6 +208,7 @@ mod tests {
             ("end_to_end", &["p50_ms", "p99_ms"]),
             ("dedupe_at_scale", &["keys", "bytes_per_key", "ratio_to_empty"]),
             ("memory", &["idle_mib", "full_mib"]),
+            ("soak", &["rate", "seconds", "interval_seconds"]),
         ] {
             for key in keys {
                 assert!(told[section][key].is_number(), "{section}.{key}: {told:#}");
@@ -192,5 +216,9 @@ mod tests {
         }
         assert_eq!(told["baseline"], Value::Null, "not asked for, and so not told");
         assert_eq!(told["receive"]["payloads"], json!({}));
+        for key in ["per_second", "p50_ms", "p99_ms", "ratio_to_bare_publish"] {
+            assert!(told["receive"]["mixed"][key].is_number(), "{key}: {told:#}");
+        }
+        assert_eq!(told["soak"]["steady"], false, "nothing was soaked");
     }
 }

@@ -5,11 +5,13 @@ use comfy_table::{ContentArrangement, Table, TableStyle, presets};
 use super::{
     payload::Payload,
     report::{Dedupe, Drain, EndToEnd, Limits, Memory, Receive, Report},
+    soak,
 };
 
 const HEADER: [&str; 5] = ["What", "Messages/s", "p50", "p99", "Compared"];
 
-type Row = [String; 5];
+/// One line of it.
+pub type Row = [String; 5];
 
 /// The table for a terminal, with the machine below it.
 pub fn terminal(report: &Report) -> String {
@@ -57,6 +59,7 @@ fn rows(report: &Report) -> Vec<Row> {
     if let Some(limits) = &report.baseline {
         rows.extend(of_limits(limits));
     }
+    rows.extend(report.soak.iter().flat_map(soak::rows::of));
     rows
 }
 
@@ -75,7 +78,19 @@ fn of_receive(receive: &Receive) -> Vec<Row> {
             ),
         ))
     };
-    Payload::ALL.into_iter().filter_map(of).collect()
+    let mixed = &receive.mixed;
+    let mixed = row(
+        "receive, all payloads in turns; p50 and p99 at this rate",
+        count(mixed.per_second),
+        milliseconds(mixed.p50_ms),
+        milliseconds(mixed.p99_ms),
+        format!(
+            "{} of the bare confirmed publish ({})",
+            two(mixed.ratio_to_bare_publish),
+            count(mixed.bare_per_second)
+        ),
+    );
+    Payload::ALL.into_iter().filter_map(of).chain([mixed]).collect()
 }
 
 fn of_drain(drain: &Drain) -> Vec<Row> {
@@ -146,16 +161,25 @@ fn of_limits(limits: &Limits) -> Vec<Row> {
     .collect()
 }
 
-fn row(what: impl Into<String>, rate: String, p50: String, p99: String, compared: String) -> Row {
+/// What it is, how many a second, how long half of them and nearly all took,
+/// and against what.
+pub fn row(
+    what: impl Into<String>,
+    rate: String,
+    p50: String,
+    p99: String,
+    compared: String,
+) -> Row {
     [what.into(), rate, p50, p99, compared]
 }
 
-fn plain(what: impl Into<String>, rate: String, compared: String) -> Row {
+/// The same of what has no latency.
+pub fn plain(what: impl Into<String>, rate: String, compared: String) -> Row {
     row(what, rate, String::new(), String::new(), compared)
 }
 
 /// A rate to three digits: the next one is noise.
-fn count(rate: f64) -> String {
+pub fn count(rate: f64) -> String {
     let digits = format!("{rate:.0}");
     let noise = digits.len().saturating_sub(3);
     let kept = &digits[..digits.len() - noise];
@@ -170,11 +194,13 @@ fn count(rate: f64) -> String {
     text
 }
 
-fn milliseconds(time: f64) -> String {
+/// To a tenth.
+pub fn milliseconds(time: f64) -> String {
     format!("{time:.1} ms")
 }
 
-fn one(ratio: f64) -> String {
+/// With one decimal.
+pub fn one(ratio: f64) -> String {
     format!("{ratio:.1}")
 }
 
@@ -187,7 +213,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::bench::report::{Drained, Received};
+    use crate::bench::report::{Drained, Mixed, Received};
 
     #[test]
     fn rates_are_told_to_three_digits() {
@@ -205,11 +231,13 @@ mod tests {
         report.receive = Some(Receive {
             headline: received,
             payloads: BTreeMap::from([(Payload::Generic.key(), received)]),
+            mixed: Mixed { per_second: 4321.0, p99_ms: 5.43, ..Mixed::default() },
         });
         let text = markdown(&report);
         assert!(text.starts_with("| What"), "{text}");
         assert!(text.contains("1,230") && text.contains("9.9 ms"), "{text}");
-        assert!(!text.contains("drain"), "{text}");
+        assert!(text.contains("in turns") && text.contains("4,320"), "{text}");
+        assert!(text.contains("5.4 ms") && !text.contains("drain"), "{text}");
         let drained = Drained { ratio_to_one_by_one: 8.04, ..Drained::default() };
         report.drain = Some(Drain {
             payloads: BTreeMap::from([(Payload::Shopify.key(), drained)]),

@@ -2,6 +2,8 @@
 //! others use too. What it measures is not looked at, only that it measures
 //! what it says, tells it as it promises, and leaves nothing behind.
 
+mod soak;
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -131,6 +133,10 @@ async fn every_scenario_is_measured_and_nothing_is_left() {
         "/receive/p50_ms",
         "/receive/p99_ms",
         "/receive/ratio_to_bare_publish",
+        "/receive/mixed/per_second",
+        "/receive/mixed/p50_ms",
+        "/receive/mixed/p99_ms",
+        "/receive/mixed/ratio_to_bare_publish",
         "/receive/payloads/woocommerce_3_5kb/per_second",
         "/receive/payloads/shopify_28kb/at_maximum/p99_ms",
         "/drain/per_second",
@@ -153,6 +159,7 @@ async fn every_scenario_is_measured_and_nothing_is_left() {
     ] {
         assert!(number(&report, path) > 0.0, "{path}: {report:#}");
     }
+    assert_eq!(report["soak"], Value::Null, "nobody asked for a soak");
     assert_eq!(report["dedupe_at_scale"]["keys"], 2000);
     assert_eq!(report["end_to_end"]["rate"], 200);
     assert!(number(&report, "/memory/full_mib") >= number(&report, "/memory/idle_mib"));
