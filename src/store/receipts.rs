@@ -1,5 +1,8 @@
 //! `receipts`: the call log, one row for every message received.
 
+pub mod retention;
+pub mod spans;
+
 use sqlx::types::Uuid;
 use time::OffsetDateTime;
 
@@ -67,11 +70,12 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, Stor
             error = excluded.error,
             effect = excluded.effect,
             payload = coalesce(known.payload, excluded.payload),
-            processed_at = now()
+            processed_at = now(),
+            revised = true
         where known.outcome = 'retried'
            or (known.outcome = 'dead' and excluded.outcome not in ('retried', 'dead'))
-        -- xmax is 0 for a row that was inserted.
-        returning receipt_id, xmax <> 0 as "known!"
+        -- Of a row that was inserted just now it says false.
+        returning receipt_id, revised
         "#,
         &ids,
         &column!(row => row.envelope.source.as_str()) as &[&str],
@@ -91,7 +95,7 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, Stor
     )
     .fetch_all(conn)
     .await?;
-    Ok(recorded.into_iter().filter(|row| row.known).map(|row| row.receipt_id).collect())
+    Ok(recorded.into_iter().filter(|row| row.revised).map(|row| row.receipt_id).collect())
 }
 
 /// Records calls that were refused. One that is on record stays as it is.

@@ -72,9 +72,27 @@ pub async fn documents(conn: &mut Conn, text: &str) -> Result<Vec<Document>, Sto
     Ok(sqlx::query_as!(
         Document,
         r#"
+        -- The index of orders begins with the shop. An id without one is looked
+        -- for in each, going from shop to shop: an index of its own would cost
+        -- every order, and reading all of this one would cost this question.
+        with recursive shops as (
+            (select source, tenant from orders order by source, tenant limit 1)
+            union all
+            select next.source, next.tenant
+            from shops, lateral (
+                select source, tenant from orders
+                where (source, tenant) > (shops.source, shops.tenant)
+                order by source, tenant limit 1
+            ) as next
+        ), named as (
+            select source, tenant, order_id from orders where number = $1
+            union
+            select source, tenant, order_id
+            from shops join orders using (source, tenant) where order_id = $1
+        )
         select 'order' as "kind!", source as "source!", tenant as "tenant!", order_id as "id!",
             number, status, platform_status, total::text as total, currency, version, deleted_at
-        from orders where number = $1 or order_id = $1
+        from named join orders using (source, tenant, order_id)
         union all
         select 'invoice', source, tenant, invoice_id::text, invoice_number, status,
             platform_status, total::text, currency, version, deleted_at
