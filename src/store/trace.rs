@@ -88,7 +88,12 @@ pub async fn documents(conn: &mut Conn, text: &str) -> Result<Vec<Document>, Sto
             select source, tenant, order_id from orders where number = $1
             union
             select source, tenant, order_id
-            from shops join orders using (source, tenant) where order_id = $1
+            from shops, lateral (
+                select order_id from orders
+                where (source, tenant) = (shops.source, shops.tenant) and order_id = $1
+                -- There is one at most; this says that no join will do better.
+                limit 1
+            ) as found
         )
         select 'order' as "kind!", source as "source!", tenant as "tenant!", order_id as "id!",
             number, status, platform_status, total::text as total, currency, version, deleted_at

@@ -73,8 +73,7 @@ fn numbered(at: OffsetDateTime) -> String {
 async fn each_receipt_lies_in_the_table_of_its_time() {
     let rig = Rig::new().await;
     let mut conn = rig.tools.store.connection().await.unwrap();
-    let mut events: Vec<Envelope> =
-        (1..=7).map(|number| shop_order(number, 1, "1.00")).collect();
+    let mut events: Vec<Envelope> = (1..=7).map(|number| shop_order(number, 1, "1.00")).collect();
     let here = now() + Duration::days(3);
     events[1].receipt_id = made_at(here);
     events[2].receipt_id = foreign();
@@ -83,7 +82,7 @@ async fn each_receipt_lies_in_the_table_of_its_time() {
     events[5].receipt_id = made_at(now() - Duration::days(4000));
     events[6].receipt_id = made_at(now() + Duration::days(4000));
     let rows: Vec<_> = events.iter().map(|event| row(event, Outcome::Applied)).collect();
-    assert_eq!(receipts::record(&mut conn, &rows).await.unwrap(), []);
+    assert!(receipts::record(&mut conn, &rows).await.unwrap().is_empty());
     let mut found = Vec::new();
     for event in &events {
         found.push(table(&rig, event.receipt_id).await);
@@ -100,7 +99,7 @@ async fn each_receipt_lies_in_the_table_of_its_time() {
     assert_eq!(&found[2..], ["receipts_rest"; 5]);
     // Whatever its table, a receipt is there once.
     let again: Vec<_> = events.iter().map(|event| row(event, Outcome::Stale)).collect();
-    assert_eq!(receipts::record(&mut conn, &again).await.unwrap(), []);
+    assert!(receipts::record(&mut conn, &again).await.unwrap().is_empty());
     assert_eq!(rig.count("select count(*) from receipts where outcome = 'applied'").await, 7);
 }
 
@@ -150,7 +149,7 @@ async fn of_two_who_record_at_once_one_finds_it_known() {
     let (mut first, mut second) =
         (rig.tools.store.begin().await.unwrap(), rig.tools.store.begin().await.unwrap());
     let rows = [row(&event, Outcome::Retried)];
-    assert_eq!(receipts::record(&mut first, &rows).await.unwrap(), []);
+    assert!(receipts::record(&mut first, &rows).await.unwrap().is_empty());
     let store = rig.tools.store.clone();
     let waiting = tokio::spawn({
         let event = event.clone();
@@ -197,12 +196,12 @@ async fn partitions_are_made_ahead_and_all_alike() {
         "select array_to_string(span.reloptions, ', ')",
     ] {
         let kinds = format!(
-            "select string_agg(distinct ({what}), ' OR ') from pg_class as span
+            "select string_agg(distinct ({what}), ' ## ') from pg_class as span
              where oid in (select inhrelid from pg_inherits where inhparent = 'receipts'::regclass)
                and relname <> 'receipts_rest'"
         );
         let kinds = rig.text(&kinds).await;
-        assert!(!kinds.is_empty() && !kinds.contains(" OR "), "{kinds}");
+        assert!(!kinds.is_empty() && !kinds.contains(" ## "), "{kinds}");
     }
     let compressed = "select count(distinct attrelid) from pg_attribute
         where attname = 'payload' and attcompression = 'l' and attrelid in (
@@ -237,9 +236,11 @@ async fn too_many_stay_where_they_are_and_hold_up_no_other_partition() {
     let tables: Vec<i64> = rig.tables().await.into_iter().map(|(_, receipts)| receipts).collect();
     assert_eq!(tables, [5, 5001]);
     // Once there is room, it is made.
-    rig.execute("delete from receipts where receipt_id in (
-        select receipt_id from receipts_rest limit 1)")
-        .await;
+    rig.execute(
+        "delete from receipts where receipt_id in (
+        select receipt_id from receipts_rest limit 1)",
+    )
+    .await;
     assert_eq!(rig.keep(&plan(-200, None)).await.made, kept.crowded);
     assert_eq!(rig.tables().await.len(), 2);
     assert_eq!(rig.count("select count(*) from receipts_rest").await, 0);

@@ -228,7 +228,12 @@ async fn make(conn: &mut Conn, span: &Span, now: OffsetDateTime) -> Result<bool,
         )
         insert into {table} select * from stray"
     );
-    sqlx::query(AssertSqlSafe(take_over)).persistent(false).bind(from).bind(until).execute(&mut *conn).await?;
+    sqlx::query(AssertSqlSafe(take_over))
+        .persistent(false)
+        .bind(from)
+        .bind(until)
+        .execute(&mut *conn)
+        .await?;
     conn.execute(AssertSqlSafe(format!(
         "alter table receipts attach partition {table} for values from ('{from}') to ('{until}')"
     )))
@@ -296,7 +301,11 @@ async fn let_go(
     if !staying.is_empty() {
         let carry =
             format!("insert into receipts select * from {table} where receipt_id = any($1)");
-        sqlx::query(AssertSqlSafe(carry)).persistent(false).bind(&staying).execute(&mut *conn).await?;
+        sqlx::query(AssertSqlSafe(carry))
+            .persistent(false)
+            .bind(&staying)
+            .execute(&mut *conn)
+            .await?;
     }
     conn.execute(AssertSqlSafe(format!("drop table {table}"))).await?;
     Ok(Ok(Dropped { table: table.clone(), receipts, carried: staying.len() }))
