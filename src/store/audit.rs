@@ -55,6 +55,7 @@ pub struct Sums {
 ///
 /// # Errors
 /// What the database says.
+#[expect(clippy::too_many_lines, reason = "one statement sees one moment")]
 pub async fn sums(conn: &mut Conn) -> Result<Sums, StoreError> {
     Ok(sqlx::query_as!(
         Sums,

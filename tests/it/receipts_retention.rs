@@ -27,7 +27,7 @@ use crate::support::{
     files::{HEADER, TOKEN, VENDORS, done, figures, import_csv, progress, row},
     http::client,
     rig::now,
-    shop_order,
+    seconds, shop_order,
 };
 
 const ANNA: Actor<'static> = Actor { name: "anna", reason: "ticket 17" };
@@ -383,7 +383,7 @@ async fn writers_do_not_fail_while_partitions_come_and_go() {
             where received_at > now() - interval '1 day' and random() < 0.5",
         )
         .await;
-        dropped += rig.keep(&Plan { ahead: 0 * DAY, ..plan(0, Some(20)) }).await.dropped.len();
+        dropped += rig.keep(&Plan { ahead: seconds(0), ..plan(0, Some(20)) }).await.dropped.len();
     }
     stop.store(true, Ordering::Relaxed);
     let mut written = 0;

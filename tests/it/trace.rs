@@ -1,7 +1,7 @@
 //! A document's story: found by what people know of it, at a cost that does
 //! not grow with the tables.
 
-use tallyhook::store::trace;
+use tallyhook::store::{Conn, trace};
 
 use crate::support::{ERP, Rig, erp_order, shop_order};
 
@@ -17,13 +17,24 @@ async fn write(rig: &Rig) {
     .await;
 }
 
-/// How many pages of the table and its indexes were looked at so far.
-async fn pages(rig: &Rig) -> i64 {
-    rig.count(
-        "select (heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)::bigint
-         from pg_statio_user_tables where relname = 'orders'",
-    )
+/// How many pages of tables and their indexes were looked at so far.
+async fn pages(rig: &Rig, tables: &str) -> i64 {
+    rig.count(&format!(
+        "select sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)::bigint
+         from pg_statio_user_tables where relname like '{tables}'"
+    ))
     .await
+}
+
+/// How many pages of tables a question looks at.
+async fn cost(rig: &Rig, tables: &str, ask: impl AsyncFnOnce(&mut Conn)) -> i64 {
+    let mut conn = rig.tools.store.connection().await.unwrap();
+    let flush = "select pg_stat_force_next_flush()";
+    sqlx::query(flush).execute(&mut *conn).await.unwrap();
+    let before = pages(rig, tables).await;
+    ask(&mut conn).await;
+    sqlx::query(flush).execute(&mut *conn).await.unwrap();
+    pages(rig, tables).await - before
 }
 
 #[tokio::test]
@@ -34,15 +45,12 @@ async fn an_order_is_found_by_the_platforms_id_without_reading_the_index() {
         if analyzed {
             rig.execute("vacuum analyze orders").await;
         }
-        let mut conn = rig.tools.store.connection().await.unwrap();
-        let flush = "select pg_stat_force_next_flush()";
-        sqlx::query(flush).execute(&mut *conn).await.unwrap();
-        let before = pages(&rig).await;
-        let found = trace::documents(&mut conn, "29999").await.unwrap();
-        sqlx::query(flush).execute(&mut *conn).await.unwrap();
-        let told: Vec<&str> = found.iter().map(|order| order.tenant.as_str()).collect();
-        assert_eq!(told, ["2"], "analyzed: {analyzed}");
-        let pages = pages(&rig).await - before;
+        let pages = cost(&rig, "orders", async |conn| {
+            let found = trace::documents(conn, "29999").await.unwrap();
+            let told: Vec<&str> = found.iter().map(|order| order.tenant.as_str()).collect();
+            assert_eq!(told, ["2"], "analyzed: {analyzed}");
+        })
+        .await;
         // The index alone has more than a hundred.
         assert!((1..60).contains(&pages), "{pages} pages, analyzed: {analyzed}");
     }
@@ -63,5 +71,39 @@ async fn an_order_is_found_once_by_its_number_and_its_id() {
         let found = trace::documents(&mut conn, text).await.unwrap();
         let told: Vec<&str> = found.iter().map(|order| order.source.as_str()).collect();
         assert_eq!(told, sources, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn messages_are_found_without_reading_the_call_log() {
+    let rig = Rig::new().await;
+    // Of three weeks, and some that lie in no partition of time.
+    rig.execute(
+        "do $$ declare part text; begin
+            for part in select inhrelid::regclass from pg_inherits
+                where inhparent = 'receipts'::regclass
+            loop execute format('alter table %s set (autovacuum_enabled = false)', part); end loop;
+         end $$;
+         insert into receipts (
+            receipt_id, source, tenant, event_key, topic, business_key, received_at, outcome,
+            attempts)
+         select (left(receipt_id_at(now() + interval '1 day' * (n % 30))::text, 24)
+                || lpad(n::text, 12, '0'))::uuid,
+            'shop', '', 'k' || n % 10000, '', '#' || n % 10000, now(), 'applied', 0
+         from generate_series(1, 30000) as n",
+    )
+    .await;
+    for analyzed in [false, true] {
+        if analyzed {
+            rig.execute("vacuum analyze receipts").await;
+        }
+        for text in ["k77", "#77"] {
+            let pages = cost(&rig, "receipts%", async |conn| {
+                assert_eq!(trace::steps(conn, text).await.unwrap().len(), 3);
+            })
+            .await;
+            // The rows alone have some four hundred.
+            assert!((1..150).contains(&pages), "{pages} pages for {text}, analyzed: {analyzed}");
+        }
     }
 }
