@@ -10,6 +10,9 @@
 -- fails for want of one: ids of other kinds that other producers gave, ours
 -- for receipts that were used twice, those of clocks that are wrong, and what
 -- had to stay when its partition went. Retention deletes there row by row.
+--
+-- Workers of older versions cannot record what they settle after this: stop
+-- them first. Their messages wait.
 
 alter table receipts
     -- Whether it had an outcome before this one: it was retried or dead. (Of

@@ -153,10 +153,17 @@ pub async fn taken(conn: &mut Conn, messages: &[(Uuid, &str)]) -> Result<Vec<Uui
     let keys: Vec<&str> = messages.iter().map(|(_, key)| *key).collect();
     Ok(sqlx::query_scalar!(
         r#"
-        select receipt.receipt_id
-        from unnest($1::uuid[], $2::text[]) as message (receipt_id, event_key)
-        join receipts as receipt using (receipt_id)
+        with message as (
+            select * from unnest($1::uuid[], $2::text[]) as message (receipt_id, event_key)
+        )
+        select receipt_id as "receipt_id!"
+        from message join receipts as receipt using (receipt_id)
         where receipt.event_key <> message.event_key
+        union
+        -- A letter is there for longer than its receipt.
+        select receipt_id
+        from message join dead_letters as letter using (receipt_id)
+        where letter.event_key <> message.event_key
         "#,
         &ids,
         &keys as &[&str],

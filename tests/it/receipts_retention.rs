@@ -199,6 +199,27 @@ async fn what_still_waits_stays_when_its_partition_goes() {
 }
 
 #[tokio::test]
+async fn a_letter_is_not_taken_for_one_whose_receipt_is_gone() {
+    let rig = Rig::new().await;
+    rig.send(&[poison(1)]).await;
+    rig.lane("shop").await.settle(1).await;
+    rig.archive(1).await;
+    let letters = review::select(&rig.tools.store, &Filter::default()).await.unwrap();
+    review::discard(&rig.tools.store, &[letters[0].dead_letter_id], ANNA).await.unwrap();
+    rig.age(100).await;
+    assert_eq!(rig.keep(&plan(0, Some(90))).await.dropped.len(), 1);
+    assert_eq!(rig.count("select count(*) from receipts").await, 0);
+    // Another producer gives the same receipt to another message.
+    let old = rig.text("select receipt_id::text from dead_letters").await;
+    rig.send(&[Envelope { receipt_id: old.parse().unwrap(), ..poison(2) }]).await;
+    rig.lane("shop").await.settle(1).await;
+    rig.archive(1).await;
+    let states = "select string_agg(state, ', ' order by state) from dead_letters";
+    assert_eq!(rig.text(states).await, "discarded, open");
+    rig.assert_conserved(2).await;
+}
+
+#[tokio::test]
 async fn a_partition_with_much_that_waits_or_is_young_is_held() {
     let rig = Rig::new().await;
     rig.keep(&plan(100, None)).await;
