@@ -174,12 +174,11 @@ impl Store {
                 "insert into refunds select * from refunds limit 0",
                 "insert into resource_references select * from resource_references limit 0",
                 "insert into receipts select * from receipts limit 0",
-                "insert into imports select * from imports limit 0",
+                "insert into imports (source) select source from imports limit 0",
                 "insert into deliveries (target) select target from deliveries limit 0",
                 "insert into dead_letters select * from dead_letters limit 0",
                 "insert into quarantine select * from quarantine limit 0",
                 "insert into secret_uses select * from secret_uses limit 0",
-                "insert into imports select * from imports limit 0",
             ] {
                 tx.execute(nothing).await?;
             }

@@ -129,6 +129,10 @@ fn print(
     }
     // Beside the sum: these were answered with a 4xx.
     table.add_row(["rejected".to_owned(), sums.rejected.to_string()]);
+    if sums.past > 0 {
+        // In the lines above already.
+        table.add_row(["past retention".to_owned(), sums.past.to_string()]);
+    }
     say!("{table}");
     for depth in depths.iter().filter(|depth| depth.ready != Some(0)) {
         let Some(ready) = depth.ready else {

@@ -5,7 +5,7 @@ use super::{Conn, StoreError};
 /// Sums over the tables, all taken in one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Sums {
-    /// Receipts by outcome.
+    /// Receipts by outcome, those past retention included.
     pub applied: i64,
     /// See above.
     pub duplicate: i64,
@@ -19,6 +19,8 @@ pub struct Sums {
     pub dead: i64,
     /// See above; these were never accepted.
     pub rejected: i64,
+    /// Of all these, receipts that are past retention: only counted.
+    pub past: i64,
     /// Keys in the inbox.
     pub settled_keys: i64,
     /// Dead letters in every state, without those of deliveries.
@@ -53,6 +55,7 @@ pub struct Sums {
 ///
 /// # Errors
 /// What the database says.
+#[expect(clippy::too_many_lines, reason = "one statement sees one moment")]
 pub async fn sums(conn: &mut Conn) -> Result<Sums, StoreError> {
     Ok(sqlx::query_as!(
         Sums,
@@ -63,15 +66,42 @@ pub async fn sums(conn: &mut Conn) -> Result<Sums, StoreError> {
                 from deliveries where mirror group by document_id, target
             ) as mirrors
             group by document_id
+        ), past as (
+            select
+                coalesce(sum(applied), 0)::bigint as applied,
+                coalesce(sum(duplicate), 0)::bigint as duplicate,
+                coalesce(sum(stale), 0)::bigint as stale,
+                coalesce(sum(ignored), 0)::bigint as ignored,
+                coalesce(sum(dead), 0)::bigint as dead,
+                coalesce(sum(rejected), 0)::bigint as rejected,
+                -- A receipt that is not there is gone, and not lost, if its id
+                -- lay in a partition that was dropped,
+                coalesce(range_agg(ids), '{}') as ids,
+                -- or lies in none, and it may have been settled before this.
+                coalesce(max(processed_before), '-infinity') as before,
+                (select coalesce(range_agg(ids), '{}') from receipts_spans) as spans
+            from receipts_past
+        ), live as (
+            select
+                count(*) filter (where outcome = 'applied') as applied,
+                count(*) filter (where outcome = 'duplicate') as duplicate,
+                count(*) filter (where outcome = 'stale') as stale,
+                count(*) filter (where outcome = 'ignored') as ignored,
+                count(*) filter (where outcome = 'retried') as retried,
+                count(*) filter (where outcome = 'dead') as dead,
+                count(*) filter (where outcome = 'rejected') as rejected
+            from receipts
         )
         select
-            count(*) filter (where outcome = 'applied') as "applied!",
-            count(*) filter (where outcome = 'duplicate') as "duplicate!",
-            count(*) filter (where outcome = 'stale') as "stale!",
-            count(*) filter (where outcome = 'ignored') as "ignored!",
-            count(*) filter (where outcome = 'retried') as "retried!",
-            count(*) filter (where outcome = 'dead') as "dead!",
-            count(*) filter (where outcome = 'rejected') as "rejected!",
+            live.applied + past.applied as "applied!",
+            live.duplicate + past.duplicate as "duplicate!",
+            live.stale + past.stale as "stale!",
+            live.ignored + past.ignored as "ignored!",
+            live.retried as "retried!",
+            live.dead + past.dead as "dead!",
+            live.rejected + past.rejected as "rejected!",
+            past.applied + past.duplicate + past.stale + past.ignored + past.dead
+                + past.rejected as "past!",
             (select count(*) from inbox) as "settled_keys!",
             (select count(*) from dead_letters where delivery_id is null) as "dead_letters!",
             (select count(*) from dead_letters
@@ -86,27 +116,37 @@ pub async fn sums(conn: &mut Conn) -> Result<Sums, StoreError> {
             (select count(*) from dead_letters as letter
              where letter.state <> 'resolved' and letter.delivery_id is null and not exists (
                 select from receipts as receipt
-                where receipt.receipt_id = letter.receipt_id and receipt.outcome = 'dead'))
+                where receipt.receipt_id = letter.receipt_id and receipt.outcome = 'dead')
+             -- What was discarded is settled.
+             and not (letter.state = 'discarded' and (letter.receipt_id <@ past.ids
+                or letter.first_failed_at < past.before
+                    and not letter.receipt_id <@ past.spans)))
                 as "letters_without_dead!",
             -- `duplicate` too: another transaction of an invoice that stands
             -- settles its own key.
             (select count(*) from inbox where not exists (
                 select from receipts as receipt
                 where receipt.receipt_id = inbox.receipt_id
-                  and receipt.outcome in ('applied', 'stale', 'ignored', 'duplicate')))
+                  and receipt.outcome in ('applied', 'stale', 'ignored', 'duplicate'))
+             -- Settled in the transaction that claimed the key.
+             and not (inbox.receipt_id <@ past.ids
+                or inbox.settled_at < past.before and not inbox.receipt_id <@ past.spans))
                 as "keys_without_receipt!",
             (select count(*) from receipts as receipt
              where receipt.outcome in ('applied', 'stale', 'ignored') and not exists (
                 select from inbox where inbox.receipt_id = receipt.receipt_id))
                 as "settled_without_key!",
             (select count(*) from (
-                select last_receipt from orders union all select last_receipt from invoices
-                union all select last_receipt from refunds
-                union all select last_receipt from resource_references
+                select last_receipt, created_at from orders
+                union all select last_receipt, created_at from invoices
+                union all select last_receipt, created_at from refunds
+                union all select last_receipt, created_at from resource_references
              ) as books
              where not exists (
                 select from receipts as receipt
-                where receipt.receipt_id = books.last_receipt and receipt.outcome = 'applied'))
+                where receipt.receipt_id = books.last_receipt and receipt.outcome = 'applied')
+             and not (books.last_receipt <@ past.ids
+                or books.created_at < past.before and not books.last_receipt <@ past.spans))
                 as "books_without_receipt!",
             (select count(*) from invoices as invoice
              left join mirrored on mirrored.document_id = invoice.invoice_id::text
@@ -132,7 +172,7 @@ pub async fn sums(conn: &mut Conn) -> Result<Sums, StoreError> {
                 select from dead_letters as letter
                 where letter.delivery_id = delivery.delivery_id and letter.state = 'open'))
                 as "failed_without_letter!"
-        from receipts
+        from live, past
         "#
     )
     .fetch_one(conn)

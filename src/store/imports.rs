@@ -39,6 +39,9 @@ pub struct Import {
     pub rejected: i64,
     /// Items that wait for a person.
     pub dead: i64,
+    /// How many of all these are only counted: their receipts are past
+    /// retention.
+    pub past: i64,
     /// Transactions that settled items.
     pub batches: i64,
     /// When the call began.
@@ -159,10 +162,13 @@ pub async fn all(conn: &mut Conn, import_ids: &[Uuid]) -> Result<Vec<Import>, St
         Import,
         r#"
         select import_id, source, name, state, error,
-            greatest(items, on_record) as "total!",
-            created as "created!", updated as "updated!", duplicate as "duplicate!",
-            stale as "stale!", ignored as "ignored!", rejected as "rejected!", dead as "dead!",
-            batches as "batches!", begun_at, read_at, settled_at, last_at, now() as "now!"
+            greatest(items, on_record + past_items) as "total!",
+            created + past_created as "created!", updated + past_updated as "updated!",
+            duplicate + past_duplicate as "duplicate!", stale + past_stale as "stale!",
+            ignored + past_ignored as "ignored!", rejected + past_rejected as "rejected!",
+            dead + past_dead as "dead!", past_items as "past!",
+            batches + past_batches as "batches!", begun_at, read_at, settled_at,
+            greatest(last_at, past_last_at) as last_at, now() as "now!"
         from imports as import, lateral (
             select
                 count(*) as on_record,
@@ -201,11 +207,13 @@ pub async fn settle(conn: &mut Conn) -> Result<Vec<Uuid>, StoreError> {
         r#"
         update imports set settled_at = ended.at
         from (
-            select import.import_id, greatest(import.read_at, max(receipt.processed_at)) as at
+            select import.import_id,
+                greatest(import.read_at, import.past_last_at, max(receipt.processed_at)) as at
             from imports as import left join receipts as receipt using (import_id)
             where import.settled_at is null and import.read_at is not null
             group by import.import_id
-            having count(*) filter (where receipt.outcome <> 'retried') >= import.items
+            having count(*) filter (where receipt.outcome <> 'retried') + import.past_items
+                    >= import.items
                and count(*) filter (where receipt.outcome = 'retried') = 0
         ) as ended
         -- Asked again of the row itself: another worker may have been first.

@@ -1,5 +1,8 @@
 //! `receipts`: the call log, one row for every message received.
 
+pub mod retention;
+pub mod spans;
+
 use sqlx::types::Uuid;
 use time::OffsetDateTime;
 
@@ -70,11 +73,12 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, Stor
             error = excluded.error,
             effect = excluded.effect,
             payload = coalesce(known.payload, excluded.payload),
-            processed_at = now()
+            processed_at = now(),
+            revised = true
         where known.outcome = 'retried'
            or (known.outcome = 'dead' and excluded.outcome not in ('retried', 'dead'))
-        -- xmax is 0 for a row that was inserted.
-        returning receipt_id, xmax <> 0 as "known!"
+        -- Of a row that was inserted just now it says false.
+        returning receipt_id, revised
         "#,
         &ids,
         &column!(row => row.envelope.source.as_str()) as &[&str],
@@ -94,7 +98,7 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, Stor
     )
     .fetch_all(conn)
     .await?;
-    Ok(recorded.into_iter().filter(|row| row.known).map(|row| row.receipt_id).collect())
+    Ok(recorded.into_iter().filter(|row| row.revised).map(|row| row.receipt_id).collect())
 }
 
 /// Records calls that were refused. One that is on record stays as it is.
@@ -152,10 +156,17 @@ pub async fn taken(conn: &mut Conn, messages: &[(Uuid, &str)]) -> Result<Vec<Uui
     let keys: Vec<&str> = messages.iter().map(|(_, key)| *key).collect();
     Ok(sqlx::query_scalar!(
         r#"
-        select receipt.receipt_id
-        from unnest($1::uuid[], $2::text[]) as message (receipt_id, event_key)
-        join receipts as receipt using (receipt_id)
+        with message as (
+            select * from unnest($1::uuid[], $2::text[]) as message (receipt_id, event_key)
+        )
+        select receipt_id as "receipt_id!"
+        from message join receipts as receipt using (receipt_id)
         where receipt.event_key <> message.event_key
+        union
+        -- A letter is there for longer than its receipt.
+        select receipt_id
+        from message join dead_letters as letter using (receipt_id)
+        where letter.event_key <> message.event_key
         "#,
         &ids,
         &keys as &[&str],

@@ -72,9 +72,36 @@ pub async fn documents(conn: &mut Conn, text: &str) -> Result<Vec<Document>, Sto
     Ok(sqlx::query_as!(
         Document,
         r#"
+        -- The index of orders begins with the shop. An id without one is looked
+        -- for in each, going from shop to shop: an index of its own would cost
+        -- every order, and reading all of this one would cost this question.
+        with recursive shops as (
+            (select source, tenant from orders order by source, tenant limit 1)
+            union all
+            select next.source, next.tenant
+            from shops, lateral (
+                select source, tenant from orders
+                where (source, tenant) > (shops.source, shops.tenant)
+                order by source, tenant limit 1
+            ) as next
+        ), named as (
+            select source, tenant, order_id, number, status, platform_status, total, currency,
+                version, deleted_at
+            from orders where number = $1
+            union
+            select found.*
+            from shops, lateral (
+                select source, tenant, order_id, number, status, platform_status, total,
+                    currency, version, deleted_at
+                from orders
+                where (source, tenant) = (shops.source, shops.tenant) and order_id = $1
+                -- There is one at most; this says that no join will do better.
+                limit 1
+            ) as found
+        )
         select 'order' as "kind!", source as "source!", tenant as "tenant!", order_id as "id!",
             number, status, platform_status, total::text as total, currency, version, deleted_at
-        from orders where number = $1 or order_id = $1
+        from named
         union all
         select 'invoice', source, tenant, invoice_id::text, invoice_number, status,
             platform_status, total::text, currency, version, deleted_at
@@ -110,10 +137,20 @@ pub async fn steps(conn: &mut Conn, text: &str) -> Result<Vec<Step>, StoreError>
             select event_key from receipts
             where business_key = $1 or event_key = $1 or receipt_id = $2
             limit 500
+        ), keys as (
+            select distinct event_key from named
         )
-        select receipt_id, received_at, processed_at, source, topic, event_key, outcome,
-            attempts, error
-        from receipts where event_key in (select event_key from named)
+        select receipt_id as "receipt_id!", received_at as "received_at!",
+            processed_at as "processed_at!", source as "source!", topic as "topic!",
+            event_key as "event_key!", outcome as "outcome!", attempts as "attempts!", error
+        -- Nobody has statistics of all partitions together: without the inner
+        -- limit they might be read from the oldest on, in search of a few rows.
+        from keys, lateral (
+            select receipt_id, received_at, processed_at, source, topic, outcome, attempts, error
+            from receipts where receipts.event_key = keys.event_key
+            order by received_at, receipt_id
+            limit 500
+        ) as step
         order by received_at, receipt_id
         limit 500
         "#,

@@ -1,6 +1,7 @@
 //! What the tests share: servers, a rig of the product's own parts, events,
 //! HTTP, and a second, independent look at the broker and the database.
 
+pub(crate) mod aging;
 pub(crate) mod broker;
 pub(crate) mod economy;
 pub(crate) mod events;

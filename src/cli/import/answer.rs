@@ -48,6 +48,9 @@ pub(super) struct Progress {
     /// How many of them have no outcome yet.
     pub(super) waiting: u64,
     pub(super) rejected: u64,
+    /// How many of all these are only counted: their receipts are gone.
+    #[serde(default)]
+    pub(super) past_retention: u64,
     #[serde(flatten)]
     pub(super) tally: Tally,
     #[serde(flatten)]

@@ -88,6 +88,7 @@ fn nothing_yet(job: &Job<'_>) -> Report {
         total: 0,
         waiting: 0,
         rejected: 0,
+        past_retention: 0,
         tally: Some(Tally::default()),
         times: Times::default(),
         rejections: Vec::new(),

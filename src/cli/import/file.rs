@@ -172,6 +172,7 @@ mod tests {
             total: 2,
             waiting: 0,
             rejected: 1,
+            past_retention: 0,
             tally: Some(Tally { created: 1, ..Tally::default() }),
             times: Times::default(),
             rejections: Vec::new(),

@@ -33,6 +33,8 @@ pub(super) struct Report {
     pub(super) waiting: u64,
     /// How many were refused before they became messages.
     pub(super) rejected: u64,
+    /// How many of all these are only counted: no list has them any more.
+    pub(super) past_retention: u64,
     /// What became of the others; absent if nobody could be asked.
     #[serde(flatten)]
     pub(super) tally: Option<Tally>,
@@ -99,6 +101,7 @@ impl Report {
             total: accepted.items,
             waiting: accepted.published,
             rejected: accepted.rejected,
+            past_retention: 0,
             tally: None,
             times: Times::default(),
             rejections: problems(&accepted.rejections),
@@ -134,6 +137,7 @@ impl Report {
             total: known.total,
             waiting: known.waiting,
             rejected: known.rejected,
+            past_retention: known.past_retention,
             tally: Some(known.tally),
             times: known.times,
             rejections: Vec::new(),

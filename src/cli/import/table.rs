@@ -27,6 +27,9 @@ pub(super) fn render(report: &Report, is_reported: bool) -> String {
     {
         if count > 0 {
             parts.push(listed(&would_be(report, word), count, problems, is_reported));
+            if problems.is_empty() && report.past_retention > 0 {
+                parts.push("Receipts are gone when they are past retention.".to_owned());
+            }
         }
     }
     if report.dead() > 0 && report.ended != End::Checked {
@@ -75,6 +78,9 @@ fn counts(report: &Report) -> String {
     if report.waiting > 0 {
         let word = if unseen { "sent, outcome unknown" } else { "waiting" };
         row(word.to_owned(), report.waiting.to_string());
+    }
+    if report.past_retention > 0 {
+        row("only counted: past retention".to_owned(), report.past_retention.to_string());
     }
     times(report, row);
     if let Some(column) = table.column_mut(1) {

@@ -85,7 +85,8 @@ impl Receiver {
         let goes_on = items.len() > limit;
         items.truncate(limit);
         let next = items.last().filter(|_| goes_on).map(|last| next(&import, &asked, last));
-        Ok(ItemsPage { items: items.into_iter().map(Told::of).collect(), next })
+        let items = items.into_iter().map(Told::of).collect();
+        Ok(ItemsPage { items, next, past_retention: import.past })
     }
 
     /// Asks the database, if not too many do.
@@ -179,6 +180,8 @@ struct Progress<'a> {
     ignored: i64,
     rejected: i64,
     dead: i64,
+    /// How many of these are only counted: no item tells of them any more.
+    past_retention: i64,
     duplicate_rate: f64,
     #[serde(with = "time::serde::rfc3339")]
     begun_at: OffsetDateTime,
@@ -209,6 +212,7 @@ impl<'a> Progress<'a> {
             ignored: import.ignored,
             rejected: import.rejected,
             dead: import.dead,
+            past_retention: import.past,
             duplicate_rate: import.duplicate_rate(),
             begun_at: import.begun_at,
             read_at: import.read_at,
@@ -226,6 +230,9 @@ impl<'a> Progress<'a> {
 struct ItemsPage {
     items: Vec<Told>,
     next: Option<String>,
+    /// Items, of whatever outcome, that are on no page: their receipts are
+    /// past retention.
+    past_retention: i64,
 }
 
 /// What became of an item.

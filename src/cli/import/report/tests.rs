@@ -188,6 +188,15 @@ fn whoever_asks_later_is_told_the_same() {
             says_not: &[],
         },
         Case {
+            report: Report::later(Progress {
+                past_retention: 10,
+                ..progress(10, "received", [9, 0, 1, 0])
+            }),
+            code: PARTLY,
+            says: &["only counted: past retention", "Receipts are gone when"],
+            says_not: &[],
+        },
+        Case {
             report: Report::later(progress(10, "received", [9, 0, 0, 0])),
             code: PARTLY,
             says: &["1 wait to be applied"],

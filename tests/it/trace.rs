@@ -1,0 +1,109 @@
+//! A document's story: found by what people know of it, at a cost that does
+//! not grow with the tables.
+
+use tallyhook::store::{Conn, trace};
+
+use crate::support::{ERP, Rig, erp_order, shop_order};
+
+/// Orders of three shops, written as a worker would.
+async fn write(rig: &Rig) {
+    // No vacuum reads while the test counts.
+    rig.execute(
+        "alter table orders set (autovacuum_enabled = false);
+         insert into orders (source, tenant, order_id, number, first_receipt, last_receipt)
+         select 'shop', (n % 3)::text, n::text, '#' || n, gen_random_uuid(), gen_random_uuid()
+         from generate_series(1, 30000) as n",
+    )
+    .await;
+}
+
+/// How many pages of tables and their indexes were looked at so far.
+async fn pages(rig: &Rig, tables: &str) -> i64 {
+    rig.count(&format!(
+        "select sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)::bigint
+         from pg_statio_user_tables where relname like '{tables}'"
+    ))
+    .await
+}
+
+/// How many pages of tables a question looks at.
+async fn cost(rig: &Rig, tables: &str, ask: impl AsyncFnOnce(&mut Conn)) -> i64 {
+    let mut conn = rig.tools.store.connection().await.unwrap();
+    let flush = "select pg_stat_force_next_flush()";
+    sqlx::query(flush).execute(&mut *conn).await.unwrap();
+    let before = pages(rig, tables).await;
+    ask(&mut conn).await;
+    sqlx::query(flush).execute(&mut *conn).await.unwrap();
+    pages(rig, tables).await - before
+}
+
+#[tokio::test]
+async fn an_order_is_found_by_the_platforms_id_without_reading_the_index() {
+    let rig = Rig::new().await;
+    write(&rig).await;
+    for analyzed in [false, true] {
+        if analyzed {
+            rig.execute("vacuum analyze orders").await;
+        }
+        let pages = cost(&rig, "orders", async |conn| {
+            let found = trace::documents(conn, "29999").await.unwrap();
+            let told: Vec<&str> = found.iter().map(|order| order.tenant.as_str()).collect();
+            assert_eq!(told, ["2"], "analyzed: {analyzed}");
+        })
+        .await;
+        // The index alone has more than a hundred.
+        assert!((1..60).contains(&pages), "{pages} pages, analyzed: {analyzed}");
+    }
+}
+
+#[tokio::test]
+async fn an_order_is_found_once_by_its_number_and_its_id() {
+    let rig = Rig::with(&[ERP, crate::support::SHOP], |_| ()).await;
+    rig.send(&[erp_order("7", 1, "1.00"), shop_order(7, 1, "2.00")]).await;
+    rig.lane("erp").await.step().await;
+    rig.lane("shop").await.step().await;
+    // One is known by the same text in both ways.
+    rig.execute("update orders set number = order_id where source = 'erp'").await;
+    let mut conn = rig.tools.store.connection().await.unwrap();
+    for (text, sources) in
+        [("7", &["erp", "shop"][..]), ("#7", &["shop"]), ("8", &[]), ("shop", &[])]
+    {
+        let found = trace::documents(&mut conn, text).await.unwrap();
+        let told: Vec<&str> = found.iter().map(|order| order.source.as_str()).collect();
+        assert_eq!(told, sources, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn messages_are_found_without_reading_the_call_log() {
+    let rig = Rig::new().await;
+    // Of three weeks, and some that lie in no partition of time.
+    rig.execute(
+        "do $$ declare part text; begin
+            for part in select inhrelid::regclass from pg_inherits
+                where inhparent = 'receipts'::regclass
+            loop execute format('alter table %s set (autovacuum_enabled = false)', part); end loop;
+         end $$;
+         insert into receipts (
+            receipt_id, source, tenant, event_key, topic, business_key, received_at, outcome,
+            attempts)
+         select (left(receipt_id_at(now() + interval '1 day' * (n % 30))::text, 24)
+                || lpad(n::text, 12, '0'))::uuid,
+            'shop', '', 'k' || n % 10000, '', '#' || n % 10000, now(), 'applied', 0
+         from generate_series(1, 30000) as n",
+    )
+    .await;
+    for analyzed in [false, true] {
+        if analyzed {
+            rig.execute("vacuum analyze receipts").await;
+        }
+        for text in ["k77", "#77"] {
+            let pages = cost(&rig, "receipts%", async |conn| {
+                assert_eq!(trace::steps(conn, text).await.unwrap().len(), 3);
+            })
+            .await;
+            // The rows alone have some four hundred.
+            assert!((1..150).contains(&pages), "{pages} pages for {text}, analyzed: {analyzed}");
+        }
+    }
+}
