@@ -31,6 +31,7 @@ mod import_notes;
 mod imports;
 mod imports_broken_off;
 mod imports_failures;
+mod many_workers;
 mod mirrors;
 mod outages;
 mod poison;
