@@ -265,7 +265,7 @@ async fn worker_processes_end_with_the_bench_that_started_them() {
     let _alone = ALONE.lock().await;
     for signal in [Signal::SIGINT, Signal::SIGKILL] {
         let stage = Stage::set();
-        let mut command = stage.bench(&["--only", "workers", "--messages", "20000"]);
+        let mut command = stage.bench(&["--only", "workers", "--messages", "500"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_mins(2);
         // More than one: none of them is on its own.
