@@ -7,10 +7,11 @@
 //!
 //! | Module | About |
 //! |---|---|
-//! | [`receive`], [`drain`], [`end_to_end`], [`dedupe`], [`memory`], [`limits`] | one scenario each |
+//! | [`receive`], [`drain`], [`workers`], [`end_to_end`], [`dedupe`], [`memory`], [`limits`] | one scenario each |
 //! | [`soak`] | the one that takes its time |
 //! | [`baseline`] | what the product is measured against |
 //! | [`stage`] | what is made on the servers, and taken away |
+//! | [`process`] | a `tallyhook serve` of our own |
 //! | [`payload`], [`backlog`], [`load`], [`schedule`] | what is sent, and when |
 //! | [`measure`], [`machine`], [`report`] | figures |
 //! | [`table`], [`plot`], [`readme`], [`progress`] | how they are shown |
@@ -34,6 +35,7 @@ pub mod measure;
 pub mod memory;
 pub mod payload;
 pub mod plot;
+pub mod process;
 pub mod progress;
 pub mod readme;
 pub mod receive;
@@ -42,6 +44,7 @@ pub mod schedule;
 pub mod soak;
 pub mod stage;
 pub mod table;
+pub mod workers;
 
 use std::{collections::BTreeSet, num::NonZeroU32, path::PathBuf, time::Duration};
 
@@ -62,6 +65,8 @@ pub enum Scenario {
     Receive,
     /// A backlog, applied to the books.
     Drain,
+    /// A backlog, by several worker processes.
+    Workers,
     /// A constant rate of arrivals, from due to committed.
     EndToEnd,
     /// Claims in an inbox that is full.
@@ -137,6 +142,7 @@ impl Settings {
         let runs = u64::from(self.runs);
         let of = |scenario: &Scenario| match scenario {
             Scenario::Receive | Scenario::Drain => 4 * runs,
+            Scenario::Workers => 3 * runs,
             Scenario::EndToEnd | Scenario::Baseline => runs,
             Scenario::DedupeAtScale => self.keys.div_ceil(1_000_000) + runs,
             Scenario::Memory => 1,
@@ -186,6 +192,9 @@ async fn scenarios(settings: &Settings, stage: &mut Stage) -> anyhow::Result<Rep
                 report.receive = Some(receive::run(stage, settings, &progress).await?);
             }
             Scenario::Drain => report.drain = Some(drain::run(stage, settings, &progress).await?),
+            Scenario::Workers => {
+                report.workers = Some(workers::run(stage, settings, &progress).await?);
+            }
             Scenario::EndToEnd => {
                 report.end_to_end = Some(end_to_end::run(stage, settings, &progress).await?);
             }

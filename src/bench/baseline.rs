@@ -9,6 +9,7 @@ pub mod books;
 pub mod broker;
 pub mod consume;
 pub mod database;
+pub mod gate;
 pub mod one_by_one;
 pub mod publish;
 pub mod receiver;

@@ -159,7 +159,11 @@ async fn fresh(stage: &Stage, publishing: &Publishing, backlog: &Backlog) -> any
     Ok(rate)
 }
 
-async fn lay(stage: &Stage, publishing: &Publishing, backlog: &Backlog) -> anyhow::Result<()> {
+/// Lays a backlog into its queue; when this comes back, all of it waits there.
+///
+/// # Errors
+/// What the broker says.
+pub async fn lay(stage: &Stage, publishing: &Publishing, backlog: &Backlog) -> anyhow::Result<()> {
     backlog.lay(stage, &publishing.publisher).await?;
     let queue = stage.topology.inbound_queue(&backlog.payload.source()?);
     stage.broker.wait_for(&queue, backlog.messages.len()).await?;

@@ -150,6 +150,9 @@ fn bars(report: &Report) -> Vec<Bar> {
             bar("one by one:".to_owned(), told.one_by_one_per_second, false);
         }
     }
+    for (processes, told) in report.workers.iter().flatten() {
+        bar(format!("drain, worker processes: {processes},"), told.per_second, true);
+    }
     if let Some(told) = &report.dedupe_at_scale {
         bar(format!("claims, {} keys:", told.keys), told.per_second, true);
         bar("claims, no keys:".to_owned(), told.empty_per_second, false);

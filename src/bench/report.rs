@@ -24,6 +24,9 @@ pub struct Report {
     /// `drain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<Drain>,
+    /// `workers`, by how many there were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<BTreeMap<u32, AtOnce>>,
     /// `end-to-end`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end_to_end: Option<EndToEnd>,
@@ -130,6 +133,15 @@ pub struct Drained {
     pub bare_set_insert_per_second: f64,
 }
 
+/// Draining a backlog by several worker processes.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct AtOnce {
+    /// Messages a second by all of them together, until the last one's commit.
+    pub per_second: f64,
+    /// Against one process.
+    pub ratio_to_one: f64,
+}
+
 /// From the shop to the books.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct EndToEnd {
@@ -195,6 +207,7 @@ mod tests {
         let report = Report {
             receive: Some(Receive::default()),
             drain: Some(Drain::default()),
+            workers: Some([(1, AtOnce::default()), (4, AtOnce::default())].into()),
             end_to_end: Some(EndToEnd::default()),
             dedupe_at_scale: Some(Dedupe::default()),
             memory: Some(Memory::default()),
@@ -212,6 +225,11 @@ mod tests {
         ] {
             for key in keys {
                 assert!(told[section][key].is_number(), "{section}.{key}: {told:#}");
+            }
+        }
+        for workers in ["1", "4"] {
+            for key in ["per_second", "ratio_to_one"] {
+                assert!(told["workers"][workers][key].is_number(), "{workers}, {key}: {told:#}");
             }
         }
         assert_eq!(told["baseline"], Value::Null, "not asked for, and so not told");

@@ -34,14 +34,10 @@ use serde::Serialize;
 use tokio::{sync::mpsc, task::JoinSet, time::sleep_until};
 
 use super::{
-    Settings,
-    measure::Percentiles,
-    memory::Serving,
-    progress::Progress,
-    schedule::Schedule,
-    stage::{SOURCES, Stage},
+    Settings, measure::Percentiles, process::Process, progress::Progress, schedule::Schedule,
+    stage::Stage,
 };
-use crate::broker::Link;
+use crate::{broker::Link, service::Roles};
 use account::Accounts;
 use flatness::Trend;
 use sample::{Interval, Sample, Sampler};
@@ -94,10 +90,8 @@ pub fn samples(length: Duration) -> usize {
 pub async fn run(stage: &Stage, settings: &Settings, progress: &Progress) -> anyhow::Result<Soak> {
     progress.step("soak, beginning");
     stage.clear().await?;
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("bench.toml");
-    std::fs::write(&file, SOURCES)?;
-    let serving = Serving::start(stage, &settings.program, &file).await?;
+    let serving = Process::start(stage, &settings.program, Roles::ALL).await?;
+    serving.ready().await?;
     let link = Link::open(&stage.config.broker.url, "tallyhook bench").await?;
     let (samples, accounts) = soaked(stage, settings, &serving, &link, progress).await?;
     link.close().await;
@@ -121,7 +115,7 @@ pub async fn run(stage: &Stage, settings: &Settings, progress: &Progress) -> any
 async fn soaked(
     stage: &Stage,
     settings: &Settings,
-    serving: &Serving,
+    serving: &Process,
     link: &Link,
     progress: &Progress,
 ) -> anyhow::Result<(Vec<Sample>, Accounts)> {
@@ -133,7 +127,7 @@ async fn soaked(
     let mut sampler = Sampler::new(stage, serving, link).await?;
     let begun = sampler.begun;
     let sending = sender::run(Sender {
-        address: serving.address,
+        address: serving.receiver.context("serve takes no webhooks")?,
         connections: connections(settings.connections, settings.rate),
         schedule: Schedule { begun, rate: settings.rate, total },
         story,

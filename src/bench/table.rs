@@ -4,7 +4,7 @@ use comfy_table::{ContentArrangement, Table, TableStyle, presets};
 
 use super::{
     payload::Payload,
-    report::{Dedupe, Drain, EndToEnd, Limits, Memory, Receive, Report},
+    report::{AtOnce, Dedupe, Drain, EndToEnd, Limits, Memory, Receive, Report},
     soak,
 };
 
@@ -52,6 +52,9 @@ fn rows(report: &Report) -> Vec<Row> {
     }
     if let Some(drain) = &report.drain {
         rows.extend(of_drain(drain));
+    }
+    if let Some(workers) = &report.workers {
+        rows.extend(workers.iter().map(|(processes, told)| of_workers(*processes, told)));
     }
     rows.extend(report.end_to_end.as_ref().map(of_end_to_end));
     rows.extend(report.dedupe_at_scale.as_ref().map(of_dedupe));
@@ -120,6 +123,21 @@ fn of_drain(drain: &Drain) -> Vec<Row> {
         format!("{} of none", two(drain.ratio_with_poison)),
     ));
     rows
+}
+
+fn of_workers(processes: u32, told: &AtOnce) -> Row {
+    let (whose, compared) = match processes {
+        1 => ("1 worker process".to_owned(), String::new()),
+        _ => (
+            format!("{processes} worker processes"),
+            format!("{} of one process", two(told.ratio_to_one)),
+        ),
+    };
+    plain(
+        format!("drain by {whose}, {}", Payload::Generic.title()),
+        count(told.per_second),
+        compared,
+    )
 }
 
 fn of_end_to_end(told: &EndToEnd) -> Row {
@@ -243,6 +261,12 @@ mod tests {
             payloads: BTreeMap::from([(Payload::Shopify.key(), drained)]),
             ..Drain::default()
         });
+        let at_once = |per_second, ratio_to_one| AtOnce { per_second, ratio_to_one };
+        report.workers = Some([(1, at_once(9000.0, 1.0)), (2, at_once(9450.0, 1.05))].into());
+        let text = markdown(&report);
+        for row in ["1 worker process, generic, 2 kB", "9,450", "1.05 of one process"] {
+            assert!(text.contains(row), "{row} is missing: {text}");
+        }
         let text = terminal(&report);
         assert!(text.contains("8.0 times one by one"), "{text}");
         assert!(text.contains("MEAN NOTHING") || text.contains("cores"), "{text}");

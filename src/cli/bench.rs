@@ -31,6 +31,9 @@ receive          the most webhooks a second over HTTP, verified and confirmed be
                  then answer times at half of that, from when each request was due
 drain            a backlog applied to the books, until the last commit; against one transaction a
                  message, 16 at once, and against the same rows inserted from memory
+workers          a backlog applied by 1, 2 and 4 processes of `tallyhook serve --only worker` on
+                 one queue, from when all of them are ready until the last commit; that every
+                 message has the outcome it must have, and that nothing deadlocked, is proven
 end-to-end       a constant rate of arrivals, all payloads in turns: from when a webhook was due
                  until its transaction's commit came back to the worker
 dedupe-at-scale  claims in an inbox that is full of keys, against an empty one

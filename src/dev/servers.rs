@@ -22,7 +22,7 @@ mod folder;
 mod ports;
 mod postgres;
 mod rabbitmq;
-mod watchdog;
+pub(crate) mod watchdog;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

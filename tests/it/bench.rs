@@ -14,7 +14,7 @@ use serde_json::Value;
 use sqlx::Connection as _;
 use tempfile::TempDir;
 
-use crate::support::{broker::Raw, shared};
+use crate::support::{broker::Raw, eventually, shared};
 
 /// Held by a test that looks for the databases of its bench.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -145,6 +145,10 @@ async fn every_scenario_is_measured_and_nothing_is_left() {
         "/drain/ratio_of_duplicates_to_new",
         "/drain/ratio_with_poison",
         "/drain/payloads/shopify_28kb/one_by_one_per_second",
+        "/workers/1/per_second",
+        "/workers/2/per_second",
+        "/workers/2/ratio_to_one",
+        "/workers/4/ratio_to_one",
         "/end_to_end/p50_ms",
         "/end_to_end/p99_ms",
         "/dedupe_at_scale/bytes_per_key",
@@ -171,7 +175,15 @@ async fn every_scenario_is_measured_and_nothing_is_left() {
     assert!(version.starts_with(|c: char| c.is_ascii_digit()), "{version}");
 
     let table = String::from_utf8_lossy(&output.stdout).into_owned();
-    for row in ["receive, Shopify", "drain, generic", "end to end", "claims", "memory", "limit:"] {
+    for row in [
+        "receive, Shopify",
+        "drain, generic",
+        "drain by 4 worker processes",
+        "end to end",
+        "claims",
+        "memory",
+        "limit:",
+    ] {
         assert!(table.contains(row), "{row} is missing:\n{table}");
     }
     let readme = read(&readme);
@@ -215,6 +227,80 @@ async fn what_is_interrupted_leaves_nothing() {
     assert!(text.contains("stopped"), "{text}");
     assert!(!databases().await.contains(&ours), "{ours} is left");
     assert_eq!(anything_left(&prefix(&ours)).await, Vec::<String>::new());
+}
+
+/// The processes that a process started, and those that these started.
+fn descendants(of: u32) -> Vec<u32> {
+    let parent = |stat: &str| -> Option<u32> {
+        // `pid (name) state parent ...`; what ended and waits to be read is none.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let alive = fields.next()? != "Z";
+        fields.next()?.parse().ok().filter(|_| alive)
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let all: Vec<(u32, u32)> = entries
+        .filter_map(|entry| {
+            let id = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            Some((id, parent(&stat)?))
+        })
+        .collect();
+    let mut found = vec![of];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(all.iter().filter(|(_, of)| *of == parent).map(|(id, _)| id));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// Of these processes, those that are `tallyhook serve`.
+fn serving(processes: &[u32]) -> Vec<u32> {
+    let serves = |id: &&u32| {
+        let command = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        let mut words = command.split(|byte| *byte == 0);
+        // Not the shell that watches over it, and has it among its words.
+        words.next().is_some_and(|name| name.ends_with(b"tallyhook"))
+            && words.any(|word| word == b"serve")
+    };
+    processes.iter().filter(serves).copied().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn worker_processes_end_with_the_bench_that_started_them() {
+    use nix::sys::signal::Signal;
+    let _alone = ALONE.lock().await;
+    for signal in [Signal::SIGINT, Signal::SIGKILL] {
+        let stage = Stage::set();
+        let mut command = stage.bench(&["--only", "workers", "--messages", "500"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_mins(2);
+        // More than one: none of them is on its own.
+        let workers = loop {
+            assert!(Instant::now() < deadline, "the bench did not start its workers");
+            let workers = serving(&descendants(child.id()));
+            if workers.len() > 1 {
+                break workers;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let ours = databases().await;
+        let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        nix::sys::signal::kill(id, signal).unwrap();
+        let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+        assert_eq!(status.code(), (signal == Signal::SIGINT).then_some(1));
+        eventually("the end of the workers", Duration::from_secs(20), || async {
+            serving(&workers).is_empty()
+        })
+        .await;
+        if signal == Signal::SIGINT {
+            assert_eq!(databases().await, Vec::<String>::new());
+        }
+        // Nothing takes away what a killed bench had on the servers.
+        for database in ours {
+            shared::servers().drop_database(&database).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,6 +32,7 @@ mod imports;
 mod imports_broken_off;
 mod imports_failures;
 mod in_hand;
+mod many_workers;
 mod mirrors;
 mod outages;
 mod poison;

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::store::{Store, StoreError};
 
-/// Empties every table of ours but the record of migrations, and has the
+/// Empties every table of ours but the records of migrations and retention, and has the
 /// server write out what it holds back: each round begins alike.
 ///
 /// # Errors
@@ -15,7 +15,7 @@ pub async fn clear(store: &Store) -> Result<(), StoreError> {
         .execute(
             "do $$ declare names text; begin
                 select string_agg(format('%I', tablename), ', ') into names
-                from pg_tables where schemaname = 'public' and tablename <> '_sqlx_migrations';
+                from pg_tables where schemaname = 'public' and tablename not in ('_sqlx_migrations', 'receipts_past');
                 execute 'truncate ' || names || ' cascade';
             end $$",
         )

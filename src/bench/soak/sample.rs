@@ -12,7 +12,8 @@ use crate::{
     bench::{
         baseline::books::{self, Told},
         measure::{Percentiles, ratio, real, round, whole},
-        memory::{Serving, mebibytes},
+        memory::mebibytes,
+        process::Process,
         stage::Stage,
     },
     broker::{Link, topology::Depth},
@@ -87,7 +88,7 @@ pub struct Table {
 /// Takes one sample after the other.
 pub struct Sampler<'a> {
     stage: &'a Stage,
-    serving: &'a Serving,
+    serving: &'a Process,
     link: &'a Link,
     /// When the first interval began.
     pub begun: Instant,
@@ -105,7 +106,7 @@ impl<'a> Sampler<'a> {
     /// The database fails.
     pub async fn new(
         stage: &'a Stage,
-        serving: &'a Serving,
+        serving: &'a Process,
         link: &'a Link,
     ) -> anyhow::Result<Self> {
         let before = books::look(&stage.store).await?;

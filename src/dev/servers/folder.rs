@@ -40,7 +40,7 @@ pub(super) fn running_as_root() -> bool {
 
 /// The user that runs a server which refuses to be root.
 #[derive(Clone, Debug)]
-pub(super) struct Account {
+pub(crate) struct Account {
     pub(super) name: String,
     pub(super) uid: u32,
     pub(super) gid: u32,

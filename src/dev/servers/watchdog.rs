@@ -8,7 +8,7 @@
 //! Watchdog and server are in a process group of their own: Ctrl-C in a terminal reaches this
 //! program alone, which then stops the server in order.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -71,23 +71,23 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A program to run beneath a watchdog.
 #[derive(Debug)]
-pub(super) struct Program<'a> {
-    pub(super) command: Vec<OsString>,
+pub(crate) struct Program<'a, K> {
+    pub(crate) command: Vec<OsString>,
     /// All the environment that the program gets: whatever the developer's shell exports would
     /// otherwise configure the server too.
-    pub(super) environment: Vec<(&'static str, OsString)>,
-    pub(super) dir: &'a Path,
-    pub(super) log: &'a Path,
+    pub(crate) environment: Vec<(K, OsString)>,
+    pub(crate) dir: &'a Path,
+    pub(crate) log: &'a Path,
     /// Who runs it, if not the user who runs this program.
-    pub(super) account: Option<&'a Account>,
+    pub(crate) account: Option<&'a Account>,
     /// What ends the program if this one dies: quick, and safe for its data.
-    pub(super) ending: Signal,
-    pub(super) remove_dir_on_death: Option<&'a PathBuf>,
+    pub(crate) ending: Signal,
+    pub(crate) remove_dir_on_death: Option<&'a PathBuf>,
 }
 
 /// A running program that ends, at the latest, when this value is dropped.
 #[derive(Debug)]
-pub(super) struct Supervised {
+pub(crate) struct Supervised {
     pid: Pid,
     watchdog: Child,
     // Held, never written to: dropping it is what tells the watchdog.
@@ -95,7 +95,7 @@ pub(super) struct Supervised {
 }
 
 impl Supervised {
-    pub(super) async fn spawn(program: &Program<'_>) -> Result<Self> {
+    pub(crate) async fn spawn<K: AsRef<OsStr>>(program: &Program<'_, K>) -> Result<Self> {
         let name = program.command.first().map(PathBuf::from).unwrap_or_default();
         let mut command = Command::new("/bin/sh");
         command
@@ -136,17 +136,17 @@ impl Supervised {
     }
 
     /// The process id of the program itself, not of its watchdog.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw().unsigned_abs()
     }
 
     /// How the program ended, if it has.
-    pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.watchdog.try_wait().context("cannot ask for a process")
     }
 
     /// Sends `signal` to the program, unless it has ended.
-    pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
+    pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
         // Once the watchdog is gone the number may belong to another process.
         if self.ended()?.is_some() {
             return Ok(());
@@ -160,7 +160,7 @@ impl Supervised {
     }
 
     /// Waits until the program ends by itself; `None` if it has not after `limit`.
-    pub(super) async fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
+    pub(crate) async fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         match timeout(limit, self.watchdog.wait()).await {
             Ok(status) => Ok(Some(status.context("cannot wait for a process")?)),
             Err(_) => Ok(None),

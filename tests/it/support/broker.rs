@@ -82,6 +82,15 @@ impl Raw {
         found.ok().map(|queue| queue.message_count())
     }
 
+    /// Ready messages in a queue that is there, and how many consume it.
+    pub(crate) async fn look(&self, queue: &str) -> (u32, u32) {
+        let channel = self.channel().await;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let found = channel.queue_declare(short(queue), passive, FieldTable::default()).await;
+        let found = found.unwrap();
+        (found.message_count(), found.consumer_count())
+    }
+
     /// Whether there is such an exchange.
     pub(crate) async fn has_exchange(&self, exchange: &str) -> bool {
         let channel = self.channel().await;

@@ -38,6 +38,11 @@ impl Place {
         format!("{}{name}", self.postgres)
     }
 
+    /// Drops a database that somebody left behind, if it is there.
+    pub(crate) async fn drop_database(&self, name: &str) {
+        self.execute(&format!("drop database if exists \"{name}\" with (force)")).await;
+    }
+
     async fn execute(&self, sql: &str) {
         let mut session =
             PgConnection::connect(&format!("{}postgres", self.postgres)).await.unwrap();
