@@ -8,6 +8,7 @@ mod call_log;
 pub mod collect;
 mod duty;
 pub mod enrich;
+pub mod housekeeping;
 pub mod lane;
 pub mod patience;
 pub mod pulse;

@@ -34,7 +34,8 @@ pub struct Sums {
     /// Keys in the inbox without a settled receipt of the message that holds
     /// them.
     pub keys_without_receipt: i64,
-    /// Settled receipts whose key is not in the inbox.
+    /// Settled receipts whose key is not in the inbox and should be: not those
+    /// whose generation may have been forgotten.
     pub settled_without_key: i64,
     /// Orders and invoices whose last receipt is not on record as applied.
     pub books_without_receipt: i64,
@@ -96,8 +97,11 @@ pub async fn sums(conn: &mut Conn) -> Result<Sums, StoreError> {
                   and receipt.outcome in ('applied', 'stale', 'ignored', 'duplicate')))
                 as "keys_without_receipt!",
             (select count(*) from receipts as receipt
-             where receipt.outcome in ('applied', 'stale', 'ignored') and not exists (
-                select from inbox where inbox.receipt_id = receipt.receipt_id))
+             where receipt.outcome in ('applied', 'stale', 'ignored')
+               and receipt.processed_at >= coalesce(
+                    (select max(settled_until) from inbox_forgotten), '-infinity')
+               and not exists (
+                    select from inbox where inbox.receipt_id = receipt.receipt_id))
                 as "settled_without_key!",
             (select count(*) from (
                 select last_receipt from orders union all select last_receipt from invoices
