@@ -235,7 +235,10 @@ pub async fn now(conn: &mut Conn) -> Result<OffsetDateTime, StoreError> {
 
 /// Since when everything that was settled is remembered, if anything was ever
 /// forgotten.
-async fn since(conn: &mut Conn) -> Result<Option<OffsetDateTime>, StoreError> {
+///
+/// # Errors
+/// What the database says.
+pub async fn since(conn: &mut Conn) -> Result<Option<OffsetDateTime>, StoreError> {
     Ok(sqlx::query_scalar!("select max(settled_until) from inbox_forgotten")
         .fetch_one(conn)
         .await?)
