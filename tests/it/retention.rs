@@ -199,6 +199,40 @@ async fn a_long_transaction_keeps_housekeeping_waiting_and_nobody_else() {
     assert_eq!((kept.put_off, kept.forgotten.len()), (false, 1));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn claims_go_on_while_generations_come_and_go() {
+    let rig = Rig::with(&[SHOP], |config| config.database.connections = 6).await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let mut claimants = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (store, stop) = (rig.tools.store.clone(), stop.clone());
+        claimants.spawn(async move {
+            let (mut batches, mut last) = (0, Vec::new());
+            while !stop.is_cancelled() {
+                let new: Vec<Claim> = (0..20).map(|_| claim_of(Uuid::now_v7())).collect();
+                let claims: Vec<Claim> = new.iter().chain(&last).copied().collect();
+                let mut tx = store.begin().await.unwrap();
+                let claimed = inbox::claim(&mut tx, &claims).await.unwrap();
+                assert!(new.iter().all(|one| claimed.free.contains(&one.key)));
+                tx.commit().await.unwrap();
+                last = new;
+                batches += 1;
+            }
+            batches
+        });
+    }
+    let mut forgotten = 0;
+    for round in 1..=25 {
+        let kept = after(&rig, round * 21).await;
+        forgotten += kept.forgotten.len();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    stop.cancel();
+    let batches = claimants.join_all().await;
+    assert!(batches.iter().all(|count| *count > 10), "{batches:?}");
+    assert!(forgotten >= 10, "only {forgotten} were dropped");
+}
+
 #[tokio::test]
 async fn of_several_that_keep_house_at_once_one_does_the_work() {
     let rig = Rig::new().await;

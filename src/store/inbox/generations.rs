@@ -339,7 +339,9 @@ async fn locked(
     act: impl AsyncFnOnce(&mut Tx) -> Result<Turn, StoreError>,
 ) -> Result<Turn, StoreError> {
     let done = async {
-        tx.execute("lock table inbox in access exclusive mode").await?;
+        // Whoever claims locks this before its parts. These may be vacuumed,
+        // which takes its time and is nobody's claim: hence `only`.
+        tx.execute("lock table only inbox in access exclusive mode").await?;
         act(tx).await
     };
     match done.await {
