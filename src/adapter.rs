@@ -32,6 +32,8 @@ pub mod xero;
 #[cfg(test)]
 mod conformance;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use time::OffsetDateTime;
@@ -40,7 +42,7 @@ use crate::domain::{
     Change, CsvForm, DeletedInvoice, Envelope, Failure, ImportFormat, Mapped, Reference, SourceName,
 };
 pub use call::{Call, Event, Received, Rejection};
-pub use platform::{Answers, Delivery, Platform, Rules};
+pub use platform::{Answers, Delivery, Platform, Rules, UNTOLD_RESENDS};
 use signature::{Secret, Verified};
 
 /// Stands before the topic and the id of an event whose tenant is not on the
@@ -78,6 +80,11 @@ impl Adapter {
     /// The word after `kind =` in the configuration.
     pub fn kind(&self) -> &'static str {
         self.platform.kind()
+    }
+
+    /// How long after an event its platform may send it again.
+    pub fn resends_for(&self) -> Duration {
+        self.platform.resends_for()
     }
 
     /// The tenants that are let in; empty if all are.

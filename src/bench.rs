@@ -50,7 +50,7 @@ use std::{collections::BTreeSet, num::NonZeroU32, path::PathBuf, time::Duration}
 
 use anyhow::{Context as _, bail};
 
-use crate::{config::Config, service::stop_signal};
+use crate::{config::Config, service::stop_signal, store::inbox::generations::SHARES};
 use backlog::Mix;
 use machine::Machine;
 use payload::Payload;
@@ -144,7 +144,7 @@ impl Settings {
             Scenario::Receive | Scenario::Drain => 4 * runs,
             Scenario::Workers => 3 * runs,
             Scenario::EndToEnd | Scenario::Baseline => runs,
-            Scenario::DedupeAtScale => self.keys.div_ceil(1_000_000) + runs,
+            Scenario::DedupeAtScale => self.keys.div_ceil(1_000_000) + u64::from(SHARES) + runs,
             Scenario::Memory => 1,
             Scenario::Soak => u64::try_from(soak::samples(self.soak)).unwrap_or(u64::MAX) + 2,
         };

@@ -4,6 +4,7 @@
 
 pub mod enrich;
 mod headers;
+pub mod retention;
 pub mod secret;
 pub mod settings;
 pub mod source;
@@ -15,6 +16,7 @@ use anyhow::{Context as _, bail};
 
 use crate::{adapter::Adapter, domain::SourceName, target::Target};
 pub use enrich::Enrichment;
+pub use retention::Retention;
 pub use secret::SecretLookup;
 pub use settings::{Broker, Database, Log, LogFormat, Operations, Receiver, Retry, Worker};
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub worker: Worker,
     /// The retry schedule.
     pub retry: Retry,
+    /// How long what is remembered.
+    pub retention: Retention,
     /// Logging.
     pub log: Log,
     /// The sources by name, each with its adapter.
@@ -156,6 +160,7 @@ impl Config {
         if sources.is_empty() {
             bail!("sources: none is configured; add a section such as [sources.shop]");
         }
+        let retention = raw.retention.check(sources.iter(), &raw.retry.schedule())?;
         let known: Vec<&SourceName> = sources.keys().collect();
         let targets = raw
             .targets
@@ -178,6 +183,7 @@ impl Config {
             },
             worker: raw.worker,
             retry: raw.retry,
+            retention,
             log: raw.log,
             sources: Arc::new(sources),
             enrichments: Arc::new(enrichments),

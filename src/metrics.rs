@@ -10,8 +10,8 @@ use std::{
 };
 
 use prometheus::{
-    Encoder as _, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::domain::{Outcome, SourceName};
@@ -96,6 +96,24 @@ pub struct Inner {
     pub queue_ready: IntGaugeVec,
     /// 1 if a broker connection (`publish`, `consume`) is up.
     pub broker_up: IntGaugeVec,
+    /// Generations of the inbox, by whether they are past the horizon and held
+    /// for a dead letter's sake.
+    pub inbox_generations: IntGaugeVec,
+    /// Bytes that the inbox takes, with its indexes.
+    pub inbox_bytes: IntGauge,
+    /// How many seconds back every key is remembered.
+    pub inbox_horizon: IntGauge,
+    /// Generations of the inbox that this process dropped.
+    pub inbox_forgotten: IntCounter,
+    /// Receipts that this process dropped for being past retention.
+    pub receipts_dropped: IntCounter,
+    /// Partitions of the call log that are past retention and held.
+    pub receipts_held: IntGauge,
+    /// When all that is past was last put away, in seconds since 1970; until
+    /// then, when this process started.
+    pub housekeeping_success: IntGauge,
+    /// Rounds of housekeeping that failed or left something undone.
+    pub housekeeping_failures: IntCounter,
     /// 1 if the database answered when it was last asked.
     pub database_up: IntGauge,
     /// Database connections by state (`idle`, `used`).
@@ -260,6 +278,37 @@ impl Metrics {
                 "1 if the connection to RabbitMQ is up.",
                 &["link"],
             )?,
+            inbox_generations: made.gauges(
+                "tallyhook_inbox_generations",
+                "Generations of the inbox; held: past the horizon, for a dead letter's sake.",
+                &["state"],
+            )?,
+            inbox_bytes: made
+                .gauge("tallyhook_inbox_bytes", "Bytes that the inbox takes, with its indexes.")?,
+            inbox_horizon: made.gauge(
+                "tallyhook_inbox_horizon_seconds",
+                "How many seconds back every key is remembered.",
+            )?,
+            inbox_forgotten: made.counter(
+                "tallyhook_inbox_generations_forgotten_total",
+                "Generations of the inbox that this process dropped.",
+            )?,
+            receipts_dropped: made.counter(
+                "tallyhook_receipts_dropped_total",
+                "Receipts that this process dropped for being past retention.",
+            )?,
+            receipts_held: made.gauge(
+                "tallyhook_receipts_partitions_held",
+                "Partitions of the call log that are past retention and held.",
+            )?,
+            housekeeping_success: made.gauge(
+                "tallyhook_housekeeping_last_success_timestamp_seconds",
+                "When all that is past was last put away; until then the start of this process.",
+            )?,
+            housekeeping_failures: made.counter(
+                "tallyhook_housekeeping_failures_total",
+                "Rounds of housekeeping that failed or left something undone.",
+            )?,
             database_up: made.gauge(
                 "tallyhook_database_up",
                 "1 if PostgreSQL answered when it was last asked.",
@@ -342,6 +391,10 @@ impl Make<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
         self.keep(IntGauge::new(name, help)?)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.keep(IntCounter::new(name, help)?)
     }
 
     fn gauges(

@@ -52,6 +52,11 @@ impl Schedule {
         self.delays.iter().max().copied()
     }
 
+    /// How long all of them together are.
+    pub fn total(&self) -> Duration {
+        self.delays.iter().sum()
+    }
+
     /// What follows when the attempt after `failed` failed ones has failed too.
     pub fn after(&self, failed: u32) -> Disposition {
         usize::try_from(failed)
@@ -106,6 +111,7 @@ mod tests {
         assert_eq!(schedule.tiers(), [seconds(1), seconds(2), seconds(3)]);
         assert_eq!(schedule.after(4), Disposition::Retry(seconds(3)));
         assert_eq!(schedule.longest(), Some(seconds(3)));
+        assert_eq!(schedule.total(), seconds(1 + 2 + 3 + 3 + 3));
     }
 
     #[test]

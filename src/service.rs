@@ -135,6 +135,13 @@ impl Service {
                 written: outbox.written(),
                 metrics: metrics.clone(),
             };
+            let housekeeping = worker::housekeeping::run(
+                for_housekeeping(&config.database)?,
+                config.retention.clone(),
+                metrics.clone(),
+                service.stop.clone(),
+            );
+            service.tasks.spawn(housekeeping);
             let targets = Arc::clone(&config.targets);
             service.tasks.spawn(deliver::run(to_deliver, targets, service.stop.clone()));
             let tools = Tools {
@@ -205,6 +212,15 @@ fn for_questions(settings: &config::Database) -> anyhow::Result<Store> {
         statement_timeout_ms: settings.statement_timeout_ms.min(ANSWER_MS),
         ..settings.clone()
     };
+    Store::new(&settings).context("database.url")
+}
+
+/// The database as housekeeping sees it: nobody waits for what it does, and
+/// vacuuming a large table takes its time.
+fn for_housekeeping(settings: &config::Database) -> anyhow::Result<Store> {
+    const HOUR_MS: u64 = 3_600_000;
+    let settings =
+        config::Database { connections: 2, statement_timeout_ms: HOUR_MS, ..settings.clone() };
     Store::new(&settings).context("database.url")
 }
 

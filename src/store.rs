@@ -48,6 +48,9 @@ fn wrote(is_new: bool) -> Wrote {
     if is_new { Wrote::Created } else { Wrote::Updated }
 }
 
+/// Whatever a server's default is: claims rely on it (see [`inbox`]), and
+/// nothing here expects to be told that it could not be serialized.
+const ISOLATION: &str = "set default_transaction_isolation = 'read committed'";
 /// How long the database may take to say that it is there.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long closing may wait for connections in use.
@@ -80,9 +83,8 @@ impl Store {
     /// The URL is not one of PostgreSQL's.
     pub fn new(settings: &config::Database) -> Result<Self, StoreError> {
         let limit = settings.statement_timeout_ms;
-        // As a statement, not as a startup option: PgBouncer refuses those.
-        let hurry = format!("set statement_timeout = {limit}");
-        Self::with(settings, Some(hurry), Duration::from_millis(limit) + Duration::from_secs(5))
+        let hurry = format!("; set statement_timeout = {limit}");
+        Self::with(settings, &hurry, Duration::from_millis(limit) + Duration::from_secs(5))
     }
 
     /// The same for work that takes as long as it takes: migrations, sums.
@@ -90,14 +92,16 @@ impl Store {
     /// # Errors
     /// As [`Store::new`].
     pub fn unhurried(settings: &config::Database) -> Result<Self, StoreError> {
-        Self::with(settings, None, Duration::MAX)
+        Self::with(settings, "", Duration::MAX)
     }
 
     fn with(
         settings: &config::Database,
-        greeting: Option<String>,
+        hurry: &str,
         patience: Duration,
     ) -> Result<Self, StoreError> {
+        // As statements, not as startup options: PgBouncer refuses those.
+        let greeting = format!("{ISOLATION}{hurry}");
         let options: PgConnectOptions = settings.url.parse()?;
         let pool = PgPoolOptions::new()
             .max_connections(settings.connections)
@@ -108,9 +112,7 @@ impl Store {
             .after_connect(move |connection, _| {
                 let greeting = greeting.clone();
                 Box::pin(async move {
-                    if let Some(sql) = greeting {
-                        connection.execute(sqlx::AssertSqlSafe(sql)).await?;
-                    }
+                    connection.execute(sqlx::AssertSqlSafe(greeting)).await?;
                     Ok(())
                 })
             })

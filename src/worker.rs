@@ -9,6 +9,7 @@ mod call_log;
 pub mod collect;
 mod duty;
 pub mod enrich;
+pub mod housekeeping;
 pub mod in_hand;
 pub mod lane;
 pub mod patience;

@@ -9,11 +9,13 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    Answers, Call, Delivery, Event, Platform, Rejection,
+    Answers, Call, Delivery, Event, Platform, Rejection, UNTOLD_RESENDS,
     authentication::Authentication,
     bill::{Bill, Bills, TOPIC},
     mapping::InvalidSettings,
@@ -61,6 +63,11 @@ impl Platform for Callback {
 
     fn repeats_same_bytes(&self) -> bool {
         self.repeats_same_bytes
+    }
+
+    fn resends_for(&self) -> Duration {
+        // As the robot is written.
+        UNTOLD_RESENDS
     }
 
     fn answers(&self) -> Answers {

@@ -9,7 +9,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::{borrow::Cow, sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -17,7 +17,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    Call, Delivery, Event, Platform, Rejection,
+    Call, Delivery, Event, Platform, Rejection, UNTOLD_RESENDS,
     authentication::Authentication,
     digest_of,
     fields::{Fields, Pointers},
@@ -128,6 +128,11 @@ impl Platform for CloudEvents {
         // The same source and id are the same event, says the specification;
         // but what carries events may write their JSON anew on each attempt.
         false
+    }
+
+    fn resends_for(&self) -> Duration {
+        // The specification leaves it to whoever sends.
+        UNTOLD_RESENDS
     }
 
     fn key(&self, text: &str) -> Result<Key, String> {

@@ -6,11 +6,13 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    Call, Delivery, Event, Platform, Rejection,
+    Call, Delivery, Event, Platform, Rejection, UNTOLD_RESENDS,
     authentication::Authentication,
     identity::Identity,
     mapping::{InvalidSettings, Mapping},
@@ -32,6 +34,7 @@ pub struct Generic {
     /// The topic of a test, which is mapped only where it is listed.
     test_topic: Option<&'static str>,
     repeats_same_bytes: bool,
+    resends_for: Duration,
 }
 
 impl Generic {
@@ -56,6 +59,8 @@ impl Generic {
             mapping,
             test_topic: None,
             repeats_same_bytes,
+            // As whoever sends is written.
+            resends_for: UNTOLD_RESENDS,
         })
     }
 
@@ -88,6 +93,10 @@ impl Platform for Generic {
 
     fn repeats_same_bytes(&self) -> bool {
         self.repeats_same_bytes
+    }
+
+    fn resends_for(&self) -> Duration {
+        self.resends_for
     }
 
     fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use time::Duration;
 
 use super::{
-    Call, Delivery, Event, Platform, Rejection,
+    Call, Delivery, Event, Platform, Rejection, UNTOLD_RESENDS,
     authentication::{Authentication, Method},
     bill::{Bill, Bills, TOPIC},
     mapping::InvalidSettings,
@@ -113,6 +113,12 @@ impl Platform for Import {
     /// The same line may stand in two files, written otherwise.
     fn repeats_same_bytes(&self) -> bool {
         false
+    }
+
+    fn resends_for(&self) -> std::time::Duration {
+        // Whoever has the file may send it at any time. What says the same as
+        // long after changes the invoice to what it is.
+        UNTOLD_RESENDS
     }
 
     fn invoice_conflict(&self) -> InvoiceConflict {

@@ -1,5 +1,7 @@
 //! The rules of one platform: what every adapter must be able to tell.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use time::OffsetDateTime;
@@ -25,6 +27,10 @@ pub enum Answers {
     Callback,
 }
 
+/// How long events may be sent again by whoever does not say: a month, which is
+/// as long as the most patient platform that does.
+pub const UNTOLD_RESENDS: Duration = Duration::from_hours(30 * 24);
+
 /// The rules of one platform.
 pub trait Platform: Send + Sync {
     /// The word after `kind =` in the configuration.
@@ -33,6 +39,10 @@ pub trait Platform: Send + Sync {
     /// Whether a redelivery carries the same bytes, so that other bytes under
     /// a known key are a conflict that a person must see.
     fn repeats_same_bytes(&self) -> bool;
+
+    /// How long after an event it may be sent again under the same key, by the
+    /// platform itself or by a person there. Keys are remembered for longer.
+    fn resends_for(&self) -> Duration;
 
     /// Whether this unsigned call is the platform's test of the address.
     fn is_ping(&self, _call: &Call<'_>) -> bool {

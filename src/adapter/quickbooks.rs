@@ -10,14 +10,14 @@ mod document;
 #[cfg(test)]
 mod tests;
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::{
-    Call, Delivery, Event, Platform, Rejection,
+    Call, Delivery, Event, Platform, Rejection, UNTOLD_RESENDS,
     batch::{self, Undivided},
     check_tenant, digest_of,
     fields::{Fields, Pointers},
@@ -69,6 +69,11 @@ impl Platform for QuickBooks {
         // A call that comes again may be cut anew, and nobody promises that
         // an event is written the same then.
         false
+    }
+
+    fn resends_for(&self) -> Duration {
+        // Every six hours in the end, and nobody says until when.
+        UNTOLD_RESENDS
     }
 
     fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {

@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use rust_decimal::Decimal;
@@ -92,6 +92,11 @@ impl Platform for Shopify {
     fn repeats_same_bytes(&self) -> bool {
         // "A retry carries the original payload": shopify.dev, troubleshooting.
         true
+    }
+
+    fn resends_for(&self) -> Duration {
+        // 8 retries within four hours: shopify.dev, troubleshooting.
+        Duration::from_hours(4)
     }
 
     fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {

@@ -11,7 +11,7 @@ mod refund;
 #[cfg(test)]
 mod tests;
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -95,6 +95,11 @@ impl Platform for Square {
     fn repeats_same_bytes(&self) -> bool {
         // Square promises the same `event_id`; of the bytes it says nothing.
         false
+    }
+
+    fn resends_for(&self) -> Duration {
+        // 11 retries within a day: developer.squareup.com, webhooks overview.
+        Duration::from_hours(24)
     }
 
     fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    Call, Delivery, Event, Platform, Rejection,
+    Call, Delivery, Event, Platform, Rejection, UNTOLD_RESENDS,
     identity::Identity,
     mapping::{InvalidSettings, Mapping},
     moment::parse_moment,
@@ -126,6 +126,17 @@ impl Platform for StandardWebhooks {
 
     fn repeats_same_bytes(&self) -> bool {
         self.repeats_same_bytes
+    }
+
+    fn resends_for(&self) -> Duration {
+        match self.profile {
+            // Until the webhook is turned off: developer.bigcommerce.com, webhooks.
+            Some(Profile::BigCommerce) => Duration::from_hours(48),
+            // 8 tries within 38 hours: developers.etsy.com, webhooks.
+            Some(Profile::Etsy) => Duration::from_hours(38),
+            // The specification's example takes three days and more.
+            None => UNTOLD_RESENDS,
+        }
     }
 
     fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {

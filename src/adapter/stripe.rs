@@ -101,6 +101,12 @@ impl Platform for Stripe {
         false
     }
 
+    fn resends_for(&self) -> Duration {
+        // By itself for three days; by a person, with its command line, for
+        // 30: docs.stripe.com/webhooks.
+        Duration::from_hours(30 * 24)
+    }
+
     // The key is the whole text, `whsec_` and all: unlike Standard Webhooks,
     // Stripe does not decode what stands behind it.
 

@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use rust_decimal::Decimal;
@@ -62,6 +62,11 @@ impl Platform for WooCommerce {
         // The body is built when it is sent; its digest is part of the key,
         // so other bytes are another event.
         false
+    }
+
+    fn resends_for(&self) -> Duration {
+        // `class-wc-webhook.php` counts a failure and tries never again.
+        Duration::ZERO
     }
 
     fn is_ping(&self, call: &Call<'_>) -> bool {

@@ -9,7 +9,7 @@ mod document;
 #[cfg(test)]
 mod tests;
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -63,6 +63,11 @@ impl Platform for Xero {
         // A call that comes again may be cut anew, and nobody promises that
         // an event is written the same then.
         false
+    }
+
+    fn resends_for(&self) -> Duration {
+        // Less and less often for a day: developer.xero.com, webhooks overview.
+        Duration::from_hours(24)
     }
 
     fn answers(&self) -> Answers {

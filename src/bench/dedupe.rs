@@ -1,5 +1,10 @@
 //! `dedupe-at-scale`: claims in an inbox that is full of keys, against claims
-//! in an empty one, in turns.
+//! in an empty one, in turns; alone, and as a part of the worker's whole
+//! transaction.
+//!
+//! The keys are where a worker that has been running for long would have them:
+//! spread over as many closed generations as a horizon has, and half of one
+//! more in the open one.
 
 use std::time::{Duration, Instant};
 
@@ -8,20 +13,35 @@ use uuid::Uuid;
 
 use super::{
     Settings,
+    backlog::{Backlog, Mix},
     baseline::database,
     measure::{per_second, ratio, round, whole},
+    payload::Payload,
     progress::Progress,
     report::{Dedupe, settled},
     stage::Stage,
 };
-use crate::store::{Store, inbox};
+use crate::{
+    store::{
+        Store,
+        inbox::{self, generations::SHARES},
+    },
+    worker::{Outbox, apply},
+};
 
 /// Keys in one statement while the inbox is filled.
-const CHUNK: i64 = 100_000;
+const CHUNK: u64 = 1_000_000;
 /// Claims in one transaction.
 const BATCH: usize = 500;
 /// Of these, how many repeat a key that is there.
 const REPEATED: usize = BATCH / 3;
+
+/// What one round measured, in an empty inbox and in a full one, a second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rates {
+    claims: f64,
+    messages: f64,
+}
 
 /// Runs the scenario.
 ///
@@ -35,16 +55,7 @@ pub async fn run(
     let keys = i64::try_from(settings.keys)?;
     let empty = stage.another("empty").await?;
     let full = stage.another("full").await?;
-    let mut there = 0;
-    while there < keys {
-        if there % (10 * CHUNK) == 0 {
-            progress.step(&format!("dedupe at scale, {there} of {keys} keys"));
-        }
-        let to = keys.min(there + CHUNK);
-        database::fill_inbox(&full, there + 1, to).await?;
-        there = to;
-    }
-    database::vacuum_inbox(&full).await?;
+    fill(&full, settings.keys, progress).await?;
     let bytes = database::inbox_bytes(&full).await?;
 
     let mut rng = StdRng::seed_from_u64(1);
@@ -57,13 +68,15 @@ pub async fn run(
         let known = database::inbox_keys(&full, &some).await?;
         empty.execute("truncate inbox").await?;
         put(&empty, &known).await?;
-        for store in [&empty, &full] {
-            database::settle(store).await;
-        }
+        // The same messages for both, none of which was there before.
+        let backlog = Backlog::make(stage, Payload::Generic, settings.messages, Mix::default())?;
         let order = if nth % 2 == 0 { [&empty, &full] } else { [&full, &empty] };
         let mut rates = Vec::new();
         for store in order {
-            rates.push(claims(store, &known).await?);
+            database::settle(store).await;
+            let claims = claims(store, &known).await?;
+            database::settle(store).await;
+            rates.push(Rates { claims, messages: transactions(stage, store, &backlog).await? });
         }
         if nth % 2 == 1 {
             rates.reverse();
@@ -73,14 +86,54 @@ pub async fn run(
     }
     empty.close().await;
     full.close().await;
-    let ratios = crowded.iter().zip(&free).map(|(crowded, free)| ratio(*crowded, *free));
+    let ratios = |of: fn(&Rates) -> f64| {
+        let pairs = crowded.iter().zip(&free);
+        settled(pairs.map(|(crowded, free)| ratio(of(crowded), of(free))), 3)
+    };
+    let median = |rates: &[Rates], of: fn(&Rates) -> f64| settled(rates.iter().map(of), 0);
     Ok(Dedupe {
         keys: settings.keys,
         bytes_per_key: round(ratio(whole(bytes), whole(keys)), 1),
-        ratio_to_empty: settled(ratios, 3),
-        per_second: settled(crowded.iter().copied(), 0),
-        empty_per_second: settled(free, 0),
+        ratio_to_empty: ratios(|rates| rates.claims),
+        per_second: median(&crowded, |rates| rates.claims),
+        empty_per_second: median(&free, |rates| rates.claims),
+        drain_ratio_to_empty: ratios(|rates| rates.messages),
+        drain_per_second: median(&crowded, |rates| rates.messages),
+        empty_drain_per_second: median(&free, |rates| rates.messages),
     })
+}
+
+/// Fills an inbox: two parts in each closed generation, one in the open one.
+async fn fill(store: &Store, keys: u64, progress: &Progress) -> anyhow::Result<()> {
+    let open = database::open_generation(store).await?;
+    let closed = i32::try_from(SHARES)?;
+    let part = keys / u64::from(2 * SHARES + 1);
+    let mut there = 0;
+    for generation in open - closed..=open {
+        let is_open = generation == open;
+        let end = if is_open { keys } else { there + 2 * part };
+        database::begin_filling(store, generation, is_open).await?;
+        while there < end {
+            progress.step(&format!("dedupe at scale, {there} of {keys} keys"));
+            let to = end.min(there + CHUNK);
+            database::fill(store, generation, there + 1, to).await?;
+            there = to;
+        }
+        database::end_filling(store, generation, is_open).await?;
+    }
+    Ok(())
+}
+
+/// The worker's whole transactions, one after the other; messages a second.
+async fn transactions(stage: &Stage, store: &Store, backlog: &Backlog) -> anyhow::Result<f64> {
+    let source = backlog.payload.source()?;
+    let rules = stage.adapter(&source)?.rules();
+    let (items, outbox) = (backlog.items(), Outbox::default());
+    let begun = Instant::now();
+    for batch in items.chunks(BATCH) {
+        apply::batch(store, &source, rules, &outbox, batch).await?;
+    }
+    Ok(per_second(items.len(), begun.elapsed()))
 }
 
 /// The empty inbox knows what is repeated there, and nothing else.
@@ -108,10 +161,7 @@ async fn claims(store: &Store, known: &[Uuid]) -> anyhow::Result<f64> {
     let mut count = 0;
     for batch in &batches {
         let mut tx = store.begin().await?;
-        let free = inbox::claim(&mut tx, batch).await?;
-        let taken: Vec<Uuid> =
-            batch.iter().map(|claim| claim.key).filter(|key| !free.contains(key)).collect();
-        inbox::settled(&mut tx, &taken).await?;
+        inbox::claim(&mut tx, batch).await?;
         tx.commit().await?;
         count += batch.len();
     }

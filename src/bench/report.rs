@@ -165,6 +165,12 @@ pub struct Dedupe {
     pub per_second: f64,
     /// Claims a second in an empty inbox.
     pub empty_per_second: f64,
+    /// Whole transactions, of 2 kB messages, against those with an empty inbox.
+    pub drain_ratio_to_empty: f64,
+    /// Messages a second in these.
+    pub drain_per_second: f64,
+    /// Messages a second with an empty inbox.
+    pub empty_drain_per_second: f64,
 }
 
 /// Resident memory of `tallyhook serve`.
@@ -219,7 +225,10 @@ mod tests {
             ("receive", &["per_second", "p50_ms", "p99_ms", "ratio_to_bare_publish"][..]),
             ("drain", &["per_second", "ratio_to_one_by_one", "ratio_to_bare_set_insert"]),
             ("end_to_end", &["p50_ms", "p99_ms"]),
-            ("dedupe_at_scale", &["keys", "bytes_per_key", "ratio_to_empty"]),
+            (
+                "dedupe_at_scale",
+                &["keys", "bytes_per_key", "ratio_to_empty", "drain_ratio_to_empty"],
+            ),
             ("memory", &["idle_mib", "full_mib"]),
             ("soak", &["rate", "seconds", "interval_seconds"]),
         ] {

@@ -154,7 +154,12 @@ fn of_dedupe(told: &Dedupe) -> Row {
     plain(
         format!("claims with {} keys in the inbox", told.keys),
         count(told.per_second),
-        format!("{} of an empty one; {} bytes a key", two(told.ratio_to_empty), told.bytes_per_key),
+        format!(
+            "{} of an empty one, {} for whole transactions; {} bytes a key",
+            two(told.ratio_to_empty),
+            two(told.drain_ratio_to_empty),
+            told.bytes_per_key
+        ),
     )
 }
 

@@ -1,5 +1,6 @@
 //! `tallyhook check`: says in plain words what is wrong, and where.
 
+mod retention;
 mod secrets;
 
 use std::process::ExitCode;
@@ -71,6 +72,7 @@ pub(super) async fn run(
             let names: Vec<&str> = config.sources.keys().map(SourceName::as_str).collect();
             let told = format!("{} sources: {}", names.len(), names.join(", "));
             let mut findings = vec![Finding::new("configuration", Ok(told))];
+            findings.push(retention::settings(&config));
             findings.extend(database(&config).await);
             findings.extend(broker(&config).await);
             findings
@@ -104,6 +106,9 @@ async fn database(config: &Config) -> Vec<Finding> {
             if findings.iter().all(|finding| finding.verdict == Verdict::Ok) {
                 findings.extend(targets(&store, config).await.unwrap_or_else(|error| {
                     vec![Finding::new("targets", Err(format!("cannot be looked up: {error}")))]
+                }));
+                findings.extend(retention::inbox(&store, config).await.unwrap_or_else(|error| {
+                    vec![Finding::new("inbox", Err(format!("cannot be looked up: {error}")))]
                 }));
                 findings.extend(secrets::look(&store, config).await.unwrap_or_else(|error| {
                     vec![Finding::new("secrets", Err(format!("cannot be looked up: {error}")))]

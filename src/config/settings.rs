@@ -6,6 +6,7 @@ use anyhow::ensure;
 use config::Value;
 use serde::Deserialize;
 
+use super::retention;
 use crate::retry::Schedule;
 
 /// The whole configuration as it is written.
@@ -18,6 +19,7 @@ pub(super) struct Raw {
     pub(super) database: Database,
     pub(super) worker: Worker,
     pub(super) retry: Retry,
+    pub(super) retention: retention::Written,
     pub(super) log: Log,
     #[serde(default)]
     pub(super) sources: BTreeMap<String, Value>,

@@ -16,6 +16,7 @@ use crate::{
     store::{
         Store, StoreError,
         acts::Actor,
+        inbox::generations,
         quarantine::{self, Contents, Filter, Summary},
     },
 };
@@ -40,6 +41,17 @@ pub enum QuarantineError {
         /// Why.
         #[source]
         source: Rejection,
+    },
+    /// Another copy of its events may have been applied, and nobody would know.
+    #[error(
+        "call {id} came too long ago: its platform may have sent it again, and what was settled \
+         before {forgotten_until} is forgotten; only discard it"
+    )]
+    TooOld {
+        /// Which.
+        id: Uuid,
+        /// Since when everything is remembered.
+        forgotten_until: OffsetDateTime,
     },
     /// The broker did not take it. It stays where it is.
     #[error("call {id} was not sent")]
@@ -160,6 +172,14 @@ impl Release<'_> {
         let Some((source, adapter)) = found else {
             return Err(QuarantineError::NoSource(id, kept.source));
         };
+        let since = {
+            let mut connection = self.store.connection().await?;
+            generations::since(&mut connection).await?
+        };
+        let earliest = kept.received_at - adapter.resends_for();
+        if let Some(forgotten_until) = since.filter(|since| earliest < *since) {
+            return Err(QuarantineError::TooOld { id, forgotten_until });
+        }
         let envelopes = envelopes(&source, adapter, id, kept)
             .map_err(|source| QuarantineError::Refused { id, source })?;
         let sent = envelopes

@@ -36,7 +36,8 @@ pub struct Sums {
     /// Keys in the inbox without a settled receipt of the message that holds
     /// them.
     pub keys_without_receipt: i64,
-    /// Settled receipts whose key is not in the inbox.
+    /// Settled receipts whose key is not in the inbox and should be: not those
+    /// whose generation may have been forgotten.
     pub settled_without_key: i64,
     /// Orders and invoices whose last receipt is not on record as applied.
     pub books_without_receipt: i64,
@@ -128,13 +129,18 @@ pub async fn sums(conn: &mut Conn) -> Result<Sums, StoreError> {
                 select from receipts as receipt
                 where receipt.receipt_id = inbox.receipt_id
                   and receipt.outcome in ('applied', 'stale', 'ignored', 'duplicate'))
-             -- Settled in the transaction that claimed the key.
+             -- Settled in the transaction that claimed the key, and not before
+             -- its generation was opened.
              and not (inbox.receipt_id <@ past.ids
-                or inbox.settled_at < past.before and not inbox.receipt_id <@ past.spans))
+                or to_timestamp(inbox.generation * 3600.0) < past.before
+                    and not inbox.receipt_id <@ past.spans))
                 as "keys_without_receipt!",
             (select count(*) from receipts as receipt
-             where receipt.outcome in ('applied', 'stale', 'ignored') and not exists (
-                select from inbox where inbox.receipt_id = receipt.receipt_id))
+             where receipt.outcome in ('applied', 'stale', 'ignored')
+               and receipt.processed_at >= coalesce(
+                    (select max(settled_until) from inbox_forgotten), '-infinity')
+               and not exists (
+                    select from inbox where inbox.receipt_id = receipt.receipt_id))
                 as "settled_without_key!",
             (select count(*) from (
                 select last_receipt, created_at from orders

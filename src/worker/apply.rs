@@ -149,18 +149,15 @@ async fn claim(conn: &mut Conn, rules: Rules, items: &[Item]) -> Result<Vec<Stan
             index
         });
     }
-    let free = inbox::claim(conn, &claims).await?;
-    let taken: Vec<Uuid> = first_of.keys().filter(|key| !free.contains(*key)).copied().collect();
-    let settled =
-        if taken.is_empty() { HashMap::new() } else { inbox::settled(conn, &taken).await? };
+    let inbox::Claimed { free, settled } = inbox::claim(conn, &claims).await?;
 
     let standing = |(index, (item, key)): (usize, (&Item, &Uuid))| {
         let first = first_of.get(key).copied().unwrap_or(index);
         if !free.contains(key) {
             return Standing::Done(match settled.get(key) {
                 Some(settled) => again(rules, item, *settled),
-                // Claimed by another transaction and deleted since: only
-                // retention deletes, and never what is this young.
+                // Claimed by another transaction and gone since: only what is
+                // past the horizon goes, and never what is this young.
                 None => Effect::Recorded(Outcome::Duplicate),
             });
         }

@@ -153,6 +153,7 @@ async fn every_scenario_is_measured_and_nothing_is_left() {
         "/end_to_end/p99_ms",
         "/dedupe_at_scale/bytes_per_key",
         "/dedupe_at_scale/ratio_to_empty",
+        "/dedupe_at_scale/drain_ratio_to_empty",
         "/memory/idle_mib",
         "/memory/full_mib",
         "/baseline/publish_per_second",

@@ -179,6 +179,9 @@ async fn the_commands_tell_one_story() {
     assert!(told(&stage.run(&["migrate"])).contains("up to date"));
     let check = stage.run(&["check"]);
     assert!(check.status.success(), "{}", told(&check));
+    for part in ["keys are remembered for 60 d; needed: ", "1 generations, "] {
+        assert!(told(&check).contains(part), "{}", told(&check));
+    }
 
     let receiver = stage.serve("receiver", "config.toml");
     let mut worker = stage.serve("worker", "second.toml");

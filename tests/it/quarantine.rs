@@ -203,3 +203,25 @@ async fn a_call_that_cannot_be_sent_stays_and_one_that_is_discarded_goes() {
     assert_eq!(discard().await.unwrap(), 0);
     assert_eq!(rig.count("select count(*) from audit_log where act = 'discard'").await, 1);
 }
+
+#[tokio::test]
+async fn a_call_that_is_older_than_what_is_remembered_is_not_released() {
+    let rig = Rig::with(&[KEEPING], |_| ()).await;
+    let front = Front::start(&rig.config, Roles::ALL).await;
+    let id = keep(&rig, &front, "1", &shop_body(1, 1, "1.00")).await;
+    front.stop().await;
+    // Shopify sends for four hours: a copy may have come that much earlier.
+    let forgotten = |hours: u32| {
+        format!(
+            "delete from inbox_forgotten; insert into inbox_forgotten (generation, settled_until)
+             select 1, received_at - interval '{hours} hours' from quarantine"
+        )
+    };
+    let config = another_secret();
+    rig.execute(&forgotten(3)).await;
+    let refused = release(&rig, &config).call(id).await;
+    assert!(matches!(refused, Err(QuarantineError::TooOld { .. })), "{refused:?}");
+    assert_eq!(rig.count(KEPT).await, 1);
+    rig.execute(&forgotten(5)).await;
+    assert_eq!(release(&rig, &config).call(id).await.unwrap(), 1);
+}

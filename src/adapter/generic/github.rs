@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use super::{Generic, Settings};
 use crate::adapter::{authentication::Method, mapping::InvalidSettings, selector::Selector};
 
@@ -29,6 +31,9 @@ impl Generic {
         // A webhook may be set to send forms; the signature is over the form.
         settings.form.get_or_insert_with(|| "payload".to_owned());
         let generic = Self::new(settings)?;
-        Ok(Self { kind: "github", test_topic: Some("ping"), ..generic })
+        // Only a person sends again, for three days: docs.github.com,
+        // "Redelivering webhooks".
+        let resends_for = Duration::from_hours(3 * 24);
+        Ok(Self { kind: "github", test_topic: Some("ping"), resends_for, ..generic })
     }
 }

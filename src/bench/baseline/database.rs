@@ -1,6 +1,5 @@
 //! What the bench asks of its own databases and the product never does.
 
-use sqlx::Executor as _;
 use uuid::Uuid;
 
 use crate::store::{Store, StoreError};
@@ -30,26 +29,72 @@ pub async fn settle(store: &Store) {
     drop(store.execute("checkpoint").await);
 }
 
-/// Puts keys into the inbox, made by the server: the same for the same
+/// The generation of the inbox that new keys go to.
+///
+/// # Errors
+/// What the database says.
+pub async fn open_generation(store: &Store) -> Result<i32, StoreError> {
+    let mut connection = store.connection().await?;
+    let open = sqlx::query_scalar(
+        "select pg_get_expr(adbin, adrelid)::integer from pg_attrdef
+         where adrelid = 'inbox'::regclass",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    Ok(open)
+}
+
+/// Makes a generation that is closed and still empty, or takes the index of
+/// the open one away: many keys are inserted faster without.
+///
+/// # Errors
+/// What the database says.
+pub async fn begin_filling(
+    store: &Store,
+    generation: i32,
+    is_open: bool,
+) -> Result<(), StoreError> {
+    let table = format!("inbox_g{generation}");
+    let sql = if is_open {
+        format!("alter table {table} drop constraint {table}_pkey")
+    } else {
+        format!("create table {table} (like inbox)")
+    };
+    store.execute(&sql).await
+}
+
+/// Puts keys into a generation, made by the server: the same for the same
 /// numbers, and as random as a digest.
 ///
 /// # Errors
 /// What the database says.
-pub async fn fill_inbox(store: &Store, from: i64, to: i64) -> Result<(), StoreError> {
-    let mut connection = store.connection().await?;
-    sqlx::query(
-        "insert into inbox (key, receipt_id, body_digest)
-         select md5(n::text)::uuid, gen_random_uuid(), gen_random_uuid()
-         from generate_series($1::bigint, $2::bigint) as n",
-    )
-    .bind(from)
-    .bind(to)
-    .execute(&mut *connection)
-    .await?;
-    Ok(())
+pub async fn fill(store: &Store, generation: i32, from: u64, to: u64) -> Result<(), StoreError> {
+    let sql = format!(
+        "insert into inbox_g{generation} (key, receipt_id, body_digest, generation)
+         select md5(n::text)::uuid, gen_random_uuid(), gen_random_uuid(), {generation}
+         from generate_series({from}, {to}) as n"
+    );
+    store.execute(&sql).await
 }
 
-/// The keys that [`fill_inbox`] makes for these numbers.
+/// Gives a generation its index, as full as random inserts would have left
+/// it, and leaves it as housekeeping or autovacuum would.
+///
+/// # Errors
+/// What the database says.
+pub async fn end_filling(store: &Store, generation: i32, is_open: bool) -> Result<(), StoreError> {
+    let table = format!("inbox_g{generation}");
+    let keyed = format!("alter table {table} add primary key (key) with (fillfactor = 70)");
+    store.execute(&keyed).await?;
+    if !is_open {
+        let attached =
+            format!("alter table inbox attach partition {table} for values in ({generation})");
+        store.execute(&attached).await?;
+    }
+    store.execute(&format!("vacuum (freeze, analyze) {table}")).await
+}
+
+/// The keys that [`fill`] makes for these numbers.
 ///
 /// # Errors
 /// What the database says.
@@ -62,27 +107,18 @@ pub async fn inbox_keys(store: &Store, numbers: &[i64]) -> Result<Vec<Uuid>, Sto
     Ok(keys)
 }
 
-/// Leaves the inbox as autovacuum would.
-///
-/// # Errors
-/// What the database says.
-pub async fn vacuum_inbox(store: &Store) -> Result<(), StoreError> {
-    let mut connection = store.connection().await?;
-    connection.execute("vacuum (analyze) inbox").await?;
-    drop(connection);
-    settle(store).await;
-    Ok(())
-}
-
-/// How many bytes the inbox takes, with its index.
+/// How many bytes the inbox takes, with its indexes.
 ///
 /// # Errors
 /// What the database says.
 pub async fn inbox_bytes(store: &Store) -> Result<i64, StoreError> {
     let mut connection = store.connection().await?;
-    let bytes = sqlx::query_scalar("select pg_table_size('inbox') + pg_indexes_size('inbox')")
-        .fetch_one(&mut *connection)
-        .await?;
+    let bytes = sqlx::query_scalar(
+        "select sum(pg_total_relation_size(inhrelid))::bigint from pg_inherits
+         where inhparent = 'inbox'::regclass",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
     Ok(bytes)
 }
 

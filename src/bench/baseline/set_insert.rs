@@ -65,7 +65,7 @@ async fn insert(store: &Store, source: &SourceName, items: &[Item]) -> anyhow::R
         })
         .collect();
     let mut tx = store.begin().await?;
-    let free = inbox::claim(&mut tx, &claims).await?;
+    let inbox::Claimed { free, .. } = inbox::claim(&mut tx, &claims).await?;
     let ours = |item: &&Item| {
         let key = item.envelope.key.inbox_id();
         free.contains(&key)

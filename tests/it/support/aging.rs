@@ -48,7 +48,14 @@ impl Rig {
         self.execute(&format!(
             "update receipts set receipt_id = {id}, received_at = received_at - {interval},
                  processed_at = processed_at - {interval};
-             update inbox set receipt_id = {id}, settled_at = settled_at - {interval};
+             do $$ declare hour constant integer :=
+                 floor(extract(epoch from now() - {interval}) / 3600);
+             begin
+                 execute format(
+                     'create table if not exists inbox_g%s partition of inbox (primary key (key))
+                      for values in (%s)', hour, hour);
+                 update inbox set receipt_id = {id}, generation = hour;
+             end $$;
              update dead_letters set receipt_id = {id},
                  first_failed_at = first_failed_at - {interval},
                  headers = replace(headers::text, receipt_id::text, ({id})::text)::jsonb;
