@@ -201,7 +201,8 @@ async fn list(conn: &mut Conn) -> Result<Vec<Generation>, StoreError> {
     Ok(sqlx::query_as!(
         Generation,
         r#"
-        with named as (
+        -- Read once: one that is being dropped may lose its number any moment.
+        with named as materialized (
             select part.*,
                 substring(pg_get_expr(part.relpartbound, part.oid) from '\d+')::integer as number
             from pg_inherits
@@ -216,7 +217,6 @@ async fn list(conn: &mut Conn) -> Result<Vec<Generation>, StoreError> {
             -- Below 0: it was never vacuumed.
             reltuples < 0 or relallvisible < relpages as "is_rough!"
         from named
-        -- One that is being dropped at this moment has no number any more.
         where number is not null
         order by number
         "#
