@@ -127,48 +127,7 @@ impl Service {
             service.tasks.spawn(receiver.run(listener, alone, service.stop.clone()));
         }
         if roles.worker {
-            let outbox = Arc::new(worker::Outbox::new(config.sources.keys(), &config.targets));
-            let to_deliver = deliver::Tools {
-                store: store.clone(),
-                broker_url: config.broker.url.clone(),
-                confirm_timeout: Duration::from_millis(config.broker.confirm_timeout_ms),
-                written: outbox.written(),
-                metrics: metrics.clone(),
-            };
-            let housekeeping = worker::housekeeping::run(
-                for_housekeeping(&config.database)?,
-                config.retention.clone(),
-                metrics.clone(),
-                service.stop.clone(),
-            );
-            service.tasks.spawn(housekeeping);
-            let targets = Arc::clone(&config.targets);
-            service.tasks.spawn(deliver::run(to_deliver, targets, service.stop.clone()));
-            let tools = Tools {
-                sources: Arc::clone(&config.sources),
-                enrichers: Arc::new(worker::enrich::enrichers(&config.enrichments, &metrics)?),
-                outbox,
-                store: store.clone(),
-                publisher,
-                topology: Arc::clone(&topology),
-                schedule: config.retry.schedule(),
-                settings: config.worker.clone(),
-                in_hand: InHand::default(),
-                secret_uses: SecretUses::default(),
-                metrics: metrics.clone(),
-                committed: None,
-            };
-            let url = config.broker.url.clone();
-            service.tasks.spawn(worker::run(tools, url.clone(), pulse, service.stop.clone()));
-            let measure = ops::measure(
-                url,
-                topology,
-                store,
-                metrics.clone(),
-                config.worker.duplicate_warning_percent,
-                service.stop.clone(),
-            );
-            service.tasks.spawn(measure);
+            service.work(config, topology, publisher, pulse)?;
         }
         service.tasks.spawn(ops::run(operations, metrics, health, service.stop.clone()));
         info!(
@@ -177,6 +136,61 @@ impl Service {
             "serving"
         );
         Ok(service)
+    }
+
+    /// Starts what a worker is made of.
+    fn work(
+        &mut self,
+        config: &Config,
+        topology: Arc<Topology>,
+        publisher: Publisher,
+        pulse: Pulse,
+    ) -> anyhow::Result<()> {
+        let (store, metrics, stop) = (&self.store, &self.metrics, &self.stop);
+        let housekeeping = worker::housekeeping::run(
+            for_housekeeping(&config.database)?,
+            config.retention.clone(),
+            metrics.clone(),
+            stop.clone(),
+        );
+        let outbox = Arc::new(worker::Outbox::new(config.sources.keys(), &config.targets));
+        let to_deliver = deliver::Tools {
+            store: store.clone(),
+            broker_url: config.broker.url.clone(),
+            confirm_timeout: Duration::from_millis(config.broker.confirm_timeout_ms),
+            written: outbox.written(),
+            metrics: metrics.clone(),
+        };
+        let deliver = deliver::run(to_deliver, Arc::clone(&config.targets), stop.clone());
+        let tools = Tools {
+            sources: Arc::clone(&config.sources),
+            enrichers: Arc::new(worker::enrich::enrichers(&config.enrichments, metrics)?),
+            outbox,
+            store: store.clone(),
+            publisher,
+            topology: Arc::clone(&topology),
+            schedule: config.retry.schedule(),
+            settings: config.worker.clone(),
+            in_hand: InHand::default(),
+            secret_uses: SecretUses::default(),
+            metrics: metrics.clone(),
+            committed: None,
+        };
+        let url = config.broker.url.clone();
+        let work = worker::run(tools, url.clone(), pulse, stop.clone());
+        let measure = ops::measure(
+            url,
+            topology,
+            store.clone(),
+            metrics.clone(),
+            config.worker.duplicate_warning_percent,
+            stop.clone(),
+        );
+        self.tasks.spawn(housekeeping);
+        self.tasks.spawn(deliver);
+        self.tasks.spawn(work);
+        self.tasks.spawn(measure);
+        Ok(())
     }
 
     /// Waits until every role can do its work.

@@ -62,7 +62,8 @@ async fn what_is_free_does_not_wait_for_what_another_lane_has_in_hand() {
         let (first, ()) = tokio::join!(one.0.process(first), held);
         first.unwrap();
     };
-    timeout(Duration::from_secs(30), settled).await.expect("the free one waited for the held one");
+    let settled = timeout(Duration::from_secs(30), Box::pin(settled)).await;
+    settled.expect("the free one waited for the held one");
 
     let events = [stands, update, repeated, refund, free];
     let outcomes = ["applied", "applied", "duplicate", "applied", "applied"];
