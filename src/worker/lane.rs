@@ -142,11 +142,7 @@ impl Lane {
         let enriched = enrich::batch(&self.tools, &self.source, items, parcels).await?;
         let Enriched { items, parcels, doomed: unmappable, mut failed, put_off, denied } = enriched;
         doomed.extend(unmappable);
-        // What cannot be understood does not wait for what can.
-        let buried = settle::bury(&self.tools, std::mem::take(&mut doomed));
-        let (applied, buried) = tokio::join!(self.apply_in_turns(items, parcels), buried);
-        let (items, parcels, verdicts) = applied?;
-        buried?;
+        let (items, parcels, verdicts) = self.apply_in_turns(items, parcels).await?;
         let mut recorded = Vec::new();
         for ((item, parcel), verdict) in items.into_iter().zip(parcels).zip(verdicts) {
             let business_key = item.business_key().map(str::to_owned);
