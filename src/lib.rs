@@ -13,13 +13,16 @@
 //!    [`fetch`]ed, by [`worker::enrich`] through its [`gate`], before the
 //!    transaction begins.
 //! 4. [`worker::apply`] claims the keys and writes the changes set by set, in
-//!    one transaction of the [`store`]: inbox, orders, invoices, receipts.
+//!    one transaction of the [`store`]: inbox, orders, invoices, receipts. What
+//!    another lane has in hand ([`worker::in_hand`]) follows in a second one.
 //! 5. [`worker::settle`] sends what failed on to a retry queue, by the
 //!    schedule in [`retry`], or to the dead; then the batch is acknowledged.
 //! 6. What other systems must hear was written in that transaction too, and
 //!    [`deliver`] takes it to the [`target`]s, each once, whatever is lost.
 //! 7. [`worker::archive`] brings the dead into a table, where people
 //!    [`review`] them: show, replay, discard.
+//! 8. [`worker::housekeeping`] drops what is past retention, whole tables at a
+//!    time: generations of the inbox, and partitions of the call log.
 //!
 //! A file of events ([`import`]) is one call, each item of which goes the same
 //! way from 2. on.
