@@ -11,8 +11,15 @@
 -- for receipts that were used twice, those of clocks that are wrong, and what
 -- had to stay when its partition went. Retention deletes there row by row.
 --
--- Workers of older versions cannot record what they settle after this: stop
--- them first. Their messages wait.
+-- Workers of older versions cannot record what they settle after this. Stop
+-- them first; one that was forgotten finds a column of the inbox by another
+-- name, takes that for a schema it does not know, and its messages wait.
+
+-- Taken before any work is done, and in the order in which workers take them:
+-- whoever asks after imports holds both others for a moment.
+lock table inbox, imports, receipts in access exclusive mode;
+
+alter table inbox rename column body_digest to digest;
 
 alter table receipts
     -- Whether it had an outcome before this one: it was retried or dead. (Of
@@ -66,6 +73,7 @@ declare
     upper  uuid;
     name   text;
     known  text;
+    allowed record;
 begin
     select date_trunc('day', to_timestamp(millisecond / 1000), 'UTC') into since
     from (
@@ -110,6 +118,16 @@ begin
         'alter table receipts attach partition %I for values from (%L) to (%L)',
         name, lower, upper);
     alter table receipts attach partition receipts_rest default;
+    -- Who could use the call log still can.
+    for allowed in
+        select granted.privilege_type,
+            case granted.grantee when 0 then 'public' else granted.grantee::regrole::text end
+                as grantee
+        from pg_class, aclexplode(relacl) as granted
+        where oid = name::regclass and granted.grantee <> relowner
+    loop
+        execute format('grant %s on receipts to %s', allowed.privilege_type, allowed.grantee);
+    end loop;
 
     -- Receipts are written once; few are revised. By the default, a table is
     -- vacuumed each time it has grown by a fifth: ever later, more each time,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, de};
 use crate::{adapter::Adapter, domain::SourceName, retry::Schedule};
 
 const DAY: Duration = Duration::from_hours(24);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// `[retention]` as it is written.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -93,15 +94,22 @@ impl Written {
             needed.sum().as_secs().div_ceil(DAY.as_secs())
         );
         // A repeat has no payload of its own: the first of its bytes has it.
-        let call_log_is_longer = match (receipts, keys) {
+        // Keys go by the generation, the last of them half a time later.
+        let longest = keys.map(|keys| keys + keys / 2 + HOUR);
+        let call_log_is_longer = match (receipts, longest) {
             (None, _) => true,
             (Some(_), None) => false,
-            (Some(receipts), Some(keys)) => receipts >= keys,
+            (Some(receipts), Some(longest)) => receipts >= longest,
         };
+        let least = longest.map_or_else(
+            || "\"forever\"".to_owned(),
+            |longest| longest.as_secs().div_ceil(DAY.as_secs()).to_string(),
+        );
         ensure!(
             call_log_is_longer,
-            "retention.receipts_days must be at least retention.keys_days ({keys_days}): the call \
-             log keeps the bytes that a duplicate repeats with the first of them"
+            "retention.receipts_days must be at least {least}: the call log keeps the bytes that a \
+             duplicate repeats with the first of them, and a key is remembered for up to one and \
+             a half times retention.keys_days ({keys_days})"
         );
         Ok(Retention { keys, receipts, receipts_span: DAY * u32::from(receipts_span_days), needed })
     }

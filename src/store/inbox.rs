@@ -72,7 +72,7 @@ pub async fn claim(conn: &mut Conn, claims: &[Claim]) -> Result<Claimed, StoreEr
         with settled as materialized (
             select key, receipt_id, body_digest from inbox_settled($1)
         ), free as (
-            insert into inbox (key, receipt_id, body_digest)
+            insert into inbox (key, receipt_id, digest)
             select key, receipt_id, body_digest
             from unnest($1::uuid[], $2::uuid[], $3::uuid[]) as claim (key, receipt_id, body_digest)
             where not exists (select from settled where settled.key = claim.key)

@@ -11,6 +11,8 @@ const FIRST: u16 = 100;
 /// Enough for the batch that is settled and for the one that comes in
 /// meanwhile.
 const BATCHES: usize = 2;
+/// A batch of so many messages counts for a quarter of the mean.
+const TELLING: usize = 100;
 
 /// One lane's.
 #[derive(Clone, Debug)]
@@ -37,7 +39,11 @@ impl Appetite {
     /// less than half or double, since changing it costs round trips.
     pub fn learn(&mut self, messages: usize, bytes: usize) -> Option<u16> {
         let size = bytes / messages.max(1);
-        let mean = self.mean.map_or(size, |mean| (3 * mean + size) / 4);
+        // Of a batch of one message, however large, little is learnt.
+        let weight = messages.min(TELLING);
+        let mean = self
+            .mean
+            .map_or(size, |mean| (mean * (4 * TELLING - weight) + size * weight) / (4 * TELLING));
         self.mean = Some(mean);
         let room = BATCHES * collect::BYTES / mean.max(1);
         let wanted = u16::try_from(room).unwrap_or(u16::MAX).clamp(1, self.most);
@@ -69,6 +75,14 @@ mod tests {
         assert!(held >= collect::BYTES, "{held} bytes are asked for");
         let more: Vec<u16> = (0..40).filter_map(|_| appetite.learn(75, 75 * 2_000)).collect();
         assert_eq!(more.last(), Some(&1_000), "{more:?}");
+    }
+
+    #[test]
+    fn one_large_message_alone_does_not_starve_the_lane() {
+        let mut appetite = Appetite::new(500);
+        appetite.learn(500, 500 * 2_000);
+        appetite.learn(1, 10_000_000);
+        assert!(appetite.prefetch() >= 100, "{appetite:?}");
     }
 
     #[test]

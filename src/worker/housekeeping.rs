@@ -101,7 +101,7 @@ async fn keep(store: &Store, retention: &Retention, metrics: &Metrics) -> Result
         now: OffsetDateTime::now_utc(),
     };
     // Whatever became of the inbox.
-    let receipts = retention::keep(store, &plan).await;
+    let receipts = store.in_time(retention::keep(store, &plan)).await;
     if let Ok(inbox) = &inbox {
         tell_of_inbox(inbox, now, metrics);
     }

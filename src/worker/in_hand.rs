@@ -83,12 +83,15 @@ impl InHand {
                         Refunded::Payment(_) => self.hash(&("refund", source, tenant, refund_id)),
                     }
                 }
-                Change::Invoice(invoice) => {
-                    let number = invoice.document_id.as_ref().unwrap_or(&invoice.invoice_number);
-                    self.hash(&("invoice", source, tenant, &invoice.vendor, number))
-                }
+                Change::Invoice(invoice) => match &invoice.document_id {
+                    Some(document) => self.hash(&("document", source, tenant, document)),
+                    None => {
+                        let name = (&invoice.vendor, &invoice.invoice_number);
+                        self.hash(&("invoice", source, tenant, name))
+                    }
+                },
                 Change::InvoiceDeleted(deleted) => {
-                    self.hash(&("invoice", source, tenant, "", &deleted.document_id))
+                    self.hash(&("document", source, tenant, &deleted.document_id))
                 }
                 Change::Reference(reference) => {
                     self.hash(&("reference", source, tenant, &reference.kind, &reference.id))
@@ -119,7 +122,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::{Envelope, EventKey, Mapped, OrderUpdate};
+    use crate::domain::{DeletedInvoice, Envelope, EventKey, Invoice, Mapped, OrderUpdate};
 
     /// An event about an order.
     fn item(event: &str, order_id: &str) -> Item {

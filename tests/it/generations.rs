@@ -185,7 +185,7 @@ async fn claims_read_what_they_ask_for_and_nothing_else() {
     let store = &rig.tools.store;
     for nth in 0..8 {
         rig.execute(&format!(
-            "insert into inbox (key, receipt_id, body_digest)
+            "insert into inbox (key, receipt_id, digest)
              select md5('{nth} ' || n)::uuid, gen_random_uuid(), gen_random_uuid()
              from generate_series(1, 3000) as n"
         ))
@@ -213,7 +213,7 @@ async fn claims_read_what_they_ask_for_and_nothing_else() {
         claim(store, &batch()).await;
     }
     rig.execute(
-        "insert into inbox (key, receipt_id, body_digest)
+        "insert into inbox (key, receipt_id, digest)
          select gen_random_uuid(), gen_random_uuid(), gen_random_uuid()
          from generate_series(1, 20000)",
     )
@@ -269,7 +269,7 @@ async fn an_inbox_of_before_becomes_the_first_generation_as_it_stands() {
     let mut old = PgConnection::connect(&url).await.unwrap();
     migrations_before("0009").await.run(&mut old).await.unwrap();
     old.execute(
-        "insert into inbox (key, receipt_id, body_digest)
+        "insert into inbox (key, receipt_id, digest)
          select md5('k' || n)::uuid, md5('r' || n)::uuid, md5('d' || n)::uuid
          from generate_series(1, 2000) as n",
     )

@@ -70,7 +70,7 @@ pub async fn begin_filling(
 /// What the database says.
 pub async fn fill(store: &Store, generation: i32, from: u64, to: u64) -> Result<(), StoreError> {
     let sql = format!(
-        "insert into inbox_g{generation} (key, receipt_id, body_digest, generation)
+        "insert into inbox_g{generation} (key, receipt_id, digest, generation)
          select md5(n::text)::uuid, gen_random_uuid(), gen_random_uuid(), {generation}
          from generate_series({from}, {to}) as n"
     );

@@ -110,7 +110,7 @@ async fn apply(
     item: &Item,
 ) -> anyhow::Result<&'static str> {
     let claimed = sqlx::query(
-        "insert into inbox (key, receipt_id, body_digest) values ($1, $2, $3)
+        "insert into inbox (key, receipt_id, digest) values ($1, $2, $3)
          on conflict do nothing",
     )
     .bind(item.envelope.key.inbox_id())

@@ -24,7 +24,8 @@ pub const SHARES: u32 = 2;
 
 /// How long claims may be kept waiting by whoever opens or drops a generation
 /// and waits himself for one that is under way.
-const PATIENCE: &str = "set local lock_timeout = '300ms'";
+const PATIENCE: &str = "set local lock_timeout = '300ms'; \
+    set local idle_in_transaction_session_timeout = '5s'";
 
 /// What PostgreSQL says to whom its locks were not given in time.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
@@ -278,7 +279,7 @@ pub async fn open(store: &Store, next: i32) -> Result<Turn, StoreError> {
             "create table inbox_g{next} partition of inbox (primary key (key))
                  for values in ({next})
                  with (autovacuum_freeze_min_age = 0, vacuum_truncate = false);
-             alter table inbox alter column generation set default {next}"
+             alter table only inbox alter column generation set default {next}"
         );
         tx.execute(sqlx::AssertSqlSafe(ddl)).await?;
         Ok(Turn::Done)

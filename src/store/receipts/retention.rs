@@ -15,7 +15,8 @@ use crate::store::{Conn, Fault, Store, StoreError, Tx};
 /// What holds for each of these transactions. Writers wait behind whoever
 /// waits for a lock on their table, so that must be short; to count what a
 /// partition holds takes as long as it takes.
-const MANNERS: &str = "set local lock_timeout = '500ms'; set local statement_timeout = 0";
+const MANNERS: &str = "set local lock_timeout = '500ms'; set local statement_timeout = 0; \
+    set local idle_in_transaction_session_timeout = '30s'";
 /// See the migration that partitioned the table.
 const STORAGE: &str = "autovacuum_vacuum_insert_scale_factor = 0, \
     autovacuum_vacuum_insert_threshold = 100000, autovacuum_freeze_min_age = 0";
@@ -296,6 +297,7 @@ async fn let_go(
         .await?;
     // From here on nobody reads or writes the call log until the commit, which
     // is not far: a table is dropped as fast as its files are unlinked.
+    conn.execute("set local statement_timeout = '10s'").await?;
     let detach = format!("alter table receipts detach partition {table}");
     conn.execute(AssertSqlSafe(detach)).await?;
     if !staying.is_empty() {
