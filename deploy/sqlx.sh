@@ -26,7 +26,7 @@ trap 'exit 130' INT TERM
 $runas "$bin/initdb" -D "$scratch/data" -U postgres -A trust --no-sync -E UTF8 --locale=C >/dev/null
 $runas "$bin/pg_ctl" -D "$scratch/data" -l "$scratch/log" -w start \
     -o "-c listen_addresses= -c unix_socket_directories=$scratch -c fsync=off" >/dev/null
-cat migrations/*.sql | "$bin/psql" -h "$scratch" -U postgres -q -v ON_ERROR_STOP=1 >/dev/null
+cat migrations/*.sql | "$bin/psql" -h "$scratch" -U postgres -q --single-transaction -v ON_ERROR_STOP=1 >/dev/null
 
 fresh=$scratch/sqlx
 mkdir "$fresh"
