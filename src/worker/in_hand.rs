@@ -83,13 +83,14 @@ impl InHand {
                         Refunded::Payment(_) => self.hash(&("refund", source, tenant, refund_id)),
                     }
                 }
-                Change::Invoice(invoice) => match &invoice.document_id {
-                    Some(document) => self.hash(&("document", source, tenant, document)),
-                    None => {
+                Change::Invoice(invoice) => {
+                    if let Some(document) = &invoice.document_id {
+                        self.hash(&("document", source, tenant, document))
+                    } else {
                         let name = (&invoice.vendor, &invoice.invoice_number);
                         self.hash(&("invoice", source, tenant, name))
                     }
-                },
+                }
                 Change::InvoiceDeleted(deleted) => {
                     self.hash(&("document", source, tenant, &deleted.document_id))
                 }
@@ -122,7 +123,9 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::{DeletedInvoice, Envelope, EventKey, Invoice, Mapped, OrderUpdate};
+    use crate::domain::{
+        DeletedInvoice, Envelope, EventKey, Invoice, InvoiceStatus, Mapped, Money, OrderUpdate,
+    };
 
     /// An event about an order.
     fn item(event: &str, order_id: &str) -> Item {
@@ -147,6 +150,37 @@ mod tests {
         let deleted_at = OffsetDateTime::UNIX_EPOCH;
         let order_id = order_id.to_owned();
         Item::new(envelope, Mapped::from(OrderUpdate::Deleted { order_id, deleted_at }))
+    }
+
+    #[test]
+    fn a_document_and_its_deletion_are_one_thing() {
+        let (in_hand, source) = (InHand::default(), "shop".parse().unwrap());
+        let deleted = |event: &str| {
+            let document_id = "d1".to_owned();
+            let deleted_at = OffsetDateTime::UNIX_EPOCH;
+            let deletion = DeletedInvoice { document_id, deleted_at };
+            item(event, "1").with(Change::InvoiceDeleted(Box::new(deletion)))
+        };
+        let (_taken, _) = in_hand.take(&source, &[deleted("e1")]);
+        let mut state = item("e2", "2");
+        state.changes = vec![Change::Invoice(Box::new(invoice("some vendor")))];
+        let (_, free) = in_hand.take(&source, &[state]);
+        assert_eq!(free, [false], "whatever it calls the vendor");
+    }
+
+    fn invoice(vendor: &str) -> Invoice {
+        Invoice {
+            document_id: Some("d1".to_owned()),
+            vendor: vendor.to_owned(),
+            invoice_number: "I-1".to_owned(),
+            transaction_id: None,
+            status: InvoiceStatus::Open,
+            platform_status: "open".to_owned(),
+            total: Money { amount: 1.into(), currency: "EUR".parse().unwrap() },
+            due_on: None,
+            sequence: 0,
+            version: OffsetDateTime::UNIX_EPOCH,
+        }
     }
 
     #[test]
