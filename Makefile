@@ -30,7 +30,7 @@ build: setup
 	$(CARGO) build --release --locked
 
 demo: setup
-	$(CARGO) build --locked
+	$(CARGO) build --locked --bins --example mock-accounting
 	@bash deploy/demo.sh $(TARGET)/debug/tallyhook
 
 # A short version, in less than five minutes: medians of three runs, each load a

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The demo: real webhooks through a real RabbitMQ into a real PostgreSQL, with
 # duplicates, late ones, poison and a forged one, while the broker is killed;
-# then a file of invoices, mirrored exactly once to an economy system that
+# then a file of invoices, mirrored exactly once to a mock accounting system that
 # leaves calls unanswered, is killed too, and loses one by a person's hand.
 # Ends by itself, with exit code 0 only if the figures add up.
 set -euo pipefail
@@ -28,7 +28,7 @@ fail() { printf '\ndemo: %s\n' "$*" >&2; exit 1; }
 # field NAME FILE: a number or text from the one-line JSON that our commands write.
 field() { sed -n "s/.*\"$1\": *\"\{0,1\}\([^\",}]*\).*/\1/p" "$2" | head -n 1; }
 
-say "1. A private PostgreSQL and RabbitMQ, an economy system, the receiver and the worker"
+say "1. A private PostgreSQL and RabbitMQ, a mock accounting system, the receiver and the worker"
 # Any free port, so that the demo never meets a server of yours.
 cat >"$scratch/demo.toml" <<'TOML'
 [receiver]
@@ -36,8 +36,8 @@ listen = "127.0.0.1:0"
 [operations]
 listen = "127.0.0.1:0"
 TOML
-show "dev --with-target"
-"$tallyhook" dev --with-target --config "$scratch/demo.toml" --ready-file "$scratch/ready.json" \
+show "dev --with-mock-accounting"
+"$tallyhook" dev --with-mock-accounting --config "$scratch/demo.toml" --ready-file "$scratch/ready.json" \
     >"$scratch/dev.out" 2>"$scratch/dev.log" &
 dev=$!
 for _ in $(seq 600); do
@@ -49,9 +49,9 @@ done
 receiver=$(field receiver "$scratch/ready.json")
 TALLYHOOK__DATABASE__URL=$(field database_url "$scratch/ready.json")
 TALLYHOOK__BROKER__URL=$(field amqp_url "$scratch/ready.json")
-TALLYHOOK_DEV_ECONOMY_URL=$(sed -n 's/.*"economy": *"\([^"]*\)".*/\1/p' "$scratch/ready.json")
-export TALLYHOOK__DATABASE__URL TALLYHOOK__BROKER__URL TALLYHOOK_DEV_ECONOMY_URL
-grep -E '^(receiver|operations|economy) ' "$scratch/dev.out"
+TALLYHOOK_DEV_ACCOUNTING_URL=$(sed -n 's/.*"accounting": *"\([^"]*\)".*/\1/p' "$scratch/ready.json")
+export TALLYHOOK__DATABASE__URL TALLYHOOK__BROKER__URL TALLYHOOK_DEV_ACCOUNTING_URL
+grep -E '^(receiver|operations|accounting) ' "$scratch/dev.out"
 
 accepted=0
 uncertain=0
@@ -121,20 +121,20 @@ cat <<'TEXT'
 TEXT
 
 
-# economy METHOD PATH: what the economy system answers, without our own
+# accounting METHOD PATH: what the accounting system answers, without our own
 # commands in between.
-economy() {
-    local at=${TALLYHOOK_DEV_ECONOMY_URL#http://}
+accounting() {
+    local at=${TALLYHOOK_DEV_ACCOUNTING_URL#http://}
     (
         exec 9<>"/dev/tcp/${at%:*}/${at#*:}" || exit 1
-        printf '%s %s HTTP/1.1\r\nHost: economy\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n' \
-            "$1" "$2" "${TALLYHOOK_DEV_ECONOMY:-economy-development-token}" >&9
+        printf '%s %s HTTP/1.1\r\nHost: accounting\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n' \
+            "$1" "$2" "${TALLYHOOK_DEV_ACCOUNTING:-accounting-development-token}" >&9
         sed '1,/^\r*$/d' <&9
     ) 2>/dev/null
 }
 # One line each, whatever is found, and none if it is away.
-numbers_there() { { economy GET /invoices || :; } | grep -o '"number":"[^"]*"' || :; }
-ids_there() { { economy GET "/invoices?vendor=$1&number=$2" || :; } | grep -o 'INV-[0-9]*' || :; }
+numbers_there() { { accounting GET /invoices || :; } | grep -o '"number":"[^"]*"' || :; }
+ids_there() { { accounting GET "/invoices?vendor=$1&number=$2" || :; } | grep -o 'INV-[0-9]*' || :; }
 
 # import: sends the file and waits; some of its lines are broken, so 3.
 import() {
@@ -168,11 +168,11 @@ awk -v invoices="$invoices" 'BEGIN {
 }' >"$scratch/vendors.csv"
 broken=$((invoices / 100))
 duplicates=$((invoices / 18))
-economy_pid=$(sed -n 's/.*"economy": *\([0-9][0-9]*\).*/\1/p' "$scratch/ready.json")
+accounting_pid=$(sed -n 's/.*"accounting": *\([0-9][0-9]*\).*/\1/p' "$scratch/ready.json")
 (
     for _ in $(seq 600); do
         if [ "$(numbers_there | wc -l)" -ge $((invoices / 4)) ]; then
-            kill -9 "$economy_pid" && printf '  killed the economy system, process %s\n' "$economy_pid"
+            kill -9 "$accounting_pid" && printf '  killed the accounting system, process %s\n' "$accounting_pid"
             exit
         fi
         sleep 0.05
@@ -184,9 +184,9 @@ import
 imported created "$invoices"
 imported duplicate "$duplicates"
 imported rejected "$broken"
-wait "$killer" || fail "the economy system never had enough invoices to be killed"
+wait "$killer" || fail "the accounting system never had enough invoices to be killed"
 
-say "8. The economy system left one call in ten unanswered: each invoice is there exactly once"
+say "8. The accounting system left one call in ten unanswered: each invoice is there exactly once"
 for _ in $(seq 150); do
     "$tallyhook" deliveries list --state delivered --limit 100000 --json >"$scratch/mirrored.json" || :
     delivered=$(grep -c '"delivery_id"' "$scratch/mirrored.json" || :)
@@ -205,13 +205,13 @@ exactly_once() {
     numbers_there | sort >"$scratch/there"
     [ "$(wc -l <"$scratch/there")" = "$invoices" ] && [ -z "$(uniq -d "$scratch/there")" ] ||
         fail "$(wc -l <"$scratch/there") invoices are there, twice: $(uniq -d "$scratch/there" | tr '\n' ' ')"
-    printf '  the economy system has %s invoices, none twice\n' "$invoices"
+    printf '  the accounting system has %s invoices, none twice\n' "$invoices"
 }
 exactly_once
 
 say "9. One is deleted there by hand; a person voids our delivery of it and issues it anew"
 was=$(ids_there Vendor%2007 V-00007)
-economy DELETE "/invoices/$was" >"$scratch/deleted"
+accounting DELETE "/invoices/$was" >"$scratch/deleted"
 [ -z "$(ids_there Vendor%2007 V-00007)" ] || fail "$was is still there"
 printf '  deleted %s there\n' "$was"
 show "deliveries void --number V-00007 --reason 'deleted there by hand'"

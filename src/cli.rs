@@ -79,10 +79,10 @@ enum Command {
         /// Write the addresses here as JSON, once everything serves.
         #[arg(long, value_name = "PATH")]
         ready_file: Option<PathBuf>,
-        /// Start a stand-in economy system too, and mirror imported invoices to
-        /// it; it leaves one call in ten unanswered.
+        /// Also start a mock accounting server and mirror imported invoices to
+        /// it; one creation in ten gets no response.
         #[arg(long)]
-        with_target: bool,
+        with_mock_accounting: bool,
     },
     /// Bring the database's schema up to date.
     Migrate,
@@ -124,18 +124,18 @@ impl Arguments {
         let file = self.config.as_deref();
         // Commands for people know the development sources too, so that they
         // work beside `tallyhook dev` without a file.
-        let economy = std::env::var(dev::ECONOMY_URL).ok().filter(|_| file.is_none());
+        let mock_accounting = std::env::var(dev::ACCOUNTING_URL).ok().filter(|_| file.is_none());
         let for_people = || {
-            let economy = economy.as_deref();
-            Config::load(Origin { file, development: file.is_none(), economy })
+            let mock_accounting = mock_accounting.as_deref();
+            Config::load(Origin { file, development: file.is_none(), mock_accounting })
         };
         match self.command {
             Command::Serve { only } => {
                 serve(&Config::load(Origin { file, ..Origin::default() })?, only).await
             }
-            Command::Dev { dir, ready_file, with_target } => {
+            Command::Dev { dir, ready_file, with_mock_accounting } => {
                 let config = self.config;
-                dev::run(dev::Settings { config, dir, ready_file, with_target }).await?;
+                dev::run(dev::Settings { config, dir, ready_file, with_mock_accounting }).await?;
                 Ok(ExitCode::from(DONE))
             }
             Command::Migrate => migrate(&for_people()?).await,

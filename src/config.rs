@@ -22,10 +22,10 @@ pub use settings::{Broker, Database, Log, LogFormat, Operations, Receiver, Retry
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
 const DEVELOPMENT: &str = include_str!("../config/development.toml");
-const ECONOMY: &str = include_str!("../config/economy.toml");
+const MOCK_ACCOUNTING: &str = include_str!("../config/mock_accounting.toml");
 
-/// Where the economy system is, as [`ECONOMY`] has it.
-const ECONOMY_ADDRESS: &str = "http://economy.example";
+/// The placeholder address in [`MOCK_ACCOUNTING`].
+const MOCK_ACCOUNTING_ADDRESS: &str = "http://accounting.example";
 
 /// Every setting, checked.
 #[derive(Clone)]
@@ -61,9 +61,10 @@ pub struct Origin<'a> {
     pub file: Option<&'a Path>,
     /// Whether the built-in development sources are there too.
     pub development: bool,
-    /// Where an economy system is that imported invoices are mirrored to, by
-    /// the built-in target `economy`; unless the file has one of that name.
-    pub economy: Option<&'a str>,
+    /// The URL of the mock accounting server that the built-in destination
+    /// `accounting` mirrors imported invoices to. A destination of that name in the file
+    /// replaces the built-in one.
+    pub mock_accounting: Option<&'a str>,
 }
 
 impl Config {
@@ -103,7 +104,7 @@ impl Config {
             let development = config::File::from_str(DEVELOPMENT, config::FileFormat::Toml);
             builder = builder.add_source(development);
         }
-        let mut economy = origin.economy;
+        let mut mock_accounting = origin.mock_accounting;
         let mut over = None;
         if let Some(path) = origin.file {
             // Named by its content, so that any file name will do.
@@ -117,11 +118,12 @@ impl Config {
                 anyhow::anyhow!("{}: {}", path.display(), unquoted(&error.to_string()))
             })?;
             // Not merged: a target of two halves is nobody's.
-            economy = economy.filter(|_| alone.get_table("targets.economy").is_err());
+            mock_accounting =
+                mock_accounting.filter(|_| alone.get_table("targets.accounting").is_err());
             over = Some(file);
         }
-        if let Some(address) = economy {
-            let text = ECONOMY.replace(ECONOMY_ADDRESS, address);
+        if let Some(address) = mock_accounting {
+            let text = MOCK_ACCOUNTING.replace(MOCK_ACCOUNTING_ADDRESS, address);
             builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
         }
         if let Some(file) = over {
@@ -270,13 +272,13 @@ mod tests {
 
     #[test]
     fn the_built_in_target_is_there_when_it_is_asked_for() {
-        let load = |file: Option<&Path>, economy| {
-            Config::load(Origin { file, development: true, economy }).unwrap()
+        let load = |file: Option<&Path>, mock_accounting| {
+            Config::load(Origin { file, development: true, mock_accounting }).unwrap()
         };
         assert!(load(None, None).targets.is_empty());
         let url = Some("http://127.0.0.1:4321");
         let config = load(None, url);
-        let target = &config.targets["economy"];
+        let target = &config.targets["accounting"];
         assert_eq!(target.effort.timeout.as_millis(), 500);
         assert_eq!(target.sources, ["vendors".parse().unwrap()]);
         assert!(matches!(&target.way, crate::target::Way::Http(http) if http.offers_look_up()));
@@ -286,10 +288,10 @@ mod tests {
         std::fs::write(&path, "[worker]\nbatch_size = 7\n").unwrap();
         assert_eq!(load(Some(&path), url).targets.len(), 1);
         // A user's own is no mixture of both.
-        let theirs = "[targets.economy]\nkind = 'rabbitmq'\nevents = ['order.upserted']\n";
+        let theirs = "[targets.accounting]\nkind = 'rabbitmq'\nevents = ['order.upserted']\n";
         std::fs::write(&path, theirs).unwrap();
         let config = load(Some(&path), url);
-        let target = &config.targets["economy"];
+        let target = &config.targets["accounting"];
         assert!(matches!(target.way, crate::target::Way::Broker { .. }));
         assert_eq!((config.targets.len(), target.sources.as_slice()), (1, [].as_slice()));
     }

@@ -18,21 +18,21 @@ use crate::{
     store::Store,
     telemetry,
 };
-use servers::{EconomyOptions, EconomyServer, Options, Servers};
+use servers::{MockAccountingOptions, MockAccountingServer, Options, Servers};
 
 /// The database that dev makes on its private server.
 const DATABASE: &str = "tallyhook";
 
-/// What the stand-in economy system does wrong, so that there is something to
-/// see: it looks for no duplicates, and one creation in ten is never answered.
-const ECONOMY_FAULTS: &str = r#"{"duplicates_pass": true, "timeout_after_create_every": 10}"#;
+/// Faults of the mock accounting server: it accepts duplicates, and one creation
+/// in ten gets no response.
+const ACCOUNTING_FAULTS: &str = r#"{"duplicates_pass": true, "timeout_after_create_every": 10}"#;
 
-/// Where its token is, as the built-in target says it.
-const ECONOMY_TOKEN: &str = "env:TALLYHOOK_DEV_ECONOMY";
+/// Its token, as the built-in destination refers to it.
+const ACCOUNTING_TOKEN: &str = "env:TALLYHOOK_DEV_ACCOUNTING";
 
-/// The variable that tells commands for people where the stand-in economy
-/// system is, so that they know the built-in target too.
-pub const ECONOMY_URL: &str = "TALLYHOOK_DEV_ECONOMY_URL";
+/// The environment variable with the URL of the mock accounting server. Operator
+/// commands read it to know the built-in destination.
+pub const ACCOUNTING_URL: &str = "TALLYHOOK_DEV_ACCOUNTING_URL";
 
 /// How often dev looks whether its servers live.
 const LOOK: Duration = Duration::from_millis(500);
@@ -47,9 +47,9 @@ pub struct Settings {
     pub dir: Option<PathBuf>,
     /// A file to hold the addresses, once everything serves.
     pub ready_file: Option<PathBuf>,
-    /// Whether there is a stand-in economy system, and a target that mirrors
-    /// imported invoices to it.
-    pub with_target: bool,
+    /// Whether to start a mock accounting server and to mirror imported invoices
+    /// to it.
+    pub with_mock_accounting: bool,
 }
 
 /// Runs until Ctrl-C, then stops everything.
@@ -58,17 +58,23 @@ pub struct Settings {
 /// A server that is missing or does not start; a configuration that is refused.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let file = settings.config.as_deref();
-    let load = |economy: Option<&str>| Config::load(Origin { file, development: true, economy });
+    let load = |mock_accounting: Option<&str>| {
+        Config::load(Origin { file, development: true, mock_accounting })
+    };
     // Before anything is started: a mistake in the configuration costs
-    // nothing. The economy system has no address yet, and any will do.
-    let mut config = load(settings.with_target.then_some("http://127.0.0.1:1"))?;
+    // nothing. The mock accounting server has no address yet; any will do.
+    let mut config = load(settings.with_mock_accounting.then_some("http://127.0.0.1:1"))?;
     telemetry::start(&config.log)?;
     if let Some(path) = &settings.ready_file {
         // A file left over from another run would be believed too early.
         remove(path)?;
     }
     let options = Options {
-        economy: if settings.with_target { Some(economy()?) } else { None },
+        mock_accounting: if settings.with_mock_accounting {
+            Some(mock_accounting()?)
+        } else {
+            None
+        },
         ..Options::default()
     };
     eprintln!("starting a private PostgreSQL and a private RabbitMQ (about 10 seconds)...");
@@ -76,8 +82,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         servers = start(settings.dir.as_deref(), options) => servers?,
         stopped = stop_signal() => return stopped,
     };
-    if let Some(economy) = &servers.economy {
-        config = load(Some(&economy.url()))?;
+    if let Some(accounting) = &servers.mock_accounting {
+        config = load(Some(&accounting.url()))?;
     }
     let served = serve(&mut config, &mut servers, &settings).await;
     let stopped = servers.stop().await;
@@ -94,12 +100,11 @@ async fn start(dir: Option<&Path>, options: Options) -> anyhow::Result<Servers> 
     }
 }
 
-/// How the stand-in economy system runs.
-fn economy() -> anyhow::Result<EconomyOptions> {
-    Ok(EconomyOptions {
-        program: EconomyServer::program()?,
-        token: SecretLookup::process(true).resolve(ECONOMY_TOKEN)?,
-        faults: ECONOMY_FAULTS.to_owned(),
+fn mock_accounting() -> anyhow::Result<MockAccountingOptions> {
+    Ok(MockAccountingOptions {
+        program: MockAccountingServer::program()?,
+        token: SecretLookup::process(true).resolve(ACCOUNTING_TOKEN)?,
+        faults: ACCOUNTING_FAULTS.to_owned(),
     })
 }
 
@@ -149,12 +154,13 @@ async fn keep_up(
         tokio::time::sleep(LOOK).await;
         let postgres = servers.postgres.is_running();
         let rabbitmq = servers.rabbitmq.is_running();
-        let economy = servers.economy.as_mut().is_none_or(EconomyServer::is_running);
-        if postgres && rabbitmq && economy {
+        let accounting =
+            servers.mock_accounting.as_mut().is_none_or(MockAccountingServer::is_running);
+        if postgres && rabbitmq && accounting {
             continue;
         }
-        if let Some(server) = servers.economy.as_mut().filter(|_| !economy) {
-            eprintln!("the stand-in economy system died; starting it again...");
+        if let Some(server) = servers.mock_accounting.as_mut().filter(|_| !accounting) {
+            eprintln!("the mock accounting server died; restarting it...");
             server.restart().await?;
         }
         if !postgres {
@@ -186,22 +192,22 @@ fn announce(
     writeln!(out, "operations   {operations}/metrics")?;
     writeln!(out, "database     {}", config.database.url)?;
     writeln!(out, "broker       {}", config.broker.url)?;
-    if let Some(economy) = &servers.economy {
-        writeln!(out, "economy      {}/invoices", economy.url())?;
+    if let Some(accounting) = &servers.mock_accounting {
+        writeln!(out, "accounting   {}/invoices", accounting.url())?;
     }
     writeln!(out)?;
     writeln!(out, "In another terminal, for the other commands:")?;
     writeln!(out, "  export TALLYHOOK__DATABASE__URL='{}'", config.database.url)?;
     writeln!(out, "  export TALLYHOOK__BROKER__URL='{}'", config.broker.url)?;
-    if let Some(economy) = &servers.economy {
-        writeln!(out, "  export {ECONOMY_URL}='{}'", economy.url())?;
+    if let Some(accounting) = &servers.mock_accounting {
+        writeln!(out, "  export {ACCOUNTING_URL}='{}'", accounting.url())?;
     }
     // Whole orders tell more than events that only name something.
     let example = config.sources.iter().find(|(_, adapter)| adapter.kind() == "shopify");
     if let Some((name, _)) = example.or_else(|| config.sources.iter().next()) {
         writeln!(out, "  tallyhook send {name} --url {receiver} --count 100 --duplicates 10%")?;
     }
-    if servers.economy.is_some() {
+    if servers.mock_accounting.is_some() {
         writeln!(out, "  tallyhook import invoices.csv --url {receiver}")?;
         writeln!(out, "  tallyhook deliveries list")?;
     }
@@ -237,9 +243,9 @@ fn write_ready_file(
                 "rabbitmq": servers.rabbitmq.pid(),
             },
         });
-        if let Some(economy) = &servers.economy {
-            ready["economy"] = economy.url().into();
-            ready["pids"]["economy"] = economy.pid().into();
+        if let Some(accounting) = &servers.mock_accounting {
+            ready["accounting"] = accounting.url().into();
+            ready["pids"]["accounting"] = accounting.pid().into();
         }
         // Renamed into place: whoever sees the file sees all of it.
         let partial = path.with_extension("partial");

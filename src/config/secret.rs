@@ -18,8 +18,8 @@ const DEVELOPMENT: [(&str, &str); 13] = [
     ("TALLYHOOK_DEV_GITHUB", "github-development-secret"),
     ("TALLYHOOK_DEV_CLOUDEVENTS", "cloudevents-development-token"),
     ("TALLYHOOK_DEV_ROBOT", "robot-development-token"),
-    // What we send to the stand-in economy system.
-    ("TALLYHOOK_DEV_ECONOMY", "economy-development-token"),
+    // Sent to the mock accounting server.
+    ("TALLYHOOK_DEV_ACCOUNTING", "accounting-development-token"),
     ("TALLYHOOK_DEV_VENDORS", "vendors-development-token"),
 ];
 

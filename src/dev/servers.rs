@@ -10,15 +10,15 @@
 //! |--------------|------------------------------------------------------------------|
 //! | `postgres`   | one PostgreSQL                                                   |
 //! | `rabbitmq`   | one RabbitMQ node with its port mapper                           |
-//! | `economy`    | the stand-in economy system, where it is asked for               |
+//! | `mock_accounting` | the mock accounting server, if requested                    |
 //! | `binaries`   | where the programs are, and whether they are recent enough       |
 //! | `watchdog`   | a process that cannot outlive this one                           |
-//! | `folder`   | a server's folder: its lock, its owner, the ends of its logs     |
+//! | `data_dir`   | a server's data directory: lock, owner, ends of its logs         |
 //! | `ports`    | loopback ports that stay ours while a server is down             |
 
 mod binaries;
-mod economy;
-mod folder;
+mod data_dir;
+mod mock_accounting;
 mod ports;
 mod postgres;
 mod rabbitmq;
@@ -33,7 +33,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 pub use self::binaries::MissingServer;
-pub use self::economy::{EconomyOptions, EconomyServer};
+pub use self::mock_accounting::{MockAccountingOptions, MockAccountingServer};
 pub use self::postgres::PostgresServer;
 pub use self::rabbitmq::RabbitMqServer;
 
@@ -46,8 +46,8 @@ pub struct Options {
     /// A folder to delete, with all that is in it, if this program dies without stopping the
     /// server. `None`, the default, keeps everything.
     pub remove_dir_on_death: Option<PathBuf>,
-    /// A stand-in economy system to start beside the servers. `None`, the default, starts none.
-    pub economy: Option<EconomyOptions>,
+    /// A mock accounting server to start as well. `None`, the default, starts none.
+    pub mock_accounting: Option<MockAccountingOptions>,
 }
 
 /// A private PostgreSQL and a private RabbitMQ, and what was asked for beside them.
@@ -59,8 +59,8 @@ pub struct Servers {
     pub postgres: PostgresServer,
     /// The broker, in the folder `rabbitmq`.
     pub rabbitmq: RabbitMqServer,
-    /// The stand-in economy system, if there is one, in the folder `economy`.
-    pub economy: Option<EconomyServer>,
+    /// The mock accounting server, if requested, in the folder `mock_accounting`.
+    pub mock_accounting: Option<MockAccountingServer>,
     // Declared last: the folder goes after the servers that write to it.
     temporary: Option<TempDir>,
 }
@@ -109,29 +109,29 @@ impl Servers {
     ///
     /// As [`Servers::start`].
     pub async fn start_with(dir: &Path, options: &Options) -> Result<Self> {
-        let dir = folder::create(dir)?;
-        if folder::running_as_root() {
+        let dir = data_dir::create(dir)?;
+        if data_dir::running_as_root() {
             // PostgreSQL runs as another user then, and has to get to its folder inside.
             let mode = fs::metadata(&dir)?.permissions().mode();
             fs::set_permissions(&dir, fs::Permissions::from_mode(mode | 0o011))
                 .with_context(|| format!("cannot open {} to others", dir.display()))?;
         }
         let (postgres_dir, rabbitmq_dir) = (dir.join("postgres"), dir.join("rabbitmq"));
-        let economy = async {
-            match &options.economy {
-                Some(economy) => {
-                    let dir = dir.join("economy");
-                    EconomyServer::start_with(&dir, economy, options).await.map(Some)
+        let mock_accounting = async {
+            match &options.mock_accounting {
+                Some(mock_accounting) => {
+                    let dir = dir.join("mock_accounting");
+                    MockAccountingServer::start_with(&dir, mock_accounting, options).await.map(Some)
                 }
                 None => Ok(None),
             }
         };
-        let (postgres, rabbitmq, economy) = tokio::try_join!(
+        let (postgres, rabbitmq, mock_accounting) = tokio::try_join!(
             PostgresServer::start_with(&postgres_dir, options),
             RabbitMqServer::start_with(&rabbitmq_dir, options),
-            economy,
+            mock_accounting,
         )?;
-        Ok(Self { postgres, rabbitmq, economy, temporary: None })
+        Ok(Self { postgres, rabbitmq, mock_accounting, temporary: None })
     }
 
     /// Stops all of them cleanly, and deletes their folder if it is a temporary one.
@@ -141,17 +141,17 @@ impl Servers {
     /// A server that could not even be killed, or a temporary folder that could not be deleted.
     /// One failure does not keep another server running.
     pub async fn stop(&mut self) -> Result<()> {
-        let economy = async {
-            match &mut self.economy {
-                Some(economy) => economy.stop().await,
+        let mock_accounting = async {
+            match &mut self.mock_accounting {
+                Some(mock_accounting) => mock_accounting.stop().await,
                 None => Ok(()),
             }
         };
-        let (postgres, rabbitmq, economy) =
-            tokio::join!(self.postgres.stop(), self.rabbitmq.stop(), economy);
+        let (postgres, rabbitmq, mock_accounting) =
+            tokio::join!(self.postgres.stop(), self.rabbitmq.stop(), mock_accounting);
         postgres?;
         rabbitmq?;
-        economy?;
+        mock_accounting?;
         if let Some(temporary) = self.temporary.take() {
             temporary.close().context("cannot delete the temporary folder of the servers")?;
         }

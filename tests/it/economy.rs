@@ -43,7 +43,7 @@ async fn a_call_that_got_no_answer_created_its_invoice() {
     eventually("the first call to end", seconds(10), async || {
         let answer = economy.create("key", ONE).await;
         if answer.status() == 409 {
-            assert!(answer.text().await.unwrap().contains("under way"));
+            assert!(answer.text().await.unwrap().contains("in progress"));
             return false;
         }
         assert_eq!(answer.status(), 201);
@@ -113,7 +113,7 @@ async fn a_late_creation_holds_its_key_and_happens_though_nobody_waits() {
     assert_eq!(economy.find("ACME", "A 1").await, []);
     let early = economy.create("key", ONE).await;
     assert_eq!(early.status(), 409);
-    assert!(early.text().await.unwrap().contains("under way"));
+    assert!(early.text().await.unwrap().contains("in progress"));
     eventually("the late one", seconds(10), async || economy.invoices().await.len() == 1).await;
     assert_eq!(economy.create("key", ONE).await.status(), 201);
     assert_eq!(economy.calls("key").await.created, ["INV-000001"]);

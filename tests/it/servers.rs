@@ -146,7 +146,7 @@ async fn killed_program_leaves_no_process_and_no_temporary_folder() -> Result<()
         .arg(&config)
         .arg("--ready-file")
         .arg(&ready)
-        .arg("--with-target")
+        .arg("--with-mock-accounting")
         // Where it makes its temporary folder.
         .env("TMPDIR", outer.path())
         .stdin(Stdio::null())
@@ -155,7 +155,7 @@ async fn killed_program_leaves_no_process_and_no_temporary_folder() -> Result<()
         .spawn()?;
     wait_for("the servers of the victim", Duration::from_secs(90), || ready.exists())?;
     let running = processes_in(outer.path())?;
-    for name in ["postgres", "beam", "epmd", "economy"] {
+    for name in ["postgres", "beam", "epmd", "mock-accounting"] {
         assert!(
             running.iter().any(|process| process.starts_with(name)),
             "{name} is not among {running:?}"

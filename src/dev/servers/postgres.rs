@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
 use super::binaries::{self, PostgresBinaries};
-use super::folder::{self, Account, Logs};
+use super::data_dir::{self, Account, Logs};
 use super::watchdog::{Program, Supervised};
 use super::{Options, POLL, ports};
 
@@ -60,8 +60,8 @@ impl PostgresServer {
     /// As [`PostgresServer::start`].
     pub async fn start_with(dir: &Path, options: &Options) -> Result<Self> {
         let binaries = binaries::postgres().await?;
-        let dir = folder::create(dir)?;
-        let lock = folder::lock(&dir)?;
+        let dir = data_dir::create(dir)?;
+        let lock = data_dir::lock(&dir)?;
         let account = Account::for_folder(&dir, &dir.join("data"))?;
         let [port] = ports::free()?;
         let mut server = Self {

@@ -17,7 +17,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::binaries::{self, RabbitMqBinaries};
-use super::folder::{self, Logs};
+use super::data_dir::{self, Logs};
 use super::watchdog::{Program, Supervised};
 use super::{Options, POLL, ports};
 
@@ -82,8 +82,8 @@ impl RabbitMqServer {
     /// As [`RabbitMqServer::start`].
     pub async fn start_with(dir: &Path, options: &Options) -> Result<Self> {
         let binaries = binaries::rabbitmq().await?;
-        let dir = folder::create(dir)?;
-        let lock = folder::lock(&dir)?;
+        let dir = data_dir::create(dir)?;
+        let lock = data_dir::lock(&dir)?;
         let mut server = Self {
             binaries,
             node: node_name(&dir)?,

@@ -23,7 +23,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::POLL;
-use super::folder::Account;
+use super::data_dir::Account;
 
 /// Arguments: the log, the signal that ends the server, the folder to remove (or nothing), then
 /// the command.

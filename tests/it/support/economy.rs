@@ -4,7 +4,7 @@
 use reqwest::{Client, RequestBuilder, Response};
 use serde::Deserialize;
 use serde_json::Value;
-use tallyhook::dev::servers::{EconomyOptions, EconomyServer, Options};
+use tallyhook::dev::servers::{MockAccountingOptions, MockAccountingServer, Options};
 use tempfile::TempDir;
 
 use super::http::client;
@@ -14,7 +14,7 @@ pub(crate) const ECONOMY_TOKEN: &str = "a-token-of-the-economy-system";
 
 /// A running stand-in. It ends, and its data goes, when this is dropped.
 pub(crate) struct Economy {
-    server: EconomyServer,
+    server: MockAccountingServer,
     client: Client,
     // Declared last: it goes after the process that writes to it.
     _folder: TempDir,
@@ -42,13 +42,14 @@ impl Economy {
     /// Starts one without faults on a free port, which stays its own.
     pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let economy = EconomyOptions {
-            program: env!("CARGO_BIN_EXE_economy").into(),
+        let economy = MockAccountingOptions {
+            program: MockAccountingServer::program().unwrap(),
             token: ECONOMY_TOKEN.to_owned(),
             faults: "{}".to_owned(),
         };
-        let server =
-            EconomyServer::start_with(folder.path(), &economy, &Options::default()).await.unwrap();
+        let server = MockAccountingServer::start_with(folder.path(), &economy, &Options::default())
+            .await
+            .unwrap();
         Self { server, client: client(), _folder: folder }
     }
 

@@ -1,4 +1,4 @@
-//! The books: invoices, keys, and what was answered under each.
+//! Invoices, idempotency keys, and the response stored for each key.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,152 +6,139 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// An invoice, as callers see it.
+/// An invoice as clients see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Invoice {
-    /// `INV-000001` and so on; none is given twice.
+    /// `INV-000001` and so on; never reused.
     pub(crate) id: String,
-    /// What it says.
     #[serde(flatten)]
     pub(crate) draft: Draft,
 }
 
-/// What a caller says of an invoice.
+/// The fields of an invoice that a client sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Draft {
-    /// Who sent it.
     pub(crate) vendor: String,
-    /// The vendor's number of it.
+    /// The vendor's invoice number.
     pub(crate) number: String,
-    /// How much.
     pub(crate) amount: Decimal,
     /// ISO 4217.
     pub(crate) currency: String,
-    /// ISO 8601, where it is told.
+    /// ISO 8601 date.
     pub(crate) due: Option<String>,
 }
 
-/// One line of the journal: all that ever changes the books.
+/// One line of the log; all state changes are log entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Entry {
-    /// A call to create something came with a key.
-    Called {
-        /// The key.
-        key: String,
-    },
+pub(crate) enum WalEntry {
+    /// A create request arrived with an idempotency key.
+    Called { key: String },
     /// An invoice was created.
     Created {
-        /// The key, if the call had one.
         key: Option<String>,
-        /// The call's body.
         request: String,
-        /// The answer's body.
+        /// The response body.
         answer: String,
-        /// What was created.
         invoice: Invoice,
     },
-    /// Somebody deleted an invoice.
-    Deleted {
-        /// Its id.
-        id: String,
-    },
+    /// An invoice was deleted.
+    Deleted { id: String },
 }
 
-/// What becomes of a call to create an invoice.
+/// The result of a create request.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Creation {
-    /// It is to be created, by this entry, and answered so.
+pub(crate) enum CreateResult {
+    /// The invoice is new.
     New {
-        /// For the journal, then for the books.
-        entry: Box<Entry>,
-        /// The answer's body.
+        /// To append and apply.
+        entry: Box<WalEntry>,
+        /// The response body.
         answer: String,
     },
-    /// It was, under this key: the answer that was given then.
-    Known(String),
-    /// The key stands for another body.
-    OtherBody,
-    /// The vendor's number is there, with this id.
-    Exists(String),
+    /// The key was used before: the stored response.
+    Replay(String),
+    /// The key was used with another body.
+    KeyReused,
+    /// The vendor's invoice number exists under this id.
+    AlreadyExists(String),
 }
 
-/// How often a key came, and what it made.
+/// Requests and created invoices per idempotency key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Calls {
-    /// How often a call to create something came with it.
+    /// Number of create requests.
     pub(crate) arrived: u32,
-    /// The ids of what was created under it: one, at most.
+    /// Ids of created invoices; at most one.
     pub(crate) created: Vec<String>,
 }
 
 #[derive(Debug)]
-struct Remembered {
+struct StoredResponse {
     request: String,
     answer: String,
 }
 
-/// Everything that the journal tells.
+/// The state that the log's entries add up to.
 #[derive(Debug, Default)]
-pub(crate) struct Books {
+pub(crate) struct State {
     /// Without the deleted ones.
     invoices: BTreeMap<String, Invoice>,
     /// The ids by vendor and number. More than one only where duplicates pass.
     numbers: HashMap<(String, String), Vec<String>>,
-    /// For ever: deleting an invoice forgets no answer.
-    answers: HashMap<String, Remembered>,
+    /// Never removed: a deleted invoice keeps its stored response.
+    answers: HashMap<String, StoredResponse>,
     calls: BTreeMap<String, Calls>,
-    /// How many were ever created.
+    /// Invoices created so far, deleted ones included.
     count: u64,
 }
 
-impl Books {
-    /// What a call to create an invoice comes to. Changes nothing.
-    pub(crate) fn weigh(
+impl State {
+    /// Decides a create request without changing the state.
+    pub(crate) fn check_create(
         &self,
         key: Option<&str>,
         request: &str,
         draft: Draft,
         duplicates_pass: bool,
-    ) -> Creation {
+    ) -> CreateResult {
         if let Some(remembered) = key.and_then(|key| self.answers.get(key)) {
             return if remembered.request == request {
-                Creation::Known(remembered.answer.clone())
+                CreateResult::Replay(remembered.answer.clone())
             } else {
-                Creation::OtherBody
+                CreateResult::KeyReused
             };
         }
         if !duplicates_pass && let Some(there) = self.find(&draft.vendor, &draft.number).next() {
-            return Creation::Exists(there.id.clone());
+            return CreateResult::AlreadyExists(there.id.clone());
         }
         let invoice = Invoice { id: format!("INV-{:06}", self.count + 1), draft };
         let answer = serde_json::json!(invoice).to_string();
-        let entry = Entry::Created {
+        let entry = WalEntry::Created {
             key: key.map(str::to_owned),
             request: request.to_owned(),
             answer: answer.clone(),
             invoice,
         };
-        Creation::New { entry: Box::new(entry), answer }
+        CreateResult::New { entry: Box::new(entry), answer }
     }
 
-    /// Takes in what stands in the journal.
-    pub(crate) fn enter(&mut self, entry: Entry) {
+    pub(crate) fn apply(&mut self, entry: WalEntry) {
         match entry {
-            Entry::Called { key } => self.calls.entry(key).or_default().arrived += 1,
-            Entry::Created { key, request, answer, invoice } => {
+            WalEntry::Called { key } => self.calls.entry(key).or_default().arrived += 1,
+            WalEntry::Created { key, request, answer, invoice } => {
                 self.count += 1;
                 let id = invoice.id.clone();
                 if let Some(key) = key {
                     self.calls.entry(key.clone()).or_default().created.push(id.clone());
-                    self.answers.insert(key, Remembered { request, answer });
+                    self.answers.insert(key, StoredResponse { request, answer });
                 }
                 let Draft { vendor, number, .. } = &invoice.draft;
                 let number = (vendor.clone(), number.clone());
                 self.numbers.entry(number).or_default().push(id.clone());
                 self.invoices.insert(id, invoice);
             }
-            Entry::Deleted { id } => {
+            WalEntry::Deleted { id } => {
                 if let Some(Invoice { draft, .. }) = self.invoices.remove(&id)
                     && let Some(ids) = self.numbers.get_mut(&(draft.vendor, draft.number))
                 {
@@ -177,18 +164,17 @@ impl Books {
         self.invoices.get(id)
     }
 
-    /// Every key that came.
     pub(crate) fn calls(&self) -> &BTreeMap<String, Calls> {
         &self.calls
     }
 }
 
-/// A call's body, read as leniently as it can be complained of.
+/// A create request's body; missing fields are reported by [`Draft::read`].
 #[derive(Deserialize)]
 struct Body<'a> {
     vendor: Option<String>,
     number: Option<String>,
-    // A text or a number; never by way of a float.
+    // A string or a number, parsed without a float.
     #[serde(borrow)]
     amount: Option<&'a RawValue>,
     currency: Option<String>,
@@ -196,10 +182,7 @@ struct Body<'a> {
 }
 
 impl Draft {
-    /// Reads a call's body.
-    ///
-    /// # Errors
-    /// All that is wrong with it, in words.
+    /// Reads a create request's body; the error lists everything that is wrong with it.
     pub(crate) fn read(body: &str) -> Result<Self, String> {
         let Body { vendor, number, amount, currency, due } =
             serde_json::from_str(body).map_err(|error| error.to_string())?;
@@ -242,13 +225,13 @@ mod tests {
 
     const ONE: &str = r#"{"vendor":"ACME","number":"1","amount":"12.50","currency":"EUR"}"#;
 
-    /// Carries a call out; the id that was created, or what became of it.
-    fn create(books: &mut Books, key: &str, body: &str) -> Result<String, Creation> {
-        match books.weigh(Some(key), body, Draft::read(body).unwrap(), false) {
-            Creation::New { entry, .. } => {
-                let Entry::Created { invoice, .. } = &*entry else { unreachable!() };
+    /// Executes a create request.
+    fn create(state: &mut State, key: &str, body: &str) -> Result<String, CreateResult> {
+        match state.check_create(Some(key), body, Draft::read(body).unwrap(), false) {
+            CreateResult::New { entry, .. } => {
+                let WalEntry::Created { invoice, .. } = &*entry else { unreachable!() };
                 let id = invoice.id.clone();
-                books.enter(*entry);
+                state.apply(*entry);
                 Ok(id)
             }
             other => Err(other),
@@ -256,58 +239,64 @@ mod tests {
     }
 
     #[test]
-    fn a_key_stands_for_one_body_and_its_answer_for_ever() {
-        let mut books = Books::default();
-        assert_eq!(create(&mut books, "a", ONE).unwrap(), "INV-000001");
-        let Err(Creation::Known(answer)) = create(&mut books, "a", ONE) else { unreachable!() };
+    fn key_reuse_replays_the_stored_response() {
+        let mut state = State::default();
+        assert_eq!(create(&mut state, "a", ONE).unwrap(), "INV-000001");
+        let Err(CreateResult::Replay(answer)) = create(&mut state, "a", ONE) else {
+            unreachable!()
+        };
         assert!(answer.contains("INV-000001"), "{answer}");
-        books.enter(Entry::Deleted { id: "INV-000001".to_owned() });
-        assert_eq!(create(&mut books, "a", ONE), Err(Creation::Known(answer)));
-        assert_eq!(books.find("ACME", "1").count(), 0);
+        state.apply(WalEntry::Deleted { id: "INV-000001".to_owned() });
+        assert_eq!(create(&mut state, "a", ONE), Err(CreateResult::Replay(answer)));
+        assert_eq!(state.find("ACME", "1").count(), 0);
         let other = ONE.replace("12.50", "12.5");
-        assert_eq!(create(&mut books, "a", &other), Err(Creation::OtherBody));
+        assert_eq!(create(&mut state, "a", &other), Err(CreateResult::KeyReused));
     }
 
     #[test]
-    fn a_number_is_taken_until_it_is_deleted() {
-        let mut books = Books::default();
-        create(&mut books, "a", ONE).unwrap();
-        assert_eq!(create(&mut books, "b", ONE), Err(Creation::Exists("INV-000001".to_owned())));
-        // Another vendor's is another one.
-        create(&mut books, "c", &ONE.replace("ACME", "Other")).unwrap();
-        books.enter(Entry::Deleted { id: "INV-000001".to_owned() });
-        // The number of a deleted one is never given again.
-        assert_eq!(create(&mut books, "b", ONE).unwrap(), "INV-000003");
-        assert_eq!(books.all().count(), 2);
+    fn invoice_number_is_unique_until_deleted() {
+        let mut state = State::default();
+        create(&mut state, "a", ONE).unwrap();
+        assert_eq!(
+            create(&mut state, "b", ONE),
+            Err(CreateResult::AlreadyExists("INV-000001".to_owned()))
+        );
+        // Another vendor may use the same number.
+        create(&mut state, "c", &ONE.replace("ACME", "Other")).unwrap();
+        state.apply(WalEntry::Deleted { id: "INV-000001".to_owned() });
+        // Ids of deleted invoices are not reused.
+        assert_eq!(create(&mut state, "b", ONE).unwrap(), "INV-000003");
+        assert_eq!(state.all().count(), 2);
     }
 
     #[test]
-    fn duplicates_pass_where_nobody_looks() {
-        let mut books = Books::default();
+    fn duplicates_pass_creates_second_invoice() {
+        let mut state = State::default();
         for key in ["a", "b"] {
             let draft = Draft::read(ONE).unwrap();
-            let Creation::New { entry, .. } = books.weigh(Some(key), ONE, draft, true) else {
+            let CreateResult::New { entry, .. } = state.check_create(Some(key), ONE, draft, true)
+            else {
                 unreachable!()
             };
-            books.enter(*entry);
+            state.apply(*entry);
         }
-        assert_eq!(books.find("ACME", "1").count(), 2);
+        assert_eq!(state.find("ACME", "1").count(), 2);
     }
 
     #[test]
-    fn everything_that_is_wrong_with_a_body_is_told() {
-        let told =
+    fn invalid_body_lists_every_error() {
+        let error =
             Draft::read(r#"{"vendor":" ","amount":"x","currency":"euro","due":"2026-02-30"}"#)
                 .unwrap_err();
         for word in ["vendor", "number", "amount", "currency", "due"] {
-            assert!(told.contains(word), "{word} is not in {told:?}");
+            assert!(error.contains(word), "{word} is not in {error:?}");
         }
         Draft::read("[]").unwrap_err();
         Draft::read("{").unwrap_err();
     }
 
     #[test]
-    fn amounts_may_be_texts_or_numbers_and_keep_their_digits() {
+    fn amount_text_or_number_keeps_digits() {
         for written in ["0.1", "\"0.1\"", "-7", "12345678901234567890.12"] {
             let body = ONE.replace("\"12.50\"", written);
             let amount = Draft::read(&body).unwrap().amount;

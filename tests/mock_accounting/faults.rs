@@ -1,4 +1,4 @@
-//! What goes wrong, and at which call: counted, so that it is the same every time.
+//! Simulated faults. They are counted, never random, so runs are repeatable.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -6,66 +6,61 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// How long nothing is answered unless it is told: longer than anybody waits.
+/// Default time without a response; longer than any client timeout.
 const HANG: Duration = Duration::from_mins(10);
 
-/// What `POST /faults` takes. What is not named stays as it is.
+/// The body of `POST /faults`. Absent fields keep their value.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Change {
-    /// Ends every fault first.
+    /// Removes all faults first.
     pub(crate) clear: bool,
-    /// Every so many creations, the call that created gets no answer.
+    /// Every Nth creation gets no response.
     pub(crate) timeout_after_create_every: Option<NonZeroU32>,
-    /// How long it gets none, before its connection is closed; 0 closes it at
-    /// once. A client that gives up sooner ends it too.
+    /// Time until that connection is closed, in milliseconds; 0 closes at once.
     pub(crate) hang_ms: Option<u64>,
-    /// Every so many creations, it is created late, even if the client has
-    /// given up meanwhile. Its key is under way until then.
+    /// Every Nth creation is delayed and happens even if the client gives up.
+    /// Its key is in progress until then.
     pub(crate) late_create_every: Option<NonZeroU32>,
-    /// How late.
+    /// The delay, in milliseconds.
     pub(crate) late_ms: Option<u64>,
-    /// An answer in place of what would have been done.
-    pub(crate) answer: Option<Answer>,
-    /// Whether an invoice whose vendor and number are there is created again,
-    /// as by a system that does not look.
+    /// A fixed response instead of the real one.
+    pub(crate) answer: Option<CannedResponse>,
+    /// Whether a vendor's invoice number may be created twice.
     pub(crate) duplicates_pass: Option<bool>,
-    /// Closes the listener and every connection, after this call is answered.
+    /// Closes the listener and every connection after this response.
     pub(crate) vanish: Option<Vanish>,
 }
 
-/// An answer in place of what would have been done.
+/// A fixed response instead of the real one.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Answer {
+pub(crate) struct CannedResponse {
     /// The status.
     pub(crate) status: u16,
     /// `Retry-After`, in seconds.
     pub(crate) retry_after: Option<u32>,
-    /// The body: JSON, or a text as it is.
+    /// JSON, or a string that is sent as it is.
     pub(crate) body: Option<Value>,
-    /// Only calls whose body contains this text; default any.
+    /// Only requests whose body contains this text; default any.
     #[serde(default)]
     pub(crate) containing: String,
-    /// The method of the calls to `/invoices` that get it; default POST.
+    /// Only requests to `/invoices` with this method; default POST.
     #[serde(default)]
     pub(crate) method: CallMethod,
-    /// How often it is given; default always.
+    /// How many times; default always.
     times: Option<NonZeroU32>,
-    /// Only every so many of the calls; default each.
+    /// Only every Nth matching request; default each.
     every: Option<NonZeroU32>,
 }
 
-/// Which calls are answered so.
+/// The methods of `/invoices`.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub(crate) enum CallMethod {
-    /// Those that create something.
     #[default]
     Post,
-    /// Those that look something up.
     Get,
-    /// Those that delete something.
     Delete,
 }
 
@@ -80,13 +75,13 @@ impl CallMethod {
     }
 }
 
-/// For how long it is gone.
+/// Length of an outage.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Vanish {
-    /// `true`: until somebody starts it again.
+    /// `true`: until restart.
     ForGood(bool),
-    /// `{"ms": 500}`: and back on the same port.
+    /// `{"ms": 500}`: then it listens on the same port again.
     For {
         /// Milliseconds.
         ms: u64,
@@ -94,12 +89,11 @@ pub(crate) enum Vanish {
 }
 
 impl Vanish {
-    /// Whether it goes at all.
     pub(crate) fn is_asked(self) -> bool {
         !matches!(self, Self::ForGood(false))
     }
 
-    /// For how long; `None` is for good.
+    /// `None` means until restart.
     pub(crate) fn pause(self) -> Option<Duration> {
         match self {
             Self::ForGood(_) => None,
@@ -108,35 +102,35 @@ impl Vanish {
     }
 }
 
-/// What happens to one creation.
+/// The faults of one creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Fate {
-    /// It is created so much later.
+pub(crate) struct CreationFault {
+    /// Delay before the invoice is created.
     pub(crate) late: Option<Duration>,
-    /// Once created, it is not answered, and after this time cut off.
+    /// Time without a response before the connection is closed.
     pub(crate) hang: Option<Duration>,
 }
 
-/// The faults that stand.
+/// The active faults.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     timeout: Option<Every>,
     hang: Option<Duration>,
     late: Option<Every>,
     late_by: Duration,
-    answer: Option<Answering>,
+    answer: Option<ActiveResponse>,
     duplicates_pass: bool,
 }
 
 #[derive(Debug)]
-struct Answering {
-    answer: Answer,
+struct ActiveResponse {
+    answer: CannedResponse,
     every: Every,
     left: Option<u32>,
 }
 
 impl Faults {
-    /// Takes a change over. Whatever is named is counted from now on.
+    /// Applies a change; counters of changed faults start again.
     pub(crate) fn change(&mut self, change: Change) {
         if change.clear {
             *self = Self::default();
@@ -154,7 +148,7 @@ impl Faults {
             self.late_by = Duration::from_millis(ms);
         }
         if let Some(answer) = change.answer {
-            self.answer = Some(Answering {
+            self.answer = Some(ActiveResponse {
                 every: Every::new(answer.every.unwrap_or(NonZeroU32::MIN)),
                 left: answer.times.map(NonZeroU32::get),
                 answer,
@@ -165,10 +159,10 @@ impl Faults {
         }
     }
 
-    /// What a call to `/invoices` is answered in place of being served.
-    pub(crate) fn answer(&mut self, method: &Method, body: &str) -> Option<Answer> {
-        let Answering { answer, every, left } = self.answer.as_mut()?;
-        if !answer.method.is(method) || !body.contains(&answer.containing) || !every.strikes() {
+    /// The fixed response to a request to `/invoices`, if one applies.
+    pub(crate) fn answer(&mut self, method: &Method, body: &str) -> Option<CannedResponse> {
+        let ActiveResponse { answer, every, left } = self.answer.as_mut()?;
+        if !answer.method.is(method) || !body.contains(&answer.containing) || !every.is_due() {
             return None;
         }
         let answer = answer.clone();
@@ -181,13 +175,13 @@ impl Faults {
         Some(answer)
     }
 
-    /// What happens to the next creation.
-    pub(crate) fn creation(&mut self) -> Fate {
+    /// The faults of the next creation.
+    pub(crate) fn creation(&mut self) -> CreationFault {
         let Self { timeout, hang, late, late_by, .. } = self;
-        let strikes = |every: &mut Option<Every>| every.as_mut().is_some_and(Every::strikes);
-        Fate {
-            late: strikes(late).then_some(*late_by),
-            hang: strikes(timeout).then_some(hang.unwrap_or(HANG)),
+        let is_due = |every: &mut Option<Every>| every.as_mut().is_some_and(Every::is_due);
+        CreationFault {
+            late: is_due(late).then_some(*late_by),
+            hang: is_due(timeout).then_some(hang.unwrap_or(HANG)),
         }
     }
 
@@ -209,7 +203,7 @@ impl Every {
         Self { every, seen: 0 }
     }
 
-    fn strikes(&mut self) -> bool {
+    fn is_due(&mut self) -> bool {
         self.seen += 1;
         if self.seen < self.every.get() {
             return false;
@@ -232,16 +226,16 @@ mod tests {
     }
 
     #[test]
-    fn each_third_creation_gets_no_answer() {
+    fn timeout_every_third_creation() {
         let mut faults = faults(r#"{"timeout_after_create_every": 3, "hang_ms": 5}"#);
         let struck: Vec<bool> = (0..7).map(|_| faults.creation().hang.is_some()).collect();
         assert_eq!(struck, [false, false, true, false, false, true, false]);
         faults.change(serde_json::from_str(r#"{"clear": true}"#).unwrap());
-        assert!((0..7).all(|_| faults.creation() == Fate::default()));
+        assert!((0..7).all(|_| faults.creation() == CreationFault::default()));
     }
 
     #[test]
-    fn an_answer_is_given_so_often_and_to_its_method_only() {
+    fn fixed_response_is_limited_by_count_and_method() {
         let mut faults =
             faults(r#"{"answer": {"status": 429, "retry_after": 1, "times": 2, "every": 2}}"#);
         assert!((0..4).all(|_| faults.answer(&Method::GET, "").is_none()));
@@ -251,14 +245,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_given_to_what_contains_a_text_only() {
+    fn fixed_response_is_limited_by_body_text() {
         let mut faults = faults(r#"{"answer": {"status": 500, "containing": "INV-5"}}"#);
         let mut given = |body: &str| faults.answer(&Method::POST, body).is_some();
         assert_eq!((given("INV-4"), given("INV-5"), given("INV-5")), (false, true, true));
     }
 
     #[test]
-    fn what_is_not_named_stays() {
+    fn absent_fields_keep_their_value() {
         let mut faults = faults(r#"{"duplicates_pass": true, "late_create_every": 1}"#);
         faults.change(serde_json::from_str(r#"{"late_ms": 7}"#).unwrap());
         assert!(faults.duplicates_pass());
@@ -266,13 +260,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_fault_is_refused() {
+    fn unknown_fault_is_rejected() {
         serde_json::from_str::<Change>(r#"{"timeout_every": 3}"#).unwrap_err();
         serde_json::from_str::<Change>(r#"{"timeout_after_create_every": 0}"#).unwrap_err();
     }
 
     #[test]
-    fn it_vanishes_for_good_or_for_a_while() {
+    fn vanish_lasts_until_restart_or_for_a_time() {
         let vanish = |text: &str| serde_json::from_str::<Vanish>(text).unwrap();
         assert!(vanish("true").is_asked() && vanish("true").pause().is_none());
         assert!(!vanish("false").is_asked());
