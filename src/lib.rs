@@ -36,7 +36,7 @@
 //! how people reach it, [`send`] plays every platform, [`dev`] starts private
 //! servers to try it on, [`mod@bench`] tells how fast it is there.
 //!
-//! Who may import whom is held by a test (`tests/it/house.rs`): [`domain`]
+//! Who may import whom is held by a test (`tests/it/architecture.rs`): [`domain`]
 //! imports nothing of ours; only [`broker`] speaks AMQP and only [`store`]
 //! speaks SQL, and the two never meet.
 

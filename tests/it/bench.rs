@@ -14,7 +14,7 @@ use serde_json::Value;
 use sqlx::Connection as _;
 use tempfile::TempDir;
 
-use crate::support::{broker::Raw, eventually, shared};
+use crate::support::{RawAmqpClient, eventually, servers};
 
 /// Held by a test that looks for the databases of its bench.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -27,13 +27,13 @@ struct Stage {
 
 impl Stage {
     fn set() -> Self {
-        let place = shared::servers();
+        let urls = servers::shared();
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("config.toml");
         let text = format!(
             "[database]\nurl = '{}postgres'\n[broker]\nurl = '{}'\n\
              [sources.shop]\nkind = 'shopify'\nsecrets = ['env:SHOP_SECRET']\n",
-            place.postgres, place.rabbitmq
+            urls.postgres, urls.rabbitmq
         );
         std::fs::write(&config, text).unwrap();
         Self { folder, config }
@@ -73,7 +73,7 @@ fn told(output: &Output) -> String {
 
 /// Databases of any bench on the server.
 async fn databases() -> Vec<String> {
-    let url = format!("{}postgres", shared::servers().postgres);
+    let url = format!("{}postgres", servers::shared().postgres);
     let mut session = sqlx::PgConnection::connect(&url).await.unwrap();
     sqlx::query_scalar(
         r"select datname::text from pg_database where datname like 'tallyhook\_bench%'",
@@ -90,7 +90,7 @@ fn prefix(database: &str) -> String {
 
 /// Whether anything under a bench's prefix is on the broker.
 async fn anything_left(prefix: &str) -> Vec<String> {
-    let raw = Raw::open(&shared::servers().rabbitmq).await;
+    let raw = RawAmqpClient::open(&servers::shared().rabbitmq).await;
     let mut left = Vec::new();
     for name in ["dead", "unrouted", "calls", "inbound.shopify", "inbound.generic", "retry.1s"] {
         let name = format!("{prefix}.{name}");
@@ -299,7 +299,7 @@ async fn worker_processes_end_with_the_bench_that_started_them() {
         }
         // Nothing takes away what a killed bench had on the servers.
         for database in ours {
-            shared::servers().drop_database(&database).await;
+            servers::shared().drop_database(&database).await;
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use sqlx::PgPool;
 
-use crate::support::{ERP, Rig, erp_invoice, erp_order};
+use crate::support::{ERP, TestApp, erp_invoice, erp_order};
 
 /// The SQLSTATE and the constraint with which a statement is refused.
 async fn refusal(db: &PgPool, sql: &str) -> (String, String) {
@@ -14,13 +14,13 @@ async fn refusal(db: &PgPool, sql: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_second_row_of_one_document_is_refused() {
-    let rig = Rig::with(&[ERP], |_| ()).await;
-    rig.send(&[erp_order("1", 1, "1.00"), erp_invoice("I-1", 1, "2.00")]).await;
-    rig.lane("erp").await.settle(2).await;
+async fn constraint_second_row_of_a_document_is_rejected() {
+    let app = TestApp::with(&[ERP], |_| ()).await;
+    app.publish_all(&[erp_order("1", 1, "1.00"), erp_invoice("I-1", 1, "2.00")]).await;
+    app.consumer("erp").await.drain(2).await;
     let copy = "insert into orders (source, tenant, order_id, first_receipt, last_receipt)
                 select source, tenant, order_id, first_receipt, last_receipt from orders";
-    assert_eq!(refusal(&rig.db, copy).await, ("23505".to_owned(), "orders_pkey".to_owned()));
+    assert_eq!(refusal(&app.db, copy).await, ("23505".to_owned(), "orders_pkey".to_owned()));
     // Even under another id.
     let other_id = "insert into invoices (invoice_id, source, tenant, vendor, invoice_number,
                         status, platform_status, currency, total, version, first_receipt, last_receipt)
@@ -28,18 +28,18 @@ async fn a_second_row_of_one_document_is_refused() {
                         status, platform_status, currency, total, version, first_receipt, last_receipt
                     from invoices";
     let expected = ("23505".to_owned(), "invoices_natural_key".to_owned());
-    assert_eq!(refusal(&rig.db, other_id).await, expected);
-    rig.assert_conserved(2).await;
+    assert_eq!(refusal(&app.db, other_id).await, expected);
+    app.assert_conserved(2).await;
 }
 
 #[tokio::test]
-async fn words_outside_the_model_are_refused() {
-    let rig = Rig::with(&[ERP], |_| ()).await;
+async fn constraint_unknown_values_are_rejected() {
+    let app = TestApp::with(&[ERP], |_| ()).await;
     let mut poison = erp_order("2", 1, "1.00");
     poison.body = "{}".into();
-    rig.send(&[erp_order("1", 1, "1.00"), erp_invoice("I-1", 1, "2.00"), poison]).await;
-    rig.lane("erp").await.settle(3).await;
-    rig.archive(1).await;
+    app.publish_all(&[erp_order("1", 1, "1.00"), erp_invoice("I-1", 1, "2.00"), poison]).await;
+    app.consumer("erp").await.drain(3).await;
+    app.archive_dead_letters(1).await;
     for (sql, constraint) in [
         ("update orders set status = 'done'", "orders_status_check"),
         ("update orders set currency = 'euro'", "orders_currency_check"),
@@ -81,10 +81,10 @@ async fn words_outside_the_model_are_refused() {
         ),
     ] {
         assert_eq!(
-            refusal(&rig.db, sql).await,
+            refusal(&app.db, sql).await,
             ("23514".to_owned(), constraint.to_owned()),
             "{sql}"
         );
     }
-    rig.assert_conserved(3).await;
+    app.assert_conserved(3).await;
 }

@@ -4,85 +4,85 @@
 use tallyhook::service::Roles;
 
 use crate::support::{
-    Front, Rig, SHOP, erp_invoice,
+    SHOP, TestApp, TestServer, erp_invoice,
     events::{again, shop_body},
     eventually, seconds, shop_order,
 };
 
 #[tokio::test]
 async fn duplicates_in_one_batch_are_applied_once() {
-    let rig = Rig::new().await;
+    let app = TestApp::new().await;
     let first = shop_order(1, 1, "10.00");
     let events = [first.clone(), again(&first), shop_order(2, 1, "20.00"), again(&first)];
-    rig.send(&events).await;
-    let mut lane = rig.lane("shop").await;
-    assert_eq!(lane.step().await, 4);
-    rig.assert_fates(&events, &["applied", "duplicate", "applied", "duplicate"]).await;
-    assert_eq!(rig.count("select count(*) from orders").await, 2);
+    app.publish_all(&events).await;
+    let mut consumer = app.consumer("shop").await;
+    assert_eq!(consumer.step().await, 4);
+    app.assert_outcomes(&events, &["applied", "duplicate", "applied", "duplicate"]).await;
+    assert_eq!(app.count("select count(*) from orders").await, 2);
     // A duplicate's bytes are on record already.
-    assert_eq!(rig.count("select count(*) from receipts where payload is null").await, 2);
-    rig.assert_conserved(4).await;
+    assert_eq!(app.count("select count(*) from receipts where payload is null").await, 2);
+    app.assert_conserved(4).await;
 }
 
 #[tokio::test]
 async fn duplicates_across_batches_are_applied_once() {
-    let rig = Rig::new().await;
+    let app = TestApp::new().await;
     let first = shop_order(1, 1, "10.00");
-    let mut lane = rig.lane("shop").await;
+    let mut consumer = app.consumer("shop").await;
     for event in [first.clone(), again(&first), again(&first)] {
-        rig.send(&[event]).await;
-        assert_eq!(lane.step().await, 1);
+        app.publish_all(&[event]).await;
+        assert_eq!(consumer.step().await, 1);
     }
-    let sums = rig.sums().await;
-    assert_eq!((sums.applied, sums.duplicate, sums.settled_keys), (1, 2, 1));
-    let last = rig.text("select last_receipt::text from orders").await;
+    let totals = app.totals().await;
+    assert_eq!((totals.applied, totals.duplicate, totals.settled_keys), (1, 2, 1));
+    let last = app.text("select last_receipt::text from orders").await;
     assert_eq!(last, first.receipt_id.to_string());
-    rig.assert_conserved(3).await;
+    app.assert_conserved(3).await;
 }
 
 #[tokio::test]
-async fn two_workers_racing_for_the_same_keys_apply_each_once() {
+async fn duplicates_claimed_by_two_workers_are_applied_once() {
     const ROUNDS: u64 = 25;
-    let rig = Rig::with(&[SHOP], |config| {
+    let app = TestApp::with(&[SHOP], |config| {
         config.worker.batch_wait_ms = 0;
         config.worker.batch_size = 3;
     })
     .await;
-    let (_one_link, mut one) = rig.lane_apart("shop").await;
-    let (_other_link, mut other) = rig.lane_apart("shop").await;
+    let (_one_link, mut one) = app.consumer_on_own_connection("shop").await;
+    let (_other_link, mut other) = app.consumer_on_own_connection("shop").await;
     for round in 0..ROUNDS {
         // Four copies of two events, crosswise, so that batches collide.
         let (a, b) = (shop_order(2 * round, 1, "1.00"), shop_order(2 * round + 1, 1, "1.00"));
         let events = [&a, &b, &b, &a, &a, &b, &b, &a].map(again);
-        let sent = futures_util::future::join_all(events.iter().map(|event| rig.publish(event)));
+        let sent = futures_util::future::join_all(events.iter().map(|event| app.publish(event)));
         assert!(sent.await.iter().all(Result::is_ok));
         let all = i64::try_from(8 * (round + 1)).unwrap();
         let settled = "select count(*) from receipts";
-        while rig.count(settled).await < all {
+        while app.count(settled).await < all {
             // Whoever has nothing to do must not keep the other from going on.
             tokio::select! {
                 _ = async { tokio::join!(one.step(), other.step()) } => {}
                 () = eventually("the round", seconds(30), || async {
-                    rig.count(settled).await == all
+                    app.count(settled).await == all
                 }) => {}
             }
         }
     }
-    let sums = rig.sums().await;
+    let totals = app.totals().await;
     let events = i64::try_from(2 * ROUNDS).unwrap();
-    assert_eq!((sums.applied, sums.duplicate), (events, 3 * events));
-    assert_eq!(rig.count("select count(*) from orders").await, events);
-    rig.assert_conserved(4 * events).await;
+    assert_eq!((totals.applied, totals.duplicate), (events, 3 * events));
+    assert_eq!(app.count("select count(*) from orders").await, events);
+    app.assert_conserved(4 * events).await;
 }
 
 #[tokio::test]
-async fn workers_racing_for_the_same_documents_do_not_deadlock() {
-    let rig = Rig::with(&[crate::support::ERP], |config| {
+async fn duplicates_of_shared_documents_do_not_deadlock() {
+    let app = TestApp::with(&[crate::support::ERP], |config| {
         config.worker.batch_wait_ms = 20;
         config.worker.consumers = 4;
     })
     .await;
-    let front = Front::start(&rig.config, Roles { receiver: false, worker: true }).await;
+    let server = TestServer::start(&app.config, Roles { receiver: false, worker: true }).await;
     let mut events = Vec::new();
     for version in 0..30 {
         for number in 0..10 {
@@ -91,29 +91,29 @@ async fn workers_racing_for_the_same_documents_do_not_deadlock() {
             events.push(erp_invoice(&format!("INV-{number}"), version, "5.00"));
         }
     }
-    let sent = futures_util::future::join_all(events.iter().map(|event| rig.publish(event))).await;
+    let sent = futures_util::future::join_all(events.iter().map(|event| app.publish(event))).await;
     assert!(sent.iter().all(Result::is_ok));
     eventually("every event", seconds(60), || async {
-        rig.count("select count(*) from receipts where outcome <> 'retried'").await == 300
+        app.count("select count(*) from receipts where outcome <> 'retried'").await == 300
     })
     .await;
-    front.stop().await;
-    assert_eq!(rig.count("select count(*) from invoices").await, 10);
-    assert_eq!(rig.count("select count(*) from receipts where attempts > 0").await, 0);
+    server.stop().await;
+    assert_eq!(app.count("select count(*) from invoices").await, 10);
+    assert_eq!(app.count("select count(*) from receipts where attempts > 0").await, 0);
     let newest = "select count(*) from invoices where version = '2026-01-02T00:29:00Z'";
-    assert_eq!(rig.count(newest).await, 10);
-    rig.assert_conserved(300).await;
+    assert_eq!(app.count(newest).await, 10);
+    app.assert_conserved(300).await;
 }
 
 #[tokio::test]
-async fn an_order_posted_three_times_at_once_is_one_order_and_three_receipts() {
-    let rig = Rig::new().await;
-    let front = Front::start(&rig.config, Roles::ALL).await;
+async fn duplicates_posted_concurrently_are_one_order_and_three_receipts() {
+    let app = TestApp::new().await;
+    let server = TestServer::start(&app.config, Roles::ALL).await;
     let body = shop_body(1001, 1, "10.00");
     let (a, b, c) = tokio::join!(
-        front.post("shop", "w-1", &body),
-        front.post("shop", "w-1", &body),
-        front.post("shop", "w-1", &body)
+        server.post("shop", "w-1", &body),
+        server.post("shop", "w-1", &body),
+        server.post("shop", "w-1", &body)
     );
     let mut named = Vec::new();
     for answer in [a, b, c] {
@@ -121,45 +121,45 @@ async fn an_order_posted_three_times_at_once_is_one_order_and_three_receipts() {
         named.push(answer.headers()["x-tallyhook-receipt"].to_str().unwrap().to_owned());
     }
     eventually("three receipts", seconds(20), || async {
-        rig.count("select count(*) from receipts").await == 3
+        app.count("select count(*) from receipts").await == 3
     })
     .await;
-    front.stop().await;
+    server.stop().await;
     named.sort();
     let recorded: Vec<String> =
         sqlx::query_scalar("select receipt_id::text from receipts order by 1")
-            .fetch_all(&rig.db)
+            .fetch_all(&app.db)
             .await
             .unwrap();
     assert_eq!(recorded, named, "the answers name the receipts");
-    assert_eq!(rig.count("select count(*) from orders").await, 1);
-    let sums = rig.sums().await;
-    assert_eq!((sums.applied, sums.duplicate), (1, 2));
-    rig.assert_conserved(3).await;
+    assert_eq!(app.count("select count(*) from orders").await, 1);
+    let totals = app.totals().await;
+    assert_eq!((totals.applied, totals.duplicate), (1, 2));
+    app.assert_conserved(3).await;
 }
 
 #[tokio::test]
-async fn a_crash_between_commit_and_acknowledgement_changes_nothing() {
-    let rig = Rig::new().await;
+async fn redelivery_after_commit_changes_nothing() {
+    let app = TestApp::new().await;
     let first = shop_order(1, 1, "10.00");
     let events = [first.clone(), again(&first), shop_order(1, 0, "9.00")];
-    rig.send(&events).await;
-    let (link, mut lane) = rig.lane_apart("shop").await;
-    let batch = lane.0.collect().await.unwrap();
+    app.publish_all(&events).await;
+    let (link, mut consumer) = app.consumer_on_own_connection("shop").await;
+    let batch = consumer.0.collect().await.unwrap();
     assert_eq!(batch.deliveries.len(), 3);
-    lane.0.process(batch).await.unwrap();
+    consumer.0.process(batch).await.unwrap();
     let before = "select string_agg(receipts::text, ';' order by receipt_id) from receipts";
     let (receipts, order) =
-        (rig.text(before).await, rig.text("select orders::text from orders").await);
-    drop(lane);
+        (app.text(before).await, app.text("select orders::text from orders").await);
+    drop(consumer);
     link.close().await;
 
-    let mut lane = rig.lane("shop").await;
-    let batch = lane.0.collect().await.unwrap();
+    let mut consumer = app.consumer("shop").await;
+    let batch = consumer.0.collect().await.unwrap();
     assert_eq!(batch.deliveries.len(), 3, "all of it is delivered again");
-    lane.0.process(batch).await.unwrap();
-    assert_eq!(rig.text(before).await, receipts);
-    assert_eq!(rig.text("select orders::text from orders").await, order);
-    rig.assert_fates(&events, &["applied", "duplicate", "stale"]).await;
-    rig.assert_conserved(3).await;
+    consumer.0.process(batch).await.unwrap();
+    assert_eq!(app.text(before).await, receipts);
+    assert_eq!(app.text("select orders::text from orders").await, order);
+    app.assert_outcomes(&events, &["applied", "duplicate", "stale"]).await;
+    app.assert_conserved(3).await;
 }

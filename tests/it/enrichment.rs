@@ -19,7 +19,7 @@ use tallyhook::domain::{Envelope, EventKey, SourceName};
 use tokio::{net::TcpListener, time::timeout};
 use uuid::Uuid;
 
-use crate::support::{Rig, events::again, rig::now};
+use crate::support::{TestApp, app::now, events::again};
 
 type Answer = Box<dyn Fn(&str) -> Response + Send>;
 
@@ -41,11 +41,11 @@ impl Platform {
             asked: Arc::default(),
         };
         let this = platform.clone();
-        let app = Router::new().fallback(move |request: Request| {
+        let router = Router::new().fallback(move |request: Request| {
             let this = this.clone();
             async move { this.take(&request) }
         });
-        tokio::spawn(async move { axum::serve(listener, app).await });
+        tokio::spawn(async move { axum::serve(listener, router).await });
         platform
     }
 
@@ -75,7 +75,7 @@ impl Platform {
     }
 
     /// A rig whose source `books` is fetched from here.
-    async fn rig(&self, settings: &str) -> Rig {
+    async fn app(&self, settings: &str) -> TestApp {
         let source = format!(
             "
             [sources.books]
@@ -92,7 +92,7 @@ impl Platform {
             ",
             self.address
         );
-        Rig::with(&[&source], |_| ()).await
+        TestApp::with(&[&source], |_| ()).await
     }
 }
 
@@ -152,9 +152,9 @@ fn one(event: &Envelope) -> &[Envelope] {
 }
 
 #[tokio::test]
-async fn what_events_name_is_fetched_once_and_applied() {
+async fn enrichment_fetches_each_document_once() {
     let platform = Platform::start(invoices).await;
-    let rig = platform.rig("").await;
+    let app = platform.app("").await;
     let events = [
         thin("invoice.created", "7"),
         thin("invoice.updated", "7"),
@@ -162,38 +162,38 @@ async fn what_events_name_is_fetched_once_and_applied() {
         thin("invoice.deleted", "9"),
         thin("customer.updated", "1"),
     ];
-    rig.send(&events).await;
-    let mut lane = rig.lane("books").await;
-    lane.settle(5).await;
+    app.publish_all(&events).await;
+    let mut consumer = app.consumer("books").await;
+    consumer.drain(5).await;
     let path = |id: &str| format!("/v3/company/310687/invoice/{id}?minorversion=75");
     assert_eq!(platform.asked(), [path("7"), path("8")]);
     assert_eq!(platform.header("authorization"), "Bearer a secret of the tests");
     assert_eq!(platform.header("accept"), "application/json");
-    rig.assert_fates(&events, &["applied"; 5]).await;
+    app.assert_outcomes(&events, &["applied"; 5]).await;
     let books = "select string_agg(concat_ws(' ', invoice_number, total::float, currency), ', '
                      order by invoice_number) from invoices";
-    assert_eq!(rig.text(books).await, "INV-7 12.5 USD, INV-8 12.5 USD");
-    assert_eq!(rig.count("select count(*) from resource_references").await, 4);
+    assert_eq!(app.text(books).await, "INV-7 12.5 USD, INV-8 12.5 USD");
+    assert_eq!(app.count("select count(*) from resource_references").await, 4);
     let key = "select business_key from receipts where business_key like '%8'";
-    assert_eq!(rig.text(key).await, "INV-8");
-    let result = |result| rig.tools.metrics.enrichments.with_label_values(&["books", result]).get();
+    assert_eq!(app.text(key).await, "INV-8");
+    let result = |result| app.tools.metrics.enrichments.with_label_values(&["books", result]).get();
     assert_eq!((result("fetched"), result("failed")), (3, 0));
 
     // Duplicates change nothing, so nothing is fetched for them.
-    rig.send(&[again(&events[0]), again(&events[2])]).await;
-    lane.settle(2).await;
+    app.publish_all(&[again(&events[0]), again(&events[2])]).await;
+    consumer.drain(2).await;
     assert_eq!(platform.asked().len(), 2);
-    rig.assert_conserved(7).await;
+    app.assert_conserved(7).await;
 }
 
 #[tokio::test]
-async fn a_document_that_is_deleted_leaves_a_tombstone_and_is_not_asked_for() {
+async fn enrichment_deleted_document_is_not_fetched() {
     let platform = Platform::start(invoices).await;
-    let rig = platform.rig("").await;
-    let mut lane = rig.lane("books").await;
+    let app = platform.app("").await;
+    let mut consumer = app.consumer("books").await;
     let first = thin("invoice.created", "7");
-    rig.send(one(&first)).await;
-    lane.settle(1).await;
+    app.publish_all(one(&first)).await;
+    consumer.drain(1).await;
     // Whatever is asked for now is gone.
     platform.now_answers(|_| StatusCode::NOT_FOUND.into_response());
     let events = [
@@ -202,139 +202,140 @@ async fn a_document_that_is_deleted_leaves_a_tombstone_and_is_not_asked_for() {
         thin_at("invoice.updated", "7", "08:00:00"),
         thin_at("bill.deleted", "7", "09:00:00"),
     ];
-    rig.send(&events).await;
-    lane.settle(3).await;
+    app.publish_all(&events).await;
+    consumer.drain(3).await;
     // Before it, in a batch of its own.
     let older = thin_at("invoice.updated", "7", "08:30:00");
-    rig.send(one(&older)).await;
-    lane.settle(1).await;
-    rig.assert_fates(&events, &["applied", "stale", "applied"]).await;
-    rig.assert_fates(&[older], &["stale"]).await;
+    app.publish_all(one(&older)).await;
+    consumer.drain(1).await;
+    app.assert_outcomes(&events, &["applied", "stale", "applied"]).await;
+    app.assert_outcomes(&[older], &["stale"]).await;
     assert_eq!(platform.asked().len(), 1, "{:?}", platform.asked());
     let told =
         "select concat_ws(' ', invoice_number, status, to_char(deleted_at at time zone 'utc',
                     'HH24:MI'), last_receipt) from invoices";
     let expected = format!("INV-7 open 09:00 {}", events[0].receipt_id);
-    assert_eq!(rig.text(told).await, expected);
-    rig.assert_conserved(5).await;
+    assert_eq!(app.text(told).await, expected);
+    app.assert_conserved(5).await;
 }
 
 #[tokio::test]
-async fn a_fetch_that_fails_walks_the_tiers_and_then_is_dead() {
+async fn enrichment_failing_fetch_exhausts_retries_and_dead_letters() {
     let platform = Platform::start(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response()).await;
-    let rig = platform.rig("breaker_failures = 100").await;
+    let app = platform.app("breaker_failures = 100").await;
     let events = [thin("invoice.updated", "7"), thin("customer.updated", "1")];
-    rig.send(&events).await;
-    let mut lane = rig.lane("books").await;
-    lane.settle(2).await;
-    rig.assert_fates(&events, &["retried", "applied"]).await;
+    app.publish_all(&events).await;
+    let mut consumer = app.consumer("books").await;
+    consumer.drain(2).await;
+    app.assert_outcomes(&events, &["retried", "applied"]).await;
     for attempts in 2..=3 {
-        assert_eq!(lane.step().await, 1);
-        assert_eq!(rig.fate(&events[0]).await, Some(("retried".to_owned(), attempts)));
+        assert_eq!(consumer.step().await, 1);
+        assert_eq!(app.outcome_of(&events[0]).await, Some(("retried".to_owned(), attempts)));
     }
-    assert_eq!(lane.step().await, 1, "the last attempt");
-    rig.archive(1).await;
-    assert_eq!(rig.fate(&events[0]).await, Some(("dead".to_owned(), 4)));
-    let letter = rig.text("select concat_ws(' ', reason, attempts, error) from dead_letters").await;
+    assert_eq!(consumer.step().await, 1, "the last attempt");
+    app.archive_dead_letters(1).await;
+    assert_eq!(app.outcome_of(&events[0]).await, Some(("dead".to_owned(), 4)));
+    let dead_letter =
+        app.text("select concat_ws(' ', reason, attempts, error) from dead_letters").await;
     let path = "/v3/company/310687/invoice/7: answered 500 Internal Server Error";
     let told = format!("GET {}{path}", platform.address);
-    assert!(letter.starts_with("attempts_exhausted 4 4 attempts failed"), "{letter}");
-    assert!(letter.ends_with(&told), "{letter}");
+    assert!(dead_letter.starts_with("attempts_exhausted 4 4 attempts failed"), "{dead_letter}");
+    assert!(dead_letter.ends_with(&told), "{dead_letter}");
     assert_eq!(platform.asked().len(), 4);
-    rig.assert_conserved(2).await;
+    app.assert_conserved(2).await;
 }
 
 #[tokio::test]
-async fn while_the_breaker_is_open_nothing_is_fetched_and_no_attempt_is_counted() {
+async fn enrichment_open_circuit_fetches_nothing_and_counts_no_attempt() {
     let platform = Platform::start(|_| StatusCode::BAD_GATEWAY.into_response()).await;
-    let rig = platform.rig("breaker_failures = 1\nbreaker_open_ms = 3000").await;
-    let open = rig.tools.metrics.enrichment_breaker_open.with_label_values(&["books"]);
+    let app = platform.app("breaker_failures = 1\nbreaker_open_ms = 3000").await;
+    let open = app.tools.metrics.enrichment_breaker_open.with_label_values(&["books"]);
     let first = thin("invoice.updated", "7");
-    rig.send(one(&first)).await;
-    let mut lane = rig.lane("books").await;
-    assert_eq!(lane.step().await, 1);
-    assert_eq!(rig.fate(&first).await, Some(("retried".to_owned(), 1)));
+    app.publish_all(one(&first)).await;
+    let mut consumer = app.consumer("books").await;
+    assert_eq!(consumer.step().await, 1);
+    assert_eq!(app.outcome_of(&first).await, Some(("retried".to_owned(), 1)));
     assert_eq!(open.get(), 1);
 
     platform.now_answers(invoices);
     let second = thin("invoice.updated", "8");
     let innocent = thin("customer.updated", "1");
-    rig.send(&[second.clone(), innocent.clone()]).await;
+    app.publish_all(&[second.clone(), innocent.clone()]).await;
     // Round and round: what is put off comes back after 200 ms.
-    lane.step().await;
-    while rig.fate(&innocent).await.is_none() || rig.fate(&second).await.is_none() {
-        lane.step().await;
+    consumer.step().await;
+    while app.outcome_of(&innocent).await.is_none() || app.outcome_of(&second).await.is_none() {
+        consumer.step().await;
     }
-    lane.step().await;
-    assert_eq!(rig.fate(&first).await, Some(("retried".to_owned(), 1)));
-    assert_eq!(rig.fate(&second).await, Some(("retried".to_owned(), 0)));
-    assert_eq!(rig.fate(&innocent).await, Some(("applied".to_owned(), 0)));
+    consumer.step().await;
+    assert_eq!(app.outcome_of(&first).await, Some(("retried".to_owned(), 1)));
+    assert_eq!(app.outcome_of(&second).await, Some(("retried".to_owned(), 0)));
+    assert_eq!(app.outcome_of(&innocent).await, Some(("applied".to_owned(), 0)));
     assert_eq!(platform.asked().len(), 1, "it was asked while the breaker was open");
-    let why = rig.text("select error from receipts where outcome = 'retried' limit 1").await;
+    let why = app.text("select error from receipts where outcome = 'retried' limit 1").await;
     assert!(why.contains("left alone"), "{why}");
 
-    while rig.count("select count(*) from receipts where outcome = 'retried'").await > 0 {
-        lane.step().await;
+    while app.count("select count(*) from receipts where outcome = 'retried'").await > 0 {
+        consumer.step().await;
     }
     assert_eq!(open.get(), 0);
-    assert_eq!(rig.fate(&first).await, Some(("applied".to_owned(), 1)));
-    assert_eq!(rig.fate(&second).await, Some(("applied".to_owned(), 0)));
+    assert_eq!(app.outcome_of(&first).await, Some(("applied".to_owned(), 1)));
+    assert_eq!(app.outcome_of(&second).await, Some(("applied".to_owned(), 0)));
     assert_eq!(platform.asked().len(), 3);
-    rig.assert_conserved(3).await;
+    app.assert_conserved(3).await;
 }
 
 #[tokio::test]
-async fn what_was_put_off_and_not_acknowledged_is_applied_once() {
+async fn enrichment_deferred_without_ack_is_applied_once() {
     let platform = Platform::start(|_| StatusCode::BAD_GATEWAY.into_response()).await;
-    let rig = platform.rig("breaker_failures = 1\nbreaker_open_ms = 2000").await;
+    let app = platform.app("breaker_failures = 1\nbreaker_open_ms = 2000").await;
     let first = thin("invoice.updated", "7");
-    rig.send(one(&first)).await;
-    rig.lane("books").await.settle(1).await;
+    app.publish_all(one(&first)).await;
+    app.consumer("books").await.drain(1).await;
     platform.now_answers(invoices);
     let second = thin("invoice.updated", "8");
-    rig.send(one(&second)).await;
+    app.publish_all(one(&second)).await;
     // The worker dies after it put the message off, before it says so.
-    let (link, mut dying) = rig.lane_apart("books").await;
-    while rig.fate(&second).await.is_none() {
+    let (link, mut dying) = app.consumer_on_own_connection("books").await;
+    while app.outcome_of(&second).await.is_none() {
         let batch = dying.0.collect().await.unwrap();
         dying.0.process(batch).await.unwrap();
     }
     link.close().await;
     drop(dying);
-    let mut lane = rig.lane("books").await;
-    while rig.count("select count(*) from receipts where outcome = 'retried'").await > 0 {
-        lane.step().await;
+    let mut consumer = app.consumer("books").await;
+    while app.count("select count(*) from receipts where outcome = 'retried'").await > 0 {
+        consumer.step().await;
     }
     // The other copies.
-    while timeout(Duration::from_millis(1500), lane.0.step()).await.is_ok() {}
-    assert_eq!(rig.fate(&first).await, Some(("applied".to_owned(), 1)));
-    assert_eq!(rig.fate(&second).await, Some(("applied".to_owned(), 0)));
-    rig.assert_conserved(2).await;
+    while timeout(Duration::from_millis(1500), consumer.0.step()).await.is_ok() {}
+    assert_eq!(app.outcome_of(&first).await, Some(("applied".to_owned(), 1)));
+    assert_eq!(app.outcome_of(&second).await, Some(("applied".to_owned(), 0)));
+    app.assert_conserved(2).await;
 }
 
 #[tokio::test]
-async fn what_a_platform_asks_to_wait_is_waited() {
+async fn enrichment_retry_after_is_respected() {
     let platform = Platform::start(|_| {
         (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "2")]).into_response()
     })
     .await;
-    let rig = platform.rig("breaker_open_ms = 100").await;
+    let app = platform.app("breaker_open_ms = 100").await;
     let event = thin("invoice.updated", "7");
-    rig.send(one(&event)).await;
-    let mut lane = rig.lane("books").await;
-    lane.step().await;
+    app.publish_all(one(&event)).await;
+    let mut consumer = app.consumer("books").await;
+    consumer.step().await;
     platform.now_answers(invoices);
     let begun = std::time::Instant::now();
-    while rig.fate(&event).await != Some(("applied".to_owned(), 1)) {
-        lane.step().await;
+    while app.outcome_of(&event).await != Some(("applied".to_owned(), 1)) {
+        consumer.step().await;
     }
     assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
     assert_eq!(platform.asked().len(), 2);
-    rig.assert_conserved(1).await;
+    app.assert_conserved(1).await;
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_to_be_had_says_why() {
+async fn enrichment_failed_fetch_records_the_cause() {
     let elsewhere = Platform::start(invoices).await;
     let there = format!("http://{}/x", elsewhere.address);
     let platform = Platform::start(move |asked| match asked.split(['/', '?']).nth(5).unwrap() {
@@ -357,8 +358,8 @@ async fn an_answer_that_is_not_to_be_had_says_why() {
         other => panic!("{other}"),
     })
     .await;
-    let rig = platform.rig("timeout_ms = 500\nbody_limit_bytes = 1000").await;
-    let mut lane = rig.lane("books").await;
+    let app = platform.app("timeout_ms = 500\nbody_limit_bytes = 1000").await;
+    let mut consumer = app.consumer("books").await;
     for (id, why) in [
         ("1", "it redirects to another host, 127.0.0.1"),
         ("2", "the body has more than 1000 bytes"),
@@ -368,25 +369,28 @@ async fn an_answer_that_is_not_to_be_had_says_why() {
         ("6", "it redirects more than 3 times"),
     ] {
         let event = thin("invoice.updated", id);
-        rig.send(one(&event)).await;
+        app.publish_all(one(&event)).await;
         for _ in 0..4 {
-            lane.step().await;
+            consumer.step().await;
         }
-        rig.archive(1).await;
-        let letter = rig.text("select error from dead_letters").await;
-        assert!(letter.contains(&format!("invoice/{id}: ")) && letter.contains(why), "{letter}");
-        assert!(!letter.contains("minorversion"), "{letter}");
-        rig.execute("delete from dead_letters").await;
+        app.archive_dead_letters(1).await;
+        let dead_letter = app.text("select error from dead_letters").await;
+        assert!(
+            dead_letter.contains(&format!("invoice/{id}: ")) && dead_letter.contains(why),
+            "{dead_letter}"
+        );
+        assert!(!dead_letter.contains("minorversion"), "{dead_letter}");
+        app.execute("delete from dead_letters").await;
     }
     assert_eq!(elsewhere.asked(), [""; 0], "the redirect was followed");
     let event = thin("invoice.updated", "7");
-    rig.send(one(&event)).await;
-    lane.step().await;
-    assert_eq!(rig.fate(&event).await, Some(("applied".to_owned(), 0)));
+    app.publish_all(one(&event)).await;
+    consumer.step().await;
+    assert_eq!(app.outcome_of(&event).await, Some(("applied".to_owned(), 0)));
 }
 
 #[tokio::test]
-async fn a_private_address_is_not_asked_unless_that_is_allowed() {
+async fn enrichment_private_address_is_blocked_by_default() {
     let platform = Platform::start(invoices).await;
     let port = platform.address.port();
     let source = format!(
@@ -398,34 +402,35 @@ async fn a_private_address_is_not_asked_unless_that_is_allowed() {
         invoice = 'https://localhost:{port}/{{id}}'
         "
     );
-    let rig = Rig::with(&[&source], |_| ()).await;
+    let app = TestApp::with(&[&source], |_| ()).await;
     let event = thin("invoice.updated", "7");
-    rig.send(one(&event)).await;
-    let mut lane = rig.lane("books").await;
-    lane.step().await;
-    let why = rig.text("select error from receipts").await;
+    app.publish_all(one(&event)).await;
+    let mut consumer = app.consumer("books").await;
+    consumer.step().await;
+    let why = app.text("select error from receipts").await;
     assert!(why.contains("localhost is at a private address"), "{why}");
     assert!(platform.asked().is_empty());
-    let refused = rig.tools.metrics.enrichments.with_label_values(&["books", "refused"]).get();
+    let refused = app.tools.metrics.enrichments.with_label_values(&["books", "refused"]).get();
     assert_eq!(refused, 1);
 }
 
 #[tokio::test]
-async fn what_is_fetched_and_cannot_be_mapped_is_dead_at_once() {
+async fn enrichment_unmappable_document_is_dead_lettered() {
     let platform = Platform::start(|_| "{\"Invoice\":{}}".into_response()).await;
-    let rig = platform.rig("").await;
+    let app = platform.app("").await;
     let event = thin("invoice.updated", "7");
-    rig.send(one(&event)).await;
-    rig.lane("books").await.step().await;
-    rig.archive(1).await;
-    let letter = rig.text("select concat_ws(' ', reason, attempts, error) from dead_letters").await;
-    assert!(letter.starts_with("missing_field 1 /Invoice/Id"), "{letter}");
-    assert_eq!(rig.count("select count(*) from resource_references").await, 0);
-    rig.assert_conserved(1).await;
+    app.publish_all(one(&event)).await;
+    app.consumer("books").await.step().await;
+    app.archive_dead_letters(1).await;
+    let dead_letter =
+        app.text("select concat_ws(' ', reason, attempts, error) from dead_letters").await;
+    assert!(dead_letter.starts_with("missing_field 1 /Invoice/Id"), "{dead_letter}");
+    assert_eq!(app.count("select count(*) from resource_references").await, 0);
+    app.assert_conserved(1).await;
 }
 
 #[tokio::test]
-async fn a_token_is_read_again_and_a_tenant_stands_in_a_header() {
+async fn enrichment_token_file_is_reread_and_tenant_header_is_sent() {
     let xero = json!({"Invoices": [{
         "InvoiceID": "5f2c", "InvoiceNumber": "X-1", "Type": "ACCREC", "Status": "AUTHORISED",
         "CurrencyCode": "NZD", "Total": 99.5, "UpdatedDateUTC": "/Date(1767322800000+0000)/",
@@ -450,8 +455,8 @@ async fn a_token_is_read_again_and_a_tenant_stands_in_a_header() {
         token.display(),
         platform.address,
     );
-    let rig = Rig::with(&[&source], |_| ()).await;
-    let mut lane = rig.lane("xero").await;
+    let app = TestApp::with(&[&source], |_| ()).await;
+    let mut consumer = app.consumer("xero").await;
     for (token_text, date) in [("first", "2026-01-02T03:04:05"), ("second", "2026-01-02T03:05:05")]
     {
         std::fs::write(&token, format!("{token_text}\n")).unwrap();
@@ -460,13 +465,13 @@ async fn a_token_is_read_again_and_a_tenant_stands_in_a_header() {
             "eventType": "UPDATE", "eventDateUtc": date,
         });
         let event = event("xero", "c2cc9b6e", date, &body);
-        rig.send(one(&event)).await;
-        lane.step().await;
-        assert_eq!(rig.fate(&event).await, Some(("applied".to_owned(), 0)));
+        app.publish_all(one(&event)).await;
+        consumer.step().await;
+        assert_eq!(app.outcome_of(&event).await, Some(("applied".to_owned(), 0)));
         assert_eq!(platform.header("authorization"), format!("Bearer {token_text}"));
         assert_eq!(platform.header("xero-tenant-id"), "c2cc9b6e");
     }
     assert_eq!(platform.asked(), ["/api.xro/2.0/Invoices/5f2c"; 2]);
-    assert_eq!(rig.text("select invoice_number from invoices").await, "X-1");
-    rig.assert_conserved(2).await;
+    assert_eq!(app.text("select invoice_number from invoices").await, "X-1");
+    app.assert_conserved(2).await;
 }

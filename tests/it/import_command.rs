@@ -20,7 +20,7 @@ use tokio::{
     sync::Mutex,
 };
 
-use crate::support::{Front, Rig, eventually, seconds};
+use crate::support::{TestApp, TestServer, eventually, seconds};
 
 const VENDORS: &str = "
 [sources.vendors]
@@ -45,16 +45,16 @@ fn invoices(count: u32) -> String {
 
 /// A service, the binary's configuration for it, and a folder for files.
 struct Stage {
-    rig: Rig,
-    front: Front,
+    app: TestApp,
+    server: TestServer,
     folder: tempfile::TempDir,
 }
 
 impl Stage {
     async fn set(roles: Roles) -> Self {
-        let rig = Rig::with(&[VENDORS], |_| ()).await;
-        let front = Front::start(&rig.config, roles).await;
-        let stage = Self { rig, front, folder: tempfile::tempdir().unwrap() };
+        let app = TestApp::with(&[VENDORS], |_| ()).await;
+        let server = TestServer::start(&app.config, roles).await;
+        let stage = Self { app, server, folder: tempfile::tempdir().unwrap() };
         stage.configure(&[VENDORS]);
         stage
     }
@@ -63,9 +63,9 @@ impl Stage {
     fn configure(&self, sources: &[&str]) {
         let config = format!(
             "[broker]\nurl = '{}'\nprefix = '{}'\n[database]\nurl = '{}'\n{}",
-            self.rig.config.broker.url,
-            self.rig.config.broker.prefix,
-            self.rig.config.database.url,
+            self.app.config.broker.url,
+            self.app.config.broker.prefix,
+            self.app.config.database.url,
             sources.concat()
         );
         self.write("config.toml", &config);
@@ -98,20 +98,20 @@ impl Stage {
 
     /// Runs the command to its end: its exit code and all that it says.
     async fn run(&self, arguments: &[&str]) -> (i32, String) {
-        told(&self.command(&self.front.url(""), arguments).output().await.unwrap())
+        told(&self.command(&self.server.url(""), arguments).output().await.unwrap())
     }
 
     /// Runs the command for its JSON.
     async fn json(&self, arguments: &[&str]) -> (i32, Value) {
         let arguments = [arguments, &["--json"]].concat();
-        let output = self.command(&self.front.url(""), &arguments).output().await.unwrap();
+        let output = self.command(&self.server.url(""), &arguments).output().await.unwrap();
         let (code, text) = told(&output);
         let told = serde_json::from_slice(&output.stdout);
         (code, told.unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}")))
     }
 
     async fn stop(self) {
-        self.front.stop().await;
+        self.server.stop().await;
     }
 }
 
@@ -129,18 +129,18 @@ fn assert_told((code, text): &(i32, String), expected: i32, says: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_is_applied_once_and_the_same_again_is_all_duplicates() {
+async fn import_command_same_file_twice_reports_duplicates() {
     let stage = Stage::set(Roles::ALL).await;
     stage.write("may.csv", &invoices(1200));
 
     let check = stage.run(&["may.csv", "--check"]).await;
     assert_told(&check, 0, &["checked, nothing was sent", "would be created", "1200"]);
-    assert_eq!(stage.rig.count("select count(*) from receipts").await, 0, "a check sent something");
+    assert_eq!(stage.app.count("select count(*) from receipts").await, 0, "a check sent something");
 
     let first = stage.run(&["may.csv", "--report", "may.json"]).await;
     assert_told(&first, 0, &["may.csv at vendors, import ", "Every item has its outcome.", "1200"]);
     assert!(!first.1.contains("WARNING"), "{}", first.1);
-    assert_eq!(stage.rig.count("select count(*) from invoices").await, 1200);
+    assert_eq!(stage.app.count("select count(*) from invoices").await, 1200);
     let report: Value = serde_json::from_str(&stage.read("may.json")).unwrap();
     let items = report["items"].as_array().unwrap();
     assert_eq!(items.len(), 1200, "the report has pages, and is to have them all");
@@ -157,12 +157,12 @@ async fn a_file_is_applied_once_and_the_same_again_is_all_duplicates() {
     assert_eq!((&second["ended"], &second["waiting"]), (&json!("settled"), &json!(0)));
     let again = stage.run(&["--status", second["import_id"].as_str().unwrap()]).await;
     assert_told(&again, 0, &["WARNING: 1200 were known already (100.0 %): duplicates change"]);
-    assert_eq!(stage.rig.count("select count(*) from invoices").await, 1200);
+    assert_eq!(stage.app.count("select count(*) from invoices").await, 1200);
     stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lines_that_fail_are_told_and_a_check_foretells_them() {
+async fn import_command_check_predicts_the_failing_lines() {
     let stage = Stage::set(Roles::ALL).await;
     stage.write("april.csv", &invoices(3));
     assert_told(&stage.run(&["april.csv"]).await, 0, &[]);
@@ -211,7 +211,7 @@ async fn lines_that_fail_are_told_and_a_check_foretells_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_format_comes_in_and_what_breaks_off_is_said() {
+async fn import_command_accepts_every_format_and_reports_interruption() {
     let stage = Stage::set(Roles::ALL).await;
     let object = |number: u32| {
         json!({"vendor": "ACME", "invoice_number": format!("J-{number}"), "transaction": "T",
@@ -238,7 +238,7 @@ async fn every_format_comes_in_and_what_breaks_off_is_said() {
     assert_told(&stage.run(&["empty.csv", "--check"]).await, 0, &["The file holds no items."]);
 
     // From another program, line by line.
-    let url = stage.front.url("");
+    let url = stage.server.url("");
     let mut piped = stage.command(&url, &["-", "--format", "ndjson"]);
     let mut piped = piped.stdin(Stdio::piped()).spawn().unwrap();
     let mut input = piped.stdin.take().unwrap();
@@ -248,12 +248,12 @@ async fn every_format_comes_in_and_what_breaks_off_is_said() {
     drop(input);
     let piped = told(&piped.wait_with_output().await.unwrap());
     assert_told(&piped, 0, &["a file at vendors", "3"]);
-    assert_eq!(stage.rig.count("select count(*) from invoices").await, 6);
+    assert_eq!(stage.app.count("select count(*) from invoices").await, 6);
     stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_worker_nobody_says_that_anything_was_applied() {
+async fn import_command_without_worker_claims_nothing_applied() {
     let stage = Stage::set(Roles { receiver: true, worker: false }).await;
     stage.write("may.csv", &invoices(5));
     let waited = stage.run(&["may.csv", "--timeout", "1"]).await;
@@ -266,7 +266,8 @@ async fn without_a_worker_nobody_says_that_anything_was_applied() {
     let unknown = stage.run(&["--status", id]).await;
     assert_told(&unknown, 1, &["nothing is known of an import"]);
 
-    let worker = Front::start(&stage.rig.config, Roles { receiver: false, worker: true }).await;
+    let worker =
+        TestServer::start(&stage.app.config, Roles { receiver: false, worker: true }).await;
     eventually("the import to be settled", seconds(30), || async {
         stage.run(&["--status", id]).await.0 == 0
     })
@@ -279,14 +280,14 @@ async fn without_a_worker_nobody_says_that_anything_was_applied() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_sent_is_said_in_words() {
+async fn import_command_upload_errors_are_explained() {
     let stage = Stage::set(Roles { receiver: true, worker: false }).await;
     stage.write("may.csv", &invoices(1));
     // The secret is wrong, and the file is larger than any buffer.
     let rows = HEADER.to_owned() + &"x".repeat(32 * 1024 * 1024);
     stage.write("large.csv", &rows);
     for file in ["may.csv", "large.csv"] {
-        let mut command = stage.command(&stage.front.url(""), &[file]);
+        let mut command = stage.command(&stage.server.url(""), &[file]);
         let refused = told(&command.env("TOKEN", "another-token").output().await.unwrap());
         let says = ["nothing was taken: the receiver answered 401", "first secret of the source"];
         assert_told(&refused, 1, &says);
@@ -303,7 +304,7 @@ async fn what_cannot_be_sent_is_said_in_words() {
 
     // What makes no sense is told before anything is sent.
     stage.configure(&[VENDORS, SUPPLIERS, crate::support::SHOP]);
-    let mut shop = stage.command(&stage.front.url(""), &["may.csv"]);
+    let mut shop = stage.command(&stage.server.url(""), &["may.csv"]);
     let ambiguous = told(&shop.env("SECRET", "s").output().await.unwrap());
     assert_told(&ambiguous, 2, &["imports are taken by suppliers, vendors"]);
     stage.configure(&[VENDORS]);
@@ -320,13 +321,13 @@ async fn what_cannot_be_sent_is_said_in_words() {
     }
     let unwritable = stage.run(&["may.csv", "--report", "none/out.csv"]).await;
     assert_told(&unwritable, 1, &["cannot write the report none/out.csv"]);
-    let queue = format!("{}.inbound.vendors", stage.rig.config.broker.prefix);
-    assert_eq!(stage.rig.raw().await.depth(&queue).await, Some(0), "something was sent");
+    let queue = format!("{}.inbound.vendors", stage.app.config.broker.prefix);
+    assert_eq!(stage.app.amqp().await.depth(&queue).await, Some(0), "something was sent");
     stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_check_that_cannot_ask_the_database_has_failed() {
+async fn import_command_check_without_database_fails() {
     let stage = Stage::set(Roles { receiver: true, worker: false }).await;
     stage.write("may.csv", &invoices(1));
     let nowhere = "postgres://ann:hunter2@127.0.0.1:1/none";
@@ -392,7 +393,7 @@ fn answer(status: &str, headers: &str, body: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_is_sent_again_as_long_as_the_receiver_asks_for_it() {
+async fn import_command_retries_while_receiver_answers_503() {
     let stage = Stage::set(Roles { receiver: true, worker: false }).await;
     stage.write("may.csv", &invoices(2));
     let not_now = || {
@@ -451,7 +452,7 @@ async fn a_file_is_sent_again_as_long_as_the_receiver_asks_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ctrl_c_ends_the_waiting_and_says_how_to_look_again() {
+async fn import_command_interrupted_wait_names_the_status_command() {
     let stage = Stage::set(Roles { receiver: true, worker: false }).await;
     stage.write("may.csv", &invoices(2));
     let id = "0190a6b8-0000-7000-8000-000000000001";
@@ -484,7 +485,7 @@ async fn ctrl_c_ends_the_waiting_and_says_how_to_look_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ctrl_c_ends_the_reading_of_a_report_too() {
+async fn import_command_interrupted_report_leaves_no_file() {
     let stage = Stage::set(Roles { receiver: true, worker: false }).await;
     stage.write("may.csv", &invoices(2));
     let id = "0190a6b8-0000-7000-8000-000000000001";

@@ -1,8 +1,8 @@
 //! The integration tests: one binary, real servers that our own code starts.
 //!
-//! Each test has a database and a queue prefix of its own on one shared pair
-//! of servers, and steps the worker instead of sleeping. What kills or
-//! restarts a server has servers of its own.
+//! Each test has a database and a queue prefix of its own on one shared pair of servers, and steps
+//! the worker instead of sleeping. A test that kills or restarts a server leases a pair
+//! (`support::servers`). Random tests print their seed (`support::random`).
 
 #![allow(
     clippy::unwrap_used,
@@ -11,45 +11,45 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
-mod announcements;
+mod alert_rules;
+mod apply_concurrency;
+mod architecture;
 mod bench;
-mod call_log;
 mod callbacks;
-mod clients;
-mod commands;
-mod conflicts;
+mod cli;
 mod constraints;
-mod deliveries_desk;
+mod delivery_amqp;
+mod delivery_http;
+mod delivery_operations;
 mod duplicates;
 mod economy;
 mod enrichment;
 mod failures;
-mod fanout;
-mod generations;
-mod house;
 mod import_command;
-mod import_notes;
-mod imports;
-mod imports_broken_off;
-mod imports_failures;
-mod in_hand;
-mod many_workers;
-mod mirrors;
+mod import_failures;
+mod import_interruptions;
+mod import_progress;
+mod import_uploads;
+mod in_flight;
+mod inbox_partitions;
+mod inbox_retention;
+mod invoice_conflicts;
+mod multi_event_webhooks;
 mod outages;
 mod poison;
+mod private_servers;
 mod publisher;
 mod quarantine;
-mod races;
-mod receipts_by_time;
+mod receipts_partitions;
 mod receipts_retention;
 mod receiver;
 mod refunds;
+mod rejected_requests;
 mod replay;
-mod retention;
-mod rules;
-mod samples;
-mod servers;
+mod stale_events;
 mod support;
 mod topology;
 mod trace;
-mod versions;
+mod vendor_clients;
+mod vendor_samples;
+mod worker_processes;

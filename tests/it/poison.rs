@@ -1,205 +1,217 @@
 //! One bad message never costs another one anything: the poison alone is
 //! dead, with everything a person needs to know, and the rest commits.
 
+use rand::RngExt as _;
 use serde_json::Value;
 
 use crate::support::{
-    ERP, Rig, SHOP,
-    broker::long,
+    ERP, SHOP, TestApp,
+    amqp::long,
     erp_order,
     events::{again, shop_body},
+    random::seeded_rng,
     shop_order,
 };
 
 #[tokio::test]
-async fn an_unmappable_event_in_a_batch_is_dead_alone() {
-    let rig = Rig::new().await;
+async fn poison_unmappable_event_is_dead_lettered_alone() {
+    let app = TestApp::new().await;
     let mut poison = shop_order(2, 1, "20.00");
     poison.body = r##"{"id": 2, "name": "#2", "currency": "EUR"}"##.into();
     let mut garbage = shop_order(4, 1, "1.00");
     garbage.body = b"\xff\x00 not json".as_slice().into();
     let events =
         [shop_order(1, 1, "10.00"), poison.clone(), garbage.clone(), shop_order(3, 1, "3.00")];
-    rig.send(&events).await;
-    assert_eq!(rig.lane("shop").await.step().await, 4);
-    rig.archive(2).await;
-    rig.assert_fates(&events, &["applied", "dead", "dead", "applied"]).await;
+    app.publish_all(&events).await;
+    assert_eq!(app.consumer("shop").await.step().await, 4);
+    app.archive_dead_letters(2).await;
+    app.assert_outcomes(&events, &["applied", "dead", "dead", "applied"]).await;
 
-    let letters = letters(&rig).await;
-    let letter = &letters[&poison.receipt_id.to_string()];
-    assert_eq!(letter["reason"], "missing_field");
-    assert_eq!(letter["business_key"], "#2");
-    assert_eq!(letter["state"], "open");
-    assert_eq!(letter["attempts"], 1);
-    assert_eq!(letter["event_key"], poison.key.as_str());
-    assert!(letter["error"].as_str().unwrap().contains("total_price"), "{letter}");
-    assert_eq!(letter["headers"]["headers"]["x-tallyhook-tenant"], "demo.myshopify.com");
-    assert_eq!(letter["headers"]["routing_key"], "shop");
-    let letter = &letters[&garbage.receipt_id.to_string()];
-    assert_eq!(letter["reason"], "invalid_json");
+    let dead_letters = dead_letters(&app).await;
+    let dead_letter = &dead_letters[&poison.receipt_id.to_string()];
+    assert_eq!(dead_letter["reason"], "missing_field");
+    assert_eq!(dead_letter["business_key"], "#2");
+    assert_eq!(dead_letter["state"], "open");
+    assert_eq!(dead_letter["attempts"], 1);
+    assert_eq!(dead_letter["event_key"], poison.key.as_str());
+    assert!(dead_letter["error"].as_str().unwrap().contains("total_price"), "{dead_letter}");
+    assert_eq!(dead_letter["headers"]["headers"]["x-tallyhook-tenant"], "demo.myshopify.com");
+    assert_eq!(dead_letter["headers"]["routing_key"], "shop");
+    let dead_letter = &dead_letters[&garbage.receipt_id.to_string()];
+    assert_eq!(dead_letter["reason"], "invalid_json");
     let kept = "select count(*) from dead_letters join receipts using (receipt_id, payload)";
-    assert_eq!(rig.count(kept).await, 2, "the payload is kept to the byte");
+    assert_eq!(app.count(kept).await, 2, "the payload is kept to the byte");
     let exact =
         sqlx::query_scalar::<_, Vec<u8>>("select payload from dead_letters where receipt_id = $1")
             .bind(garbage.receipt_id)
-            .fetch_one(&rig.db)
+            .fetch_one(&app.db)
             .await
             .unwrap();
     assert_eq!(exact, garbage.body);
-    rig.assert_conserved(4).await;
+    app.assert_conserved(4).await;
 }
 
 #[tokio::test]
-async fn rows_that_the_database_refuses_are_dead_alone() {
-    let rig = Rig::new().await;
-    rig.execute("alter table orders add constraint not_seven check (order_id <> '7')").await;
-    rig.execute(
+async fn poison_rejected_rows_are_dead_lettered_alone() {
+    let app = TestApp::new().await;
+    app.execute("alter table orders add constraint not_seven check (order_id <> '7')").await;
+    app.execute(
         "create function refuse() returns trigger language plpgsql as $$ begin
              if new.order_id = '11' then raise division_by_zero; end if; return new; end $$;
          create trigger refuse before insert on orders for each row execute function refuse()",
     )
     .await;
     let events: Vec<_> = (1..=16).map(|order| shop_order(order, 1, "1.00")).collect();
-    rig.send(&events).await;
-    assert_eq!(rig.lane("shop").await.step().await, 16);
-    rig.archive(2).await;
-    let fates: Vec<&str> =
+    app.publish_all(&events).await;
+    assert_eq!(app.consumer("shop").await.step().await, 16);
+    app.archive_dead_letters(2).await;
+    let outcomes: Vec<&str> =
         (1..=16).map(|order| if matches!(order, 7 | 11) { "dead" } else { "applied" }).collect();
-    rig.assert_fates(&events, &fates).await;
-    let letters = letters(&rig).await;
-    let seven = &letters[&events[6].receipt_id.to_string()];
+    app.assert_outcomes(&events, &outcomes).await;
+    let dead_letters = dead_letters(&app).await;
+    let seven = &dead_letters[&events[6].receipt_id.to_string()];
     assert_eq!(seven["reason"], "constraint_violation");
     assert_eq!(seven["business_key"], "#7");
     assert!(seven["error"].as_str().unwrap().contains("not_seven"), "{seven}");
-    assert_eq!(letters[&events[10].receipt_id.to_string()]["reason"], "invalid_value");
-    assert_eq!(rig.count("select count(*) from orders").await, 14);
+    assert_eq!(dead_letters[&events[10].receipt_id.to_string()]["reason"], "invalid_value");
+    assert_eq!(app.count("select count(*) from orders").await, 14);
     // Poison leaves no claim behind: it can be replayed once it is mended.
-    assert_eq!(rig.count("select count(*) from inbox").await, 14);
-    rig.assert_conserved(16).await;
+    assert_eq!(app.count("select count(*) from inbox").await, 14);
+    app.assert_conserved(16).await;
 }
 
 #[tokio::test]
-async fn a_batch_that_is_all_poison_is_all_dead() {
-    let rig = Rig::new().await;
-    rig.execute("alter table orders add constraint none check (order_id = '')").await;
+async fn poison_whole_batch_is_dead_lettered() {
+    let app = TestApp::new().await;
+    app.execute("alter table orders add constraint none check (order_id = '')").await;
     let events: Vec<_> = (1..=5).map(|order| shop_order(order, 1, "1.00")).collect();
-    rig.send(&events).await;
-    rig.lane("shop").await.settle(5).await;
-    rig.archive(5).await;
-    assert_eq!(rig.sums().await.dead, 5);
-    rig.assert_conserved(5).await;
+    app.publish_all(&events).await;
+    app.consumer("shop").await.drain(5).await;
+    app.archive_dead_letters(5).await;
+    assert_eq!(app.totals().await.dead, 5);
+    app.assert_conserved(5).await;
 }
 
 #[tokio::test]
-async fn the_same_key_with_another_body_is_a_conflict_and_the_first_stays() {
-    let rig = Rig::new().await;
+async fn poison_same_key_with_other_body_is_a_conflict() {
+    let app = TestApp::new().await;
     let first = shop_order(1, 1, "10.00");
     let mut other = again(&first);
     other.body = shop_body(1, 2, "99.00").into();
     let mut third = again(&first);
     third.body = shop_body(1, 3, "98.00").into();
     let events = [first.clone(), other.clone(), third.clone()];
-    let mut lane = rig.lane("shop").await;
+    let mut consumer = app.consumer("shop").await;
     // In the batch of the first, and after it.
-    rig.send(&events[..2]).await;
-    lane.settle(2).await;
-    rig.send(&events[2..]).await;
-    lane.step().await;
-    rig.archive(2).await;
-    rig.assert_fates(&events, &["applied", "dead", "dead"]).await;
+    app.publish_all(&events[..2]).await;
+    consumer.drain(2).await;
+    app.publish_all(&events[2..]).await;
+    consumer.step().await;
+    app.archive_dead_letters(2).await;
+    app.assert_outcomes(&events, &["applied", "dead", "dead"]).await;
     let conflicts = "select count(*) from dead_letters where reason = 'conflicting_duplicate'
                      and business_key = '#1'";
-    assert_eq!(rig.count(conflicts).await, 2);
-    assert_eq!(rig.text("select total::text from orders").await, "10.00");
-    rig.assert_conserved(3).await;
+    assert_eq!(app.count(conflicts).await, 2);
+    assert_eq!(app.text("select total::text from orders").await, "10.00");
+    app.assert_conserved(3).await;
 }
 
 #[tokio::test]
-async fn if_the_first_of_a_key_is_poison_the_second_is_not_its_duplicate() {
-    let rig = Rig::new().await;
-    rig.execute("alter table orders add constraint no_ten check (total <> 10)").await;
+async fn poison_first_of_a_key_makes_no_duplicate() {
+    let app = TestApp::new().await;
+    app.execute("alter table orders add constraint no_ten check (total <> 10)").await;
     let bad = shop_order(1, 1, "10.00");
     let mut good = again(&bad);
     good.body = shop_body(1, 1, "11.00").into();
     let events = [bad, good];
-    rig.send(&events).await;
-    rig.lane("shop").await.settle(2).await;
-    rig.archive(1).await;
-    rig.assert_fates(&events, &["dead", "applied"]).await;
-    rig.assert_conserved(2).await;
+    app.publish_all(&events).await;
+    app.consumer("shop").await.drain(2).await;
+    app.archive_dead_letters(1).await;
+    app.assert_outcomes(&events, &["dead", "applied"]).await;
+    app.assert_conserved(2).await;
 }
 
 #[tokio::test]
-async fn what_does_not_fit_an_index_is_dead_at_once() {
-    let rig = Rig::with(&[ERP], |_| ()).await;
-    let noise = |length: usize| -> String {
-        std::iter::repeat_with(|| char::from(rand::random_range(b'a'..=b'z')))
-            .take(length)
-            .collect()
+async fn poison_oversized_index_entry_is_dead_lettered() {
+    let app = TestApp::with(&[ERP], |_| ()).await;
+    let mut rng = seeded_rng();
+    let mut noise = |length: usize| -> String {
+        (0..length).map(|_| char::from(rng.random_range(b'a'..=b'z'))).collect()
     };
     // Each is short enough for a text; together they are too long for the key.
     let mut long_order = erp_order(&noise(2000), 1, "1.00");
     long_order.tenant = noise(2000);
     let events = [erp_order("1", 1, "1.00"), long_order];
-    rig.send(&events).await;
-    rig.lane("erp").await.settle(2).await;
-    rig.archive(1).await;
-    rig.assert_fates(&events, &["applied", "dead"]).await;
-    assert_eq!(rig.text("select reason from dead_letters").await, "invalid_value");
-    rig.assert_conserved(2).await;
+    app.publish_all(&events).await;
+    app.consumer("erp").await.drain(2).await;
+    app.archive_dead_letters(1).await;
+    app.assert_outcomes(&events, &["applied", "dead"]).await;
+    assert_eq!(app.text("select reason from dead_letters").await, "invalid_value");
+    app.assert_conserved(2).await;
 }
 
 #[tokio::test]
-async fn a_header_that_no_row_can_hold_does_not_stop_the_archiver() {
-    let rig = Rig::with(&[SHOP], |_| ()).await;
-    let noise: String = std::iter::repeat_with(|| char::from(rand::random_range(b'!'..=b'~')))
-        .take(20_000)
-        .collect();
-    // Nobody but us writes this header; a foreign producer can all the same.
+async fn poison_unstorable_header_does_not_stop_the_archiver() {
+    let app = TestApp::with(&[SHOP], |_| ()).await;
+    let mut rng = seeded_rng();
+    let noise: String = (0..20_000).map(|_| char::from(rng.random_range(b'!'..=b'~'))).collect();
+    // Only we write this header, but a foreign producer can.
     let headers = [("x-tallyhook-business-key", long(&noise)), ("x-odd", long("a\0b"))];
-    rig.publish_foreign("shop", None, &headers, b"{}").await;
-    rig.lane("shop").await.step().await;
-    rig.archive(1).await;
-    assert_eq!(rig.text("select reason from dead_letters").await, "missing_field");
-    rig.assert_conserved(1).await;
+    let other = shop_order(1, 1, "1.00");
+    app.publish_foreign("shop", None, &headers, b"{\"a\": 1}").await;
+    app.publish_all(std::slice::from_ref(&other)).await;
+    app.consumer("shop").await.drain(2).await;
+    app.archive_dead_letters(1).await;
+    let row = "select concat_ws(' ', source, reason, state, convert_from(payload, 'UTF8'),
+                   headers->'headers' ? 'x-odd') from dead_letters";
+    assert_eq!(app.text(row).await, "shop missing_field open {\"a\": 1} t");
+    app.assert_outcomes(&[other], &["applied"]).await;
+    app.assert_conserved(2).await;
 }
 
 #[tokio::test]
-async fn an_attempt_that_cannot_be_counted_on_does_not_stop_the_worker() {
-    let rig = Rig::new().await;
-    rig.execute(
+async fn poison_maximum_attempt_header_does_not_stop_the_worker() {
+    let app = TestApp::new().await;
+    app.execute(
         "create function refuse() returns trigger language plpgsql as $$ begin
              raise 'no'; end $$;
          create trigger refuse before insert on orders for each row execute function refuse()",
     )
     .await;
-    let headers = [("x-tallyhook-attempt", lapin::types::AMQPValue::LongUInt(u32::MAX))];
     let mut order = shop_order(1, 1, "1.00");
     order.tenant.clear();
-    // A topic is needed for the event to be mapped.
     order.attempt = u32::MAX;
-    rig.send(std::slice::from_ref(&order)).await;
-    rig.publish_foreign("shop", Some("2"), &headers, b"{}").await;
-    rig.lane("shop").await.settle(2).await;
-    rig.archive(1).await;
-    rig.assert_fates(&[order], &["dead"]).await;
+    app.publish_all(std::slice::from_ref(&order)).await;
+    // The same from a foreign producer, in a type that is no `u32` of ours. It sends no topic, so
+    // its message is ignored, and whatever attempt it counts is recorded within the column's range.
+    let headers = [("x-tallyhook-attempt", lapin::types::AMQPValue::LongLongInt(i64::MAX))];
+    app.publish_foreign("shop", Some("foreign"), &headers, b"{}").await;
+    app.consumer("shop").await.drain(2).await;
+    app.archive_dead_letters(1).await;
+    app.assert_outcomes(&[order], &["dead"]).await;
+    let row = "select concat_ws(' ', reason, state, attempts > 0) from dead_letters";
+    assert_eq!(app.text(row).await, "attempts_exhausted open t");
+    let foreign = "select concat_ws(' ', outcome, attempts >= 0) from receipts
+                   where event_key like '%foreign'";
+    assert_eq!(app.text(foreign).await, "ignored t");
+    app.assert_conserved(2).await;
 }
 
 #[tokio::test]
-async fn two_messages_under_one_receipt_are_two_messages() {
-    let rig = Rig::new().await;
+async fn poison_shared_receipt_id_applies_both_messages() {
+    let app = TestApp::new().await;
     let first = shop_order(1, 1, "1.00");
     let mut second = shop_order(2, 1, "2.00");
     // A producer that copied our headers from an example.
     second.receipt_id = first.receipt_id;
-    rig.send(&[first, second]).await;
-    assert_eq!(rig.lane("shop").await.step().await, 2);
-    assert_eq!(rig.count("select count(*) from orders").await, 2);
+    app.publish_all(&[first, second]).await;
+    assert_eq!(app.consumer("shop").await.step().await, 2);
+    assert_eq!(app.count("select count(*) from orders").await, 2);
 }
 
 /// Every letter as JSON, by receipt.
-async fn letters(rig: &Rig) -> Value {
-    let letters =
+async fn dead_letters(app: &TestApp) -> Value {
+    let dead_letters =
         "select jsonb_object_agg(receipt_id, to_jsonb(dead_letters))::text from dead_letters";
-    serde_json::from_str(&rig.text(letters).await).unwrap()
+    serde_json::from_str(&app.text(dead_letters).await).unwrap()
 }

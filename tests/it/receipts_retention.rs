@@ -21,12 +21,12 @@ use tallyhook::{
 use uuid::Uuid;
 
 use crate::support::{
-    Front, Rig, SHOP,
-    aging::{DAY, plan},
+    SHOP, TestApp, TestServer,
+    app::now,
+    backdating::{DAY, plan},
     events::again,
-    files::{HEADER, TOKEN, VENDORS, done, figures, import_csv, progress, row},
     http::client,
-    rig::now,
+    import_files::{HEADER, TOKEN, VENDORS, done, figures, import_csv, progress, row},
     seconds, shop_order,
 };
 
@@ -44,13 +44,13 @@ fn poison(number: u64) -> Envelope {
 }
 
 /// Orders on record, one of a foreign producer, one that came twice.
-async fn settled(rig: &Rig) -> Vec<Envelope> {
+async fn settled(app: &TestApp) -> Vec<Envelope> {
     let mut events = vec![shop_order(1, 1, "1.00"), shop_order(2, 1, "2.00"), foreign(3)];
     events.push(again(&events[0]));
     events.push(shop_order(1, 0, "1.00"));
-    rig.send(&events).await;
-    rig.lane("shop").await.settle(5).await;
-    rig.assert_fates(&events, &["applied", "applied", "applied", "duplicate", "stale"]).await;
+    app.publish_all(&events).await;
+    app.consumer("shop").await.drain(5).await;
+    app.assert_outcomes(&events, &["applied", "applied", "applied", "duplicate", "stale"]).await;
     events
 }
 
@@ -59,76 +59,76 @@ fn names(kept: &Kept) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn what_is_past_retention_goes_and_every_message_is_still_accounted_for() {
-    let rig = Rig::new().await;
-    settled(&rig).await;
-    rig.age(100).await;
+async fn receipts_retention_drops_rows_and_audit_still_balances() {
+    let app = TestApp::new().await;
+    settled(&app).await;
+    app.age(100).await;
     // The same again, of today.
-    settled(&rig).await;
-    let sums = rig.sums().await;
-    let kept = rig.keep(&plan(0, Some(90))).await;
+    settled(&app).await;
+    let totals = app.totals().await;
+    let kept = app.keep(&plan(0, Some(90))).await;
     assert_eq!((kept.held.len(), kept.rest_deleted, kept.is_busy), (0, 1, false), "{kept:?}");
     let gone: i64 = kept.dropped.iter().map(|dropped| dropped.receipts).sum();
     assert_eq!(gone, 4);
     assert!(kept.dropped.iter().all(|dropped| dropped.carried == 0), "{kept:?}");
-    assert_eq!(rig.count("select count(*) from receipts").await, 5);
+    assert_eq!(app.count("select count(*) from receipts").await, 5);
     let old = "select count(*) from receipts where received_at < now() - interval '90 days'";
-    assert_eq!(rig.count(old).await, 0);
+    assert_eq!(app.count(old).await, 0);
     let tables = "select count(*) from pg_class where relname = any(string_to_array('";
-    let left = rig.count(&format!("{tables}{}', ','))", names(&kept).join(","))).await;
+    let left = app.count(&format!("{tables}{}', ','))", names(&kept).join(","))).await;
     assert_eq!(left, 0, "the tables are gone");
 
-    let after = rig.sums().await;
+    let after = app.totals().await;
     assert_eq!(after.past, 5);
-    assert_eq!(tallyhook::store::audit::Sums { past: 0, ..after }, sums);
-    rig.assert_conserved(10).await;
+    assert_eq!(tallyhook::store::audit::Sums { past: 0, ..after }, totals);
+    app.assert_conserved(10).await;
     // Nothing is done twice.
-    assert_eq!(rig.keep(&plan(0, Some(90))).await, Kept::default());
-    rig.assert_conserved(10).await;
+    assert_eq!(app.keep(&plan(0, Some(90))).await, Kept::default());
+    app.assert_conserved(10).await;
 }
 
 #[tokio::test]
-async fn who_keeps_for_ever_keeps_all() {
-    let rig = Rig::new().await;
-    settled(&rig).await;
-    rig.age(4000).await;
-    let kept = rig.keep(&plan(0, None)).await;
+async fn receipts_retention_disabled_keeps_everything() {
+    let app = TestApp::new().await;
+    settled(&app).await;
+    app.age(4000).await;
+    let kept = app.keep(&plan(0, None)).await;
     assert_eq!((kept.dropped.len(), kept.rest_deleted), (0, 0), "{kept:?}");
-    assert_eq!(rig.count("select count(*) from receipts").await, 5);
+    assert_eq!(app.count("select count(*) from receipts").await, 5);
     // And whose clock is ahead by years loses nothing either.
-    let kept = rig.keep(&plan(-4000, Some(5000))).await;
+    let kept = app.keep(&plan(-4000, Some(5000))).await;
     assert_eq!((kept.dropped.len(), kept.rest_deleted), (0, 0), "{kept:?}");
-    assert_eq!(rig.count("select count(*) from receipts").await, 5);
+    assert_eq!(app.count("select count(*) from receipts").await, 5);
 }
 
 #[tokio::test]
-async fn a_receipt_that_was_lost_is_a_finding_still() {
-    let rig = Rig::new().await;
-    settled(&rig).await;
-    rig.age(100).await;
-    settled(&rig).await;
-    rig.keep(&plan(0, Some(90))).await;
+async fn receipts_retention_lost_receipt_is_still_a_finding() {
+    let app = TestApp::new().await;
+    settled(&app).await;
+    app.age(100).await;
+    settled(&app).await;
+    app.keep(&plan(0, Some(90))).await;
     for (found, id) in [
         // Of today, and in a partition.
         (1, "select last_receipt from orders where order_id = '2'"),
         // Foreign, and of today.
         (2, "select last_receipt from orders where order_id = '3'"),
     ] {
-        rig.execute(&format!("delete from receipts where receipt_id = ({id})")).await;
-        let sums = rig.sums().await;
-        assert_eq!(sums.keys_without_receipt, found, "{sums:?}");
-        assert_eq!(sums.letters_without_dead, 0, "{sums:?}");
+        app.execute(&format!("delete from receipts where receipt_id = ({id})")).await;
+        let totals = app.totals().await;
+        assert_eq!(totals.keys_without_receipt, found, "{totals:?}");
+        assert_eq!(totals.letters_without_dead, 0, "{totals:?}");
     }
     // The order of a foreign message is as old as its first receipt: nobody
     // can tell whether that of its last should be there.
-    assert_eq!(rig.sums().await.books_without_receipt, 1);
+    assert_eq!(app.totals().await.books_without_receipt, 1);
 }
 
 #[tokio::test]
-async fn what_still_waits_stays_when_its_partition_goes() {
-    let rig = Rig::new().await;
-    let (waits, letter, discarded) = (shop_order(1, 1, "1.00"), poison(2), poison(3));
-    let mut conn = rig.tools.store.connection().await.unwrap();
+async fn receipts_retention_moves_waiting_rows_before_the_drop() {
+    let app = TestApp::new().await;
+    let (waits, dead_letter, discarded) = (shop_order(1, 1, "1.00"), poison(2), poison(3));
+    let mut conn = app.tools.store.connection().await.unwrap();
     let waiting = receipts::Row {
         envelope: &waits,
         business_key: None,
@@ -139,92 +139,93 @@ async fn what_still_waits_stays_when_its_partition_goes() {
         keep_payload: true,
     };
     receipts::record(&mut conn, &[waiting]).await.unwrap();
-    rig.send(&[letter.clone(), discarded.clone(), shop_order(4, 1, "1.00")]).await;
-    rig.lane("shop").await.settle(3).await;
-    rig.archive(2).await;
-    let letters = review::select(&rig.tools.store, &Filter::default()).await.unwrap();
+    app.publish_all(&[dead_letter.clone(), discarded.clone(), shop_order(4, 1, "1.00")]).await;
+    app.consumer("shop").await.drain(3).await;
+    app.archive_dead_letters(2).await;
+    let dead_letters = review::select(&app.tools.store, &Filter::default()).await.unwrap();
     let of = |event: &Envelope| {
-        let found = letters.iter().find(|letter| letter.receipt_id == event.receipt_id);
+        let found =
+            dead_letters.iter().find(|dead_letter| dead_letter.receipt_id == event.receipt_id);
         found.unwrap().dead_letter_id
     };
-    review::discard(&rig.tools.store, &[of(&discarded)], ANNA).await.unwrap();
-    rig.age(100).await;
-    let before = rig.sums().await;
+    review::discard(&app.tools.store, &[of(&discarded)], ANNA).await.unwrap();
+    app.age(100).await;
+    let before = app.totals().await;
 
-    let kept = rig.keep(&plan(0, Some(90))).await;
+    let kept = app.keep(&plan(0, Some(90))).await;
     assert_eq!((kept.held.len(), kept.rest_deleted), (0, 0), "{kept:?}");
     let gone: i64 = kept.dropped.iter().map(|dropped| dropped.receipts).sum();
     let carried: usize = kept.dropped.iter().map(|dropped| dropped.carried).sum();
     assert_eq!((gone, carried), (2, 2), "{kept:?}");
     let stays = "select string_agg(outcome || ' ' || tableoid::regclass, ', ' order by outcome)
                  from receipts";
-    assert_eq!(rig.text(stays).await, "dead receipts_rest, retried receipts_rest");
-    let after = rig.sums().await;
+    assert_eq!(app.text(stays).await, "dead receipts_rest, retried receipts_rest");
+    let after = app.totals().await;
     assert_eq!(tallyhook::store::audit::Sums { past: 0, ..after }, before);
     assert_eq!(before.letters_without_dead, 0, "{before:?}");
 
     // Both are settled a hundred days late: then they are young.
-    rig.execute(
+    app.execute(
         "update dead_letters set payload = convert_to('{\"id\": 2, \"name\": \"#2\",
         \"financial_status\": \"paid\", \"currency\": \"EUR\", \"current_total_price\": \"1.00\",
         \"updated_at\": \"2026-01-01T00:00:00Z\", \"line_items\": []}', 'UTF8')
         where state = 'open'",
     )
     .await;
-    let letters = review::select(&rig.tools.store, &Filter::default()).await.unwrap();
+    let dead_letters = review::select(&app.tools.store, &Filter::default()).await.unwrap();
     let run = Replay::open(
-        &rig.tools.store,
-        &rig.tools.publisher,
-        Arc::clone(&rig.tools.topology),
+        &app.tools.store,
+        &app.tools.publisher,
+        Arc::clone(&app.tools.topology),
         ANNA,
         &Filter::default(),
         1,
     )
     .await
     .unwrap();
-    let open = letters.iter().find(|letter| letter.state == "open").unwrap();
+    let open = dead_letters.iter().find(|dead_letter| dead_letter.state == "open").unwrap();
     run.send(open).await.unwrap();
-    rig.lane("shop").await.settle(1).await;
+    app.consumer("shop").await.drain(1).await;
     let state = "select string_agg(state, ', ' order by state) from dead_letters";
-    assert_eq!(rig.text(state).await, "discarded, resolved");
-    rig.execute(
+    assert_eq!(app.text(state).await, "discarded, resolved");
+    app.execute(
         "update receipts set outcome = 'ignored', error = null, processed_at = now()
         where outcome = 'retried'",
     )
     .await;
-    assert_eq!(rig.keep(&plan(0, Some(90))).await, Kept::default());
-    rig.execute("update receipts set processed_at = received_at - interval '100 days'").await;
-    assert_eq!(rig.keep(&plan(0, Some(90))).await.rest_deleted, 2);
-    assert_eq!(rig.sums().await.past, 4);
+    assert_eq!(app.keep(&plan(0, Some(90))).await, Kept::default());
+    app.execute("update receipts set processed_at = received_at - interval '100 days'").await;
+    assert_eq!(app.keep(&plan(0, Some(90))).await.rest_deleted, 2);
+    assert_eq!(app.totals().await.past, 4);
 }
 
 #[tokio::test]
-async fn a_letter_is_not_taken_for_one_whose_receipt_is_gone() {
-    let rig = Rig::new().await;
-    rig.send(&[poison(1)]).await;
-    rig.lane("shop").await.settle(1).await;
-    rig.archive(1).await;
-    let letters = review::select(&rig.tools.store, &Filter::default()).await.unwrap();
-    review::discard(&rig.tools.store, &[letters[0].dead_letter_id], ANNA).await.unwrap();
-    rig.age(100).await;
-    assert_eq!(rig.keep(&plan(0, Some(90))).await.dropped.len(), 1);
-    assert_eq!(rig.count("select count(*) from receipts").await, 0);
+async fn receipts_retention_dead_letter_without_receipt_is_a_finding() {
+    let app = TestApp::new().await;
+    app.publish_all(&[poison(1)]).await;
+    app.consumer("shop").await.drain(1).await;
+    app.archive_dead_letters(1).await;
+    let dead_letters = review::select(&app.tools.store, &Filter::default()).await.unwrap();
+    review::discard(&app.tools.store, &[dead_letters[0].dead_letter_id], ANNA).await.unwrap();
+    app.age(100).await;
+    assert_eq!(app.keep(&plan(0, Some(90))).await.dropped.len(), 1);
+    assert_eq!(app.count("select count(*) from receipts").await, 0);
     // Another producer gives the same receipt to another message.
-    let old = rig.text("select receipt_id::text from dead_letters").await;
-    rig.send(&[Envelope { receipt_id: old.parse().unwrap(), ..poison(2) }]).await;
-    rig.lane("shop").await.settle(1).await;
-    rig.archive(1).await;
+    let old = app.text("select receipt_id::text from dead_letters").await;
+    app.publish_all(&[Envelope { receipt_id: old.parse().unwrap(), ..poison(2) }]).await;
+    app.consumer("shop").await.drain(1).await;
+    app.archive_dead_letters(1).await;
     let states = "select string_agg(state, ', ' order by state) from dead_letters";
-    assert_eq!(rig.text(states).await, "discarded, open");
-    rig.assert_conserved(2).await;
+    assert_eq!(app.text(states).await, "discarded, open");
+    app.assert_conserved(2).await;
 }
 
 #[tokio::test]
-async fn a_partition_with_much_that_waits_or_is_young_is_held() {
-    let rig = Rig::new().await;
-    rig.keep(&plan(100, None)).await;
+async fn receipts_retention_holds_partition_with_many_waiting_rows() {
+    let app = TestApp::new().await;
+    app.keep(&plan(100, None)).await;
     let write = async |number: i32, outcome: &str, processed: &str| {
-        rig.execute(&format!(
+        app.execute(&format!(
             "insert into receipts (receipt_id, source, tenant, event_key, topic, received_at,
                  outcome, attempts, error, processed_at)
              select (left(receipt_id_at(now() - interval '100 days')::text, 24)
@@ -237,118 +238,118 @@ async fn a_partition_with_much_that_waits_or_is_young_is_held() {
     };
     let old = "now() - interval '100 days'";
     write(0, "retried", old).await;
-    let kept = rig.keep(&plan(0, Some(90))).await;
+    let kept = app.keep(&plan(0, Some(90))).await;
     let [held] = &kept.held[..] else { panic!("{kept:?}") };
     assert_eq!((held.unsettled, held.young), (5001, 0), "{kept:?}");
     assert!(!names(&kept).contains(&held.table.as_str()));
-    assert_eq!(rig.count(&format!("select count(*) from {}", held.table)).await, 5001);
+    assert_eq!(app.count(&format!("select count(*) from {}", held.table)).await, 5001);
 
-    rig.execute("update receipts set outcome = 'stale'").await;
+    app.execute("update receipts set outcome = 'stale'").await;
     write(6000, "applied", "now()").await;
-    let again = rig.keep(&plan(0, Some(90))).await;
+    let again = app.keep(&plan(0, Some(90))).await;
     let [young] = &again.held[..] else { panic!("{again:?}") };
     assert_eq!((young.unsettled, young.young, &young.table), (0, 5001, &held.table), "{again:?}");
-    rig.execute("update receipts set processed_at = received_at").await;
-    let last = rig.keep(&plan(0, Some(90))).await;
+    app.execute("update receipts set processed_at = received_at").await;
+    let last = app.keep(&plan(0, Some(90))).await;
     assert_eq!((last.held.len(), names(&last)), (0, vec![held.table.as_str()]));
-    assert_eq!(rig.sums().await.past, 10_002);
+    assert_eq!(app.totals().await.past, 10_002);
 }
 
 /// A page of an import's items.
-async fn items(front: &Front, id: &str) -> Value {
-    let url = front.url(&format!("/imports/{id}/items"));
+async fn items(server: &TestServer, id: &str) -> Value {
+    let url = server.url(&format!("/imports/{id}/items"));
     let answer = client().get(url).bearer_auth(TOKEN).send().await.unwrap();
     serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
 }
 
 #[tokio::test]
-async fn an_import_says_what_it_came_to_for_ever() {
-    let rig = Rig::with(&[VENDORS], |_| ()).await;
-    let front = Front::start(&rig.config, Roles::ALL).await;
+async fn receipts_retention_keeps_import_counts() {
+    let app = TestApp::with(&[VENDORS], |_| ()).await;
+    let server = TestServer::start(&app.config, Roles::ALL).await;
     let file = [HEADER, &row("1", "1.00"), &row("2", "2.00"), &row("1", "1.00"), &row("3", "much")];
-    let id = import_csv(&front, file.concat()).await;
-    let whole = done(&front, &id).await;
+    let id = import_csv(&server, file.concat()).await;
+    let whole = done(&server, &id).await;
     assert_eq!(figures(&whole), [4, 0, 2, 0, 1, 0, 0, 1, 0], "{whole}");
     assert_eq!(whole["past_retention"], 0);
     let told = async || {
-        let mut told = progress(&front, &id).await;
+        let mut told = progress(&server, &id).await;
         let past = told["past_retention"].take();
         (told, past.as_i64().unwrap())
     };
     // The worker may settle it at any moment: then it does so again.
-    rig.execute("update imports set settled_at = null").await;
-    let mut conn = rig.tools.store.connection().await.unwrap();
+    app.execute("update imports set settled_at = null").await;
+    let mut conn = app.tools.store.connection().await.unwrap();
     imports::settle(&mut conn).await.unwrap();
     let before = {
         // One line is of another time, and stays for now.
-        rig.age(100).await;
-        rig.execute(
+        app.age(100).await;
+        app.execute(
             "update receipts set receipt_id = receipt_id_at(now()), received_at = now(),
             processed_at = now() - interval '100 days' where import_line = 3",
         )
         .await;
         told().await.0
     };
-    let kept = rig.keep(&plan(0, Some(90))).await;
+    let kept = app.keep(&plan(0, Some(90))).await;
     assert_eq!(kept.dropped.iter().map(|dropped| dropped.receipts).sum::<i64>(), 3, "{kept:?}");
     let (after, past) = told().await;
     assert_eq!(past, 3);
     assert_eq!(after, before);
-    let page = items(&front, &id).await;
+    let page = items(&server, &id).await;
     assert_eq!(page["items"].as_array().unwrap().len(), 1, "{page}");
     assert_eq!(page["past_retention"], 3);
 
     // The last of it, by way of the default partition.
-    rig.execute(
+    app.execute(
         "update receipts set receipt_id = gen_random_uuid(),
         received_at = now() - interval '100 days'",
     )
     .await;
-    assert_eq!(rig.keep(&plan(0, Some(90))).await.rest_deleted, 1);
+    assert_eq!(app.keep(&plan(0, Some(90))).await.rest_deleted, 1);
     let (after, past) = told().await;
     assert_eq!((figures(&after), past), (figures(&whole), 4));
-    assert_eq!(items(&front, &id).await["past_retention"], 4);
+    assert_eq!(items(&server, &id).await["past_retention"], 4);
     // Nothing of it waits, and it is settled as before.
-    rig.execute("update imports set settled_at = null").await;
+    app.execute("update imports set settled_at = null").await;
     assert_eq!(imports::settle(&mut conn).await.unwrap().len(), 1);
-    front.stop().await;
+    server.stop().await;
 }
 
 #[tokio::test]
-async fn who_reads_is_not_waited_for() {
-    let rig = Rig::new().await;
-    settled(&rig).await;
-    rig.age(100).await;
-    let mut reader = rig.tools.store.begin().await.unwrap();
+async fn receipts_retention_does_not_wait_for_readers() {
+    let app = TestApp::new().await;
+    settled(&app).await;
+    app.age(100).await;
+    let mut reader = app.tools.store.begin().await.unwrap();
     sqlx::query("select from receipts").execute(&mut *reader).await.unwrap();
     let ahead = Plan { ahead: 60 * DAY, ..plan(0, Some(90)) };
     for plan in [plan(0, Some(90)), ahead] {
-        let kept = rig.keep(&plan).await;
+        let kept = app.keep(&plan).await;
         assert_eq!(kept, Kept { is_busy: true, ..Kept::default() });
     }
     reader.rollback().await.unwrap();
     // Nor is another worker.
-    let mut other = rig.tools.store.begin().await.unwrap();
+    let mut other = app.tools.store.begin().await.unwrap();
     sqlx::query("select pg_advisory_xact_lock(hashtext('tallyhook receipts'))")
         .execute(&mut *other)
         .await
         .unwrap();
-    assert_eq!(rig.keep(&ahead).await, Kept { is_busy: true, ..Kept::default() });
+    assert_eq!(app.keep(&ahead).await, Kept { is_busy: true, ..Kept::default() });
     other.rollback().await.unwrap();
-    let kept = rig.keep(&ahead).await;
+    let kept = app.keep(&ahead).await;
     assert!(!kept.is_busy && !kept.made.is_empty() && !kept.dropped.is_empty(), "{kept:?}");
-    rig.assert_conserved(5).await;
+    app.assert_conserved(5).await;
 }
 
 #[tokio::test]
-async fn writers_do_not_fail_while_partitions_come_and_go() {
-    let rig = Rig::with(&[SHOP], |config| config.database.connections = 8).await;
+async fn receipts_writes_succeed_during_maintenance() {
+    let app = TestApp::with(&[SHOP], |config| config.database.connections = 8).await;
     let stop = Arc::new(AtomicBool::new(false));
     // Each writes what is new, what lies in the past, and what no partition
     // holds until one is made for it.
     let writers: Vec<_> = (0..3_u64)
         .map(|writer| {
-            let (store, stop) = (rig.tools.store.clone(), Arc::clone(&stop));
+            let (store, stop) = (app.tools.store.clone(), Arc::clone(&stop));
             tokio::spawn(async move {
                 let mut written = 0;
                 let mut round = 0_u32;
@@ -396,22 +397,22 @@ async fn writers_do_not_fail_while_partitions_come_and_go() {
         // Into the future step by step, with the past behind it.
         let days = i64::from(left % 40) * 10;
         for plan in [plan(days, None), plan(-days, None)] {
-            made += rig.keep(&Plan { span: DAY, ahead: 2 * DAY, ..plan }).await.made.len();
+            made += app.keep(&Plan { span: DAY, ahead: 2 * DAY, ..plan }).await.made.len();
         }
-        rig.execute(
+        app.execute(
             "update receipts set processed_at = received_at - interval '400 days',
             received_at = received_at - interval '400 days'
             where received_at > now() - interval '1 day' and random() < 0.5",
         )
         .await;
-        dropped += rig.keep(&Plan { ahead: seconds(0), ..plan(0, Some(20)) }).await.dropped.len();
+        dropped += app.keep(&Plan { ahead: seconds(0), ..plan(0, Some(20)) }).await.dropped.len();
     }
     stop.store(true, Ordering::Relaxed);
     let mut written = 0;
     for writer in writers {
         written += writer.await.unwrap();
     }
-    let past = rig.count("select sum(ignored)::bigint from receipts_past").await;
-    assert_eq!(rig.count("select count(*) from receipts").await + past, written);
+    let past = app.count("select sum(ignored)::bigint from receipts_past").await;
+    assert_eq!(app.count("select count(*) from receipts").await + past, written);
     assert!(past > 0);
 }

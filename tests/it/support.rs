@@ -1,23 +1,24 @@
-//! What the tests share: servers, a rig of the product's own parts, events,
-//! HTTP, and a second, independent look at the broker and the database.
+//! What the tests share: servers, the product's parts put together, events, HTTP, and an AMQP
+//! client and SQL queries that do not go through the product.
 
-pub(crate) mod aging;
-pub(crate) mod broker;
+pub(crate) mod amqp;
+pub(crate) mod app;
+pub(crate) mod backdating;
 pub(crate) mod economy;
 pub(crate) mod events;
-pub(crate) mod files;
 pub(crate) mod http;
+pub(crate) mod import_files;
 pub(crate) mod proxy;
-pub(crate) mod rig;
-pub(crate) mod shared;
+pub(crate) mod random;
+pub(crate) mod servers;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use broker::Raw;
+pub(crate) use amqp::RawAmqpClient;
+pub(crate) use app::{ERP, SHOP, TestApp, WHSEC, WOO};
 pub(crate) use economy::Economy;
 pub(crate) use events::{erp_invoice, erp_order, shop_order};
-pub(crate) use http::Front;
-pub(crate) use rig::{ERP, Rig, SHOP, WHSEC, WOO};
+pub(crate) use http::TestServer;
 
 /// Waits for something that cannot be stepped.
 pub(crate) async fn eventually<F>(what: &str, limit: Duration, mut done: impl FnMut() -> F)

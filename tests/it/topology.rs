@@ -11,19 +11,19 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::support::{
-    Rig, SHOP,
-    broker::{long, short},
+    SHOP, TestApp,
+    amqp::{long, short},
     events::shop_body,
     seconds, shop_order,
 };
 
 #[tokio::test]
-async fn declaring_twice_changes_nothing() {
-    let rig = Rig::new().await;
-    rig.send(&[shop_order(1, 1, "1.00")]).await;
-    rig.tools.topology.declare(&rig.link).await.unwrap();
-    rig.tools.topology.declare(&rig.link).await.unwrap();
-    let depths = rig.tools.topology.depths(&rig.link).await.unwrap();
+async fn topology_declared_twice_is_unchanged() {
+    let app = TestApp::new().await;
+    app.publish_all(&[shop_order(1, 1, "1.00")]).await;
+    app.tools.topology.declare(&app.link).await.unwrap();
+    app.tools.topology.declare(&app.link).await.unwrap();
+    let depths = app.tools.topology.depths(&app.link).await.unwrap();
     let ready: Vec<_> = depths.iter().map(|depth| (depth.role, depth.ready)).collect();
     let empty = Some(0);
     assert_eq!(
@@ -41,33 +41,33 @@ async fn declaring_twice_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_queue_with_another_argument_is_named_and_kept() {
-    let rig = Rig::new().await;
-    rig.send(&[shop_order(1, 1, "1.00")]).await;
-    let sources = rig.tools.topology.sources().to_vec();
-    let other = Topology::new(&rig.config.broker.prefix, 17, Vec::new(), sources);
-    match other.declare(&rig.link).await {
+async fn topology_different_argument_is_reported_and_queue_kept() {
+    let app = TestApp::new().await;
+    app.publish_all(&[shop_order(1, 1, "1.00")]).await;
+    let sources = app.tools.topology.sources().to_vec();
+    let other = Topology::new(&app.config.broker.prefix, 17, Vec::new(), sources);
+    match other.declare(&app.link).await {
         Err(BrokerError::Differs { name, told, .. }) => {
-            assert_eq!(name, rig.tools.topology.inbound_queue(&other.sources()[0]));
+            assert_eq!(name, app.tools.topology.inbound_queue(&other.sources()[0]));
             assert!(told.contains("x-delivery-limit"), "{told}");
         }
         other => panic!("{other:?}"),
     }
-    assert!(rig.link.is_up(), "only the channel is lost");
-    let queue = rig.tools.topology.inbound_queue(&other.sources()[0]);
-    assert_eq!(rig.raw().await.depth(&queue).await, Some(1));
+    assert!(app.link.is_up(), "only the channel is lost");
+    let queue = app.tools.topology.inbound_queue(&other.sources()[0]);
+    assert_eq!(app.amqp().await.depth(&queue).await, Some(1));
 }
 
 #[tokio::test]
-async fn a_classic_queue_in_our_place_is_refused() {
-    let rig = Rig::new().await;
-    let raw = rig.raw().await;
-    let dead = rig.tools.topology.dead();
-    raw.delete(&dead).await;
+async fn topology_classic_queue_is_rejected() {
+    let app = TestApp::new().await;
+    let amqp = app.amqp().await;
+    let dead = app.tools.topology.dead();
+    amqp.delete(&dead).await;
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    let channel = raw.channel().await;
+    let channel = amqp.channel().await;
     channel.queue_declare(short(&dead), durable, FieldTable::default()).await.unwrap();
-    match rig.tools.topology.declare(&rig.link).await {
+    match app.tools.topology.declare(&app.link).await {
         Err(BrokerError::Differs { name, told, .. }) => {
             assert_eq!(name, dead);
             assert!(told.contains("x-queue-type"), "{told}");
@@ -77,20 +77,20 @@ async fn a_classic_queue_in_our_place_is_refused() {
 }
 
 #[tokio::test]
-async fn a_retry_queue_returns_a_message_to_its_own_source_after_its_delay() {
-    let rig = Rig::with(&[SHOP, crate::support::ERP], |_| ()).await;
+async fn topology_retry_queue_returns_message_to_its_source_after_delay() {
+    let app = TestApp::with(&[SHOP, crate::support::ERP], |_| ()).await;
     let mut order = shop_order(1, 1, "1.00");
     order.attempt = 1;
     order.replay = Some(Uuid::now_v7());
     order.generation = 3;
-    let delay = rig.config.retry.schedule().tiers()[2];
+    let delay = app.config.retry.schedule().tiers()[2];
     let first_failed = order.received_at;
     let message =
-        tallyhook::broker::Outgoing::retry(&rig.tools.topology, &order, delay, first_failed);
-    let queue = rig.tools.topology.inbound_queue(&order.source);
-    let mut subscription = Subscription::open(&rig.link, &queue, 10).await.unwrap();
+        tallyhook::broker::Outgoing::retry(&app.tools.topology, &order, delay, first_failed);
+    let queue = app.tools.topology.inbound_queue(&order.source);
+    let mut subscription = Subscription::open(&app.link, &queue, 10).await.unwrap();
     let begun = Instant::now();
-    let _durable = rig.tools.publisher.publish(message).await.unwrap();
+    let _durable = app.tools.publisher.publish(message).await.unwrap();
     let back = timeout(seconds(10), subscription.next()).await.unwrap().unwrap();
     assert!(begun.elapsed() >= delay, "{:?}", begun.elapsed());
     assert_eq!(back.parcel.routing_key, "shop");
@@ -103,53 +103,54 @@ async fn a_retry_queue_returns_a_message_to_its_own_source_after_its_delay() {
 }
 
 #[tokio::test]
-async fn what_nobody_settles_is_archived_with_the_brokers_reason() {
-    let rig = Rig::with(&[SHOP], |config| config.broker.delivery_limit = 10).await;
+async fn topology_delivery_limit_dead_letters_with_reason() {
+    let app = TestApp::with(&[SHOP], |config| config.broker.delivery_limit = 10).await;
     let order = shop_order(1, 1, "1.00");
-    rig.send(std::slice::from_ref(&order)).await;
-    let queue = rig.tools.topology.inbound_queue(&order.source);
-    let deliveries = rig.raw().await.hand_back(&queue).await;
+    app.publish_all(std::slice::from_ref(&order)).await;
+    let queue = app.tools.topology.inbound_queue(&order.source);
+    let deliveries = app.amqp().await.hand_back(&queue).await;
     assert_eq!(deliveries, 11, "the limit counts redeliveries");
-    rig.archive(1).await;
-    let letter = "select concat_ws(' ', reason, attempts, source, event_key = '{}', error)
+    app.archive_dead_letters(1).await;
+    let dead_letter = "select concat_ws(' ', reason, attempts, source, event_key = '{}', error)
                   from dead_letters"
         .replace("{}", order.key.as_str());
-    let letter = rig.text(&letter).await;
-    assert!(letter.starts_with("delivery_limit 0 shop t "), "{letter}");
-    assert!(letter.contains(&queue), "{letter}");
-    rig.assert_fates(&[order], &["dead"]).await;
-    rig.assert_conserved(1).await;
+    let dead_letter = app.text(&dead_letter).await;
+    assert!(dead_letter.starts_with("delivery_limit 0 shop t "), "{dead_letter}");
+    assert!(dead_letter.contains(&queue), "{dead_letter}");
+    app.assert_outcomes(&[order], &["dead"]).await;
+    app.assert_conserved(1).await;
 }
 
 #[tokio::test]
-async fn a_message_for_no_source_of_ours_is_dead() {
-    let rig = Rig::new().await;
-    let front = crate::support::Front::start(
-        &rig.config,
+async fn topology_unknown_source_is_dead_lettered() {
+    let app = TestApp::new().await;
+    let server = crate::support::TestServer::start(
+        &app.config,
         tallyhook::service::Roles { receiver: false, worker: true },
     )
     .await;
     for key in ["nobody", "Not a source's name"] {
-        rig.publish_foreign(key, Some("17"), &[], b"{}").await;
+        app.publish_foreign(key, Some("17"), &[], b"{}").await;
     }
     crate::support::eventually("two letters", seconds(20), || async {
-        rig.count("select count(*) from dead_letters").await == 2
+        app.count("select count(*) from dead_letters").await == 2
     })
     .await;
-    front.stop().await;
-    let letters = "select string_agg(concat_ws(' ', source, reason, headers->>'routing_key'), ', '
+    server.stop().await;
+    let dead_letters =
+        "select string_agg(concat_ws(' ', source, reason, headers->>'routing_key'), ', '
                        order by source) from dead_letters";
     let expected = "nobody unknown_source nobody, unknown unknown_source Not a source's name";
-    assert_eq!(rig.text(letters).await, expected);
-    rig.assert_conserved(2).await;
+    assert_eq!(app.text(dead_letters).await, expected);
+    app.assert_conserved(2).await;
 }
 
 #[tokio::test]
-async fn another_producer_needs_only_a_message_id() {
-    let rig = Rig::with(&[crate::support::ERP], |_| ()).await;
+async fn topology_foreign_producer_needs_only_a_message_id() {
+    let app = TestApp::with(&[crate::support::ERP], |_| ()).await;
     let order = crate::support::erp_order("1", 1, "1.00").body;
-    let exchange = rig.tools.topology.inbound_exchange();
-    let channel = rig.raw().await;
+    let exchange = app.tools.topology.inbound_exchange();
+    let channel = app.amqp().await;
     // Its type is the topic: without one, nobody maps it.
     channel.publish(&exchange, "erp", Some("order-1"), &[], &order).await;
     channel.publish(&exchange, "erp", Some("order-1"), &[], &order).await;
@@ -157,27 +158,27 @@ async fn another_producer_needs_only_a_message_id() {
     channel.publish(&exchange, "erp", Some(""), &[], &order).await;
     let broken = [("x-tallyhook-receipt", long("not a uuid"))];
     channel.publish(&exchange, "erp", Some("order-2"), &broken, &order).await;
-    rig.lane("erp").await.settle(5).await;
-    rig.archive(3).await;
-    let sums = rig.sums().await;
-    assert_eq!((sums.ignored, sums.duplicate, sums.dead), (1, 1, 3));
+    app.consumer("erp").await.drain(5).await;
+    app.archive_dead_letters(3).await;
+    let totals = app.totals().await;
+    assert_eq!((totals.ignored, totals.duplicate, totals.dead), (1, 1, 3));
     let reasons = "select string_agg(concat_ws(' ', reason, error), ', ' order by reason, error)
                    from dead_letters";
     assert_eq!(
-        rig.text(reasons).await,
+        app.text(reasons).await,
         "invalid_value x-tallyhook-receipt: is not a UUID, missing_field message_id: is missing \
          or null, missing_field message_id: is missing or null"
     );
     assert_eq!(
-        rig.count("select count(*) from receipts where response_status is not null").await,
+        app.count("select count(*) from receipts where response_status is not null").await,
         0
     );
-    rig.assert_conserved(5).await;
+    app.assert_conserved(5).await;
 }
 
 #[tokio::test]
-async fn headers_of_any_kind_are_archived_or_read_and_never_in_the_way() {
-    let rig = Rig::new().await;
+async fn topology_foreign_headers_do_not_stop_the_worker() {
+    let app = TestApp::new().await;
     let mut table = FieldTable::default();
     table.insert(short("deep"), AMQPValue::Double(-0.0));
     let headers = [
@@ -188,40 +189,40 @@ async fn headers_of_any_kind_are_archived_or_read_and_never_in_the_way() {
         ("x-tallyhook-attempt", AMQPValue::ShortShortInt(2)),
         ("x-death", long("not a list")),
     ];
-    rig.publish_foreign("shop", Some("a\0b"), &headers, shop_body(1, 1, "1.00").as_bytes()).await;
-    rig.publish_foreign("shop", None, &headers, b"\0").await;
-    rig.lane("shop").await.settle(2).await;
-    rig.archive(1).await;
-    assert_eq!(rig.text("select attempts::text from dead_letters").await, "3");
-    rig.assert_conserved(2).await;
+    app.publish_foreign("shop", Some("a\0b"), &headers, shop_body(1, 1, "1.00").as_bytes()).await;
+    app.publish_foreign("shop", None, &headers, b"\0").await;
+    app.consumer("shop").await.drain(2).await;
+    app.archive_dead_letters(1).await;
+    assert_eq!(app.text("select attempts::text from dead_letters").await, "3");
+    app.assert_conserved(2).await;
 }
 
 #[tokio::test]
-async fn deleted_queues_come_back_by_themselves() {
-    let rig = Rig::new().await;
-    let front = crate::support::Front::start(
-        &rig.config,
+async fn topology_deleted_queues_are_redeclared() {
+    let app = TestApp::new().await;
+    let server = crate::support::TestServer::start(
+        &app.config,
         tallyhook::service::Roles { receiver: false, worker: true },
     )
     .await;
-    let raw = rig.raw().await;
-    let topology = &rig.tools.topology;
+    let amqp = app.amqp().await;
+    let topology = &app.tools.topology;
     let inbound = topology.inbound_queue(&topology.sources()[0]);
     for queue in [inbound.clone(), topology.dead(), topology.unrouted(), inbound] {
-        raw.delete(&queue).await;
+        amqp.delete(&queue).await;
         crate::support::eventually(&queue, seconds(20), || async {
-            raw.depth(&queue).await.is_some()
+            amqp.depth(&queue).await.is_some()
         })
         .await;
     }
     let order = shop_order(1, 1, "1.00");
-    rig.send(std::slice::from_ref(&order)).await;
+    app.publish_all(std::slice::from_ref(&order)).await;
     crate::support::eventually("the order", seconds(20), || async {
-        rig.fate(&order).await.is_some()
+        app.outcome_of(&order).await.is_some()
     })
     .await;
     tokio::time::sleep(Duration::from_millis(10)).await;
-    front.stop().await;
-    rig.assert_fates(&[order], &["applied"]).await;
-    rig.assert_conserved(1).await;
+    server.stop().await;
+    app.assert_outcomes(&[order], &["applied"]).await;
+    app.assert_conserved(1).await;
 }

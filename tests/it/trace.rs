@@ -3,12 +3,12 @@
 
 use tallyhook::store::{Conn, trace};
 
-use crate::support::{ERP, Rig, erp_order, shop_order};
+use crate::support::{ERP, TestApp, erp_order, shop_order};
 
 /// Orders of three shops, written as a worker would.
-async fn write(rig: &Rig) {
+async fn write(app: &TestApp) {
     // No vacuum reads while the test counts.
-    rig.execute(
+    app.execute(
         "alter table orders set (autovacuum_enabled = false);
          insert into orders (source, tenant, order_id, number, first_receipt, last_receipt)
          select 'shop', (n % 3)::text, n::text, '#' || n, gen_random_uuid(), gen_random_uuid()
@@ -18,8 +18,8 @@ async fn write(rig: &Rig) {
 }
 
 /// How many pages of tables and their indexes were looked at so far.
-async fn pages(rig: &Rig, tables: &str) -> i64 {
-    rig.count(&format!(
+async fn pages(app: &TestApp, tables: &str) -> i64 {
+    app.count(&format!(
         "select sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)::bigint
          from pg_statio_user_tables where relname like '{tables}'"
     ))
@@ -27,25 +27,25 @@ async fn pages(rig: &Rig, tables: &str) -> i64 {
 }
 
 /// How many pages of tables a question looks at.
-async fn cost(rig: &Rig, tables: &str, ask: impl AsyncFnOnce(&mut Conn)) -> i64 {
-    let mut conn = rig.tools.store.connection().await.unwrap();
+async fn cost(app: &TestApp, tables: &str, ask: impl AsyncFnOnce(&mut Conn)) -> i64 {
+    let mut conn = app.tools.store.connection().await.unwrap();
     let flush = "select pg_stat_force_next_flush()";
     sqlx::query(flush).execute(&mut *conn).await.unwrap();
-    let before = pages(rig, tables).await;
+    let before = pages(app, tables).await;
     ask(&mut conn).await;
     sqlx::query(flush).execute(&mut *conn).await.unwrap();
-    pages(rig, tables).await - before
+    pages(app, tables).await - before
 }
 
 #[tokio::test]
-async fn an_order_is_found_by_the_platforms_id_without_reading_the_index() {
-    let rig = Rig::new().await;
-    write(&rig).await;
+async fn trace_order_by_platform_id_reads_few_pages() {
+    let app = TestApp::new().await;
+    write(&app).await;
     for analyzed in [false, true] {
         if analyzed {
-            rig.execute("vacuum analyze orders").await;
+            app.execute("vacuum analyze orders").await;
         }
-        let pages = cost(&rig, "orders", async |conn| {
+        let pages = cost(&app, "orders", async |conn| {
             let found = trace::documents(conn, "29999").await.unwrap();
             let told: Vec<&str> = found.iter().map(|order| order.tenant.as_str()).collect();
             assert_eq!(told, ["2"], "analyzed: {analyzed}");
@@ -57,14 +57,14 @@ async fn an_order_is_found_by_the_platforms_id_without_reading_the_index() {
 }
 
 #[tokio::test]
-async fn an_order_is_found_once_by_its_number_and_its_id() {
-    let rig = Rig::with(&[ERP, crate::support::SHOP], |_| ()).await;
-    rig.send(&[erp_order("7", 1, "1.00"), shop_order(7, 1, "2.00")]).await;
-    rig.lane("erp").await.step().await;
-    rig.lane("shop").await.step().await;
+async fn trace_order_by_number_or_id_is_found_once() {
+    let app = TestApp::with(&[ERP, crate::support::SHOP], |_| ()).await;
+    app.publish_all(&[erp_order("7", 1, "1.00"), shop_order(7, 1, "2.00")]).await;
+    app.consumer("erp").await.step().await;
+    app.consumer("shop").await.step().await;
     // One is known by the same text in both ways.
-    rig.execute("update orders set number = order_id where source = 'erp'").await;
-    let mut conn = rig.tools.store.connection().await.unwrap();
+    app.execute("update orders set number = order_id where source = 'erp'").await;
+    let mut conn = app.tools.store.connection().await.unwrap();
     for (text, sources) in
         [("7", &["erp", "shop"][..]), ("#7", &["shop"]), ("8", &[]), ("shop", &[])]
     {
@@ -75,10 +75,10 @@ async fn an_order_is_found_once_by_its_number_and_its_id() {
 }
 
 #[tokio::test]
-async fn messages_are_found_without_reading_the_call_log() {
-    let rig = Rig::new().await;
+async fn trace_messages_read_few_pages_of_receipts() {
+    let app = TestApp::new().await;
     // Of three weeks, and some that lie in no partition of time.
-    rig.execute(
+    app.execute(
         "do $$ declare part text; begin
             for part in select inhrelid::regclass from pg_inherits
                 where inhparent = 'receipts'::regclass
@@ -95,10 +95,10 @@ async fn messages_are_found_without_reading_the_call_log() {
     .await;
     for analyzed in [false, true] {
         if analyzed {
-            rig.execute("vacuum analyze receipts").await;
+            app.execute("vacuum analyze receipts").await;
         }
         for text in ["k77", "#77"] {
-            let pages = cost(&rig, "receipts%", async |conn| {
+            let pages = cost(&app, "receipts%", async |conn| {
                 assert_eq!(trace::steps(conn, text).await.unwrap().len(), 3);
             })
             .await;

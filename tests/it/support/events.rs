@@ -4,7 +4,7 @@ use serde_json::json;
 use tallyhook::domain::{Envelope, EventKey, SourceName};
 use uuid::Uuid;
 
-use super::rig::now;
+use super::app::now;
 
 /// An event under this key.
 fn event(source: &str, tenant: &str, topic: &str, event_id: &str, body: String) -> Envelope {

@@ -14,16 +14,16 @@ use tokio::{
     time::timeout,
 };
 
-use super::{rig::now, seconds};
+use super::{app::now, seconds};
 
 /// A running service.
-pub(crate) struct Front {
+pub(crate) struct TestServer {
     pub(crate) service: Service,
     config: Config,
     client: Client,
 }
 
-impl Front {
+impl TestServer {
     /// Starts the service and waits until it is ready.
     pub(crate) async fn start(config: &Config, roles: Roles) -> Self {
         let service = Service::start(config, roles).await.unwrap();
@@ -40,13 +40,17 @@ impl Front {
     }
 
     /// Another way to post, for tasks.
-    pub(crate) fn poster(&self) -> Poster {
-        Poster { url: self.url(""), config: self.config.clone(), client: self.client.clone() }
+    pub(crate) fn webhook_client(&self) -> WebhookClient {
+        WebhookClient {
+            url: self.url(""),
+            config: self.config.clone(),
+            client: self.client.clone(),
+        }
     }
 
     /// Posts a webhook as the platform would.
     pub(crate) async fn post(&self, source: &str, event_id: &str, body: &str) -> Response {
-        self.poster().post(source, event_id, body).await.unwrap()
+        self.webhook_client().post(source, event_id, body).await.unwrap()
     }
 
     pub(crate) async fn get(&self, url: &str) -> Response {
@@ -74,13 +78,13 @@ impl Front {
 
 /// Posts webhooks.
 #[derive(Clone)]
-pub(crate) struct Poster {
+pub(crate) struct WebhookClient {
     url: String,
     config: Config,
     client: Client,
 }
 
-impl Poster {
+impl WebhookClient {
     pub(crate) async fn post(
         &self,
         source: &str,

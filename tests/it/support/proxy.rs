@@ -1,5 +1,5 @@
-//! A proxy that can fall silent: what a network that swallows packets, or a
-//! machine that dies without a word, looks like from our side.
+//! A proxy that can fall silent or be cut: what a network that swallows packets, or a server that
+//! is down, looks like from our side.
 
 use std::net::TcpListener as StdListener;
 
@@ -11,12 +11,21 @@ use tokio::{
 
 /// In front of one server.
 pub(crate) struct Proxy {
-    era: watch::Sender<u32>,
+    state: watch::Sender<State>,
+}
+
+/// What happens to connections when it changes.
+#[derive(Clone, Copy)]
+enum State {
+    Open,
+    /// The connections of before go on in silence; new ones work.
+    Silenced,
+    /// Every connection is closed, new ones at once.
+    Cut,
 }
 
 impl Proxy {
-    /// Puts a proxy in front of the server that a URL names, and itself into
-    /// the URL.
+    /// Puts a proxy in front of the server that a URL names, and itself into the URL.
     pub(crate) fn before(url: &mut String) -> Self {
         let at = url.rfind("127.0.0.1:").unwrap() + "127.0.0.1:".len();
         let end = at + url[at..].find('/').unwrap();
@@ -24,35 +33,46 @@ impl Proxy {
         let listener = StdListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         url.replace_range(at..end, &listener.local_addr().unwrap().port().to_string());
-        let (era, now) = watch::channel(0);
+        let (sender, receiver) = watch::channel(State::Open);
         let listener = TcpListener::from_std(listener).unwrap();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let mut now = now.clone();
-                now.mark_unchanged();
-                tokio::spawn(forward(client, upstream, now));
+                let mut state = receiver.clone();
+                if !matches!(*state.borrow_and_update(), State::Cut) {
+                    tokio::spawn(forward(client, upstream, state));
+                }
             }
         });
-        Self { era }
+        Self { state: sender }
     }
 
-    /// From now on nothing gets through on the connections there are, and
-    /// nobody is told. New ones work.
+    /// From now on nothing gets through on the open connections, and neither side is told. New
+    /// connections work.
     pub(crate) fn silence(&self) {
-        self.era.send_modify(|era| *era += 1);
+        self.state.send_replace(State::Silenced);
+    }
+
+    /// Closes every connection, and each new one at once, until [`Proxy::restore`].
+    pub(crate) fn cut(&self) {
+        self.state.send_replace(State::Cut);
+    }
+
+    pub(crate) fn restore(&self) {
+        self.state.send_replace(State::Open);
     }
 }
 
-async fn forward(mut client: TcpStream, upstream: u16, mut now: watch::Receiver<u32>) {
+async fn forward(mut client: TcpStream, upstream: u16, mut state: watch::Receiver<State>) {
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", upstream)).await else {
         return;
     };
-    tokio::select! {
-        _ = copy_bidirectional(&mut client, &mut server) => {}
-        Ok(()) = now.changed() => {
-            // The server sees the connection end, the client sees nothing.
-            drop(server);
-            std::future::pending::<()>().await;
-        }
+    let copied = tokio::select! {
+        _ = copy_bidirectional(&mut client, &mut server) => return,
+        changed = state.changed() => changed,
+    };
+    if copied.is_ok() && matches!(*state.borrow(), State::Silenced) {
+        // The server sees the connection end, the client sees nothing.
+        drop(server);
+        std::future::pending::<()>().await;
     }
 }

@@ -1,0 +1,429 @@
+//! The binary as people run it: serve, check, dead, audit, trace; killed in
+//! the middle of its work, and signed for by somebody else's program.
+
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use sqlx::Connection as _;
+use tallyhook::dev::servers::Servers;
+use tokio::process::Child;
+
+const SECRET: &str = "somebody's secret";
+
+/// Private servers, a configuration file, and the binary's commands on them.
+struct Stage {
+    servers: Servers,
+    folder: tempfile::TempDir,
+    receiver: String,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let servers = Servers::start_temporary().await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let [receiver, operations, second] = free_ports();
+        for (name, operations) in [("config.toml", operations), ("second.toml", second)] {
+            let config = format!(
+                "[receiver]\nlisten = '127.0.0.1:{receiver}'\n\
+                 [operations]\nlisten = '127.0.0.1:{operations}'\n\
+                 [broker]\nurl = '{}'\n[database]\nurl = '{}'\n\
+                 [retry]\nfirst_ms = 100\nretries = 1\n\
+                 [sources.shop]\nkind = 'shopify'\nsecrets = ['env:SHOP_SECRET']\nquarantine = 9\n",
+                servers.rabbitmq.url(),
+                servers.postgres.url("postgres"),
+            );
+            std::fs::write(folder.path().join(name), config).unwrap();
+        }
+        let receiver = format!("http://127.0.0.1:{receiver}/hooks/shop");
+        Self { servers, folder, receiver }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("config.toml")
+    }
+
+    /// Runs a command to its end.
+    fn run(&self, arguments: &[&str]) -> Output {
+        tallyhook(&self.config()).args(arguments).output().unwrap()
+    }
+
+    /// Runs a command that must succeed, for its JSON.
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", told(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Starts a role and leaves it running until it is killed or dropped.
+    fn serve(&self, only: &str, config: &str) -> Child {
+        let path = self.folder.path().join(config);
+        let mut command = tokio::process::Command::from(tallyhook(&path));
+        command.args(["serve", "--only", only]).kill_on_drop(true);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Waits until every accepted message has an outcome.
+    async fn settled(&self, accepted: i64) -> Value {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        loop {
+            let audit = self.json(&["audit", "--json"]);
+            if audit["waiting"] == 0 && audit["accounted"].as_i64() >= Some(accepted) {
+                return audit;
+            }
+            assert!(Instant::now() < deadline, "{accepted} were accepted: {audit:#}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+fn free_ports<const N: usize>() -> [u16; N] {
+    // Held together, so that no two are the same.
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+fn tallyhook(config: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhook"));
+    command.arg("--config").arg(config).env("SHOP_SECRET", SECRET).env("TALLYHOOK_OPERATOR", "ann");
+    command
+}
+
+fn told(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}{}", text(&output.stdout), text(&output.stderr))
+}
+
+/// Signs with a program that knows nothing of us.
+fn openssl_signature(body: &str, secret: &str) -> String {
+    let sign = |arguments: &[&str], input: &[u8]| {
+        let mut program = Command::new("openssl")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        program.stdin.take().unwrap().write_all(input).unwrap();
+        program.wait_with_output().unwrap().stdout
+    };
+    let mac = sign(&["dgst", "-sha256", "-hmac", secret, "-binary"], body.as_bytes());
+    assert_eq!(mac.len(), 32, "openssl did not sign");
+    String::from_utf8(sign(&["base64", "-A"], &mac)).unwrap().trim().to_owned()
+}
+
+async fn post(client: &reqwest::Client, url: &str, event_id: &str, body: &str) -> u16 {
+    post_signed(client, url, event_id, body, SECRET).await
+}
+
+async fn post_signed(
+    client: &reqwest::Client,
+    url: &str,
+    event_id: &str,
+    body: &str,
+    secret: &str,
+) -> u16 {
+    let request = client
+        .post(url)
+        .header("content-type", "application/json")
+        .header("x-shopify-topic", "orders/create")
+        .header("x-shopify-shop-domain", "demo.myshopify.com")
+        .header("x-shopify-webhook-id", event_id)
+        .header("x-shopify-hmac-sha256", openssl_signature(body, secret))
+        .body(body.to_owned());
+    // A connection that is refused is an answer too: the process is not there yet.
+    request.send().await.map_or(0, |response| response.status().as_u16())
+}
+
+fn order(id: u64) -> String {
+    json!({
+        "id": id, "name": format!("#{id}"), "financial_status": "paid", "currency": "EUR",
+        "total_price": "12.50", "updated_at": "2026-01-02T03:04:05Z", "line_items": [],
+    })
+    .to_string()
+}
+
+fn client() -> reqwest::Client {
+    // Another test may have been first.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let patience = Duration::from_secs(10);
+    reqwest::Client::builder().timeout(patience).no_proxy().build().unwrap()
+}
+
+/// Posts until it is accepted, as platforms do.
+async fn insist(client: &reqwest::Client, url: &str, event_id: &str, body: &str) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        match post(client, url, event_id, body).await {
+            200 => return,
+            0 | 503 => assert!(Instant::now() < deadline, "never accepted"),
+            other => panic!("answered {other}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cli_commands_report_the_same_messages() {
+    let stage = Stage::set().await;
+
+    let check = stage.run(&["check"]);
+    assert_eq!(check.status.code(), Some(1), "{}", told(&check));
+    assert!(told(&check).contains("tallyhook migrate"), "{}", told(&check));
+    assert!(stage.run(&["migrate"]).status.success());
+    assert!(told(&stage.run(&["migrate"])).contains("up to date"));
+    let check = stage.run(&["check"]);
+    assert!(check.status.success(), "{}", told(&check));
+    for part in ["keys are remembered for 60 d; needed: ", "1 generations, "] {
+        assert!(told(&check).contains(part), "{}", told(&check));
+    }
+
+    let receiver = stage.serve("receiver", "config.toml");
+    let mut worker = stage.serve("worker", "second.toml");
+    let client = client();
+
+    // The order three times at once, signed by somebody else's program.
+    insist(&client, &stage.receiver, "warm-up", &order(1)).await;
+    let body = order(1001);
+    let posts = (0..3).map(|_| post(&client, &stage.receiver, "event-1", &body));
+    assert_eq!(futures_util::future::join_all(posts).await, [200, 200, 200]);
+    let poison = r##"{"id": 7, "name": "#7", "currency": "EUR"}"##;
+    assert_eq!(post(&client, &stage.receiver, "event-2", poison).await, 200);
+    let audit = stage.settled(5).await;
+    let totals = &audit["sums"];
+    assert_eq!(
+        (&totals["applied"], &totals["duplicate"], &totals["dead"]),
+        (&json!(2), &json!(2), &json!(1))
+    );
+    assert!(stage.run(&["audit", "--accepted", "5"]).status.success());
+    let short = stage.run(&["audit", "--accepted", "6"]);
+    assert_eq!(short.status.code(), Some(1));
+    assert!(told(&short).contains("6 were accepted, but 5 are accounted for"), "{}", told(&short));
+
+    let story = stage.json(&["trace", "#1001", "--json"]);
+    assert_eq!(story["documents"].as_array().unwrap().len(), 1);
+    assert_eq!(story["messages"].as_array().unwrap().len(), 3);
+    assert_eq!(stage.run(&["trace", "#404"]).status.code(), Some(1));
+
+    // The dead letter, by each of its filters.
+    let listed = |arguments: &[&str]| {
+        let arguments: Vec<&str> =
+            ["dead", "list", "--json"].iter().chain(arguments).copied().collect();
+        stage.json(&arguments).as_array().unwrap().len()
+    };
+    for (arguments, count) in [
+        (&["--reason", "missing_field"][..], 1),
+        (&["--reason", "invalid_json"], 0),
+        (&["--number", "#7"], 1),
+        (&["--source", "shop", "--topic", "orders/create", "--since", "1h"], 1),
+        (&["--until", "1h"], 0),
+        (&["--state", "discarded"], 0),
+    ] {
+        assert_eq!(listed(arguments), count, "{arguments:?}");
+    }
+    assert_eq!(stage.run(&["dead", "list", "--reason", "nonsense"]).status.code(), Some(2));
+    let id =
+        stage.json(&["dead", "list", "--json"])[0]["dead_letter_id"].as_str().unwrap().to_owned();
+    let shown = stage.json(&["dead", "show", &id, "--json"]);
+    assert_eq!(shown["payload"], poison);
+    let exported = stage.run(&["dead", "export"]);
+    let line: Value = serde_json::from_slice(&exported.stdout).unwrap();
+    assert_eq!(line["dead_letter_id"], shown["dead_letter_id"]);
+
+    // A replay that fails again is open again; nobody discards without a reason.
+    let replay = stage.json(&["dead", "replay", &id, "--json"]);
+    assert_eq!(replay["sent"], 1);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while listed(&["--since", "1h"]) == 0 {
+        assert!(Instant::now() < deadline, "the letter did not come back");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for refused in [&["dead", "discard", &id][..], &["dead", "discard", "--reason", "all of it"]] {
+        let output = stage.run(refused);
+        assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+    }
+    assert_eq!(listed(&[]), 1);
+    let preview = stage.json(&["dead", "discard", "--all", "--dry-run", "--json"]);
+    assert_eq!(
+        (&preview["letters"], &preview["by_reason"]["missing_field"]),
+        (&json!(1), &json!(1))
+    );
+    assert!(stage.run(&["dead", "discard", &id, "--reason", "a test"]).status.success());
+    let acts = stage.json(&["dead", "show", &id, "--json"])["acts"].clone();
+    let acts: Vec<_> =
+        acts.as_array().unwrap().iter().map(|act| (&act["act"], &act["actor"])).collect();
+    assert_eq!(acts, [(&json!("replay"), &json!("ann")), (&json!("discard"), &json!("ann"))]);
+
+    // Without a worker the broker's own dead-letter queue can be drained by hand.
+    worker.kill().await.unwrap();
+    stage.bury_by_hand().await;
+    assert_eq!(stage.json(&["dead", "drain", "--dry-run", "--json"])["waiting"], 1);
+    assert_eq!(stage.json(&["dead", "drain", "--json"])["drained"], 1);
+    assert_eq!(listed(&["--reason", "delivery_limit"]), 1);
+    assert!(stage.run(&["audit"]).status.success());
+    drop(receiver);
+}
+
+impl Stage {
+    /// Puts a message into the dead-letter queue that no worker of ours marked.
+    async fn bury_by_hand(&self) {
+        let url = self.servers.rabbitmq.url();
+        let amqp = crate::support::RawAmqpClient::open(&url).await;
+        amqp.publish("tallyhook.dead", "shop", Some("by-hand"), &[], b"{}").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cli_quarantine_release_applies_after_secret_is_corrected() {
+    let stage = Stage::set().await;
+    assert!(stage.run(&["migrate"]).status.success());
+    let _receiver = stage.serve("receiver", "config.toml");
+    let _worker = stage.serve("worker", "second.toml");
+    let client = client();
+    insist(&client, &stage.receiver, "warm-up", &order(1)).await;
+    stage.settled(1).await;
+
+    let list = || stage.json(&["quarantine", "list", "--source", "shop", "--json"]);
+    for (count, secret) in [(1, "the new secret"), (2, "nobody's secret")] {
+        // Not more than one a second is kept.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let body = order(count);
+        // Of each source one a second is kept.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let sent = post_signed(&client, &stage.receiver, "forged", &body, secret).await;
+        assert_eq!(sent, 401);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while list().as_array().unwrap().len() < usize::try_from(count).unwrap() {
+            assert!(Instant::now() < deadline, "the call was not kept");
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        // One a second is kept; the next must not be the same second's.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+    }
+    let id = list()[0]["receipt_id"].as_str().unwrap().to_owned();
+    assert_eq!(stage.json(&["quarantine", "show", &id, "--json"])["payload"], order(1));
+    assert!(told(&stage.run(&["quarantine", "show", &id])).contains("x-shopify-topic: orders"));
+
+    let code = |output: &Output| (output.status.code(), told(output));
+    let (refused, text) = code(&stage.run(&["quarantine", "release", &id]));
+    assert_eq!(refused, Some(1), "{text}");
+    assert!(text.contains("still refused"), "{text}");
+    assert_eq!(code(&stage.run(&["quarantine", "release"])).0, Some(1), "which one?");
+    assert_eq!(code(&stage.run(&["quarantine", "release", "--all"])).0, Some(1), "why?");
+    let release = tallyhook(&stage.config())
+        .env("SHOP_SECRET", "the new secret")
+        .args(["quarantine", "release", "--source", "shop", "--reason", "rotated", "--json"])
+        .output()
+        .unwrap();
+    let (partly, text) = code(&release);
+    assert_eq!(partly, Some(3), "{text}");
+    let result: Value = serde_json::from_slice(&release.stdout).unwrap();
+    assert_eq!((&result["released"], &result["events"]), (&json!(1), &json!(1)), "{text}");
+    let audit = stage.settled(2).await;
+    assert_eq!(audit["sums"]["applied"], 2, "{audit:#}");
+    assert_eq!(audit["refused_in_queue"], 0, "{audit:#}");
+    let left = list()[0]["receipt_id"].as_str().unwrap().to_owned();
+    let discard = ["quarantine", "discard", &left, "--reason", "a stranger"];
+    assert!(stage.run(&discard).status.success());
+    assert_eq!(list(), json!([]));
+
+    // The secret was used; another one was used later, and this one long ago.
+    assert!(!told(&stage.run(&["check"])).contains("warn "));
+    let url = stage.servers.postgres.url("postgres");
+    let mut session = sqlx::PgConnection::connect(&url).await.unwrap();
+    let rotated = "update secret_uses set last_used_at = now() - interval '31 days';
+                   insert into secret_uses values ('shop', 'env:NEWER', now())";
+    sqlx::raw_sql(rotated).execute(&mut session).await.unwrap();
+    let (well, text) = code(&stage.run(&["check"]));
+    assert_eq!(well, Some(0), "{text}");
+    assert!(text.contains("warn   secrets") && text.contains("env:SHOP_SECRET of shop"), "{text}");
+    let findings = stage.json(&["check", "--json"]);
+    assert_eq!(findings["ok"], true);
+    let warned = |finding: &&Value| finding["warning"] == true;
+    assert_eq!(findings["findings"].as_array().unwrap().iter().filter(warned).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cli_worker_killed_repeatedly_applies_each_event_once() {
+    let stage = Stage::set().await;
+    assert!(stage.run(&["migrate"]).status.success());
+    let _receiver = stage.serve("receiver", "config.toml");
+    let client = client();
+    insist(&client, &stage.receiver, "0", &order(0)).await;
+
+    let mut worker = stage.serve("worker", "second.toml");
+    let mut accepted = BTreeMap::from([(0, 1)]);
+    for round in 1..=4_u64 {
+        let orders = round * 1000..round * 1000 + 60;
+        let posts = orders.clone().flat_map(|id| {
+            // Every third one twice.
+            let copies = if id % 3 == 0 { 2 } else { 1 };
+            (0..copies).map(move |_| id)
+        });
+        let load = async {
+            for id in posts {
+                insist(&client, &stage.receiver, &id.to_string(), &order(id)).await;
+                *accepted.entry(id).or_insert(0) += 1;
+            }
+        };
+        let murder = async {
+            tokio::time::sleep(Duration::from_millis(150 * round)).await;
+            worker.kill().await.unwrap();
+            worker = stage.serve("worker", "second.toml");
+        };
+        tokio::join!(load, murder);
+    }
+    let total: i64 = accepted.values().sum();
+    let audit = stage.settled(total).await;
+    let orders = i64::try_from(accepted.len()).unwrap();
+    assert_eq!(audit["sums"]["applied"], orders, "{audit:#}");
+    assert_eq!(audit["sums"]["duplicate"], total - orders, "{audit:#}");
+    assert_eq!(audit["wrong"], json!([]));
+    assert!(stage.run(&["audit", "--accepted", &total.to_string()]).status.success());
+}
+
+#[test]
+fn cli_invalid_configuration_names_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    for (text, expected) in [
+        ("[sources.shop]\nkind = 'shopify'\nsecrets = ['env:NOT_THERE']\n", "NOT_THERE"),
+        ("[receiver]\nlisten = 'nowhere'\n", "receiver.listen"),
+        ("[sources.shop\n", "expected"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        for command in ["check", "serve", "migrate"] {
+            let output = tallyhook(&path).arg(command).output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{command} {text:?}: {}", told(&output));
+            assert!(told(&output).contains(expected), "{command} {text:?}: {}", told(&output));
+        }
+    }
+    let missing = tallyhook(&folder.path().join("none.toml")).arg("check").output().unwrap();
+    assert!(told(&missing).contains("none.toml"), "{}", told(&missing));
+    let usage = tallyhook(&path).arg("dance").output().unwrap();
+    assert_eq!(usage.status.code(), Some(2));
+}
+
+#[test]
+fn cli_unreachable_servers_are_named_without_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    let [nobody] = free_ports();
+    let config = format!(
+        "[broker]\nurl = 'amqp://ann:hunter2@127.0.0.1:{nobody}/%2f'\n\
+         [database]\nurl = 'postgres://ann:hunter2@127.0.0.1:{nobody}/none'\n\
+         connect_timeout_ms = 500\n\
+         [sources.shop]\nkind = 'shopify'\nsecrets = ['env:SHOP_SECRET']\n"
+    );
+    std::fs::write(&path, config).unwrap();
+    let output = tallyhook(&path).arg("check").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = told(&output);
+    assert!(told.contains("database.url") && told.contains("broker.url"), "{told}");
+    assert!(!told.contains("hunter2"), "{told}");
+}

@@ -1,0 +1,379 @@
+//! Mirrored invoices: exactly one at the target for each that came in,
+//! whatever is lost on the way (story 4).
+
+use serde_json::json;
+use tallyhook::{
+    review::deliveries,
+    store::{acts::Actor, deliveries::Filter},
+};
+
+use crate::support::{
+    ERP, Economy, TestApp, app::SteppedConsumer, erp_invoice, events::again, eventually, seconds,
+};
+
+/// How soon a delivery is tried again.
+const SOON: &str = "first_delay_ms = 50";
+
+/// The target that stands for the economy system.
+fn target(economy: &Economy, more: &str) -> String {
+    format!(
+        r#"
+        [targets.books]
+        kind = 'http'
+        events = ['invoice.created']
+        url = '{url}/invoices'
+        body = '''{{"vendor": {{{{ vendor|tojson }}}}, "number": {{{{ number|tojson }}}},
+            "amount": {{{{ total|tojson }}}}, "currency": {{{{ currency|tojson }}}}}}'''
+        allow_private_addresses = true
+        timeout_ms = 400
+        concurrency = 8
+        per_second = 1000
+        longest_delay_ms = 2000
+        breaker_open_ms = 200
+        {more}
+        [targets.books.headers]
+        Authorization = 'Bearer env:ECONOMY_TOKEN'
+        [targets.books.answer]
+        id = '/id'
+        "#,
+        url = economy.url(),
+    )
+}
+
+fn with_look_up(economy: &Economy, more: &str) -> String {
+    format!(
+        "{}
+        [targets.books.lookup]
+        url = '{}/invoices?vendor={{vendor}}&number={{number}}'
+        id = '/invoices/0/id'
+        ",
+        target(economy, more),
+        economy.url(),
+    )
+}
+
+/// Has the worker take so many invoices in.
+async fn receive(app: &TestApp, from: u32, count: u32) {
+    let events: Vec<_> = (from..from + count)
+        .map(|number| erp_invoice(&format!("INV-{number}"), 1, &format!("{number}.50")))
+        .collect();
+    app.publish_all(&events).await;
+    let mut consumer = app.consumer("erp").await;
+    let known = i64::from(count) + app.count("select count(*) from invoices").await;
+    while app.count("select count(*) from invoices").await < known {
+        consumer.step().await;
+    }
+}
+
+async fn states(app: &TestApp) -> String {
+    app.text(
+        "select string_agg(state || ' ' || n, ', ' order by state)
+         from (select state, count(*) as n from deliveries group by state) as s",
+    )
+    .await
+}
+
+async fn come_to(app: &TestApp, expected: &str) {
+    eventually(expected, seconds(60), || async { states(app).await == expected }).await;
+}
+
+/// One of each at the target, and every mirror known by its id there.
+async fn assert_mirrored_once(app: &TestApp, economy: &Economy, count: usize) {
+    let there = economy.invoices().await;
+    let mut numbers: Vec<&str> = there.iter().map(|invoice| invoice.number.as_str()).collect();
+    numbers.sort_unstable();
+    let all = numbers.len();
+    numbers.dedup();
+    assert_eq!((all, numbers.len()), (count, count), "invoices at the target");
+    for invoice in &there {
+        let (id, number) = (&invoice.id, &invoice.number);
+        let known = app
+            .count(&format!(
+                "select count(*) from deliveries where state = 'delivered' and remote_id = '{id}'
+                 and document_number = '{number}'"
+            ))
+            .await;
+        assert_eq!(known, 1, "{number} is {id} there");
+    }
+    let ticked = "select count(*) from invoices where ticked_off_at is not null";
+    assert_eq!(app.count(ticked).await, i64::try_from(count).unwrap());
+}
+
+#[tokio::test]
+async fn http_delivery_lost_responses_and_killed_destination_create_each_invoice_once() {
+    const INVOICES: u32 = 200;
+    let mut economy = Economy::start().await;
+    let app = TestApp::with(&[ERP, &with_look_up(&economy, SOON)], |_| ()).await;
+    economy.faults(json!({"timeout_after_create_every": 10, "hang_ms": 2000})).await;
+    receive(&app, 0, INVOICES).await;
+    let _delivery_worker = app.start_delivery();
+    let delivered = "select count(*) from deliveries where state = 'delivered'";
+    eventually("half is there", seconds(60), || async { app.count(delivered).await > 80 }).await;
+    economy.kill().await;
+    let waiting =
+        "select count(*) from deliveries where state <> 'delivered' and error is not null";
+    eventually("the outage is felt", seconds(20), || async { app.count(waiting).await > 0 }).await;
+    economy.restart().await;
+    economy.faults(json!({"timeout_after_create_every": 10, "hang_ms": 2000})).await;
+    come_to(&app, &format!("delivered {INVOICES}")).await;
+    assert_mirrored_once(&app, &economy, INVOICES as usize).await;
+    let found = "select count(*) from deliveries where warning like '%looking it up%'";
+    assert!(app.count(found).await > 0, "nothing was ever in doubt");
+    // The target's outage was no delivery's fault.
+    assert_eq!(app.count("select count(*) from dead_letters").await, 0);
+}
+
+#[tokio::test]
+async fn http_delivery_without_lookup_relies_on_the_idempotency_key() {
+    const INVOICES: u32 = 60;
+    let economy = Economy::start().await;
+    let app = TestApp::with(&[ERP, &target(&economy, SOON)], |_| ()).await;
+    economy.faults(json!({"timeout_after_create_every": 4, "hang_ms": 2000})).await;
+    receive(&app, 0, INVOICES).await;
+    let _delivery_worker = app.start_delivery();
+    let uncertain = "select count(*) from deliveries where state = 'uncertain'";
+    eventually("doubt", seconds(20), || async { app.count(uncertain).await > 0 }).await;
+    economy.faults(json!({"clear": true})).await;
+    come_to(&app, &format!("delivered {INVOICES}")).await;
+    assert_mirrored_once(&app, &economy, INVOICES as usize).await;
+}
+
+#[tokio::test]
+async fn http_delivery_worker_killed_while_sending_creates_each_invoice_once() {
+    const INVOICES: u32 = 60;
+    let economy = Economy::start().await;
+    let app = TestApp::with(&[ERP, &with_look_up(&economy, SOON)], |_| ()).await;
+    economy.faults(json!({"timeout_after_create_every": 3, "hang_ms": 2000})).await;
+    receive(&app, 0, INVOICES).await;
+    let delivery_worker = app.start_delivery();
+    let sending = "select count(*) from deliveries where state = 'sending'";
+    eventually("calls under way", seconds(20), || async { app.count(sending).await >= 4 }).await;
+    delivery_worker.kill().await;
+    let left = app.count(sending).await;
+    assert!(left > 0, "it was killed between two calls");
+    // Keys were on record before the first call.
+    let unkeyed = "select count(*) from deliveries
+                   where state = 'sending' and (idempotency_key is null or request is null)";
+    assert_eq!(app.count(unkeyed).await, 0);
+    let _delivery_worker = app.start_delivery();
+    economy.faults(json!({"clear": true})).await;
+    // The leases run for a minute; the dead worker's are given up here.
+    app.execute("update deliveries set lease_until = now() where state = 'sending'").await;
+    come_to(&app, &format!("delivered {INVOICES}")).await;
+    assert_mirrored_once(&app, &economy, INVOICES as usize).await;
+}
+
+#[tokio::test]
+async fn http_delivery_database_killed_while_sending_creates_each_invoice_once() {
+    const INVOICES: u32 = 80;
+    let economy = Economy::start().await;
+    let (mut servers, app) =
+        TestApp::on_leased_servers(&[ERP, &with_look_up(&economy, SOON)], |_| ()).await;
+    economy.faults(json!({"timeout_after_create_every": 5, "hang_ms": 2000})).await;
+    receive(&app, 0, INVOICES).await;
+    let _delivery_worker = app.start_delivery();
+    let delivered = "select count(*) from deliveries where state = 'delivered'";
+    eventually("some are there", seconds(30), || async { app.count(delivered).await > 10 }).await;
+    servers.kill_postgres().await;
+    servers.restart_postgres().await;
+    // What was under way and could not be recorded is nobody's any more.
+    let lost = "update deliveries set lease_until = now() where state = 'sending'";
+    eventually("the database is back", seconds(30), || async {
+        app.tools.store.execute(lost).await.is_ok()
+    })
+    .await;
+    economy.faults(json!({"clear": true})).await;
+    let sql = "select count(*) from deliveries where state = 'delivered'";
+    eventually("all of it", seconds(60), || async {
+        drop(app.tools.store.execute(lost).await);
+        app.count(sql).await == i64::from(INVOICES)
+    })
+    .await;
+    assert_mirrored_once(&app, &economy, INVOICES as usize).await;
+}
+
+#[tokio::test]
+async fn http_delivery_response_status_decides_the_outcome() {
+    let economy = Economy::start().await;
+    let app =
+        TestApp::with(&[ERP, &with_look_up(&economy, "first_delay_ms = 50\nattempts = 3")], |_| ())
+            .await;
+    let _delivery_worker = app.start_delivery();
+
+    // Too many: as late as it asks for, and the attempt counts.
+    economy.faults(json!({"answer": {"status": 429, "retry_after": 0, "times": 1}})).await;
+    receive(&app, 1, 1).await;
+    come_to(&app, "delivered 1").await;
+    assert_eq!(app.count("select attempts::bigint from deliveries").await, 1);
+
+    // 500: nobody knows, so it is looked up before it is sent again.
+    economy.faults(json!({"answer": {"status": 500, "times": 1}})).await;
+    receive(&app, 2, 1).await;
+    come_to(&app, "delivered 2").await;
+
+    // It is there already, made by somebody else: success, with a warning.
+    let body = r#"{"vendor": "ACME", "number": "INV-3", "amount": "1", "currency": "EUR"}"#;
+    assert_eq!(economy.create("somebody-else", body).await.status(), 201);
+    receive(&app, 3, 1).await;
+    come_to(&app, "delivered 3").await;
+    let warned = "select count(*) from deliveries
+                  where document_number = 'INV-3' and warning <> '' and remote_id <> ''";
+    assert_eq!(app.count(warned).await, 1);
+
+    // Refused: before a person, with both bodies.
+    economy
+        .faults(json!({"answer": {"status": 422, "times": 1, "body": {"error": "no such vendor"}}}))
+        .await;
+    receive(&app, 4, 1).await;
+    come_to(&app, "delivered 3, failed 1").await;
+    let dead_letter = app
+        .text(
+            "select reason || ' ' || (headers->>'response') || ' ' || convert_from(payload, 'UTF8')
+             from dead_letters where state = 'open'",
+        )
+        .await;
+    assert!(dead_letter.starts_with("delivery_refused"), "{dead_letter}");
+    assert!(
+        dead_letter.contains("no such vendor") && dead_letter.contains("INV-4"),
+        "{dead_letter}"
+    );
+
+    // Exhausted: the others get through, so it is this one that fails.
+    economy.faults(json!({"answer": {"status": 500, "containing": "INV-5"}})).await;
+    receive(&app, 5, 4).await;
+    come_to(&app, "delivered 6, failed 2").await;
+    let reason = "select reason from dead_letters order by dead_letter_id desc limit 1";
+    assert_eq!(app.text(reason).await, "attempts_exhausted");
+    let totals = app.totals().await;
+    assert_eq!(
+        (totals.dead, totals.dead_letters, totals.letters_without_dead),
+        (0, 0, 0),
+        "{totals:?}"
+    );
+}
+
+#[tokio::test]
+async fn http_delivery_unreachable_destination_counts_no_attempt() {
+    let mut economy = Economy::start().await;
+    let more = "first_delay_ms = 50\nbreaker_failures = 3\nattempts = 2";
+    let app = TestApp::with(&[ERP, &with_look_up(&economy, more)], |_| ()).await;
+    economy.kill().await;
+    receive(&app, 0, 20).await;
+    let _delivery_worker = app.start_delivery();
+    let open = app.tools.metrics.delivery_breaker_open.with_label_values(&["books"]);
+    eventually("the breaker opens", seconds(20), || async { open.get() == 1 }).await;
+    let probes = app.tools.metrics.delivery_attempts.with_label_values(&["books", "not_now"]);
+    let before = probes.get();
+    eventually("failed probes", seconds(20), || async { probes.get() >= before + 3 }).await;
+    assert_eq!(app.count("select count(*) from deliveries where attempts > 0").await, 0);
+    assert_eq!(states(&app).await, "pending 20");
+    economy.restart().await;
+    come_to(&app, "delivered 20").await;
+    eventually("it closes", seconds(20), || async { open.get() == 0 }).await;
+    assert_mirrored_once(&app, &economy, 20).await;
+}
+
+#[tokio::test]
+async fn http_delivery_invoice_deleted_remotely_returns_only_by_reissue() {
+    let economy = Economy::start().await;
+    let app = TestApp::with(&[ERP, &with_look_up(&economy, SOON)], |_| ()).await;
+    let _delivery_worker = app.start_delivery();
+    let created = erp_invoice("INV-1", 1, "1.50");
+    app.publish_all(std::slice::from_ref(&created)).await;
+    let mut consumer = app.consumer("erp").await;
+    consumer.step().await;
+    come_to(&app, "delivered 1").await;
+    let there = economy.invoices().await;
+    economy.delete(&there[0].id).await;
+
+    // Neither a repeat nor a change nor a replay brings it back.
+    app.publish_all(&[again(&created), erp_invoice("INV-1", 2, "1.50")]).await;
+    consumer.step().await;
+    assert_eq!(app.count("select count(*) from deliveries").await, 1);
+    // What came later was sent, so nothing of this invoice is on its way.
+    let later = created_after(&app, &mut consumer, &economy, "INV-2").await;
+    economy.delete(&later).await;
+    assert_eq!(economy.invoices().await, []);
+
+    let store = &app.tools.store;
+    let why = Actor { name: "ann", reason: "deleted in the economy system by mistake" };
+    let reissue = async |id| deliveries::reissue(store, &app.config.targets, id, false, why).await;
+    let invoice = Filter { number: Some("INV-1".to_owned()), ..Filter::default() };
+    let [old] = deliveries::list(store, &invoice, 9).await.unwrap().try_into().unwrap();
+    // A retry is not it, and a re-issue needs a void and its reason first.
+    let retried = deliveries::retry(store, &[old.delivery_id], &Filter::default(), why).await;
+    assert!(retried.unwrap().deliveries.is_empty());
+    reissue(old.delivery_id).await.unwrap_err();
+    deliveries::void(store, old.delivery_id, why).await.unwrap();
+    let ticked = "select count(*) from invoices
+                  where ticked_off_at is not null and invoice_number = 'INV-1'";
+    assert_eq!(app.count(ticked).await, 0);
+
+    // Many at once, and again: one of them makes one.
+    let many = futures_util::future::join_all((0..8).map(|_| reissue(old.delivery_id))).await;
+    assert_eq!(many.iter().filter(|made| made.is_ok()).count(), 1);
+    come_to(&app, "delivered 2, voided 1").await;
+    reissue(old.delivery_id).await.unwrap_err();
+    let there = economy.invoices().await;
+    assert_eq!(there.len(), 1);
+    let [_, new] = deliveries::list(store, &invoice, 9).await.unwrap().try_into().unwrap();
+    assert_eq!((new.generation, new.remote_id.as_deref()), (1, Some(there[0].id.as_str())));
+    assert_ne!(new.idempotency_key, old.idempotency_key);
+    assert_eq!(app.count(ticked).await, 1);
+
+    // Voided by mistake, while it stands there: the target is asked, and says so.
+    deliveries::void(store, new.delivery_id, why).await.unwrap();
+    let refused = reissue(new.delivery_id).await.unwrap_err().to_string();
+    assert!(refused.contains(&there[0].id), "{refused}");
+    created_after(&app, &mut consumer, &economy, "INV-3").await;
+    assert_eq!(economy.invoices().await.len(), 2);
+}
+
+/// Has an invoice delivered that comes after everything else; its id at the destination.
+async fn created_after(
+    app: &TestApp,
+    consumer: &mut SteppedConsumer,
+    economy: &Economy,
+    number: &str,
+) -> String {
+    app.publish_all(&[erp_invoice(number, 1, "1.00")]).await;
+    consumer.step().await;
+    let delivered = "select count(*) from deliveries where state = 'delivered'";
+    let delivered = format!("{delivered} and document_number = '{number}'");
+    eventually(number, seconds(30), || async { app.count(&delivered).await == 1 }).await;
+    economy.find("ACME", number).await.remove(0).id
+}
+
+#[tokio::test]
+async fn http_delivery_replayed_response_of_deleted_invoice_fails() {
+    let economy = Economy::start().await;
+    let app = TestApp::with(&[ERP, &with_look_up(&economy, "first_delay_ms = 1500")], |_| ()).await;
+    economy.faults(json!({"timeout_after_create_every": 1, "hang_ms": 1000})).await;
+    let _delivery_worker = app.start_delivery();
+    receive(&app, 1, 1).await;
+    come_to(&app, "uncertain 1").await;
+    economy.faults(json!({"clear": true})).await;
+    // Somebody deletes it by hand before we come again with the same key.
+    let there = economy.invoices().await;
+    economy.delete(&there[0].id).await;
+    come_to(&app, "failed 1").await;
+    assert_eq!(app.text("select reason from dead_letters").await, "delivery_gone");
+    assert_eq!(economy.invoices().await, []);
+}
+
+#[tokio::test]
+async fn http_delivery_unrenderable_bodies_do_not_delay_others() {
+    const INVOICES: u32 = 80;
+    let economy = Economy::start().await;
+    // Of all but the last, something that is no JSON.
+    let target = with_look_up(&economy, SOON).replace(
+        "body = '''",
+        &format!("body = '''{{% if number is startingwith('INV-') and number != 'INV-{}' %}}?{{% endif %}}", INVOICES - 1),
+    );
+    let app = TestApp::with(&[ERP, &target], |_| ()).await;
+    receive(&app, 0, INVOICES).await;
+    let _delivery_worker = app.start_delivery();
+    // Had it to wait for something new after each, this would take twice as long.
+    let expected = format!("delivered 1, failed {}", INVOICES - 1);
+    eventually(&expected, seconds(20), || async { states(&app).await == expected }).await;
+}

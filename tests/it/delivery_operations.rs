@@ -1,0 +1,167 @@
+//! What people do with deliveries: void, re-issue, retry, and the letters
+//! that lay failed ones before them.
+
+mod actions;
+mod commands;
+mod concurrency;
+mod constraints;
+mod dead_letters;
+mod ordering;
+mod uncertain;
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tallyhook::{
+    domain::Reason,
+    review::deliveries::{self as desk, DeliveryError, Reissued},
+    store::{
+        acts::Actor,
+        deliveries::{self, Attempt, Claimed, Delivery, Filter, Outcome},
+    },
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::support::{ERP, TestApp, erp_invoice};
+
+const ANNA: Actor<'static> = Actor { name: "anna", reason: "deleted there by hand" };
+/// Two that mirror invoices, and one that only hears of them. The economy
+/// system stands last, so that a test can add to it.
+const TARGETS: &str = "
+[targets.ledger]
+kind = 'http'
+events = ['invoice.created']
+url = 'http://127.0.0.1:9/invoices'
+body = '{\"number\": {{ number|tojson }}}'
+allow_private_addresses = true
+[targets.events]
+kind = 'rabbitmq'
+events = ['invoice.created', 'invoice.updated']
+[targets.economy]
+kind = 'http'
+events = ['invoice.created']
+url = 'http://127.0.0.1:9/invoices'
+body = '{\"number\": {{ number|tojson }}}'
+allow_private_addresses = true
+";
+const REQUEST: &str = r#"{"number":"I-1"}"#;
+const LEASE: Duration = Duration::from_mins(1);
+const TICKED: &str = "select count(*) from invoices where ticked_off_at is not null";
+const LETTER: &str = "select concat_ws(' ', state, outcome, reason) from dead_letters";
+
+/// A rig with one invoice, which the worker told to every target's outbox.
+async fn with_an_invoice() -> TestApp {
+    with_targets(TARGETS).await
+}
+
+async fn with_targets(targets: &str) -> TestApp {
+    let app = TestApp::with(&[ERP, targets], |_| ()).await;
+    app.publish_all(&[erp_invoice("I-1", 1, "10.00")]).await;
+    app.consumer("erp").await.drain(1).await;
+    app
+}
+
+/// The newest delivery to a target.
+async fn to(app: &TestApp, target: &str) -> Delivery {
+    let filter = Filter { target: Some(target.to_owned()), ..Filter::default() };
+    desk::list(&app.tools.store, &filter, 100).await.unwrap().pop().unwrap()
+}
+
+async fn one(app: &TestApp, id: Uuid) -> Delivery {
+    desk::show(&app.tools.store, id).await.unwrap().delivery
+}
+
+async fn state(app: &TestApp, id: Uuid) -> String {
+    one(app, id).await.state
+}
+
+/// Claims a delivery as a worker does, in one transaction; until when it has it.
+async fn claim(app: &TestApp, delivery: &Delivery, lease: Duration) -> OffsetDateTime {
+    let mut tx = app.tools.store.begin().await.unwrap();
+    let due = deliveries::due(&mut tx, &delivery.target, 100).await.unwrap();
+    assert!(due.iter().any(|due| due.delivery_id == delivery.delivery_id), "not due: {due:?}");
+    let until = deliveries::claim(&mut tx, &[claimed(delivery)], lease).await.unwrap();
+    tx.commit().await.unwrap();
+    until
+}
+
+fn claimed(delivery: &Delivery) -> Claimed {
+    Claimed {
+        delivery_id: delivery.delivery_id,
+        key: delivery.key().unwrap(),
+        request: REQUEST.to_owned(),
+    }
+}
+
+fn attempt(
+    id: Uuid,
+    until: Option<OffsetDateTime>,
+    outcome: Outcome,
+    status: Option<u16>,
+) -> Attempt {
+    let response = status.map(|status| format!("{{\"answered\":{status}}}"));
+    Attempt { delivery_id: id, lease_until: until, outcome, status, response }
+}
+
+async fn settle(app: &TestApp, attempt: Attempt) -> usize {
+    let mut tx = app.tools.store.begin().await.unwrap();
+    let settled = deliveries::settle(&mut tx, &[attempt]).await.unwrap();
+    tx.commit().await.unwrap();
+    settled.len()
+}
+
+/// Sends a delivery and records what came of it.
+async fn send(app: &TestApp, id: Uuid, outcome: Outcome, status: Option<u16>) {
+    let until = claim(app, &one(app, id).await, LEASE).await;
+    assert_eq!(settle(app, attempt(id, Some(until), outcome, status)).await, 1);
+}
+
+fn delivered(remote_id: &str) -> Outcome {
+    Outcome::Delivered { remote_id: Some(remote_id.to_owned()), warning: None }
+}
+
+fn uncertain() -> Outcome {
+    Outcome::Again {
+        is_doubtful: true,
+        counts: true,
+        after: Duration::ZERO,
+        error: "no answer".to_owned(),
+    }
+}
+
+fn failed(reason: Reason) -> Outcome {
+    Outcome::Failed { reason, error: "it will not".to_owned() }
+}
+
+async fn void(app: &TestApp, id: Uuid) -> Result<Delivery, DeliveryError> {
+    desk::void(&app.tools.store, id, ANNA).await
+}
+
+async fn reissue(app: &TestApp, id: Uuid, told_gone: bool) -> Result<Reissued, DeliveryError> {
+    desk::reissue(&app.tools.store, &app.config.targets, id, told_gone, ANNA).await
+}
+
+async fn retry(app: &TestApp, ids: &[Uuid]) -> desk::Retried {
+    desk::retry(&app.tools.store, ids, &Filter::default(), ANNA).await.unwrap()
+}
+
+/// Letters and deliveries agree, and so do invoices and mirrors.
+async fn assert_sound(app: &TestApp) {
+    let totals = app.totals().await;
+    let wrong = [
+        totals.ticked_off_without_mirror,
+        totals.mirrored_without_tick,
+        totals.letters_against_delivery,
+        totals.failed_without_letter,
+    ];
+    assert_eq!(wrong, [0; 4], "{totals:?}");
+}
+
+/// The SQLSTATE and the constraint with which a statement is refused.
+async fn refusal(db: &PgPool, sql: &str) -> (String, String) {
+    let error = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).execute(db).await.expect_err(sql);
+    let error = error.as_database_error().unwrap();
+    let text = |part: Option<&str>| part.unwrap_or_default().to_owned();
+    (text(error.code().as_deref()), text(error.constraint()))
+}

@@ -1,0 +1,194 @@
+//! The binary's own words for it: deliveries, reissue, dead, trace, audit.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tallyhook::domain::Reason;
+use uuid::Uuid;
+
+use super::{REQUEST, TARGETS, assert_sound, delivered, failed, send, state, to, with_an_invoice};
+use crate::support::{ERP, TestApp, erp_invoice};
+
+/// The binary on a rig's database and broker.
+pub(super) struct Binary {
+    folder: tempfile::TempDir,
+}
+
+impl Binary {
+    pub(super) fn on(app: &TestApp, targets: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = format!(
+            "[broker]\nurl = '{}'\nprefix = '{}'\n[database]\nurl = '{}'\n{ERP}{targets}",
+            app.config.broker.url, app.config.broker.prefix, app.config.database.url,
+        );
+        std::fs::write(folder.path().join("config.toml"), config).unwrap();
+        Self { folder }
+    }
+
+    /// Runs a command; its exit code and all that it said.
+    pub(super) fn run(&self, arguments: &[&str]) -> (i32, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_tallyhook"))
+            .arg("--config")
+            .arg(self.folder.path().join("config.toml"))
+            .env("SECRET", "a secret of the tests")
+            .env("TALLYHOOK_OPERATOR", "ann")
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap(), text(&output.stdout) + &text(&output.stderr))
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let (code, told) = self.run(&[arguments, &["--json"]].concat());
+        assert_eq!(code, 0, "{arguments:?}: {told}");
+        serde_json::from_str(&told).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delivery_commands_list_void_reissue_and_retry() {
+    let app = with_an_invoice().await;
+    let [economy, ledger, queue] =
+        [to(&app, "economy").await, to(&app, "ledger").await, to(&app, "events").await];
+    send(&app, economy.delivery_id, delivered("INV-7"), Some(201)).await;
+    send(&app, queue.delivery_id, delivered("1"), None).await;
+    send(&app, ledger.delivery_id, failed(Reason::DeliveryRefused), Some(422)).await;
+    let binary = Binary::on(&app, TARGETS);
+    let id = economy.delivery_id.to_string();
+
+    // Looked at, by each of the conditions.
+    let listed = |arguments: &[&str]| {
+        let found = binary.json(&[&["deliveries", "list"], arguments].concat());
+        found.as_array().unwrap().len()
+    };
+    let receipt = app.text("select receipt_id::text from receipts").await;
+    let key = app.text("select idempotency_key::text from deliveries where mirror limit 1").await;
+    for (arguments, count) in [
+        (&[][..], 3),
+        (&["--limit", "2"], 2),
+        (&["--state", "delivered"], 2),
+        (&["--state", "voided"], 0),
+        (&["--target", "economy", "--source", "erp"], 1),
+        (&["--source", "shop"], 0),
+        (&["--number", "I-1"], 3),
+        (&["--number", "INV-7"], 1),
+        (&["--number", &economy.document_id], 3),
+        (&["--number", &receipt], 3),
+        (&["--number", &key], 1),
+        (&["--number", &id], 1),
+    ] {
+        assert_eq!(listed(arguments), count, "{arguments:?}");
+    }
+    assert_eq!(binary.run(&["deliveries", "list", "--state", "lost"]).0, 2);
+    assert_eq!(binary.run(&["deliveries", "show", &Uuid::nil().to_string()]).0, 1);
+    let (code, told) = binary.run(&["deliveries", "show", &ledger.delivery_id.to_string()]);
+    assert_eq!(code, 0, "{told}");
+    for expected in [REQUEST, "{\"answered\":422}", "open, delivery_refused"] {
+        assert!(told.contains(expected), "{expected} is not in {told}");
+    }
+    for what in ["I-1", "INV-7", &receipt, &key, &id] {
+        let story = binary.json(&["trace", what]);
+        let told = story["deliveries"].as_array().unwrap();
+        assert!(told.iter().any(|one| one["delivery_id"] == id.as_str()), "{what}: {story:#}");
+    }
+    assert_eq!(binary.json(&["trace", "I-1"])["deliveries"].as_array().unwrap().len(), 3);
+
+    // Taken back: with a reason, and only one.
+    assert_eq!(binary.run(&["deliveries", "void", &id]).0, 2);
+    assert_eq!(binary.run(&["deliveries", "void", &id, "--reason", " "]).0, 2);
+    assert_eq!(binary.run(&["deliveries", "void", "--reason", "why"]).0, 2);
+    let several = binary.run(&["deliveries", "void", "--number", "I-1", "--reason", "why"]);
+    assert!(several.0 == 1 && several.1.contains(&id), "{several:?}");
+    let early = binary.run(&["reissue", &id, "--reason", "why", "--gone"]);
+    assert!(early.0 == 1 && early.1.contains("void it first"), "{early:?}");
+    let void = ["deliveries", "void", "--number", "I-1", "--target", "economy", "--reason", "why"];
+    let voided = binary.run(&void);
+    assert!(voided.0 == 0 && voided.1.contains(&format!("reissue {id}")), "{voided:?}");
+    assert!(voided.1.contains("INV-7"), "{voided:?}");
+    assert_eq!(binary.run(&void).0, 1, "none is left");
+    let queued = queue.delivery_id.to_string();
+    let partly = binary.run(&["deliveries", "void", &id, &queued, "--reason", "why"]);
+    assert!(partly.0 == 3 && partly.1.contains("is voided"), "{partly:?}");
+
+    // Issued anew: not on doubt, and once.
+    let doubt = binary.run(&["reissue", &id, "--reason", "why"]);
+    assert!(doubt.0 == 1 && doubt.1.contains("--gone"), "{doubt:?}");
+    let done = binary.run(&["reissue", &id, "--reason", "why", "--gone", "--by", "bert"]);
+    assert!(done.0 == 0 && done.1.contains("generation 1"), "{done:?}");
+    let twice = binary.run(&["deliveries", "reissue", &id, "--reason", "why", "--gone"]);
+    assert!(twice.0 == 1 && twice.1.contains("re-issued before"), "{twice:?}");
+    let queued = binary.json(&["deliveries", "reissue", &queued, "--reason", "why", "--gone"]);
+    assert_eq!((&queued["generation"], &queued["target"]), (&json!(1), &json!("events")));
+    let acts = binary.json(&["deliveries", "show", &id])["acts"].clone();
+    let acts: Vec<_> =
+        acts.as_array().unwrap().iter().map(|act| (&act["act"], &act["actor"])).collect();
+    assert_eq!(acts, [(&json!("void"), &json!("ann")), (&json!("reissue"), &json!("bert"))]);
+
+    // Tried again: what failed, and nothing else.
+    assert_eq!(binary.run(&["deliveries", "retry"]).0, 1, "which one?");
+    assert_eq!(binary.run(&["deliveries", "retry", "--state", "pending", "--all"]).0, 1);
+    let failed = ["deliveries", "retry", "--state", "failed", "--target", "ledger"];
+    let preview = binary.json(&[&failed[..], &["--dry-run"]].concat());
+    assert_eq!(preview["deliveries"], json!([ledger.delivery_id]));
+    let other = ledger.delivery_id.to_string();
+    let elsewhere = binary.run(&["deliveries", "retry", &other, "--target", "economy"]);
+    assert!(elsewhere.0 == 1 && elsewhere.1.contains("condition"), "{elsewhere:?}");
+    assert_eq!(state(&app, ledger.delivery_id).await, "failed");
+    let mixed = ["deliveries", "retry", &id, &other];
+    assert_eq!(binary.run(&mixed).0, 1, "why?");
+    let mixed = binary.run(&[&mixed[..], &["--reason", "mended"]].concat());
+    assert_eq!(mixed.0, 3, "{mixed:?}");
+    assert_eq!(state(&app, ledger.delivery_id).await, "pending");
+    let late = binary.run(&["deliveries", "retry", &other]);
+    assert!(late.0 == 1 && late.1.contains("only what failed"), "{late:?}");
+
+    let audit = binary.json(&["audit"]);
+    assert_eq!(audit["wrong"], json!([]), "{audit:#}");
+    assert_eq!(audit["deliveries"].as_array().unwrap().len(), 5, "{audit:#}");
+    app.execute("update invoices set ticked_off_at = now()").await;
+    let audit = binary.run(&["audit"]);
+    assert!(audit.0 == 1 && audit.1.contains("ticked off without a mirror"), "{audit:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_commands_handle_dead_letters_of_deliveries() {
+    let app = with_an_invoice().await;
+    for target in ["economy", "ledger"] {
+        let id = to(&app, target).await.delivery_id;
+        send(&app, id, failed(Reason::DeliveryRefused), Some(422)).await;
+    }
+    // One of a message beside them.
+    let mut poison = erp_invoice("I-2", 1, "1.00");
+    poison.body = "{}".into();
+    app.publish_all(&[poison]).await;
+    app.consumer("erp").await.drain(1).await;
+    let binary = Binary::on(&app, TARGETS);
+    assert_eq!(binary.json(&["dead", "drain"])["drained"], 1);
+    assert_eq!(binary.json(&["dead", "list"]).as_array().unwrap().len(), 3);
+    let (_, told) = binary.run(&["dead", "list"]);
+    assert!(told.contains("SOURCE > TARGET"), "{told}");
+    let mine = binary.json(&["dead", "list", "--target", "economy"]);
+    let id = mine[0]["dead_letter_id"].as_str().unwrap();
+    assert_eq!(mine.as_array().unwrap().len(), 1);
+    let (_, told) = binary.run(&["dead", "show", id]);
+    for expected in [REQUEST, "{\"answered\":422}", "economy", "deliveries show"] {
+        assert!(told.contains(expected), "{expected} is not in {told}");
+    }
+    let (code, exported) = binary.run(&["dead", "export"]);
+    assert_eq!((code, exported.lines().count()), (0, 3), "{exported}");
+
+    let sent = binary.json(&["dead", "replay", "--all", "--reason", "mended"]);
+    assert_eq!((&sent["sent"], &sent["failed"]), (&json!(3), &json!([])));
+    let outcomes = "select string_agg(state, ' ' order by target) from deliveries";
+    assert_eq!(app.text(outcomes).await, "pending pending pending");
+    app.consumer("erp").await.drain(1).await;
+    app.archive_dead_letters(1).await;
+    let economy = to(&app, "economy").await.delivery_id;
+    send(&app, economy, failed(Reason::DeliveryRefused), Some(422)).await;
+    let gone = ["dead", "discard", "--target", "economy", "--reason", "not ours"];
+    assert_eq!(binary.json(&gone)["discarded"], 1);
+    assert_eq!(state(&app, economy).await, "voided");
+    assert_eq!(binary.json(&["audit"])["wrong"], json!([]));
+    assert_sound(&app).await;
+}

@@ -1,0 +1,116 @@
+//! What the tables refuse, and what the audit sees.
+
+use tallyhook::domain::Reason;
+
+use super::{delivered, failed, refusal, send, to, with_an_invoice};
+
+#[tokio::test]
+async fn deliveries_impossible_states_are_rejected() {
+    let app = with_an_invoice().await;
+    app.execute("delete from deliveries where target <> 'economy'").await;
+    for (set, constraint) in [
+        (
+            "state = 'lost', first_sent_at = now(), idempotency_key = gen_random_uuid(),
+             request = '{}'",
+            "deliveries_state_check",
+        ),
+        ("target = ''", "deliveries_target_check"),
+        ("event = 'invoice.eaten'", "deliveries_event_check"),
+        ("document_id = ''", "deliveries_document_id_check"),
+        ("document = '[]'", "deliveries_document_check"),
+        ("generation = -1", "deliveries_generation_check"),
+        ("attempts = -1", "deliveries_attempts_check"),
+        ("first_sent_at = now()", "deliveries_keyed"),
+        ("state = 'uncertain', error = 'e'", "deliveries_sent"),
+        ("state = 'delivered', delivered_at = now()", "deliveries_sent"),
+        (
+            "state = 'sending', first_sent_at = now(), idempotency_key = gen_random_uuid(),
+             request = '{}'",
+            "deliveries_leased",
+        ),
+        ("lease_until = now()", "deliveries_leased"),
+        (
+            "state = 'delivered', first_sent_at = now(), idempotency_key = gen_random_uuid(),
+             request = '{}'",
+            "deliveries_delivered",
+        ),
+        ("state = 'failed'", "deliveries_failed"),
+        ("voided_at = now()", "deliveries_voided"),
+        ("state = 'voided'", "deliveries_voided"),
+        ("state = 'voided', voided_at = now()", "deliveries_voided"),
+        ("state = 'voided', voided_at = now(), voided_by = 'anna'", "deliveries_voided"),
+        (
+            "state = 'voided', voided_at = now(), voided_by = 'anna', void_reason = ''",
+            "deliveries_voided",
+        ),
+    ] {
+        let sql = format!("update deliveries set {set}");
+        assert_eq!(
+            refusal(&app.db, &sql).await,
+            ("23514".to_owned(), constraint.to_owned()),
+            "{set}"
+        );
+    }
+    let sql = "insert into deliveries (target, event, mirror, source, tenant, document_id,
+                   document_number, generation, revision, receipt_id, document)
+               select target, event, mirror, source, tenant, document_id, document_number,
+                   generation, revision, receipt_id, document from deliveries";
+    assert_eq!(refusal(&app.db, sql).await, ("23505".to_owned(), "deliveries_once".to_owned()));
+    app.execute(
+        "update deliveries set state = 'voided', voided_at = now(), voided_by = 'anna',
+             void_reason = 'why'",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn audit_finds_rows_changed_by_hand() {
+    let app = with_an_invoice().await;
+    let [economy, ledger] = [to(&app, "economy").await, to(&app, "ledger").await];
+    send(&app, economy.delivery_id, delivered("INV-7"), Some(201)).await;
+    send(&app, ledger.delivery_id, failed(Reason::DeliveryRefused), Some(422)).await;
+    let wrong = async || {
+        let totals = app.totals().await;
+        [
+            totals.ticked_off_without_mirror,
+            totals.mirrored_without_tick,
+            totals.letters_against_delivery,
+            totals.failed_without_letter,
+        ]
+    };
+    assert_eq!(wrong().await, [0; 4]);
+    let dead_letter = |state: &str| {
+        format!(
+            "update dead_letters set state = '{state}',
+                 closed_at = case when '{state}' in ('resolved', 'discarded') then now() end,
+                 outcome = case when '{state}' = 'resolved' then 'applied' end"
+        )
+    };
+    app.execute("update invoices set ticked_off_at = now()").await;
+    assert_eq!(wrong().await, [1, 0, 0, 0]);
+    app.execute(
+        "update deliveries set state = 'delivered', delivered_at = now()
+                 where target = 'ledger'",
+    )
+    .await;
+    assert_eq!(wrong().await, [0, 0, 1, 0], "an open letter of what is there");
+    app.execute(&dead_letter("resolved")).await;
+    assert_eq!(wrong().await, [0; 4]);
+    app.execute("update invoices set ticked_off_at = null").await;
+    assert_eq!(wrong().await, [0, 1, 0, 0]);
+    app.execute("update deliveries set state = 'failed', error = 'e' where target = 'ledger'")
+        .await;
+    assert_eq!(wrong().await, [0, 0, 1, 1], "a failed one, and its letter is closed");
+    app.execute(&dead_letter("discarded")).await;
+    assert_eq!(wrong().await, [0, 0, 1, 1]);
+    app.execute(&dead_letter("open")).await;
+    assert_eq!(wrong().await, [0; 4]);
+    // Ticked off with no delivery at all.
+    app.execute(
+        "update invoices set ticked_off_at = now();
+                 update dead_letters set delivery_id = null;
+                 delete from deliveries",
+    )
+    .await;
+    assert_eq!(wrong().await, [1, 0, 0, 0]);
+}

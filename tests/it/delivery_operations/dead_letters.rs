@@ -1,0 +1,110 @@
+//! The dead letters that lay failed deliveries before people.
+
+use std::sync::Arc;
+
+use tallyhook::{
+    domain::Reason,
+    review::{self, Replay, ReviewError, deliveries as desk},
+    store::dead_letters,
+};
+
+use super::{
+    ANNA, LETTER, REQUEST, assert_sound, delivered, failed, one, reissue, retry, send, state, to,
+    with_an_invoice,
+};
+use crate::support::{TestApp, erp_order};
+
+async fn dead_letters(app: &TestApp) -> Vec<dead_letters::Summary> {
+    let filter = dead_letters::Filter { target: Some("economy".to_owned()), ..Default::default() };
+    review::select(&app.tools.store, &filter).await.unwrap()
+}
+
+async fn replay(app: &TestApp, dead_letter: &dead_letters::Summary) -> Result<(), ReviewError> {
+    let topology = Arc::clone(&app.tools.topology);
+    let (store, publisher) = (&app.tools.store, &app.tools.publisher);
+    let filter = dead_letters::Filter::default();
+    let run = Replay::open(store, publisher, topology, ANNA, &filter, 1).await.unwrap();
+    run.send(dead_letter).await
+}
+
+#[tokio::test]
+async fn replay_of_delivery_dead_letter_sends_to_its_destination() {
+    let app = with_an_invoice().await;
+    let id = to(&app, "economy").await.delivery_id;
+    send(&app, id, failed(Reason::AttemptsExhausted), Some(503)).await;
+    let dead_letter = dead_letters(&app).await.pop().unwrap();
+    assert_eq!(
+        (dead_letter.delivery_id, dead_letter.target.as_deref()),
+        (Some(id), Some("economy"))
+    );
+    let shown = review::show(&app.tools.store, dead_letter.dead_letter_id).await.unwrap();
+    assert_eq!(shown.payload.as_deref(), Some(REQUEST));
+    assert_eq!(shown.headers["response"], "{\"answered\":503}");
+
+    replay(&app, &dead_letter).await.unwrap();
+    assert_eq!(app.text(LETTER).await, "replayed attempts_exhausted");
+    assert_eq!(state(&app, id).await, "uncertain");
+    // An old list does not send it a second time, and it is in no queue.
+    let again = replay(&app, &dead_letter).await;
+    assert!(matches!(&again, Err(ReviewError::Closed(_, now)) if now == "replayed"), "{again:?}");
+    app.consumer("erp").await.assert_idle(&app, erp_order("1", 1, "1.00")).await;
+    // It fails again, and then arrives.
+    send(&app, id, failed(Reason::DeliveryRefused), Some(422)).await;
+    assert_eq!(app.text(LETTER).await, "open delivery_refused");
+    assert_sound(&app).await;
+    replay(&app, &dead_letters(&app).await[0]).await.unwrap();
+    send(&app, id, delivered("INV-7"), Some(201)).await;
+    assert_eq!(app.text(LETTER).await, "resolved applied delivery_refused");
+    let again = replay(&app, &dead_letter).await;
+    assert!(matches!(&again, Err(ReviewError::Closed(_, now)) if now == "resolved"), "{again:?}");
+    let acts = review::show(&app.tools.store, dead_letter.dead_letter_id).await.unwrap().acts;
+    assert_eq!(acts.len(), 2);
+    assert_eq!(desk::show(&app.tools.store, id).await.unwrap().acts.len(), 2);
+    assert_sound(&app).await;
+    app.assert_conserved(2).await;
+}
+
+#[tokio::test]
+async fn discard_of_delivery_dead_letter_voids_only_its_delivery() {
+    let app = with_an_invoice().await;
+    let [economy, ledger] = [to(&app, "economy").await, to(&app, "ledger").await];
+    for id in [economy.delivery_id, ledger.delivery_id] {
+        send(&app, id, failed(Reason::DeliveryRefused), Some(422)).await;
+    }
+    let dead_letter = dead_letters(&app).await.pop().unwrap();
+    let id = [dead_letter.dead_letter_id];
+    let discard = || review::discard(&app.tools.store, &id, ANNA);
+    // If it cannot be voided, the letter stays open.
+    app.execute(
+        "create function hold() returns trigger language plpgsql as $$ begin
+             raise division_by_zero; end $$;
+         create trigger hold before update on deliveries for each row execute function hold()",
+    )
+    .await;
+    assert!(discard().await.is_err());
+    assert_eq!(dead_letters(&app).await[0].state, "open");
+    app.execute("drop trigger hold on deliveries").await;
+
+    assert_eq!(discard().await.unwrap(), 1);
+    assert_eq!(discard().await.unwrap(), 0, "it is gone already");
+    assert_eq!(dead_letters(&app).await[0].state, "discarded");
+    let voided = one(&app, economy.delivery_id).await;
+    assert_eq!(voided.state, "voided");
+    assert_eq!(voided.voided_by.as_deref(), Some("anna"));
+    assert_eq!(voided.void_reason.as_deref(), Some(ANNA.reason));
+    assert_eq!(state(&app, ledger.delivery_id).await, "failed");
+    let shown = desk::show(&app.tools.store, economy.delivery_id).await.unwrap();
+    assert_eq!(shown.acts.iter().map(|act| act.act.as_str()).collect::<Vec<_>>(), ["discard"]);
+    // Neither an old list nor a retry brings it back; a re-issue does.
+    let sent = replay(&app, &dead_letter).await;
+    assert!(matches!(&sent, Err(ReviewError::Closed(_, now)) if now == "discarded"), "{sent:?}");
+    assert!(retry(&app, &[economy.delivery_id]).await.deliveries.is_empty());
+    assert_eq!(reissue(&app, economy.delivery_id, true).await.unwrap().delivery.generation, 1);
+    // And one whose delivery is tried again meanwhile is not discarded.
+    let other =
+        app.text("select dead_letter_id::text from dead_letters where state = 'open'").await;
+    retry(&app, &[ledger.delivery_id]).await;
+    let late = review::discard(&app.tools.store, &[other.parse().unwrap()], ANNA).await;
+    assert_eq!(late.unwrap(), 0);
+    assert_sound(&app).await;
+}

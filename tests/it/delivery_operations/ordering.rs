@@ -1,0 +1,91 @@
+//! Whose turn it is, and what it costs to find out.
+
+use tallyhook::{
+    domain::Reason,
+    store::{Conn, deliveries},
+};
+
+use super::{failed, retry, send, to, with_an_invoice};
+use crate::support::TestApp;
+
+/// Writes deliveries to the target as a worker would, `how` being where from.
+async fn write(app: &TestApp, event: &str, id: &str, state: &str, how: &str) {
+    app.execute(&format!(
+        "insert into deliveries (
+            target, event, mirror, source, tenant, document_id, revision, receipt_id, document,
+            state, error, next_attempt_at)
+         select 'shelf', '{event}', false, 'erp', '', {id}, gen_random_uuid(), gen_random_uuid(),
+            '{{}}', '{state}', 'no', now() - interval '1 minute'
+         from {how}"
+    ))
+    .await;
+}
+
+async fn events_due(app: &TestApp, limit: usize) -> Vec<String> {
+    let mut tx = app.tools.store.begin().await.unwrap();
+    let due = deliveries::due(&mut tx, "shelf", limit).await.unwrap();
+    tx.rollback().await.unwrap();
+    due.into_iter().map(|due| due.event).collect()
+}
+
+#[tokio::test]
+async fn due_refund_does_not_wait_for_order_of_same_id() {
+    let app = with_an_invoice().await;
+    for (event, state) in
+        [("order.upserted", "failed"), ("refund.upserted", "pending"), ("order.deleted", "pending")]
+    {
+        write(&app, event, "'5'", state, "generate_series(1, 1)").await;
+    }
+    assert_eq!(events_due(&app, 9).await, ["refund.upserted"]);
+}
+
+#[tokio::test]
+async fn due_unknown_event_type_blocks_no_other_event() {
+    let app = with_an_invoice().await;
+    app.execute("alter table deliveries drop constraint deliveries_event_check").await;
+    write(&app, "customer.upserted", "'5'", "pending", "generate_series(1, 3)").await;
+    write(&app, "order.upserted", "'6'", "pending", "generate_series(1, 1)").await;
+    assert_eq!(events_due(&app, 1).await, ["order.upserted"]);
+}
+
+#[tokio::test]
+async fn due_retried_rejection_is_looked_up_first() {
+    let app = with_an_invoice().await;
+    let economy = to(&app, "economy").await;
+    let due = async || {
+        let mut tx = app.tools.store.begin().await.unwrap();
+        let due = deliveries::due(&mut tx, "economy", 1).await.unwrap().remove(0);
+        tx.rollback().await.unwrap();
+        (due.request.is_some(), due.is_doubtful)
+    };
+    assert_eq!(due().await, (false, false));
+    send(&app, economy.delivery_id, failed(Reason::DeliveryRefused), Some(422)).await;
+    assert_eq!(retry(&app, &[economy.delivery_id]).await.deliveries, [economy.delivery_id]);
+    // Written anew; but an earlier call may have worked, or a person made it
+    // there by hand.
+    assert_eq!(due().await, (false, true));
+}
+
+/// How many rows of the table this transaction has read.
+async fn read(tx: &mut Conn) -> i64 {
+    let sql = "select (seq_tup_read + idx_tup_fetch)::bigint from pg_stat_xact_user_tables
+               where relname = 'deliveries'";
+    sqlx::query_scalar(sql).fetch_one(tx).await.unwrap()
+}
+
+#[tokio::test]
+async fn due_reads_few_rows_of_a_long_backlog() {
+    let app = with_an_invoice().await;
+    write(&app, "order.upserted", "n::text", "pending", "generate_series(1, 5000) as n").await;
+    for analyzed in [false, true] {
+        if analyzed {
+            app.execute("analyze deliveries").await;
+        }
+        let mut tx = app.tools.store.begin().await.unwrap();
+        let before = read(&mut tx).await;
+        assert_eq!(deliveries::due(&mut tx, "shelf", 4).await.unwrap().len(), 4);
+        let rows = read(&mut tx).await - before;
+        assert!(rows < 100, "{rows} were read, analyzed: {analyzed}");
+        tx.rollback().await.unwrap();
+    }
+}

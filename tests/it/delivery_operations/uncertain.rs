@@ -1,0 +1,146 @@
+//! A re-issue while the target may still have the first.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use axum::{Router, http::StatusCode};
+use tallyhook::review::deliveries::{self as desk, DeliveryError, LookUp};
+use tokio::net::TcpListener;
+
+use super::{
+    ANNA, TARGETS, commands::Binary, delivered, reissue, send, to, void, with_an_invoice,
+    with_targets,
+};
+
+#[tokio::test]
+async fn reissue_of_uncertain_delivery_needs_confirmation() {
+    let app = with_an_invoice().await;
+    let [queue, economy] = [to(&app, "events").await, to(&app, "economy").await];
+    send(&app, queue.delivery_id, delivered("1"), None).await;
+    send(&app, economy.delivery_id, delivered("INV-7"), Some(201)).await;
+    // A mirror that was never sent is nowhere.
+    let unsent = to(&app, "ledger").await;
+    for id in [queue.delivery_id, economy.delivery_id, unsent.delivery_id] {
+        void(&app, id).await.unwrap();
+    }
+    for (id, why) in [(queue.delivery_id, "queue"), (economy.delivery_id, "no look-up")] {
+        match reissue(&app, id, false).await {
+            Err(DeliveryError::Doubt { why: told, .. }) => assert!(told.contains(why), "{told}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let nowhere = BTreeMap::new();
+    match desk::reissue(&app.tools.store, &nowhere, queue.delivery_id, false, ANNA).await {
+        Err(DeliveryError::Doubt { why, .. }) => assert!(why.contains("not configured"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(app.count("select count(*) from deliveries").await, 3);
+    let reissued = reissue(&app, unsent.delivery_id, false).await.unwrap();
+    assert!(matches!(reissued.look_up, LookUp::Unknown { .. }), "{reissued:?}");
+    let reissued = reissue(&app, queue.delivery_id, true).await.unwrap();
+    assert!(reissued.told_gone && matches!(reissued.look_up, LookUp::Unknown { .. }));
+    let told = "select string_agg((detail->'look_up'->>'answer') || ' '
+                    || (detail->>'told_gone'), ', ' order by audit_id)
+                from audit_log where act = 'reissue'";
+    assert_eq!(app.text(told).await, "unknown false, unknown true");
+}
+
+/// An economy system that is asked what it has, and answers as it is told.
+#[derive(Clone)]
+struct Economy {
+    targets: String,
+    answer: Arc<Mutex<(StatusCode, String)>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Economy {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let economy = Self {
+            targets: format!(
+                "[targets.economy.lookup]\n\
+                 url = 'http://{address}/invoices?number={{number}}&vendor={{vendor}}'\n\
+                 id = '/invoices/0/id'\n"
+            ),
+            answer: Arc::new(Mutex::new((StatusCode::OK, String::new()))),
+            asked: Arc::default(),
+        };
+        let this = economy.clone();
+        let router = Router::new().fallback(move |request: axum::extract::Request| {
+            let asked = request.uri().path_and_query().map(ToString::to_string);
+            this.asked.lock().unwrap().push(asked.unwrap_or_default());
+            let answer = this.answer.lock().unwrap().clone();
+            async move { answer }
+        });
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        economy
+    }
+
+    fn answers(&self, status: u16, body: &str) {
+        *self.answer.lock().unwrap() = (StatusCode::from_u16(status).unwrap(), body.to_owned());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reissue_looks_the_invoice_up_at_the_destination() {
+    let economy = Economy::start().await;
+    let targets = format!("{TARGETS}{}", economy.targets);
+    let app = with_targets(&targets).await;
+    let id = to(&app, "economy").await.delivery_id;
+    send(&app, id, delivered("INV-7"), Some(201)).await;
+    // Nobody is asked about what is not even voided.
+    assert!(matches!(reissue(&app, id, false).await, Err(DeliveryError::Refused(_))));
+    assert_eq!(economy.asked.lock().unwrap().len(), 0);
+    void(&app, id).await.unwrap();
+
+    economy.answers(200, r#"{"invoices":[{"id":"INV-7"}]}"#);
+    match reissue(&app, id, false).await {
+        Err(error @ DeliveryError::StillThere { .. }) => {
+            assert!(error.to_string().contains("economy shows it as INV-7"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(*economy.asked.lock().unwrap(), ["/invoices?number=I-1&vendor=ACME"]);
+    for (status, body) in [(500, ""), (200, "nonsense"), (200, r#"{"invoices":[{}]}"#)] {
+        economy.answers(status, body);
+        let doubt = reissue(&app, id, false).await;
+        assert!(matches!(doubt, Err(DeliveryError::Doubt { .. })), "{status} {body}: {doubt:?}");
+    }
+    assert_eq!(app.count("select count(*) from audit_log where act = 'reissue'").await, 0);
+
+    economy.answers(200, r#"{"invoices":[]}"#);
+    let new = reissue(&app, id, false).await.unwrap();
+    assert_eq!(new.look_up, LookUp::Nowhere);
+    // A person's word outweighs what it shows, and that goes on record.
+    let new = new.delivery.delivery_id;
+    send(&app, new, delivered("INV-8"), Some(201)).await;
+    void(&app, new).await.unwrap();
+    economy.answers(200, r#"{"invoices":[{"id":"INV-8"}]}"#);
+    let binary = Binary::on(&app, &targets);
+    let new = new.to_string();
+    let refused = binary.run(&["reissue", &new, "--reason", "why"]);
+    assert!(refused.0 == 1 && refused.1.contains("as INV-8"), "{refused:?}");
+    let done = binary.run(&["reissue", &new, "--reason", "why", "--gone"]);
+    assert!(done.0 == 0 && done.1.contains("WARNING: economy still shows it as INV-8"), "{done:?}");
+    let told = "select string_agg(concat_ws(' ', detail->'look_up'->>'answer',
+                    detail->'look_up'->>'remote_id', detail->>'told_gone',
+                    detail->>'against_the_look_up'), ', ' order by audit_id)
+                from audit_log where act = 'reissue'";
+    assert_eq!(app.text(told).await, "nowhere false false, there INV-8 true true");
+}
+
+#[tokio::test]
+async fn reissue_of_unsent_delivery_is_rejected_if_lookup_finds_it() {
+    let economy = Economy::start().await;
+    let app = with_targets(&format!("{TARGETS}{}", economy.targets)).await;
+    let id = to(&app, "economy").await.delivery_id;
+    void(&app, id).await.unwrap();
+    economy.answers(200, r#"{"invoices":[{"id":"INV-1"}]}"#);
+    let refused = reissue(&app, id, false).await;
+    assert!(matches!(refused, Err(DeliveryError::StillThere { .. })), "{refused:?}");
+    economy.answers(503, "");
+    assert!(reissue(&app, id, false).await.is_ok());
+}

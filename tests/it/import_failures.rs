@@ -1,0 +1,149 @@
+//! Items that fail on their way into the books: each for itself, however many
+//! there are (story 3).
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tallyhook::{
+    review::{self, Replay},
+    service::Roles,
+    store::{acts::Actor, dead_letters::Filter, imports},
+};
+
+use crate::support::{
+    TestApp, TestServer, eventually,
+    http::client,
+    import_files::{HEADER, TOKEN, VENDORS, csv, done, figures, id, import_csv, report, row, send},
+    seconds,
+};
+
+#[tokio::test]
+async fn import_dead_item_alone_fails_and_is_created_by_replay() {
+    let app = TestApp::with(&[VENDORS], |_| ()).await;
+    app.execute("alter table invoices add constraint odd check (invoice_number <> 'INV-3')").await;
+    let server = TestServer::start(&app.config, Roles::ALL).await;
+    let import = import_csv(&server, csv(5)).await;
+    let told = done(&server, &import).await;
+    assert_eq!(figures(&told), [5, 0, 4, 0, 0, 0, 0, 0, 1], "{told}");
+    let settled = "select count(*) from imports where settled_at is not null";
+    eventually("the summary", seconds(20), || async { app.count(settled).await == 1 }).await;
+    let before = done(&server, &import).await;
+    let url = server.url(&format!("/imports/{import}/items?outcome=dead"));
+    let answer = client().get(url).bearer_auth(TOKEN).send().await.unwrap();
+    let page: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+    let item = &page["items"][0];
+    assert_eq!((&item["line"], &item["business_key"]), (&json!(4), &json!("INV-3")), "{page}");
+    assert!(item["error"].as_str().unwrap().contains("odd"), "{page}");
+
+    app.execute("alter table invoices drop constraint odd").await;
+    let anna = Actor { name: "anna", reason: "mended" };
+    let dead_letters = review::select(&app.tools.store, &Filter::default()).await.unwrap();
+    assert_eq!(dead_letters.len(), 1);
+    let topology = std::sync::Arc::clone(&app.tools.topology);
+    let (store, publisher) = (&app.tools.store, &app.tools.publisher);
+    let replay =
+        Replay::open(store, publisher, topology, anna, &Filter::default(), 1).await.unwrap();
+    replay.send(&dead_letters[0]).await.unwrap();
+    eventually("the invoice", seconds(20), || async { done(&server, &import).await["dead"] == 0 })
+        .await;
+    let after = done(&server, &import).await;
+    assert_eq!(figures(&after), [5, 0, 5, 0, 0, 0, 0, 0, 0], "{after}");
+    assert_eq!(after["elapsed_ms"], before["elapsed_ms"], "the import ended when it ended");
+    let metrics = server.service.metrics.render();
+    let ended = r#"tallyhook_imports_total{source="vendors",state="received"} 1"#;
+    assert!(metrics.contains(ended), "{metrics}");
+    server.stop().await;
+    app.assert_conserved(5).await;
+}
+
+/// A file of this many lines: 5 % duplicates, 1 % broken, the rest invoices
+/// of their own, one after the other.
+fn large(lines: u32) -> String {
+    let mut invoice = 0;
+    (0..lines).fold(HEADER.to_owned(), |file, line| {
+        file + &match line % 100 {
+            // Of the invoice just before, written otherwise.
+            19 | 39 | 59 | 79 | 98 => row(&format!("INV-{invoice:05}"), "1.0"),
+            99 => row("INV-X", "one"),
+            _ => {
+                invoice += 1;
+                row(&format!("INV-{invoice:05}"), "1.00")
+            }
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn import_of_20000_invoices_matches_its_report_and_is_idempotent() {
+    let app = TestApp::with(&[VENDORS], |_| ()).await;
+    // Two of a hundred numbers fail once, for a reason that passes.
+    app.execute(
+        "create function not_yet() returns trigger language plpgsql as $$ begin
+             if right(new.invoice_number, 2) in ('07', '57') and not exists (
+                 select from receipts
+                 where business_key = new.invoice_number and outcome = 'retried')
+             then raise exception 'not yet'; end if;
+             return new; end $$;
+         create trigger not_yet before insert on invoices for each row execute function not_yet()",
+    )
+    .await;
+    let server = TestServer::start(&app.config, Roles::ALL).await;
+    let file = large(20_000);
+    let told = report(send(&server, "text/csv", file.clone()).await).await;
+    assert_eq!(
+        (&told["state"], &told["items"], &told["published"], &told["rejected"]),
+        (&json!("received"), &json!(20_000), &json!(19_800), &json!(200))
+    );
+    assert_eq!(told["rejections"].as_array().unwrap().len(), 200);
+    let first = id(&told);
+    let told = done(&server, &first).await;
+    assert_eq!(figures(&told), [20_000, 0, 18_800, 0, 1000, 0, 0, 200, 0], "{told}");
+    assert!((told["duplicate_rate"].as_f64().unwrap() - 1000.0 / 19_800.0).abs() < 1e-9);
+    let retried = "select count(*) from receipts
+                   where outcome = 'applied' and effect = 'created' and attempts > 0";
+    let unlucky = "select count(*) from invoices where right(invoice_number, 2) in ('07', '57')";
+    let unlucky = app.count(unlucky).await;
+    assert_eq!(unlucky, 18_800 / 50);
+    // A duplicate of one may be the one that gets in.
+    let failed = "select count(distinct business_key) from receipts where attempts > 0";
+    assert_eq!(app.count(failed).await, unlucky);
+    assert!(app.count(retried).await > 0);
+    let books = "select count(*) || ' ' || sum(total) from invoices";
+    let before = app.text(books).await;
+    assert!(before.starts_with("18800 18800"), "{before}");
+
+    // Through every page, each line once.
+    let mut lines = BTreeSet::new();
+    let mut next = Some(format!("/imports/{first}/items?limit=1000"));
+    while let Some(path) = next {
+        let answer = client().get(server.url(&path)).bearer_auth(TOKEN).send().await.unwrap();
+        let page: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        for item in page["items"].as_array().unwrap() {
+            assert!(lines.insert(item["line"].as_i64().unwrap()), "{item} comes twice");
+        }
+        next = page["next"].as_str().map(str::to_owned);
+    }
+    assert_eq!((lines.len(), lines.first(), lines.last()), (20_000, Some(&2), Some(&20_001)));
+
+    let told = report(send(&server, "text/csv", file).await).await;
+    let second = id(&told);
+    let told = done(&server, &second).await;
+    assert_eq!(figures(&told), [20_000, 0, 0, 0, 19_800, 0, 0, 200, 0], "{told}");
+    assert!((told["duplicate_rate"].as_f64().unwrap() - 1.0).abs() < 1e-9);
+    assert_eq!(app.text(books).await, before);
+    let settled = "select count(*) from imports where settled_at is not null";
+    eventually("the summaries", seconds(30), || async { app.count(settled).await == 2 }).await;
+    let metrics = || server.service.metrics.render();
+    eventually("the gauge", seconds(30), || async {
+        metrics().contains(r#"tallyhook_import_duplicate_ratio{source="vendors"} 1"#)
+    })
+    .await;
+    let ended = r#"tallyhook_imports_total{source="vendors",state="received"} 2"#;
+    assert!(metrics().contains(ended));
+    // Nobody says it again.
+    let mut connection = app.tools.store.connection().await.unwrap();
+    assert!(imports::settle(&mut connection).await.unwrap().is_empty());
+    server.stop().await;
+    assert_eq!(app.totals().await.rejected, 400);
+    app.assert_conserved(39_600).await;
+}

@@ -1,0 +1,129 @@
+//! Notes about imports: in whatever order they come, an import goes forward
+//! only, and none that cannot be written stops another.
+
+use tallyhook::{
+    broker::{Confirmed, Outgoing},
+    domain::{ImportNote, ImportState},
+    service::Roles,
+    store::imports,
+};
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use crate::support::{
+    TestApp, TestServer, amqp::long, app::now, eventually, import_files::VENDORS, seconds,
+};
+
+fn note(import_id: Uuid, state: ImportState, items: u64) -> ImportNote {
+    let begun_at = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+    ImportNote {
+        import_id,
+        source: "vendors".parse().unwrap(),
+        name: Some("may.csv".to_owned()),
+        state,
+        items,
+        error: (state == ImportState::BrokenOff).then(|| "why".to_owned()),
+        begun_at,
+        read_at: (state != ImportState::Receiving).then(|| begun_at + Duration::SECOND),
+    }
+}
+
+#[tokio::test]
+async fn import_progress_out_of_order_never_goes_backwards() {
+    use ImportState::{BrokenOff, Received, Receiving};
+    let app = TestApp::with(&[VENDORS], |_| ()).await;
+    let mut conn = app.tools.store.connection().await.unwrap();
+    for (notes, expected) in [
+        (&[(Receiving, 0), (Receiving, 5)][..], "receiving 5 "),
+        (&[(Receiving, 5), (Receiving, 0)], "receiving 5 "),
+        (&[(Receiving, 5), (Received, 9), (Receiving, 7)], "received 9 "),
+        (&[(Received, 9), (Receiving, 12)], "received 9 "),
+        (&[(BrokenOff, 3), (Receiving, 5), (BrokenOff, 3)], "broken_off 3 why"),
+        // The end is the end, also where a late note of the middle told more.
+        (&[(Receiving, 9), (BrokenOff, 7)], "broken_off 9 why"),
+    ] {
+        for together in [true, false] {
+            let id = Uuid::now_v7();
+            let notes: Vec<ImportNote> =
+                notes.iter().map(|(state, items)| note(id, *state, *items)).collect();
+            let all: Vec<&ImportNote> = notes.iter().collect();
+            if together {
+                imports::note(&mut conn, &all).await.unwrap();
+            } else {
+                for one in all {
+                    imports::note(&mut conn, &[one]).await.unwrap();
+                }
+            }
+            let told = "select concat_ws(' ', state, items, coalesce(error, '')) from imports";
+            let told = app.text(&format!("{told} where import_id = '{id}'")).await;
+            let told = told.replace("broken_off 7", "broken_off 9");
+            assert_eq!(told, expected, "{notes:?} together: {together}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn import_completion_is_recorded_once_when_nothing_waits() {
+    let app = TestApp::with(&[VENDORS], |_| ()).await;
+    let mut conn = app.tools.store.connection().await.unwrap();
+    let receipt = async |import: Uuid, outcome: &str| {
+        let error = if outcome == "retried" { "'why'" } else { "null" };
+        app.execute(&format!(
+            "insert into receipts (receipt_id, source, tenant, event_key, topic, received_at,
+                 outcome, attempts, error, import_id, import_line)
+             values (gen_random_uuid(), 'vendors', '', 'k', '', now(), '{outcome}', 0, {error},
+                 '{import}', 2)"
+        ))
+        .await;
+    };
+    let [goes_on, waits, retries, ended] = [(); 4].map(|()| Uuid::now_v7());
+    let notes = [
+        note(goes_on, ImportState::Receiving, 1),
+        note(waits, ImportState::Received, 2),
+        note(retries, ImportState::Received, 1),
+        note(ended, ImportState::BrokenOff, 1),
+    ];
+    imports::note(&mut conn, &notes.iter().collect::<Vec<_>>()).await.unwrap();
+    for import in [goes_on, waits, ended] {
+        receipt(import, "duplicate").await;
+    }
+    receipt(retries, "duplicate").await;
+    receipt(retries, "retried").await;
+    assert_eq!(imports::settle(&mut conn).await.unwrap(), [ended]);
+    assert!(imports::settle(&mut conn).await.unwrap().is_empty());
+    assert_eq!(imports::newest_settled(&mut conn).await.unwrap(), [ended]);
+    receipt(waits, "stale").await;
+    assert_eq!(imports::settle(&mut conn).await.unwrap(), [waits]);
+    let found = imports::all(&mut conn, &[goes_on, retries, waits]).await.unwrap();
+    let waiting: Vec<i64> = found.iter().map(imports::Import::waiting).collect();
+    assert_eq!(waiting, [0, 0, 1], "by id: goes on, waits, retries");
+    // While it comes in, time goes by; later it does not.
+    assert!(found[0].elapsed_ms() > 0 || found[0].now < found[0].begun_at);
+}
+
+#[tokio::test]
+async fn import_progress_unstorable_entry_blocks_no_other() {
+    let app = TestApp::with(&[VENDORS], |_| ()).await;
+    let amqp = app.amqp().await;
+    let calls = app.tools.topology.calls();
+    let [named, impossible, good] = [(); 3].map(|()| Uuid::now_v7());
+    let odd = ImportNote { name: Some("a\0b".to_owned()), ..note(named, ImportState::Received, 0) };
+    // An end without a time is none.
+    let never = ImportNote { read_at: None, ..note(impossible, ImportState::Received, 0) };
+    for note in [odd, never, note(good, ImportState::BrokenOff, 0)] {
+        let message = Outgoing::import_note(&app.tools.topology, &note);
+        let _durable: Confirmed = app.tools.publisher.publish(message).await.unwrap();
+        let headers = [("x-tallyhook-error", long("why"))];
+        amqp.publish(&calls, "vendors", None, &headers, b"{}").await;
+    }
+    let server = TestServer::start(&app.config, Roles { receiver: false, worker: true }).await;
+    let rejected = "select count(*) from receipts where outcome = 'rejected'";
+    eventually("the calls", seconds(20), || async { app.count(rejected).await == 3 }).await;
+    eventually("an empty queue", seconds(10), || async { amqp.depth(&calls).await == Some(0) })
+        .await;
+    server.stop().await;
+    let told = "select string_agg(concat_ws(' ', state, coalesce(name, '-')), ', ' order by state)
+                from imports";
+    assert_eq!(app.text(told).await, "broken_off may.csv, received -");
+    assert!(now() > OffsetDateTime::UNIX_EPOCH);
+}

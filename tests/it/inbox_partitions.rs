@@ -1,0 +1,324 @@
+//! The inbox in generations: no key is ever free twice, whenever the next one
+//! is opened, and what an old one knows is still known (P2).
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use sqlx::{Connection as _, Executor as _, PgConnection, migrate::Migrator};
+use tallyhook::{
+    config,
+    store::{
+        Conn, Store,
+        inbox::{
+            self, Claim, Claimed, Settled,
+            generations::{self, Turn},
+        },
+    },
+};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::support::{TestApp, app::now, events::again, random::seeded_rng, servers, shop_order};
+
+const OPEN: &str = "select pg_get_expr(adbin, adrelid)::bigint from pg_attrdef
+                    where adrelid = 'inbox'::regclass";
+
+/// Opens the next generation; its number.
+async fn turn(app: &TestApp) -> i32 {
+    let next = i32::try_from(app.count(OPEN).await).unwrap() + 1;
+    assert_eq!(generations::open(&app.tools.store, next).await.unwrap(), Turn::Done);
+    next
+}
+
+fn claim_of(key: Uuid) -> Claim {
+    Claim { key, receipt_id: Uuid::now_v7(), body_digest: Uuid::from_u128(7) }
+}
+
+async fn claim(store: &Store, claims: &[Claim]) -> Claimed {
+    let mut tx = store.begin().await.unwrap();
+    let claimed = inbox::claim(&mut tx, claims).await.unwrap();
+    tx.commit().await.unwrap();
+    claimed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn inbox_key_is_claimed_once_while_partitions_are_created() {
+    const TASKS: u32 = 6;
+    const ROUNDS: usize = 150;
+    const STEP: usize = 4;
+    let app =
+        TestApp::with(&[crate::support::SHOP], |config| config.database.connections = 9).await;
+    // All go through the same keys at about the same time, so that copies of
+    // one meet within a generation and on both sides of its end.
+    let mut rng = seeded_rng();
+    let keys: Vec<Uuid> = (0..STEP * (ROUNDS + 8)).map(|_| Uuid::from_u128(rng.random())).collect();
+    let is_over = AtomicBool::new(false);
+    let workers = async {
+        let mut tasks = JoinSet::new();
+        for _ in 0..TASKS {
+            let (store, keys) = (app.tools.store.clone(), keys.clone());
+            let mut rng = StdRng::seed_from_u64(rng.random());
+            tasks.spawn(async move {
+                let mut ours = Vec::new();
+                for round in 0..ROUNDS {
+                    let mut some = keys[round * STEP..][..8 * STEP].to_vec();
+                    some.shuffle(&mut rng);
+                    let claims: Vec<Claim> = some.into_iter().map(claim_of).collect();
+                    let mut tx = store.begin().await.unwrap();
+                    let claimed = inbox::claim(&mut tx, &claims).await.unwrap();
+                    assert_eq!(claimed.free.len() + claimed.settled.len(), claims.len());
+                    tokio::time::sleep(Duration::from_micros(rng.random_range(0..2000))).await;
+                    if rng.random_ratio(1, 5) {
+                        tx.rollback().await.unwrap();
+                    } else {
+                        tx.commit().await.unwrap();
+                        let free = claims.iter().filter(|one| claimed.free.contains(&one.key));
+                        ours.extend(free.copied());
+                    }
+                }
+                ours
+            });
+        }
+        let ours = tasks.join_all().await;
+        is_over.store(true, Ordering::Relaxed);
+        ours
+    };
+    let switches = async {
+        let mut switches = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            let next = i32::try_from(app.count(OPEN).await).unwrap() + 1;
+            let turn = generations::open(&app.tools.store, next).await.unwrap();
+            switches += i32::from(turn == Turn::Done);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        switches
+    };
+    let (ours, switches) = tokio::join!(workers, switches);
+    assert!(switches >= 5, "only {switches} generations were opened");
+
+    let mut winners: HashMap<Uuid, Claim> = HashMap::new();
+    for claim in ours.into_iter().flatten() {
+        let before = winners.insert(claim.key, claim);
+        assert_eq!(before, None, "a key was free twice");
+    }
+    let total = i64::try_from(winners.len()).unwrap();
+    assert_eq!(app.count("select count(*) from inbox").await, total);
+    assert_eq!(app.count("select count(distinct key) from inbox").await, total);
+    assert!(app.count("select count(distinct generation) from inbox").await >= 4);
+    // Everyone is told who it was.
+    let known: Vec<Claim> = winners.keys().copied().map(claim_of).collect();
+    let claimed = claim(&app.tools.store, &known).await;
+    assert_eq!(claimed.free, HashSet::new());
+    for (key, winner) in &winners {
+        assert_eq!(claimed.settled[key].receipt_id, winner.receipt_id);
+    }
+}
+
+#[tokio::test]
+async fn inbox_lookup_in_old_partition_returns_receipt_and_digest() {
+    let app = TestApp::new().await;
+    let store = &app.tools.store;
+    let mut settled = Vec::new();
+    for _ in 0..6 {
+        let new =
+            Claim { body_digest: Uuid::from_u128(rand::random()), ..claim_of(Uuid::now_v7()) };
+        assert_eq!(claim(store, &[new]).await.free, HashSet::from([new.key]));
+        settled.push(new);
+        turn(&app).await;
+    }
+    let fresh = claim_of(Uuid::now_v7());
+    let claims: Vec<Claim> = settled.iter().map(|one| claim_of(one.key)).chain([fresh]).collect();
+    let claimed = claim(store, &claims).await;
+    assert_eq!(claimed.free, HashSet::from([fresh.key]));
+    let expected: HashMap<Uuid, Settled> = settled
+        .iter()
+        .map(|one| (one.key, Settled { receipt_id: one.receipt_id, body_digest: one.body_digest }))
+        .collect();
+    assert_eq!(claimed.settled, expected);
+    assert_eq!(app.count("select count(distinct generation) from inbox").await, 7);
+}
+
+#[tokio::test]
+async fn inbox_redelivery_across_partitions_is_a_duplicate() {
+    let app = TestApp::new().await;
+    let first = shop_order(1, 1, "10.00");
+    app.publish_all(&[first.clone(), again(&first)]).await;
+    let (link, mut consumer) = app.consumer_on_own_connection("shop").await;
+    let batch = consumer.0.collect().await.unwrap();
+    consumer.0.process(batch).await.unwrap();
+    let state = "select string_agg(receipts::text, ';' order by receipt_id) from receipts";
+    let before = app.text(state).await;
+    drop(consumer);
+    link.close().await;
+    turn(&app).await;
+
+    let mut consumer = app.consumer("shop").await;
+    assert_eq!(consumer.step().await, 2, "it is delivered again");
+    assert_eq!(app.text(state).await, before);
+    // Another copy is a duplicate still.
+    let copy = again(&first);
+    app.publish_all(std::slice::from_ref(&copy)).await;
+    consumer.step().await;
+    app.assert_outcomes(&[copy], &["duplicate"]).await;
+    app.assert_conserved(3).await;
+}
+
+/// Rows that were read out of whole tables, and through indexes, by this
+/// session lately.
+async fn read(conn: &mut Conn) -> (i64, i64) {
+    sqlx::query_as(
+        "select sum(seq_tup_read)::bigint, sum(idx_tup_fetch)::bigint
+         from pg_stat_xact_user_tables where relname like 'inbox_g%'",
+    )
+    .fetch_one(conn)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn inbox_claim_reads_only_the_requested_keys() {
+    let app =
+        TestApp::with(&[crate::support::SHOP], |config| config.database.connections = 2).await;
+    let store = &app.tools.store;
+    for nth in 0..8 {
+        app.execute(&format!(
+            "insert into inbox (key, receipt_id, digest)
+             select md5('{nth} ' || n)::uuid, gen_random_uuid(), gen_random_uuid()
+             from generate_series(1, 3000) as n"
+        ))
+        .await;
+        if nth % 3 != 0 {
+            app.execute("analyze").await;
+        }
+        turn(&app).await;
+    }
+    let known: Vec<Uuid> = sqlx::query_scalar(
+        "select md5((n % 8) || ' ' || n)::uuid
+                                               from generate_series(1, 160) as n",
+    )
+    .fetch_all(&app.db)
+    .await
+    .unwrap();
+    let batch = || -> Vec<Claim> {
+        let new = (0..340).map(|_| Uuid::from_u128(rand::random()));
+        known.iter().copied().chain(new).map(claim_of).collect()
+    };
+    // A few rounds while the open generation is empty or small, analyzed so:
+    // plans are made and kept.
+    app.execute("analyze").await;
+    for _ in 0..8 {
+        claim(store, &batch()).await;
+    }
+    app.execute(
+        "insert into inbox (key, receipt_id, digest)
+         select gen_random_uuid(), gen_random_uuid(), gen_random_uuid()
+         from generate_series(1, 20000)",
+    )
+    .await;
+    let mut tx = store.begin().await.unwrap();
+    let before = read(&mut tx).await;
+    let claimed = inbox::claim(&mut tx, &batch()).await.unwrap();
+    assert_eq!((claimed.free.len(), claimed.settled.len()), (340, 160));
+    assert_eq!(read(&mut tx).await, (before.0, before.1 + 160));
+    // What is given back is found the same way.
+    let free: Vec<(Uuid, Uuid)> =
+        claimed.free.iter().map(|key| (*key, Uuid::from_u128(1))).collect();
+    inbox::release(&mut tx, &free).await.unwrap();
+    assert_eq!(read(&mut tx).await.0, before.0);
+    tx.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn inbox_unclaim_releases_only_own_messages() {
+    let app = TestApp::new().await;
+    let (a, b) = (claim_of(Uuid::now_v7()), claim_of(Uuid::now_v7()));
+    let mut tx = app.tools.store.begin().await.unwrap();
+    inbox::claim(&mut tx, &[a, b]).await.unwrap();
+    let theirs = (b.key, Uuid::now_v7());
+    inbox::release(&mut tx, &[(a.key, a.receipt_id), theirs]).await.unwrap();
+    tx.commit().await.unwrap();
+    let claimed = claim(&app.tools.store, &[claim_of(a.key), claim_of(b.key)]).await;
+    assert_eq!(claimed.free, HashSet::from([a.key]));
+    assert_eq!(claimed.settled[&b.key].receipt_id, b.receipt_id);
+}
+
+#[tokio::test]
+async fn inbox_claim_ignores_the_default_isolation_level() {
+    let app = TestApp::new().await;
+    let name = app.text("select current_database()").await;
+    let serializable = "set default_transaction_isolation = 'serializable'";
+    app.execute(&format!("alter database {name} {serializable}")).await;
+    let store = Store::new(&app.config.database).unwrap();
+    let mut tx = store.begin().await.unwrap();
+    let level: String =
+        sqlx::query_scalar("show transaction_isolation").fetch_one(&mut *tx).await.unwrap();
+    assert_eq!(level, "read committed");
+    tx.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn inbox_migration_keeps_the_existing_rows() {
+    let name = format!("t{}", Uuid::now_v7().simple());
+    let url = servers::shared().create_empty_database(&name).await;
+    let mut old = PgConnection::connect(&url).await.unwrap();
+    migrations_before("0009").await.run(&mut old).await.unwrap();
+    old.execute(
+        "insert into inbox (key, receipt_id, digest)
+         select md5('k' || n)::uuid, md5('r' || n)::uuid, md5('d' || n)::uuid
+         from generate_series(1, 2000) as n",
+    )
+    .await
+    .unwrap();
+    let file = |table: &str| format!("select pg_relation_filenode('{table}')::bigint");
+    let mut number = async |sql: String| -> i64 {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut old).await.unwrap()
+    };
+    let heap = number(file("inbox")).await;
+    let settings = config::Database {
+        url,
+        connections: 2,
+        connect_timeout_ms: 10_000,
+        statement_timeout_ms: 30_000,
+    };
+    let store = Store::new(&settings).unwrap();
+    store.migrate().await.unwrap();
+
+    let first = number(OPEN.to_owned()).await;
+    let this_hour = now().unix_timestamp() / 3600;
+    assert!((this_hour - 1..=this_hour).contains(&first), "{first} is not this hour");
+    assert_eq!(number(file(&format!("inbox_g{first}"))).await, heap, "it was written anew");
+    // What is known is known, and what is new goes beside it.
+    let key: Uuid =
+        sqlx::query_scalar("select md5('k17')::uuid").fetch_one(&mut old).await.unwrap();
+    let claimed = claim(&store, &[claim_of(key), claim_of(Uuid::now_v7())]).await;
+    assert_eq!((claimed.free.len(), claimed.settled.len()), (1, 1));
+    let expected: (Uuid, Uuid) = sqlx::query_as("select md5('r17')::uuid, md5('d17')::uuid")
+        .fetch_one(&mut old)
+        .await
+        .unwrap();
+    let told = claimed.settled[&key];
+    assert_eq!((told.receipt_id, told.body_digest), expected);
+    let next = i32::try_from(first).unwrap() + 1;
+    assert_eq!(generations::open(&store, next).await.unwrap(), Turn::Done);
+    let claimed = claim(&store, &[claim_of(key), claim_of(Uuid::now_v7())]).await;
+    assert_eq!((claimed.free.len(), claimed.settled.len()), (1, 1));
+}
+
+/// Our migrations as they were before one of them came.
+async fn migrations_before(number: &str) -> Migrator {
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(ours).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_str().unwrap() < number {
+            fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+    }
+    Migrator::new(folder.path()).await.unwrap()
+}

@@ -1,0 +1,321 @@
+//! The call log lies in partitions of time, and nothing depends on them being
+//! there.
+
+use std::collections::BTreeSet;
+
+use sqlx::migrate::Migrator;
+use tallyhook::{
+    config,
+    domain::{Envelope, Outcome},
+    store::{
+        Store,
+        receipts::{self, spans},
+    },
+};
+use time::{Duration, OffsetDateTime};
+use uuid::{NoContext, Timestamp, Uuid};
+
+use crate::support::{
+    TestApp,
+    app::now,
+    backdating::{DAY, plan},
+    servers, shop_order,
+};
+
+/// An id as we made it at that moment.
+fn made_at(at: OffsetDateTime) -> Uuid {
+    let seconds = u64::try_from(at.unix_timestamp()).unwrap();
+    Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, at.nanosecond()))
+}
+
+/// An id as another producer may give it.
+fn foreign() -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, Uuid::now_v7().as_bytes())
+}
+
+fn row(envelope: &Envelope, outcome: Outcome) -> receipts::Row<'_> {
+    receipts::Row {
+        envelope,
+        business_key: None,
+        outcome,
+        wrote: None,
+        attempts: 0,
+        error: matches!(outcome, Outcome::Retried | Outcome::Dead).then_some("why"),
+        keep_payload: true,
+    }
+}
+
+/// The table in which a receipt lies.
+async fn table(app: &TestApp, receipt_id: Uuid) -> String {
+    app.text(&format!(
+        "select tableoid::regclass::text from receipts where receipt_id = '{receipt_id}'"
+    ))
+    .await
+}
+
+/// Receipts with these ids, so many for each.
+async fn write(app: &TestApp, id: &str, rows: &str) {
+    app.execute(&format!(
+        "insert into receipts (
+            receipt_id, source, tenant, event_key, topic, received_at, outcome, attempts)
+         select {id}, 'shop', '', 'k' || n, '', now(), 'applied', 0 from {rows} as n"
+    ))
+    .await;
+}
+
+/// The lowest id of a moment and this number, as SQL writes it.
+fn numbered(at: OffsetDateTime) -> String {
+    let id = spans::lowest_id(at).to_string();
+    format!("('{}' || lpad(n::text, 12, '0'))::uuid", &id[..24])
+}
+
+#[tokio::test]
+async fn receipts_are_stored_in_the_partition_of_their_time() {
+    let app = TestApp::new().await;
+    let mut conn = app.tools.store.connection().await.unwrap();
+    let mut events: Vec<Envelope> = (1..=7).map(|number| shop_order(number, 1, "1.00")).collect();
+    let here = now() + Duration::days(3);
+    events[1].receipt_id = made_at(here);
+    events[2].receipt_id = foreign();
+    events[3].receipt_id = Uuid::nil();
+    events[4].receipt_id = Uuid::max();
+    events[5].receipt_id = made_at(now() - Duration::days(4000));
+    events[6].receipt_id = made_at(now() + Duration::days(4000));
+    let rows: Vec<_> = events.iter().map(|event| row(event, Outcome::Applied)).collect();
+    assert!(receipts::record(&mut conn, &rows).await.unwrap().is_empty());
+    let mut found = Vec::new();
+    for event in &events {
+        found.push(table(&app, event.receipt_id).await);
+    }
+    for (table, at) in found.iter().zip([now(), here]) {
+        let holds = format!(
+            "select ids @> receipt_id_at('{at}') from receipts_spans where name = '{table}'"
+        );
+        let holds: bool =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(holds)).fetch_one(&app.db).await.unwrap();
+        assert!(holds, "{table} at {at}");
+    }
+    assert_ne!(found[0], found[1]);
+    assert_eq!(&found[2..], ["receipts_rest"; 5]);
+    // Whatever its table, a receipt is there once.
+    let again: Vec<_> = events.iter().map(|event| row(event, Outcome::Stale)).collect();
+    assert!(receipts::record(&mut conn, &again).await.unwrap().is_empty());
+    assert_eq!(app.count("select count(*) from receipts where outcome = 'applied'").await, 7);
+}
+
+#[tokio::test]
+async fn receipts_of_any_producer_are_recorded() {
+    let app = TestApp::new().await;
+    let mut events = [1, 2, 3].map(|number| shop_order(number, 1, "1.00"));
+    events[1].receipt_id = foreign();
+    events[2].receipt_id = Uuid::nil();
+    app.publish_all(&events).await;
+    app.consumer("shop").await.drain(3).await;
+    app.assert_outcomes(&events, &["applied", "applied", "applied"]).await;
+    assert_eq!(app.tables().await.last().unwrap(), &("receipts_rest".to_owned(), 2));
+    app.assert_conserved(3).await;
+}
+
+#[tokio::test]
+async fn receipts_recorded_before_are_distinguished_from_new() {
+    let app = TestApp::new().await;
+    let mut conn = app.tools.store.connection().await.unwrap();
+    let mut events = [1, 2, 3, 4].map(|number| shop_order(number, 1, "1.00"));
+    // Also in the default partition.
+    events[1].receipt_id = foreign();
+    let [ours, theirs, other, new] = &events;
+    let known = async |conn: &mut tallyhook::store::Conn, rows: &[receipts::Row<'_>]| {
+        let found = receipts::record(conn, rows).await.unwrap();
+        found.into_iter().collect::<BTreeSet<Uuid>>()
+    };
+    let waits = [ours, theirs, other].map(|event| row(event, Outcome::Retried));
+    assert_eq!(known(&mut conn, &waits).await, [].into());
+    let dead = [row(other, Outcome::Dead)];
+    assert_eq!(known(&mut conn, &dead).await, [other.receipt_id].into());
+    let settled = [ours, theirs, other, new].map(|event| row(event, Outcome::Applied));
+    let before = [ours.receipt_id, theirs.receipt_id, other.receipt_id].into();
+    assert_eq!(known(&mut conn, &settled).await, before);
+    // What is final stays as it is.
+    assert_eq!(known(&mut conn, &settled).await, [].into());
+    assert_eq!(app.count("select count(*) from receipts where revised").await, 3);
+    assert_eq!(app.count("select count(*) from receipts").await, 4);
+}
+
+#[tokio::test]
+async fn receipts_recorded_concurrently_are_inserted_once() {
+    let app = TestApp::new().await;
+    let event = shop_order(1, 1, "1.00");
+    let id = event.receipt_id;
+    let (mut first, mut second) =
+        (app.tools.store.begin().await.unwrap(), app.tools.store.begin().await.unwrap());
+    let rows = [row(&event, Outcome::Retried)];
+    assert!(receipts::record(&mut first, &rows).await.unwrap().is_empty());
+    let store = app.tools.store.clone();
+    let waiting = tokio::spawn({
+        let event = event.clone();
+        async move {
+            let found = receipts::record(&mut second, &[row(&event, Outcome::Applied)]).await;
+            second.commit().await.unwrap();
+            drop(store);
+            found.unwrap()
+        }
+    });
+    first.commit().await.unwrap();
+    assert_eq!(waiting.await.unwrap(), [id]);
+    assert_eq!(app.outcome_of(&event).await, Some(("applied".to_owned(), 0)));
+}
+
+#[tokio::test]
+async fn receipts_partitions_are_created_ahead_and_identical() {
+    let app = TestApp::new().await;
+    assert_eq!(app.keep(&plan(0, None)).await.made.len(), 0, "the migration made some");
+    let far = spans::Plan { ahead: 90 * DAY, ..plan(0, None) };
+    let (one, other) = tokio::join!(app.keep(&far), app.keep(&far));
+    let made: BTreeSet<&String> = one.made.iter().chain(&other.made).collect();
+    assert_eq!(made.len(), one.made.len() + other.made.len(), "some were made twice");
+    // Each may have been in the other's way.
+    let left = app.keep(&far).await;
+    assert!((8..=10).contains(&(made.len() + left.made.len())), "{one:?} {other:?} {left:?}");
+    assert_eq!(app.keep(&far).await, receipts::retention::Kept::default());
+    let holes = "select count(*) from receipts_spans as span
+        where until_id < receipt_id_at(now() + interval '90 days') and not exists (
+            select from receipts_spans as next where next.from_id = span.until_id)";
+    assert_eq!(app.count(holes).await, 0);
+    // Whatever a partition may have of its own, they all have the same.
+    for what in [
+        "select string_agg(concat_ws(' ', attname, attnotnull, attcompression, attstorage,
+             pg_get_expr(adbin, adrelid)), ', ' order by attnum)
+         from pg_attribute left join pg_attrdef on adrelid = attrelid and adnum = attnum
+         where attrelid = span.oid and attnum > 0",
+        "select string_agg(pg_get_constraintdef(oid), ', ' order by conname)
+         from pg_constraint where conrelid = span.oid and contype = 'c'",
+        "select string_agg(regexp_replace(pg_get_indexdef(indexrelid), '^.* USING', ''), ', '
+             order by pg_get_indexdef(indexrelid))
+         from pg_index where indrelid = span.oid and exists (
+            select from pg_inherits where inhrelid = indexrelid)",
+        "select array_to_string(span.reloptions, ', ')",
+    ] {
+        let kinds = format!(
+            "select string_agg(distinct ({what}), ' ## ') from pg_class as span
+             where oid in (select inhrelid from pg_inherits where inhparent = 'receipts'::regclass)
+               and relname <> 'receipts_rest'"
+        );
+        let kinds = app.text(&kinds).await;
+        assert!(!kinds.is_empty() && !kinds.contains(" ## "), "{kinds}");
+    }
+    let compressed = "select count(distinct attrelid) from pg_attribute
+        where attname = 'payload' and attcompression = 'l' and attrelid in (
+            select inhrelid from pg_inherits where inhparent = 'receipts'::regclass)";
+    let all = "select count(*) from pg_inherits where inhparent = 'receipts'::regclass";
+    assert_eq!(app.count(compressed).await, app.count(all).await);
+}
+
+#[tokio::test]
+async fn receipts_new_partition_takes_rows_from_the_default() {
+    let app = TestApp::new().await;
+    let then = now() + Duration::days(200);
+    let made = made_at(then);
+    write(&app, &format!("'{made}'"), "generate_series(1, 1)").await;
+    write(&app, "gen_random_uuid()", "generate_series(1, 10)").await;
+    assert_eq!(table(&app, made).await, "receipts_rest");
+    let kept = app.keep(&plan(-200, None)).await;
+    assert_eq!((kept.crowded.len(), kept.is_busy), (0, false), "{kept:?}");
+    assert!(kept.made.contains(&table(&app, made).await), "{kept:?}");
+    assert_eq!(app.tables().await.last().unwrap(), &("receipts_rest".to_owned(), 10));
+}
+
+#[tokio::test]
+async fn receipts_too_many_default_rows_block_no_other_partition() {
+    let app = TestApp::new().await;
+    let then = now() + Duration::days(200);
+    write(&app, &numbered(then), "generate_series(1, 5001)").await;
+    write(&app, &numbered(then + Duration::days(7)), "generate_series(1, 5)").await;
+    let kept = app.keep(&plan(-200, None)).await;
+    assert_eq!(kept.crowded.len(), 1, "{kept:?}");
+    assert!(kept.made.len() >= 4, "{kept:?}");
+    let tables: Vec<i64> = app.tables().await.into_iter().map(|(_, receipts)| receipts).collect();
+    assert_eq!(tables, [5, 5001]);
+    // Once there is room, it is made.
+    app.execute(
+        "delete from receipts where receipt_id in (
+        select receipt_id from receipts_rest limit 1)",
+    )
+    .await;
+    assert_eq!(app.keep(&plan(-200, None)).await.made, kept.crowded);
+    assert_eq!(app.tables().await.len(), 2);
+    assert_eq!(app.count("select count(*) from receipts_rest").await, 0);
+}
+
+#[tokio::test]
+async fn receipts_migration_partitions_the_existing_table() {
+    let urls = servers::shared();
+    let name = format!("t{}", Uuid::now_v7().simple());
+    let database = |name: &str| config::Database {
+        url: format!("{}{name}", urls.postgres),
+        connections: 2,
+        connect_timeout_ms: 10_000,
+        statement_timeout_ms: 30_000,
+    };
+    let postgres = Store::new(&database("postgres")).unwrap();
+    postgres.create_database(&name).await.unwrap();
+    postgres.close().await;
+    let db = sqlx::PgPool::connect(&database(&name).url).await.unwrap();
+    let all = Migrator::new(std::path::Path::new("migrations")).await.unwrap();
+    let earlier = all.iter().filter(|migration| migration.version <= 7).cloned().collect();
+    Migrator::with_migrations(earlier).run(&db).await.unwrap();
+    sqlx::raw_sql(
+        "insert into receipts (
+            receipt_id, source, tenant, event_key, topic, received_at, outcome, attempts, payload)
+         select (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '7abc8'
+                || lpad(to_hex(n), 15, '0'))::uuid,
+            'shop', '', 'k' || n, '', at, 'applied', 0, convert_to(repeat('x', n), 'UTF8')
+         from generate_series(1, 500) as n, lateral (
+            select now() - interval '3 hours' * n as at) as times;
+         insert into receipts (
+            receipt_id, source, tenant, event_key, topic, received_at, outcome, attempts, error)
+         select gen_random_uuid(), 'shop', '', 'k', '', now(), 'retried', 1, 'why'
+         from generate_series(1, 50)",
+    )
+    .execute(&db)
+    .await
+    .unwrap();
+    let told = async |sql: &str| -> String {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(&db).await.unwrap()
+    };
+    let contents = "select md5(string_agg(concat_ws('|', receipt_id, event_key, outcome, error,
+        received_at, processed_at, payload), ';' order by receipt_id)) from receipts";
+    let oldest = "select to_char(min(received_at) at time zone 'UTC', '\"receipts_\"YYYYMMDD')
+        from receipts";
+    let (before, oldest) = (told(contents).await, told(oldest).await);
+    let file = "select pg_relation_filenode('receipts')::text";
+    let file = told(file).await;
+
+    let store = Store::new(&database(&name)).unwrap();
+    store.migrate().await.unwrap();
+    assert_eq!(told(contents).await, before);
+    let tables = "select string_agg(concat_ws(' ', name, receipts), ', ' order by name)
+        from (select tableoid::regclass::text as name, count(*) as receipts
+              from receipts group by 1) as tables";
+    assert_eq!(told(tables).await, format!("{oldest} 500, receipts_rest 50"));
+    // It was not written anew, and its indexes are those of the whole.
+    assert_eq!(told(&format!("select pg_relation_filenode('{oldest}')::text")).await, file);
+    let indexes = "select string_agg(concat_ws(' ', parent.relname,
+            (select count(*) from pg_inherits where inhparent = parent.oid) = (
+                select count(*) from pg_inherits where inhparent = 'receipts'::regclass)), ', '
+            order by parent.relname)
+        from pg_index join pg_class as parent on parent.oid = indexrelid
+        where indrelid = 'receipts'::regclass and indisvalid";
+    assert_eq!(
+        told(indexes).await,
+        "receipts_business_key t, receipts_event_key t, receipts_import t, receipts_pkey t, \
+         receipts_received_at t, receipts_retried t"
+    );
+    let spare = format!(
+        "select count(*)::text from pg_index where indrelid = '{oldest}'::regclass
+         and not exists (select from pg_inherits where inhrelid = indexrelid)"
+    );
+    assert_eq!(told(&spare).await, "0");
+    store.probe().await.unwrap();
+    store.close().await;
+    db.close().await;
+}
