@@ -1,24 +1,27 @@
 #!/bin/sh
-# Makes sure this machine can build Tallyhook and run the private servers that
-# `tallyhook dev`, the tests and the demo start for themselves.
+# Checks that this machine can build Tallyhook and run the private servers that
+# `tallyhook dev`, the tests and the demo start. Installs missing packages.
 #
-#   deploy/setup.sh           install what is missing, or say exactly what to install
+#   deploy/setup.sh           install missing packages, or print what to install
 #   deploy/setup.sh --check   only report; exit 1 if something is missing
 #
-# With --for-tests in front, also what runs the platforms' own libraries, whose
-# calls the tests send: Python and Node.js. Nothing else needs them.
+# --for-tests, as the first argument, adds what only the tests need: Python and
+# Node.js run the platforms' client libraries, and promtool (Debian package
+# prometheus) checks the alert rules.
 #
-# Only binaries are wanted: nothing that this script installs is left running,
-# enabled at boot, or with a database of its own.
+# Only the programs are needed. The script leaves no service running, none
+# enabled at boot, and no database cluster behind.
 
 set -eu
 
 readonly POSTGRES_MIN=15
 readonly RABBITMQ_MIN=3.10
 readonly CARGO_MIN=1.94
-# What the libraries pinned in tests/clients ask for; Debian 12 has it.
+# Required by the libraries pinned in tests/clients. Debian 12 has both.
 readonly PYTHON_MIN=3.10
 readonly NODE_MIN=18
+# The oldest release that the rule tests were run with. Debian 12 has it.
+readonly PROMTOOL_MIN=2.42
 
 say() { printf 'setup: %s\n' "$*"; }
 complain() { printf 'setup: %s\n' "$*" >&2; }
@@ -40,8 +43,8 @@ at_least() {
 # The first dotted number in standard input: "postgres (PostgreSQL) 15.13" -> 15.13
 first_number() { sed -n 's/^[^0-9]*\([0-9][0-9]*\(\.[0-9][0-9]*\)*\).*/\1/p' | head -n 1; }
 
-# --- what is here --------------------------------------------------------------
-# The search order is that of src/dev/servers/binaries.rs; keep them alike.
+# --- installed programs ----------------------------------------------------------
+# Searched in the same order as in src/tools/dev/servers/binaries.rs; keep both alike.
 
 postgres_folder() {
     if [ -n "${TALLYHOOK_POSTGRES_BIN:-}" ]; then
@@ -96,7 +99,7 @@ have_compiler() {
     have cc && printf '#include <stdlib.h>\n' | cc -x c -fsyntax-only - >/dev/null 2>&1
 }
 
-# Debian keeps half of `venv` in a package of its own, so only trying it tells.
+# Debian ships part of `venv` in a separate package, so import the modules to find out.
 python_version() {
     if have python3 && python3 -c 'import venv, ensurepip' 2>/dev/null; then
         python3 --version 2>/dev/null | first_number
@@ -105,7 +108,9 @@ python_version() {
 
 node_version() { if have node; then node --version 2>/dev/null | first_number; fi; }
 
-# Prints one line for each thing that is missing: its short name, a tab, what to say.
+promtool_version() { if have promtool; then promtool --version 2>&1 | first_number; fi; }
+
+# Prints one line per missing program: its short name, a tab, a description.
 missing() {
     version=$(cargo_version)
     at_least "$CARGO_MIN" "$version" ||
@@ -129,10 +134,13 @@ missing_for_tests() {
     at_least "$NODE_MIN" "$version" ||
         printf 'node\tNode.js %s or later, for the tests (found: %s)\n' "$NODE_MIN" "${version:-none}"
     have npm || printf 'npm\tnpm, for the tests\n'
+    version=$(promtool_version)
+    at_least "$PROMTOOL_MIN" "$version" ||
+        printf 'promtool\tpromtool %s or later, part of Prometheus, for the tests (found: %s)\n' "$PROMTOOL_MIN" "${version:-none}"
 }
 
 report_ready() {
-    tools=${for_tests:+", Python $(python_version), Node.js $(node_version)"}
+    tools=${for_tests:+", Python $(python_version), Node.js $(node_version), promtool $(promtool_version)"}
     say "ready: cargo $(cargo_version), PostgreSQL $(postgres_version), RabbitMQ $(rabbitmq_version)$tools"
 }
 
@@ -143,9 +151,9 @@ readonly POLICY_SAVED=/usr/sbin/policy-rc.d.before-tallyhook
 readonly POLICY_MARK='# written by tallyhook deploy/setup.sh'
 readonly NO_CLUSTER=/etc/postgresql-common/createcluster.d/tallyhook-no-cluster.conf
 
-# policy-rc.d is the only thing invoke-rc.d asks before it starts a service.
+# invoke-rc.d runs policy-rc.d before it starts a service; exit code 101 forbids the start.
 forbid_service_starts() {
-    # A run that was killed may have left its marked file: never save that as the owner's.
+    # A killed run may have left our marked file. Do not save that one as the owner's.
     if [ -e "$POLICY" ] && ! grep -qsF "$POLICY_MARK" "$POLICY"; then
         mv "$POLICY" "$POLICY_SAVED"
     fi
@@ -171,7 +179,7 @@ allow_service_starts() {
     fi
 }
 
-# Everything that would start at boot, by its systemd name.
+# Prints the systemd name of every service that starts at boot.
 boot_services() {
     for link in /etc/systemd/system/*.wants/*; do
         if [ -L "$link" ]; then printf ' %s ' "${link##*/}"; fi
@@ -181,16 +189,16 @@ boot_services() {
     done
 }
 
-# The packages bring more than their servers: epmd, its socket, logrotate's timer.
+# The packages also enable other units: epmd, its socket, timers.
 disable_new_services() { # SERVICES_BEFORE
     for service in $(boot_services); do
         case $1 in *" $service "*) continue ;; esac
         if have systemctl; then
             systemctl disable --quiet "$service" >/dev/null 2>&1 || :
-            # Without a running systemd there is nothing to stop, and this fails.
+            # Fails without a running systemd; then nothing was started either.
             systemctl stop "$service" >/dev/null 2>&1 || :
         else
-            # A container has no systemd, but the packages enable their units for one all the same.
+            # The packages enable their units even in a container without systemd.
             rm -f /etc/systemd/system/*.wants/"$service"
         fi
         name=${service%.service}
@@ -200,8 +208,8 @@ disable_new_services() { # SERVICES_BEFORE
     done
 }
 
-# The port mappers that belong to the packages; one that runs as anybody else was
-# started by somebody else, perhaps by a test that runs at this very moment.
+# Prints the pids of epmd processes that the packages started. An epmd of another
+# user was not started by a package; a running test may need it.
 package_epmds() {
     for process in /proc/[0-9]*; do
         [ "$(cat "$process/comm" 2>/dev/null)" = epmd ] || continue
@@ -234,7 +242,7 @@ require_candidate() { # PACKAGE MINIMUM WHAT WHERE
 
 install_packages() {
     export DEBIAN_FRONTEND=noninteractive
-    # Ubuntu's needrestart would otherwise restart services that have nothing to do with us.
+    # Without this, Ubuntu's needrestart restarts unrelated services.
     export NEEDRESTART_SUSPEND=1
 
     say "refreshing the package lists"
@@ -254,6 +262,10 @@ install_packages() {
                 ;;
             nodejs)
                 require_candidate nodejs "$NODE_MIN" Node.js "https://nodejs.org/en/download"
+                ;;
+            prometheus)
+                require_candidate prometheus "$PROMTOOL_MIN" Prometheus \
+                    "https://prometheus.io/download/"
                 ;;
         esac
     done
@@ -292,6 +304,7 @@ packages_for() { # LIST
             python) printf ' python3 python3-venv' ;;
             node) printf ' nodejs' ;;
             npm) printf ' npm' ;;
+            promtool) printf ' prometheus' ;;
         esac
     done
 }
@@ -300,7 +313,7 @@ refuse_broken_overrides() {
     for name in TALLYHOOK_POSTGRES_BIN TALLYHOOK_RABBITMQ_BIN; do
         eval "folder=\${$name:-}"
         case $name in *POSTGRES*) program=postgres ;; *) program=rabbitmq-server ;; esac
-        # Installing a package would not help: the variable would still win.
+        # A package would not help: the variable takes precedence.
         [ -z "$folder" ] || [ -x "$folder/$program" ] ||
             die "$name is set to $folder, which holds no $program: correct it or unset it"
     done
@@ -314,7 +327,7 @@ main() {
     fi
     case ${1:-} in
         '' | --check) ;;
-        # How this script calls itself through sudo; the rest of the arguments are packages.
+        # The script calls itself like this through sudo. The other arguments are packages.
         --install-as-root)
             shift
             install_packages "$@"
@@ -345,20 +358,20 @@ main() {
 
     packages=$(packages_for "$list")
     say "will install with apt-get, without recommended packages, services kept off:$packages"
-    # Split on purpose: one word is one package.
+    # Unquoted on purpose: each word is a package.
     # shellcheck disable=SC2086
     if [ "$(id -u)" -eq 0 ]; then
         "$0" --install-as-root $packages
     elif have sudo; then
         sudo "$0" --install-as-root $packages
     else
-        die "neither root nor sudo is at hand; as root run: apt-get install --no-install-recommends$packages"
+        die "not running as root, and sudo is not installed; as root run: apt-get install --no-install-recommends$packages"
     fi
 
     list=$(missing)
     if [ -n "$list" ]; then
         explain "$list"
-        die "the installation did not bring all that is needed"
+        die "still missing after the installation; see above"
     fi
     report_ready
 }
