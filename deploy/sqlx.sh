@@ -1,16 +1,16 @@
 #!/bin/sh
-# Refreshes the query data in .sqlx, with which the queries in src/store are
-# checked at compile time without a database.
+# Refreshes the query data in .sqlx. The compiler checks the queries in src/store
+# against this data, without a database.
 #
-#   deploy/sqlx.sh           write it anew
-#   deploy/sqlx.sh --check   fail if it is not what the queries and migrations say
+#   deploy/sqlx.sh           write .sqlx
+#   deploy/sqlx.sh --check   fail if .sqlx does not match the queries and migrations
 set -eu
 cd "$(dirname "$0")/.."
 
 bin=${TALLYHOOK_POSTGRES_BIN:-$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -t / -k 5,5nr | head -n 1)}
 [ -x "$bin/initdb" ] || bin=$(pg_config --bindir)
 
-# A private server on a socket of its own, gone when this script ends.
+# A private server on its own socket, stopped and deleted when this script ends.
 scratch=$(mktemp -d)
 runas=
 if [ "$(id -u)" -eq 0 ]; then
@@ -30,8 +30,7 @@ cat migrations/*.sql | "$bin/psql" -h "$scratch" -U postgres -q --single-transac
 
 fresh=$scratch/sqlx
 mkdir "$fresh"
-# A target folder of its own: the data is written only when a query is compiled,
-# and the flag keeps dependencies shared with nobody who has other settings.
+# Query data is written only when a query is compiled, so force a compilation.
 touch src/lib.rs
 encoded=$(printf '%s' "$scratch" | sed 's|/|%2F|g')
 DATABASE_URL="postgres://postgres@localhost?host=$encoded" SQLX_OFFLINE=false \
@@ -39,10 +38,10 @@ DATABASE_URL="postgres://postgres@localhost?host=$encoded" SQLX_OFFLINE=false \
 
 if [ "${1:-}" = --check ]; then
     diff -r .sqlx "$fresh" || {
-        echo "sqlx: the query data is not fresh; run make sqlx and commit .sqlx" >&2
+        echo "sqlx: the query data is out of date; run make sqlx and commit .sqlx" >&2
         exit 1
     }
-    echo "sqlx: the query data is fresh"
+    echo "sqlx: the query data is up to date"
 else
     rm -rf .sqlx
     cp -r "$fresh" .sqlx
