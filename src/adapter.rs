@@ -1,8 +1,8 @@
 //! Adapters: what each platform's webhooks look like, one file a platform.
 //!
 //! An adapter is asked twice. In the receiver it turns an HTTP call into
-//! verified events ([`Adapter::receive`]); in the worker it maps an event to
-//! a change of the books ([`Adapter::map`]). It does no input or output and
+//! verified events ([`Source::receive_webhook`]); in the worker it maps an event to
+//! a change of the books ([`Source::map`]). It does no input or output and
 //! reads no clock.
 
 pub mod authentication;
@@ -39,42 +39,45 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use time::OffsetDateTime;
 
 use crate::domain::{
-    Change, CsvForm, DeletedInvoice, Envelope, Failure, ImportFormat, Mapped, Reference, SourceName,
+    Change, CsvDialect, DeletedInvoice, Envelope, ImportFormat, MappedEvent, PermanentFailure,
+    ResourceChange, SourceName,
 };
-pub use call::{Call, Event, Received, Rejection};
-pub use platform::{Answers, Delivery, Platform, Rules, UNTOLD_RESENDS};
+pub use call::{Event, Received, Rejection, WebhookRequest};
+pub use platform::{
+    ConflictPolicy, DEFAULT_REDELIVERY_WINDOW, OutgoingWebhook, Platform, ResponseStyle,
+};
 use signature::{Secret, Verified};
 
 /// Stands before the topic and the id of an event whose tenant is not on the
 /// source's allow-list, in a call that also holds others.
-pub const FOREIGN: &str = "foreign:";
+pub const FOREIGN_TENANT_PREFIX: &str = "foreign:";
 
 /// A configured source's adapter: the platform's rules with the source's own
 /// secrets and tenants.
-pub struct Adapter {
+pub struct Source {
     platform: Box<dyn Platform>,
     secrets: Vec<Secret>,
     tenants: Vec<String>,
-    quarantine: u32,
+    quarantine_limit: u32,
 }
 
-impl Adapter {
+impl Source {
     /// Binds the platform's rules to a source.
     ///
     /// `tenants` is the allow-list; empty lets every tenant in.
     pub fn new(platform: Box<dyn Platform>, secrets: Vec<Secret>, tenants: Vec<String>) -> Self {
-        Self { platform, secrets, tenants, quarantine: 0 }
+        Self { platform, secrets, tenants, quarantine_limit: 0 }
     }
 
     /// Has the newest so many forged calls kept, for a secret to be mended.
     #[must_use]
-    pub fn with_quarantine(self, calls: u32) -> Self {
-        Self { quarantine: calls, ..self }
+    pub fn with_quarantine_limit(self, calls: u32) -> Self {
+        Self { quarantine_limit: calls, ..self }
     }
 
     /// How many forged calls are kept; 0 if none is.
-    pub fn quarantine(&self) -> u32 {
-        self.quarantine
+    pub fn quarantine_limit(&self) -> u32 {
+        self.quarantine_limit
     }
 
     /// The word after `kind =` in the configuration.
@@ -83,8 +86,8 @@ impl Adapter {
     }
 
     /// How long after an event its platform may send it again.
-    pub fn resends_for(&self) -> Duration {
-        self.platform.resends_for()
+    pub fn redelivery_window(&self) -> Duration {
+        self.platform.redelivery_window()
     }
 
     /// The tenants that are let in; empty if all are.
@@ -102,17 +105,17 @@ impl Adapter {
     /// the platform's own unsigned ping.
     ///
     /// # Errors
-    /// [`Rejection`]: what to answer instead.
-    pub fn receive(&self, call: &Call<'_>) -> Result<Received, Rejection> {
+    /// [`RejectedField`]: what to answer instead.
+    pub fn receive(&self, call: &WebhookRequest<'_>) -> Result<Received, Rejection> {
         if self.platform.is_ping(call) {
             return Ok(Received::Ping);
         }
         let verified = Verified::check(self.platform.as_ref(), call, &self.secrets)?;
         let media_type = call.media_type();
-        if !self.platform.takes(&media_type) {
-            return Err(Rejection::ContentType(media_type));
+        if !self.platform.accepts_media_type(&media_type) {
+            return Err(Rejection::UnsupportedMediaType(media_type));
         }
-        let mut events = self.platform.events(&verified)?;
+        let mut events = self.platform.extract_events(&verified)?;
         let allowed = |event: &Event| {
             self.tenants.is_empty()
                 // One that cannot be read goes before a person, not away.
@@ -120,44 +123,47 @@ impl Adapter {
                 || self.tenants.contains(&event.tenant)
         };
         if let Some(event) = events.first().filter(|_| !events.iter().any(allowed)) {
-            return Err(Rejection::Tenant(self.platform.tenant_header(), event.tenant.clone()));
+            return Err(Rejection::UnknownTenant(
+                self.platform.tenant_location(),
+                event.tenant.clone(),
+            ));
         }
         // A call may span companies. To refuse it for one would hold up the
         // others, whose sender repeats it whole: the foreign are kept on
         // record and out of the books.
         for event in events.iter_mut().filter(|event| !allowed(event)) {
             // Another event than the one it is once its tenant is let in.
-            event.event_id.insert_str(0, FOREIGN);
-            event.topic.insert_str(0, FOREIGN);
+            event.event_id.insert_str(0, FOREIGN_TENANT_PREFIX);
+            event.topic.insert_str(0, FOREIGN_TENANT_PREFIX);
             // It changes nothing, so its topic may lose its end: a long one
             // must not have the whole call refused.
-            let end = event.topic.floor_char_boundary(Event::LONGEST_TOPIC);
+            let end = event.topic.floor_char_boundary(Event::MAX_TOPIC_BYTES);
             event.topic.truncate(end);
         }
-        Ok(Received::Events { events, secret: verified.secret().label().to_owned() })
+        Ok(Received::Events { events, secret_label: verified.secret().label().to_owned() })
     }
 
     /// Whether files of events can be imported here.
-    pub fn takes_imports(&self) -> bool {
-        self.csv().is_some()
+    pub fn accepts_imports(&self) -> bool {
+        self.csv_dialect().is_some()
     }
 
     /// How CSV files are written, if files are taken.
-    pub fn csv(&self) -> Option<&CsvForm> {
-        self.platform.csv()
+    pub fn csv_dialect(&self) -> Option<&CsvDialect> {
+        self.platform.csv_dialect()
     }
 
     /// Authenticates a call by its headers alone, before its file is read; the
     /// label of the secret that verified it.
     ///
     /// # Errors
-    /// [`Rejection::Signature`]; also if the source takes no files, whose
+    /// [`RejectedField::Signature`]; also if the source takes no files, whose
     /// calls are to be verified with their bodies.
-    pub fn admit(&self, call: &Call<'_>) -> Result<String, Rejection> {
-        if !self.takes_imports() {
-            return Err(Rejection::Signature("this source takes no files".to_owned()));
+    pub fn authenticate_upload(&self, call: &WebhookRequest<'_>) -> Result<String, Rejection> {
+        if !self.accepts_imports() {
+            return Err(Rejection::InvalidSignature("this source takes no files".to_owned()));
         }
-        let unread = Call { body: &Bytes::new(), ..*call };
+        let unread = WebhookRequest { body: &Bytes::new(), ..*call };
         let verified = Verified::check(self.platform.as_ref(), &unread, &self.secrets)?;
         Ok(verified.secret().label().to_owned())
     }
@@ -167,50 +173,61 @@ impl Adapter {
     ///
     /// # Errors
     /// What is wrong with it, field by field.
-    pub fn item(
+    pub fn import_event(
         &self,
-        call: &Call<'_>,
+        call: &WebhookRequest<'_>,
         format: ImportFormat,
         line: u32,
-    ) -> Result<Event, Vec<Failure>> {
-        let event = self.platform.item(call, format, line)?;
+    ) -> Result<Event, Vec<PermanentFailure>> {
+        let event = self.platform.import_event(call, format, line)?;
         if !self.tenants.is_empty() && !self.tenants.contains(&event.tenant) {
             let detail = "names a tenant that is not configured for this source";
-            return Err(vec![Failure::invalid(self.platform.tenant_field(), detail)]);
+            return Err(vec![PermanentFailure::invalid(
+                self.platform.import_tenant_location(),
+                detail,
+            )]);
         }
         Ok(event)
     }
 
-    /// The headers by which [`Adapter::admit`] lets a file of this tenant in.
+    /// The headers by which [`Source::admit`] lets a file of this tenant in.
     pub fn import_headers(
         &self,
         tenant: &str,
         sent_at: OffsetDateTime,
     ) -> Vec<(HeaderName, HeaderValue)> {
         let triggered_at = sent_at;
-        self.dress(&Delivery { topic: "", tenant, event_id: "", triggered_at, sent_at, body: b"" })
+        self.signed_headers(&OutgoingWebhook {
+            topic: "",
+            tenant,
+            event_id: "",
+            triggered_at,
+            sent_at,
+            body: b"",
+        })
     }
 
     /// What an event changes in the books.
     ///
     /// # Errors
-    /// [`Failure`] if it can never be applied.
-    pub fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
-        if envelope.topic.starts_with(FOREIGN) {
-            return Ok(Mapped::Ignored);
+    /// [`PermanentFailure`] if it can never be applied.
+    pub fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
+        if envelope.topic.starts_with(FOREIGN_TENANT_PREFIX) {
+            return Ok(MappedEvent::Ignored);
         }
         self.platform.map(envelope)
     }
 
     /// The number that people know the document by, if it can be read.
-    pub fn number(&self, envelope: &Envelope) -> Option<String> {
-        self.platform.number(envelope)
+    pub fn business_key(&self, envelope: &Envelope) -> Option<String> {
+        self.platform.business_key(envelope)
     }
 
     /// What a reference changes beside itself: a document that is gone at the
     /// platform leaves a tombstone.
-    pub fn deletion(&self, reference: &Reference) -> Option<Change> {
-        let document_id = self.platform.document_id(reference).filter(|_| reference.is_gone())?;
+    pub fn deletion_change(&self, reference: &ResourceChange) -> Option<Change> {
+        let document_id =
+            self.platform.document_id(reference).filter(|_| reference.is_deletion())?;
         let deleted = DeletedInvoice { document_id, deleted_at: reference.changed_at };
         Some(Change::InvoiceDeleted(Box::new(deleted)))
     }
@@ -218,32 +235,32 @@ impl Adapter {
     /// What a fetched resource changes in the books, if its kind is mapped.
     ///
     /// # Errors
-    /// [`Failure`] if it can never be applied.
+    /// [`PermanentFailure`] if it can never be applied.
     pub fn map_resource(
         &self,
-        reference: &Reference,
+        reference: &ResourceChange,
         envelope: &Envelope,
         resource: &[u8],
-    ) -> Result<Option<Change>, Failure> {
+    ) -> Result<Option<Change>, PermanentFailure> {
         self.platform.map_resource(reference, envelope, resource)
     }
 
     /// What is a conflict, and what is not.
-    pub fn rules(&self) -> Rules {
-        Rules {
-            repeats_same_bytes: self.platform.repeats_same_bytes(),
+    pub fn conflict_policy(&self) -> ConflictPolicy {
+        ConflictPolicy {
+            redelivers_identical_body: self.platform.redelivers_identical_body(),
             invoice_conflict: self.platform.invoice_conflict(),
         }
     }
 
     /// How calls are answered.
-    pub fn answers(&self) -> Answers {
-        self.platform.answers()
+    pub fn response_style(&self) -> ResponseStyle {
+        self.platform.response_style()
     }
 
     /// The body of the 200 that accepts an event, where the caller wants one.
-    pub fn acceptance(&self, source: &SourceName, event: &Event) -> Option<Bytes> {
-        self.platform.acceptance(source, event)
+    pub fn success_body(&self, source: &SourceName, event: &Event) -> Option<Bytes> {
+        self.platform.success_body(source, event)
     }
 
     /// The headers that answer a platform's request for leave to send.
@@ -258,41 +275,43 @@ impl Adapter {
 
     /// The headers with which the platform would send this, signed with the
     /// first secret.
-    pub fn dress(&self, delivery: &Delivery<'_>) -> Vec<(HeaderName, HeaderValue)> {
-        self.secrets.first().map_or_else(Vec::new, |secret| self.platform.dress(delivery, secret))
+    pub fn signed_headers(&self, delivery: &OutgoingWebhook<'_>) -> Vec<(HeaderName, HeaderValue)> {
+        self.secrets
+            .first()
+            .map_or_else(Vec::new, |secret| self.platform.signed_headers(delivery, secret))
     }
 }
 
 /// The first of these pointers that holds a text.
-fn first_text(body: &[u8], among: &fields::Pointers, pointers: &[&str]) -> Option<String> {
-    let fields = fields::Fields::read(body, among).ok()?;
+fn first_text(body: &[u8], among: &fields::JsonPointers, pointers: &[&str]) -> Option<String> {
+    let fields = fields::JsonFields::read(body, among).ok()?;
     pointers.iter().find_map(|pointer| fields.text(pointer).ok().flatten())
 }
 
-/// A topic that stays within what AMQP carries, also behind [`FOREIGN`]; one
+/// A topic that stays within what AMQP carries, also behind [`FOREIGN_TENANT_PREFIX`]; one
 /// that does not is none, and the body tells the worker.
-fn topic(told: Option<String>) -> String {
+fn bounded_topic(told: Option<String>) -> String {
     told.filter(|topic| topic.len() <= 200).unwrap_or_default()
 }
 
 /// Refuses an event of a platform whose calls all name their tenant, if this
 /// one's could not be read: it must not be taken for that of a company
 /// without a name.
-fn check_tenant(
+fn require_tenant(
     envelope: &Envelope,
-    fields: &fields::Fields<'_>,
+    fields: &fields::JsonFields<'_>,
     pointer: &str,
-) -> Result<(), Failure> {
+) -> Result<(), PermanentFailure> {
     if !envelope.tenant.is_empty() {
         return Ok(());
     }
     fields.required_text(pointer)?;
     // Another AMQP producer left it out.
-    Err(Failure::missing("x-tallyhook-tenant"))
+    Err(PermanentFailure::missing("x-tallyhook-tenant"))
 }
 
 /// The SHA-256 of a body in hex: the last resort for an event id.
-fn digest_of(body: &[u8]) -> String {
+fn sha256_hex(body: &[u8]) -> String {
     use sha2::Digest as _;
     data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(body))
 }

@@ -7,12 +7,12 @@
 //!
 //! | Module | About |
 //! |---|---|
-//! | [`receive`], [`drain`], [`workers`], [`end_to_end`], [`dedupe`], [`memory`], [`limits`] | one scenario each |
+//! | [`receive_webhook`], [`drain`], [`workers`], [`end_to_end`], [`dedupe`], [`memory`], [`call_limits`] | one scenario each |
 //! | [`soak`] | the one that takes its time |
 //! | [`baseline`] | what the product is measured against |
 //! | [`stage`] | what is made on the servers, and taken away |
 //! | [`process`] | a `tallyhook serve` of our own |
-//! | [`payload`], [`backlog`], [`load`], [`schedule`] | what is sent, and when |
+//! | [`payload`], [`max_queue_age`], [`load`], [`retry_schedule`] | what is sent, and when |
 //! | [`measure`], [`machine`], [`report`] | figures |
 //! | [`table`], [`plot`], [`readme`], [`progress`] | how they are shown |
 //!
@@ -50,7 +50,9 @@ use std::{collections::BTreeSet, num::NonZeroU32, path::PathBuf, time::Duration}
 
 use anyhow::{Context as _, bail};
 
-use crate::{config::Config, service::stop_signal, store::inbox::generations::SHARES};
+use crate::{
+    config::Config, service::stop_signal, store::inbox::generations::PARTITIONS_PER_HORIZON,
+};
 use backlog::Mix;
 use machine::Machine;
 use payload::Payload;
@@ -144,7 +146,9 @@ impl Settings {
             Scenario::Receive | Scenario::Drain => 4 * runs,
             Scenario::Workers => 3 * runs,
             Scenario::EndToEnd | Scenario::Baseline => runs,
-            Scenario::DedupeAtScale => self.keys.div_ceil(1_000_000) + u64::from(SHARES) + runs,
+            Scenario::DedupeAtScale => {
+                self.keys.div_ceil(1_000_000) + u64::from(PARTITIONS_PER_HORIZON) + runs
+            }
             Scenario::Memory => 1,
             Scenario::Soak => u64::try_from(soak::samples(self.soak)).unwrap_or(u64::MAX) + 2,
         };

@@ -11,9 +11,9 @@ pub mod publisher;
 pub mod topology;
 pub mod wire;
 
-pub use announcer::{Announced, Announcer};
-pub use connection::{BrokerError, Link, check_url};
-pub use consumer::{Delivery, Subscription};
+pub use announcer::{EventPublisher, PublishOutcome};
+pub use connection::{BrokerConnection, BrokerError, check_url};
+pub use consumer::{Consumer, Delivery};
 pub use publisher::{Confirmed, PublishError, Publisher};
 pub use topology::Topology;
-pub use wire::{DeadMark, Outgoing, Parcel};
+pub use wire::{DeathInfo, IncomingMessage, OutgoingMessage};

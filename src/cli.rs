@@ -2,7 +2,7 @@
 
 /// Prints a line to standard output; whoever reads it may have gone away,
 /// which is an error as any other, and told from them in `main`.
-macro_rules! say {
+macro_rules! outln {
     ($($text:tt)*) => {{
         use std::io::Write as _;
         writeln!(std::io::stdout(), $($text)*)?;
@@ -29,21 +29,21 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    config::{Config, Origin},
+    config::{Config, LoadOptions},
     dev,
-    service::{Roles, Service, stop_signal},
+    service::{App, Roles, stop_signal},
     store::Store,
     telemetry,
 };
 
 /// Everything was done.
-pub(crate) const DONE: u8 = 0;
+pub(crate) const EXIT_DONE: u8 = 0;
 /// It failed.
-pub(crate) const FAILED: u8 = 1;
+pub(crate) const EXIT_FAILED: u8 = 1;
 /// It was asked for in a way that makes no sense.
-pub(crate) const USAGE: u8 = 2;
+pub(crate) const EXIT_USAGE: u8 = 2;
 /// Some of it was done.
-pub(crate) const PARTLY: u8 = 3;
+pub(crate) const EXIT_PARTLY: u8 = 3;
 
 /// Tallyhook: a webhook inbox. Orders and invoices in, exactly once.
 #[derive(Debug, Parser)]
@@ -127,20 +127,21 @@ impl Arguments {
         let mock_accounting = std::env::var(dev::ACCOUNTING_URL).ok().filter(|_| file.is_none());
         let for_people = || {
             let mock_accounting = mock_accounting.as_deref();
-            Config::load(Origin { file, development: file.is_none(), mock_accounting })
+            Config::load(LoadOptions { file, development: file.is_none(), mock_accounting })
         };
         match self.command {
             Command::Serve { only } => {
-                serve(&Config::load(Origin { file, ..Origin::default() })?, only).await
+                serve(&Config::load(LoadOptions { file, ..LoadOptions::default() })?, only).await
             }
             Command::Dev { dir, ready_file, with_mock_accounting } => {
                 let config = self.config;
                 dev::run(dev::Settings { config, dir, ready_file, with_mock_accounting }).await?;
-                Ok(ExitCode::from(DONE))
+                Ok(ExitCode::from(EXIT_DONE))
             }
             Command::Migrate => migrate(&for_people()?).await,
             Command::Check(arguments) => {
-                check::run(&arguments, Config::load(Origin { file, ..Origin::default() })).await
+                check::run(&arguments, Config::load(LoadOptions { file, ..LoadOptions::default() }))
+                    .await
             }
             Command::Source(arguments) => source::run(&arguments, file, for_people),
             Command::Send(arguments) => send::run(arguments, for_people()?).await,
@@ -158,30 +159,30 @@ impl Arguments {
 }
 
 async fn serve(config: &Config, only: Option<Role>) -> anyhow::Result<ExitCode> {
-    telemetry::start(&config.log)?;
+    telemetry::init(&config.log)?;
     let roles = match only {
         None => Roles::ALL,
         Some(Role::Receiver) => Roles { receiver: true, worker: false },
         Some(Role::Worker) => Roles { receiver: false, worker: true },
     };
-    let service = Service::start(config, roles).await?;
+    let service = App::start(config, roles).await?;
     stop_signal().await?;
     service.stop().await;
-    Ok(ExitCode::from(DONE))
+    Ok(ExitCode::from(EXIT_DONE))
 }
 
 async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
-    let store = Store::unhurried(&config.database).context("database.url")?;
+    let store = Store::without_timeout(&config.database).context("database.url")?;
     let version = store.server_version().await.context("the database cannot be reached")?;
-    if version < check::OLDEST_POSTGRES {
+    if version < check::MIN_POSTGRES_VERSION {
         bail!("PostgreSQL 15 or later is needed; this is {}", version / 10_000);
     }
     let pending = store.pending_migrations().await?;
     store.migrate().await.context("a migration failed")?;
     match pending.as_slice() {
-        [] => say!("The schema is up to date."),
-        names => say!("applied {}", names.join("\napplied ")),
+        [] => outln!("The schema is up to date."),
+        names => outln!("applied {}", names.join("\napplied ")),
     }
     store.close().await;
-    Ok(ExitCode::from(DONE))
+    Ok(ExitCode::from(EXIT_DONE))
 }

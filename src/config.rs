@@ -14,11 +14,14 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::{Context as _, bail};
 
-use crate::{adapter::Adapter, domain::SourceName, target::Target};
-pub use enrich::Enrichment;
+use crate::{adapter::Source, domain::SourceName, target::Destination};
+pub use enrich::EnrichmentSettings;
 pub use retention::Retention;
 pub use secret::SecretLookup;
-pub use settings::{Broker, Database, Log, LogFormat, Operations, Receiver, Retry, Worker};
+pub use settings::{
+    BrokerConfig, DatabaseConfig, LogConfig, LogFormat, OperationsConfig, ReceiverConfig,
+    RetryConfig, WorkerConfig,
+};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
 const DEVELOPMENT: &str = include_str!("../config/development.toml");
@@ -31,32 +34,32 @@ const MOCK_ACCOUNTING_ADDRESS: &str = "http://accounting.example";
 #[derive(Clone)]
 pub struct Config {
     /// The HTTP receiver.
-    pub receiver: Receiver,
+    pub receiver: ReceiverConfig,
     /// Metrics and probes.
-    pub operations: Operations,
+    pub operations: OperationsConfig,
     /// RabbitMQ.
-    pub broker: Broker,
+    pub broker: BrokerConfig,
     /// PostgreSQL.
-    pub database: Database,
+    pub database: DatabaseConfig,
     /// The consumer workers.
-    pub worker: Worker,
+    pub worker: WorkerConfig,
     /// The retry schedule.
-    pub retry: Retry,
+    pub retry: RetryConfig,
     /// How long what is remembered.
     pub retention: Retention,
     /// Logging.
-    pub log: Log,
+    pub log: LogConfig,
     /// The sources by name, each with its adapter.
-    pub sources: Arc<BTreeMap<SourceName, Adapter>>,
+    pub sources: Arc<BTreeMap<SourceName, Source>>,
     /// How thin events are enriched, for the sources whose are.
-    pub enrichments: Arc<BTreeMap<SourceName, Enrichment>>,
+    pub enrichments: Arc<BTreeMap<SourceName, EnrichmentSettings>>,
     /// The systems that hear of documents, by name.
-    pub targets: Arc<BTreeMap<String, Target>>,
+    pub destinations: Arc<BTreeMap<String, Destination>>,
 }
 
 /// Where settings come from.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Origin<'a> {
+pub struct LoadOptions<'a> {
     /// The file over the defaults.
     pub file: Option<&'a Path>,
     /// Whether the built-in development sources are there too.
@@ -73,10 +76,10 @@ impl Config {
     ///
     /// # Errors
     /// The first thing that is wrong, with its key.
-    pub fn load(origin: Origin<'_>) -> anyhow::Result<Self> {
+    pub fn load(origin: LoadOptions<'_>) -> anyhow::Result<Self> {
         let environment =
             config::Environment::with_prefix("TALLYHOOK").prefix_separator("__").separator("__");
-        Self::build(origin, environment, &SecretLookup::process(origin.development))
+        Self::build(origin, environment, &SecretLookup::from_environment(origin.development))
     }
 
     /// Reads one TOML text over the defaults, with this environment's
@@ -90,11 +93,11 @@ impl Config {
             .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml))
             .add_source(file)
             .build()?;
-        Self::check(merged, &SecretLookup::only(variables.clone()))
+        Self::check(merged, &SecretLookup::from_variables(variables.clone()))
     }
 
     fn build(
-        origin: Origin<'_>,
+        origin: LoadOptions<'_>,
         environment: config::Environment,
         secrets: &SecretLookup,
     ) -> anyhow::Result<Self> {
@@ -115,7 +118,7 @@ impl Config {
             // may hold a password.
             let alone = config::Config::builder().add_source(file.clone()).build();
             let alone = alone.map_err(|error| {
-                anyhow::anyhow!("{}: {}", path.display(), unquoted(&error.to_string()))
+                anyhow::anyhow!("{}: {}", path.display(), without_quoted_lines(&error.to_string()))
             })?;
             // Not merged: a target of two halves is nobody's.
             mock_accounting =
@@ -135,7 +138,7 @@ impl Config {
     }
 
     fn check(merged: config::Config, secrets: &SecretLookup) -> anyhow::Result<Self> {
-        let raw: settings::Raw = merged.try_deserialize()?;
+        let raw: settings::RawConfig = merged.try_deserialize()?;
         raw.check()?;
         let mut sources = BTreeMap::new();
         let mut enrichments = BTreeMap::new();
@@ -146,15 +149,15 @@ impl Config {
                 bail!("{path}: this name stands for messages of no source; choose another");
             }
             let (value, enrich) = enrich::split(value, &path)?;
-            let adapter = source::adapter(value, secrets, &path)?;
+            let adapter = source::build_source(value, secrets, &path)?;
             if let Some(enrich) = enrich {
                 let path = format!("{path}.enrich");
-                if raw.retry.retries == 0 {
+                if raw.retry.max_retries == 0 {
                     bail!(
                         "{path} needs retry.retries of 1 or more: what cannot be fetched waits there"
                     );
                 }
-                let enrichment = enrich::enrichment(enrich, secrets, &path)?;
+                let enrichment = enrich::build_enrichment(enrich, secrets, &path)?;
                 enrichments.insert(source.clone(), enrichment);
             }
             sources.insert(source, adapter);
@@ -165,21 +168,21 @@ impl Config {
         let retention = raw.retention.check(sources.iter(), &raw.retry.schedule())?;
         let known: Vec<&SourceName> = sources.keys().collect();
         let targets = raw
-            .targets
+            .destinations
             .into_iter()
             .map(|(name, value)| {
-                let target = target::target(&name, value, &known, secrets)?;
+                let target = target::build_destination(&name, value, &known, secrets)?;
                 Ok((name, target))
             })
             .collect::<anyhow::Result<_>>()?;
         Ok(Self {
             receiver: raw.receiver,
             operations: raw.operations,
-            broker: Broker {
+            broker: BrokerConfig {
                 url: secrets.resolve_url(&raw.broker.url).context("broker.url")?,
                 ..raw.broker
             },
-            database: Database {
+            database: DatabaseConfig {
                 url: secrets.resolve_url(&raw.database.url).context("database.url")?,
                 ..raw.database
             },
@@ -189,13 +192,13 @@ impl Config {
             log: raw.log,
             sources: Arc::new(sources),
             enrichments: Arc::new(enrichments),
-            targets: Arc::new(targets),
+            destinations: Arc::new(targets),
         })
     }
 }
 
 /// A message without the lines that quote the file.
-fn unquoted(message: &str) -> String {
+fn without_quoted_lines(message: &str) -> String {
     let lines = message.lines().filter(|line| !line.contains('|'));
     lines.map(str::trim).collect::<Vec<_>>().join(" ")
 }
@@ -223,12 +226,12 @@ mod tests {
 
     #[test]
     fn the_development_configuration_is_sound() {
-        let origin = Origin { development: true, ..Origin::default() };
+        let origin = LoadOptions { development: true, ..LoadOptions::default() };
         let nothing = config::Environment::with_prefix("TALLYHOOK_NO_SUCH_PREFIX");
-        let secrets = SecretLookup::process(true);
+        let secrets = SecretLookup::from_environment(true);
         assert_eq!(
             Config::build(origin, nothing, &secrets).unwrap().sources.len(),
-            source::KINDS.len()
+            source::SOURCE_KINDS.len()
         );
     }
 
@@ -239,7 +242,7 @@ mod tests {
         let check = |config: &Config| {
             let adapter = &config.sources[&vendors];
             assert_eq!(adapter.kind(), "import");
-            let mut columns = adapter.csv().unwrap().columns.clone();
+            let mut columns = adapter.csv_dialect().unwrap().required_columns.clone();
             columns.sort_unstable();
             assert_eq!(columns, ["amount", "currency", "due_date", "invoice_number", "vendor"]);
         };
@@ -254,12 +257,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("import-example.toml");
         std::fs::write(&path, example).unwrap();
-        let origin = Origin { file: Some(&path), development: true, ..Origin::default() };
+        let origin = LoadOptions { file: Some(&path), development: true, ..LoadOptions::default() };
         let nothing = config::Environment::with_prefix("TALLYHOOK_NO_SUCH_PREFIX");
-        let developed = Config::build(origin, nothing, &SecretLookup::process(true)).unwrap();
+        let developed =
+            Config::build(origin, nothing, &SecretLookup::from_environment(true)).unwrap();
         check(&developed);
         // Whoever sends a file need not say where to.
-        let takers = developed.sources.values().filter(|adapter| adapter.takes_imports());
+        let takers = developed.sources.values().filter(|adapter| adapter.accepts_imports());
         assert_eq!(takers.count(), 1);
         // What is commented out is taken too.
         let open = |line: &str| match line.strip_prefix("# ") {
@@ -273,27 +277,29 @@ mod tests {
     #[test]
     fn the_built_in_target_is_there_when_it_is_asked_for() {
         let load = |file: Option<&Path>, mock_accounting| {
-            Config::load(Origin { file, development: true, mock_accounting }).unwrap()
+            Config::load(LoadOptions { file, development: true, mock_accounting }).unwrap()
         };
-        assert!(load(None, None).targets.is_empty());
+        assert!(load(None, None).destinations.is_empty());
         let url = Some("http://127.0.0.1:4321");
         let config = load(None, url);
-        let target = &config.targets["accounting"];
-        assert_eq!(target.effort.timeout.as_millis(), 500);
+        let target = &config.destinations["accounting"];
+        assert_eq!(target.policy.timeout.as_millis(), 500);
         assert_eq!(target.sources, ["vendors".parse().unwrap()]);
-        assert!(matches!(&target.way, crate::target::Way::Http(http) if http.offers_look_up()));
+        assert!(
+            matches!(&target.transport, crate::target::Transport::Http(http) if http.supports_lookup())
+        );
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tallyhook.toml");
         std::fs::write(&path, "[worker]\nbatch_size = 7\n").unwrap();
-        assert_eq!(load(Some(&path), url).targets.len(), 1);
+        assert_eq!(load(Some(&path), url).destinations.len(), 1);
         // A user's own is no mixture of both.
         let theirs = "[targets.accounting]\nkind = 'rabbitmq'\nevents = ['order.upserted']\n";
         std::fs::write(&path, theirs).unwrap();
         let config = load(Some(&path), url);
-        let target = &config.targets["accounting"];
-        assert!(matches!(target.way, crate::target::Way::Broker { .. }));
-        assert_eq!((config.targets.len(), target.sources.as_slice()), (1, [].as_slice()));
+        let target = &config.destinations["accounting"];
+        assert!(matches!(target.transport, crate::target::Transport::Amqp { .. }));
+        assert_eq!((config.destinations.len(), target.sources.as_slice()), (1, [].as_slice()));
     }
 
     #[test]
@@ -303,7 +309,7 @@ mod tests {
         let text = include_str!("../config/target-example.toml");
         let config = Config::from_toml(text, &variables.into()).unwrap();
         let kinds: Vec<String> =
-            config.targets.values().map(|target| target.way.to_string()).collect();
+            config.destinations.values().map(|target| target.transport.to_string()).collect();
         assert_eq!(kinds, ["http", "rabbitmq"]);
     }
 
@@ -354,7 +360,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tallyhook.toml");
         std::fs::write(&path, "[broker]\nurl = \"amqp://ann:hunter2@rabbit\n").unwrap();
-        let origin = Origin { file: Some(&path), development: true, ..Origin::default() };
+        let origin = LoadOptions { file: Some(&path), development: true, ..LoadOptions::default() };
         let error = format!("{:#}", Config::load(origin).err().unwrap());
         assert!(error.contains("line 2") && error.contains("tallyhook.toml"), "{error}");
         assert!(!error.contains("hunter2"), "{error}");

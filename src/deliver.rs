@@ -23,19 +23,19 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     metrics::Metrics,
     store::Store,
-    target::{Target, Way},
+    target::{Destination, Transport},
 };
 
 /// How often the outbox is looked into if nobody tells of anything new:
 /// another process may have written, or a pause is over.
-const POLL: Duration = Duration::from_millis(500);
+const OUTBOX_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What came of an attempt, as the metric tells it.
-const RESULTS: [&str; 4] = ["delivered", "uncertain", "not_now", "refused"];
+const ATTEMPT_RESULTS: [&str; 4] = ["delivered", "uncertain", "not_now", "refused"];
 
 /// What every target's deliveries need.
 #[derive(Clone)]
-pub struct Tools {
+pub struct DeliveryContext {
     /// The database.
     pub store: Store,
     /// RabbitMQ's URL, for targets that are exchanges.
@@ -43,16 +43,20 @@ pub struct Tools {
     /// How long the broker's confirms may take.
     pub confirm_timeout: Duration,
     /// Told whenever something was written into the outbox.
-    pub written: Arc<Notify>,
+    pub outbox_changed: Arc<Notify>,
     /// What is measured.
     pub metrics: Metrics,
 }
 
 /// Delivers to every target until stopped; calls under way are finished.
-pub async fn run(tools: Tools, targets: Arc<BTreeMap<String, Target>>, stop: CancellationToken) {
+pub async fn run(
+    tools: DeliveryContext,
+    targets: Arc<BTreeMap<String, Destination>>,
+    stop: CancellationToken,
+) {
     let mut tasks = JoinSet::new();
     for name in targets.keys() {
-        for result in RESULTS {
+        for result in ATTEMPT_RESULTS {
             tools.metrics.delivery_attempts.with_label_values(&[name, result]);
         }
         let (tools, targets, name) = (tools.clone(), Arc::clone(&targets), name.clone());
@@ -60,28 +64,28 @@ pub async fn run(tools: Tools, targets: Arc<BTreeMap<String, Target>>, stop: Can
         tasks.spawn(async move {
             // The names are the map's own.
             let Some(target) = targets.get(&name) else { return };
-            match &target.way {
-                Way::Http(http) => call::run(&tools, target, http, &stop).await,
-                Way::Broker { .. } => announce::run(&tools, target, &stop).await,
+            match &target.transport {
+                Transport::Http(http) => call::run(&tools, target, http, &stop).await,
+                Transport::Amqp { .. } => announce::run(&tools, target, &stop).await,
             }
         });
     }
     while tasks.join_next().await.is_some() {}
 }
 
-impl Tools {
+impl DeliveryContext {
     /// Waits until there may be something to do.
-    async fn something_new(&self, stop: &CancellationToken) {
+    async fn wait_for_work(&self, stop: &CancellationToken) {
         tokio::select! {
-            () = self.written.notified() => {}
-            () = tokio::time::sleep(POLL) => {}
+            () = self.outbox_changed.notified() => {}
+            () = tokio::time::sleep(OUTBOX_POLL_INTERVAL) => {}
             () = stop.cancelled() => {}
         }
     }
 }
 
 /// Waits so long, or until it is time to stop.
-async fn rest(pause: Duration, stop: &CancellationToken) {
+async fn sleep_or_stop(pause: Duration, stop: &CancellationToken) {
     tokio::select! {
         () = tokio::time::sleep(pause) => {}
         () = stop.cancelled() => {}

@@ -13,8 +13,8 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use crate::{
-    config::{Config, Origin, SecretLookup},
-    service::{Roles, Service, stop_signal},
+    config::{Config, LoadOptions, SecretLookup},
+    service::{App, Roles, stop_signal},
     store::Store,
     telemetry,
 };
@@ -59,12 +59,12 @@ pub struct Settings {
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let file = settings.config.as_deref();
     let load = |mock_accounting: Option<&str>| {
-        Config::load(Origin { file, development: true, mock_accounting })
+        Config::load(LoadOptions { file, development: true, mock_accounting })
     };
     // Before anything is started: a mistake in the configuration costs
     // nothing. The mock accounting server has no address yet; any will do.
     let mut config = load(settings.with_mock_accounting.then_some("http://127.0.0.1:1"))?;
-    telemetry::start(&config.log)?;
+    telemetry::init(&config.log)?;
     if let Some(path) = &settings.ready_file {
         // A file left over from another run would be believed too early.
         remove(path)?;
@@ -103,7 +103,7 @@ async fn start(dir: Option<&Path>, options: Options) -> anyhow::Result<Servers> 
 fn mock_accounting() -> anyhow::Result<MockAccountingOptions> {
     Ok(MockAccountingOptions {
         program: MockAccountingServer::program()?,
-        token: SecretLookup::process(true).resolve(ACCOUNTING_TOKEN)?,
+        token: SecretLookup::from_environment(true).resolve(ACCOUNTING_TOKEN)?,
         faults: ACCOUNTING_FAULTS.to_owned(),
     })
 }
@@ -115,19 +115,19 @@ async fn serve(
 ) -> anyhow::Result<()> {
     config.broker.url = servers.rabbitmq.url();
     config.database.url = servers.postgres.url(DATABASE);
-    let admin = Store::unhurried(&crate::config::Database {
+    let admin = Store::without_timeout(&crate::config::DatabaseConfig {
         url: servers.postgres.url("postgres"),
         ..config.database.clone()
     })?;
     admin.create_database(DATABASE).await.context("cannot create the database")?;
     admin.close().await;
-    let store = Store::unhurried(&config.database)?;
+    let store = Store::without_timeout(&config.database)?;
     store.migrate().await.context("the migrations failed")?;
     store.close().await;
 
-    let service = Service::start(config, Roles::ALL).await?;
+    let service = App::start(config, Roles::ALL).await?;
     tokio::select! {
-        () = service.ready() => {}
+        () = service.wait_until_ready() => {}
         stopped = stop_signal() => {
             service.stop().await;
             return stopped;
@@ -147,7 +147,7 @@ async fn serve(
 async fn keep_up(
     config: &Config,
     servers: &mut Servers,
-    service: &Service,
+    service: &App,
     settings: &Settings,
 ) -> anyhow::Result<()> {
     loop {
@@ -180,7 +180,7 @@ async fn keep_up(
 fn announce(
     config: &Config,
     servers: &Servers,
-    service: &Service,
+    service: &App,
     settings: &Settings,
 ) -> anyhow::Result<()> {
     let (receiver, operations) = (receiver_url(service), operations_url(service));
@@ -217,19 +217,19 @@ fn announce(
     write_ready_file(config, servers, service, settings)
 }
 
-fn receiver_url(service: &Service) -> String {
-    service.receiver.map(|address| format!("http://{address}")).unwrap_or_default()
+fn receiver_url(service: &App) -> String {
+    service.receiver_address.map(|address| format!("http://{address}")).unwrap_or_default()
 }
 
-fn operations_url(service: &Service) -> String {
-    format!("http://{}", service.operations)
+fn operations_url(service: &App) -> String {
+    format!("http://{}", service.operations_address)
 }
 
 /// Tells scripts where everything is, and what they may kill.
 fn write_ready_file(
     config: &Config,
     servers: &Servers,
-    service: &Service,
+    service: &App,
     settings: &Settings,
 ) -> anyhow::Result<()> {
     if let Some(path) = &settings.ready_file {

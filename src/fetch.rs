@@ -21,16 +21,16 @@ use reqwest::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
-pub use call::{Answer, Caller};
+pub use call::{HttpCaller, HttpResponse};
 pub use reqwest::Url;
-pub use template::{Template, Text, Values};
+pub use template::{PlaceholderValues, TextTemplate, UrlTemplate};
 
 /// How many redirects are followed.
-const MOST_REDIRECTS: usize = 3;
+const MAX_REDIRECTS: usize = 3;
 
 /// What may be fetched, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct HttpOptions {
     /// The hosts that may be asked.
     pub hosts: Vec<String>,
     /// Whether hosts may be at addresses that are not the public's. Allows
@@ -42,25 +42,25 @@ pub struct Options {
     pub body_limit: usize,
 }
 
-impl Options {
+impl HttpOptions {
     /// Whether a URL may be asked, as far as it tells by itself.
     ///
     /// # Errors
     /// [`Refusal`]: why it may not.
-    pub fn admit(&self, url: &Url) -> Result<(), Refusal> {
+    pub fn check_url(&self, url: &Url) -> Result<(), UrlPolicyViolation> {
         let host = url.host_str().unwrap_or_default();
-        let literal = address::literal(url);
+        let literal = address::literal_address(url);
         let tried_here = self.allow_private_addresses && literal.is_some_and(|ip| ip.is_loopback());
         match url.scheme() {
             "https" => {}
             "http" if tried_here => {}
-            _ => return Err(Refusal::Scheme),
+            _ => return Err(UrlPolicyViolation::Scheme),
         }
         if !self.hosts.iter().any(|allowed| allowed == host) {
-            return Err(Refusal::Host(host.to_owned()));
+            return Err(UrlPolicyViolation::HostNotAllowed(host.to_owned()));
         }
         if !self.allow_private_addresses && literal.is_some_and(|ip| !address::is_public(ip)) {
-            return Err(Refusal::Address(host.to_owned()));
+            return Err(UrlPolicyViolation::PrivateAddress(host.to_owned()));
         }
         Ok(())
     }
@@ -68,30 +68,30 @@ impl Options {
 
 /// Why a URL is not asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum UrlPolicyViolation {
     /// Not HTTPS.
     #[error("only https is fetched")]
     Scheme,
     /// A host that is not on the list.
     #[error("the host {0} is not one of the allowed hosts")]
-    Host(String),
+    HostNotAllowed(String),
     /// A host with no address that is the public's.
     #[error("{0} is at a private address, which is not allowed")]
-    Address(String),
+    PrivateAddress(String),
     /// A redirect to another scheme, host or port.
     #[error("it redirects to another host, {0}")]
-    Redirect(String),
+    CrossOriginRedirect(String),
     /// Redirects without end.
-    #[error("it redirects more than {MOST_REDIRECTS} times")]
-    Redirects,
+    #[error("it redirects more than {MAX_REDIRECTS} times")]
+    TooManyRedirects,
 }
 
 /// Why there is no body.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Cause {
+pub enum FetchErrorKind {
     /// We do not ask there.
     #[error("refused")]
-    Refused,
+    Blocked,
     /// The host could not be reached.
     #[error("no connection")]
     Unreachable,
@@ -117,12 +117,12 @@ pub enum Cause {
 /// A call that failed. Names the method, the host and the path; never the
 /// query or a header, which may hold secrets.
 #[derive(Debug, thiserror::Error)]
-#[error("{method} {target}: {cause}")]
+#[error("{method} {location}: {kind}")]
 pub struct FetchError {
     method: Method,
-    target: String,
+    location: String,
     /// What went wrong.
-    pub cause: Cause,
+    pub kind: FetchErrorKind,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -132,25 +132,27 @@ impl FetchError {
     /// byte of a request was written: no address, no connection, no TLS. All
     /// else is in doubt.
     pub fn may_have_arrived(&self) -> bool {
-        !matches!(self.cause, Cause::Refused | Cause::Unreachable)
+        !matches!(self.kind, FetchErrorKind::Blocked | FetchErrorKind::Unreachable)
     }
 
     /// Whether the platform is to blame, not the request: others would fail
     /// as well.
     pub fn is_outage(&self) -> bool {
-        match &self.cause {
-            Cause::Unreachable | Cause::Timeout(_) | Cause::Interrupted => true,
-            Cause::Status { status, .. } => {
+        match &self.kind {
+            FetchErrorKind::Unreachable
+            | FetchErrorKind::Timeout(_)
+            | FetchErrorKind::Interrupted => true,
+            FetchErrorKind::Status { status, .. } => {
                 status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
             }
-            Cause::Refused | Cause::TooLarge(_) => false,
+            FetchErrorKind::Blocked | FetchErrorKind::TooLarge(_) => false,
         }
     }
 
     /// How long the platform asks to wait.
     pub fn retry_after(&self) -> Option<Duration> {
-        match &self.cause {
-            Cause::Status { status, retry_after }
+        match &self.kind {
+            FetchErrorKind::Status { status, retry_after }
                 if matches!(
                     *status,
                     StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
@@ -165,18 +167,18 @@ impl FetchError {
 
 /// Fetches resources.
 #[derive(Clone, Debug)]
-pub struct Fetcher {
+pub struct HttpFetcher {
     client: Client,
-    options: Options,
+    options: HttpOptions,
 }
 
-impl Fetcher {
+impl HttpFetcher {
     /// Prepares a pool of connections.
     ///
     /// # Errors
     /// What the HTTP client says.
-    pub fn new(options: Options) -> reqwest::Result<Self> {
-        let client = client(&options).redirect(Policy::custom(follow)).build()?;
+    pub fn new(options: HttpOptions) -> reqwest::Result<Self> {
+        let client = client_builder(&options).redirect(Policy::custom(redirect_policy)).build()?;
         Ok(Self { client, options })
     }
 
@@ -187,34 +189,38 @@ impl Fetcher {
     pub async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Bytes, FetchError> {
         let failed = |(cause, source)| FetchError {
             method: Method::GET,
-            target: target(url),
-            cause,
+            location: redacted_location(url),
+            kind: cause,
             source,
         };
-        self.options.admit(url).map_err(|refusal| failed((Cause::Refused, boxed(refusal))))?;
+        self.options
+            .check_url(url)
+            .map_err(|refusal| failed((FetchErrorKind::Blocked, boxed(refusal))))?;
         let request = self.client.get(url.clone()).headers(headers);
-        let response =
-            request.send().await.map_err(|error| failed(told(error, self.options.timeout)))?;
+        let response = request
+            .send()
+            .await
+            .map_err(|error| failed(classify_error(error, self.options.timeout)))?;
         let status = response.status();
         if status != StatusCode::OK {
             let retry_after = retry_after(response.headers(), OffsetDateTime::now_utc());
-            return Err(failed((Cause::Status { status, retry_after }, None)));
+            return Err(failed((FetchErrorKind::Status { status, retry_after }, None)));
         }
         self.body(response).await.map_err(failed)
     }
 
-    async fn body(&self, mut response: Response) -> Result<Bytes, Told> {
+    async fn body(&self, mut response: Response) -> Result<Bytes, ClassifiedError> {
         let limit = self.options.body_limit;
         let announced = response.content_length().unwrap_or_default();
         if usize::try_from(announced).is_ok_and(|length| length > limit) {
-            return Err((Cause::TooLarge(limit), None));
+            return Err((FetchErrorKind::TooLarge(limit), None));
         }
         let mut body = BytesMut::new();
         while let Some(piece) =
-            response.chunk().await.map_err(|error| told(error, self.options.timeout))?
+            response.chunk().await.map_err(|error| classify_error(error, self.options.timeout))?
         {
             if body.len() + piece.len() > limit {
-                return Err((Cause::TooLarge(limit), None));
+                return Err((FetchErrorKind::TooLarge(limit), None));
             }
             body.extend_from_slice(&piece);
         }
@@ -223,11 +229,12 @@ impl Fetcher {
 }
 
 /// A client with all that fetches and calls have in common.
-fn client(options: &Options) -> ClientBuilder {
-    crate::tls::install_crypto();
+fn client_builder(options: &HttpOptions) -> ClientBuilder {
+    crate::tls::install_crypto_provider();
     let mut default_headers = HeaderMap::new();
     default_headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    let guard = resolver::Guard { allow_private_addresses: options.allow_private_addresses };
+    let guard =
+        resolver::PublicResolver { allow_private_addresses: options.allow_private_addresses };
     Client::builder()
         .user_agent(concat!("tallyhook/", env!("CARGO_PKG_VERSION")))
         .default_headers(default_headers)
@@ -239,34 +246,34 @@ fn client(options: &Options) -> ClientBuilder {
 }
 
 /// What an error of the client means.
-fn told(error: reqwest::Error, timeout: Duration) -> Told {
+fn classify_error(error: reqwest::Error, timeout: Duration) -> ClassifiedError {
     let error = error.without_url();
-    if let Some(refusal) = refusal(&error) {
-        return (Cause::Refused, boxed(refusal));
+    if let Some(refusal) = policy_violation(&error) {
+        return (FetchErrorKind::Blocked, boxed(refusal));
     }
     // Before the timeout: one that struck while connecting is this as well.
     if error.is_connect() {
-        return (Cause::Unreachable, Some(Box::new(error)));
+        return (FetchErrorKind::Unreachable, Some(Box::new(error)));
     }
     if error.is_timeout() {
-        return (Cause::Timeout(timeout), None);
+        return (FetchErrorKind::Timeout(timeout), None);
     }
-    (Cause::Interrupted, Some(Box::new(error)))
+    (FetchErrorKind::Interrupted, Some(Box::new(error)))
 }
 
 /// What went wrong, and the error behind it where it says more.
-type Told = (Cause, Option<Box<dyn Error + Send + Sync>>);
+type ClassifiedError = (FetchErrorKind, Option<Box<dyn Error + Send + Sync>>);
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape of an error's source")]
-fn boxed(refusal: Refusal) -> Option<Box<dyn Error + Send + Sync>> {
+fn boxed(refusal: UrlPolicyViolation) -> Option<Box<dyn Error + Send + Sync>> {
     Some(Box::new(refusal))
 }
 
 /// A refusal of ours that the client carries as the reason for its error.
-fn refusal(error: &reqwest::Error) -> Option<Refusal> {
+fn policy_violation(error: &reqwest::Error) -> Option<UrlPolicyViolation> {
     let mut source = error.source();
     while let Some(error) = source {
-        if let Some(refusal) = error.downcast_ref::<Refusal>() {
+        if let Some(refusal) = error.downcast_ref::<UrlPolicyViolation>() {
             return Some(refusal.clone());
         }
         source = error.source();
@@ -276,20 +283,20 @@ fn refusal(error: &reqwest::Error) -> Option<Refusal> {
 
 /// Follows redirects within one scheme, host and port: whoever is asked was
 /// allowed, and sees no more of the headers than before.
-fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    if attempt.previous().len() > MOST_REDIRECTS {
-        return attempt.error(Refusal::Redirects);
+fn redirect_policy(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    if attempt.previous().len() > MAX_REDIRECTS {
+        return attempt.error(UrlPolicyViolation::TooManyRedirects);
     }
     let origin = attempt.previous().first().map(Url::origin);
     if origin == Some(attempt.url().origin()) {
         return attempt.follow();
     }
     let to = attempt.url().host_str().unwrap_or_default().to_owned();
-    attempt.error(Refusal::Redirect(to))
+    attempt.error(UrlPolicyViolation::CrossOriginRedirect(to))
 }
 
 /// The host and the path, for messages.
-fn target(url: &Url) -> String {
+fn redacted_location(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{host}{port}{}", url.path())

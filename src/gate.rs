@@ -15,47 +15,50 @@ use std::{
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-pub use breaker::Verdict;
-use breaker::{Breaker, Leave};
-use pace::Pace;
+pub use breaker::CallResult;
+use breaker::{Admission, CircuitBreaker};
+use pace::RateLimiter;
 
 /// How a gate is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct CallLimits {
     /// The most calls at once.
-    pub concurrency: usize,
+    pub max_concurrency: usize,
     /// The most calls in a second.
-    pub per_second: u32,
+    pub rate_limit_per_second: u32,
     /// So many failures in a row that tell of an outage open the breaker.
-    pub breaker_failures: u32,
+    pub circuit_breaker_threshold: u32,
     /// How long it is open at first.
-    pub breaker_open: Duration,
+    pub circuit_breaker_open: Duration,
 }
 
 /// What is done when the breaker opens (`true`) or closes.
-type Hook = Box<dyn Fn(bool) + Send + Sync>;
+type StateListener = Box<dyn Fn(bool) + Send + Sync>;
 
 /// A gate. Shared by everybody in this process who calls the same system.
-pub struct Gate {
+pub struct CallLimiter {
     permits: Semaphore,
-    pace: Mutex<Pace>,
-    breaker: Mutex<Breaker>,
+    rate_limiter: Mutex<RateLimiter>,
+    circuit_breaker: Mutex<CircuitBreaker>,
     /// The breaker was told something.
-    told: Notify,
-    changed: Hook,
+    result_recorded: Notify,
+    on_state_change: StateListener,
 }
 
-impl Gate {
+impl CallLimiter {
     /// An open way. `changed` is called once whenever the breaker opens
     /// (`true`) or closes (`false`), from whoever told it: for a gauge and a
     /// line in the log. It must not block.
-    pub fn new(limits: &Limits, changed: impl Fn(bool) + Send + Sync + 'static) -> Self {
+    pub fn new(limits: &CallLimits, changed: impl Fn(bool) + Send + Sync + 'static) -> Self {
         Self {
-            permits: Semaphore::new(limits.concurrency),
-            pace: Mutex::new(Pace::new(limits.per_second)),
-            breaker: Mutex::new(Breaker::new(limits.breaker_failures, limits.breaker_open)),
-            told: Notify::new(),
-            changed: Box::new(changed),
+            permits: Semaphore::new(limits.max_concurrency),
+            rate_limiter: Mutex::new(RateLimiter::new(limits.rate_limit_per_second)),
+            circuit_breaker: Mutex::new(CircuitBreaker::new(
+                limits.circuit_breaker_threshold,
+                limits.circuit_breaker_open,
+            )),
+            result_recorded: Notify::new(),
+            on_state_change: Box::new(changed),
         }
     }
 
@@ -64,65 +67,67 @@ impl Gate {
     ///
     /// # Errors
     /// The breaker is open, for so long.
-    pub async fn enter(&self) -> Result<Pass<'_>, Duration> {
+    pub async fn acquire(&self) -> Result<CallPermit<'_>, Duration> {
         // Never closed.
         let permit = self.permits.acquire().await.ok();
-        let pass = self.leave(permit).await?;
-        self.pace().await;
+        let pass = self.admit(permit).await?;
+        self.wait_for_rate_limit().await;
         Ok(pass)
     }
 
     /// Leave for at most so many more calls, as far as nobody has to wait for
     /// it: none while the breaker is open. Each has to wait for its slot of the
     /// [pace](Gate::pace) before it is made.
-    pub fn more(&self, limit: usize) -> Vec<Pass<'_>> {
+    pub fn try_acquire_many(&self, limit: usize) -> Vec<CallPermit<'_>> {
         let leave = |_| {
             let permit = self.permits.try_acquire().ok()?;
-            let mut breaker = lock(&self.breaker);
+            let mut breaker = lock(&self.circuit_breaker);
             // Whether it is over is found out by who enters, alone.
             let granted = !breaker.is_open()
-                && breaker.ask(Instant::now()) == Leave::Granted { probe: false };
-            granted.then(|| self.pass(Some(permit), false))
+                && breaker.try_admit(Instant::now()) == Admission::Allowed { probe: false };
+            granted.then(|| self.permit(Some(permit), false))
         };
         (0..limit).map_while(leave).collect()
     }
 
     /// Waits for a slot of the pace.
-    pub async fn pace(&self) {
-        let slot = lock(&self.pace).slot(Instant::now());
+    pub async fn wait_for_rate_limit(&self) {
+        let slot = lock(&self.rate_limiter).next_slot(Instant::now());
         tokio::time::sleep(slot).await;
     }
 
-    fn pass<'a>(&'a self, permit: Option<SemaphorePermit<'a>>, probe: bool) -> Pass<'a> {
-        Pass { gate: self, _permit: permit, probe, verdict: Verdict::Nothing }
+    fn permit<'a>(&'a self, permit: Option<SemaphorePermit<'a>>, probe: bool) -> CallPermit<'a> {
+        CallPermit { limiter: self, _permit: permit, probe, result: CallResult::NotCalled }
     }
 
     /// How long nobody may enter; `None` also while a probe is under way, for
     /// what comes of it is soon known.
-    pub fn closed_for(&self) -> Option<Duration> {
-        lock(&self.breaker).closed_for(Instant::now())
+    pub fn open_for(&self) -> Option<Duration> {
+        lock(&self.circuit_breaker).open_for(Instant::now())
     }
 
-    async fn leave<'a>(
+    async fn admit<'a>(
         &'a self,
         permit: Option<SemaphorePermit<'a>>,
-    ) -> Result<Pass<'a>, Duration> {
+    ) -> Result<CallPermit<'a>, Duration> {
         loop {
             // Before asking, so that nothing that is told is missed.
-            let told = self.told.notified();
-            let leave = lock(&self.breaker).ask(Instant::now());
+            let told = self.result_recorded.notified();
+            let leave = lock(&self.circuit_breaker).try_admit(Instant::now());
             match leave {
-                Leave::Granted { probe } => return Ok(self.pass(permit, probe)),
-                Leave::Wait => told.await,
-                Leave::Denied(wait) => return Err(wait),
+                Admission::Allowed { probe } => return Ok(self.permit(permit, probe)),
+                Admission::Wait => told.await,
+                Admission::Rejected(wait) => return Err(wait),
             }
         }
     }
 }
 
-impl fmt::Debug for Gate {
+impl fmt::Debug for CallLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("breaker", &*lock(&self.breaker)).finish_non_exhaustive()
+        f.debug_struct("Gate")
+            .field("breaker", &*lock(&self.circuit_breaker))
+            .finish_non_exhaustive()
     }
 }
 
@@ -130,14 +135,14 @@ impl fmt::Debug for Gate {
 /// dropped, so that a call that is given up blocks no other; without a
 /// verdict nothing was asked.
 #[derive(Debug)]
-pub struct Pass<'a> {
-    gate: &'a Gate,
+pub struct CallPermit<'a> {
+    limiter: &'a CallLimiter,
     _permit: Option<SemaphorePermit<'a>>,
     probe: bool,
-    verdict: Verdict,
+    result: CallResult,
 }
 
-impl Pass<'_> {
+impl CallPermit<'_> {
     /// Whether this is the one call that finds out whether the system answers
     /// again: its failure is no news.
     pub fn is_probe(&self) -> bool {
@@ -145,22 +150,22 @@ impl Pass<'_> {
     }
 
     /// Tells what came of the call, and gives the leave back.
-    pub fn tell(mut self, verdict: Verdict) {
-        self.verdict = verdict;
+    pub fn record(mut self, verdict: CallResult) {
+        self.result = verdict;
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for CallPermit<'_> {
     fn drop(&mut self) {
         let (before, after) = {
-            let mut breaker = lock(&self.gate.breaker);
+            let mut breaker = lock(&self.limiter.circuit_breaker);
             let before = breaker.is_open();
-            breaker.tell(Instant::now(), self.probe, self.verdict);
+            breaker.record(Instant::now(), self.probe, self.result);
             (before, breaker.is_open())
         };
-        self.gate.told.notify_waiters();
+        self.limiter.result_recorded.notify_waiters();
         if before != after {
-            (self.gate.changed)(after);
+            (self.limiter.on_state_change)(after);
         }
     }
 }

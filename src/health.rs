@@ -8,7 +8,7 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{broker::Publisher, store::Store, worker::Pulse};
+use crate::{broker::Publisher, store::Store, worker::HealthRegistry};
 
 /// What readiness depends on: the parts that this process serves.
 #[derive(Clone, Default)]
@@ -16,7 +16,7 @@ pub struct Health {
     /// The receiver needs the broker, and nothing else.
     pub publisher: Option<Publisher>,
     /// The worker needs the broker and the database.
-    pub worker: Option<Pulse>,
+    pub worker: Option<HealthRegistry>,
     /// What the worker writes to. Asked each time, because a batch is held for
     /// a while before the worker itself gives up.
     pub database: Option<Store>,
@@ -34,10 +34,10 @@ impl Health {
     fn parts(&self) -> Vec<(&'static str, Option<String>)> {
         let mut parts = Vec::new();
         if let Some(publisher) = &self.publisher {
-            parts.push(("receiver", publisher.trouble()));
+            parts.push(("receiver", publisher.degraded_reason()));
         }
         if let Some(worker) = &self.worker {
-            parts.push(("worker", worker.trouble()));
+            parts.push(("worker", worker.degraded_reason()));
         }
         parts
     }
@@ -52,7 +52,7 @@ pub async fn livez() -> &'static str {
 pub async fn readyz(State(health): State<Health>) -> Response<Body> {
     let mut parts = health.parts();
     if let Some(database) = &health.database {
-        parts.push(("database", database.answers().await.err().map(|error| error.to_string())));
+        parts.push(("database", database.ping().await.err().map(|error| error.to_string())));
     }
     let ready = parts.iter().all(|(_, trouble)| trouble.is_none());
     let told: Map<String, Value> = parts

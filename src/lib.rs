@@ -3,20 +3,20 @@
 //!
 //! The way of a message, and the modules in the order in which it meets them:
 //!
-//! 1. [`receiver`] reads an HTTP call whole and hands it to the source's
+//! 1. [`receiver_address`] reads an HTTP call whole and hands it to the source's
 //!    [`adapter`], which verifies it and takes its events out.
 //! 2. Each event becomes an [`domain::Envelope`] with an [`domain::EventKey`],
-//!    and [`broker::Publisher`] makes it durable in the source's queue. Only a
-//!    [`broker::Confirmed`] is answered with 200.
+//!    and [`broker_findings::Publisher`] makes it durable in the source's queue. Only a
+//!    [`broker_findings::Confirmed`] is answered with 200.
 //! 3. [`worker::lane`] collects a batch of deliveries and has each mapped by
 //!    its adapter to a [`domain::Change`]. What a thin event only names may be
 //!    [`fetch`]ed, by [`worker::enrich`] through its [`gate`], before the
 //!    transaction begins.
-//! 4. [`worker::apply`] claims the keys and writes the changes set by set, in
-//!    one transaction of the [`store`]: inbox, orders, invoices, receipts. What
-//!    another lane has in hand ([`worker::in_hand`]) follows in a second one.
+//! 4. [`worker::apply_with_bisection`] claims the keys and writes the changes set by set, in
+//!    one transaction of the [`store_batch`]: inbox, orders, invoices, receipts. What
+//!    another lane has in hand ([`worker::in_flight`]) follows in a second one.
 //! 5. [`worker::settle`] sends what failed on to a retry queue, by the
-//!    schedule in [`retry`], or to the dead; then the batch is acknowledged.
+//!    schedule in [`retry_queue`], or to the dead; then the batch is acknowledged.
 //! 6. What other systems must hear was written in that transaction too, and
 //!    [`deliver`] takes it to the [`target`]s, each once, whatever is lost.
 //! 7. [`worker::archive`] brings the dead into a table, where people
@@ -37,7 +37,7 @@
 //! servers to try it on, [`mod@bench`] tells how fast it is there.
 //!
 //! Who may import whom is held by a test (`tests/it/architecture.rs`): [`domain`]
-//! imports nothing of ours; only [`broker`] speaks AMQP and only [`store`]
+//! imports nothing of ours; only [`broker_findings`] speaks AMQP and only [`store_batch`]
 //! speaks SQL, and the two never meet.
 
 pub mod domain;

@@ -9,7 +9,7 @@ use tallyhook::cli::Arguments;
 async fn main() -> ExitCode {
     match Arguments::parse().run().await {
         Ok(code) => code,
-        Err(error) if is_gone(&error) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -18,7 +18,7 @@ async fn main() -> ExitCode {
 }
 
 /// Whether whoever read our output has seen enough, as `head` does.
-fn is_gone(error: &anyhow::Error) -> bool {
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<std::io::Error>()
         .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)

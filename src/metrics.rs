@@ -24,51 +24,51 @@ const SECONDS: [f64; 16] = [
 
 /// The process's metrics; clones share them.
 #[derive(Clone)]
-pub struct Metrics(Arc<Inner>);
+pub struct Metrics(Arc<MetricSet>);
 
 impl Deref for Metrics {
-    type Target = Inner;
+    type Target = MetricSet;
 
-    fn deref(&self) -> &Inner {
+    fn deref(&self) -> &MetricSet {
         &self.0
     }
 }
 
 /// The metrics themselves.
-pub struct Inner {
+pub struct MetricSet {
     registry: Registry,
     /// HTTP calls by source and the status that answered them.
-    pub receipts: IntCounterVec,
+    pub http_requests: IntCounterVec,
     /// Calls that no configured secret had signed, by source.
-    pub forged: IntCounterVec,
+    pub invalid_signatures: IntCounterVec,
     /// Refused calls that were only counted, by source: beyond the one a
     /// second that is kept, or with the broker away.
-    pub unrecorded: IntCounterVec,
+    pub rejected_requests_unlogged: IntCounterVec,
     /// When a secret last verified a call, in seconds since 1970, by source
     /// and label; 0 if it has not since this process started.
     pub secret_last_used: IntGaugeVec,
     /// Seconds from a call's first byte to its answer, by source.
-    pub acknowledge_seconds: HistogramVec,
+    pub http_request_duration: HistogramVec,
     /// Calls under way.
-    pub requests_in_flight: IntGauge,
+    pub http_requests_in_flight: IntGauge,
     /// Seconds from publishing to the broker's confirm.
-    pub confirm_seconds: Histogram,
+    pub publish_confirm_duration: Histogram,
     /// Messages by source and outcome, each counted when it is recorded.
     pub messages: IntCounterVec,
     /// Share of duplicates among the last thousand or so messages, by source.
     pub duplicate_ratio: GaugeVec,
     /// Messages in a committed batch.
-    pub batch_size: Histogram,
+    pub batch_messages: Histogram,
     /// Seconds a batch took from its first message to its commit.
-    pub batch_seconds: Histogram,
+    pub batch_duration: Histogram,
     /// Seconds from received to committed, by source.
-    pub lag_seconds: HistogramVec,
+    pub end_to_end_lag: HistogramVec,
     /// Failed attempts by source.
-    pub attempts: IntCounterVec,
+    pub failed_attempts: IntCounterVec,
     /// Thin events by source and what came of fetching what they name.
     pub enrichments: IntCounterVec,
     /// Seconds a fetch took, by source.
-    pub enrichment_seconds: HistogramVec,
+    pub enrichment_duration: HistogramVec,
     /// 1 if a source's platform is left alone because it did not answer.
     pub enrichment_breaker_open: IntGaugeVec,
     /// Imports by source and how they ended.
@@ -81,49 +81,49 @@ pub struct Inner {
     /// Deliveries that are not finished, by target and state.
     pub deliveries: IntGaugeVec,
     /// Age in seconds of the oldest delivery, by target and state.
-    pub delivery_age: GaugeVec,
+    pub oldest_delivery_age: GaugeVec,
     /// Attempts to deliver, by target and what came of them.
     pub delivery_attempts: IntCounterVec,
     /// Seconds that an attempt took, by target.
-    pub delivery_seconds: HistogramVec,
+    pub delivery_duration: HistogramVec,
     /// 1 if a target is left alone because it did not answer.
     pub delivery_breaker_open: IntGaugeVec,
     /// Dead letters by reason and state.
     pub dead_letters: IntGaugeVec,
     /// Age in seconds of the oldest dead letter, by reason and state.
-    pub dead_letter_age: GaugeVec,
+    pub oldest_dead_letter_age: GaugeVec,
     /// Ready messages by queue.
-    pub queue_ready: IntGaugeVec,
+    pub queue_messages_ready: IntGaugeVec,
     /// 1 if a broker connection (`publish`, `consume`) is up.
     pub broker_up: IntGaugeVec,
     /// Generations of the inbox, by whether they are past the horizon and held
     /// for a dead letter's sake.
-    pub inbox_generations: IntGaugeVec,
+    pub inbox_partitions: IntGaugeVec,
     /// Bytes that the inbox takes, with its indexes.
     pub inbox_bytes: IntGauge,
     /// How many seconds back every key is remembered.
-    pub inbox_horizon: IntGauge,
+    pub inbox_dedupe_window: IntGauge,
     /// Generations of the inbox that this process dropped.
-    pub inbox_forgotten: IntCounter,
+    pub inbox_partitions_dropped: IntCounter,
     /// Receipts that this process dropped for being past retention.
     pub receipts_dropped: IntCounter,
     /// Partitions of the call log that are past retention and held.
-    pub receipts_held: IntGauge,
+    pub receipts_partitions_retained: IntGauge,
     /// When all that is past was last put away, in seconds since 1970; until
     /// then, when this process started.
-    pub housekeeping_success: IntGauge,
+    pub maintenance_last_success: IntGauge,
     /// Rounds of housekeeping that failed or left something undone.
-    pub housekeeping_failures: IntCounter,
+    pub maintenance_failures: IntCounter,
     /// 1 if the database answered when it was last asked.
     pub database_up: IntGauge,
     /// Database connections by state (`idle`, `used`).
     pub database_connections: IntGaugeVec,
-    recent: Mutex<HashMap<String, Recent>>,
+    recent: Mutex<HashMap<String, RecentOutcomes>>,
 }
 
 /// What was seen lately of one source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Recent {
+pub struct RecentOutcomes {
     /// Messages, without those that never had a key.
     pub messages: u32,
     /// Of these, duplicates.
@@ -131,7 +131,7 @@ pub struct Recent {
 }
 
 /// Beyond so many messages, what was seen before counts half.
-const RECENT: u32 = 1000;
+const RECENT_MESSAGES: u32 = 1000;
 
 impl Metrics {
     /// Fresh metrics in a registry of their own.
@@ -141,20 +141,20 @@ impl Metrics {
     #[expect(clippy::too_many_lines, reason = "a table: every name and help in one place")]
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let made = Make { registry: &registry };
-        let inner = Inner {
-            receipts: made.counters(
-                "tallyhook_receipts_total",
+        let made = Registrar { registry: &registry };
+        let inner = MetricSet {
+            http_requests: made.counters(
+                "tallyhook_http_requests_total",
                 "HTTP calls by source and answer.",
                 &["source", "answer"],
             )?,
-            forged: made.counters(
-                "tallyhook_forged_total",
+            invalid_signatures: made.counters(
+                "tallyhook_invalid_signatures_total",
                 "Calls that no configured secret had signed.",
                 &["source"],
             )?,
-            unrecorded: made.counters(
-                "tallyhook_unrecorded_refusals_total",
+            rejected_requests_unlogged: made.counters(
+                "tallyhook_rejected_requests_unlogged_total",
                 "Forged and unread calls that were counted and are not on record.",
                 &["source"],
             )?,
@@ -163,14 +163,15 @@ impl Metrics {
                 "When a secret last verified a call; 0: not since the start of this process.",
                 &["source", "secret"],
             )?,
-            acknowledge_seconds: made.histograms(
-                "tallyhook_acknowledge_seconds",
+            http_request_duration: made.histograms(
+                "tallyhook_http_request_duration_seconds",
                 "Seconds from a call's arrival to its answer.",
                 &["source"],
             )?,
-            requests_in_flight: made.gauge("tallyhook_requests_in_flight", "Calls under way.")?,
-            confirm_seconds: made.histogram(
-                "tallyhook_confirm_seconds",
+            http_requests_in_flight: made
+                .gauge("tallyhook_http_requests_in_flight", "Calls under way.")?,
+            publish_confirm_duration: made.histogram(
+                "tallyhook_publish_confirm_duration_seconds",
                 "Seconds from publishing to the broker's confirm.",
                 &SECONDS,
             )?,
@@ -184,22 +185,22 @@ impl Metrics {
                 "Share of duplicates among the last thousand or so messages.",
                 &["source"],
             )?,
-            batch_size: made.histogram(
-                "tallyhook_batch_size",
+            batch_messages: made.histogram(
+                "tallyhook_batch_messages",
                 "Messages in a committed batch.",
                 &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 5000.0],
             )?,
-            batch_seconds: made.histogram(
-                "tallyhook_batch_seconds",
+            batch_duration: made.histogram(
+                "tallyhook_batch_duration_seconds",
                 "Seconds a batch took from being collected to its commit.",
                 &SECONDS,
             )?,
-            lag_seconds: made.histograms(
-                "tallyhook_lag_seconds",
+            end_to_end_lag: made.histograms(
+                "tallyhook_end_to_end_lag_seconds",
                 "Seconds from received to committed.",
                 &["source"],
             )?,
-            attempts: made.counters(
+            failed_attempts: made.counters(
                 "tallyhook_failed_attempts_total",
                 "Attempts that failed and were followed by a retry or a dead letter.",
                 &["source"],
@@ -209,19 +210,19 @@ impl Metrics {
                 "Thin events by what came of fetching what they name.",
                 &["source", "result"],
             )?,
-            enrichment_seconds: made.histograms(
-                "tallyhook_enrichment_seconds",
+            enrichment_duration: made.histograms(
+                "tallyhook_enrichment_duration_seconds",
                 "Seconds from asking a platform to the end of its answer.",
                 &["source"],
             )?,
             enrichment_breaker_open: made.gauges(
-                "tallyhook_enrichment_breaker_open",
+                "tallyhook_circuit_breaker_open",
                 "1 if a platform is left alone because it did not answer.",
                 &["source"],
             )?,
             imports: made.counters(
                 "tallyhook_imports_total",
-                "Imports by how their file ended: received or broken_off.",
+                "Imports by how their file ended: received or interrupted.",
                 &["source", "state"],
             )?,
             import_duplicate_ratio: made.float_gauges(
@@ -238,8 +239,8 @@ impl Metrics {
                 "Deliveries that are not finished.",
                 &["target", "state"],
             )?,
-            delivery_age: made.float_gauges(
-                "tallyhook_delivery_oldest_seconds",
+            oldest_delivery_age: made.float_gauges(
+                "tallyhook_delivery_oldest_age_seconds",
                 "Seconds since the oldest delivery in this state was written.",
                 &["target", "state"],
             )?,
@@ -248,13 +249,13 @@ impl Metrics {
                 "Attempts to deliver: delivered, uncertain, not_now, refused.",
                 &["target", "result"],
             )?,
-            delivery_seconds: made.histograms(
-                "tallyhook_delivery_seconds",
+            delivery_duration: made.histograms(
+                "tallyhook_delivery_duration_seconds",
                 "Seconds from calling a target to the end of its answer.",
                 &["target"],
             )?,
             delivery_breaker_open: made.gauges(
-                "tallyhook_delivery_breaker_open",
+                "tallyhook_circuit_breaker_open",
                 "1 if a target is left alone because it did not answer.",
                 &["target"],
             )?,
@@ -263,13 +264,13 @@ impl Metrics {
                 "Dead letters by reason and state.",
                 &["reason", "state"],
             )?,
-            dead_letter_age: made.float_gauges(
-                "tallyhook_dead_letter_oldest_seconds",
+            oldest_dead_letter_age: made.float_gauges(
+                "tallyhook_dead_letter_oldest_age_seconds",
                 "Seconds since the oldest dead letter failed first.",
                 &["reason", "state"],
             )?,
-            queue_ready: made.gauges(
-                "tallyhook_queue_ready",
+            queue_messages_ready: made.gauges(
+                "tallyhook_queue_messages_ready",
                 "Ready messages in a queue; -1 if it is missing.",
                 &["queue", "role", "source"],
             )?,
@@ -278,35 +279,35 @@ impl Metrics {
                 "1 if the connection to RabbitMQ is up.",
                 &["link"],
             )?,
-            inbox_generations: made.gauges(
-                "tallyhook_inbox_generations",
+            inbox_partitions: made.gauges(
+                "tallyhook_inbox_partitions",
                 "Generations of the inbox; held: past the horizon, for a dead letter's sake.",
                 &["state"],
             )?,
             inbox_bytes: made
                 .gauge("tallyhook_inbox_bytes", "Bytes that the inbox takes, with its indexes.")?,
-            inbox_horizon: made.gauge(
-                "tallyhook_inbox_horizon_seconds",
+            inbox_dedupe_window: made.gauge(
+                "tallyhook_inbox_dedupe_window_seconds",
                 "How many seconds back every key is remembered.",
             )?,
-            inbox_forgotten: made.counter(
-                "tallyhook_inbox_generations_forgotten_total",
+            inbox_partitions_dropped: made.counter(
+                "tallyhook_inbox_partitions_dropped_total",
                 "Generations of the inbox that this process dropped.",
             )?,
             receipts_dropped: made.counter(
                 "tallyhook_receipts_dropped_total",
                 "Receipts that this process dropped for being past retention.",
             )?,
-            receipts_held: made.gauge(
-                "tallyhook_receipts_partitions_held",
+            receipts_partitions_retained: made.gauge(
+                "tallyhook_receipts_partitions_retained",
                 "Partitions of the call log that are past retention and held.",
             )?,
-            housekeeping_success: made.gauge(
-                "tallyhook_housekeeping_last_success_timestamp_seconds",
+            maintenance_last_success: made.gauge(
+                "tallyhook_maintenance_last_success_timestamp_seconds",
                 "When all that is past was last put away; until then the start of this process.",
             )?,
-            housekeeping_failures: made.counter(
-                "tallyhook_housekeeping_failures_total",
+            maintenance_failures: made.counter(
+                "tallyhook_maintenance_failures_total",
                 "Rounds of housekeeping that failed or left something undone.",
             )?,
             database_up: made.gauge(
@@ -326,7 +327,7 @@ impl Metrics {
 
     /// Counts recorded outcomes of a source and refreshes its share of
     /// duplicates.
-    pub fn count_outcomes(&self, source: &SourceName, outcomes: impl Iterator<Item = Outcome>) {
+    pub fn record_outcomes(&self, source: &SourceName, outcomes: impl Iterator<Item = Outcome>) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = recent.entry(source.to_string()).or_default();
         for outcome in outcomes {
@@ -338,7 +339,7 @@ impl Metrics {
             seen.messages += 1;
             seen.duplicates += u32::from(outcome == Outcome::Duplicate);
         }
-        while seen.messages > 2 * RECENT {
+        while seen.messages > 2 * RECENT_MESSAGES {
             seen.messages /= 2;
             seen.duplicates /= 2;
         }
@@ -350,7 +351,7 @@ impl Metrics {
     }
 
     /// What was seen lately of each source.
-    pub fn recent(&self) -> Vec<(String, Recent)> {
+    pub fn recent_outcomes(&self) -> Vec<(String, RecentOutcomes)> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.iter().map(|(source, seen)| (source.clone(), *seen)).collect()
     }
@@ -367,12 +368,12 @@ impl Metrics {
 }
 
 /// Makes metrics and registers them.
-struct Make<'a> {
+struct Registrar<'a> {
     registry: &'a Registry,
 }
 
-impl Make<'_> {
-    fn keep<C>(&self, collector: C) -> Result<C, prometheus::Error>
+impl Registrar<'_> {
+    fn register<C>(&self, collector: C) -> Result<C, prometheus::Error>
     where
         C: prometheus::core::Collector + Clone + 'static,
     {
@@ -386,15 +387,15 @@ impl Make<'_> {
         help: &str,
         labels: &[&str],
     ) -> Result<IntCounterVec, prometheus::Error> {
-        self.keep(IntCounterVec::new(Opts::new(name, help), labels)?)
+        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
     }
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        self.keep(IntGauge::new(name, help)?)
+        self.register(IntGauge::new(name, help)?)
     }
 
     fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        self.keep(IntCounter::new(name, help)?)
+        self.register(IntCounter::new(name, help)?)
     }
 
     fn gauges(
@@ -403,7 +404,7 @@ impl Make<'_> {
         help: &str,
         labels: &[&str],
     ) -> Result<IntGaugeVec, prometheus::Error> {
-        self.keep(IntGaugeVec::new(Opts::new(name, help), labels)?)
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
     }
 
     fn float_gauges(
@@ -412,7 +413,7 @@ impl Make<'_> {
         help: &str,
         labels: &[&str],
     ) -> Result<GaugeVec, prometheus::Error> {
-        self.keep(GaugeVec::new(Opts::new(name, help), labels)?)
+        self.register(GaugeVec::new(Opts::new(name, help), labels)?)
     }
 
     fn histogram(
@@ -422,7 +423,7 @@ impl Make<'_> {
         buckets: &[f64],
     ) -> Result<Histogram, prometheus::Error> {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.keep(Histogram::with_opts(options)?)
+        self.register(Histogram::with_opts(options)?)
     }
 
     fn histograms(
@@ -432,22 +433,22 @@ impl Make<'_> {
         labels: &[&str],
     ) -> Result<HistogramVec, prometheus::Error> {
         let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-        self.keep(HistogramVec::new(options, labels)?)
+        self.register(HistogramVec::new(options, labels)?)
     }
 }
 
 /// Sets a gauge as long as it lives: for work under way.
-pub struct InFlight(IntGauge);
+pub struct GaugeGuard(IntGauge);
 
-impl InFlight {
+impl GaugeGuard {
     /// Counts one more until it is dropped.
-    pub fn begin(gauge: &IntGauge) -> Self {
+    pub fn increment(gauge: &IntGauge) -> Self {
         gauge.inc();
         Self(gauge.clone())
     }
 }
 
-impl Drop for InFlight {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -462,10 +463,10 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let source: SourceName = "shop".parse().unwrap();
         let ratio = || metrics.duplicate_ratio.with_label_values(&["shop"]).get();
-        metrics.count_outcomes(&source, vec![Outcome::Applied; 3].into_iter());
-        metrics.count_outcomes(&source, std::iter::once(Outcome::Duplicate));
+        metrics.record_outcomes(&source, vec![Outcome::Applied; 3].into_iter());
+        metrics.record_outcomes(&source, std::iter::once(Outcome::Duplicate));
         assert!((ratio() - 0.25).abs() < 1e-9);
-        metrics.count_outcomes(&source, vec![Outcome::Applied; 20_000].into_iter());
+        metrics.record_outcomes(&source, vec![Outcome::Applied; 20_000].into_iter());
         assert!(ratio() < 0.001);
     }
 }

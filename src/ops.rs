@@ -18,17 +18,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::{
-    broker::{Link, Topology, topology::Depth},
+    broker::{BrokerConnection, Topology, topology::QueueDepth},
     health::{Health, livez, readyz, respond},
     metrics::Metrics,
     server::serve,
     store::{Store, dead_letters, deliveries},
 };
-use duplicates::Watch;
-use imports::Summaries;
+use duplicates::DuplicateAlert;
+use imports::ImportCompletion;
 
 /// How often queues, dead letters and the pool are measured.
-const MEASURE: Duration = Duration::from_secs(5);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
 async fn metrics(State(metrics): State<Metrics>) -> Response<Body> {
     respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render())
@@ -46,7 +46,7 @@ pub async fn run(listener: TcpListener, shown: Metrics, health: Health, stop: Ca
 /// Measures queues, dead letters, imports and the pool every few seconds until
 /// stopped, and warns of sources and imports with more duplicates than
 /// `duplicate_warning_percent`.
-pub async fn measure(
+pub async fn sample(
     broker_url: String,
     topology: Arc<Topology>,
     store: Store,
@@ -55,15 +55,15 @@ pub async fn measure(
     stop: CancellationToken,
 ) {
     let mut link = None;
-    let mut watch = Watch::new(duplicate_warning_percent);
-    let mut summaries = Summaries::new(duplicate_warning_percent, topology.sources());
+    let mut watch = DuplicateAlert::new(duplicate_warning_percent);
+    let mut summaries = ImportCompletion::new(duplicate_warning_percent, topology.sources());
     let measuring = async {
         loop {
-            tokio::time::sleep(MEASURE).await;
+            tokio::time::sleep(SAMPLE_INTERVAL).await;
             measure_broker(&mut link, &broker_url, &topology, &metrics).await;
             measure_database(&store, &metrics).await;
-            summaries.tell(&store, &metrics).await;
-            watch.warn(&metrics);
+            summaries.complete_imports(&store, &metrics).await;
+            watch.check(&metrics);
         }
     };
     tokio::select! {
@@ -76,7 +76,7 @@ pub async fn measure(
 }
 
 async fn measure_broker(
-    link: &mut Option<Link>,
+    link: &mut Option<BrokerConnection>,
     url: &str,
     topology: &Topology,
     metrics: &Metrics,
@@ -91,7 +91,7 @@ async fn measure_broker(
 }
 
 async fn measure_database(store: &Store, metrics: &Metrics) {
-    match store.in_time(dead_letter_counts(store)).await {
+    match store.with_timeout(dead_letter_counts(store)).await {
         Ok(counts) => {
             metrics.database_up.set(1);
             show_dead_letters(metrics, counts);
@@ -101,7 +101,7 @@ async fn measure_database(store: &Store, metrics: &Metrics) {
             debug!(%error, "dead letters cannot be counted");
         }
     }
-    match store.in_time(delivery_counts(store)).await {
+    match store.with_timeout(delivery_counts(store)).await {
         Ok(counts) => show_deliveries(metrics, counts),
         Err(error) => debug!(%error, "deliveries cannot be counted"),
     }
@@ -113,24 +113,26 @@ async fn measure_database(store: &Store, metrics: &Metrics) {
 }
 
 async fn depths(
-    link: &mut Option<Link>,
+    link: &mut Option<BrokerConnection>,
     url: &str,
     topology: &Topology,
-) -> Result<Vec<Depth>, String> {
-    let open = match link.take().filter(Link::is_up) {
+) -> Result<Vec<QueueDepth>, String> {
+    let open = match link.take().filter(BrokerConnection::is_connected) {
         Some(open) => open,
-        None => Link::open(url, "tallyhook measure").await.map_err(|error| error.to_string())?,
+        None => BrokerConnection::open(url, "tallyhook measure")
+            .await
+            .map_err(|error| error.to_string())?,
     };
     let depths = topology.depths(&open).await.map_err(|error| error.to_string());
     *link = Some(open);
     depths
 }
 
-fn show_depths(metrics: &Metrics, depths: Vec<Depth>) {
+fn show_depths(metrics: &Metrics, depths: Vec<QueueDepth>) {
     for depth in depths {
         let source = depth.source.as_ref().map_or("", |source| source.as_str());
         metrics
-            .queue_ready
+            .queue_messages_ready
             .with_label_values(&[depth.queue.as_str(), depth.role, source])
             .set(depth.ready.map_or(-1, i64::from));
     }
@@ -138,39 +140,39 @@ fn show_depths(metrics: &Metrics, depths: Vec<Depth>) {
 
 async fn dead_letter_counts(
     store: &Store,
-) -> Result<Vec<dead_letters::Count>, crate::store::StoreError> {
+) -> Result<Vec<dead_letters::DeadLetterCount>, crate::store::StoreError> {
     let mut tx = store.begin().await?;
-    let counts = dead_letters::count(&mut tx).await?;
+    let counts = dead_letters::count_open(&mut tx).await?;
     tx.commit().await?;
     Ok(counts)
 }
 
 async fn delivery_counts(
     store: &Store,
-) -> Result<Vec<deliveries::Count>, crate::store::StoreError> {
+) -> Result<Vec<deliveries::DeliveryCount>, crate::store::StoreError> {
     let mut tx = store.begin().await?;
-    let counts = deliveries::count(&mut tx, false).await?;
+    let counts = deliveries::count_by_state(&mut tx, false).await?;
     tx.commit().await?;
     Ok(counts)
 }
 
-fn show_deliveries(metrics: &Metrics, counts: Vec<deliveries::Count>) {
+fn show_deliveries(metrics: &Metrics, counts: Vec<deliveries::DeliveryCount>) {
     metrics.deliveries.reset();
-    metrics.delivery_age.reset();
+    metrics.oldest_delivery_age.reset();
     for count in counts {
-        let labels = [count.target.as_str(), count.state.as_str()];
-        metrics.deliveries.with_label_values(&labels).set(count.deliveries);
-        metrics.delivery_age.with_label_values(&labels).set(count.oldest_s);
+        let labels = [count.destination.as_str(), count.state.as_str()];
+        metrics.deliveries.with_label_values(&labels).set(count.count);
+        metrics.oldest_delivery_age.with_label_values(&labels).set(count.oldest_s);
     }
 }
 
-fn show_dead_letters(metrics: &Metrics, counts: Vec<dead_letters::Count>) {
+fn show_dead_letters(metrics: &Metrics, counts: Vec<dead_letters::DeadLetterCount>) {
     // What is gone must not stay on the dashboard.
     metrics.dead_letters.reset();
-    metrics.dead_letter_age.reset();
+    metrics.oldest_dead_letter_age.reset();
     for count in counts {
         let labels = [count.reason.as_str(), count.state.as_str()];
-        metrics.dead_letters.with_label_values(&labels).set(count.letters);
-        metrics.dead_letter_age.with_label_values(&labels).set(count.oldest_s);
+        metrics.dead_letters.with_label_values(&labels).set(count.count);
+        metrics.oldest_dead_letter_age.with_label_values(&labels).set(count.oldest_s);
     }
 }

@@ -27,7 +27,7 @@ use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    adapter::Adapter,
+    adapter::Source,
     broker::{Publisher, Topology},
     config,
     domain::SourceName,
@@ -38,42 +38,42 @@ use crate::{
 };
 
 /// Questions to the database that may be under way at once.
-const QUESTIONS: usize = 8;
+const MAX_CONCURRENT_QUERIES: usize = 8;
 
 /// How long imports without a client may take once no request is under way.
-const FAREWELL: Duration = Duration::from_secs(3);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the receiver's handlers share.
 #[derive(Clone)]
 pub struct Receiver {
-    settings: config::Receiver,
-    sources: Arc<BTreeMap<SourceName, Adapter>>,
+    settings: config::ReceiverConfig,
+    sources: Arc<BTreeMap<SourceName, Source>>,
     topology: Arc<Topology>,
     publisher: Publisher,
     metrics: Metrics,
     /// For questions only: what became of an import.
     store: Store,
     /// A place for each request that may be under way.
-    places: Arc<Semaphore>,
+    request_permits: Arc<Semaphore>,
     /// A place for each file that may come in.
-    files: Arc<Semaphore>,
+    import_permits: Arc<Semaphore>,
     /// A place for each question to the database.
-    questions: Arc<Semaphore>,
+    query_permits: Arc<Semaphore>,
     /// When this process stops.
     stop: CancellationToken,
-    loud: Arc<OncePerSecond>,
-    sampling: Arc<record::Sampling>,
+    log_limiter: Arc<OncePerSecond>,
+    sampler: Arc<record::CallLogSampler>,
 }
 
 /// Says yes once in so many seconds.
 #[derive(Debug, Default)]
-struct OncePer<const SECONDS: u64>(AtomicU64);
+struct RateGate<const SECONDS: u64>(AtomicU64);
 
-type OncePerSecond = OncePer<1>;
-type OncePerMinute = OncePer<60>;
+type OncePerSecond = RateGate<1>;
+type OncePerMinute = RateGate<60>;
 
-impl<const SECONDS: u64> OncePer<SECONDS> {
-    fn speak(&self) -> bool {
+impl<const SECONDS: u64> RateGate<SECONDS> {
+    fn allow(&self) -> bool {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         // The first turn is 1, so that the very first call is told.
         let turn = START.elapsed().as_secs() / SECONDS + 1;
@@ -84,19 +84,19 @@ impl<const SECONDS: u64> OncePer<SECONDS> {
 impl Receiver {
     /// A receiver for these sources.
     pub fn new(
-        settings: config::Receiver,
-        sources: Arc<BTreeMap<SourceName, Adapter>>,
+        settings: config::ReceiverConfig,
+        sources: Arc<BTreeMap<SourceName, Source>>,
         topology: Arc<Topology>,
         publisher: Publisher,
         store: Store,
         metrics: Metrics,
     ) -> Self {
         let receiver = Self {
-            places: Arc::new(Semaphore::new(settings.max_concurrent_requests)),
-            files: Arc::new(Semaphore::new(imports::FILES)),
-            questions: Arc::new(Semaphore::new(QUESTIONS)),
-            loud: Arc::default(),
-            sampling: Arc::new(record::Sampling::new(sources.keys())),
+            request_permits: Arc::new(Semaphore::new(settings.max_concurrent_requests)),
+            import_permits: Arc::new(Semaphore::new(imports::MAX_CONCURRENT_IMPORTS)),
+            query_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_QUERIES)),
+            log_limiter: Arc::default(),
+            sampler: Arc::new(record::CallLogSampler::new(sources.keys())),
             stop: CancellationToken::new(),
             settings,
             sources,
@@ -105,34 +105,41 @@ impl Receiver {
             store,
             metrics,
         };
-        receiver.show_series();
+        receiver.register_series();
         receiver
     }
 
     /// Serves until stopped, then lets the requests under way finish.
     pub async fn run(mut self, listener: TcpListener, health: Health, stop: CancellationToken) {
         self.stop = stop.clone();
-        let files = Arc::clone(&self.files);
+        let files = Arc::clone(&self.import_permits);
         let header_timeout = Duration::from_millis(self.settings.header_timeout_ms);
         let app = Router::new()
             .route(
                 "/hooks/{source}",
-                post(hooks::receive).options(hooks::handshake).fallback(hooks::wrong_method),
+                post(hooks::receive_webhook)
+                    .options(hooks::handshake)
+                    .fallback(hooks::method_not_allowed),
             )
             .route(
                 "/imports/{name}",
-                post(imports::take).get(imports::show).fallback(imports::wrong_method),
+                post(imports::receive_import)
+                    .get(imports::get_import)
+                    .fallback(imports::method_not_allowed),
             )
-            .route("/imports/{name}/items", get(imports::items).fallback(imports::wrong_method))
+            .route(
+                "/imports/{name}/items",
+                get(imports::get_import_items).fallback(imports::method_not_allowed),
+            )
             .with_state(self)
             .route("/livez", get(livez))
             .route("/readyz", get(readyz).with_state(health))
-            .fallback(answer::no_such_place)
-            .method_not_allowed_fallback(answer::method_not_allowed)
-            .layer(map_response(answer::name_receipt));
+            .fallback(answer::not_found)
+            .method_not_allowed_fallback(answer::probe_method_not_allowed)
+            .layer(map_response(answer::set_receipt_header));
         serve(listener, app, header_timeout, stop).await;
         // A file whose client is gone is told of all the same.
-        let all = u32::try_from(imports::FILES).unwrap_or(u32::MAX);
-        drop(timeout(FAREWELL, files.acquire_many(all)).await);
+        let all = u32::try_from(imports::MAX_CONCURRENT_IMPORTS).unwrap_or(u32::MAX);
+        drop(timeout(SHUTDOWN_TIMEOUT, files.acquire_many(all)).await);
     }
 }

@@ -8,20 +8,20 @@ use backoff::{ExponentialBackoff, backoff::Backoff as _};
 
 /// What to do with a message whose attempt has failed for a reason that may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disposition {
+pub enum RetryDecision {
     /// Wait this long in the retry queue of that delay.
     Retry(Duration),
     /// Enough: a person must look at it.
-    Bury,
+    DeadLetter,
 }
 
 /// The delays between attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Schedule {
+pub struct RetrySchedule {
     delays: Vec<Duration>,
 }
 
-impl Schedule {
+impl RetrySchedule {
     /// `retries` delays that begin with `first` and grow by `multiplier` up
     /// to `longest`.
     pub fn exponential(first: Duration, multiplier: f64, longest: Duration, retries: u32) -> Self {
@@ -48,27 +48,27 @@ impl Schedule {
     }
 
     /// The longest delay, if there is any.
-    pub fn longest(&self) -> Option<Duration> {
+    pub fn max_delay(&self) -> Option<Duration> {
         self.delays.iter().max().copied()
     }
 
     /// How long all of them together are.
-    pub fn total(&self) -> Duration {
+    pub fn total_delay(&self) -> Duration {
         self.delays.iter().sum()
     }
 
     /// What follows when the attempt after `failed` failed ones has failed too.
-    pub fn after(&self, failed: u32) -> Disposition {
+    pub fn decide(&self, failed: u32) -> RetryDecision {
         usize::try_from(failed)
             .ok()
             .and_then(|index| self.delays.get(index))
-            .map_or(Disposition::Bury, |delay| Disposition::Retry(*delay))
+            .map_or(RetryDecision::DeadLetter, |delay| RetryDecision::Retry(*delay))
     }
 }
 
 /// Delays for reconnecting: from 0.2 s to 5 s, with jitter, without end, so
 /// that many workers do not come back in the same moment.
-pub fn reconnect() -> impl FnMut() -> Duration {
+pub fn reconnect_delays() -> impl FnMut() -> Duration {
     let longest = Duration::from_secs(5);
     let mut backoff = ExponentialBackoff {
         current_interval: Duration::from_millis(200),
@@ -89,43 +89,43 @@ mod tests {
     #[test]
     fn the_schedule_is_this_table() {
         let seconds = Duration::from_secs;
-        let schedule = Schedule::exponential(seconds(1), 2.0, seconds(60), 4);
+        let schedule = RetrySchedule::exponential(seconds(1), 2.0, seconds(60), 4);
         let table = [
-            (0, Disposition::Retry(seconds(1))),
-            (1, Disposition::Retry(seconds(2))),
-            (2, Disposition::Retry(seconds(4))),
-            (3, Disposition::Retry(seconds(8))),
-            (4, Disposition::Bury),
-            (5, Disposition::Bury),
-            (u32::MAX, Disposition::Bury),
+            (0, RetryDecision::Retry(seconds(1))),
+            (1, RetryDecision::Retry(seconds(2))),
+            (2, RetryDecision::Retry(seconds(4))),
+            (3, RetryDecision::Retry(seconds(8))),
+            (4, RetryDecision::DeadLetter),
+            (5, RetryDecision::DeadLetter),
+            (u32::MAX, RetryDecision::DeadLetter),
         ];
         for (failed, expected) in table {
-            assert_eq!(schedule.after(failed), expected, "after {failed}");
+            assert_eq!(schedule.decide(failed), expected, "after {failed}");
         }
     }
 
     #[test]
     fn the_longest_delay_is_one_tier() {
         let seconds = Duration::from_secs;
-        let schedule = Schedule::exponential(seconds(1), 2.0, seconds(3), 5);
+        let schedule = RetrySchedule::exponential(seconds(1), 2.0, seconds(3), 5);
         assert_eq!(schedule.tiers(), [seconds(1), seconds(2), seconds(3)]);
-        assert_eq!(schedule.after(4), Disposition::Retry(seconds(3)));
-        assert_eq!(schedule.longest(), Some(seconds(3)));
-        assert_eq!(schedule.total(), seconds(1 + 2 + 3 + 3 + 3));
+        assert_eq!(schedule.decide(4), RetryDecision::Retry(seconds(3)));
+        assert_eq!(schedule.max_delay(), Some(seconds(3)));
+        assert_eq!(schedule.total_delay(), seconds(1 + 2 + 3 + 3 + 3));
     }
 
     #[test]
     fn no_retries_is_a_schedule_too() {
         let schedule =
-            Schedule::exponential(Duration::from_secs(1), 2.0, Duration::from_secs(9), 0);
-        assert_eq!(schedule.after(0), Disposition::Bury);
+            RetrySchedule::exponential(Duration::from_secs(1), 2.0, Duration::from_secs(9), 0);
+        assert_eq!(schedule.decide(0), RetryDecision::DeadLetter);
         assert!(schedule.tiers().is_empty());
-        assert_eq!(schedule.longest(), None);
+        assert_eq!(schedule.max_delay(), None);
     }
 
     #[test]
     fn reconnecting_never_gives_up_and_never_waits_long() {
-        let mut next = reconnect();
+        let mut next = reconnect_delays();
         assert!((0..1000).all(|_| next() <= Duration::from_millis(6500)));
     }
 }

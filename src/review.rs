@@ -12,18 +12,18 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    broker::{Confirmed, Outgoing, PublishError, Publisher, Topology},
-    domain::{Envelope, EventKey, ImportItem, SourceName},
+    broker::{Confirmed, OutgoingMessage, PublishError, Publisher, Topology},
+    domain::{Envelope, EventKey, ImportPosition, SourceName},
     store::{
         Store, StoreError,
-        acts::{self, Act, Actor},
-        dead_letters::{self, Contents, Filter, Summary},
+        acts::{self, Actor, AuditEntry},
+        dead_letters::{self, DeadLetterContents, DeadLetterFilter, DeadLetterSummary},
         deliveries as outbox,
     },
 };
 
 /// Letters read at once while a selection is made.
-const PAGE: u32 = 500;
+const PAGE_SIZE: u32 = 500;
 
 /// Why an act of review did not work.
 #[derive(Debug, thiserror::Error)]
@@ -33,16 +33,16 @@ pub enum ReviewError {
     Store(#[from] StoreError),
     /// There is no such letter.
     #[error("there is no dead letter {0}")]
-    NoSuchLetter(Uuid),
+    NotFound(Uuid),
     /// Somebody else was faster.
     #[error("dead letter {0} is {1} by now")]
-    Closed(Uuid, String),
+    AlreadyClosed(Uuid, String),
     /// Its source's name is none, so it has no queue to go to.
     #[error("dead letter {0} came in under a name that no source can have; only discard it")]
-    NoOrigin(Uuid),
+    NoSourceQueue(Uuid),
     /// The broker did not take it. It stays as it was.
     #[error("dead letter {id} was not sent")]
-    NotSent {
+    PublishFailed {
         /// Which.
         id: Uuid,
         /// Why.
@@ -53,10 +53,10 @@ pub enum ReviewError {
 
 /// One letter with everything known about it.
 #[derive(Clone, Debug, Serialize)]
-pub struct Letter {
+pub struct DeadLetterDetail {
     /// What the list shows.
     #[serde(flatten)]
-    pub summary: Summary,
+    pub summary: DeadLetterSummary,
     /// When it was received.
     #[serde(with = "time::serde::rfc3339")]
     pub received_at: OffsetDateTime,
@@ -69,14 +69,18 @@ pub struct Letter {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload_base64: Option<String>,
     /// What people did to it, oldest first.
-    pub acts: Vec<Act>,
+    pub history: Vec<AuditEntry>,
 }
 
 /// Lists letters, the longest waiting first.
 ///
 /// # Errors
 /// [`ReviewError::Store`].
-pub async fn list(store: &Store, filter: &Filter, limit: u32) -> Result<Vec<Summary>, ReviewError> {
+pub async fn list(
+    store: &Store,
+    filter: &DeadLetterFilter,
+    limit: u32,
+) -> Result<Vec<DeadLetterSummary>, ReviewError> {
     let mut connection = store.connection().await?;
     Ok(dead_letters::list(&mut connection, filter, None, limit).await?)
 }
@@ -86,13 +90,16 @@ pub async fn list(store: &Store, filter: &Filter, limit: u32) -> Result<Vec<Summ
 ///
 /// # Errors
 /// [`ReviewError::Store`].
-pub async fn select(store: &Store, filter: &Filter) -> Result<Vec<Summary>, ReviewError> {
+pub async fn select(
+    store: &Store,
+    filter: &DeadLetterFilter,
+) -> Result<Vec<DeadLetterSummary>, ReviewError> {
     let mut connection = store.connection().await?;
-    let mut selected: Vec<Summary> = Vec::new();
+    let mut selected: Vec<DeadLetterSummary> = Vec::new();
     loop {
         let after = selected.last().map(|letter| letter.dead_letter_id);
-        let page = dead_letters::list(&mut connection, filter, after, PAGE).await?;
-        let done = page.len() < PAGE as usize;
+        let page = dead_letters::list(&mut connection, filter, after, PAGE_SIZE).await?;
+        let done = page.len() < PAGE_SIZE as usize;
         selected.extend(page);
         if done {
             return Ok(selected);
@@ -103,28 +110,28 @@ pub async fn select(store: &Store, filter: &Filter) -> Result<Vec<Summary>, Revi
 /// One letter with everything known about it.
 ///
 /// # Errors
-/// [`ReviewError::NoSuchLetter`], [`ReviewError::Store`].
-pub async fn show(store: &Store, id: Uuid) -> Result<Letter, ReviewError> {
-    let filter = Filter { ids: vec![id], ..Filter::default() };
+/// [`ReviewError::NotFound`], [`ReviewError::Store`].
+pub async fn show(store: &Store, id: Uuid) -> Result<DeadLetterDetail, ReviewError> {
+    let filter = DeadLetterFilter { ids: vec![id], ..DeadLetterFilter::default() };
     let mut connection = store.connection().await?;
     let summary = dead_letters::list(&mut connection, &filter, None, 1)
         .await?
         .pop()
-        .ok_or(ReviewError::NoSuchLetter(id))?;
+        .ok_or(ReviewError::NotFound(id))?;
     let contents =
-        dead_letters::contents(&mut connection, id).await?.ok_or(ReviewError::NoSuchLetter(id))?;
-    let acts = acts::acts(&mut connection, id).await?;
+        dead_letters::contents(&mut connection, id).await?.ok_or(ReviewError::NotFound(id))?;
+    let acts = acts::list_for_dead_letter(&mut connection, id).await?;
     let (payload, payload_base64) = match String::from_utf8(contents.payload) {
         Ok(text) => (Some(text), None),
         Err(error) => (None, Some(data_encoding::BASE64.encode(error.as_bytes()))),
     };
-    Ok(Letter {
+    Ok(DeadLetterDetail {
         summary,
         received_at: contents.received_at,
         headers: contents.headers,
         payload,
         payload_base64,
-        acts,
+        history: acts,
     })
 }
 
@@ -158,14 +165,14 @@ impl<'a> Replay<'a> {
         publisher: &'a Publisher,
         topology: Arc<Topology>,
         actor: Actor<'a>,
-        filter: &Filter,
+        filter: &DeadLetterFilter,
         letters: usize,
     ) -> Result<Self, ReviewError> {
         let replay_id = Uuid::now_v7();
         let mut connection = store.connection().await?;
         // A filter is plain texts: it can always be written as JSON.
         let filter = serde_json::to_value(filter).unwrap_or_else(|_| json!({}));
-        acts::open_replay(&mut connection, replay_id, actor, &filter, letters).await?;
+        acts::insert_replay(&mut connection, replay_id, actor, &filter, letters).await?;
         Ok(Self { replay_id, store, publisher, topology, actor })
     }
 
@@ -178,21 +185,20 @@ impl<'a> Replay<'a> {
     ///
     /// # Errors
     /// [`ReviewError`]; the letter stays as it was.
-    pub async fn send(&self, letter: &Summary) -> Result<(), ReviewError> {
+    pub async fn send(&self, letter: &DeadLetterSummary) -> Result<(), ReviewError> {
         let id = letter.dead_letter_id;
         let mut connection = self.store.connection().await?;
-        let contents = dead_letters::contents(&mut connection, id)
-            .await?
-            .ok_or(ReviewError::NoSuchLetter(id))?;
+        let contents =
+            dead_letters::contents(&mut connection, id).await?.ok_or(ReviewError::NotFound(id))?;
         // The selection was frozen a while ago, and a person's word stands.
         if !matches!(contents.state.as_str(), "open" | "replayed") {
-            return Err(ReviewError::Closed(id, contents.state));
+            return Err(ReviewError::AlreadyClosed(id, contents.state));
         }
         if let Some(delivery) = letter.delivery_id {
             let retried =
                 outbox::retry(&mut connection, &[delivery], self.replay_id, self.actor).await?;
             return match retried.as_slice() {
-                [] => Err(self.closed(letter).await?),
+                [] => Err(self.already_closed_error(letter).await?),
                 _ => Ok(()),
             };
         }
@@ -203,22 +209,30 @@ impl<'a> Replay<'a> {
 
     /// What became of a letter whose delivery is not failed any more: somebody
     /// else replayed or voided it.
-    async fn closed(&self, letter: &Summary) -> Result<ReviewError, ReviewError> {
+    async fn already_closed_error(
+        &self,
+        letter: &DeadLetterSummary,
+    ) -> Result<ReviewError, ReviewError> {
         let id = letter.dead_letter_id;
         let mut connection = self.store.connection().await?;
         let contents = dead_letters::contents(&mut connection, id).await?;
-        Ok(contents.map_or(ReviewError::NoSuchLetter(id), |now| ReviewError::Closed(id, now.state)))
+        Ok(contents
+            .map_or(ReviewError::NotFound(id), |now| ReviewError::AlreadyClosed(id, now.state)))
     }
 
     /// Publishes the message that a letter is.
-    async fn publish(&self, letter: &Summary, contents: Contents) -> Result<(), ReviewError> {
+    async fn publish(
+        &self,
+        letter: &DeadLetterSummary,
+        contents: DeadLetterContents,
+    ) -> Result<(), ReviewError> {
         let id = letter.dead_letter_id;
         let source: SourceName = letter
             .source
             .parse()
             .ok()
             .filter(|source| *source != SourceName::unknown())
-            .ok_or(ReviewError::NoOrigin(id))?;
+            .ok_or(ReviewError::NoSourceQueue(id))?;
         let headers = &contents.headers["headers"];
         let text = |name: &str| headers[name].as_str();
         let envelope = Envelope {
@@ -227,34 +241,34 @@ impl<'a> Replay<'a> {
             source,
             tenant: letter.tenant.clone(),
             topic: letter.topic.clone(),
-            version: text("x-tallyhook-version").and_then(crate::adapter::moment::parse_moment),
+            version: text("x-tallyhook-version").and_then(crate::adapter::moment::parse_timestamp),
             received_at: contents.received_at,
             // A person's act: it has all its attempts before it again.
-            attempt: 0,
+            failed_attempts: 0,
             generation: headers["x-tallyhook-generation"]
                 .as_u64()
                 .and_then(|generation| u32::try_from(generation).ok())
                 .unwrap_or_default(),
-            replay: Some(self.replay_id),
-            over_http: contents.headers["app_id"] == "tallyhook-receiver",
+            replay_id: Some(self.replay_id),
+            received_over_http: contents.headers["app_id"] == "tallyhook-receiver",
             // Verified long ago: a replay is no use of a secret.
-            secret: None,
-            import: import(headers),
+            secret_label: None,
+            import: import_item(headers),
             body: contents.payload.into(),
         };
-        let message = Outgoing::inbound(&self.topology, &envelope);
+        let message = OutgoingMessage::inbound(&self.topology, &envelope);
         let _durable: Confirmed = self
             .publisher
             .publish(message)
             .await
-            .map_err(|source| ReviewError::NotSent { id, source })?;
+            .map_err(|source| ReviewError::PublishFailed { id, source })?;
         Ok(())
     }
 }
 
 /// The file that a letter's message stood in, as its headers tell it.
-fn import(headers: &Value) -> Option<ImportItem> {
+fn import_item(headers: &Value) -> Option<ImportPosition> {
     let import_id = headers["x-tallyhook-import"].as_str()?.parse().ok()?;
     let line = u32::try_from(headers["x-tallyhook-line"].as_u64()?).ok()?;
-    Some(ImportItem { import_id, line })
+    Some(ImportPosition { import_id, line })
 }

@@ -27,7 +27,7 @@ use time::OffsetDateTime;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
-use crate::adapter::Adapter;
+use crate::adapter::Source;
 use campaign::Campaign;
 use plan::{Part, Step};
 use post::{Answer, Poster};
@@ -68,7 +68,7 @@ pub struct Sent {
 /// Sends a campaign and calls `progress` after each answer.
 pub async fn send(
     campaign: &Campaign,
-    adapter: &Adapter,
+    adapter: &Source,
     poster: &Poster,
     pace: Pace,
     stop: &Stop,
@@ -92,7 +92,7 @@ pub async fn send(
 #[expect(clippy::too_many_arguments, reason = "one caller, and no object to be made of them")]
 async fn phase(
     campaign: &Campaign,
-    adapter: &Adapter,
+    adapter: &Source,
     poster: &Poster,
     pace: Pace,
     stop: &Stop,

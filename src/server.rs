@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 /// How long requests under way may take once the server stops.
-const FAREWELL: Duration = Duration::from_secs(20);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves an app until stopped, then lets the requests under way finish.
 ///
-/// `axum::serve` has no limit on how long a client may take over its headers,
+/// `axum::run_until_disconnected` has no limit on how long a client may take over its headers,
 /// so that a few thousand idle sockets could hold the receiver.
 pub async fn serve(
     listener: TcpListener,
@@ -55,7 +55,7 @@ pub async fn serve(
         });
     }
     drop(listener);
-    if tokio::time::timeout(FAREWELL, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, graceful.shutdown()).await.is_err() {
         warn!("some requests did not finish in time");
     }
 }

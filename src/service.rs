@@ -17,14 +17,14 @@ use crate::{
     ops,
     receiver::Receiver,
     store::Store,
-    worker::{self, InHand, Pulse, SecretUses, Tools},
+    worker::{self, HealthRegistry, InFlightKeys, SecretUsage, WorkerContext},
 };
 
 /// How long everything under way may take once the service stops.
-const FAREWELL: Duration = Duration::from_secs(25);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// How long a question to the database may take that somebody waits for.
-const ANSWER_MS: u64 = 5000;
+const RESPONSE_TIMEOUT_MS: u64 = 5000;
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,11 +41,11 @@ impl Roles {
 }
 
 /// A service that runs until it is stopped.
-pub struct Service {
+pub struct App {
     /// Where webhooks are taken, if this process takes them.
-    pub receiver: Option<SocketAddr>,
+    pub receiver_address: Option<SocketAddr>,
     /// Where `/metrics` is.
-    pub operations: SocketAddr,
+    pub operations_address: SocketAddr,
     /// What is measured.
     pub metrics: Metrics,
     /// Whether the roles can do their work.
@@ -54,7 +54,7 @@ pub struct Service {
     stop_publishing: CancellationToken,
     tasks: JoinSet<()>,
     store: Store,
-    questions: Store,
+    status_store: Store,
 }
 
 /// The exchanges and queues of a configuration.
@@ -67,7 +67,7 @@ pub fn topology(config: &Config) -> Topology {
     )
 }
 
-impl Service {
+impl App {
     /// Starts the roles. Servers that are away are waited for, not failed on:
     /// a machine that boots starts everything at once.
     ///
@@ -94,7 +94,7 @@ impl Service {
             metrics.clone(),
             stop_publishing.clone(),
         );
-        let pulse = Pulse::default();
+        let pulse = HealthRegistry::default();
         let health = Health {
             publisher: roles.receiver.then(|| publisher.clone()),
             worker: roles.worker.then(|| pulse.clone()),
@@ -102,15 +102,15 @@ impl Service {
             public: false,
         };
         let mut service = Self {
-            receiver: receiver.as_ref().map(TcpListener::local_addr).transpose()?,
-            operations: operations.local_addr()?,
+            receiver_address: receiver.as_ref().map(TcpListener::local_addr).transpose()?,
+            operations_address: operations.local_addr()?,
             metrics: metrics.clone(),
             health: health.clone(),
             stop,
             stop_publishing,
             tasks: JoinSet::new(),
             store: store.clone(),
-            questions: for_questions(&config.database)?,
+            status_store: status_store(&config.database)?,
         };
         if let Some(listener) = receiver {
             let receiver = Receiver::new(
@@ -118,7 +118,7 @@ impl Service {
                 Arc::clone(&config.sources),
                 Arc::clone(&topology),
                 publisher.clone(),
-                service.questions.clone(),
+                service.status_store.clone(),
                 metrics.clone(),
             );
             // A load balancer asks the receiver's own address: without the
@@ -127,58 +127,58 @@ impl Service {
             service.tasks.spawn(receiver.run(listener, alone, service.stop.clone()));
         }
         if roles.worker {
-            service.work(config, topology, publisher, pulse)?;
+            service.start_worker(config, topology, publisher, pulse)?;
         }
         service.tasks.spawn(ops::run(operations, metrics, health, service.stop.clone()));
         info!(
-            receiver = service.receiver.map(|address| address.to_string()),
-            operations = %service.operations,
+            receiver = service.receiver_address.map(|address| address.to_string()),
+            operations = %service.operations_address,
             "serving"
         );
         Ok(service)
     }
 
     /// Starts what a worker is made of.
-    fn work(
+    fn start_worker(
         &mut self,
         config: &Config,
         topology: Arc<Topology>,
         publisher: Publisher,
-        pulse: Pulse,
+        pulse: HealthRegistry,
     ) -> anyhow::Result<()> {
         let (store, metrics, stop) = (&self.store, &self.metrics, &self.stop);
         let housekeeping = worker::housekeeping::run(
-            for_housekeeping(&config.database)?,
+            maintenance_store(&config.database)?,
             config.retention.clone(),
             metrics.clone(),
             stop.clone(),
         );
-        let outbox = Arc::new(worker::Outbox::new(config.sources.keys(), &config.targets));
-        let to_deliver = deliver::Tools {
+        let outbox = Arc::new(worker::Outbox::new(config.sources.keys(), &config.destinations));
+        let to_deliver = deliver::DeliveryContext {
             store: store.clone(),
             broker_url: config.broker.url.clone(),
             confirm_timeout: Duration::from_millis(config.broker.confirm_timeout_ms),
-            written: outbox.written(),
+            outbox_changed: outbox.notifier(),
             metrics: metrics.clone(),
         };
-        let deliver = deliver::run(to_deliver, Arc::clone(&config.targets), stop.clone());
-        let tools = Tools {
+        let deliver = deliver::run(to_deliver, Arc::clone(&config.destinations), stop.clone());
+        let tools = WorkerContext {
             sources: Arc::clone(&config.sources),
             enrichers: Arc::new(worker::enrich::enrichers(&config.enrichments, metrics)?),
             outbox,
             store: store.clone(),
             publisher,
             topology: Arc::clone(&topology),
-            schedule: config.retry.schedule(),
+            retry_schedule: config.retry.schedule(),
             settings: config.worker.clone(),
-            in_hand: InHand::default(),
-            secret_uses: SecretUses::default(),
+            in_flight: InFlightKeys::default(),
+            secret_usage: SecretUsage::default(),
             metrics: metrics.clone(),
-            committed: None,
+            commit_listener: None,
         };
         let url = config.broker.url.clone();
         let work = worker::run(tools, url.clone(), pulse, stop.clone());
-        let measure = ops::measure(
+        let measure = ops::sample(
             url,
             topology,
             store.clone(),
@@ -194,7 +194,7 @@ impl Service {
     }
 
     /// Waits until every role can do its work.
-    pub async fn ready(&self) {
+    pub async fn wait_until_ready(&self) {
         while !self.health.is_ready() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -204,7 +204,7 @@ impl Service {
     pub async fn stop(mut self) {
         self.stop.cancel();
         let rest = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(FAREWELL, rest).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, rest).await.is_err() {
             warn!(
                 "some work did not finish in time and is given up; what is unsettled comes again"
             );
@@ -212,18 +212,18 @@ impl Service {
         self.tasks.abort_all();
         self.stop_publishing.cancel();
         self.store.close().await;
-        self.questions.close().await;
+        self.status_store.close().await;
         info!("stopped");
     }
 }
 
 /// The database as whoever asks after an import sees it: by a connection or
 /// two that nobody works with, and for as long as an HTTP call may wait.
-fn for_questions(settings: &config::Database) -> anyhow::Result<Store> {
-    let settings = config::Database {
-        connections: 2,
-        connect_timeout_ms: settings.connect_timeout_ms.min(ANSWER_MS),
-        statement_timeout_ms: settings.statement_timeout_ms.min(ANSWER_MS),
+fn status_store(settings: &config::DatabaseConfig) -> anyhow::Result<Store> {
+    let settings = config::DatabaseConfig {
+        max_connections: 2,
+        connect_timeout_ms: settings.connect_timeout_ms.min(RESPONSE_TIMEOUT_MS),
+        statement_timeout_ms: settings.statement_timeout_ms.min(RESPONSE_TIMEOUT_MS),
         ..settings.clone()
     };
     Store::new(&settings).context("database.url")
@@ -231,10 +231,13 @@ fn for_questions(settings: &config::Database) -> anyhow::Result<Store> {
 
 /// The database as housekeeping sees it: nobody waits for what it does, and
 /// vacuuming a large table takes its time.
-fn for_housekeeping(settings: &config::Database) -> anyhow::Result<Store> {
+fn maintenance_store(settings: &config::DatabaseConfig) -> anyhow::Result<Store> {
     const HOUR_MS: u64 = 3_600_000;
-    let settings =
-        config::Database { connections: 2, statement_timeout_ms: HOUR_MS, ..settings.clone() };
+    let settings = config::DatabaseConfig {
+        max_connections: 2,
+        statement_timeout_ms: HOUR_MS,
+        ..settings.clone()
+    };
     Store::new(&settings).context("database.url")
 }
 

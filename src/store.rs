@@ -34,8 +34,8 @@ use sqlx::{
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::{config, domain::Wrote};
-pub use fault::{Fault, StoreError};
+use crate::{config, domain::WriteKind};
+pub use fault::{ErrorClass, StoreError};
 pub use tx::Tx;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -44,17 +44,17 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 pub type Conn = sqlx::PgConnection;
 
 /// What a statement did to a row of the books.
-fn wrote(is_new: bool) -> Wrote {
-    if is_new { Wrote::Created } else { Wrote::Updated }
+fn write_kind(is_new: bool) -> WriteKind {
+    if is_new { WriteKind::Created } else { WriteKind::Updated }
 }
 
-/// Whatever a server's default is: claims rely on it (see [`inbox`]), and
+/// Whatever a server's default is: claims rely on it (see [`inbox_findings`]), and
 /// nothing here expects to be told that it could not be serialized.
-const ISOLATION: &str = "set default_transaction_isolation = 'read committed'";
+const SET_ISOLATION: &str = "set default_transaction_isolation = 'read committed'";
 /// How long the database may take to say that it is there.
-const ANSWER: Duration = Duration::from_secs(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long closing may wait for connections in use.
-const CLOSE: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The database.
 #[derive(Clone, Debug)]
@@ -62,9 +62,9 @@ pub struct Store {
     pool: PgPool,
     /// Transactions wait here for their turn, however long: a busy pool is no
     /// outage. One connection is left for what is measured beside them.
-    turns: Arc<Semaphore>,
+    transaction_permits: Arc<Semaphore>,
     /// How long one piece of work may take.
-    patience: Duration,
+    timeout: Duration,
 }
 
 /// How many connections there are and how many of them are idle.
@@ -81,30 +81,34 @@ impl Store {
     ///
     /// # Errors
     /// The URL is not one of PostgreSQL's.
-    pub fn new(settings: &config::Database) -> Result<Self, StoreError> {
+    pub fn new(settings: &config::DatabaseConfig) -> Result<Self, StoreError> {
         let limit = settings.statement_timeout_ms;
         let hurry = format!("; set statement_timeout = {limit}");
-        Self::with(settings, &hurry, Duration::from_millis(limit) + Duration::from_secs(5))
+        Self::with_session_settings(
+            settings,
+            &hurry,
+            Duration::from_millis(limit) + Duration::from_secs(5),
+        )
     }
 
     /// The same for work that takes as long as it takes: migrations, sums.
     ///
     /// # Errors
-    /// As [`Store::new`].
-    pub fn unhurried(settings: &config::Database) -> Result<Self, StoreError> {
-        Self::with(settings, "", Duration::MAX)
+    /// As [`Store::from_accepted`].
+    pub fn without_timeout(settings: &config::DatabaseConfig) -> Result<Self, StoreError> {
+        Self::with_session_settings(settings, "", Duration::MAX)
     }
 
-    fn with(
-        settings: &config::Database,
+    fn with_session_settings(
+        settings: &config::DatabaseConfig,
         hurry: &str,
         patience: Duration,
     ) -> Result<Self, StoreError> {
         // As statements, not as startup options: PgBouncer refuses those.
-        let greeting = format!("{ISOLATION}{hurry}");
+        let greeting = format!("{SET_ISOLATION}{hurry}");
         let options: PgConnectOptions = settings.url.parse()?;
         let pool = PgPoolOptions::new()
-            .max_connections(settings.connections)
+            .max_connections(settings.max_connections)
             .acquire_timeout(Duration::from_millis(settings.connect_timeout_ms))
             // A lost connection shows itself in the first statement, which is
             // tried again; a ping before each batch would cost a round trip.
@@ -117,17 +121,17 @@ impl Store {
                 })
             })
             .connect_lazy_with(options.application_name("tallyhook"));
-        let turns = Semaphore::new(settings.connections.saturating_sub(1).max(1) as usize);
-        Ok(Self { pool, turns: Arc::new(turns), patience })
+        let turns = Semaphore::new(settings.max_connections.saturating_sub(1).max(1) as usize);
+        Ok(Self { pool, transaction_permits: Arc::new(turns), timeout: patience })
     }
 
     /// Begins a transaction.
     ///
     /// # Errors
-    /// [`Fault::Away`] if no connection comes in time.
+    /// [`ErrorClass::Away`] if no connection comes in time.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
         // Nobody closes the semaphore.
-        let turn = Arc::clone(&self.turns).acquire_owned().await.ok();
+        let turn = Arc::clone(&self.transaction_permits).acquire_owned().await.ok();
         Tx::begin(self.pool.acquire().await?, turn).await
     }
 
@@ -136,15 +140,15 @@ impl Store {
     /// network that swallows everything.
     ///
     /// # Errors
-    /// The work's own, or [`Fault::Away`] when the time is up. Then its
+    /// The work's own, or [`ErrorClass::Away`] when the time is up. Then its
     /// transaction's connection is closed, and it is as after a crash.
-    pub async fn in_time<T>(
+    pub async fn with_timeout<T>(
         &self,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        tokio::time::timeout(self.patience, work)
+        tokio::time::timeout(self.timeout, work)
             .await
-            .unwrap_or_else(|_| Err(StoreError::stalled()))
+            .unwrap_or_else(|_| Err(StoreError::timed_out()))
     }
 
     /// Takes a connection, each statement being a transaction of its own.
@@ -162,11 +166,11 @@ impl Store {
     ///
     /// # Errors
     /// The reason why not.
-    pub async fn probe(&self) -> Result<(), StoreError> {
+    pub async fn check_writable(&self) -> Result<(), StoreError> {
         // A key that nobody else claims at this moment: they would wait.
         let nobody = Uuid::now_v7();
         let claim = inbox::Claim { key: nobody, receipt_id: nobody, body_digest: nobody };
-        self.in_time(async {
+        self.with_timeout(async {
             let mut tx = self.begin().await?;
             inbox::claim(&mut tx, &[claim]).await?;
             for nothing in [
@@ -174,10 +178,10 @@ impl Store {
                 "insert into orders (source) select source from orders limit 0",
                 "insert into invoices select * from invoices limit 0",
                 "insert into refunds select * from refunds limit 0",
-                "insert into resource_references select * from resource_references limit 0",
+                "insert into resource_changes select * from resource_changes limit 0",
                 "insert into receipts select * from receipts limit 0",
                 "insert into imports (source) select source from imports limit 0",
-                "insert into deliveries (target) select target from deliveries limit 0",
+                "insert into deliveries (destination) select destination from deliveries limit 0",
                 "insert into dead_letters select * from dead_letters limit 0",
                 "insert into quarantine select * from quarantine limit 0",
                 "insert into secret_uses select * from secret_uses limit 0",
@@ -192,8 +196,8 @@ impl Store {
     /// Whether the database answers at this moment, for who asks how it is.
     ///
     /// # Errors
-    /// [`Fault::Away`] if it does not within two seconds.
-    pub async fn answers(&self) -> Result<(), StoreError> {
+    /// [`ErrorClass::Away`] if it does not within two seconds.
+    pub async fn ping(&self) -> Result<(), StoreError> {
         // No turn is waited for: a connection is kept free for this. Given up
         // in the middle, it is closed, so that asking costs the pool nothing.
         let ask = async || {
@@ -205,13 +209,15 @@ impl Store {
             // Each shows it once, and is gone: no outage.
             for _ in 0..self.pool.options().get_max_connections() {
                 match ask().await {
-                    Err(error) if error.fault() == Fault::Away => {}
+                    Err(error) if error.class() == ErrorClass::Unavailable => {}
                     answer => return answer,
                 }
             }
             ask().await
         };
-        tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(StoreError::stalled()))
+        tokio::time::timeout(PING_TIMEOUT, asked)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::timed_out()))
     }
 
     /// Brings the schema up to date.
@@ -270,7 +276,7 @@ impl Store {
         let mut connection = self.pool.acquire().await?;
         let version: String =
             sqlx::query_scalar("show server_version_num").fetch_one(&mut *connection).await?;
-        version.parse().map_err(|_| StoreError::odd_answer("server_version_num", &version))
+        version.parse().map_err(|_| StoreError::unexpected_value("server_version_num", &version))
     }
 
     /// The state of the pool.
@@ -281,7 +287,7 @@ impl Store {
     /// Closes every connection, waiting a while for those in use.
     pub async fn close(&self) {
         // Those of a server that hangs are closed with the process.
-        drop(tokio::time::timeout(CLOSE, self.pool.close()).await);
+        drop(tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await);
     }
 
     /// Runs SQL as it stands: for tests and tools that go around the store.

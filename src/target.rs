@@ -15,15 +15,15 @@ use std::{fmt, time::Duration};
 use serde_json::Value;
 use uuid::Uuid;
 
-use self::http::HttpTarget;
+use self::http::HttpDestination;
 use crate::{
-    domain::{DocumentEvent, Reason, SourceName},
-    gate::{Limits, Verdict},
+    domain::{DocumentEvent, ReasonCode, SourceName},
+    gate::{CallLimits, CallResult},
 };
 
 /// A configured target.
 #[derive(Debug)]
-pub struct Target {
+pub struct Destination {
     /// Its name in the configuration, in tables and on dashboards.
     pub name: String,
     /// What it hears of.
@@ -31,18 +31,18 @@ pub struct Target {
     /// Whose documents; empty for every source's.
     pub sources: Vec<SourceName>,
     /// How hard deliveries are tried.
-    pub effort: Effort,
+    pub policy: DeliveryPolicy,
     /// How it is spoken to.
-    pub way: Way,
+    pub transport: Transport,
 }
 
 /// How a target is spoken to.
 #[derive(Debug)]
-pub enum Way {
+pub enum Transport {
     /// Over HTTP, a call for each delivery.
-    Http(Box<HttpTarget>),
+    Http(Box<HttpDestination>),
     /// Through an exchange of our broker, as CloudEvents.
-    Broker {
+    Amqp {
         /// The exchange: a durable topic exchange, made if it is not there.
         exchange: String,
         /// The routing key; the event's name if there is none.
@@ -52,53 +52,53 @@ pub enum Way {
 
 /// How hard deliveries are tried, in each process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Effort {
+pub struct DeliveryPolicy {
     /// The most deliveries under way at once.
-    pub concurrency: usize,
+    pub max_concurrency: usize,
     /// The most deliveries in a second.
-    pub per_second: u32,
+    pub rate_limit_per_second: u32,
     /// So many attempts that count, and a person must look at it.
-    pub attempts: u32,
+    pub max_attempts: u32,
     /// The pause behind the first attempt that failed; it doubles.
-    pub first_delay: Duration,
+    pub initial_delay: Duration,
     /// The longest pause, also where the target asks for a longer one.
-    pub longest_delay: Duration,
+    pub max_delay: Duration,
     /// So many failures in a row that tell of an outage open the breaker.
-    pub breaker_failures: u32,
+    pub circuit_breaker_threshold: u32,
     /// How long it is open at first.
-    pub breaker_open: Duration,
+    pub circuit_breaker_open: Duration,
     /// How long one call may take.
     pub timeout: Duration,
 }
 
-impl Effort {
+impl DeliveryPolicy {
     /// What the gate before the target lets through.
-    pub fn limits(&self) -> Limits {
-        Limits {
-            concurrency: self.concurrency,
-            per_second: self.per_second,
-            breaker_failures: self.breaker_failures,
-            breaker_open: self.breaker_open,
+    pub fn call_limits(&self) -> CallLimits {
+        CallLimits {
+            max_concurrency: self.max_concurrency,
+            rate_limit_per_second: self.rate_limit_per_second,
+            circuit_breaker_threshold: self.circuit_breaker_threshold,
+            circuit_breaker_open: self.circuit_breaker_open,
         }
     }
 }
 
-impl Target {
+impl Destination {
     /// Whether it hears of a source's documents.
-    pub fn hears(&self, source: &SourceName) -> bool {
+    pub fn subscribes_to(&self, source: &SourceName) -> bool {
         self.sources.is_empty() || self.sources.contains(source)
     }
 
     /// Whether what it makes of an event is the mirror of an invoice, which
     /// ticks the invoice off.
-    pub fn mirrors(&self, event: DocumentEvent) -> bool {
-        event == DocumentEvent::InvoiceCreated && matches!(self.way, Way::Http(_))
+    pub fn is_mirror(&self, event: DocumentEvent) -> bool {
+        event == DocumentEvent::InvoiceCreated && matches!(self.transport, Transport::Http(_))
     }
 }
 
 /// What a delivery is about.
 #[derive(Clone, Copy, Debug)]
-pub struct About<'a> {
+pub struct DeliveryPayload<'a> {
     /// The document as it was when the delivery was written.
     pub document: &'a Value,
     /// What happened to it.
@@ -112,14 +112,14 @@ pub struct About<'a> {
     /// The number that people know it by.
     pub document_number: Option<&'a str>,
     /// Which issue of it.
-    pub generation: u32,
+    pub issue: u32,
     /// The key under which the target is to create it once.
-    pub key: Uuid,
+    pub idempotency_key: Uuid,
 }
 
 /// What a target answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct DestinationResponse {
     /// The status, where there is such a thing.
     pub status: Option<u16>,
     /// The start of its body, cleaned of what PostgreSQL does not store.
@@ -128,9 +128,9 @@ pub struct Answer {
 
 /// What came of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum AttemptResult {
     /// The target has it.
-    Has {
+    Delivered {
         /// Its own id of what it made, if it told one.
         remote_id: Option<String>,
         /// What a person should know all the same.
@@ -139,18 +139,18 @@ pub enum Told {
     /// Nobody knows: the call may have worked, and its answer never came.
     Unknown(String),
     /// It does not have it, and may take it later.
-    NotNow {
+    RetryLater {
         /// Why.
         error: String,
         /// How long it asks to wait.
         retry_after: Option<Duration>,
         /// Whether the attempt counts: not if the delivery never got there.
-        counts: bool,
+        counts_as_attempt: bool,
     },
     /// It will not take it as it is: a person must see it.
-    Refused {
+    Rejected {
         /// Why, as a code.
-        reason: Reason,
+        reason: ReasonCode,
         /// Why, in words.
         error: String,
     },
@@ -158,51 +158,53 @@ pub enum Told {
 
 /// An attempt, as it is recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct AttemptReport {
     /// What came of it.
-    pub told: Told,
+    pub result: AttemptResult,
     /// The answer, if one came.
-    pub answer: Option<Answer>,
+    pub response: Option<DestinationResponse>,
 }
 
-impl Report {
+impl AttemptReport {
     /// What the attempt tells the breaker about the target: only what would
     /// befall every other delivery as well is an outage.
-    pub fn verdict(&self) -> Verdict {
-        let asked = match &self.told {
-            Told::NotNow { retry_after, .. } => *retry_after,
+    pub fn call_result(&self) -> CallResult {
+        let asked = match &self.result {
+            AttemptResult::RetryLater { retry_after, .. } => *retry_after,
             _ => None,
         };
-        let is_outage = match self.answer.as_ref().and_then(|answer| answer.status) {
+        let is_outage = match self.response.as_ref().and_then(|answer| answer.status) {
             Some(status) => matches!(status, 401 | 407 | 429 | 500..),
-            None => matches!(self.told, Told::Unknown(_) | Told::NotNow { .. }),
+            None => {
+                matches!(self.result, AttemptResult::Unknown(_) | AttemptResult::RetryLater { .. })
+            }
         };
-        match &self.told {
-            _ if is_outage => Verdict::Away(asked),
+        match &self.result {
+            _ if is_outage => CallResult::Unavailable(asked),
             // Refused by ourselves: it was not asked.
-            Told::Refused { .. } if self.answer.is_none() => Verdict::Nothing,
-            _ => Verdict::Answered,
+            AttemptResult::Rejected { .. } if self.response.is_none() => CallResult::NotCalled,
+            _ => CallResult::Responded,
         }
     }
 }
 
 /// What a target says when it is asked for a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum LookupResult {
     /// It has it.
-    There {
+    Found {
         /// Its own id of it, if it told one.
         remote_id: Option<String>,
     },
     /// It does not have it.
-    Nowhere,
+    NotFound,
 }
 
-impl fmt::Display for Way {
+impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Http(_) => "http",
-            Self::Broker { .. } => "rabbitmq",
+            Self::Amqp { .. } => "rabbitmq",
         })
     }
 }

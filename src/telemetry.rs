@@ -5,27 +5,27 @@ use std::io::{IsTerminal as _, sink, stderr};
 use anyhow::Context as _;
 use tracing_subscriber::{EnvFilter, fmt, fmt::writer::BoxMakeWriter, prelude::*};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{LogConfig, LogFormat};
 
 /// Starts logging to standard error. `RUST_LOG` goes before the configured
 /// filter.
 ///
 /// # Errors
 /// A filter that cannot be read.
-pub fn start(settings: &Log) -> anyhow::Result<()> {
-    start_to(settings, BoxMakeWriter::new(stderr))
+pub fn init(settings: &LogConfig) -> anyhow::Result<()> {
+    init_with_writer(settings, BoxMakeWriter::new(stderr))
 }
 
 /// The same, but lines are made and thrown away: they cost what they cost,
 /// and the terminal shows something else.
 ///
 /// # Errors
-/// As [`start`].
-pub fn start_unseen(settings: &Log) -> anyhow::Result<()> {
-    start_to(settings, BoxMakeWriter::new(sink))
+/// As [`init`].
+pub fn init_discarding(settings: &LogConfig) -> anyhow::Result<()> {
+    init_with_writer(settings, BoxMakeWriter::new(sink))
 }
 
-fn start_to(settings: &Log, writer: BoxMakeWriter) -> anyhow::Result<()> {
+fn init_with_writer(settings: &LogConfig, writer: BoxMakeWriter) -> anyhow::Result<()> {
     let (filter, origin) = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => (filter, "RUST_LOG"),
         _ => (settings.filter.clone(), "log.filter"),

@@ -30,31 +30,31 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::{
-    adapter::Adapter,
-    broker::{BrokerError, Link, PublishError, Publisher, Topology},
+    adapter::Source,
+    broker::{BrokerConnection, BrokerError, PublishError, Publisher, Topology},
     config,
     domain::SourceName,
     metrics::Metrics,
-    retry::{self, Schedule},
+    retry::{self, RetrySchedule},
     store::{Store, StoreError},
 };
 
 pub use apply::Outbox;
-use duty::Duty;
+use duty::ConsumerKind;
 use enrich::Enricher;
-pub use in_hand::InHand;
+pub use in_hand::InFlightKeys;
 use pulse::CONNECTION;
-pub use pulse::Pulse;
-pub use secret_use::SecretUses;
+pub use pulse::HealthRegistry;
+pub use secret_use::SecretUsage;
 
 /// How long lanes may take to finish their batches when the worker stops.
-const FAREWELL: Duration = Duration::from_secs(20);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What every lane needs.
 #[derive(Clone)]
-pub struct Tools {
+pub struct WorkerContext {
     /// The sources' adapters.
-    pub sources: Arc<BTreeMap<SourceName, Adapter>>,
+    pub sources: Arc<BTreeMap<SourceName, Source>>,
     /// What fetches the things that thin events name.
     pub enrichers: Arc<BTreeMap<SourceName, Enricher>>,
     /// The systems that hear of what changed.
@@ -66,27 +66,27 @@ pub struct Tools {
     /// Where to.
     pub topology: Arc<Topology>,
     /// When to try again.
-    pub schedule: Schedule,
+    pub retry_schedule: RetrySchedule,
     /// Batch sizes and times.
-    pub settings: config::Worker,
+    pub settings: config::WorkerConfig,
     /// What this process's transactions touch.
-    pub in_hand: InHand,
+    pub in_flight: InFlightKeys,
     /// Which secrets are in use.
-    pub secret_uses: SecretUses,
+    pub secret_usage: SecretUsage,
     /// What is measured.
     pub metrics: Metrics,
     /// Whoever wants to know when each message was committed.
-    pub committed: Option<Committed>,
+    pub commit_listener: Option<CommitListener>,
 }
 
 /// Hears of each transaction: the moment in which its commit came back, and
 /// the receipts of the messages in it.
-pub type Committed = mpsc::UnboundedSender<(Instant, Vec<Uuid>)>;
+pub type CommitListener = mpsc::UnboundedSender<(Instant, Vec<Uuid>)>;
 
 /// Why consuming had to stop. What was not settled goes back to its queue,
 /// and no attempt is counted: an outage is nobody's poison.
 #[derive(Debug, thiserror::Error)]
-pub enum Trouble {
+pub enum ConsumerError {
     /// The consuming connection, channel or queue is gone.
     #[error("consuming broke")]
     Broker(#[from] BrokerError),
@@ -99,19 +99,24 @@ pub enum Trouble {
 }
 
 /// Works until stopped, coming back by itself after either server went away.
-pub async fn run(tools: Tools, broker_url: String, pulse: Pulse, stop: CancellationToken) {
-    let mut pause = retry::reconnect();
+pub async fn run(
+    tools: WorkerContext,
+    broker_url: String,
+    pulse: HealthRegistry,
+    stop: CancellationToken,
+) {
+    let mut pause = retry::reconnect_delays();
     while !stop.is_cancelled() {
         let error = match connect(&tools, &broker_url).await {
             Ok(link) => {
-                pause = retry::reconnect();
-                work(&tools, Arc::new(link), &pulse, &stop).await;
+                pause = retry::reconnect_delays();
+                run_consumers(&tools, Arc::new(link), &pulse, &stop).await;
                 "the connection was lost".to_owned()
             }
             Err(error) => format!("{:#}", anyhow::Error::from(error)),
         };
         tools.metrics.broker_up.with_label_values(&["consume"]).set(0);
-        pulse.only(CONNECTION, &error);
+        pulse.set_exclusively(CONNECTION, &error);
         if stop.is_cancelled() {
             break;
         }
@@ -122,27 +127,39 @@ pub async fn run(tools: Tools, broker_url: String, pulse: Pulse, stop: Cancellat
             () = stop.cancelled() => {}
         }
     }
-    pulse.only(CONNECTION, "stopped");
+    pulse.set_exclusively(CONNECTION, "stopped");
 }
 
-async fn connect(tools: &Tools, broker_url: &str) -> Result<Link, BrokerError> {
-    let link = Link::open(broker_url, "tallyhook worker").await?;
+async fn connect(tools: &WorkerContext, broker_url: &str) -> Result<BrokerConnection, BrokerError> {
+    let link = BrokerConnection::open(broker_url, "tallyhook worker").await?;
     tools.topology.declare(&link).await?;
     Ok(link)
 }
 
 /// Has every duty done until stopped, or until the connection is lost.
-async fn work(tools: &Tools, link: Arc<Link>, pulse: &Pulse, stop: &CancellationToken) {
+async fn run_consumers(
+    tools: &WorkerContext,
+    link: Arc<BrokerConnection>,
+    pulse: &HealthRegistry,
+    stop: &CancellationToken,
+) {
     let lanes = tools.topology.sources().iter().flat_map(|source| {
-        (0..tools.settings.consumers).map(|number| Duty::Lane(source.clone(), number))
+        (0..tools.settings.consumers_per_source)
+            .map(|number| ConsumerKind::Source(source.clone(), number))
     });
-    let duties: Vec<Duty> = lanes.chain([Duty::Archiver, Duty::CallLog, Duty::Rerouter]).collect();
+    let duties: Vec<ConsumerKind> = lanes
+        .chain([
+            ConsumerKind::DeadLetterArchiver,
+            ConsumerKind::RejectedRequests,
+            ConsumerKind::Unrouted,
+        ])
+        .collect();
     let leave = stop.child_token();
     let mut tasks = JoinSet::new();
     for duty in duties {
         pulse.set(&duty.name(), Some("not consuming yet".to_owned()));
         let (tools, link) = (tools.clone(), Arc::clone(&link));
-        tasks.spawn(duty.keep(tools, link, pulse.clone(), leave.clone()));
+        tasks.spawn(duty.supervise(tools, link, pulse.clone(), leave.clone()));
     }
     pulse.set(CONNECTION, None);
     info!(sources = tools.topology.sources().len(), "consuming");
@@ -159,13 +176,13 @@ async fn work(tools: &Tools, link: Arc<Link>, pulse: &Pulse, stop: &Cancellation
         }
     };
     tokio::select! {
-        () = link.down() => {}
+        () = link.closed() => {}
         () = panicked => {}
         () = stop.cancelled() => {}
     }
     leave.cancel();
     let rest = async { while tasks.join_next().await.is_some() {} };
-    if timeout(FAREWELL, rest).await.is_err() {
+    if timeout(SHUTDOWN_TIMEOUT, rest).await.is_err() {
         warn!("some batches did not finish in time; their messages will be delivered again");
     }
     tasks.abort_all();

@@ -4,41 +4,42 @@
 use bytes::Bytes;
 
 use super::{
-    Event, Rejection, digest_of,
-    fields::{Fields, Pointers},
+    Event, Rejection,
+    fields::{JsonFields, JsonPointers},
+    sha256_hex,
 };
-use crate::domain::{Failure, Mapped, Reason};
+use crate::domain::{MappedEvent, PermanentFailure, ReasonCode};
 
 /// No platform puts more events into one call. Each costs a publish before
 /// the call is answered.
-const MOST_EVENTS: usize = 1000;
+const MAX_EVENTS: usize = 1000;
 
 /// Why a call is not divided.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Undivided {
+pub(super) enum SplitError {
     /// It holds more events than any platform sends.
-    TooMany,
+    TooManyEvents,
     /// What it holds cannot be told.
-    Unclear(Failure),
+    Unreadable(PermanentFailure),
 }
 
-impl From<Failure> for Undivided {
-    fn from(failure: Failure) -> Self {
-        Self::Unclear(failure)
+impl From<PermanentFailure> for SplitError {
+    fn from(failure: PermanentFailure) -> Self {
+        Self::Unreadable(failure)
     }
 }
 
 /// The elements of a list that holds events.
 ///
 /// # Errors
-/// [`Undivided`].
+/// [`SplitError`].
 pub(super) fn elements<'a>(
-    whole: &Fields<'a>,
+    whole: &JsonFields<'a>,
     pointer: &str,
-    within: &'a Pointers,
-) -> Result<Vec<Fields<'a>>, Undivided> {
-    if whole.count(pointer)? > MOST_EVENTS {
-        return Err(Undivided::TooMany);
+    within: &'a JsonPointers,
+) -> Result<Vec<JsonFields<'a>>, SplitError> {
+    if whole.count(pointer)? > MAX_EVENTS {
+        return Err(SplitError::TooManyEvents);
     }
     Ok(whole.list(pointer, within)?)
 }
@@ -46,21 +47,21 @@ pub(super) fn elements<'a>(
 /// Refuses to gather more events than a call may hold.
 ///
 /// # Errors
-/// [`Undivided::TooMany`].
-pub(super) fn check_count(events: &[Event]) -> Result<(), Undivided> {
-    if events.len() > MOST_EVENTS { Err(Undivided::TooMany) } else { Ok(()) }
+/// [`SplitError::TooManyEvents`].
+pub(super) fn check_count(events: &[Event]) -> Result<(), SplitError> {
+    if events.len() > MAX_EVENTS { Err(SplitError::TooManyEvents) } else { Ok(()) }
 }
 
 /// A document's own bytes within the body it was read from: no copy.
-pub(super) fn part(body: &Bytes, document: &Fields<'_>) -> Bytes {
-    body.slice_ref(document.literal().as_bytes())
+pub(super) fn body_slice(body: &Bytes, document: &JsonFields<'_>) -> Bytes {
+    body.slice_ref(document.raw_json().as_bytes())
 }
 
 /// What cannot be told apart, as one event without a topic: the worker finds
 /// what is wrong with it, or that there is nothing in it.
-pub(super) fn undivided(body: Bytes) -> Event {
+pub(super) fn whole_body_event(body: Bytes) -> Event {
     Event {
-        event_id: digest_of(&body),
+        event_id: sha256_hex(&body),
         tenant: String::new(),
         topic: String::new(),
         version: None,
@@ -71,38 +72,42 @@ pub(super) fn undivided(body: Bytes) -> Event {
 /// The events that a call is taken for.
 ///
 /// # Errors
-/// [`Rejection::Unreadable`] if it holds too many.
-pub(super) fn taken(
+/// [`RejectedField::Unreadable`] if it holds too many.
+pub(super) fn split_or_whole(
     body: &Bytes,
-    divided: Result<Vec<Event>, Undivided>,
+    divided: Result<Vec<Event>, SplitError>,
 ) -> Result<Vec<Event>, Rejection> {
     match divided {
         Ok(events) if !events.is_empty() => Ok(events),
-        Ok(_) | Err(Undivided::Unclear(_)) => Ok(vec![undivided(body.clone())]),
-        Err(Undivided::TooMany) => Err(Rejection::Unreadable(too_many())),
+        Ok(_) | Err(SplitError::Unreadable(_)) => Ok(vec![whole_body_event(body.clone())]),
+        Err(SplitError::TooManyEvents) => Err(Rejection::Malformed(too_many_events())),
     }
 }
 
 /// What becomes of a body that should have been divided and came whole.
 ///
 /// # Errors
-/// [`Failure`], unless there is nothing in it.
-pub(super) fn settled(divided: Result<Vec<Event>, Undivided>) -> Result<Mapped, Failure> {
+/// [`PermanentFailure`], unless there is nothing in it.
+pub(super) fn map_unsplit(
+    divided: Result<Vec<Event>, SplitError>,
+) -> Result<MappedEvent, PermanentFailure> {
     match divided {
-        Ok(events) if events.is_empty() => Ok(Mapped::Ignored),
+        Ok(events) if events.is_empty() => Ok(MappedEvent::Ignored),
         // Our receiver would have divided it: another AMQP producer's.
-        Ok(_) => Err(several()),
-        Err(Undivided::Unclear(failure)) => Err(failure),
-        Err(Undivided::TooMany) => Err(Failure::new(Reason::InvalidValue, too_many())),
+        Ok(_) => Err(unsplit_failure()),
+        Err(SplitError::Unreadable(failure)) => Err(failure),
+        Err(SplitError::TooManyEvents) => {
+            Err(PermanentFailure::new(ReasonCode::InvalidValue, too_many_events()))
+        }
     }
 }
 
 /// A message that holds more than the one event it is for.
-pub(super) fn several() -> Failure {
+pub(super) fn unsplit_failure() -> PermanentFailure {
     let detail = "the message holds a whole call: each of its events must be one of its own";
-    Failure::new(Reason::InvalidValue, detail)
+    PermanentFailure::new(ReasonCode::InvalidValue, detail)
 }
 
-fn too_many() -> String {
-    format!("the call holds more than {MOST_EVENTS} events")
+fn too_many_events() -> String {
+    format!("the call holds more than {MAX_EVENTS} events")
 }

@@ -5,11 +5,11 @@ use http::{HeaderMap, header};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::domain::{Envelope, EventKey, Failure, SourceName};
+use crate::domain::{Envelope, EventKey, PermanentFailure, SourceName};
 
 /// One HTTP call as it came in.
 #[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
+pub struct WebhookRequest<'a> {
     /// All its headers.
     pub headers: &'a HeaderMap,
     /// What stands behind the `?` of its address; empty if nothing does.
@@ -20,7 +20,7 @@ pub struct Call<'a> {
     pub received_at: OffsetDateTime,
 }
 
-impl<'a> Call<'a> {
+impl<'a> WebhookRequest<'a> {
     /// A header's value, if it is there, readable and not empty.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         // Not `to_str`, which knows ASCII only: a company may be called Müller.
@@ -53,14 +53,14 @@ pub struct Event {
 
 impl Event {
     /// The longest topic, in bytes: it becomes an AMQP short string.
-    pub(super) const LONGEST_TOPIC: usize = 255;
+    pub(super) const MAX_TOPIC_BYTES: usize = 255;
     /// The longest tenant, in bytes.
-    const LONGEST_TENANT: usize = 2048;
+    const MAX_TENANT_BYTES: usize = 2048;
 
     /// The event as it goes to its source's queue.
     ///
     /// # Errors
-    /// [`Rejection::Unreadable`] if its tenant or topic can be neither an AMQP
+    /// [`RejectedField::Unreadable`] if its tenant or topic can be neither an AMQP
     /// property nor an SQL text.
     pub fn envelope(
         self,
@@ -71,8 +71,8 @@ impl Event {
     ) -> Result<Envelope, Rejection> {
         let Self { event_id, tenant, topic, version, body } = self;
         let legal = |text: &str, longest| text.len() <= longest && !text.contains('\0');
-        if !legal(&tenant, Self::LONGEST_TENANT) || !legal(&topic, Self::LONGEST_TOPIC) {
-            return Err(Rejection::Unreadable(
+        if !legal(&tenant, Self::MAX_TENANT_BYTES) || !legal(&topic, Self::MAX_TOPIC_BYTES) {
+            return Err(Rejection::Malformed(
                 "the tenant or topic is too long or contains a NUL character".to_owned(),
             ));
         }
@@ -84,11 +84,11 @@ impl Event {
             topic,
             version,
             received_at,
-            attempt: 0,
+            failed_attempts: 0,
             generation: 0,
-            replay: None,
-            over_http: true,
-            secret: Some(secret.to_owned()),
+            replay_id: None,
+            received_over_http: true,
+            secret_label: Some(secret.to_owned()),
             import: None,
             body,
         })
@@ -103,7 +103,7 @@ pub enum Received {
         /// At least one.
         events: Vec<Event>,
         /// The label of the secret that verified the call.
-        secret: String,
+        secret_label: String,
     },
     /// A platform's unsigned test of the address: answered, and no event.
     Ping,
@@ -114,35 +114,35 @@ pub enum Received {
 pub enum Rejection {
     /// No configured secret made the signature, or there is none. 401.
     #[error("{0}")]
-    Signature(String),
+    InvalidSignature(String),
     /// The tenant it claims is not one of the source's: what names it, and
     /// its name, which the answer does not repeat. 401.
     #[error("the tenant that {0} names is not configured for this source")]
-    Tenant(&'static str, String),
+    UnknownTenant(&'static str, String),
     /// Something that every call must carry is missing or unreadable. 400.
     #[error("{0}")]
-    Unreadable(String),
+    Malformed(String),
     /// The body is of a media type that the source does not take. 415.
     #[error("content type {0:?} is not taken here; send application/json")]
-    ContentType(String),
+    UnsupportedMediaType(String),
     /// Fields that must be right for the caller to get its answer are not.
     /// 422, for sources that answer callers who can mend it.
-    #[error("{}", told(.0))]
-    Invalid(Vec<Failure>),
+    #[error("{}", join_details(.0))]
+    InvalidFields(Vec<PermanentFailure>),
 }
 
-fn told(failures: &[Failure]) -> String {
-    failures.iter().map(Failure::to_string).collect::<Vec<_>>().join("; ")
+fn join_details(failures: &[PermanentFailure]) -> String {
+    failures.iter().map(PermanentFailure::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl Rejection {
     /// A signature that none of the secrets made.
-    pub fn forged() -> Self {
-        Self::Signature("no configured secret made this signature".to_owned())
+    pub fn invalid_signature() -> Self {
+        Self::InvalidSignature("no configured secret made this signature".to_owned())
     }
 
     /// Whether the call was authentic all the same.
     pub fn is_authentic(&self) -> bool {
-        !matches!(self, Self::Signature(_))
+        !matches!(self, Self::InvalidSignature(_))
     }
 }

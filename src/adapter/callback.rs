@@ -15,21 +15,24 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    Answers, Call, Delivery, Event, Platform, Rejection, UNTOLD_RESENDS,
+    DEFAULT_REDELIVERY_WINDOW, Event, OutgoingWebhook, Platform, Rejection, ResponseStyle,
+    WebhookRequest,
     authentication::Authentication,
-    bill::{Bill, Bills, TOPIC},
+    bill::{INVOICE_TOPIC, InvoicePayload, InvoicePayloads},
     mapping::InvalidSettings,
     signature::{Key, Secret, Verified},
 };
-use crate::domain::{Envelope, Failure, InvoiceConflict, Mapped, SourceName, invoice::invoice_id};
-pub use settings::Settings;
+use crate::domain::{
+    Envelope, InvoiceConflict, MappedEvent, PermanentFailure, SourceName, invoice::invoice_id,
+};
+pub use settings::CallbackSettings;
 
 /// A source of kind `callback`, its settings checked and its pointers compiled.
 pub struct Callback {
     authentication: Authentication,
     on_conflict: InvoiceConflict,
-    repeats_same_bytes: bool,
-    bills: Bills,
+    redelivers_identical_body: bool,
+    payloads: InvoicePayloads,
 }
 
 impl Callback {
@@ -37,8 +40,8 @@ impl Callback {
     ///
     /// # Errors
     /// [`InvalidSettings`] that names the key.
-    pub fn new(settings: Settings) -> Result<Self, InvalidSettings> {
-        let Settings {
+    pub fn new(settings: CallbackSettings) -> Result<Self, InvalidSettings> {
+        let CallbackSettings {
             authentication,
             signature,
             tenant,
@@ -46,9 +49,14 @@ impl Callback {
             repeats_same_bytes,
             invoice,
         } = settings;
-        let bills = Bills::new(invoice.into(), tenant)?;
+        let bills = InvoicePayloads::new(invoice.into(), tenant)?;
         let authentication = Authentication::new(authentication, signature)?;
-        Ok(Self { authentication, on_conflict, repeats_same_bytes, bills })
+        Ok(Self {
+            authentication,
+            on_conflict,
+            redelivers_identical_body: repeats_same_bytes,
+            payloads: bills,
+        })
     }
 }
 
@@ -57,65 +65,70 @@ impl Platform for Callback {
         "callback"
     }
 
-    fn key(&self, text: &str) -> Result<Key, String> {
-        self.authentication.key(text)
+    fn parse_key(&self, text: &str) -> Result<Key, String> {
+        self.authentication.parse_key(text)
     }
 
-    fn repeats_same_bytes(&self) -> bool {
-        self.repeats_same_bytes
+    fn redelivers_identical_body(&self) -> bool {
+        self.redelivers_identical_body
     }
 
-    fn resends_for(&self) -> Duration {
+    fn redelivery_window(&self) -> Duration {
         // As the robot is written.
-        UNTOLD_RESENDS
+        DEFAULT_REDELIVERY_WINDOW
     }
 
-    fn answers(&self) -> Answers {
-        Answers::Callback
+    fn response_style(&self) -> ResponseStyle {
+        ResponseStyle::Callback
     }
 
     fn invoice_conflict(&self) -> InvoiceConflict {
         self.on_conflict
     }
 
-    fn acceptance(&self, source: &SourceName, event: &Event) -> Option<Bytes> {
-        let Bill { vendor, invoice_number, .. } = self.bills.read(&event.body).ok()?;
+    fn success_body(&self, source: &SourceName, event: &Event) -> Option<Bytes> {
+        let InvoicePayload { vendor, invoice_number, .. } = self.payloads.read(&event.body).ok()?;
         let id = invoice_id(source, &event.tenant, &vendor, &invoice_number, 0);
         let body =
             format!(r#"{{"status":"success","invoiceId":"{id}","message":"Invoice processed"}}"#);
         Some(Bytes::from(body))
     }
 
-    fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
         self.authentication.verify(call, secrets)
     }
 
     /// One invoice, checked whole: what the worker would bury is refused here.
-    fn events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
-        let call = verified.call();
-        let (tenant, bill) = self.bills.take(call).map_err(Rejection::Invalid)?;
+    fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
+        let call = verified.request();
+        let (tenant, bill) =
+            self.payloads.read_with_tenant(call).map_err(Rejection::InvalidFields)?;
         Ok(vec![Event {
-            event_id: bill.id(),
+            event_id: bill.identity(),
             tenant,
-            topic: TOPIC.to_owned(),
+            topic: INVOICE_TOPIC.to_owned(),
             version: None,
             body: call.body.clone(),
         }])
     }
 
-    fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
-        self.bills.map(envelope)
+    fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
+        self.payloads.map(envelope)
     }
 
-    fn number(&self, envelope: &Envelope) -> Option<String> {
-        self.bills.number(envelope)
+    fn business_key(&self, envelope: &Envelope) -> Option<String> {
+        self.payloads.business_key(envelope)
     }
 
-    fn tenant_header(&self) -> &'static str {
+    fn tenant_location(&self) -> &'static str {
         "the configured tenant field"
     }
 
-    fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)> {
-        self.authentication.sign(delivery, self.bills.headers(delivery), secret)
+    fn signed_headers(
+        &self,
+        delivery: &OutgoingWebhook<'_>,
+        secret: &Secret,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        self.authentication.sign(delivery, self.payloads.tenant_headers(delivery), secret)
     }
 }

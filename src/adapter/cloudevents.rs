@@ -17,33 +17,34 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    Call, Delivery, Event, Platform, Rejection, UNTOLD_RESENDS,
+    DEFAULT_REDELIVERY_WINDOW, Event, OutgoingWebhook, Platform, Rejection, WebhookRequest,
     authentication::Authentication,
-    digest_of,
-    fields::{Fields, Pointers},
-    identity::{EventSettings, Identity},
+    fields::{JsonFields, JsonPointers},
+    identity::{EventExtractor, EventSettings},
     mapping::{InvalidSettings, Mapping},
-    moment::parse_moment,
+    moment::parse_timestamp,
     selector::Selector,
+    sha256_hex,
     signature::{Key, Secret, Verified},
 };
-use crate::domain::{Envelope, Failure, Mapped};
-use attributes::{Attributes, batch};
-pub use settings::{CloudEventSettings, Settings, TenantSource};
+use crate::domain::{Envelope, MappedEvent, PermanentFailure};
+use attributes::{Attributes, parse_batch};
+pub use settings::{CloudEventsEventSettings, CloudEventsSettings, TenantSource};
 
 /// The topic of a batch without events, which some send to try the address.
-const EMPTY_BATCH: &str = "empty_batch";
+const EMPTY_BATCH_TOPIC: &str = "empty_batch";
 
 /// What tells an event, or a batch of them, in JSON.
-const WHOLE: [&str; 2] = ["/specversion", "/0/specversion"];
-static MODE: LazyLock<Pointers> = LazyLock::new(|| Pointers::new(WHOLE));
+const EVENT_MARKERS: [&str; 2] = ["/specversion", "/0/specversion"];
+static EVENT_MARKER_POINTERS: LazyLock<JsonPointers> =
+    LazyLock::new(|| JsonPointers::new(EVENT_MARKERS));
 
 /// What an attribute's value may not have in a header as it is.
-const IN_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
+const HEADER_ESCAPES: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
 /// What the source may not have within an event's id, so that the space
 /// between it and the id is the only one.
-const IN_EVENT_ID: &AsciiSet = &AsciiSet::EMPTY.add(b' ').add(b'%');
+const EVENT_ID_ESCAPES: &AsciiSet = &AsciiSet::EMPTY.add(b' ').add(b'%');
 
 /// A source of kind `cloudevents`, its settings checked and its pointers
 /// compiled.
@@ -51,7 +52,7 @@ pub struct CloudEvents {
     authentication: Authentication,
     allowed_origins: Vec<String>,
     tenant: Option<TenantSource>,
-    identity: Identity,
+    extractor: EventExtractor,
     mapping: Mapping,
 }
 
@@ -60,13 +61,13 @@ impl CloudEvents {
     ///
     /// # Errors
     /// [`InvalidSettings`] that names the key.
-    pub fn new(settings: Settings) -> Result<Self, InvalidSettings> {
-        let Settings { allowed_origins, order, invoice, refund, .. } = settings;
+    pub fn new(settings: CloudEventsSettings) -> Result<Self, InvalidSettings> {
+        let CloudEventsSettings { allowed_origins, order, invoice, refund, .. } = settings;
         if allowed_origins.iter().any(String::is_empty) {
             return Err(InvalidSettings::new("allowed_origins", "has an empty name"));
         }
         let authentication = Authentication::new(settings.authentication, settings.signature)?
-            .or_in_query("access_token");
+            .allow_in_query("access_token");
         let mapping = Mapping::new(order, invoice, refund)?;
         let tenant = settings.event.tenant;
         let event = EventSettings {
@@ -77,40 +78,44 @@ impl CloudEvents {
             },
             ..EventSettings::default()
         };
-        let identity = Identity::new(event, &mapping)?;
-        Ok(Self { authentication, allowed_origins, tenant, identity, mapping })
+        let identity = EventExtractor::new(event, &mapping)?;
+        Ok(Self { authentication, allowed_origins, tenant, extractor: identity, mapping })
     }
 
     /// Refuses a body that is an event, or a batch, by itself where the headers
     /// say that it is but the data of another. The content type is not signed:
     /// who had recorded a signed event could send it under attributes of his
     /// own, of another company even.
-    fn check_mode(&self, body: &[u8]) -> Result<(), Rejection> {
-        let whole = |fields: Fields<'_>| WHOLE.into_iter().any(|pointer| fields.has(pointer));
-        if self.authentication.is_signature() && Fields::read(body, &MODE).is_ok_and(whole) {
+    fn check_content_mode(&self, body: &[u8]) -> Result<(), Rejection> {
+        let whole =
+            |fields: JsonFields<'_>| EVENT_MARKERS.into_iter().any(|pointer| fields.has(pointer));
+        if self.authentication.is_signature()
+            && JsonFields::read(body, &EVENT_MARKER_POINTERS).is_ok_and(whole)
+        {
             let detail = "the body is a whole event, and the content type says that it is not";
-            return Err(Rejection::Unreadable(detail.to_owned()));
+            return Err(Rejection::Malformed(detail.to_owned()));
         }
         Ok(())
     }
 
     fn event(
         &self,
-        call: &Call<'_>,
+        call: &WebhookRequest<'_>,
         attributes: &Attributes<'_>,
         data: &Bytes,
     ) -> Result<Event, Rejection> {
         let version = attributes.required("specversion")?;
         if !version.starts_with("1.") {
-            let place = attributes.place("specversion");
-            return Err(Rejection::Unreadable(format!("{place} is {version:?}; 1.0 is taken")));
+            let place = attributes.location_of("specversion");
+            return Err(Rejection::Malformed(format!("{place} is {version:?}; 1.0 is taken")));
         }
         // Both together name an event, and neither alone.
         let (source, id) = (attributes.required("source")?, attributes.required("id")?);
-        let event_id = format!("{} {id}", utf8_percent_encode(&source, IN_EVENT_ID));
+        let event_id = format!("{} {id}", utf8_percent_encode(&source, EVENT_ID_ESCAPES));
         let topic = attributes.required("type")?;
-        let version = attributes.get("time")?.as_deref().and_then(parse_moment);
-        let event = self.identity.event(&Call { body: data, ..*call }, Some(&event_id));
+        let version = attributes.get("time")?.as_deref().and_then(parse_timestamp);
+        let event =
+            self.extractor.extract(&WebhookRequest { body: data, ..*call }, Some(&event_id));
         let tenant = match &self.tenant {
             Some(TenantSource::Attribute(name)) => attributes.get(name)?.unwrap_or_default(),
             Some(TenantSource::Selector(_)) | None => event.tenant,
@@ -124,19 +129,19 @@ impl Platform for CloudEvents {
         "cloudevents"
     }
 
-    fn repeats_same_bytes(&self) -> bool {
+    fn redelivers_identical_body(&self) -> bool {
         // The same source and id are the same event, says the specification;
         // but what carries events may write their JSON anew on each attempt.
         false
     }
 
-    fn resends_for(&self) -> Duration {
+    fn redelivery_window(&self) -> Duration {
         // The specification leaves it to whoever sends.
-        UNTOLD_RESENDS
+        DEFAULT_REDELIVERY_WINDOW
     }
 
-    fn key(&self, text: &str) -> Result<Key, String> {
-        self.authentication.key(text)
+    fn parse_key(&self, text: &str) -> Result<Key, String> {
+        self.authentication.parse_key(text)
     }
 
     fn handshake(&self, headers: &HeaderMap) -> Option<HeaderMap> {
@@ -157,21 +162,21 @@ impl Platform for CloudEvents {
         ]))
     }
 
-    fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
         self.authentication.verify(call, secrets)
     }
 
-    fn events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
-        let call = verified.call();
+    fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
+        let call = verified.request();
         let media_type = call.media_type();
         // In this order: the one begins like the other.
         if media_type.starts_with("application/cloudevents-batch") {
-            let elements = batch(call.body)?;
+            let elements = parse_batch(call.body)?;
             if elements.is_empty() {
                 return Ok(vec![Event {
-                    event_id: digest_of(call.body),
+                    event_id: sha256_hex(call.body),
                     tenant: String::new(),
-                    topic: EMPTY_BATCH.to_owned(),
+                    topic: EMPTY_BATCH_TOPIC.to_owned(),
                     version: None,
                     body: call.body.clone(),
                 }]);
@@ -184,38 +189,42 @@ impl Platform for CloudEvents {
                 .collect()
         } else {
             let attributes = if media_type.starts_with("application/cloudevents") {
-                Attributes::document(call.body, String::new())?
+                Attributes::from_json(call.body, String::new())?
             } else {
-                self.check_mode(call.body)?;
+                self.check_content_mode(call.body)?;
                 Attributes::Headers(*call)
             };
             Ok(vec![self.event(call, &attributes, &attributes.data(call.body)?)?])
         }
     }
 
-    fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
+    fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
         let topic = envelope.topic.as_str();
-        if topic == EMPTY_BATCH && !self.mapping.names(topic) {
-            return Ok(Mapped::Ignored);
+        if topic == EMPTY_BATCH_TOPIC && !self.mapping.lists_topic(topic) {
+            return Ok(MappedEvent::Ignored);
         }
         if let Some(TenantSource::Attribute(name)) = &self.tenant
             && envelope.tenant.is_empty()
-            && self.mapping.maps(topic)
+            && self.mapping.maps_topic(topic)
         {
-            return Err(Failure::missing(format!("attribute:{name}")));
+            return Err(PermanentFailure::missing(format!("attribute:{name}")));
         }
-        self.identity.map(envelope, &self.mapping)
+        self.extractor.map(envelope, &self.mapping)
     }
 
-    fn number(&self, envelope: &Envelope) -> Option<String> {
-        self.mapping.number(&envelope.body)
+    fn business_key(&self, envelope: &Envelope) -> Option<String> {
+        self.mapping.business_key(&envelope.body)
     }
 
-    fn tenant_header(&self) -> &'static str {
+    fn tenant_location(&self) -> &'static str {
         "the configured tenant field"
     }
 
-    fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)> {
+    fn signed_headers(
+        &self,
+        delivery: &OutgoingWebhook<'_>,
+        secret: &Secret,
+    ) -> Vec<(HeaderName, HeaderValue)> {
         let tenant = match &self.tenant {
             Some(TenantSource::Attribute(name)) => Some(name.as_str()),
             Some(TenantSource::Selector(_)) | None => None,
@@ -229,10 +238,10 @@ impl Platform for CloudEvents {
             ("time", &triggered_at),
         ];
         let attributes = attributes.into_iter().chain(tenant.map(|name| (name, delivery.tenant)));
-        let mut headers = self.identity.headers(delivery);
+        let mut headers = self.extractor.event_headers(delivery);
         headers.retain(|(name, _)| name != "ce-type");
         headers.extend(attributes.filter_map(|(name, value)| {
-            let value: Cow<'_, str> = utf8_percent_encode(value, IN_HEADER).into();
+            let value: Cow<'_, str> = utf8_percent_encode(value, HEADER_ESCAPES).into();
             Some((format!("ce-{name}").parse().ok()?, value.parse().ok()?))
         }));
         self.authentication.sign(delivery, headers, secret)

@@ -14,14 +14,15 @@ use http::HeaderMap;
 use time::{OffsetDateTime, macros::datetime};
 use uuid::Uuid;
 
-use super::{Adapter, Call, Delivery, Received, Rejection, signature::Encoding};
+use super::{OutgoingWebhook, Received, Rejection, Source, WebhookRequest, signature::Encoding};
 use crate::{
     config::{Config, source},
-    domain::{Envelope, EventKey, Mapped, Reason, SourceName},
+    domain::{Envelope, EventKey, MappedEvent, ReasonCode, SourceName},
 };
 use kind::{
-    Delta::{self, Body, Header, Later},
-    Proof, Spoil, Unreadable, enveloped, label,
+    Credential, Mutation, UnreadableBody,
+    Variation::{self, Body, Header, Later},
+    envelope_of, label,
 };
 
 /// The values of the secrets that rows and tests refer to by name.
@@ -31,7 +32,7 @@ type Secrets = [(&'static str, &'static str); 4];
 const SECRETS: Secrets =
     [("FIRST", "c0ffee00"), ("SECOND", "deadbeef"), ("STRANGE", "0badf00d"), ("EMPTY", "")];
 
-const AT: OffsetDateTime = datetime!(2026-01-02 3:04:05 UTC);
+const RECEIVED_AT: OffsetDateTime = datetime!(2026-01-02 3:04:05 UTC);
 
 /// An envelope as the receiver makes it, for mapping tests.
 pub(super) fn envelope(topic: &str, body: impl Into<Bytes>) -> Envelope {
@@ -43,12 +44,12 @@ pub(super) fn envelope(topic: &str, body: impl Into<Bytes>) -> Envelope {
         tenant: String::new(),
         topic: topic.to_owned(),
         version: None,
-        received_at: AT,
-        attempt: 0,
+        received_at: RECEIVED_AT,
+        failed_attempts: 0,
         generation: 0,
-        replay: None,
-        over_http: true,
-        secret: None,
+        replay_id: None,
+        received_over_http: true,
+        secret_label: None,
         import: None,
         body: body.into(),
     }
@@ -56,7 +57,7 @@ pub(super) fn envelope(topic: &str, body: impl Into<Bytes>) -> Envelope {
 
 /// A JSON object of these fields, each value a literal; a change replaces a
 /// field of the same name, and an empty literal leaves it out.
-pub(super) fn object(fields: &[(&str, &str)], changes: &[(&str, &str)]) -> String {
+pub(super) fn json_object(fields: &[(&str, &str)], changes: &[(&str, &str)]) -> String {
     let mut merged: BTreeMap<&str, &str> = fields.iter().copied().collect();
     merged.extend(changes.iter().copied());
     merged.retain(|_, literal| !literal.is_empty());
@@ -66,9 +67,9 @@ pub(super) fn object(fields: &[(&str, &str)], changes: &[(&str, &str)]) -> Strin
 }
 
 /// A configured source.
-pub(super) struct Source(Config);
+pub(super) struct ConfiguredSource(Config);
 
-impl Source {
+impl ConfiguredSource {
     /// A section with these settings, secrets (`env:NAME`) and tenants.
     pub(super) fn load(
         kind: &str,
@@ -96,21 +97,32 @@ impl Source {
         Config::from_toml(&text, &variables).map(Self).map_err(|error| format!("{error:#}"))
     }
 
-    /// What it makes of a body that its platform sends it, at [`AT`].
+    /// What it makes of a body that its platform sends it, at [`RECEIVED_AT`].
     pub(super) fn receive(&self, body: &Bytes) -> Result<Received, Rejection> {
-        let delivery =
-            Delivery { topic: "", tenant: "", event_id: "", triggered_at: AT, sent_at: AT, body };
-        let headers: HeaderMap = self.adapter().dress(&delivery).into_iter().collect();
-        self.adapter().receive(&Call { headers: &headers, query: "", body, received_at: AT })
+        let delivery = OutgoingWebhook {
+            topic: "",
+            tenant: "",
+            event_id: "",
+            triggered_at: RECEIVED_AT,
+            sent_at: RECEIVED_AT,
+            body,
+        };
+        let headers: HeaderMap = self.source().signed_headers(&delivery).into_iter().collect();
+        self.source().receive(&WebhookRequest {
+            headers: &headers,
+            query: "",
+            body,
+            received_at: RECEIVED_AT,
+        })
     }
 
-    pub(super) fn adapter(&self) -> &Adapter {
+    pub(super) fn source(&self) -> &Source {
         self.0.sources.values().next().unwrap()
     }
 }
 
 /// Bad tokens, made out of a good one; a row says which it forgives.
-const SPOILS: [(&str, Spoil); 11] = [
+const TOKEN_MUTATIONS: [(&str, Mutation); 11] = [
     ("tampered", |text| {
         let first = if text.starts_with('0') { '1' } else { '0' };
         format!("{first}{}", &text[1..])
@@ -139,8 +151,8 @@ const SPOILS: [(&str, Spoil); 11] = [
 
 #[test]
 fn every_kind_has_a_row() {
-    for kind in source::KINDS {
-        assert!(kinds::all().any(|row| row.word == kind), "{kind}: has no row here");
+    for kind in source::SOURCE_KINDS {
+        assert!(kinds::all().any(|row| row.kind == kind), "{kind}: has no row here");
     }
 }
 
@@ -148,43 +160,51 @@ fn every_kind_has_a_row() {
 fn every_row_says_what_it_must() {
     for kind in kinds::all() {
         let name = kind.name;
-        let Proof { header, known, .. } = kind.proof;
+        let Credential { header, known_value: known, .. } = kind.credential;
         assert!(!header.is_empty() && !known.is_empty(), "{name}: no known signature");
-        assert!(!kind.body.is_empty() && !kind.number.is_empty(), "{name}: no good body");
+        assert!(!kind.body.is_empty() && !kind.business_key.is_empty(), "{name}: no good body");
         assert!(!kind.redelivered.is_empty(), "{name}: no redelivery");
-        assert!(!kind.another.is_empty(), "{name}: no other event");
-        let tenants = [kind.allowed.is_empty(), kind.foreign.is_empty(), kind.elsewhere.is_none()];
+        assert!(!kind.different_event.is_empty(), "{name}: no other event");
+        let tenants =
+            [kind.allowed.is_empty(), kind.foreign.is_empty(), kind.other_tenant.is_none()];
         assert_eq!(tenants, [kind.tenant.is_empty(); 3], "{name}: tenants");
-        for forgiven in kind.proof.forgives {
-            assert!(SPOILS.iter().any(|(spoil, _)| spoil == forgiven), "{name}: {forgiven:?}");
+        for forgiven in kind.credential.tolerated {
+            assert!(
+                TOKEN_MUTATIONS.iter().any(|(spoil, _)| spoil == forgiven),
+                "{name}: {forgiven:?}"
+            );
         }
-        let signs = kind.proof.signs_body;
-        assert!(signs || kind.proof.tolerance_s.is_none(), "{name}: a time and no signature");
+        let signs = kind.credential.signs_body;
+        assert!(signs || kind.credential.tolerance_s.is_none(), "{name}: a time and no signature");
     }
 }
 
 #[test]
 fn signatures_are_what_another_program_makes() {
     for kind in kinds::all() {
-        let source = kind.plain();
+        let source = kind.default_source();
         let request = kind.request(&source, &[]);
-        let known = kind.proof.known;
-        assert_eq!(request.headers[kind.proof.header], known, "{}: known signature", kind.name);
-        let given = request.set(kind.proof.header, known).made_to(&source);
-        kind.takes_signature(&given, "known signature");
+        let known = kind.credential.known_value;
+        assert_eq!(
+            request.headers[kind.credential.header], known,
+            "{}: known signature",
+            kind.name
+        );
+        let given = request.set(kind.credential.header, known).send_to(&source);
+        kind.assert_authentic(&given, "known signature");
     }
 }
 
 #[test]
 fn what_is_dressed_is_received() {
     for kind in kinds::all() {
-        let source = kind.plain();
+        let source = kind.default_source();
         let event = kind.event(&source, &[], "round trip");
         assert_eq!(event.topic, kind.topic, "{}: the topic survives", kind.name);
         assert_eq!(event.tenant, kind.tenant, "{}: the tenant survives", kind.name);
-        let kept = kind.kept.unwrap_or(kind.body);
+        let kept = kind.stored_body.unwrap_or(kind.body);
         assert_eq!(event.body, kept, "{}: the body survives", kind.name);
-        let repeats = source.adapter().rules().repeats_same_bytes;
+        let repeats = source.source().conflict_policy().redelivers_identical_body;
         assert_eq!(repeats, kind.repeats_same_bytes, "{}: repeats the same bytes", kind.name);
     }
 }
@@ -192,15 +212,15 @@ fn what_is_dressed_is_received() {
 #[test]
 fn every_form_of_an_event_is_the_same_event() {
     for kind in kinds::all() {
-        let source = kind.plain();
+        let source = kind.default_source();
         let first = kind.event(&source, &[], "first form");
-        for form in kind.forms {
+        for form in kind.equivalent_forms {
             let event = kind.event(&source, form, "another form");
             let told = (&event.event_id, &event.tenant, &event.topic);
             let expected = (&first.event_id, &first.tenant, &first.topic);
             assert_eq!(told, expected, "{}: {form:?}", kind.name);
-            let number = source.adapter().number(&enveloped(event));
-            assert_eq!(number.as_deref(), Some(kind.number), "{}: {form:?}", kind.name);
+            let number = source.source().business_key(&envelope_of(event));
+            assert_eq!(number.as_deref(), Some(kind.business_key), "{}: {form:?}", kind.name);
         }
     }
 }
@@ -208,15 +228,15 @@ fn every_form_of_an_event_is_the_same_event() {
 #[test]
 fn a_tampered_body_is_refused() {
     for kind in kinds::all() {
-        let source = kind.plain();
+        let source = kind.default_source();
         let mut request = kind.request(&source, &[]);
         for body in [&[kind.body, b" "].concat()[..], &kind.body[1..], b""] {
             request.body = Bytes::copy_from_slice(body);
-            let given = request.made_to(&source);
+            let given = request.send_to(&source);
             match given {
                 // So that no row says it by mistake.
-                Ok(_) | Err(Rejection::Invalid(_)) if !kind.proof.signs_body => {}
-                given => kind.refuses_signature(&given, "tampered body"),
+                Ok(_) | Err(Rejection::InvalidFields(_)) if !kind.credential.signs_body => {}
+                given => kind.assert_invalid_signature(&given, "tampered body"),
             }
         }
     }
@@ -225,20 +245,20 @@ fn a_tampered_body_is_refused() {
 #[test]
 fn a_bad_signature_is_refused() {
     for kind in kinds::all() {
-        let source = kind.plain();
-        for (rule, change) in SPOILS {
+        let source = kind.default_source();
+        for (rule, change) in TOKEN_MUTATIONS {
             let given = kind.with_token(&source, change);
-            if kind.proof.forgives.contains(&rule) {
-                kind.takes_signature(&given, rule);
+            if kind.credential.tolerated.contains(&rule) {
+                kind.assert_authentic(&given, rule);
             } else {
-                kind.refuses_signature(&given, rule);
+                kind.assert_invalid_signature(&given, rule);
             }
         }
-        for (rule, change) in kind.proof.refuses {
-            kind.refuses_signature(&kind.with_value(&source, *change), rule);
+        for (rule, change) in kind.credential.rejected {
+            kind.assert_invalid_signature(&kind.with_value(&source, *change), rule);
         }
-        for (rule, change) in kind.proof.takes {
-            kind.takes_signature(&kind.with_value(&source, *change), rule);
+        for (rule, change) in kind.credential.accepted {
+            kind.assert_authentic(&kind.with_value(&source, *change), rule);
         }
     }
 }
@@ -246,49 +266,49 @@ fn a_bad_signature_is_refused() {
 #[test]
 fn white_space_around_a_signature_is_nothing() {
     for kind in kinds::all() {
-        let source = kind.plain();
+        let source = kind.default_source();
         let given = kind.with_value(&source, |value| format!(" {value}\t"));
-        kind.takes_signature(&given, "white space around the signature");
+        kind.assert_authentic(&given, "white space around the signature");
     }
 }
 
 #[test]
 fn a_call_without_a_signature_is_refused() {
     for kind in kinds::all() {
-        let source = kind.plain();
-        let header = kind.proof.header;
+        let source = kind.default_source();
+        let header = kind.credential.header;
         let mut request = kind.request(&source, &[]);
-        let [before, _, after] = (kind.proof.token)(request.value(header));
+        let [before, _, after] = (kind.credential.token)(request.value(header));
         for value in ["", "  ", &format!("{before}{after}")] {
-            let given = kind.request(&source, &[]).set(header, value).made_to(&source);
-            kind.refuses_signature(&given, "empty signature header");
+            let given = kind.request(&source, &[]).set(header, value).send_to(&source);
+            kind.assert_invalid_signature(&given, "empty signature header");
         }
         request.headers.remove(header);
-        kind.refuses_signature(&request.made_to(&source), "no signature header");
+        kind.assert_invalid_signature(&request.send_to(&source), "no signature header");
     }
 }
 
 #[test]
 fn what_is_signed_beside_the_body_must_be_there_and_cannot_be_changed() {
     for kind in kinds::all() {
-        let source = kind.plain();
-        for header in kind.proof.with {
+        let source = kind.default_source();
+        for header in kind.credential.required_headers {
             let mut request = kind.request(&source, &[]).set(header, "");
-            kind.refuses_signature(&request.made_to(&source), &format!("empty {header}"));
+            kind.assert_invalid_signature(&request.send_to(&source), &format!("empty {header}"));
             request.headers.remove(*header);
-            kind.refuses_signature(&request.made_to(&source), &format!("no {header}"));
+            kind.assert_invalid_signature(&request.send_to(&source), &format!("no {header}"));
         }
-        for delta in kind.proof.binds {
+        for delta in kind.credential.signed_headers {
             assert!(matches!(delta, Header(..)), "{}: {delta:?} would be signed", kind.name);
-            let given = kind.request(&source, &[*delta]).made_to(&source);
-            kind.refuses_signature(&given, &format!("signed and then changed: {delta:?}"));
+            let given = kind.request(&source, &[*delta]).send_to(&source);
+            kind.assert_invalid_signature(&given, &format!("signed and then changed: {delta:?}"));
         }
-        for settings in kind.proof.strangers {
-            let stranger = kind.set_up(settings, &["FIRST"], &[]);
-            let given = kind.request(&source, &[]).made_to(&stranger);
-            kind.refuses_signature(&given, &format!("under {settings}"));
-            let own = kind.request(&stranger, &[]).made_to(&stranger);
-            kind.takes_signature(&own, &format!("under {settings}, its own"));
+        for settings in kind.credential.foreign_settings {
+            let stranger = kind.source_with(settings, &["FIRST"], &[]);
+            let given = kind.request(&source, &[]).send_to(&stranger);
+            kind.assert_invalid_signature(&given, &format!("under {settings}"));
+            let own = kind.request(&stranger, &[]).send_to(&stranger);
+            kind.assert_authentic(&own, &format!("under {settings}, its own"));
         }
     }
 }
@@ -297,28 +317,28 @@ fn what_is_signed_beside_the_body_must_be_there_and_cannot_be_changed() {
 fn a_signed_time_must_be_near_and_no_other_is_asked() {
     const MONTH: i64 = 30 * 24 * 3600;
     for kind in kinds::all() {
-        let source = kind.plain();
+        let source = kind.default_source();
         let received = |seconds: i64| {
             let mut request = kind.request(&source, &[]);
             request.received_at += time::Duration::seconds(seconds);
-            request.made_to(&source)
+            request.send_to(&source)
         };
         // Without a signed time, a call that waited long is as good as any.
-        let near = kind.proof.tolerance_s.unwrap_or(MONTH);
+        let near = kind.credential.tolerance_s.unwrap_or(MONTH);
         for seconds in [-near, -1, 0, 1, near] {
-            kind.takes_signature(&received(seconds), &format!("received {seconds} s later"));
+            kind.assert_authentic(&received(seconds), &format!("received {seconds} s later"));
         }
-        if let Some(tolerance) = kind.proof.tolerance_s {
+        if let Some(tolerance) = kind.credential.tolerance_s {
             for seconds in [tolerance + 1, -tolerance - 1, MONTH, -MONTH] {
                 let rule = format!("received {seconds} s after the signed time");
-                kind.refuses_signature(&received(seconds), &rule);
+                kind.assert_invalid_signature(&received(seconds), &rule);
             }
             // A forged one is not told whether its time was right.
-            let strange = kind.source(&["STRANGE"], &[]);
+            let strange = kind.source_for(&["STRANGE"], &[]);
             let mut forged = kind.request(&strange, &[]);
-            let in_time = forged.made_to(&source);
+            let in_time = forged.send_to(&source);
             forged.received_at += time::Duration::seconds(MONTH);
-            assert_eq!(forged.made_to(&source), in_time, "{}: forged and old", kind.name);
+            assert_eq!(forged.send_to(&source), in_time, "{}: forged and old", kind.name);
         }
     }
 }
@@ -326,62 +346,62 @@ fn a_signed_time_must_be_near_and_no_other_is_asked() {
 #[test]
 fn a_token_may_stand_in_the_query_where_the_kind_says_so() {
     for kind in kinds::all() {
-        let source = kind.plain();
+        let source = kind.default_source();
         let (_, secret) = kind.secrets[0];
-        let parameter = kind.proof.in_query.unwrap_or("token");
+        let parameter = kind.credential.query_parameter.unwrap_or("token");
         let asked = |query: String, header: Option<&str>| {
             let mut request = kind.request(&source, &[]);
-            request.headers.remove(kind.proof.header);
+            request.headers.remove(kind.credential.header);
             request.query = query;
             let request = match header {
-                Some(value) => request.set(kind.proof.header, value),
+                Some(value) => request.set(kind.credential.header, value),
                 None => request,
             };
-            request.made_to(&source)
+            request.send_to(&source)
         };
         let good = format!("{parameter}={secret}");
-        if kind.proof.in_query.is_none() {
-            kind.refuses_signature(&asked(good, None), "token in the query");
+        if kind.credential.query_parameter.is_none() {
+            kind.assert_invalid_signature(&asked(good, None), "token in the query");
             continue;
         }
-        kind.takes_signature(&asked(good.clone(), None), "token in the query");
-        for (rule, spoil) in SPOILS {
+        kind.assert_authentic(&asked(good.clone(), None), "token in the query");
+        for (rule, spoil) in TOKEN_MUTATIONS {
             let bad = format!("{parameter}={}", spoil(secret));
-            kind.refuses_signature(&asked(bad, None), &format!("query, {rule}"));
+            kind.assert_invalid_signature(&asked(bad, None), &format!("query, {rule}"));
         }
         let wrong = asked(good, Some("Bearer wrong"));
-        kind.refuses_signature(&wrong, "a wrong header is not mended by the query");
+        kind.assert_invalid_signature(&wrong, "a wrong header is not mended by the query");
     }
 }
 
 #[test]
 fn each_configured_secret_verifies_and_no_other() {
     for kind in kinds::all() {
-        let both = kind.source(&["FIRST", "SECOND"], &[]);
+        let both = kind.source_for(&["FIRST", "SECOND"], &[]);
         for (signer, expected) in [("FIRST", "env:FIRST"), ("SECOND", "env:SECOND")] {
-            let given = kind.request(&kind.source(&[signer], &[]), &[]).made_to(&both);
+            let given = kind.request(&kind.source_for(&[signer], &[]), &[]).send_to(&both);
             assert_eq!(label(&given), Some(expected), "{}: rotated secret", kind.name);
         }
-        let forged = kind.request(&kind.source(&["STRANGE"], &[]), &[]);
-        kind.refuses_signature(&forged.made_to(&both), "wrong secret");
-        kind.refuses_signature(&forged.made_to(&kind.plain()), "wrong secret");
+        let forged = kind.request(&kind.source_for(&["STRANGE"], &[]), &[]);
+        kind.assert_invalid_signature(&forged.send_to(&both), "wrong secret");
+        kind.assert_invalid_signature(&forged.send_to(&kind.default_source()), "wrong secret");
     }
 }
 
 #[test]
 fn a_sender_that_changes_its_secret_signs_with_both() {
     for kind in kinds::all() {
-        let Some(join) = kind.proof.joins else { continue };
+        let Some(join) = kind.credential.join else { continue };
         let [first, second, strange] =
-            ["FIRST", "SECOND", "STRANGE"].map(|name| kind.source(&[name], &[]));
+            ["FIRST", "SECOND", "STRANGE"].map(|name| kind.source_for(&[name], &[]));
         let request = kind.request(&first, &[]);
         let other = kind.request(&second, &[]);
-        let header = kind.proof.header;
+        let header = kind.credential.header;
         let joined = join(request.value(header), other.value(header));
         let request = request.set(header, &joined);
-        assert_eq!(label(&request.made_to(&first)), Some("env:FIRST"), "{}", kind.name);
-        assert_eq!(label(&request.made_to(&second)), Some("env:SECOND"), "{}", kind.name);
-        kind.refuses_signature(&request.made_to(&strange), "neither of two secrets");
+        assert_eq!(label(&request.send_to(&first)), Some("env:FIRST"), "{}", kind.name);
+        assert_eq!(label(&request.send_to(&second)), Some("env:SECOND"), "{}", kind.name);
+        kind.assert_invalid_signature(&request.send_to(&strange), "neither of two secrets");
     }
 }
 
@@ -389,7 +409,8 @@ fn a_sender_that_changes_its_secret_signs_with_both() {
 fn an_empty_secret_is_refused_at_configuration() {
     for kind in kinds::all() {
         for secrets in [&["EMPTY"][..], &["FIRST", "EMPTY"], &[]] {
-            let loaded = Source::load_with(kind.word, kind.settings, kind.secrets, secrets, &[]);
+            let loaded =
+                ConfiguredSource::load_with(kind.kind, kind.settings, kind.secrets, secrets, &[]);
             let error = loaded.err().unwrap_or_default();
             assert!(
                 error.contains("sources.inbox.secrets"),
@@ -403,9 +424,10 @@ fn an_empty_secret_is_refused_at_configuration() {
 #[test]
 fn a_malformed_secret_is_refused_at_configuration_and_not_repeated() {
     for kind in kinds::all() {
-        for text in kind.malformed {
+        for text in kind.malformed_secrets {
             let values = [("FIRST", *text)];
-            let loaded = Source::load_with(kind.word, kind.settings, &values, &["FIRST"], &[]);
+            let loaded =
+                ConfiguredSource::load_with(kind.kind, kind.settings, &values, &["FIRST"], &[]);
             let error = loaded.err().unwrap_or_default();
             // That a prefix has nothing behind it may be said.
             let repeated = !text.ends_with('_') && error.contains(text);
@@ -421,34 +443,34 @@ fn a_malformed_secret_is_refused_at_configuration_and_not_repeated() {
 #[test]
 fn only_tenants_of_the_allow_list_come_in() {
     for kind in kinds::all() {
-        let Some(elsewhere) = kind.elsewhere else { continue };
+        let Some(elsewhere) = kind.other_tenant else { continue };
         for tenant in kind.allowed {
-            let source = kind.source(&["FIRST"], &["nobody", tenant]);
+            let source = kind.source_for(&["FIRST"], &["nobody", tenant]);
             let rule = format!("tenant allowed as {tenant:?}");
             let event = kind.event(&source, &[], &rule);
             assert_eq!(event.tenant, kind.tenant, "{}: {rule}", kind.name);
-            let given = kind.request(&source, &[elsewhere]).made_to(&source);
+            let given = kind.request(&source, &[elsewhere]).send_to(&source);
             assert!(
-                matches!(given, Err(Rejection::Tenant(..))),
+                matches!(given, Err(Rejection::UnknownTenant(..))),
                 "{}: another tenant than {tenant:?}: {given:?}",
                 kind.name
             );
         }
         for tenant in kind.foreign {
-            let source = kind.source(&["FIRST"], &[tenant]);
-            let given = kind.request(&source, &[]).made_to(&source);
+            let source = kind.source_for(&["FIRST"], &[tenant]);
+            let given = kind.request(&source, &[]).send_to(&source);
             assert!(
-                matches!(given, Err(Rejection::Tenant(..))),
+                matches!(given, Err(Rejection::UnknownTenant(..))),
                 "{}: tenant {tenant:?} lets another in: {given:?}",
                 kind.name
             );
         }
-        let source = kind.source(&["FIRST"], kind.allowed);
-        for delta in kind.alike {
+        let source = kind.source_for(&["FIRST"], kind.allowed);
+        for delta in kind.same_tenant {
             let event = kind.event(&source, &[*delta], "the same tenant, written otherwise");
             assert_eq!(event.tenant, kind.tenant, "{}: {delta:?}", kind.name);
         }
-        let anywhere = kind.event(&kind.plain(), &[elsewhere], "no allow-list");
+        let anywhere = kind.event(&kind.default_source(), &[elsewhere], "no allow-list");
         assert_ne!(anywhere.tenant, kind.tenant, "{}: elsewhere is another tenant", kind.name);
     }
 }
@@ -457,11 +479,14 @@ fn only_tenants_of_the_allow_list_come_in() {
 fn a_forged_call_learns_nothing_but_that() {
     // Neither the tenant, the content type nor the body is looked at first.
     for kind in kinds::all() {
-        let source = kind.source(&["FIRST"], kind.allowed);
-        let strange = kind.source(&["STRANGE"], &[]);
-        for delta in kind.elsewhere.into_iter().chain([Body(b"<order/>")]) {
+        let source = kind.source_for(&["FIRST"], kind.allowed);
+        let strange = kind.source_for(&["STRANGE"], &[]);
+        for delta in kind.other_tenant.into_iter().chain([Body(b"<order/>")]) {
             let forged = kind.request(&strange, &[delta]).set("content-type", "text/html");
-            kind.refuses_signature(&forged.made_to(&source), &format!("forged call, {delta:?}"));
+            kind.assert_invalid_signature(
+                &forged.send_to(&source),
+                &format!("forged call, {delta:?}"),
+            );
         }
     }
 }
@@ -469,21 +494,21 @@ fn a_forged_call_learns_nothing_but_that() {
 #[test]
 fn only_its_own_media_types_are_taken() {
     for kind in kinds::all() {
-        let source = kind.plain();
-        for taken in kind.takes {
-            let given = kind.request(&source, &[Header("content-type", taken)]).made_to(&source);
+        let source = kind.default_source();
+        for taken in kind.accepted_media_types {
+            let given = kind.request(&source, &[Header("content-type", taken)]).send_to(&source);
             assert!(given.is_ok(), "{}: content type {taken:?}: {given:?}", kind.name);
         }
         let mut request = kind.request(&source, &[]);
         request.headers.remove("content-type");
-        let given = request.made_to(&source);
-        let untyped = kind.takes.contains(&"");
+        let given = request.send_to(&source);
+        let untyped = kind.accepted_media_types.contains(&"");
         assert_eq!(given.is_ok(), untyped, "{}: no content type: {given:?}", kind.name);
-        for refused in kind.declines {
-            let given = kind.request(&source, &[Header("content-type", refused)]).made_to(&source);
+        for refused in kind.rejected_media_types {
+            let given = kind.request(&source, &[Header("content-type", refused)]).send_to(&source);
             assert_eq!(
                 given,
-                Err(Rejection::ContentType((*refused).to_owned())),
+                Err(Rejection::UnsupportedMediaType((*refused).to_owned())),
                 "{}: content type",
                 kind.name
             );
@@ -494,18 +519,18 @@ fn only_its_own_media_types_are_taken() {
 #[test]
 fn an_authentic_body_that_is_not_json_is_never_taken_for_an_event() {
     for kind in kinds::all() {
-        let source = kind.plain();
+        let source = kind.default_source();
         for body in [&b"<order/>"[..], b"", b"{\"id\":1", b"\xff\xfe{}", b"webhook_id=1"] {
             let rule = "authentic, not JSON";
             let envelope = match kind.unreadable {
-                Unreadable::Buried => {
+                UnreadableBody::DeadLettered => {
                     let envelope = kind.envelope(&source, &[Body(body)], rule);
                     assert_eq!(envelope.body, body, "{}: {rule}: the body is kept", kind.name);
                     envelope
                 }
-                Unreadable::Refused => {
-                    kind.refuses_fields(&source, body, |failure| {
-                        failure.reason == Reason::InvalidJson
+                UnreadableBody::Rejected => {
+                    kind.assert_invalid_fields(&source, body, |failure| {
+                        failure.reason == ReasonCode::InvalidJson
                     });
                     // As another AMQP producer may publish it.
                     let mut envelope = kind.envelope(&source, &[], rule);
@@ -513,9 +538,9 @@ fn an_authentic_body_that_is_not_json_is_never_taken_for_an_event() {
                     envelope
                 }
             };
-            let failure = source.adapter().map(&envelope).map_err(|failure| failure.reason);
-            assert_eq!(failure, Err(Reason::InvalidJson), "{}: {rule}: {body:?}", kind.name);
-            assert_eq!(source.adapter().number(&envelope), None, "{}: {rule}", kind.name);
+            let failure = source.source().map(&envelope).map_err(|failure| failure.reason);
+            assert_eq!(failure, Err(ReasonCode::InvalidJson), "{}: {rule}: {body:?}", kind.name);
+            assert_eq!(source.source().business_key(&envelope), None, "{}: {rule}", kind.name);
         }
     }
 }
@@ -523,8 +548,8 @@ fn an_authentic_body_that_is_not_json_is_never_taken_for_an_event() {
 #[test]
 fn the_event_id_is_equal_on_redelivery_and_on_nothing_else() {
     for kind in kinds::all() {
-        let source = kind.plain();
-        let id = |delta: &[Delta]| kind.event(&source, delta, "event id").event_id;
+        let source = kind.default_source();
+        let id = |delta: &[Variation]| kind.event(&source, delta, "event id").event_id;
         let first = id(&[]);
         assert!(!first.is_empty(), "{}: the event id is empty", kind.name);
         assert_eq!(id(&[]), first, "{}: the same call", kind.name);
@@ -535,7 +560,7 @@ fn the_event_id_is_equal_on_redelivery_and_on_nothing_else() {
             let later = id(&[*delta, Later(7200)]);
             assert_eq!(later, first, "{}: redelivered later with {delta:?}", kind.name);
         }
-        for delta in kind.another {
+        for delta in kind.different_event {
             assert_ne!(id(&[*delta]), first, "{}: another event by {delta:?}", kind.name);
         }
     }
@@ -544,8 +569,8 @@ fn the_event_id_is_equal_on_redelivery_and_on_nothing_else() {
 #[test]
 fn each_of_several_events_is_one_of_its_own() {
     for kind in kinds::all() {
-        let Some(many) = kind.many else { continue };
-        let source = kind.plain();
+        let Some(many) = kind.multi_event else { continue };
+        let source = kind.default_source();
         let with = |body: &'static [u8]| [many.deltas, &[Body(body)]].concat();
         let rule = "several events in one call";
         let events = kind.events(&source, &with(many.body), rule);
@@ -556,7 +581,7 @@ fn each_of_several_events_is_one_of_its_own() {
         assert_eq!(ids.len(), events.len(), "{}: {rule}: an id twice", kind.name);
         let later = [&with(many.body)[..], &[Later(7200)]].concat();
         assert_eq!(kind.events(&source, &later, rule), events, "{}: redelivered", kind.name);
-        for bodies in many.anew {
+        for bodies in many.regrouped {
             let anew: Vec<_> =
                 bodies.iter().flat_map(|body| kind.events(&source, &with(body), rule)).collect();
             let cut: BTreeSet<_> = anew.iter().map(|event| event.event_id.clone()).collect();
@@ -564,45 +589,49 @@ fn each_of_several_events_is_one_of_its_own() {
             assert_eq!(anew.len(), events.len(), "{}: cut anew: an id twice", kind.name);
         }
         for event in events {
-            let envelope = enveloped(event);
-            let mapped = source.adapter().map(&envelope);
+            let envelope = envelope_of(event);
+            let mapped = source.source().map(&envelope);
             assert!(mapped.is_ok(), "{}: {rule}: {:?}: {mapped:?}", kind.name, envelope.body);
         }
-        kind.keeps_foreign_events_out(&source, &with(many.body), many.events);
+        kind.assert_foreign_events_ignored(&source, &with(many.body), many.events);
     }
 }
 
 #[test]
 fn the_number_can_be_read_though_the_mapping_fails() {
     for kind in kinds::all() {
-        let source = kind.plain();
+        let source = kind.default_source();
         let good = kind.envelope(&source, &[], "good body");
-        match source.adapter().map(&good) {
-            Ok(Mapped::Change(change)) => assert_eq!(
+        match source.source().map(&good) {
+            Ok(MappedEvent::Change(change)) => assert_eq!(
                 change.business_key(),
-                kind.number,
+                kind.business_key,
                 "{}: the number of the document",
                 kind.name
             ),
             other => panic!("{}: a good body must change the books: {other:?}", kind.name),
         }
-        let number = |envelope: &Envelope| source.adapter().number(envelope);
-        assert_eq!(number(&good).as_deref(), Some(kind.number), "{}: the number", kind.name);
-        let Some(unmappable) = kind.unmappable else { continue };
+        let number = |envelope: &Envelope| source.source().business_key(envelope);
+        assert_eq!(number(&good).as_deref(), Some(kind.business_key), "{}: the number", kind.name);
+        let Some(unmappable) = kind.unmappable_body else { continue };
         let bad = match kind.unreadable {
-            Unreadable::Buried => kind.envelope(&source, &[Body(unmappable)], "unmappable body"),
-            Unreadable::Refused => {
-                kind.refuses_fields(&source, unmappable, |failure| failure.field.starts_with('/'));
+            UnreadableBody::DeadLettered => {
+                kind.envelope(&source, &[Body(unmappable)], "unmappable body")
+            }
+            UnreadableBody::Rejected => {
+                kind.assert_invalid_fields(&source, unmappable, |failure| {
+                    failure.field.starts_with('/')
+                });
                 Envelope { body: unmappable.into(), ..good }
             }
         };
-        let failure = source.adapter().map(&bad);
+        let failure = source.source().map(&bad);
         assert!(
             failure.as_ref().is_err_and(|failure| failure.field.starts_with('/')),
             "{}: an unmappable body must name its field: {failure:?}",
             kind.name
         );
-        assert_eq!(number(&bad).as_deref(), Some(kind.number), "{}: the number", kind.name);
+        assert_eq!(number(&bad).as_deref(), Some(kind.business_key), "{}: the number", kind.name);
     }
 }
 
@@ -611,10 +640,10 @@ fn the_number_can_be_read_though_the_mapping_fails() {
 #[test]
 fn whatever_is_taken_holds_an_event() {
     for kind in kinds::all() {
-        let source = kind.plain();
+        let source = kind.default_source();
         for body in [&b"{}"[..], b"[]", b"null", b"1", b"[{}]", b"\"text\""] {
             if let Ok(Received::Events { events, .. }) =
-                kind.request(&source, &[Body(body)]).made_to(&source)
+                kind.request(&source, &[Body(body)]).send_to(&source)
             {
                 let ids: BTreeSet<_> = events.iter().map(|event| &event.event_id).collect();
                 assert!(!events.is_empty(), "{}: no event in {body:?}", kind.name);

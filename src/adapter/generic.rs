@@ -12,29 +12,29 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    Call, Delivery, Event, Platform, Rejection, UNTOLD_RESENDS,
+    DEFAULT_REDELIVERY_WINDOW, Event, OutgoingWebhook, Platform, Rejection, WebhookRequest,
     authentication::Authentication,
-    identity::Identity,
+    identity::EventExtractor,
     mapping::{InvalidSettings, Mapping},
     signature::{Key, Secret, Verified},
 };
-use crate::domain::{Envelope, Failure, Mapped};
-pub use settings::Settings;
+use crate::domain::{Envelope, MappedEvent, PermanentFailure};
+pub use settings::GenericSettings;
 
-const FORM: &str = "application/x-www-form-urlencoded";
+const FORM_MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
 
 /// A source of kind `generic`, or of one made of it, its settings checked and
 /// its pointers compiled.
 pub struct Generic {
     kind: &'static str,
     authentication: Authentication,
-    form: Option<String>,
-    identity: Identity,
+    form_field: Option<String>,
+    extractor: EventExtractor,
     mapping: Mapping,
     /// The topic of a test, which is mapped only where it is listed.
     test_topic: Option<&'static str>,
-    repeats_same_bytes: bool,
-    resends_for: Duration,
+    redelivers_identical_body: bool,
+    redelivery_window: Duration,
 }
 
 impl Generic {
@@ -42,31 +42,33 @@ impl Generic {
     ///
     /// # Errors
     /// [`InvalidSettings`] that names the key.
-    pub fn new(settings: Settings) -> Result<Self, InvalidSettings> {
-        let Settings { event, form, order, invoice, refund, repeats_same_bytes, .. } = settings;
-        let signature = settings.signature.map(|signature| signature.or_id_from(event.id.as_ref()));
+    pub fn new(settings: GenericSettings) -> Result<Self, InvalidSettings> {
+        let GenericSettings { event, form, order, invoice, refund, repeats_same_bytes, .. } =
+            settings;
+        let signature =
+            settings.signature.map(|signature| signature.with_default_id(event.id.as_ref()));
         let authentication = Authentication::new(settings.authentication, signature)?;
         if form.as_ref().is_some_and(String::is_empty) {
             return Err(InvalidSettings::new("form", "is empty"));
         }
         let mapping = Mapping::new(order, invoice, refund)?;
-        let identity = Identity::new(event, &mapping)?;
+        let identity = EventExtractor::new(event, &mapping)?;
         Ok(Self {
             kind: "generic",
             authentication,
-            form,
-            identity,
+            form_field: form,
+            extractor: identity,
             mapping,
             test_topic: None,
-            repeats_same_bytes,
+            redelivers_identical_body: repeats_same_bytes,
             // As whoever sends is written.
-            resends_for: UNTOLD_RESENDS,
+            redelivery_window: DEFAULT_REDELIVERY_WINDOW,
         })
     }
 
     /// The JSON in the call's form; `None` if the call holds no such form.
-    fn form(&self, call: &Call<'_>) -> Option<Bytes> {
-        let field = self.form.as_ref().filter(|_| call.media_type() == FORM)?;
+    fn json_of_form(&self, call: &WebhookRequest<'_>) -> Option<Bytes> {
+        let field = self.form_field.as_ref().filter(|_| call.media_type() == FORM_MEDIA_TYPE)?;
         // The reader of forms mends what is not UTF-8. JSON that needs it is
         // not what was sent: such a body goes before a person as it is.
         percent_encoding::percent_decode(call.body).decode_utf8().ok()?;
@@ -81,51 +83,55 @@ impl Platform for Generic {
         self.kind
     }
 
-    fn key(&self, text: &str) -> Result<Key, String> {
-        self.authentication.key(text)
+    fn parse_key(&self, text: &str) -> Result<Key, String> {
+        self.authentication.parse_key(text)
     }
 
-    fn takes(&self, media_type: &str) -> bool {
+    fn accepts_media_type(&self, media_type: &str) -> bool {
         matches!(media_type, "" | "application/json")
             || media_type.ends_with("+json")
-            || (media_type == FORM && self.form.is_some())
+            || (media_type == FORM_MEDIA_TYPE && self.form_field.is_some())
     }
 
-    fn repeats_same_bytes(&self) -> bool {
-        self.repeats_same_bytes
+    fn redelivers_identical_body(&self) -> bool {
+        self.redelivers_identical_body
     }
 
-    fn resends_for(&self) -> Duration {
-        self.resends_for
+    fn redelivery_window(&self) -> Duration {
+        self.redelivery_window
     }
 
-    fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
         self.authentication.verify(call, secrets)
     }
 
-    fn events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
-        let call = verified.call();
-        let json = self.form(call).unwrap_or_else(|| call.body.clone());
-        Ok(vec![self.identity.event(&Call { body: &json, ..*call }, None)])
+    fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
+        let call = verified.request();
+        let json = self.json_of_form(call).unwrap_or_else(|| call.body.clone());
+        Ok(vec![self.extractor.extract(&WebhookRequest { body: &json, ..*call }, None)])
     }
 
-    fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
+    fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
         let topic = envelope.topic.as_str();
-        if self.test_topic == Some(topic) && !self.mapping.names(topic) {
-            return Ok(Mapped::Ignored);
+        if self.test_topic == Some(topic) && !self.mapping.lists_topic(topic) {
+            return Ok(MappedEvent::Ignored);
         }
-        self.identity.map(envelope, &self.mapping)
+        self.extractor.map(envelope, &self.mapping)
     }
 
-    fn number(&self, envelope: &Envelope) -> Option<String> {
-        self.mapping.number(&envelope.body)
+    fn business_key(&self, envelope: &Envelope) -> Option<String> {
+        self.mapping.business_key(&envelope.body)
     }
 
-    fn tenant_header(&self) -> &'static str {
+    fn tenant_location(&self) -> &'static str {
         "the configured tenant field"
     }
 
-    fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)> {
-        self.authentication.sign(delivery, self.identity.headers(delivery), secret)
+    fn signed_headers(
+        &self,
+        delivery: &OutgoingWebhook<'_>,
+        secret: &Secret,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        self.authentication.sign(delivery, self.extractor.event_headers(delivery), secret)
     }
 }

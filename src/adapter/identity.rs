@@ -5,13 +5,14 @@ use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::{
-    Call, Delivery, Event, digest_of,
-    fields::{Fields, Pointers},
+    Event, OutgoingWebhook, WebhookRequest,
+    fields::{JsonFields, JsonPointers},
     mapping::{InvalidSettings, Mapping},
-    moment::parse_moment,
+    moment::parse_timestamp,
     selector::Selector,
+    sha256_hex,
 };
-use crate::domain::{Envelope, Failure, Mapped};
+use crate::domain::{Envelope, MappedEvent, PermanentFailure};
 
 /// What tells events apart.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -30,12 +31,12 @@ pub struct EventSettings {
 
 /// The settings, their pointers compiled.
 #[derive(Debug)]
-pub struct Identity {
+pub struct EventExtractor {
     event: EventSettings,
-    pointers: Pointers,
+    pointers: JsonPointers,
 }
 
-impl Identity {
+impl EventExtractor {
     /// Checks settings and compiles their pointers.
     ///
     /// # Errors
@@ -47,24 +48,24 @@ impl Identity {
         }
         let EventSettings { id, topic, tenant, version } = &event;
         let selectors = [id, topic, tenant, version].into_iter().flatten();
-        let pointers = Pointers::new(selectors.filter_map(Selector::pointer));
+        let pointers = JsonPointers::new(selectors.filter_map(Selector::pointer));
         Ok(Self { event, pointers })
     }
 
     /// The event of a call; `id` goes before the setting, where the platform
     /// itself tells one.
-    pub fn event(&self, call: &Call<'_>, id: Option<&str>) -> Event {
-        let fields = Fields::read(call.body, &self.pointers).ok();
+    pub fn extract(&self, call: &WebhookRequest<'_>, id: Option<&str>) -> Event {
+        let fields = JsonFields::read(call.body, &self.pointers).ok();
         let select = |selector: &Option<Selector>| selector.as_ref()?.select(call, fields.as_ref());
         let event = &self.event;
         Event {
             event_id: id
                 .map(str::to_owned)
                 .or_else(|| select(&event.id))
-                .unwrap_or_else(|| digest_of(call.body)),
+                .unwrap_or_else(|| sha256_hex(call.body)),
             tenant: select(&event.tenant).unwrap_or_default(),
             topic: select(&event.topic).unwrap_or_default(),
-            version: select(&event.version).as_deref().and_then(parse_moment),
+            version: select(&event.version).as_deref().and_then(parse_timestamp),
             body: call.body.clone(),
         }
     }
@@ -72,17 +73,21 @@ impl Identity {
     /// What an event changes in the books, by this mapping.
     ///
     /// # Errors
-    /// [`Failure`] that names the field.
-    pub fn map(&self, envelope: &Envelope, mapping: &Mapping) -> Result<Mapped, Failure> {
+    /// [`PermanentFailure`] that names the field.
+    pub fn map(
+        &self,
+        envelope: &Envelope,
+        mapping: &Mapping,
+    ) -> Result<MappedEvent, PermanentFailure> {
         let topic = self.topic(envelope)?;
-        if mapping.maps(&topic) {
-            self.check_tenant(envelope)?;
+        if mapping.maps_topic(&topic) {
+            self.require_tenant(envelope)?;
         }
         mapping.map(&topic, envelope, &envelope.body)
     }
 
     /// The headers that tell what is told in headers.
-    pub fn headers(&self, delivery: &Delivery<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    pub fn event_headers(&self, delivery: &OutgoingWebhook<'_>) -> Vec<(HeaderName, HeaderValue)> {
         let EventSettings { id, topic, tenant, .. } = &self.event;
         [(id, delivery.event_id), (topic, delivery.topic), (tenant, delivery.tenant)]
             .into_iter()
@@ -97,16 +102,18 @@ impl Identity {
     /// must not be taken for that of a company without a name.
     ///
     /// # Errors
-    /// [`Failure`] that names where it should stand.
-    pub fn check_tenant(&self, envelope: &Envelope) -> Result<(), Failure> {
+    /// [`PermanentFailure`] that names where it should stand.
+    pub fn require_tenant(&self, envelope: &Envelope) -> Result<(), PermanentFailure> {
         match &self.event.tenant {
             Some(_) if !envelope.tenant.is_empty() => Ok(()),
             Some(Selector::Pointer(pointer)) => {
-                Fields::read(&envelope.body, &self.pointers)?.required_text(pointer)?;
+                JsonFields::read(&envelope.body, &self.pointers)?.required_text(pointer)?;
                 // Another AMQP producer left it out.
-                Err(Failure::missing("x-tallyhook-tenant"))
+                Err(PermanentFailure::missing("x-tallyhook-tenant"))
             }
-            Some(Selector::Header(name)) => Err(Failure::missing(format!("header:{name}"))),
+            Some(Selector::Header(name)) => {
+                Err(PermanentFailure::missing(format!("header:{name}")))
+            }
             Some(Selector::Constant(_)) | None => Ok(()),
         }
     }
@@ -115,11 +122,11 @@ impl Identity {
     /// a body that cannot be read is never taken for a topic nobody maps.
     ///
     /// # Errors
-    /// [`Failure`] if the body cannot be read.
-    pub fn topic(&self, envelope: &Envelope) -> Result<String, Failure> {
+    /// [`PermanentFailure`] if the body cannot be read.
+    pub fn topic(&self, envelope: &Envelope) -> Result<String, PermanentFailure> {
         match &self.event.topic {
             Some(Selector::Pointer(pointer)) if envelope.topic.is_empty() => {
-                let fields = Fields::read(&envelope.body, &self.pointers)?;
+                let fields = JsonFields::read(&envelope.body, &self.pointers)?;
                 Ok(fields.text(pointer)?.unwrap_or_default())
             }
             _ => Ok(envelope.topic.clone()),

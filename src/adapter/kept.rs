@@ -5,16 +5,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::{Value, json};
 
 /// Headers that no signature needs and that are nobody's business.
-const DROPPED: [HeaderName; 2] = [header::COOKIE, header::PROXY_AUTHORIZATION];
+const NEVER_STORED: [HeaderName; 2] = [header::COOKIE, header::PROXY_AUTHORIZATION];
 
 /// What the name of a header contains that holds a credential: where the
 /// scheme is no HMAC, its value is as good as the secret.
-const TELLTALES: [&str; 9] =
+const CREDENTIAL_WORDS: [&str; 9] =
     ["auth", "token", "secret", "key", "password", "credential", "cookie", "session", "jwt"];
 
 /// The headers of a call, in their order, without cookies.
-pub fn write(headers: &HeaderMap) -> Value {
-    let kept = headers.iter().filter(|(name, _)| !DROPPED.contains(name));
+pub fn to_json(headers: &HeaderMap) -> Value {
+    let kept = headers.iter().filter(|(name, _)| !NEVER_STORED.contains(name));
     kept.map(|(name, value)| {
         if let Ok(text) = std::str::from_utf8(value.as_bytes()) {
             return json!({"name": name.as_str(), "value": text});
@@ -27,7 +27,7 @@ pub fn write(headers: &HeaderMap) -> Value {
 }
 
 /// Reads what [`write()`] wrote; what is no header is left out.
-pub fn read(kept: &Value) -> HeaderMap {
+pub fn from_json(kept: &Value) -> HeaderMap {
     let one = |field: &Value| {
         let name: HeaderName = field["name"].as_str()?.parse().ok()?;
         let bytes = match field["value"].as_str() {
@@ -44,12 +44,12 @@ pub fn read(kept: &Value) -> HeaderMap {
 }
 
 /// The same with the values of credentials left out: for people to see.
-pub fn shown(kept: &Value) -> Value {
+pub fn redacted(kept: &Value) -> Value {
     let fields = kept.as_array().into_iter().flatten();
     fields
         .map(|field| {
             let name = field["name"].as_str().unwrap_or_default().to_ascii_lowercase();
-            if TELLTALES.iter().any(|word| name.contains(word)) {
+            if CREDENTIAL_WORDS.iter().any(|word| name.contains(word)) {
                 json!({"name": name, "hidden": true})
             } else {
                 field.clone()
@@ -59,7 +59,7 @@ pub fn shown(kept: &Value) -> Value {
 }
 
 /// The names of a query's parameters: their values may be credentials.
-pub fn parameters(query: &str) -> Vec<&str> {
+pub fn query_parameter_names(query: &str) -> Vec<&str> {
     let parts = query.split('&').filter(|part| !part.is_empty());
     parts.map(|part| part.split('=').next().unwrap_or_default()).collect()
 }
@@ -81,7 +81,7 @@ mod tests {
         }
         let expected = headers.clone();
         headers.append(header::COOKIE, HeaderValue::from_static("session=1"));
-        assert_eq!(read(&write(&headers)), expected);
+        assert_eq!(from_json(&to_json(&headers)), expected);
     }
 
     #[test]
@@ -99,17 +99,17 @@ mod tests {
         ] {
             headers.append(name, HeaderValue::from_static("hunter2"));
         }
-        let shown = shown(&write(&headers)).to_string();
+        let shown = redacted(&to_json(&headers)).to_string();
         assert_eq!(shown.matches("hunter2").count(), 1, "{shown}");
         assert!(shown.contains("x-gitlab-token"), "{shown}");
-        assert_eq!(parameters("token=hunter2&shop&a=b=c"), ["token", "shop", "a"]);
+        assert_eq!(query_parameter_names("token=hunter2&shop&a=b=c"), ["token", "shop", "a"]);
     }
 
     #[test]
     fn what_is_no_header_is_left_out() {
         let kept = json!([{"name": "a b", "value": "1"}, {"name": "x", "value": "a\nb"}, 7,
                           {"name": "y"}, {"name": "z", "value": "1"}]);
-        assert_eq!(read(&kept).len(), 1);
-        assert!(read(&json!("text")).is_empty());
+        assert_eq!(from_json(&kept).len(), 1);
+        assert!(from_json(&json!("text")).is_empty());
     }
 }

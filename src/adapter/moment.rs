@@ -9,7 +9,7 @@ use time::{
 /// Reads a moment as senders write it: RFC 3339, the same without a
 /// zone (taken as UTC) or without a colon in it (`-0700`), RFC 2822, whole
 /// seconds since 1970, or the milliseconds of `/Date(1573755038314+0000)/`.
-pub fn parse_moment(text: &str) -> Option<OffsetDateTime> {
+pub fn parse_timestamp(text: &str) -> Option<OffsetDateTime> {
     // RFC 3339, by which it travels on, has no years before 0, and the
     // database has them only as years BC.
     read(text.trim()).filter(|moment| moment.year() > 0)
@@ -78,7 +78,7 @@ mod tests {
             ("/Date(1573755038314-0800)/", datetime!(2019-11-14 18:10:38.314 UTC)),
             ("/Date(-1000+0000)/", datetime!(1969-12-31 23:59:59 UTC)),
         ] {
-            assert_eq!(parse_moment(text), Some(expected), "{text}");
+            assert_eq!(parse_timestamp(text), Some(expected), "{text}");
         }
         for text in [
             "",
@@ -98,7 +98,7 @@ mod tests {
             "/Date(1573755038314",
             "Date(1573755038314)",
         ] {
-            assert_eq!(parse_moment(text), None, "{text}");
+            assert_eq!(parse_timestamp(text), None, "{text}");
         }
     }
 }

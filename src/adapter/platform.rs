@@ -7,29 +7,29 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use time::OffsetDateTime;
 
 use super::{
-    Call, Event, Rejection,
+    Event, Rejection, WebhookRequest,
     signature::{Key, Secret, Verified},
 };
 use crate::domain::{
-    Change, CsvForm, Envelope, Failure, ImportFormat, InvoiceConflict, Mapped, Reason, Reference,
-    SourceName,
+    Change, CsvDialect, Envelope, ImportFormat, InvoiceConflict, MappedEvent, PermanentFailure,
+    ReasonCode, ResourceChange, SourceName,
 };
 
 /// How a source's calls are answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Answers {
+pub enum ResponseStyle {
     /// 200 with an empty body; what is refused gets a problem (RFC 9457).
     #[default]
-    Problems,
+    ProblemJson,
     /// Nothing but status codes: the platform takes any body for a mistake.
-    Bare,
-    /// JSON for a caller that reads its answer; see [`Platform::acceptance`].
+    StatusOnly,
+    /// JSON for a caller that reads its answer; see [`Platform::success_body`].
     Callback,
 }
 
 /// How long events may be sent again by whoever does not say: a month, which is
 /// as long as the most patient platform that does.
-pub const UNTOLD_RESENDS: Duration = Duration::from_hours(30 * 24);
+pub const DEFAULT_REDELIVERY_WINDOW: Duration = Duration::from_hours(30 * 24);
 
 /// The rules of one platform.
 pub trait Platform: Send + Sync {
@@ -38,14 +38,14 @@ pub trait Platform: Send + Sync {
 
     /// Whether a redelivery carries the same bytes, so that other bytes under
     /// a known key are a conflict that a person must see.
-    fn repeats_same_bytes(&self) -> bool;
+    fn redelivers_identical_body(&self) -> bool;
 
     /// How long after an event it may be sent again under the same key, by the
     /// platform itself or by a person there. Keys are remembered for longer.
-    fn resends_for(&self) -> Duration;
+    fn redelivery_window(&self) -> Duration;
 
     /// Whether this unsigned call is the platform's test of the address.
-    fn is_ping(&self, _call: &Call<'_>) -> bool {
+    fn is_ping(&self, _call: &WebhookRequest<'_>) -> bool {
         false
     }
 
@@ -53,19 +53,19 @@ pub trait Platform: Send + Sync {
     ///
     /// # Errors
     /// What is wrong with the text, without repeating it.
-    fn key(&self, text: &str) -> Result<Key, String> {
+    fn parse_key(&self, text: &str) -> Result<Key, String> {
         Ok(Key::Shared(text.as_bytes().to_vec()))
     }
 
     /// Whether bodies of this media type (lower case, without parameters;
     /// empty if none was given) are taken.
-    fn takes(&self, media_type: &str) -> bool {
+    fn accepts_media_type(&self, media_type: &str) -> bool {
         matches!(media_type, "" | "application/json") || media_type.ends_with("+json")
     }
 
     /// How calls are answered.
-    fn answers(&self) -> Answers {
-        Answers::Problems
+    fn response_style(&self) -> ResponseStyle {
+        ResponseStyle::ProblemJson
     }
 
     /// What to do with an invoice number that comes again with another
@@ -76,7 +76,7 @@ pub trait Platform: Send + Sync {
 
     /// The body of the 200 that accepts an event, where the caller wants one.
     /// The same bytes for the same event, each time.
-    fn acceptance(&self, _source: &SourceName, _event: &Event) -> Option<Bytes> {
+    fn success_body(&self, _source: &SourceName, _event: &Event) -> Option<Bytes> {
         None
     }
 
@@ -89,8 +89,8 @@ pub trait Platform: Send + Sync {
     /// Finds the secret that signed the call; its index.
     ///
     /// # Errors
-    /// [`Rejection::Signature`] if there is none, or no signature at all.
-    fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection>;
+    /// [`RejectedField::Signature`] if there is none, or no signature at all.
+    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection>;
 
     /// Takes the events out of an authentic call.
     ///
@@ -98,11 +98,11 @@ pub trait Platform: Send + Sync {
     /// give up on a 4xx. It becomes an event that the worker will bury.
     ///
     /// # Errors
-    /// [`Rejection`] if a header that every call carries is not there.
-    fn events(&self, call: &Verified<'_>) -> Result<Vec<Event>, Rejection>;
+    /// [`RejectedField`] if a header that every call carries is not there.
+    fn extract_events(&self, call: &Verified<'_>) -> Result<Vec<Event>, Rejection>;
 
     /// How its CSV files are written, if it takes files of events.
-    fn csv(&self) -> Option<&CsvForm> {
+    fn csv_dialect(&self) -> Option<&CsvDialect> {
         None
     }
 
@@ -112,24 +112,24 @@ pub trait Platform: Send + Sync {
     ///
     /// # Errors
     /// What is wrong with it, field by field.
-    fn item(
+    fn import_event(
         &self,
-        _call: &Call<'_>,
+        _call: &WebhookRequest<'_>,
         _format: ImportFormat,
         _line: u32,
-    ) -> Result<Event, Vec<Failure>> {
-        Err(vec![Failure::new(Reason::InvalidValue, "this source takes no files")])
+    ) -> Result<Event, Vec<PermanentFailure>> {
+        Err(vec![PermanentFailure::new(ReasonCode::InvalidValue, "this source takes no files")])
     }
 
     /// What an event changes in the books.
     ///
     /// # Errors
-    /// [`Failure`] if it can never be applied; it names the field.
-    fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure>;
+    /// [`PermanentFailure`] if it can never be applied; it names the field.
+    fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure>;
 
     /// Under which [document id](crate::domain::Invoice::document_id) the thing
     /// that a reference names stands among the invoices, if it ever does.
-    fn document_id(&self, _reference: &Reference) -> Option<String> {
+    fn document_id(&self, _reference: &ResourceChange) -> Option<String> {
         None
     }
 
@@ -137,38 +137,42 @@ pub trait Platform: Send + Sync {
     /// named. `None` if the kind of resource is not mapped.
     ///
     /// # Errors
-    /// [`Failure`] if it can never be applied; it names the field.
+    /// [`PermanentFailure`] if it can never be applied; it names the field.
     fn map_resource(
         &self,
-        _reference: &Reference,
+        _reference: &ResourceChange,
         _envelope: &Envelope,
         _resource: &[u8],
-    ) -> Result<Option<Change>, Failure> {
+    ) -> Result<Option<Change>, PermanentFailure> {
         Ok(None)
     }
 
     /// The number that people know the document by, where it can be read even
     /// though the event cannot be mapped: dead letters are searched by it.
-    fn number(&self, envelope: &Envelope) -> Option<String>;
+    fn business_key(&self, envelope: &Envelope) -> Option<String>;
 
     /// The header that names the tenant, for messages to people.
-    fn tenant_header(&self) -> &'static str;
+    fn tenant_location(&self) -> &'static str;
 
     /// What names the tenant of a file's item, for messages to people.
-    fn tenant_field(&self) -> String {
-        self.tenant_header().to_owned()
+    fn import_tenant_location(&self) -> String {
+        self.tenant_location().to_owned()
     }
 
     /// The headers with which the platform would send this: for
     /// `tallyhook send` and for tests.
-    fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)>;
+    fn signed_headers(
+        &self,
+        delivery: &OutgoingWebhook<'_>,
+        secret: &Secret,
+    ) -> Vec<(HeaderName, HeaderValue)>;
 }
 
 /// What is a conflict of two events, and what is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub struct ConflictPolicy {
     /// Whether other bytes under a known key are a conflict.
-    pub repeats_same_bytes: bool,
+    pub redelivers_identical_body: bool,
     /// What to do with an invoice number that comes again with another
     /// transaction.
     pub invoice_conflict: InvoiceConflict,
@@ -176,7 +180,7 @@ pub struct Rules {
 
 /// A webhook to be sent as the platform would send it.
 #[derive(Clone, Copy, Debug)]
-pub struct Delivery<'a> {
+pub struct OutgoingWebhook<'a> {
     /// What it is about.
     pub topic: &'a str,
     /// The shop that sends it.

@@ -17,16 +17,16 @@ use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::{
-    Call, Delivery, Event, Platform, Rejection, UNTOLD_RESENDS,
-    batch::{self, Undivided},
-    check_tenant, digest_of,
-    fields::{Fields, Pointers},
+    DEFAULT_REDELIVERY_WINDOW, Event, OutgoingWebhook, Platform, Rejection, WebhookRequest,
+    batch::{self, SplitError},
+    bounded_topic,
+    fields::{JsonFields, JsonPointers},
     first_text,
-    moment::parse_moment,
+    moment::parse_timestamp,
+    require_tenant, sha256_hex,
     signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
-    topic,
 };
-use crate::domain::{Change, Envelope, Failure, Mapped, Reference};
+use crate::domain::{Change, Envelope, MappedEvent, PermanentFailure, ResourceChange};
 
 /// A QuickBooks source needs no settings of its own.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -41,7 +41,7 @@ const SIGNATURE: BodyHmac<'static> = BodyHmac {
 };
 
 /// What a call, a notification, an entity of one or a CloudEvent may hold.
-const NAMES: [&str; 13] = [
+const FIELDS: [&str; 13] = [
     "/eventNotifications",
     "/realmId",
     "/dataChangeEvent",
@@ -57,76 +57,81 @@ const NAMES: [&str; 13] = [
     "/intuitaccountid",
 ];
 
-static PART: LazyLock<Pointers> = LazyLock::new(|| Pointers::new(NAMES));
-static CALL: LazyLock<Pointers> = LazyLock::new(|| Pointers::new(NAMES.into_iter().chain([""])));
+static PART_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| JsonPointers::new(FIELDS));
+static BODY_POINTERS: LazyLock<JsonPointers> =
+    LazyLock::new(|| JsonPointers::new(FIELDS.into_iter().chain([""])));
 
 impl Platform for QuickBooks {
     fn kind(&self) -> &'static str {
         "quickbooks"
     }
 
-    fn repeats_same_bytes(&self) -> bool {
+    fn redelivers_identical_body(&self) -> bool {
         // A call that comes again may be cut anew, and nobody promises that
         // an event is written the same then.
         false
     }
 
-    fn resends_for(&self) -> Duration {
+    fn redelivery_window(&self) -> Duration {
         // Every six hours in the end, and nobody says until when.
-        UNTOLD_RESENDS
+        DEFAULT_REDELIVERY_WINDOW
     }
 
-    fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
         SIGNATURE.verify(call, secrets)
     }
 
-    fn events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
-        let body = verified.call().body;
-        batch::taken(body, divide(body))
+    fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
+        let body = verified.request().body;
+        batch::split_or_whole(body, split(body))
     }
 
-    fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
-        let fields = Fields::read(&envelope.body, &PART)?;
+    fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
+        let fields = JsonFields::read(&envelope.body, &PART_POINTERS)?;
         if is_list(&fields) || fields.has("/eventNotifications") {
-            return batch::settled(divide(&envelope.body));
+            return batch::map_unsplit(split(&envelope.body));
         }
         if fields.has("/dataChangeEvent") {
             fields.required_text("/realmId")?;
             fields.count("/dataChangeEvent/entities")?;
-            return Err(batch::several());
+            return Err(batch::unsplit_failure());
         }
         let has = |pointers: &[&str]| pointers.iter().any(|pointer| fields.has(pointer));
         if has(&["/type", "/specversion", "/intuitentityid"]) {
-            cloud_reference(&fields, envelope)
+            cloud_event_change(&fields, envelope)
         } else if has(&["/name", "/operation", "/lastUpdated"]) {
-            entity_reference(&fields, envelope)
+            entity_change(&fields, envelope)
         } else {
-            Err(Failure::missing("/eventNotifications"))
+            Err(PermanentFailure::missing("/eventNotifications"))
         }
     }
 
-    fn document_id(&self, reference: &Reference) -> Option<String> {
-        document::id(&reference.kind, &reference.id)
+    fn document_id(&self, reference: &ResourceChange) -> Option<String> {
+        document::document_id(&reference.kind, &reference.id)
     }
 
     fn map_resource(
         &self,
-        reference: &Reference,
+        reference: &ResourceChange,
         _envelope: &Envelope,
         resource: &[u8],
-    ) -> Result<Option<Change>, Failure> {
+    ) -> Result<Option<Change>, PermanentFailure> {
         document::map(reference, resource)
     }
 
-    fn number(&self, envelope: &Envelope) -> Option<String> {
-        first_text(&envelope.body, &PART, &["/intuitentityid", "/id"])
+    fn business_key(&self, envelope: &Envelope) -> Option<String> {
+        first_text(&envelope.body, &PART_POINTERS, &["/intuitentityid", "/id"])
     }
 
-    fn tenant_header(&self) -> &'static str {
+    fn tenant_location(&self) -> &'static str {
         "intuitaccountid or realmId"
     }
 
-    fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)> {
+    fn signed_headers(
+        &self,
+        delivery: &OutgoingWebhook<'_>,
+        secret: &Secret,
+    ) -> Vec<(HeaderName, HeaderValue)> {
         [(SIGNATURE.header, SIGNATURE.sign(secret, delivery.body))]
             .into_iter()
             .filter_map(|(name, value)| {
@@ -137,14 +142,14 @@ impl Platform for QuickBooks {
 }
 
 /// CloudEvents come as a list, the older notifications within an object.
-fn is_list(fields: &Fields<'_>) -> bool {
-    fields.literal().trim_start().starts_with('[')
+fn is_list(fields: &JsonFields<'_>) -> bool {
+    fields.raw_json().trim_start().starts_with('[')
 }
 
-fn divide(body: &Bytes) -> Result<Vec<Event>, Undivided> {
-    let call = Fields::read(body, &CALL)?;
+fn split(body: &Bytes) -> Result<Vec<Event>, SplitError> {
+    let call = JsonFields::read(body, &BODY_POINTERS)?;
     if is_list(&call) {
-        let elements = batch::elements(&call, "", &PART)?;
+        let elements = batch::elements(&call, "", &PART_POINTERS)?;
         return Ok(elements.iter().map(|element| cloud_event(body, element)).collect());
     }
     // Whoever signs CloudEvents may send one without a list around it.
@@ -152,18 +157,18 @@ fn divide(body: &Bytes) -> Result<Vec<Event>, Undivided> {
         return Ok(vec![cloud_event(body, &call)]);
     }
     if !call.has("/eventNotifications") {
-        return Err(Failure::missing("/eventNotifications").into());
+        return Err(PermanentFailure::missing("/eventNotifications").into());
     }
     let mut events = Vec::new();
-    for notification in batch::elements(&call, "/eventNotifications", &PART)? {
-        match entities(body, &notification) {
+    for notification in batch::elements(&call, "/eventNotifications", &PART_POINTERS)? {
+        match entity_events(body, &notification) {
             Ok(found) => events.extend(found),
             // The other companies' notifications are not at fault.
-            Err(Undivided::Unclear(_)) => events.push(Event {
-                tenant: text(&notification, "/realmId").unwrap_or_default(),
-                ..batch::undivided(batch::part(body, &notification))
+            Err(SplitError::Unreadable(_)) => events.push(Event {
+                tenant: optional_text(&notification, "/realmId").unwrap_or_default(),
+                ..batch::whole_body_event(batch::body_slice(body, &notification))
             }),
-            Err(Undivided::TooMany) => return Err(Undivided::TooMany),
+            Err(SplitError::TooManyEvents) => return Err(SplitError::TooManyEvents),
         }
         batch::check_count(&events)?;
     }
@@ -171,79 +176,85 @@ fn divide(body: &Bytes) -> Result<Vec<Event>, Undivided> {
 }
 
 /// A text that may be missing; one that cannot be used is the worker's to tell.
-fn text(fields: &Fields<'_>, pointer: &str) -> Option<String> {
+fn optional_text(fields: &JsonFields<'_>, pointer: &str) -> Option<String> {
     fields.text(pointer).ok().flatten()
 }
 
-fn cloud_event(body: &Bytes, fields: &Fields<'_>) -> Event {
-    let body = batch::part(body, fields);
+fn cloud_event(body: &Bytes, fields: &JsonFields<'_>) -> Event {
+    let body = batch::body_slice(body, fields);
     Event {
-        event_id: text(fields, "/id").unwrap_or_else(|| digest_of(&body)),
-        tenant: text(fields, "/intuitaccountid").unwrap_or_default(),
-        topic: topic(text(fields, "/type")),
-        version: text(fields, "/time").as_deref().and_then(parse_moment),
+        event_id: optional_text(fields, "/id").unwrap_or_else(|| sha256_hex(&body)),
+        tenant: optional_text(fields, "/intuitaccountid").unwrap_or_default(),
+        topic: bounded_topic(optional_text(fields, "/type")),
+        version: optional_text(fields, "/time").as_deref().and_then(parse_timestamp),
         body,
     }
 }
 
 /// The events of one company's notification. An entity does not name its
 /// company: that goes beside it.
-fn entities(body: &Bytes, notification: &Fields<'_>) -> Result<Vec<Event>, Undivided> {
+fn entity_events(body: &Bytes, notification: &JsonFields<'_>) -> Result<Vec<Event>, SplitError> {
     let realm = notification.required_text("/realmId")?;
-    let entities = batch::elements(notification, "/dataChangeEvent/entities", &PART)?;
+    let entities = batch::elements(notification, "/dataChangeEvent/entities", &PART_POINTERS)?;
     Ok(entities.iter().map(|entity| entity_event(body, &realm, entity)).collect())
 }
 
-fn entity_event(body: &Bytes, realm: &str, fields: &Fields<'_>) -> Event {
-    let body = batch::part(body, fields);
-    let [name, id, operation, last_updated] =
-        ["/name", "/id", "/operation", "/lastUpdated"].map(|pointer| text(fields, pointer));
-    let version = last_updated.as_deref().and_then(parse_moment);
+fn entity_event(body: &Bytes, realm: &str, fields: &JsonFields<'_>) -> Event {
+    let body = batch::body_slice(body, fields);
+    let [name, id, operation, last_updated] = ["/name", "/id", "/operation", "/lastUpdated"]
+        .map(|pointer| optional_text(fields, pointer));
+    let version = last_updated.as_deref().and_then(parse_timestamp);
     let told = [name.as_deref(), operation.as_deref()].map(Option::unwrap_or_default).join(".");
     let event_id = match [name, id, operation, last_updated] {
         [Some(name), Some(id), Some(operation), Some(last_updated)] => {
             [realm, &name, &id, &operation, &last_updated].join(":")
         }
-        _ => digest_of(&body),
+        _ => sha256_hex(&body),
     };
     Event {
         event_id,
         tenant: realm.to_owned(),
-        topic: topic(Some(told.to_lowercase())),
+        topic: bounded_topic(Some(told.to_lowercase())),
         version,
         body,
     }
 }
 
 /// A type reads `qbo.invoice.created.v1`.
-fn cloud_reference(fields: &Fields<'_>, envelope: &Envelope) -> Result<Mapped, Failure> {
+fn cloud_event_change(
+    fields: &JsonFields<'_>,
+    envelope: &Envelope,
+) -> Result<MappedEvent, PermanentFailure> {
     let told = fields.required_text("/type")?;
     let mut parts = told.split('.');
     let (Some("qbo"), Some(kind), Some(action)) = (parts.next(), parts.next(), parts.next()) else {
-        return Ok(Mapped::Ignored);
+        return Ok(MappedEvent::Ignored);
     };
-    check_tenant(envelope, fields, "/intuitaccountid")?;
+    require_tenant(envelope, fields, "/intuitaccountid")?;
     let id = fields.required_text("/intuitentityid")?;
-    Ok(Mapped::from(reference(kind, id, action, fields, "/time", envelope)?))
+    Ok(MappedEvent::from(resource_change(kind, id, action, fields, "/time", envelope)?))
 }
 
-fn entity_reference(fields: &Fields<'_>, envelope: &Envelope) -> Result<Mapped, Failure> {
+fn entity_change(
+    fields: &JsonFields<'_>,
+    envelope: &Envelope,
+) -> Result<MappedEvent, PermanentFailure> {
     let kind = fields.required_text("/name")?;
     let id = fields.required_text("/id")?;
     let action = fields.required_text("/operation")?;
-    check_tenant(envelope, fields, "/realmId")?;
-    Ok(Mapped::from(reference(&kind, id, &action, fields, "/lastUpdated", envelope)?))
+    require_tenant(envelope, fields, "/realmId")?;
+    Ok(MappedEvent::from(resource_change(&kind, id, &action, fields, "/lastUpdated", envelope)?))
 }
 
-fn reference(
+fn resource_change(
     kind: &str,
     id: String,
     action: &str,
-    fields: &Fields<'_>,
+    fields: &JsonFields<'_>,
     changed_at: &str,
     envelope: &Envelope,
-) -> Result<Reference, Failure> {
-    let changed_at = fields.moment(changed_at)?.or(envelope.version);
+) -> Result<ResourceChange, PermanentFailure> {
+    let changed_at = fields.timestamp(changed_at)?.or(envelope.version);
     let action = action.to_lowercase();
     let action = match action.as_str() {
         // The older format's words.
@@ -254,7 +265,7 @@ fn reference(
         "void" => "voided",
         word => word,
     };
-    Ok(Reference {
+    Ok(ResourceChange {
         platform: "quickbooks",
         kind: kind.to_lowercase(),
         id,

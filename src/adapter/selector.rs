@@ -4,8 +4,8 @@ use http::HeaderName;
 use serde::Deserialize;
 
 use super::{
-    Call,
-    fields::{Fields, is_pointer},
+    WebhookRequest,
+    fields::{JsonFields, is_json_pointer},
 };
 
 /// Where a value of a call is found: `/pointer`, `header:NAME` or `const:TEXT`.
@@ -30,7 +30,7 @@ impl TryFrom<String> for Selector {
             Ok(Self::Header(name.as_str().to_owned()))
         } else if let Some(constant) = text.strip_prefix("const:") {
             Ok(Self::Constant(constant.to_owned()))
-        } else if is_pointer(&text) {
+        } else if is_json_pointer(&text) {
             Ok(Self::Pointer(text))
         } else {
             Err(format!("{text:?} is neither a JSON pointer (/id) nor header:NAME nor const:TEXT"))
@@ -72,7 +72,7 @@ impl FieldSource {
     }
 
     /// How it is named to people.
-    pub fn name(&self) -> String {
+    pub fn label(&self) -> String {
         match self {
             Self::Pointer(pointer) => pointer.clone(),
             Self::Constant(constant) => format!("const:{constant}"),
@@ -89,7 +89,7 @@ impl TryFrom<String> for FieldPointer {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        if is_pointer(&text) {
+        if is_json_pointer(&text) {
             Ok(Self(text))
         } else {
             Err(format!("{text:?} is not a JSON pointer (/data/updated_at)"))
@@ -99,7 +99,7 @@ impl TryFrom<String> for FieldPointer {
 
 impl FieldPointer {
     /// A pointer that stands in the code, where none is configured.
-    pub(super) fn fixed(pointer: &'static str) -> Self {
+    pub(super) fn from_static(pointer: &'static str) -> Self {
         Self(pointer.to_owned())
     }
 
@@ -119,7 +119,11 @@ impl Selector {
     }
 
     /// The value in a call whose body was read at this pointer, if it could be.
-    pub fn select(&self, call: &Call<'_>, fields: Option<&Fields<'_>>) -> Option<String> {
+    pub fn select(
+        &self,
+        call: &WebhookRequest<'_>,
+        fields: Option<&JsonFields<'_>>,
+    ) -> Option<String> {
         match self {
             Self::Pointer(pointer) => fields?.text(pointer).ok().flatten(),
             Self::Header(name) => call.header(name).map(str::to_owned),

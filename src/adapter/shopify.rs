@@ -14,15 +14,16 @@ use serde::Deserialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    Call, Delivery, Event, Platform, Rejection, digest_of,
-    fields::{Fields, Pointers},
+    Event, OutgoingWebhook, Platform, Rejection, WebhookRequest,
+    fields::{JsonFields, JsonPointers},
     first_text,
-    moment::parse_moment,
+    moment::parse_timestamp,
+    sha256_hex,
     signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
 };
 use crate::domain::{
-    Currency, Envelope, Failure, Line, Mapped, Money, Order, OrderStatus, OrderUpdate, Refund,
-    RefundStatus, Refunded,
+    Currency, Envelope, MappedEvent, Money, Order, OrderLine, OrderStatus, OrderUpdate,
+    PermanentFailure, Refund, RefundStatus, RefundTarget,
 };
 
 /// A Shopify source needs no settings of its own.
@@ -31,7 +32,7 @@ use crate::domain::{
 pub struct Shopify {}
 
 /// Topics that carry the whole order.
-const WHOLE_ORDER: [&str; 6] = [
+const ORDER_TOPICS: [&str; 6] = [
     "orders/create",
     "orders/updated",
     "orders/paid",
@@ -41,24 +42,24 @@ const WHOLE_ORDER: [&str; 6] = [
 ];
 
 /// What tells that a body is an order's state.
-const STATE: [&str; 3] = ["/total_price", "/current_total_price", "/financial_status"];
+const STATE_FIELDS: [&str; 3] = ["/total_price", "/current_total_price", "/financial_status"];
 
 /// Shopify's newer family of header names has no `X-`; a request may carry
 /// both, and Shopify's own libraries prefer the newer one.
 const SIGNATURES: [BodyHmac<'static>; 2] =
-    [signature("shopify-hmac-sha256"), signature("x-shopify-hmac-sha256")];
+    [signature_in("shopify-hmac-sha256"), signature_in("x-shopify-hmac-sha256")];
 
-const fn signature(header: &'static str) -> BodyHmac<'static> {
+const fn signature_in(header: &'static str) -> BodyHmac<'static> {
     BodyHmac { header, prefix: "", algorithm: Algorithm::Sha256, encoding: Encoding::Base64 }
 }
 
 /// A header of either family.
-fn header<'a>(call: &Call<'a>, name: &str) -> Option<&'a str> {
+fn shopify_header<'a>(call: &WebhookRequest<'a>, name: &str) -> Option<&'a str> {
     call.header(&format!("shopify-{name}")).or_else(|| call.header(&format!("x-shopify-{name}")))
 }
 
-static ORDER: LazyLock<Pointers> = LazyLock::new(|| {
-    Pointers::new([
+static ORDER_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
+    JsonPointers::new([
         "/id",
         "/name",
         "/order_number",
@@ -74,32 +75,33 @@ static ORDER: LazyLock<Pointers> = LazyLock::new(|| {
         "/refunds",
     ])
 });
-static LINE: LazyLock<Pointers> = LazyLock::new(|| {
-    Pointers::new(["/id", "/sku", "/title", "/current_quantity", "/quantity", "/price"])
+static LINE_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
+    JsonPointers::new(["/id", "/sku", "/title", "/current_quantity", "/quantity", "/price"])
 });
-static REFUND: LazyLock<Pointers> = LazyLock::new(|| Pointers::new(["/transactions"]));
-static REFUND_EVENT: LazyLock<Pointers> = LazyLock::new(|| {
-    Pointers::new(["/id", "/order_id", "/transactions", "/processed_at", "/created_at"])
+static REFUND_POINTERS: LazyLock<JsonPointers> =
+    LazyLock::new(|| JsonPointers::new(["/transactions"]));
+static REFUND_EVENT_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
+    JsonPointers::new(["/id", "/order_id", "/transactions", "/processed_at", "/created_at"])
 });
-static TRANSACTION: LazyLock<Pointers> =
-    LazyLock::new(|| Pointers::new(["/kind", "/status", "/amount", "/currency"]));
+static TRANSACTION_POINTERS: LazyLock<JsonPointers> =
+    LazyLock::new(|| JsonPointers::new(["/kind", "/status", "/amount", "/currency"]));
 
 impl Platform for Shopify {
     fn kind(&self) -> &'static str {
         "shopify"
     }
 
-    fn repeats_same_bytes(&self) -> bool {
+    fn redelivers_identical_body(&self) -> bool {
         // "A retry carries the original payload": shopify.dev, troubleshooting.
         true
     }
 
-    fn resends_for(&self) -> Duration {
+    fn redelivery_window(&self) -> Duration {
         // 8 retries within four hours: shopify.dev, troubleshooting.
         Duration::from_hours(4)
     }
 
-    fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
         let [newer, older] = SIGNATURES;
         if call.header(newer.header).is_some() {
             newer.verify(call, secrets)
@@ -108,44 +110,45 @@ impl Platform for Shopify {
         }
     }
 
-    fn events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
-        let call = verified.call();
+    fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
+        let call = verified.request();
         let required = |name: &str| {
-            header(call, name).ok_or_else(|| {
-                Rejection::Unreadable(format!("the header X-Shopify-{name} is missing or empty"))
+            shopify_header(call, name).ok_or_else(|| {
+                Rejection::Malformed(format!("the header X-Shopify-{name} is missing or empty"))
             })
         };
         let tenant = required("Shop-Domain")?.to_ascii_lowercase();
         let named = required("Topic")?;
         // The admin's "send test notification" sends a made-up order under a
         // real topic. It must be answered and must not reach the books.
-        let test = header(call, "test").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let test =
+            shopify_header(call, "test").is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let topic = if test { format!("test:{named}") } else { named.to_owned() };
         // The webhook id alone is no key: `X-Shopify-Event-Id` is shared by
         // topics, and the id headers are not signed.
         let delivery =
-            header(call, "webhook-id").map_or_else(|| digest_of(call.body), str::to_owned);
+            shopify_header(call, "webhook-id").map_or_else(|| sha256_hex(call.body), str::to_owned);
         Ok(vec![Event {
             event_id: format!("{topic}:{delivery}"),
             tenant,
             topic,
-            version: header(call, "triggered-at").and_then(parse_moment),
+            version: shopify_header(call, "triggered-at").and_then(parse_timestamp),
             body: call.body.clone(),
         }])
     }
 
-    fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
+    fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
         let topic = envelope.topic.as_str();
-        let update = if WHOLE_ORDER.contains(&topic) {
-            state(envelope)?
+        let update = if ORDER_TOPICS.contains(&topic) {
+            order_state(envelope)?
         } else if topic == "orders/delete" {
-            let fields = Fields::read(&envelope.body, &ORDER)?;
+            let fields = JsonFields::read(&envelope.body, &ORDER_POINTERS)?;
             // The topic is not signed: an order's body, recorded on the way
             // and sent again as a deletion, must not be one. A deletion may
             // name totals, but they are null.
-            if let Some(told) = STATE.into_iter().find(|pointer| fields.has(pointer)) {
+            if let Some(told) = STATE_FIELDS.into_iter().find(|pointer| fields.has(pointer)) {
                 let detail = "stands in a deletion, which tells no state";
-                return Err(Failure::invalid(told, detail));
+                return Err(PermanentFailure::invalid(told, detail));
             }
             OrderUpdate::Deleted {
                 order_id: fields.required_text("/id")?,
@@ -154,23 +157,27 @@ impl Platform for Shopify {
         } else if topic == "refunds/create" {
             return refund(envelope);
         } else {
-            return Ok(Mapped::Ignored);
+            return Ok(MappedEvent::Ignored);
         };
-        Ok(Mapped::from(update))
+        Ok(MappedEvent::from(update))
     }
 
-    fn number(&self, envelope: &Envelope) -> Option<String> {
+    fn business_key(&self, envelope: &Envelope) -> Option<String> {
         if envelope.topic == "refunds/create" {
-            return first_text(&envelope.body, &REFUND_EVENT, &["/order_id"]);
+            return first_text(&envelope.body, &REFUND_EVENT_POINTERS, &["/order_id"]);
         }
-        first_text(&envelope.body, &ORDER, &["/name", "/order_number", "/id"])
+        first_text(&envelope.body, &ORDER_POINTERS, &["/name", "/order_number", "/id"])
     }
 
-    fn tenant_header(&self) -> &'static str {
+    fn tenant_location(&self) -> &'static str {
         "X-Shopify-Shop-Domain"
     }
 
-    fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)> {
+    fn signed_headers(
+        &self,
+        delivery: &OutgoingWebhook<'_>,
+        secret: &Secret,
+    ) -> Vec<(HeaderName, HeaderValue)> {
         let triggered_at = delivery.triggered_at.format(&Rfc3339).unwrap_or_default();
         [
             ("x-shopify-topic", delivery.topic.to_owned()),
@@ -188,8 +195,8 @@ impl Platform for Shopify {
 }
 
 /// The order's whole state.
-fn state(envelope: &Envelope) -> Result<OrderUpdate, Failure> {
-    let fields = Fields::read(&envelope.body, &ORDER)?;
+fn order_state(envelope: &Envelope) -> Result<OrderUpdate, PermanentFailure> {
+    let fields = JsonFields::read(&envelope.body, &ORDER_POINTERS)?;
     let order_id = fields.required_text("/id")?;
     let currency = fields.required_currency("/currency")?;
     // After edits and refunds the current total tells the state; older API
@@ -203,13 +210,13 @@ fn state(envelope: &Envelope) -> Result<OrderUpdate, Failure> {
         None => fields.text("/order_number")?.unwrap_or_else(|| order_id.clone()),
     };
     let platform_status = fields.text("/financial_status")?.unwrap_or_default();
-    let status = if fields.moment("/cancelled_at")?.is_some() {
+    let status = if fields.timestamp("/cancelled_at")?.is_some() {
         OrderStatus::Cancelled
     } else {
         match platform_status.as_str() {
             // Shopify's word for an order whose authorization was withdrawn.
             "voided" => OrderStatus::Cancelled,
-            word => OrderStatus::from_word(word),
+            word => OrderStatus::parse_or_other(word),
         }
     };
     let order = Order {
@@ -217,27 +224,27 @@ fn state(envelope: &Envelope) -> Result<OrderUpdate, Failure> {
         status,
         platform_status,
         total: Money { amount, currency },
-        refunded: refunded(&fields, currency)?,
+        refunded: refunded_amount(&fields, currency)?,
         customer_ref: fields.text("/customer/id")?,
         payment_ref: None,
         sequence: 0,
-        placed_at: fields.moment("/created_at")?,
+        placed_at: fields.timestamp("/created_at")?,
         lines: lines(&fields)?,
     };
     let version: OffsetDateTime =
-        fields.moment("/updated_at")?.or(envelope.version).unwrap_or(envelope.received_at);
+        fields.timestamp("/updated_at")?.or(envelope.version).unwrap_or(envelope.received_at);
     Ok(OrderUpdate::State { order_id, version, order: Box::new(order), restored: false })
 }
 
 /// A refund told by itself. It may have paid back nothing: goods that were
 /// only restocked.
-fn refund(envelope: &Envelope) -> Result<Mapped, Failure> {
-    let fields = Fields::read(&envelope.body, &REFUND_EVENT)?;
+fn refund(envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
+    let fields = JsonFields::read(&envelope.body, &REFUND_EVENT_POINTERS)?;
     let refund_id = fields.required_text("/id")?;
     let order_id = fields.required_text("/order_id")?;
     let mut paid_back: Option<Money> = None;
-    for transaction in fields.list("/transactions", &TRANSACTION)? {
-        if !is_paid_back(&transaction)? {
+    for transaction in fields.list("/transactions", &TRANSACTION_POINTERS)? {
+        if !is_successful_refund(&transaction)? {
             continue;
         }
         let amount = transaction.required_decimal("/amount")?;
@@ -248,19 +255,22 @@ fn refund(envelope: &Envelope) -> Result<Mapped, Failure> {
             Some(_) => None,
         };
         let amount = sum.ok_or_else(|| {
-            Failure::invalid("/transactions", "are in several currencies, or too large a number")
+            PermanentFailure::invalid(
+                "/transactions",
+                "are in several currencies, or too large a number",
+            )
         })?;
         paid_back = Some(Money { amount, currency });
     }
-    let Some(amount) = paid_back else { return Ok(Mapped::Ignored) };
-    let processed = fields.moment("/processed_at")?;
+    let Some(amount) = paid_back else { return Ok(MappedEvent::Ignored) };
+    let processed = fields.timestamp("/processed_at")?;
     let version = match processed {
         Some(moment) => moment,
-        None => fields.moment("/created_at")?.unwrap_or(envelope.received_at),
+        None => fields.timestamp("/created_at")?.unwrap_or(envelope.received_at),
     };
-    Ok(Mapped::from(Refund {
+    Ok(MappedEvent::from(Refund {
         refund_id,
-        refunded: Refunded::Order(order_id),
+        target: RefundTarget::Order(order_id),
         status: RefundStatus::Succeeded,
         platform_status: "success".to_owned(),
         amount,
@@ -270,16 +280,16 @@ fn refund(envelope: &Envelope) -> Result<Mapped, Failure> {
 }
 
 /// Whether a refund's transaction is one that paid back, and has done so.
-fn is_paid_back(transaction: &Fields<'_>) -> Result<bool, Failure> {
+fn is_successful_refund(transaction: &JsonFields<'_>) -> Result<bool, PermanentFailure> {
     let is = |pointer: &str, word: &str| {
         transaction.text(pointer).map(|text| text.as_deref() == Some(word))
     };
     Ok(is("/kind", "refund")? && is("/status", "success")?)
 }
 
-fn lines(fields: &Fields<'_>) -> Result<Vec<Line>, Failure> {
+fn lines(fields: &JsonFields<'_>) -> Result<Vec<OrderLine>, PermanentFailure> {
     fields
-        .list("/line_items", &LINE)?
+        .list("/line_items", &LINE_POINTERS)?
         .iter()
         .map(|line| {
             let quantity = match line.decimal("/current_quantity")? {
@@ -287,7 +297,7 @@ fn lines(fields: &Fields<'_>) -> Result<Vec<Line>, Failure> {
                 None => line.decimal("/quantity")?,
             };
             let unit_price = line.decimal("/price")?;
-            Ok(Line {
+            Ok(OrderLine {
                 id: line.text("/id")?,
                 sku: line.text("/sku")?,
                 title: line.text("/title")?,
@@ -304,18 +314,21 @@ fn lines(fields: &Fields<'_>) -> Result<Vec<Line>, Failure> {
 ///
 /// Where the customer paid in another currency than the shop's, transactions
 /// are in the customer's: those are left out rather than added to the shop's.
-fn refunded(fields: &Fields<'_>, currency: Currency) -> Result<Decimal, Failure> {
+fn refunded_amount(
+    fields: &JsonFields<'_>,
+    currency: Currency,
+) -> Result<Decimal, PermanentFailure> {
     let mut sum = Decimal::ZERO;
-    for refund in fields.list("/refunds", &REFUND)? {
-        for transaction in refund.list("/transactions", &TRANSACTION)? {
+    for refund in fields.list("/refunds", &REFUND_POINTERS)? {
+        for transaction in refund.list("/transactions", &TRANSACTION_POINTERS)? {
             let of_order = transaction
                 .text("/currency")?
                 .is_none_or(|code| code.eq_ignore_ascii_case(currency.as_str()));
-            if of_order && is_paid_back(&transaction)? {
+            if of_order && is_successful_refund(&transaction)? {
                 let amount = transaction.required_decimal("/amount")?;
-                sum = sum
-                    .checked_add(amount)
-                    .ok_or_else(|| Failure::invalid("/refunds", "add up to too large a number"))?;
+                sum = sum.checked_add(amount).ok_or_else(|| {
+                    PermanentFailure::invalid("/refunds", "add up to too large a number")
+                })?;
             }
         }
     }

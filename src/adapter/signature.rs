@@ -8,7 +8,7 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use serde::Deserialize;
 use sha2::{Sha256, Sha512};
 
-use super::{Call, Platform, Rejection, mapping::InvalidSettings};
+use super::{Platform, Rejection, WebhookRequest, mapping::InvalidSettings};
 
 /// A key, decoded from the secret's text as the platform writes it.
 #[derive(Clone, PartialEq, Eq)]
@@ -64,28 +64,33 @@ impl Secret {
     pub fn hmac(&self, algorithm: Algorithm, parts: &[&[u8]]) -> Vec<u8> {
         let Key::Shared(key) = &self.key else { return Vec::new() };
         match algorithm {
-            Algorithm::Sha256 => sign::<Hmac<Sha256>>(key, parts),
-            Algorithm::Sha512 => sign::<Hmac<Sha512>>(key, parts),
+            Algorithm::Sha256 => hmac_bytes::<Hmac<Sha256>>(key, parts),
+            Algorithm::Sha512 => hmac_bytes::<Hmac<Sha512>>(key, parts),
         }
     }
 
     /// Whether this secret made that HMAC of these parts. Takes the same time
     /// whatever the bytes.
-    pub fn made(&self, algorithm: Algorithm, parts: &[&[u8]], signature: &[u8]) -> bool {
+    pub fn verifies(&self, algorithm: Algorithm, parts: &[&[u8]], signature: &[u8]) -> bool {
         let Key::Shared(key) = &self.key else { return false };
         match algorithm {
-            Algorithm::Sha256 => matches::<Hmac<Sha256>>(key, parts, signature),
-            Algorithm::Sha512 => matches::<Hmac<Sha512>>(key, parts, signature),
+            Algorithm::Sha256 => hmac_matches::<Hmac<Sha256>>(key, parts, signature),
+            Algorithm::Sha512 => hmac_matches::<Hmac<Sha512>>(key, parts, signature),
         }
     }
 
     /// Whether this secret made one of these HMACs of these parts: what a
     /// sender that is changing its secret sends. The parts are hashed once.
-    pub fn made_one(&self, algorithm: Algorithm, parts: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
+    pub fn verifies_any(
+        &self,
+        algorithm: Algorithm,
+        parts: &[&[u8]],
+        signatures: &[Vec<u8>],
+    ) -> bool {
         let Key::Shared(key) = &self.key else { return false };
         match algorithm {
-            Algorithm::Sha256 => matches_one::<Hmac<Sha256>>(key, parts, signatures),
-            Algorithm::Sha512 => matches_one::<Hmac<Sha512>>(key, parts, signatures),
+            Algorithm::Sha256 => hmac_matches_any::<Hmac<Sha256>>(key, parts, signatures),
+            Algorithm::Sha512 => hmac_matches_any::<Hmac<Sha512>>(key, parts, signatures),
         }
     }
 
@@ -99,11 +104,11 @@ impl Secret {
 
     /// Whether the pair of this secret made one of these ed25519 signatures
     /// of a message.
-    pub fn made_one_ed25519(&self, message: &[u8], signatures: &[Vec<u8>]) -> bool {
+    pub fn verifies_any_ed25519(&self, message: &[u8], signatures: &[Vec<u8>]) -> bool {
         let by = |public: &[u8]| {
             let public = UnparsedPublicKey::new(&ED25519, public);
             // Each is a look at the whole message, which a stranger may have sent.
-            let mut few = signatures.iter().take(MOST_ED25519);
+            let mut few = signatures.iter().take(MAX_ED25519_SIGNATURES);
             few.any(|signature| public.verify(message, signature).is_ok())
         };
         match &self.key {
@@ -136,7 +141,7 @@ impl fmt::Debug for Secret {
 /// unverified can be taken for an event.
 #[derive(Clone, Copy, Debug)]
 pub struct Verified<'a> {
-    call: Call<'a>,
+    request: WebhookRequest<'a>,
     secret: &'a Secret,
 }
 
@@ -144,22 +149,22 @@ impl<'a> Verified<'a> {
     /// Has the platform check the call against every secret.
     ///
     /// # Errors
-    /// [`Rejection::Signature`].
+    /// [`RejectedField::Signature`].
     pub(super) fn check(
         platform: &dyn Platform,
-        call: &Call<'a>,
+        call: &WebhookRequest<'a>,
         secrets: &'a [Secret],
     ) -> Result<Self, Rejection> {
         let index = platform.verify(call, secrets)?;
         let secret = secrets.get(index).ok_or_else(|| {
-            Rejection::Signature("no secret is configured for this source".to_owned())
+            Rejection::InvalidSignature("no secret is configured for this source".to_owned())
         })?;
-        Ok(Self { call: *call, secret })
+        Ok(Self { request: *call, secret })
     }
 
     /// The call.
-    pub fn call(&self) -> &Call<'a> {
-        &self.call
+    pub fn request(&self) -> &WebhookRequest<'a> {
+        &self.request
     }
 
     /// The secret that verified it.
@@ -228,22 +233,29 @@ impl BodyHmac<'_> {
     /// the bytes.
     ///
     /// # Errors
-    /// [`Rejection::Signature`] that says what was expected, never what a
+    /// [`RejectedField::Signature`] that says what was expected, never what a
     /// right signature would be.
-    pub fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+    pub fn verify(
+        &self,
+        call: &WebhookRequest<'_>,
+        secrets: &[Secret],
+    ) -> Result<usize, Rejection> {
         let presented = call.header(self.header).ok_or_else(|| {
-            Rejection::Signature(format!("the header {} is missing or empty", self.header))
+            Rejection::InvalidSignature(format!("the header {} is missing or empty", self.header))
         })?;
         let signature = presented
             .strip_prefix(self.prefix)
             .and_then(|text| self.encoding.decode(text))
             .ok_or_else(|| {
-                Rejection::Signature(format!("the header {} is not a signature", self.header))
+                Rejection::InvalidSignature(format!(
+                    "the header {} is not a signature",
+                    self.header
+                ))
             })?;
         secrets
             .iter()
-            .position(|secret| secret.made(self.algorithm, &[call.body], &signature))
-            .ok_or_else(Rejection::forged)
+            .position(|secret| secret.verifies(self.algorithm, &[call.body], &signature))
+            .ok_or_else(Rejection::invalid_signature)
     }
 
     /// The header's value for a body.
@@ -257,11 +269,15 @@ impl BodyHmac<'_> {
 /// what was recorded on the way must not be played again later.
 ///
 /// # Errors
-/// [`Rejection::Signature`] that tells how far.
-pub fn check_time(call: &Call<'_>, unix: i64, tolerance: Duration) -> Result<(), Rejection> {
+/// [`RejectedField::Signature`] that tells how far.
+pub fn check_timestamp(
+    call: &WebhookRequest<'_>,
+    unix: i64,
+    tolerance: Duration,
+) -> Result<(), Rejection> {
     let away = call.received_at.unix_timestamp().abs_diff(unix);
     if away > tolerance.as_secs() {
-        return Err(Rejection::Signature(format!(
+        return Err(Rejection::InvalidSignature(format!(
             "the signed time is {away} s from now, more than {} s: an old call played again, or \
              a clock that is wrong",
             tolerance.as_secs()
@@ -272,10 +288,10 @@ pub fn check_time(call: &Call<'_>, unix: i64, tolerance: Duration) -> Result<(),
 
 /// Most signatures of a call that are looked at: no sender has more secrets
 /// alive at a time, and each costs a look at the body.
-pub const MOST_SIGNATURES: usize = 16;
+pub const MAX_SIGNATURES: usize = 16;
 
 /// The same for ed25519, where each signature costs a look of its own.
-const MOST_ED25519: usize = 4;
+const MAX_ED25519_SIGNATURES: usize = 4;
 
 /// The tolerance that a setting `tolerance_s` asks for: 300 s where it is left
 /// out, as in the platforms' own libraries.
@@ -283,35 +299,35 @@ const MOST_ED25519: usize = 4;
 /// # Errors
 /// [`InvalidSettings`] for more than a day: what was recorded on the way could
 /// be played again for as long.
-pub fn tolerance(seconds: Option<u64>) -> Result<Duration, InvalidSettings> {
+pub fn parse_tolerance(seconds: Option<u64>) -> Result<Duration, InvalidSettings> {
     match seconds.unwrap_or(300) {
         seconds @ 0..=86_400 => Ok(Duration::from_secs(seconds)),
         _ => Err(InvalidSettings::new("tolerance_s", "must be 0 to 86400, which is a day")),
     }
 }
 
-fn keyed<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Option<M> {
+fn hmac_of<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Option<M> {
     // HMAC takes keys of any length; the error cannot happen.
     let mac = <M as KeyInit>::new_from_slice(key).ok()?;
     Some(parts.iter().fold(mac, M::chain_update))
 }
 
-fn matches<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]], signature: &[u8]) -> bool {
-    keyed::<M>(key, parts).is_some_and(|mac| mac.verify_slice(signature).is_ok())
+fn hmac_matches<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]], signature: &[u8]) -> bool {
+    hmac_of::<M>(key, parts).is_some_and(|mac| mac.verify_slice(signature).is_ok())
 }
 
-fn matches_one<M: Mac + KeyInit + Clone>(
+fn hmac_matches_any<M: Mac + KeyInit + Clone>(
     key: &[u8],
     parts: &[&[u8]],
     signatures: &[Vec<u8>],
 ) -> bool {
-    keyed::<M>(key, parts).is_some_and(|mac| {
+    hmac_of::<M>(key, parts).is_some_and(|mac| {
         signatures.iter().any(|signature| mac.clone().verify_slice(signature).is_ok())
     })
 }
 
-fn sign<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
-    keyed::<M>(key, parts).map(|mac| mac.finalize().into_bytes().to_vec()).unwrap_or_default()
+fn hmac_bytes<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    hmac_of::<M>(key, parts).map(|mac| mac.finalize().into_bytes().to_vec()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -18,20 +18,20 @@ use serde::Deserialize;
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    Call, Delivery, Event, Platform, Rejection, check_tenant, digest_of,
-    fields::{Fields, Pointers},
+    Event, OutgoingWebhook, Platform, Rejection, WebhookRequest, bounded_topic,
+    fields::{JsonFields, JsonPointers},
     first_text,
     mapping::InvalidSettings,
-    moment::parse_moment,
+    moment::parse_timestamp,
+    require_tenant, sha256_hex,
     signature::{Algorithm, Encoding, Secret, Verified},
-    topic,
 };
-use crate::domain::{Change, Envelope, Failure, Mapped, Reference};
+use crate::domain::{Change, Envelope, MappedEvent, PermanentFailure, ResourceChange};
 
 /// The settings of a Square source.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct SquareSettings {
     /// The notification URL as it is registered with Square, byte for byte:
     /// it is part of what Square signs. Needed.
     url: Option<String>,
@@ -43,22 +43,22 @@ pub struct Square {
 }
 
 /// `x-square-signature` beside it is SHA-1, and no longer looked at.
-const SIGNATURE: &str = "x-square-hmacsha256-signature";
+const SIGNATURE_HEADER: &str = "x-square-hmacsha256-signature";
 
 /// Topics that name an order. The object within has the topic's name, with
 /// underscores.
-const ORDER_NAMED: [&str; 3] = ["order.created", "order.updated", "order.fulfillment.updated"];
+const ORDER_TOPICS: [&str; 3] = ["order.created", "order.updated", "order.fulfillment.updated"];
 
-static EVENT: LazyLock<Pointers> = LazyLock::new(|| {
+static EVENT_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
     let named = ["order_id", "version", "updated_at", "created_at"].into_iter().flat_map(|name| {
-        ORDER_NAMED.map(|topic| format!("/data/object/{}/{name}", topic.replace('.', "_")))
+        ORDER_TOPICS.map(|topic| format!("/data/object/{}/{name}", topic.replace('.', "_")))
     });
     let own = ["/event_id", "/type", "/merchant_id", "/created_at", "/data/id"].map(str::to_owned);
-    Pointers::new(own.into_iter().chain(named))
+    JsonPointers::new(own.into_iter().chain(named))
 });
 
 /// By which people know what an event is about, best first.
-const NUMBERS: [&str; 7] = [
+const BUSINESS_KEY_FIELDS: [&str; 7] = [
     "/data/object/invoice/invoice_number",
     "/data/object/invoice/id",
     "/data/object/refund/payment_id",
@@ -67,14 +67,15 @@ const NUMBERS: [&str; 7] = [
     "/data/object/order_updated/order_id",
     "/data/object/order_fulfillment_updated/order_id",
 ];
-static NUMBER: LazyLock<Pointers> = LazyLock::new(|| Pointers::new(NUMBERS));
+static BUSINESS_KEY_POINTERS: LazyLock<JsonPointers> =
+    LazyLock::new(|| JsonPointers::new(BUSINESS_KEY_FIELDS));
 
 impl Square {
     /// Checks settings.
     ///
     /// # Errors
     /// [`InvalidSettings`] that names the key.
-    pub fn new(settings: Settings) -> Result<Self, InvalidSettings> {
+    pub fn new(settings: SquareSettings) -> Result<Self, InvalidSettings> {
         let wrong = |detail: &str| Err(InvalidSettings::new("url", detail));
         let Some(url) = settings.url else {
             return wrong("is missing: the notification URL as it is registered with Square");
@@ -92,102 +93,108 @@ impl Platform for Square {
         "square"
     }
 
-    fn repeats_same_bytes(&self) -> bool {
+    fn redelivers_identical_body(&self) -> bool {
         // Square promises the same `event_id`; of the bytes it says nothing.
         false
     }
 
-    fn resends_for(&self) -> Duration {
+    fn redelivery_window(&self) -> Duration {
         // 11 retries within a day: developer.squareup.com, webhooks overview.
         Duration::from_hours(24)
     }
 
-    fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
-        let presented = call.header(SIGNATURE).ok_or_else(|| {
-            Rejection::Signature(format!("the header {SIGNATURE} is missing or empty"))
+    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+        let presented = call.header(SIGNATURE_HEADER).ok_or_else(|| {
+            Rejection::InvalidSignature(format!(
+                "the header {SIGNATURE_HEADER} is missing or empty"
+            ))
         })?;
         let signature = Encoding::Base64.decode(presented).ok_or_else(|| {
-            Rejection::Signature(format!("the header {SIGNATURE} is not a signature"))
+            Rejection::InvalidSignature(format!("the header {SIGNATURE_HEADER} is not a signature"))
         })?;
         let parts: [&[u8]; 2] = [self.url.as_bytes(), call.body];
         secrets
             .iter()
-            .position(|secret| secret.made(Algorithm::Sha256, &parts, &signature))
-            .ok_or_else(Rejection::forged)
+            .position(|secret| secret.verifies(Algorithm::Sha256, &parts, &signature))
+            .ok_or_else(Rejection::invalid_signature)
     }
 
-    fn events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
-        let body = verified.call().body;
-        let fields = Fields::read(body, &EVENT).ok();
+    fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
+        let body = verified.request().body;
+        let fields = JsonFields::read(body, &EVENT_POINTERS).ok();
         let text = |pointer| fields.as_ref().and_then(|fields| fields.text(pointer).ok().flatten());
         Ok(vec![Event {
-            event_id: text("/event_id").unwrap_or_else(|| digest_of(body)),
+            event_id: text("/event_id").unwrap_or_else(|| sha256_hex(body)),
             tenant: text("/merchant_id").unwrap_or_default(),
-            topic: topic(text("/type")),
-            version: text("/created_at").as_deref().and_then(parse_moment),
+            topic: bounded_topic(text("/type")),
+            version: text("/created_at").as_deref().and_then(parse_timestamp),
             body: body.clone(),
         }])
     }
 
-    fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
-        let fields = Fields::read(&envelope.body, &EVENT)?;
+    fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
+        let fields = JsonFields::read(&envelope.body, &EVENT_POINTERS)?;
         let told = match envelope.topic.as_str() {
             "" => fields.required_text("/type")?,
             told => told.to_owned(),
         };
-        let tenant = || check_tenant(envelope, &fields, "/merchant_id");
+        let tenant = || require_tenant(envelope, &fields, "/merchant_id");
         match told.as_str() {
             "invoice.deleted" => {
                 tenant()?;
-                Ok(Mapped::from(deleted_draft(&fields, envelope)?))
+                Ok(MappedEvent::from(deleted_draft(&fields, envelope)?))
             }
             told if told.starts_with("invoice.") => {
                 tenant()?;
-                invoice::map(envelope).map(Mapped::from)
+                invoice::map(envelope).map(MappedEvent::from)
             }
             "refund.created" | "refund.updated" => {
                 tenant()?;
-                refund::map(envelope).map(Mapped::from)
+                refund::map(envelope).map(MappedEvent::from)
             }
-            told if ORDER_NAMED.contains(&told) => {
+            told if ORDER_TOPICS.contains(&told) => {
                 tenant()?;
-                Ok(Mapped::from(named_order(told, &fields, envelope)?))
+                Ok(MappedEvent::from(order_change(told, &fields, envelope)?))
             }
             // A payment changes its order, which is told by itself.
-            _ => Ok(Mapped::Ignored),
+            _ => Ok(MappedEvent::Ignored),
         }
     }
 
-    fn document_id(&self, reference: &Reference) -> Option<String> {
+    fn document_id(&self, reference: &ResourceChange) -> Option<String> {
         (reference.kind == "invoice").then(|| reference.id.clone())
     }
 
     fn map_resource(
         &self,
-        reference: &Reference,
+        reference: &ResourceChange,
         _envelope: &Envelope,
         resource: &[u8],
-    ) -> Result<Option<Change>, Failure> {
+    ) -> Result<Option<Change>, PermanentFailure> {
         match reference.kind.as_str() {
             "order" => order::map(reference, resource),
             _ => Ok(None),
         }
     }
 
-    fn number(&self, envelope: &Envelope) -> Option<String> {
-        first_text(&envelope.body, &NUMBER, &NUMBERS)
+    fn business_key(&self, envelope: &Envelope) -> Option<String> {
+        first_text(&envelope.body, &BUSINESS_KEY_POINTERS, &BUSINESS_KEY_FIELDS)
     }
 
-    fn tenant_header(&self) -> &'static str {
+    fn tenant_location(&self) -> &'static str {
         "merchant_id"
     }
 
-    fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)> {
+    fn signed_headers(
+        &self,
+        delivery: &OutgoingWebhook<'_>,
+        secret: &Secret,
+    ) -> Vec<(HeaderName, HeaderValue)> {
         let parts: [&[u8]; 2] = [self.url.as_bytes(), delivery.body];
         let signature = Encoding::Base64.encode(&secret.hmac(Algorithm::Sha256, &parts));
         let triggered_at = delivery.triggered_at.format(&Rfc3339).unwrap_or_default();
         [
-            (SIGNATURE, signature),
+            (SIGNATURE_HEADER, signature),
             ("square-environment", "Production".to_owned()),
             ("square-initial-delivery-timestamp", triggered_at),
         ]
@@ -200,33 +207,36 @@ impl Platform for Square {
 }
 
 /// Only a draft can be deleted, and all that is told is its id.
-fn deleted_draft(fields: &Fields<'_>, envelope: &Envelope) -> Result<Reference, Failure> {
-    Ok(Reference {
+fn deleted_draft(
+    fields: &JsonFields<'_>,
+    envelope: &Envelope,
+) -> Result<ResourceChange, PermanentFailure> {
+    Ok(ResourceChange {
         platform: "square",
         kind: "invoice".to_owned(),
         id: fields.required_text("/data/id")?,
         version: None,
         changed_at: fields
-            .moment("/created_at")?
+            .timestamp("/created_at")?
             .or(envelope.version)
             .unwrap_or(envelope.received_at),
         action: "deleted".to_owned(),
     })
 }
 
-fn named_order(
+fn order_change(
     topic: &str,
-    fields: &Fields<'_>,
+    fields: &JsonFields<'_>,
     envelope: &Envelope,
-) -> Result<Reference, Failure> {
+) -> Result<ResourceChange, PermanentFailure> {
     let root = format!("/data/object/{}", topic.replace('.', "_"));
     let at = |name: &str| format!("{root}/{name}");
-    let changed_at = match fields.moment(&at("updated_at"))? {
+    let changed_at = match fields.timestamp(&at("updated_at"))? {
         Some(moment) => Some(moment),
-        None => fields.moment(&at("created_at"))?,
+        None => fields.timestamp(&at("created_at"))?,
     };
     let (_, action) = topic.rsplit_once('.').unwrap_or_default();
-    Ok(Reference {
+    Ok(ResourceChange {
         platform: "square",
         kind: "order".to_owned(),
         id: fields.required_text(&at("order_id"))?,

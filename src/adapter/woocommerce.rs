@@ -13,12 +13,14 @@ use rust_decimal::Decimal;
 use serde::Deserialize;
 
 use super::{
-    Call, Delivery, Event, Platform, Rejection, digest_of,
-    fields::{Fields, Pointers},
-    first_text,
+    Event, OutgoingWebhook, Platform, Rejection, WebhookRequest,
+    fields::{JsonFields, JsonPointers},
+    first_text, sha256_hex,
     signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
 };
-use crate::domain::{Envelope, Failure, Line, Mapped, Money, Order, OrderStatus, OrderUpdate};
+use crate::domain::{
+    Envelope, MappedEvent, Money, Order, OrderLine, OrderStatus, OrderUpdate, PermanentFailure,
+};
 
 /// A WooCommerce source needs no settings of its own.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -32,10 +34,10 @@ const SIGNATURE: BodyHmac<'static> = BodyHmac {
     encoding: Encoding::Base64,
 };
 
-static IDENTITY: LazyLock<Pointers> =
-    LazyLock::new(|| Pointers::new(["/id", "/date_modified_gmt"]));
-static ORDER: LazyLock<Pointers> = LazyLock::new(|| {
-    Pointers::new([
+static EVENT_ID_POINTERS: LazyLock<JsonPointers> =
+    LazyLock::new(|| JsonPointers::new(["/id", "/date_modified_gmt"]));
+static ORDER_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
+    JsonPointers::new([
         "/id",
         "/number",
         "/status",
@@ -49,27 +51,27 @@ static ORDER: LazyLock<Pointers> = LazyLock::new(|| {
         "/refunds",
     ])
 });
-static LINE: LazyLock<Pointers> =
-    LazyLock::new(|| Pointers::new(["/id", "/sku", "/name", "/quantity", "/price", "/total"]));
-static REFUND: LazyLock<Pointers> = LazyLock::new(|| Pointers::new(["/total"]));
+static LINE_POINTERS: LazyLock<JsonPointers> =
+    LazyLock::new(|| JsonPointers::new(["/id", "/sku", "/name", "/quantity", "/price", "/total"]));
+static REFUND_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| JsonPointers::new(["/total"]));
 
 impl Platform for WooCommerce {
     fn kind(&self) -> &'static str {
         "woocommerce"
     }
 
-    fn repeats_same_bytes(&self) -> bool {
+    fn redelivers_identical_body(&self) -> bool {
         // The body is built when it is sent; its digest is part of the key,
         // so other bytes are another event.
         false
     }
 
-    fn resends_for(&self) -> Duration {
+    fn redelivery_window(&self) -> Duration {
         // `class-wc-webhook.php` counts a failure and tries never again.
         Duration::ZERO
     }
 
-    fn is_ping(&self, call: &Call<'_>) -> bool {
+    fn is_ping(&self, call: &WebhookRequest<'_>) -> bool {
         // Sent when a webhook is saved: unsigned, form-encoded. Anything but a
         // 200 shows the merchant an error.
         call.header(SIGNATURE.header).is_none()
@@ -78,29 +80,29 @@ impl Platform for WooCommerce {
             })
     }
 
-    fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
         SIGNATURE.verify(call, secrets)
     }
 
-    fn events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
-        let call = verified.call();
+    fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
+        let call = verified.request();
         let required = |name: &str| {
             call.header(name).ok_or_else(|| {
-                Rejection::Unreadable(format!("the header {name} is missing or empty"))
+                Rejection::Malformed(format!("the header {name} is missing or empty"))
             })
         };
         let tenant = required("X-WC-Webhook-Source")?.trim_end_matches('/').to_ascii_lowercase();
         if tenant.is_empty() {
             // The header is not signed: slashes alone would be a shop without
             // a name, which no allow-list keeps out.
-            return Err(Rejection::Unreadable(
+            return Err(Rejection::Malformed(
                 "the header X-WC-Webhook-Source names no shop".to_owned(),
             ));
         }
         let topic = required("X-WC-Webhook-Topic")?.to_owned();
         // The delivery id is new on each attempt and may collide within a
         // second, so the event is known by what it says of which order when.
-        let identity = Fields::read(call.body, &IDENTITY).ok();
+        let identity = JsonFields::read(call.body, &EVENT_ID_POINTERS).ok();
         let part = |pointer| {
             let text = identity.as_ref().and_then(|fields| fields.text(pointer).ok().flatten());
             text.unwrap_or_else(|| "-".to_owned())
@@ -109,7 +111,7 @@ impl Platform for WooCommerce {
             // A deletion tells nothing but the id: without the delivery's, an
             // order that is deleted, restored and deleted again would stay.
             Some(delivery) if topic == "order.deleted" => delivery.to_owned(),
-            _ => digest_of(call.body),
+            _ => sha256_hex(call.body),
         };
         Ok(vec![Event {
             event_id: format!("{topic}:{}:{}:{told}", part("/id"), part("/date_modified_gmt")),
@@ -120,38 +122,42 @@ impl Platform for WooCommerce {
         }])
     }
 
-    fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
+    fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
         let update = match envelope.topic.as_str() {
-            "order.created" | "order.updated" => state(envelope, false)?,
-            "order.restored" => state(envelope, true)?,
+            "order.created" | "order.updated" => order_state(envelope, false)?,
+            "order.restored" => order_state(envelope, true)?,
             // Carries nothing but the id, so our clock must tell the time.
             "order.deleted" => {
-                let fields = Fields::read(&envelope.body, &ORDER)?;
+                let fields = JsonFields::read(&envelope.body, &ORDER_POINTERS)?;
                 // The topic is not signed: an order's body, recorded on the
                 // way and sent again as a deletion, must not be one.
                 if fields.has("/status") {
                     let detail = "stands in a deletion, which carries the id alone";
-                    return Err(Failure::invalid("/status", detail));
+                    return Err(PermanentFailure::invalid("/status", detail));
                 }
                 OrderUpdate::Deleted {
                     order_id: fields.required_text("/id")?,
                     deleted_at: envelope.received_at,
                 }
             }
-            _ => return Ok(Mapped::Ignored),
+            _ => return Ok(MappedEvent::Ignored),
         };
-        Ok(Mapped::from(update))
+        Ok(MappedEvent::from(update))
     }
 
-    fn number(&self, envelope: &Envelope) -> Option<String> {
-        first_text(&envelope.body, &ORDER, &["/number", "/id"])
+    fn business_key(&self, envelope: &Envelope) -> Option<String> {
+        first_text(&envelope.body, &ORDER_POINTERS, &["/number", "/id"])
     }
 
-    fn tenant_header(&self) -> &'static str {
+    fn tenant_location(&self) -> &'static str {
         "X-WC-Webhook-Source"
     }
 
-    fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)> {
+    fn signed_headers(
+        &self,
+        delivery: &OutgoingWebhook<'_>,
+        secret: &Secret,
+    ) -> Vec<(HeaderName, HeaderValue)> {
         let (resource, event) = delivery.topic.split_once('.').unwrap_or((delivery.topic, ""));
         [
             ("x-wc-webhook-topic", delivery.topic.to_owned()),
@@ -170,16 +176,16 @@ impl Platform for WooCommerce {
 }
 
 /// The order's whole state.
-fn state(envelope: &Envelope, restored: bool) -> Result<OrderUpdate, Failure> {
-    let fields = Fields::read(&envelope.body, &ORDER)?;
+fn order_state(envelope: &Envelope, restored: bool) -> Result<OrderUpdate, PermanentFailure> {
+    let fields = JsonFields::read(&envelope.body, &ORDER_POINTERS)?;
     let order_id = fields.required_text("/id")?;
     let platform_status = fields.required_text("/status")?;
-    let paid = fields.moment("/date_paid_gmt")?.is_some();
+    let paid = fields.timestamp("/date_paid_gmt")?.is_some();
     let status = match platform_status.as_str() {
         // Cash on delivery is "processing" or "completed" before it is paid.
         "processing" | "completed" if paid => OrderStatus::Paid,
         "processing" | "completed" | "on-hold" => OrderStatus::Pending,
-        word => OrderStatus::from_word(word),
+        word => OrderStatus::parse_or_other(word),
     };
     let order = Order {
         number: fields.text("/number")?.unwrap_or_else(|| order_id.clone()),
@@ -189,24 +195,24 @@ fn state(envelope: &Envelope, restored: bool) -> Result<OrderUpdate, Failure> {
             amount: fields.required_decimal("/total")?,
             currency: fields.required_currency("/currency")?,
         },
-        refunded: refunded(&fields)?,
+        refunded: refunded_amount(&fields)?,
         // 0 is a guest.
         customer_ref: fields.text("/customer_id")?.filter(|id| id != "0"),
         payment_ref: None,
         sequence: 0,
-        placed_at: fields.moment("/date_created_gmt")?,
+        placed_at: fields.timestamp("/date_created_gmt")?,
         lines: lines(&fields)?,
     };
-    let version = fields.moment("/date_modified_gmt")?.unwrap_or(envelope.received_at);
+    let version = fields.timestamp("/date_modified_gmt")?.unwrap_or(envelope.received_at);
     Ok(OrderUpdate::State { order_id, version, order: Box::new(order), restored })
 }
 
-fn lines(fields: &Fields<'_>) -> Result<Vec<Line>, Failure> {
+fn lines(fields: &JsonFields<'_>) -> Result<Vec<OrderLine>, PermanentFailure> {
     fields
-        .list("/line_items", &LINE)?
+        .list("/line_items", &LINE_POINTERS)?
         .iter()
         .map(|line| {
-            Ok(Line {
+            Ok(OrderLine {
                 id: line.text("/id")?,
                 sku: line.text("/sku")?,
                 title: line.text("/name")?,
@@ -219,13 +225,13 @@ fn lines(fields: &Fields<'_>) -> Result<Vec<Line>, Failure> {
 }
 
 /// What was paid back: the order lists its refunds as negative totals.
-fn refunded(fields: &Fields<'_>) -> Result<Decimal, Failure> {
+fn refunded_amount(fields: &JsonFields<'_>) -> Result<Decimal, PermanentFailure> {
     let mut sum = Decimal::ZERO;
-    for refund in fields.list("/refunds", &REFUND)? {
+    for refund in fields.list("/refunds", &REFUND_POINTERS)? {
         let total = refund.decimal("/total")?.unwrap_or_default();
         sum = sum
             .checked_add(total.abs())
-            .ok_or_else(|| Failure::invalid("/refunds", "add up to too large a number"))?;
+            .ok_or_else(|| PermanentFailure::invalid("/refunds", "add up to too large a number"))?;
     }
     Ok(sum)
 }

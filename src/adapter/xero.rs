@@ -16,16 +16,16 @@ use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::{
-    Answers, Call, Delivery, Event, Platform, Rejection,
-    batch::{self, Undivided},
-    check_tenant, digest_of,
-    fields::{Fields, Pointers},
+    Event, OutgoingWebhook, Platform, Rejection, ResponseStyle, WebhookRequest,
+    batch::{self, SplitError},
+    bounded_topic,
+    fields::{JsonFields, JsonPointers},
     first_text,
-    moment::parse_moment,
+    moment::parse_timestamp,
+    require_tenant, sha256_hex,
     signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
-    topic,
 };
-use crate::domain::{Change, Envelope, Failure, Mapped, Reference};
+use crate::domain::{Change, Envelope, MappedEvent, PermanentFailure, ResourceChange};
 
 /// A Xero source needs no settings of its own.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -33,7 +33,7 @@ use crate::domain::{Change, Envelope, Failure, Mapped, Reference};
 pub struct Xero {}
 
 /// The topic of a call by which Xero tests whether signatures are checked.
-const INTENT: &str = "intent_to_receive";
+const INTENT_TOPIC: &str = "intent_to_receive";
 
 const SIGNATURE: BodyHmac<'static> = BodyHmac {
     header: "x-xero-signature",
@@ -42,9 +42,9 @@ const SIGNATURE: BodyHmac<'static> = BodyHmac {
     encoding: Encoding::Base64,
 };
 
-static CALL: LazyLock<Pointers> = LazyLock::new(|| Pointers::new(["/events"]));
-static EVENT: LazyLock<Pointers> = LazyLock::new(|| {
-    Pointers::new([
+static BODY_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| JsonPointers::new(["/events"]));
+static EVENT_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
+    JsonPointers::new([
         "/events",
         "/resourceId",
         "/tenantId",
@@ -59,50 +59,50 @@ impl Platform for Xero {
         "xero"
     }
 
-    fn repeats_same_bytes(&self) -> bool {
+    fn redelivers_identical_body(&self) -> bool {
         // A call that comes again may be cut anew, and nobody promises that
         // an event is written the same then.
         false
     }
 
-    fn resends_for(&self) -> Duration {
+    fn redelivery_window(&self) -> Duration {
         // Less and less often for a day: developer.xero.com, webhooks overview.
         Duration::from_hours(24)
     }
 
-    fn answers(&self) -> Answers {
-        Answers::Bare
+    fn response_style(&self) -> ResponseStyle {
+        ResponseStyle::StatusOnly
     }
 
-    fn verify(&self, call: &Call<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
         SIGNATURE.verify(call, secrets)
     }
 
-    fn events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
-        let body = verified.call().body;
-        let divided = divide(body);
+    fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
+        let body = verified.request().body;
+        let divided = split(body);
         // Several of these are sent when a webhook is set up, some of them
         // wrongly signed, each with an entropy of its own.
         let intent = divided.as_ref().is_ok_and(Vec::is_empty);
-        let mut events = batch::taken(body, divided)?;
+        let mut events = batch::split_or_whole(body, divided)?;
         if intent {
             for event in &mut events {
-                INTENT.clone_into(&mut event.topic);
+                INTENT_TOPIC.clone_into(&mut event.topic);
             }
         }
         Ok(events)
     }
 
-    fn map(&self, envelope: &Envelope) -> Result<Mapped, Failure> {
-        let fields = Fields::read(&envelope.body, &EVENT)?;
+    fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
+        let fields = JsonFields::read(&envelope.body, &EVENT_POINTERS)?;
         let has = |pointers: &[&str]| pointers.iter().any(|pointer| fields.has(pointer));
         if !has(&["/resourceId", "/eventCategory", "/eventType"]) {
-            return batch::settled(divide(&envelope.body));
+            return batch::map_unsplit(split(&envelope.body));
         }
         let category = fields.required_text("/eventCategory")?.to_lowercase();
         let action = fields.required_text("/eventType")?.to_lowercase();
-        check_tenant(envelope, &fields, "/tenantId")?;
-        Ok(Mapped::from(Reference {
+        require_tenant(envelope, &fields, "/tenantId")?;
+        Ok(MappedEvent::from(ResourceChange {
             platform: "xero",
             kind: match category.as_str() {
                 "creditnote" => "credit_note".to_owned(),
@@ -111,7 +111,7 @@ impl Platform for Xero {
             id: fields.required_text("/resourceId")?,
             version: None,
             changed_at: fields
-                .moment("/eventDateUtc")?
+                .timestamp("/eventDateUtc")?
                 .or(envelope.version)
                 .unwrap_or(envelope.received_at),
             action: match action.as_str() {
@@ -123,31 +123,35 @@ impl Platform for Xero {
         }))
     }
 
-    fn document_id(&self, reference: &Reference) -> Option<String> {
+    fn document_id(&self, reference: &ResourceChange) -> Option<String> {
         (reference.kind == "invoice").then(|| reference.id.clone())
     }
 
     fn map_resource(
         &self,
-        reference: &Reference,
+        reference: &ResourceChange,
         _envelope: &Envelope,
         resource: &[u8],
-    ) -> Result<Option<Change>, Failure> {
+    ) -> Result<Option<Change>, PermanentFailure> {
         match reference.kind.as_str() {
             "invoice" => document::map(reference, resource).map(Some),
             _ => Ok(None),
         }
     }
 
-    fn number(&self, envelope: &Envelope) -> Option<String> {
-        first_text(&envelope.body, &EVENT, &["/resourceId"])
+    fn business_key(&self, envelope: &Envelope) -> Option<String> {
+        first_text(&envelope.body, &EVENT_POINTERS, &["/resourceId"])
     }
 
-    fn tenant_header(&self) -> &'static str {
+    fn tenant_location(&self) -> &'static str {
         "tenantId"
     }
 
-    fn dress(&self, delivery: &Delivery<'_>, secret: &Secret) -> Vec<(HeaderName, HeaderValue)> {
+    fn signed_headers(
+        &self,
+        delivery: &OutgoingWebhook<'_>,
+        secret: &Secret,
+    ) -> Vec<(HeaderName, HeaderValue)> {
         [(SIGNATURE.header, SIGNATURE.sign(secret, delivery.body))]
             .into_iter()
             .filter_map(|(name, value)| {
@@ -157,33 +161,33 @@ impl Platform for Xero {
     }
 }
 
-fn divide(body: &Bytes) -> Result<Vec<Event>, Undivided> {
-    let call = Fields::read(body, &CALL)?;
+fn split(body: &Bytes) -> Result<Vec<Event>, SplitError> {
+    let call = JsonFields::read(body, &BODY_POINTERS)?;
     if !call.has("/events") {
-        return Err(Failure::missing("/events").into());
+        return Err(PermanentFailure::missing("/events").into());
     }
-    let elements = batch::elements(&call, "/events", &EVENT)?;
+    let elements = batch::elements(&call, "/events", &EVENT_POINTERS)?;
     Ok(elements.iter().map(|element| event(body, element)).collect())
 }
 
-fn event(body: &Bytes, fields: &Fields<'_>) -> Event {
-    let body = batch::part(body, fields);
+fn event(body: &Bytes, fields: &JsonFields<'_>) -> Event {
+    let body = batch::body_slice(body, fields);
     let [tenant, resource, category, kind, date] =
         ["/tenantId", "/resourceId", "/eventCategory", "/eventType", "/eventDateUtc"]
             .map(|pointer| fields.text(pointer).ok().flatten());
-    let version = date.as_deref().and_then(parse_moment);
+    let version = date.as_deref().and_then(parse_timestamp);
     let told = [category.as_deref(), kind.as_deref()].map(Option::unwrap_or_default).join(".");
     let event_id = match [&tenant, &resource, &kind, &date] {
         [Some(tenant), Some(resource), Some(kind), Some(date)] => {
             [tenant.as_str(), resource, kind, date].join(":")
         }
-        _ => digest_of(&body),
+        _ => sha256_hex(&body),
     };
     Event {
         event_id,
         // A UUID, as the allow-list has it.
         tenant: tenant.unwrap_or_default().to_ascii_lowercase(),
-        topic: topic(Some(told.to_lowercase())),
+        topic: bounded_topic(Some(told.to_lowercase())),
         version,
         body,
     }

@@ -7,15 +7,15 @@ use uuid::Uuid;
 
 use super::{payload::Payload, stage::Stage};
 use crate::{
-    broker::{Outgoing, Publisher},
-    domain::{Envelope, Mapped},
+    broker::{OutgoingMessage, Publisher},
+    domain::{Envelope, MappedEvent},
     send::{
         campaign::{Campaign, Choice},
         generate::{Run, Webhook},
         plan::{Counts, Share},
         rehearse,
     },
-    worker::apply::Item,
+    worker::apply::Message,
 };
 
 /// The most bytes of bodies that one backlog holds in memory.
@@ -39,16 +39,16 @@ pub struct Backlog {
     /// Their shape and size.
     pub payload: Payload,
     /// They, in their order.
-    pub messages: Vec<Message>,
+    pub messages: Vec<BacklogMessage>,
 }
 
 /// One message.
 #[derive(Clone)]
-pub struct Message {
+pub struct BacklogMessage {
     /// As the receiver publishes it.
     pub envelope: Envelope,
     /// What it changes; `None` if it cannot be applied.
-    pub mapped: Option<Mapped>,
+    pub mapped: Option<MappedEvent>,
 }
 
 /// How many messages of this size fit into memory, of those that were asked for.
@@ -88,7 +88,7 @@ impl Backlog {
                 .map_err(|error| anyhow::anyhow!("a generated webhook is refused: {error}"))?;
             let receipt_id = Uuid::now_v7();
             let envelope = Envelope { receipt_id, received_at, ..told.envelope };
-            Ok(Message { envelope, mapped: told.mapped.ok() })
+            Ok(BacklogMessage { envelope, mapped: told.mapped.ok() })
         };
         let messages = campaign.plan.steps().map(message).collect::<anyhow::Result<_>>()?;
         Ok(Self { payload, messages })
@@ -97,9 +97,9 @@ impl Backlog {
     /// The same events once more: each a duplicate of what was applied.
     #[must_use]
     pub fn again(&self) -> Self {
-        let again = |message: &Message| {
+        let again = |message: &BacklogMessage| {
             let envelope = Envelope { receipt_id: Uuid::now_v7(), ..message.envelope.clone() };
-            Message { envelope, mapped: message.mapped.clone() }
+            BacklogMessage { envelope, mapped: message.mapped.clone() }
         };
         Self { payload: self.payload, messages: self.messages.iter().map(again).collect() }
     }
@@ -117,9 +117,10 @@ impl Backlog {
     }
 
     /// What the worker makes of those that can be applied.
-    pub fn items(&self) -> Vec<Item> {
-        let item =
-            |message: &Message| Some(Item::new(message.envelope.clone(), message.mapped.clone()?));
+    pub fn items(&self) -> Vec<Message> {
+        let item = |message: &BacklogMessage| {
+            Some(Message::new(message.envelope.clone(), message.mapped.clone()?))
+        };
         self.messages.iter().filter_map(item).collect()
     }
 
@@ -130,7 +131,9 @@ impl Backlog {
     /// What the broker says.
     pub async fn lay(&self, stage: &Stage, publisher: &Publisher) -> anyhow::Result<()> {
         let mut confirms = stream::iter(&self.messages)
-            .map(|message| publisher.publish(Outgoing::inbound(&stage.topology, &message.envelope)))
+            .map(|message| {
+                publisher.publish(OutgoingMessage::inbound(&stage.topology, &message.envelope))
+            })
             .buffered(UNDER_WAY);
         while let Some(confirmed) = confirms.next().await {
             let _durable = confirmed?;

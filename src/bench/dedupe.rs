@@ -24,7 +24,7 @@ use super::{
 use crate::{
     store::{
         Store,
-        inbox::{self, generations::SHARES},
+        inbox::{self, generations::PARTITIONS_PER_HORIZON},
     },
     worker::{Outbox, apply},
 };
@@ -106,8 +106,8 @@ pub async fn run(
 /// Fills an inbox: two parts in each closed generation, one in the open one.
 async fn fill(store: &Store, keys: u64, progress: &Progress) -> anyhow::Result<()> {
     let open = database::open_generation(store).await?;
-    let closed = i32::try_from(SHARES)?;
-    let part = keys / u64::from(2 * SHARES + 1);
+    let closed = i32::try_from(PARTITIONS_PER_HORIZON)?;
+    let part = keys / u64::from(2 * PARTITIONS_PER_HORIZON + 1);
     let mut there = 0;
     for generation in open - closed..=open {
         let is_open = generation == open;
@@ -127,11 +127,11 @@ async fn fill(store: &Store, keys: u64, progress: &Progress) -> anyhow::Result<(
 /// The worker's whole transactions, one after the other; messages a second.
 async fn transactions(stage: &Stage, store: &Store, backlog: &Backlog) -> anyhow::Result<f64> {
     let source = backlog.payload.source()?;
-    let rules = stage.adapter(&source)?.rules();
+    let rules = stage.adapter(&source)?.conflict_policy();
     let (items, outbox) = (backlog.items(), Outbox::default());
     let begun = Instant::now();
     for batch in items.chunks(BATCH) {
-        apply::batch(store, &source, rules, &outbox, batch).await?;
+        apply::apply_batch(store, &source, rules, &outbox, batch).await?;
     }
     Ok(per_second(items.len(), begun.elapsed()))
 }

@@ -25,8 +25,8 @@ use super::{
     stage::{Publishing, Stage},
 };
 use crate::{
-    broker::Link,
-    worker::{Tools, archive::Archiver, lane::Lane},
+    broker::BrokerConnection,
+    worker::{WorkerContext, archive::DeadLetterArchiver, lane::SourceConsumer},
 };
 
 /// How long a drain may take before something is wrong.
@@ -177,16 +177,16 @@ async fn ours(stage: &Stage, publishing: &Publishing, backlog: &Backlog) -> anyh
     let (committed, mut heard) = mpsc::unbounded_channel();
     let tools = stage.tools(publishing, committed)?;
     let source = backlog.payload.source()?;
-    let link = Link::open(&stage.config.broker.url, "tallyhook bench worker").await?;
+    let link = BrokerConnection::open(&stage.config.broker.url, "tallyhook bench worker").await?;
     let stop = CancellationToken::new();
     let _guard = stop.clone().drop_guard();
     let mut tasks = JoinSet::new();
-    tasks.spawn(Archiver::open(tools.clone(), &link).await?.run(stop.clone()));
+    tasks.spawn(DeadLetterArchiver::open(tools.clone(), &link).await?.run(stop.clone()));
     // Connected beforehand, as a worker is that has been running.
     warm_up(&tools).await?;
     let begun = Instant::now();
-    for _ in 0..tools.settings.consumers {
-        let lane = Lane::open(tools.clone(), source.clone(), &link).await?;
+    for _ in 0..tools.settings.consumers_per_source {
+        let lane = SourceConsumer::open(tools.clone(), source.clone(), &link).await?;
         tasks.spawn(lane.run(stop.clone()));
     }
     let expected = backlog.applicable();
@@ -215,9 +215,9 @@ async fn ours(stage: &Stage, publishing: &Publishing, backlog: &Backlog) -> anyh
     Ok(per_second(backlog.messages.len(), last - begun))
 }
 
-async fn warm_up(tools: &Tools) -> anyhow::Result<()> {
+async fn warm_up(tools: &WorkerContext) -> anyhow::Result<()> {
     let mut held = Vec::new();
-    for _ in 0..tools.settings.consumers {
+    for _ in 0..tools.settings.consumers_per_source {
         held.push(tools.store.connection().await?);
     }
     Ok(())

@@ -25,7 +25,7 @@ use super::{
     schedule::Schedule,
     stage::Stage,
 };
-use crate::worker::{self, Pulse};
+use crate::worker::{self, HealthRegistry};
 
 /// How long the last message may take after the last arrival.
 const LAST: Duration = Duration::from_mins(1);
@@ -56,12 +56,12 @@ async fn round(stage: &Stage, settings: &Settings) -> anyhow::Result<Percentiles
     let serving = Serving::product(stage, &publishing).await?;
     let (committed, mut heard) = mpsc::unbounded_channel();
     let tools = stage.tools(&publishing, committed)?;
-    let (pulse, stop) = (Pulse::default(), CancellationToken::new());
+    let (pulse, stop) = (HealthRegistry::default(), CancellationToken::new());
     let _guard = stop.clone().drop_guard();
     let mut working = JoinSet::new();
     let url = stage.config.broker.url.clone();
     working.spawn(worker::run(tools, url, pulse.clone(), stop.clone()));
-    while pulse.trouble().is_some() {
+    while pulse.degraded_reason().is_some() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 

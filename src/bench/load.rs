@@ -27,7 +27,7 @@ use super::{
     stage::Stage,
 };
 use crate::{
-    adapter::Adapter,
+    adapter::Source,
     domain::SourceName,
     send::{campaign::Campaign, generate::Webhook, plan::Step, rehearse},
 };
@@ -101,7 +101,7 @@ pub fn uri(source: &SourceName) -> anyhow::Result<Uri> {
 
 /// The webhook of a step, padded to its payload's size and signed now.
 pub fn signed(
-    adapter: &Adapter,
+    adapter: &Source,
     campaign: &Campaign,
     payload: Payload,
     uri: &Uri,
@@ -150,7 +150,7 @@ pub async fn closed(target: &Target, length: Duration) -> anyhow::Result<Vec<Sam
 /// late it was sent.
 ///
 /// # Errors
-/// As [`closed`].
+/// As [`already_closed_error`].
 pub async fn open(target: &Target, schedule: Schedule) -> anyhow::Result<Vec<Sample>> {
     let next = Arc::new(AtomicUsize::new(0));
     let pacing = schedule.pace();

@@ -75,7 +75,7 @@ impl Process {
     /// # Errors
     /// It does not get there.
     pub async fn ready(&self) -> anyhow::Result<()> {
-        crate::tls::install_crypto();
+        crate::tls::install_crypto_provider();
         let url = format!("http://{}/readyz", self.receiver.unwrap_or(self.operations));
         let ready = async {
             while !reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
@@ -187,13 +187,13 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("TALLYHOOK__BROKER__URL", broker.url.clone()),
         ("TALLYHOOK__BROKER__PREFIX", broker.prefix.clone()),
         ("TALLYHOOK__BROKER__PUBLISH_CHANNELS", broker.publish_channels.to_string()),
-        ("TALLYHOOK__BROKER__PUBLISH_WINDOW", broker.publish_window.to_string()),
+        ("TALLYHOOK__BROKER__PUBLISH_WINDOW", broker.max_unconfirmed.to_string()),
         ("TALLYHOOK__BROKER__DELIVERY_LIMIT", broker.delivery_limit.to_string()),
         ("TALLYHOOK__DATABASE__URL", database.url.clone()),
-        ("TALLYHOOK__DATABASE__CONNECTIONS", database.connections.to_string()),
+        ("TALLYHOOK__DATABASE__CONNECTIONS", database.max_connections.to_string()),
         ("TALLYHOOK__WORKER__BATCH_SIZE", worker.batch_size.to_string()),
         ("TALLYHOOK__WORKER__BATCH_WAIT_MS", worker.batch_wait_ms.to_string()),
-        ("TALLYHOOK__WORKER__CONSUMERS", worker.consumers.to_string()),
+        ("TALLYHOOK__WORKER__CONSUMERS", worker.consumers_per_source.to_string()),
         ("TALLYHOOK__LOG__FILTER", "info".to_owned()),
         ("TALLYHOOK__LOG__FORMAT", "json".to_owned()),
     ]

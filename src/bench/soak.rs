@@ -10,7 +10,7 @@
 //! | Module | About |
 //! |---|---|
 //! | [`story`], [`sender`] | what is sent, and how |
-//! | [`probe`], [`sample`] | what is noted, once in an interval |
+//! | [`check_writable`], [`sample`] | what is noted, once in an interval |
 //! | [`flatness`], [`account`] | what is made of it in the end |
 //! | [`rows`], [`picture`] | how it is shown |
 
@@ -37,7 +37,7 @@ use super::{
     Settings, measure::Percentiles, process::Process, progress::Progress, schedule::Schedule,
     stage::Stage,
 };
-use crate::{broker::Link, service::Roles};
+use crate::{broker::BrokerConnection, service::Roles};
 use account::Accounts;
 use flatness::Trend;
 use sample::{Interval, Sample, Sampler};
@@ -92,7 +92,7 @@ pub async fn run(stage: &Stage, settings: &Settings, progress: &Progress) -> any
     stage.clear().await?;
     let serving = Process::start(stage, &settings.program, Roles::ALL).await?;
     serving.ready().await?;
-    let link = Link::open(&stage.config.broker.url, "tallyhook bench").await?;
+    let link = BrokerConnection::open(&stage.config.broker.url, "tallyhook bench").await?;
     let (samples, accounts) = soaked(stage, settings, &serving, &link, progress).await?;
     link.close().await;
     serving.stop().await?;
@@ -116,7 +116,7 @@ async fn soaked(
     stage: &Stage,
     settings: &Settings,
     serving: &Process,
-    link: &Link,
+    link: &BrokerConnection,
     progress: &Progress,
 ) -> anyhow::Result<(Vec<Sample>, Accounts)> {
     let total = Settings::arrivals_in(settings.rate, settings.soak);

@@ -10,14 +10,14 @@ use uuid::Uuid;
 
 use super::baseline::{broker::Broker, database};
 use crate::{
-    adapter::Adapter,
+    adapter::Source,
     broker::{Publisher, Topology},
     config::{self, Config},
     domain::SourceName,
     metrics::Metrics,
     service,
     store::Store,
-    worker::{Committed, InHand, Outbox, SecretUses, Tools, enrich},
+    worker::{CommitListener, InFlightKeys, Outbox, SecretUsage, WorkerContext, enrich},
 };
 
 /// The sources that are sent.
@@ -66,16 +66,18 @@ impl Stage {
         let mut config = Config {
             sources: plain.sources,
             enrichments: plain.enrichments,
-            targets: plain.targets,
+            destinations: plain.destinations,
             ..given.clone()
         };
         config.broker.prefix = format!("tallyhook-bench-{id}");
         config.database.url = elsewhere(&given.database.url, &name)?;
         let topology = Arc::new(service::topology(&config));
-        let theirs =
-            Store::unhurried(&config::Database { connections: 2, ..given.database.clone() })
-                .context("database.url")?;
-        let store = Store::unhurried(&config.database).context("database.url")?;
+        let theirs = Store::without_timeout(&config::DatabaseConfig {
+            max_connections: 2,
+            ..given.database.clone()
+        })
+        .context("database.url")?;
+        let store = Store::without_timeout(&config.database).context("database.url")?;
         let broker = Broker::open(&config.broker.url).await.context("broker.url")?;
         Ok(Self { config, secret, topology, store, broker, theirs, ours: vec![name] })
     }
@@ -91,7 +93,9 @@ impl Stage {
             )?;
         }
         self.store.migrate().await.context("the migrations failed")?;
-        let link = crate::broker::Link::open(&self.config.broker.url, "tallyhook bench").await?;
+        let link =
+            crate::broker::BrokerConnection::open(&self.config.broker.url, "tallyhook bench")
+                .await?;
         let declared = self.topology.declare(&link).await;
         link.close().await;
         Ok(declared?)
@@ -106,7 +110,10 @@ impl Stage {
         self.ours.push(name.clone());
         self.theirs.create_database(&name).await?;
         let url = elsewhere(&self.config.database.url, &name)?;
-        let store = Store::unhurried(&config::Database { url, ..self.config.database.clone() })?;
+        let store = Store::without_timeout(&config::DatabaseConfig {
+            url,
+            ..self.config.database.clone()
+        })?;
         store.migrate().await?;
         Ok(store)
     }
@@ -115,7 +122,7 @@ impl Stage {
     ///
     /// # Errors
     /// None: every payload has its source.
-    pub fn adapter(&self, source: &SourceName) -> anyhow::Result<&Adapter> {
+    pub fn adapter(&self, source: &SourceName) -> anyhow::Result<&Source> {
         self.config.sources.get(source).context("the bench has no such source")
     }
 
@@ -148,7 +155,7 @@ impl Stage {
         let publisher =
             Publisher::start(&self.config.broker, topology, metrics.clone(), stop.clone());
         let publishing = Publishing { publisher, metrics, _stop: stop.drop_guard() };
-        tokio::time::timeout(Duration::from_secs(30), publishing.publisher.ready())
+        tokio::time::timeout(Duration::from_secs(30), publishing.publisher.wait_until_ready())
             .await
             .context("the publisher did not connect")?;
         Ok(publishing)
@@ -158,9 +165,13 @@ impl Stage {
     ///
     /// # Errors
     /// The database's URL.
-    pub fn tools(&self, with: &Publishing, committed: Committed) -> anyhow::Result<Tools> {
-        let Config { sources, targets, enrichments, .. } = &self.config;
-        Ok(Tools {
+    pub fn tools(
+        &self,
+        with: &Publishing,
+        committed: CommitListener,
+    ) -> anyhow::Result<WorkerContext> {
+        let Config { sources, destinations: targets, enrichments, .. } = &self.config;
+        Ok(WorkerContext {
             sources: Arc::clone(sources),
             enrichers: Arc::new(enrich::enrichers(enrichments, &with.metrics)?),
             outbox: Arc::new(Outbox::new(sources.keys(), targets)),
@@ -168,18 +179,20 @@ impl Stage {
             store: Store::new(&self.config.database)?,
             publisher: with.publisher.clone(),
             topology: Arc::clone(&self.topology),
-            schedule: self.config.retry.schedule(),
+            retry_schedule: self.config.retry.schedule(),
             settings: self.config.worker.clone(),
-            in_hand: InHand::default(),
-            secret_uses: SecretUses::default(),
+            in_flight: InFlightKeys::default(),
+            secret_usage: SecretUsage::default(),
             metrics: with.metrics.clone(),
-            committed: Some(committed),
+            commit_listener: Some(committed),
         })
     }
 
     /// Every queue of ours that there is.
     async fn queues(&self) -> anyhow::Result<Vec<String>> {
-        let link = crate::broker::Link::open(&self.config.broker.url, "tallyhook bench").await?;
+        let link =
+            crate::broker::BrokerConnection::open(&self.config.broker.url, "tallyhook bench")
+                .await?;
         let depths = self.topology.depths(&link).await;
         link.close().await;
         let there = depths?.into_iter().filter(|depth| depth.ready.is_some());

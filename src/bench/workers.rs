@@ -1,7 +1,7 @@
 //! `workers`: how fast one, two and four worker processes apply one backlog,
 //! all of them consuming the same queue.
 //!
-//! Nothing is measured of their start: each waits at a [`Gate`] until the last
+//! Nothing is measured of their start: each waits at a [`CallLimiter`] until the last
 //! one is there, connected to both servers. Time runs by the database's own
 //! clock from the opening of the gate until the last message is on record, so
 //! that no process tells how fast it was itself.
@@ -36,7 +36,7 @@ use crate::{
     service::Roles,
     store::{
         Conn, StoreError,
-        audit::{self, Sums},
+        audit::{self, Totals},
     },
 };
 
@@ -205,11 +205,11 @@ async fn until(
 
 /// The sums once so many messages are on record, the dead among them, which
 /// take another way.
-async fn everything(connection: &mut Conn, messages: usize) -> anyhow::Result<Sums> {
+async fn everything(connection: &mut Conn, messages: usize) -> anyhow::Result<Totals> {
     let deadline = Instant::now() + AFTERWARDS;
     loop {
-        let sums = audit::sums(connection).await?;
-        let Sums { applied, duplicate, stale, ignored, retried, dead, rejected, .. } = sums;
+        let sums = audit::totals(connection).await?;
+        let Totals { applied, duplicate, stale, ignored, retried, dead, rejected, .. } = sums;
         let all = applied + duplicate + stale + ignored + retried + dead + rejected;
         if all == i64::try_from(messages)? && retried == 0 || Instant::now() > deadline {
             return Ok(sums);
@@ -241,16 +241,16 @@ impl Expected {
     }
 
     /// What is on record; `None` if the tables contradict each other.
-    fn found(sums: &Sums) -> Option<Self> {
-        let Sums { applied, duplicate, stale, ignored, retried, dead, rejected, .. } = *sums;
+    fn found(sums: &Totals) -> Option<Self> {
+        let Totals { applied, duplicate, stale, ignored, retried, dead, rejected, .. } = *sums;
         let wrong = [
             retried,
             rejected,
-            sums.dead_without_letter,
-            sums.letters_without_dead,
+            sums.dead_receipts_without_dead_letter,
+            sums.dead_letters_without_dead_receipt,
             sums.keys_without_receipt,
-            sums.settled_without_key,
-            sums.books_without_receipt,
+            sums.processed_without_key,
+            sums.documents_without_receipt,
         ];
         let found = Self { settled: applied + stale + ignored, duplicate, dead };
         (wrong == [0; 7]).then_some(found)
@@ -261,11 +261,11 @@ impl Expected {
 mod tests {
     use super::*;
     use crate::{
-        bench::backlog::Message,
-        domain::{Envelope, EventKey, Mapped},
+        bench::backlog::BacklogMessage,
+        domain::{Envelope, EventKey, MappedEvent},
     };
 
-    fn message(event_id: &str, mapped: Option<Mapped>) -> Message {
+    fn message(event_id: &str, mapped: Option<MappedEvent>) -> BacklogMessage {
         let source = Payload::Generic.source().unwrap();
         let envelope = Envelope {
             receipt_id: Uuid::now_v7(),
@@ -275,20 +275,20 @@ mod tests {
             topic: String::new(),
             version: None,
             received_at: OffsetDateTime::UNIX_EPOCH,
-            attempt: 0,
+            failed_attempts: 0,
             generation: 0,
-            replay: None,
-            over_http: true,
-            secret: None,
+            replay_id: None,
+            received_over_http: true,
+            secret_label: None,
             import: None,
             body: bytes::Bytes::new(),
         };
-        Message { envelope, mapped }
+        BacklogMessage { envelope, mapped }
     }
 
     #[test]
     fn each_key_is_settled_once_whoever_does_it() {
-        let good = || Some(Mapped::Ignored);
+        let good = || Some(MappedEvent::Ignored);
         let messages = vec![
             message("1", good()),
             message("2", good()),
@@ -299,14 +299,14 @@ mod tests {
         let expected = Expected::of(&Backlog { payload: Payload::Generic, messages });
         assert_eq!(expected, Expected { settled: 2, duplicate: 1, dead: 2 });
 
-        let sums = Sums { applied: 1, stale: 1, duplicate: 1, dead: 2, ..Sums::default() };
+        let sums = Totals { applied: 1, stale: 1, duplicate: 1, dead: 2, ..Totals::default() };
         assert_eq!(Expected::found(&sums), Some(expected));
-        let twice = Sums { applied: 2, ..sums.clone() };
+        let twice = Totals { applied: 2, ..sums.clone() };
         assert_ne!(Expected::found(&twice), Some(expected), "applied twice");
         for wrong in [
-            Sums { settled_without_key: 1, ..sums.clone() },
-            Sums { retried: 1, ..sums.clone() },
-            Sums { books_without_receipt: 1, ..sums.clone() },
+            Totals { processed_without_key: 1, ..sums.clone() },
+            Totals { retried: 1, ..sums.clone() },
+            Totals { documents_without_receipt: 1, ..sums.clone() },
         ] {
             assert_eq!(Expected::found(&wrong), None, "{wrong:?}");
         }

@@ -19,37 +19,37 @@ use lapin::{
 use tokio::time::timeout;
 
 use super::{
-    connection::{BrokerError, Link, in_time},
-    topology::short,
-    wire::Outgoing,
+    connection::{BrokerConnection, BrokerError, with_timeout},
+    topology::short_string,
+    wire::OutgoingMessage,
 };
 
 /// What became of an announcement.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Announced {
+pub enum PublishOutcome {
     /// Every queue that is bound for it has it.
-    Taken,
+    Confirmed,
     /// No queue is bound for it.
-    Unheard,
+    Unroutable,
     /// A queue refused it.
-    Refused,
+    Nacked,
     /// Nobody knows: no confirm came, and why.
-    Lost(String),
+    Unknown(String),
 }
 
 /// Publishes to one exchange.
-pub struct Announcer {
+pub struct EventPublisher {
     url: String,
     exchange: String,
     confirm_timeout: Duration,
-    open: Option<(Link, Channel)>,
+    connection: Option<(BrokerConnection, Channel)>,
 }
 
-impl Announcer {
+impl EventPublisher {
     /// One that connects when it is first asked to.
     pub fn new(url: &str, exchange: &str, confirm_timeout: Duration) -> Self {
         let (url, exchange) = (url.to_owned(), exchange.to_owned());
-        Self { url, exchange, confirm_timeout, open: None }
+        Self { url, exchange, confirm_timeout, connection: None }
     }
 
     /// Connects, unless it is connected, and makes the exchange if it is not
@@ -57,42 +57,43 @@ impl Announcer {
     ///
     /// # Errors
     /// What the broker says.
-    pub async fn connect(&mut self) -> Result<(), BrokerError> {
-        if self.open.as_ref().is_some_and(|(link, channel)| {
-            link.is_up() && channel.status().connected() && !link.status().blocked()
+    pub async fn ensure_connected(&mut self) -> Result<(), BrokerError> {
+        if self.connection.as_ref().is_some_and(|(link, channel)| {
+            link.is_connected() && channel.status().connected() && !link.status().blocked()
         }) {
             return Ok(());
         }
         self.close().await;
-        let link = Link::open(&self.url, "tallyhook events").await?;
-        let channel = link.channel().await?;
+        let link = BrokerConnection::open(&self.url, "tallyhook events").await?;
+        let channel = link.open_channel().await?;
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         let asked = channel.exchange_declare(
-            short(&self.exchange)?,
+            short_string(&self.exchange)?,
             ExchangeKind::Topic,
             durable,
             FieldTable::default(),
         );
-        in_time("declaring an exchange", asked).await?;
+        with_timeout("declaring an exchange", asked).await?;
         let select = channel.confirm_select(ConfirmSelectOptions::default());
-        in_time("asking for confirms", select).await?;
-        self.open = Some((link, channel));
+        with_timeout("asking for confirms", select).await?;
+        self.connection = Some((link, channel));
         Ok(())
     }
 
     /// Publishes messages and tells what became of each, in their order.
-    pub async fn announce(&mut self, messages: Vec<Outgoing>) -> Vec<Announced> {
+    pub async fn publish(&mut self, messages: Vec<OutgoingMessage>) -> Vec<PublishOutcome> {
         let count = messages.len();
-        let lost = |why: &str| vec![Announced::Lost(why.to_owned()); count];
-        let Some((_, channel)) = &self.open else {
+        let lost = |why: &str| vec![PublishOutcome::Unknown(why.to_owned()); count];
+        let Some((_, channel)) = &self.connection else {
             return lost("there is no connection");
         };
-        let said = match timeout(self.confirm_timeout, publish(channel, messages)).await {
+        let said = match timeout(self.confirm_timeout, publish_and_confirm(channel, messages)).await
+        {
             Ok(Ok(said)) => said,
             Ok(Err(error)) => lost(&error),
             Err(_) => lost("RabbitMQ did not confirm in time"),
         };
-        if said.iter().any(|one| matches!(one, Announced::Lost(_))) {
+        if said.iter().any(|one| matches!(one, PublishOutcome::Unknown(_))) {
             // What is still in flight there must not meet the next window.
             self.close().await;
         }
@@ -100,21 +101,24 @@ impl Announcer {
     }
 
     async fn close(&mut self) {
-        if let Some((link, _)) = self.open.take() {
+        if let Some((link, _)) = self.connection.take() {
             link.close().await;
         }
     }
 }
 
 /// Publishes one window and awaits all of it.
-async fn publish(channel: &Channel, messages: Vec<Outgoing>) -> Result<Vec<Announced>, String> {
+async fn publish_and_confirm(
+    channel: &Channel,
+    messages: Vec<OutgoingMessage>,
+) -> Result<Vec<PublishOutcome>, String> {
     let mut ids = Vec::new();
     let mut confirms = Vec::new();
     for message in messages {
         let id = message.properties.message_id().clone();
         ids.push(id.map(|id| id.to_string()).unwrap_or_default());
-        let names = short(&message.exchange)
-            .and_then(|exchange| Ok((exchange, short(&message.routing_key)?)));
+        let names = short_string(&message.exchange)
+            .and_then(|exchange| Ok((exchange, short_string(&message.routing_key)?)));
         let (exchange, routing_key) = names.map_err(|error| error.to_string())?;
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let sent = channel
@@ -128,23 +132,25 @@ async fn publish(channel: &Channel, messages: Vec<Outgoing>) -> Result<Vec<Annou
         .collect::<Result<_, _>>()
         .map_err(|error| format!("the channel broke: {error}"))?;
     let returned: HashSet<String> =
-        confirmations.iter().filter_map(returned).filter_map(id_of).collect();
+        confirmations.iter().filter_map(returned_message).filter_map(message_id).collect();
     let said = |(id, confirmation): (String, Confirmation)| match confirmation {
-        _ if returned.contains(&id) => Announced::Unheard,
-        Confirmation::Ack(_) => Announced::Taken,
-        Confirmation::Nack(_) => Announced::Refused,
-        Confirmation::NotRequested => Announced::Lost("the channel does not confirm".to_owned()),
+        _ if returned.contains(&id) => PublishOutcome::Unroutable,
+        Confirmation::Ack(_) => PublishOutcome::Confirmed,
+        Confirmation::Nack(_) => PublishOutcome::Nacked,
+        Confirmation::NotRequested => {
+            PublishOutcome::Unknown("the channel does not confirm".to_owned())
+        }
     };
     Ok(ids.into_iter().zip(confirmations).map(said).collect())
 }
 
-fn returned(confirmation: &Confirmation) -> Option<&BasicReturnMessage> {
+fn returned_message(confirmation: &Confirmation) -> Option<&BasicReturnMessage> {
     match confirmation {
         Confirmation::Ack(returned) | Confirmation::Nack(returned) => returned.as_ref(),
         Confirmation::NotRequested => None,
     }
 }
 
-fn id_of(returned: &BasicReturnMessage) -> Option<String> {
+fn message_id(returned: &BasicReturnMessage) -> Option<String> {
     returned.properties.message_id().as_ref().map(ToString::to_string)
 }

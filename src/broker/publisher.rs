@@ -29,12 +29,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    connection::{BrokerError, Link, in_time},
+    connection::{BrokerConnection, BrokerError, with_timeout},
     topology::Topology,
-    wire::Outgoing,
+    wire::OutgoingMessage,
 };
 use crate::{config, metrics::Metrics, retry};
-use lane::Lane;
+use lane::ConfirmChannel;
 
 /// Proof that the broker has the message: only this file makes one.
 #[derive(Debug)]
@@ -46,13 +46,13 @@ pub struct Confirmed(());
 pub enum PublishError {
     /// There is no connection.
     #[error("RabbitMQ is away: {0}")]
-    Away(Arc<str>),
+    NotConnected(Arc<str>),
     /// The broker takes nothing: it is short of memory or disk.
     #[error("RabbitMQ blocks publishers: it is short of memory or disk")]
     Blocked,
     /// The queue is full, or the broker failed to store the message.
     #[error("RabbitMQ refused the message")]
-    Refused,
+    Nacked,
     /// No confirm in time. It may come yet: then the message is there twice
     /// once the sender repeats it, which the inbox absorbs.
     #[error("RabbitMQ did not confirm in time")]
@@ -65,25 +65,25 @@ pub enum PublishError {
 /// Publishes over a connection of its own that comes back by itself.
 #[derive(Clone)]
 pub struct Publisher {
-    state: watch::Receiver<State>,
-    next: Arc<AtomicUsize>,
+    state: watch::Receiver<ConnectionState>,
+    next_channel: Arc<AtomicUsize>,
     confirm_timeout: Duration,
     metrics: Metrics,
 }
 
 #[derive(Clone)]
-enum State {
-    Down(Arc<str>),
-    Up(Arc<Lanes>),
+enum ConnectionState {
+    Disconnected(Arc<str>),
+    Connected(Arc<ChannelPool>),
 }
 
-struct Lanes {
-    jobs: Vec<mpsc::Sender<Job>>,
+struct ChannelPool {
+    requests: Vec<mpsc::Sender<PublishRequest>>,
     status: ConnectionStatus,
 }
 
-struct Job {
-    message: Outgoing,
+struct PublishRequest {
+    message: OutgoingMessage,
     reply: oneshot::Sender<Result<Confirmed, PublishError>>,
 }
 
@@ -91,26 +91,27 @@ impl Publisher {
     /// Starts connecting. Until it has connected, and whenever it is not
     /// connected, publishing fails at once.
     pub fn start(
-        settings: &config::Broker,
+        settings: &config::BrokerConfig,
         topology: Arc<Topology>,
         metrics: Metrics,
         stop: CancellationToken,
     ) -> Self {
-        let (announce, state) = watch::channel(State::Down("not connected yet".into()));
-        let supervisor = Supervisor {
+        let (announce, state) =
+            watch::channel(ConnectionState::Disconnected("not connected yet".into()));
+        let supervisor = ConnectionSupervisor {
             url: settings.url.clone(),
-            channels: settings.publish_channels,
-            window: settings.publish_window,
-            longest_refusal: Duration::from_millis(settings.confirm_timeout_ms)
-                .saturating_mul(REFUSALS),
+            channel_count: settings.publish_channels,
+            max_unconfirmed: settings.max_unconfirmed,
+            max_nack_duration: Duration::from_millis(settings.confirm_timeout_ms)
+                .saturating_mul(MAX_NACK_PERIODS),
             topology,
-            announce,
+            state_sender: announce,
             metrics: metrics.clone(),
         };
         tokio::spawn(supervisor.run(stop));
         Self {
             state,
-            next: Arc::default(),
+            next_channel: Arc::default(),
             confirm_timeout: Duration::from_millis(settings.confirm_timeout_ms),
             metrics,
         }
@@ -120,42 +121,49 @@ impl Publisher {
     ///
     /// # Errors
     /// [`PublishError`]: nothing is known to be there. Never an answer of 2xx.
-    pub async fn publish(&self, message: Outgoing) -> Result<Confirmed, PublishError> {
+    pub async fn publish(&self, message: OutgoingMessage) -> Result<Confirmed, PublishError> {
         let begun = Instant::now();
         let lanes = match &*self.state.borrow() {
-            State::Up(lanes) => Arc::clone(lanes),
-            State::Down(why) => return Err(PublishError::Away(Arc::clone(why))),
+            ConnectionState::Connected(lanes) => Arc::clone(lanes),
+            ConnectionState::Disconnected(why) => {
+                return Err(PublishError::NotConnected(Arc::clone(why)));
+            }
         };
         if lanes.status.blocked() {
             return Err(PublishError::Blocked);
         }
-        let lane = self.next.fetch_add(1, Ordering::Relaxed) % lanes.jobs.len();
+        let lane = self.next_channel.fetch_add(1, Ordering::Relaxed) % lanes.requests.len();
         let (reply, answer) = oneshot::channel();
         let way = async {
             let gone = || PublishError::Lost("the connection broke".into());
-            lanes.jobs[lane].send(Job { message, reply }).await.map_err(|_| gone())?;
+            lanes.requests[lane]
+                .send(PublishRequest { message, reply })
+                .await
+                .map_err(|_| gone())?;
             answer.await.map_err(|_| gone())?
         };
         let result =
             timeout(self.confirm_timeout, way).await.unwrap_or(Err(PublishError::TimedOut));
         if result.is_ok() {
-            self.metrics.confirm_seconds.observe(begun.elapsed().as_secs_f64());
+            self.metrics.publish_confirm_duration.observe(begun.elapsed().as_secs_f64());
         }
         result
     }
 
     /// Why nothing can be published now; `None` if it can.
-    pub fn trouble(&self) -> Option<String> {
+    pub fn degraded_reason(&self) -> Option<String> {
         match &*self.state.borrow() {
-            State::Down(why) => Some(why.to_string()),
-            State::Up(lanes) if lanes.status.blocked() => Some(PublishError::Blocked.to_string()),
-            State::Up(_) => None,
+            ConnectionState::Disconnected(why) => Some(why.to_string()),
+            ConnectionState::Connected(lanes) if lanes.status.blocked() => {
+                Some(PublishError::Blocked.to_string())
+            }
+            ConnectionState::Connected(_) => None,
         }
     }
 
     /// Waits until messages can be published.
-    pub async fn ready(&self) {
-        while self.trouble().is_some() {
+    pub async fn wait_until_ready(&self) {
+        while self.degraded_reason().is_some() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -163,35 +171,35 @@ impl Publisher {
 
 /// After so many times the confirm's time limit, a channel that is refused
 /// every message for a queue is given up.
-const REFUSALS: u32 = 10;
+const MAX_NACK_PERIODS: u32 = 10;
 
 /// Keeps the publishing connection up.
-struct Supervisor {
+struct ConnectionSupervisor {
     url: String,
-    channels: usize,
-    window: usize,
-    longest_refusal: Duration,
+    channel_count: usize,
+    max_unconfirmed: usize,
+    max_nack_duration: Duration,
     topology: Arc<Topology>,
-    announce: watch::Sender<State>,
+    state_sender: watch::Sender<ConnectionState>,
     metrics: Metrics,
 }
 
-impl Supervisor {
+impl ConnectionSupervisor {
     async fn run(self, stop: CancellationToken) {
-        let mut pause = retry::reconnect();
+        let mut pause = retry::reconnect_delays();
         while !stop.is_cancelled() {
             let ended = match self.connect().await {
                 Ok((link, lanes, tasks)) => {
                     info!("publishing connection is up");
                     self.metrics.broker_up.with_label_values(&["publish"]).set(1);
-                    self.announce.send_replace(State::Up(Arc::new(lanes)));
-                    pause = retry::reconnect();
-                    self.serve(link, tasks, &stop).await
+                    self.state_sender.send_replace(ConnectionState::Connected(Arc::new(lanes)));
+                    pause = retry::reconnect_delays();
+                    self.run_until_disconnected(link, tasks, &stop).await
                 }
                 Err(error) => format!("{:#}", anyhow::Error::from(error)),
             };
             self.metrics.broker_up.with_label_values(&["publish"]).set(0);
-            self.announce.send_replace(State::Down(ended.as_str().into()));
+            self.state_sender.send_replace(ConnectionState::Disconnected(ended.as_str().into()));
             if stop.is_cancelled() {
                 break;
             }
@@ -208,33 +216,40 @@ impl Supervisor {
         }
     }
 
-    async fn connect(&self) -> Result<(Link, Lanes, JoinSet<String>), BrokerError> {
-        let link = Link::open(&self.url, "tallyhook publisher").await?;
+    async fn connect(
+        &self,
+    ) -> Result<(BrokerConnection, ChannelPool, JoinSet<String>), BrokerError> {
+        let link = BrokerConnection::open(&self.url, "tallyhook publisher").await?;
         self.topology.declare(&link).await?;
         let mut jobs = Vec::new();
         let mut tasks = JoinSet::new();
-        for _ in 0..self.channels {
-            let channel = link.channel().await?;
+        for _ in 0..self.channel_count {
+            let channel = link.open_channel().await?;
             let select = channel.confirm_select(ConfirmSelectOptions::default());
-            in_time("asking for confirms", select).await?;
-            let (sender, receiver) = mpsc::channel(self.window);
+            with_timeout("asking for confirms", select).await?;
+            let (sender, receiver) = mpsc::channel(self.max_unconfirmed);
             jobs.push(sender);
-            let lane = Lane::new(channel, link.status(), self.window, self.longest_refusal);
+            let lane = ConfirmChannel::new(
+                channel,
+                link.status(),
+                self.max_unconfirmed,
+                self.max_nack_duration,
+            );
             tasks.spawn(lane.run(receiver));
         }
         let status = link.status();
-        Ok((link, Lanes { jobs, status }, tasks))
+        Ok((link, ChannelPool { requests: jobs, status }, tasks))
     }
 
     /// Watches the connection until it has to be given up; says why.
-    async fn serve(
+    async fn run_until_disconnected(
         &self,
-        link: Link,
+        link: BrokerConnection,
         mut tasks: JoinSet<String>,
         stop: &CancellationToken,
     ) -> String {
         let why = tokio::select! {
-            () = link.down() => "the connection was lost".to_owned(),
+            () = link.closed() => "the connection was lost".to_owned(),
             ended = tasks.join_next() => match ended {
                 Some(Ok(why)) => why,
                 Some(Err(panicked)) => panicked.to_string(),
@@ -244,7 +259,7 @@ impl Supervisor {
         };
         // Nobody finds the lanes any more; what is in flight may still be
         // confirmed, unless the connection is gone.
-        self.announce.send_replace(State::Down(why.as_str().into()));
+        self.state_sender.send_replace(ConnectionState::Disconnected(why.as_str().into()));
         if stop.is_cancelled() {
             drop(
                 timeout(Duration::from_secs(5), async {

@@ -8,15 +8,15 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use super::connection::{BrokerError, Link, in_time};
+use super::connection::{BrokerConnection, BrokerError, with_timeout};
 use crate::domain::SourceName;
 
 /// For queues whose messages must never be given up: a very large number,
 /// since -1 means "none" to RabbitMQ 4 but "at once" to 3.10.
-const NEVER: u32 = 1_000_000_000;
+const UNLIMITED_DELIVERIES: u32 = 1_000_000_000;
 
 /// How long a deleted queue stays away before it is made again.
-const MOURNING: Duration = Duration::from_secs(1);
+const REDECLARE_DELAY: Duration = Duration::from_secs(1);
 
 /// The names and arguments of everything of ours on the broker.
 #[derive(Clone, Debug)]
@@ -28,24 +28,24 @@ pub struct Topology {
 }
 
 /// A queue, and the exchange that feeds it.
-struct Place {
+struct QueueSpec {
     exchange: String,
     queue: String,
     /// The routing key that binds them; nothing where the exchange fans out.
-    key: String,
+    routing_key: String,
     arguments: Vec<(&'static str, AMQPValue)>,
 }
 
-impl Place {
+impl QueueSpec {
     /// A queue with an exchange of its own name.
-    fn alone(name: String, arguments: Vec<(&'static str, AMQPValue)>) -> Self {
-        Self { exchange: name.clone(), queue: name, key: String::new(), arguments }
+    fn standalone(name: String, arguments: Vec<(&'static str, AMQPValue)>) -> Self {
+        Self { exchange: name.clone(), queue: name, routing_key: String::new(), arguments }
     }
 }
 
 /// Ready messages in a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Depth {
+pub struct QueueDepth {
     /// The queue's name.
     pub queue: String,
     /// What is in it: `inbound`, `retry`, `dead`, `unrouted` or `calls`.
@@ -75,8 +75,8 @@ impl Topology {
 
     /// Only what is there whatever the sources: for tools that publish and
     /// must not make queues of their own.
-    pub fn bare(prefix: &str) -> Self {
-        Self::new(prefix, NEVER, Vec::new(), [])
+    pub fn publish_only(prefix: &str) -> Self {
+        Self::new(prefix, UNLIMITED_DELIVERIES, Vec::new(), [])
     }
 
     /// The exchange that takes what comes in; routing key = source.
@@ -90,23 +90,23 @@ impl Topology {
     }
 
     /// The exchange, and the queue of the same name, for what no queue takes.
-    pub fn unrouted(&self) -> String {
+    pub fn unrouted_queue(&self) -> String {
         format!("{}.unrouted", self.prefix)
     }
 
     /// The exchange, and the queue of the same name, where a message waits.
-    pub fn retry(&self, delay: Duration) -> String {
-        format!("{}.retry.{}", self.prefix, written(delay))
+    pub fn retry_queue(&self, delay: Duration) -> String {
+        format!("{}.retry.{}", self.prefix, format_delay(delay))
     }
 
     /// The exchange, and the queue of the same name, of the dead.
-    pub fn dead(&self) -> String {
+    pub fn dead_letter_queue(&self) -> String {
         format!("{}.dead", self.prefix)
     }
 
     /// The exchange, and the queue of the same name, of refused calls on
     /// their way to the call log.
-    pub fn calls(&self) -> String {
+    pub fn rejected_request_queue(&self) -> String {
         format!("{}.calls", self.prefix)
     }
 
@@ -119,17 +119,23 @@ impl Topology {
     /// declared: dead, inbound, retry. With at-least-once dead-lettering, a
     /// message whose dead-letter exchange does not exist is held invisibly and
     /// moves on only minutes after the exchange appears.
-    fn places(&self) -> Vec<Place> {
-        let parked = |name: String| Place::alone(name, parking());
-        let inbound = self.sources.iter().map(|source| Place {
+    fn queue_specs(&self) -> Vec<QueueSpec> {
+        let parked = |name: String| QueueSpec::standalone(name, durable_args());
+        let inbound = self.sources.iter().map(|source| QueueSpec {
             exchange: self.inbound_exchange(),
             queue: self.inbound_queue(source),
-            key: source.to_string(),
-            arguments: self.working(),
+            routing_key: source.to_string(),
+            arguments: self.inbound_args(),
         });
-        let retry =
-            self.tiers.iter().map(|delay| Place::alone(self.retry(*delay), self.waiting(*delay)));
-        let others = [parked(self.dead()), parked(self.unrouted()), parked(self.calls())];
+        let retry = self
+            .tiers
+            .iter()
+            .map(|delay| QueueSpec::standalone(self.retry_queue(*delay), self.retry_args(*delay)));
+        let others = [
+            parked(self.dead_letter_queue()),
+            parked(self.unrouted_queue()),
+            parked(self.rejected_request_queue()),
+        ];
         others.into_iter().chain(inbound).chain(retry).collect()
     }
 
@@ -141,34 +147,34 @@ impl Topology {
     /// anybody (seen with 3.10). Until then messages wait among the unrouted.
     ///
     /// # Errors
-    /// [`BrokerError::Differs`] names the argument that is not ours.
-    pub async fn declare(&self, link: &Link) -> Result<(), BrokerError> {
+    /// [`BrokerError::PreconditionFailed`] names the argument that is not ours.
+    pub async fn declare(&self, link: &BrokerConnection) -> Result<(), BrokerError> {
         // Without the alternate exchange a message for a missing queue would
         // be returned or dropped; so it waits in a queue of its own.
-        let alternate = [("alternate-exchange", text(&self.unrouted()))];
+        let alternate = [("alternate-exchange", long_string(&self.unrouted_queue()))];
         let inbound = self.inbound_exchange();
-        exchange(link, &inbound, ExchangeKind::Direct, &alternate).await?;
+        declare_exchange(link, &inbound, ExchangeKind::Direct, &alternate).await?;
 
-        let places = self.places();
+        let places = self.queue_specs();
         let mut missing = Vec::new();
         for place in &places {
             if place.exchange != inbound {
-                exchange(link, &place.exchange, ExchangeKind::Fanout, &[]).await?;
+                declare_exchange(link, &place.exchange, ExchangeKind::Fanout, &[]).await?;
             }
-            if exists(link, &place.queue).await? {
-                queue(link, place).await?;
+            if queue_exists(link, &place.queue).await? {
+                declare_queue(link, place).await?;
             } else {
                 missing.push(place);
             }
         }
         if !missing.is_empty() && missing.len() < places.len() {
-            tokio::time::sleep(MOURNING).await;
+            tokio::time::sleep(REDECLARE_DELAY).await;
         }
         for place in missing {
-            queue(link, place).await?;
+            declare_queue(link, place).await?;
         }
         for place in &places {
-            bind(link, place).await?;
+            bind_queue(link, place).await?;
         }
         Ok(())
     }
@@ -178,40 +184,41 @@ impl Topology {
     ///
     /// # Errors
     /// [`BrokerError`] if the broker does not answer.
-    pub async fn depths(&self, link: &Link) -> Result<Vec<Depth>, BrokerError> {
+    pub async fn depths(&self, link: &BrokerConnection) -> Result<Vec<QueueDepth>, BrokerError> {
         let sources = self
             .sources
             .iter()
             .map(|source| (self.inbound_queue(source), "inbound", Some(source.clone())));
-        let tiers = self.tiers.iter().map(|delay| (self.retry(*delay), "retry", None));
+        let tiers = self.tiers.iter().map(|delay| (self.retry_queue(*delay), "retry", None));
         let others = [
-            (self.dead(), "dead", None),
-            (self.unrouted(), "unrouted", None),
-            (self.calls(), "calls", None),
+            (self.dead_letter_queue(), "dead", None),
+            (self.unrouted_queue(), "unrouted", None),
+            (self.rejected_request_queue(), "calls", None),
         ];
         let mut depths = Vec::new();
-        let mut channel = link.channel().await?;
+        let mut channel = link.open_channel().await?;
         for (queue, role, source) in sources.chain(tiers).chain(others) {
             let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            let asked = channel.queue_declare(short(&queue)?, passive, FieldTable::default());
-            let ready = match in_time("counting a queue", asked).await {
+            let asked =
+                channel.queue_declare(short_string(&queue)?, passive, FieldTable::default());
+            let ready = match with_timeout("counting a queue", asked).await {
                 Ok(found) => Some(found.message_count()),
-                Err(BrokerError::Client { .. }) if link.is_up() => {
-                    channel = link.channel().await?;
+                Err(BrokerError::Client { .. }) if link.is_connected() => {
+                    channel = link.open_channel().await?;
                     None
                 }
                 Err(error) => return Err(error),
             };
-            depths.push(Depth { queue, role, source, ready });
+            depths.push(QueueDepth { queue, role, source, ready });
         }
         Ok(depths)
     }
 
     /// A queue that workers consume.
-    fn working(&self) -> Vec<(&'static str, AMQPValue)> {
-        let mut arguments = parking();
+    fn inbound_args(&self) -> Vec<(&'static str, AMQPValue)> {
+        let mut arguments = durable_args();
         arguments.retain(|(key, _)| *key != "x-delivery-limit");
-        arguments.extend(Self::dead_letters_to(&self.dead()));
+        arguments.extend(Self::dead_letter_args(&self.dead_letter_queue()));
         // Without a limit a message that crashes its worker would do so for
         // ever; with 4.0's own limit of 20, a few crashes would bury a whole
         // prefetch of innocents.
@@ -222,100 +229,106 @@ impl Topology {
     /// A queue in which messages wait for their next attempt. The delay is
     /// the queue's, not the message's: a message's own would only be looked at
     /// when it is first in line.
-    fn waiting(&self, delay: Duration) -> Vec<(&'static str, AMQPValue)> {
-        let mut arguments = parking();
+    fn retry_args(&self, delay: Duration) -> Vec<(&'static str, AMQPValue)> {
+        let mut arguments = durable_args();
         let milliseconds = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
         arguments.push(("x-message-ttl", AMQPValue::LongLongInt(milliseconds)));
         // No dead-letter routing key: the message keeps its own, the source,
         // and so finds its way back.
-        arguments.extend(Self::dead_letters_to(&self.inbound_exchange()));
+        arguments.extend(Self::dead_letter_args(&self.inbound_exchange()));
         arguments
     }
 
-    fn dead_letters_to(exchange: &str) -> [(&'static str, AMQPValue); 3] {
+    fn dead_letter_args(exchange: &str) -> [(&'static str, AMQPValue); 3] {
         [
-            ("x-dead-letter-exchange", text(exchange)),
+            ("x-dead-letter-exchange", long_string(exchange)),
             // The default dead-letters at most once: a crash in between loses
             // the message.
-            ("x-dead-letter-strategy", text("at-least-once")),
+            ("x-dead-letter-strategy", long_string("at-least-once")),
             // Without this the strategy silently falls back to at-most-once.
-            ("x-overflow", text("reject-publish")),
+            ("x-overflow", long_string("reject-publish")),
         ]
     }
 }
 
 /// A queue that keeps messages until somebody takes them.
-fn parking() -> Vec<(&'static str, AMQPValue)> {
+fn durable_args() -> Vec<(&'static str, AMQPValue)> {
     vec![
         // Replicated and on disk before it confirms. Always named, because the
         // default type can be changed on the broker.
-        ("x-queue-type", text("quorum")),
-        ("x-delivery-limit", AMQPValue::LongUInt(NEVER)),
+        ("x-queue-type", long_string("quorum")),
+        ("x-delivery-limit", AMQPValue::LongUInt(UNLIMITED_DELIVERIES)),
     ]
 }
 
-async fn exchange(
-    link: &Link,
+async fn declare_exchange(
+    link: &BrokerConnection,
     name: &str,
     kind: ExchangeKind,
     arguments: &[(&str, AMQPValue)],
 ) -> Result<(), BrokerError> {
-    let channel = link.channel().await?;
+    let channel = link.open_channel().await?;
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    let asked = channel.exchange_declare(short(name)?, kind, options, table(arguments)?);
-    in_time("declaring an exchange", asked).await.map_err(|error| differs(error, name))?;
-    close(channel).await;
+    let asked =
+        channel.exchange_declare(short_string(name)?, kind, options, field_table(arguments)?);
+    with_timeout("declaring an exchange", asked)
+        .await
+        .map_err(|error| precondition_failed(error, name))?;
+    close_channel(channel).await;
     Ok(())
 }
 
 /// Whether there is such a queue. Asked on a channel of its own, which a
 /// missing queue closes.
-async fn exists(link: &Link, queue: &str) -> Result<bool, BrokerError> {
-    let channel = link.channel().await?;
+async fn queue_exists(link: &BrokerConnection, queue: &str) -> Result<bool, BrokerError> {
+    let channel = link.open_channel().await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let asked = channel.queue_declare(short(queue)?, passive, FieldTable::default());
-    match in_time("looking for a queue", asked).await {
+    let asked = channel.queue_declare(short_string(queue)?, passive, FieldTable::default());
+    match with_timeout("looking for a queue", asked).await {
         Ok(_) => {
-            close(channel).await;
+            close_channel(channel).await;
             Ok(true)
         }
-        Err(BrokerError::Client { .. }) if link.is_up() => Ok(false),
+        Err(BrokerError::Client { .. }) if link.is_connected() => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-async fn queue(link: &Link, place: &Place) -> Result<(), BrokerError> {
-    let channel = link.channel().await?;
+async fn declare_queue(link: &BrokerConnection, place: &QueueSpec) -> Result<(), BrokerError> {
+    let channel = link.open_channel().await?;
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    let asked = channel.queue_declare(short(&place.queue)?, options, table(&place.arguments)?);
-    in_time("declaring a queue", asked).await.map_err(|error| differs(error, &place.queue))?;
-    close(channel).await;
+    let asked =
+        channel.queue_declare(short_string(&place.queue)?, options, field_table(&place.arguments)?);
+    with_timeout("declaring a queue", asked)
+        .await
+        .map_err(|error| precondition_failed(error, &place.queue))?;
+    close_channel(channel).await;
     Ok(())
 }
 
-async fn bind(link: &Link, place: &Place) -> Result<(), BrokerError> {
-    let channel = link.channel().await?;
+async fn bind_queue(link: &BrokerConnection, place: &QueueSpec) -> Result<(), BrokerError> {
+    let channel = link.open_channel().await?;
     let asked = channel.queue_bind(
-        short(&place.queue)?,
-        short(&place.exchange)?,
-        short(&place.key)?,
+        short_string(&place.queue)?,
+        short_string(&place.exchange)?,
+        short_string(&place.routing_key)?,
         QueueBindOptions::default(),
         FieldTable::default(),
     );
-    in_time("binding a queue", asked).await?;
-    close(channel).await;
+    with_timeout("binding a queue", asked).await?;
+    close_channel(channel).await;
     Ok(())
 }
 
 /// A channel whose work is done; one that is gone already is no matter.
-async fn close(channel: Channel) {
-    if let Ok(done) = short("done") {
-        drop(in_time("closing a channel", channel.close(200, done)).await);
+async fn close_channel(channel: Channel) {
+    if let Ok(done) = short_string("done") {
+        drop(with_timeout("closing a channel", channel.close(200, done)).await);
     }
 }
 
 /// Tells a 406 from other errors: the broker's text names the argument.
-fn differs(error: BrokerError, name: &str) -> BrokerError {
+fn precondition_failed(error: BrokerError, name: &str) -> BrokerError {
     let BrokerError::Client { source, .. } = &error else {
         return error;
     };
@@ -323,35 +336,35 @@ fn differs(error: BrokerError, name: &str) -> BrokerError {
     if !told.contains("PRECONDITION_FAILED") && !told.contains("PRECONDITION-FAILED") {
         return error;
     }
-    BrokerError::Differs {
+    BrokerError::PreconditionFailed {
         name: name.to_owned(),
-        told,
+        broker_message: told,
         advice: "Arguments are fixed when a queue or exchange is made. Set the configuration back \
                  to what it was made with, choose another broker.prefix, or drain it and delete \
                  it so that it can be made anew. Tallyhook deletes nothing",
     }
 }
 
-fn text(value: &str) -> AMQPValue {
+fn long_string(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.as_bytes().into())
 }
 
-fn table(arguments: &[(&str, AMQPValue)]) -> Result<FieldTable, BrokerError> {
+fn field_table(arguments: &[(&str, AMQPValue)]) -> Result<FieldTable, BrokerError> {
     let mut table = FieldTable::default();
     for (key, value) in arguments {
-        table.insert(short(key)?, value.clone());
+        table.insert(short_string(key)?, value.clone());
     }
     Ok(table)
 }
 
 /// A name as AMQP carries it: at most 255 bytes. Prefix and source are
 /// limited so that ours always fit.
-pub(super) fn short(name: &str) -> Result<ShortString, BrokerError> {
-    ShortString::try_new(name).map_err(|_| BrokerError::Name(name.to_owned()))
+pub(super) fn short_string(name: &str) -> Result<ShortString, BrokerError> {
+    ShortString::try_new(name).map_err(|_| BrokerError::NameTooLong(name.to_owned()))
 }
 
 /// A delay as it stands in a queue's name: `1s`, `1500ms`.
-fn written(delay: Duration) -> String {
+fn format_delay(delay: Duration) -> String {
     if delay.subsec_nanos() == 0 {
         format!("{}s", delay.as_secs())
     } else {
@@ -369,10 +382,10 @@ mod tests {
         let topology = Topology::new("tallyhook", 100, Vec::new(), [source.clone()]);
         assert_eq!(topology.inbound_exchange(), "tallyhook.inbound");
         assert_eq!(topology.inbound_queue(&source), "tallyhook.inbound.shop");
-        assert_eq!(topology.retry(Duration::from_secs(8)), "tallyhook.retry.8s");
-        assert_eq!(topology.retry(Duration::from_millis(1500)), "tallyhook.retry.1500ms");
-        assert_eq!(topology.dead(), "tallyhook.dead");
-        assert_eq!(topology.unrouted(), "tallyhook.unrouted");
-        assert_eq!(topology.calls(), "tallyhook.calls");
+        assert_eq!(topology.retry_queue(Duration::from_secs(8)), "tallyhook.retry.8s");
+        assert_eq!(topology.retry_queue(Duration::from_millis(1500)), "tallyhook.retry.1500ms");
+        assert_eq!(topology.dead_letter_queue(), "tallyhook.dead");
+        assert_eq!(topology.unrouted_queue(), "tallyhook.unrouted");
+        assert_eq!(topology.rejected_request_queue(), "tallyhook.calls");
     }
 }

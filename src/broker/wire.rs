@@ -21,17 +21,17 @@ use lapin::{
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::topology::Topology;
-use crate::domain::{Envelope, ImportItem};
-pub use parcel::{DeadMark, Parcel};
+use crate::domain::{Envelope, ImportPosition};
+pub use parcel::{DeathInfo, IncomingMessage};
 
 /// Marks messages that our receiver took over HTTP.
-const OVER_HTTP: &str = "tallyhook-receiver";
+const RECEIVER_APP_ID: &str = "tallyhook-receiver";
 /// Longer errors are cut: headers must fit into one frame.
-const LONGEST_ERROR: usize = 4000;
+const MAX_ERROR_BYTES: usize = 4000;
 
 /// Strangers' headers beyond so many bytes are left behind.
-const LONGEST_HEADERS: usize = 64 * 1024;
-const OURS: &str = "x-tallyhook-";
+const MAX_FOREIGN_HEADERS_BYTES: usize = 64 * 1024;
+const HEADER_PREFIX: &str = "x-tallyhook-";
 
 const SOURCE: &str = "x-tallyhook-source";
 const TENANT: &str = "x-tallyhook-tenant";
@@ -55,14 +55,14 @@ const LAST_FAILED: &str = "x-tallyhook-last-failed-at";
 
 /// A message on its way to the broker.
 #[derive(Clone, Debug)]
-pub struct Outgoing {
+pub struct OutgoingMessage {
     pub(super) exchange: String,
     pub(super) routing_key: String,
     pub(super) properties: BasicProperties,
     pub(super) body: Bytes,
 }
 
-impl Outgoing {
+impl OutgoingMessage {
     /// An event on its way to its source's queue.
     pub fn inbound(topology: &Topology, envelope: &Envelope) -> Self {
         Self {
@@ -81,9 +81,9 @@ impl Outgoing {
         first_failed_at: OffsetDateTime,
     ) -> Self {
         let mut headers = headers(envelope);
-        insert(&mut headers, FIRST_FAILED, moment(first_failed_at));
+        insert_header(&mut headers, FIRST_FAILED, timestamp(first_failed_at));
         Self {
-            exchange: topology.retry(delay),
+            exchange: topology.retry_queue(delay),
             routing_key: envelope.source.to_string(),
             properties: properties(envelope, headers),
             body: envelope.body.clone(),
@@ -91,26 +91,27 @@ impl Outgoing {
     }
 
     /// A parcel on its way to the dead, whatever it was.
-    pub fn dead(topology: &Topology, parcel: &Parcel, mark: &DeadMark) -> Self {
+    pub fn dead_letter(topology: &Topology, parcel: &IncomingMessage, mark: &DeathInfo) -> Self {
         // What the broker counted is dropped: a producer's `x-death` is
         // believed by some versions and not by others.
         let mut headers = FieldTable::default();
         // With ours they must fit into one frame; a stranger's may fill one.
-        let room = parcel.headers_weight() < LONGEST_HEADERS;
-        let keep = |key: &str| (room || key.starts_with(OURS)) && !key.starts_with("x-death");
+        let room = parcel.headers_size() < MAX_FOREIGN_HEADERS_BYTES;
+        let keep =
+            |key: &str| (room || key.starts_with(HEADER_PREFIX)) && !key.starts_with("x-death");
         for (key, value) in parcel.headers().filter(|(key, _)| keep(key)) {
-            insert(&mut headers, key, value.clone());
+            insert_header(&mut headers, key, value.clone());
         }
-        insert(&mut headers, REASON, text(mark.reason.code()));
-        insert(&mut headers, ERROR, text(cut(&mark.error, LONGEST_ERROR)));
-        insert(&mut headers, ATTEMPT, AMQPValue::LongUInt(mark.attempts));
-        insert(&mut headers, FIRST_FAILED, moment(mark.first_failed_at));
-        insert(&mut headers, LAST_FAILED, moment(mark.last_failed_at));
+        insert_header(&mut headers, REASON, long_string(mark.reason.as_str()));
+        insert_header(&mut headers, ERROR, long_string(truncate(&mark.error, MAX_ERROR_BYTES)));
+        insert_header(&mut headers, ATTEMPT, AMQPValue::LongUInt(mark.attempts));
+        insert_header(&mut headers, FIRST_FAILED, timestamp(mark.first_failed_at));
+        insert_header(&mut headers, LAST_FAILED, timestamp(mark.last_failed_at));
         if let Some(key) = &mark.business_key {
-            insert(&mut headers, BUSINESS_KEY, text(key));
+            insert_header(&mut headers, BUSINESS_KEY, long_string(key));
         }
         Self {
-            exchange: topology.dead(),
+            exchange: topology.dead_letter_queue(),
             routing_key: parcel.routing_key.clone(),
             properties: parcel.properties.clone().with_headers(headers).with_delivery_mode(2),
             body: parcel.body.clone(),
@@ -118,7 +119,7 @@ impl Outgoing {
     }
 
     /// A parcel that found no queue, once more on its way in.
-    pub fn again(topology: &Topology, parcel: &Parcel) -> Self {
+    pub fn republish(topology: &Topology, parcel: &IncomingMessage) -> Self {
         Self {
             exchange: topology.inbound_exchange(),
             routing_key: parcel.routing_key.clone(),
@@ -130,28 +131,28 @@ impl Outgoing {
 
 fn headers(envelope: &Envelope) -> FieldTable {
     let mut headers = FieldTable::default();
-    insert(&mut headers, SOURCE, text(envelope.source.as_str()));
-    insert(&mut headers, TENANT, text(&envelope.tenant));
-    insert(&mut headers, RECEIPT, text(&envelope.receipt_id.to_string()));
-    insert(&mut headers, ATTEMPT, AMQPValue::LongUInt(envelope.attempt));
-    insert(&mut headers, GENERATION, AMQPValue::LongUInt(envelope.generation));
-    if let Some(replay) = envelope.replay {
-        insert(&mut headers, REPLAY, text(&replay.to_string()));
+    insert_header(&mut headers, SOURCE, long_string(envelope.source.as_str()));
+    insert_header(&mut headers, TENANT, long_string(&envelope.tenant));
+    insert_header(&mut headers, RECEIPT, long_string(&envelope.receipt_id.to_string()));
+    insert_header(&mut headers, ATTEMPT, AMQPValue::LongUInt(envelope.failed_attempts));
+    insert_header(&mut headers, GENERATION, AMQPValue::LongUInt(envelope.generation));
+    if let Some(replay) = envelope.replay_id {
+        insert_header(&mut headers, REPLAY, long_string(&replay.to_string()));
     }
     if let Some(version) = envelope.version {
-        insert(&mut headers, VERSION, moment(version));
+        insert_header(&mut headers, VERSION, timestamp(version));
     }
-    if let Some(secret) = &envelope.secret {
-        insert(&mut headers, SECRET, text(secret));
+    if let Some(secret) = &envelope.secret_label {
+        insert_header(&mut headers, SECRET, long_string(secret));
     }
     import_headers(&mut headers, envelope.import);
     headers
 }
 
-fn import_headers(headers: &mut FieldTable, import: Option<ImportItem>) {
-    if let Some(ImportItem { import_id, line }) = import {
-        insert(headers, IMPORT, text(&import_id.to_string()));
-        insert(headers, LINE, AMQPValue::LongUInt(line));
+fn import_headers(headers: &mut FieldTable, import: Option<ImportPosition>) {
+    if let Some(ImportPosition { import_id, line }) = import {
+        insert_header(headers, IMPORT, long_string(&import_id.to_string()));
+        insert_header(headers, LINE, AMQPValue::LongUInt(line));
     }
 }
 
@@ -160,34 +161,34 @@ fn properties(envelope: &Envelope, headers: FieldTable) -> BasicProperties {
         // Persistent. Quorum queues keep everything on disk; another type of
         // queue, bound by somebody else, would not.
         .with_delivery_mode(2)
-        .with_message_id(short(envelope.key.as_str()))
-        .with_type(short(&envelope.topic))
+        .with_message_id(short_string(envelope.key.as_str()))
+        .with_type(short_string(&envelope.topic))
         .with_timestamp(u64::try_from(envelope.received_at.unix_timestamp()).unwrap_or_default())
         .with_headers(headers);
-    if envelope.over_http {
-        properties = properties.with_app_id(short(OVER_HTTP));
+    if envelope.received_over_http {
+        properties = properties.with_app_id(short_string(RECEIVER_APP_ID));
     }
     properties
 }
 
-fn insert(table: &mut FieldTable, key: &str, value: AMQPValue) {
-    table.insert(short(key), value);
+fn insert_header(table: &mut FieldTable, key: &str, value: AMQPValue) {
+    table.insert(short_string(key), value);
 }
 
-fn short(text: &str) -> ShortString {
-    ShortString::try_new(cut(text, 255)).unwrap_or_default()
+fn short_string(text: &str) -> ShortString {
+    ShortString::try_new(truncate(text, 255)).unwrap_or_default()
 }
 
 /// The text, cut to so many bytes at a character's border.
-fn cut(text: &str, bytes: usize) -> &str {
+fn truncate(text: &str, bytes: usize) -> &str {
     let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or(0)]
 }
 
-fn text(value: &str) -> AMQPValue {
+fn long_string(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.as_bytes().into())
 }
 
-fn moment(value: OffsetDateTime) -> AMQPValue {
-    text(&value.format(&Rfc3339).unwrap_or_default())
+fn timestamp(value: OffsetDateTime) -> AMQPValue {
+    long_string(&value.format(&Rfc3339).unwrap_or_default())
 }

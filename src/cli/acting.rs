@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How long a connection to the broker may take to come.
-const CONNECT: Duration = Duration::from_secs(15);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Who acts: as told, else the user of this session.
 pub(super) fn actor(told: Option<&String>) -> String {
@@ -24,15 +24,15 @@ pub(super) fn actor(told: Option<&String>) -> String {
 }
 
 /// A publisher that is connected, until its guard is dropped.
-pub(super) async fn publisher(
+pub(super) async fn connect_publisher(
     config: &Config,
 ) -> anyhow::Result<(Publisher, Arc<Topology>, DropGuard)> {
-    let topology = Arc::new(Topology::bare(&config.broker.prefix));
+    let topology = Arc::new(Topology::publish_only(&config.broker.prefix));
     let stop = CancellationToken::new();
     let publisher =
         Publisher::start(&config.broker, Arc::clone(&topology), Metrics::new()?, stop.clone());
-    if tokio::time::timeout(CONNECT, publisher.ready()).await.is_err() {
-        let trouble = publisher.trouble().unwrap_or_default();
+    if tokio::time::timeout(CONNECT_TIMEOUT, publisher.wait_until_ready()).await.is_err() {
+        let trouble = publisher.degraded_reason().unwrap_or_default();
         stop.cancel();
         bail!("nothing was sent: {trouble}");
     }

@@ -6,9 +6,9 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use super::{DONE, FAILED, show};
+use super::{EXIT_DONE, EXIT_FAILED, show};
 use crate::{
-    broker::{Link, topology::Depth},
+    broker::{BrokerConnection, topology::QueueDepth},
     config::Config,
     service,
     store::{Store, audit, deliveries},
@@ -29,12 +29,12 @@ pub(super) struct AuditArgs {
 }
 
 pub(super) async fn run(arguments: &AuditArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let store = Store::unhurried(&config.database).context("database.url")?;
+    let store = Store::without_timeout(&config.database).context("database.url")?;
     let mut connection = store.connection().await.context("the database cannot be reached")?;
-    let sums = audit::sums(&mut connection).await?;
-    let counts = deliveries::count(&mut connection, true).await?;
+    let sums = audit::totals(&mut connection).await?;
+    let counts = deliveries::count_by_state(&mut connection, true).await?;
     drop(connection);
-    let link = Link::open(&config.broker.url, "tallyhook audit").await?;
+    let link = BrokerConnection::open(&config.broker.url, "tallyhook audit").await?;
     let depths = service::topology(config).depths(&link).await?;
     link.close().await;
     store.close().await;
@@ -60,43 +60,55 @@ pub(super) async fn run(arguments: &AuditArgs, config: &Config) -> anyhow::Resul
                 .collect::<serde_json::Map<_, _>>(),
             "wrong": wrong,
         });
-        say!("{}", serde_json::to_string_pretty(&told)?);
+        outln!("{}", serde_json::to_string_pretty(&told)?);
     } else {
         print(&sums, &depths, waiting, accounted, arguments.accepted)?;
         print_deliveries(&counts)?;
         match wrong.as_slice() {
-            [] => say!("\nEvery message is accounted for."),
-            found => say!("\nWRONG: {}", found.join("\nWRONG: ")),
+            [] => outln!("\nEvery message is accounted for."),
+            found => outln!("\nWRONG: {}", found.join("\nWRONG: ")),
         }
     }
-    Ok(ExitCode::from(if wrong.is_empty() { DONE } else { FAILED }))
+    Ok(ExitCode::from(if wrong.is_empty() { EXIT_DONE } else { EXIT_FAILED }))
 }
 
 /// Messages that have no final outcome yet. One that waits for its next
 /// attempt has a receipt already and is in a queue too: it counts once. What
 /// a worker holds at this moment is in no queue: ask again when it is quiet.
-fn waiting(depths: &[Depth], on_record: i64) -> i64 {
+fn waiting(depths: &[QueueDepth], on_record: i64) -> i64 {
     // Refused calls on their way to the call log were never accepted.
     in_queues(depths, &["inbound", "retry", "dead", "unrouted"]).max(on_record)
 }
 
-fn in_queues(depths: &[Depth], roles: &[&str]) -> i64 {
+fn in_queues(depths: &[QueueDepth], roles: &[&str]) -> i64 {
     let ours = depths.iter().filter(|depth| roles.contains(&depth.role));
     ours.filter_map(|depth| depth.ready).map(i64::from).sum()
 }
 
-fn contradictions(sums: &audit::Sums) -> Vec<String> {
+fn contradictions(sums: &audit::Totals) -> Vec<String> {
     let mut wrong = Vec::new();
     for (count, what) in [
-        (sums.dead_without_letter, "receipts say dead and have no dead letter"),
-        (sums.letters_without_dead, "dead letters have a receipt that does not say dead"),
+        (sums.dead_receipts_without_dead_letter, "receipts say dead and have no dead letter"),
+        (
+            sums.dead_letters_without_dead_receipt,
+            "dead letters have a receipt that does not say dead",
+        ),
         (sums.keys_without_receipt, "keys are in the inbox without a receipt that settled them"),
-        (sums.settled_without_key, "receipts were settled without their key in the inbox"),
-        (sums.books_without_receipt, "orders or invoices stand on no applied receipt"),
-        (sums.ticked_off_without_mirror, "invoices are ticked off without a mirror at each target"),
-        (sums.mirrored_without_tick, "invoices are mirrored at each target and not ticked off"),
-        (sums.letters_against_delivery, "dead letters contradict the deliveries that they are of"),
-        (sums.failed_without_letter, "deliveries failed and have no open dead letter"),
+        (sums.processed_without_key, "receipts were settled without their key in the inbox"),
+        (sums.documents_without_receipt, "orders or invoices stand on no applied receipt"),
+        (sums.mirrored_without_delivery, "invoices are ticked off without a mirror at each target"),
+        (
+            sums.delivered_not_marked_mirrored,
+            "invoices are mirrored at each target and not ticked off",
+        ),
+        (
+            sums.dead_letters_contradicting_delivery,
+            "dead letters contradict the deliveries that they are of",
+        ),
+        (
+            sums.failed_deliveries_without_dead_letter,
+            "deliveries failed and have no open dead letter",
+        ),
     ] {
         if count != 0 {
             wrong.push(format!("{count} {what}"));
@@ -106,8 +118,8 @@ fn contradictions(sums: &audit::Sums) -> Vec<String> {
 }
 
 fn print(
-    sums: &audit::Sums,
-    depths: &[Depth],
+    sums: &audit::Totals,
+    depths: &[QueueDepth],
     waiting: i64,
     accounted: i64,
     accepted: Option<i64>,
@@ -129,30 +141,30 @@ fn print(
     }
     // Beside the sum: these were answered with a 4xx.
     table.add_row(["rejected".to_owned(), sums.rejected.to_string()]);
-    if sums.past > 0 {
+    if sums.past_retention > 0 {
         // In the lines above already.
-        table.add_row(["past retention".to_owned(), sums.past.to_string()]);
+        table.add_row(["past retention".to_owned(), sums.past_retention.to_string()]);
     }
-    say!("{table}");
+    outln!("{table}");
     for depth in depths.iter().filter(|depth| depth.ready != Some(0)) {
         let Some(ready) = depth.ready else {
-            say!("the queue {} is missing", depth.queue);
+            outln!("the queue {} is missing", depth.queue);
             continue;
         };
-        say!("{ready} ready in {}", depth.queue);
+        outln!("{ready} ready in {}", depth.queue);
     }
     Ok(())
 }
 
 /// Beside the sum: what was applied, and is told to other systems.
-fn print_deliveries(counts: &[deliveries::Count]) -> anyhow::Result<()> {
+fn print_deliveries(counts: &[deliveries::DeliveryCount]) -> anyhow::Result<()> {
     if counts.is_empty() {
         return Ok(());
     }
     let mut table = show::table(&["TARGET", "STATE", "DELIVERIES"]);
     for count in counts {
-        table.add_row([count.target.clone(), count.state.clone(), count.deliveries.to_string()]);
+        table.add_row([count.destination.clone(), count.state.clone(), count.count.to_string()]);
     }
-    say!("\n{table}");
+    outln!("\n{table}");
     Ok(())
 }

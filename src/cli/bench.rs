@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{DONE, FAILED};
+use super::{EXIT_DONE, EXIT_FAILED};
 use crate::{
     bench::{self, Scenario, Settings, backlog::Mix, plot, readme, report::Report, table},
     config::Config,
@@ -148,7 +148,7 @@ pub(super) async fn run(arguments: &BenchArgs, mut config: Config) -> anyhow::Re
         readme::refreshed(&read(path)?, "").with_context(|| path.display().to_string())?;
     }
     // Spans and lines cost what they cost in `serve`.
-    telemetry::start_unseen(&config.log)?;
+    telemetry::init_discarding(&config.log)?;
     let report = if arguments.private {
         eprintln!("starting a private PostgreSQL and a private RabbitMQ (about 10 seconds)...");
         let mut servers = tokio::select! {
@@ -169,9 +169,9 @@ pub(super) async fn run(arguments: &BenchArgs, mut config: Config) -> anyhow::Re
         bench::run(&settings, &config).await?
     };
     keep(arguments, &report)?;
-    say!("{}", table::terminal(&report).trim_end());
+    outln!("{}", table::terminal(&report).trim_end());
     let lost = report.soak.as_ref().is_some_and(|soak| !soak.accounts.complete);
-    Ok(ExitCode::from(if lost { FAILED } else { DONE }))
+    Ok(ExitCode::from(if lost { EXIT_FAILED } else { EXIT_DONE }))
 }
 
 fn keep(arguments: &BenchArgs, report: &Report) -> anyhow::Result<()> {

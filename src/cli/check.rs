@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{DONE, FAILED};
+use super::{EXIT_DONE, EXIT_FAILED};
 use crate::{
-    broker::Link,
+    broker::BrokerConnection,
     config::Config,
     domain::SourceName,
     service,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// PostgreSQL 15, as `server_version_num` writes it.
-pub(super) const OLDEST_POSTGRES: i32 = 150_000;
+pub(super) const MIN_POSTGRES_VERSION: i32 = 150_000;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -29,26 +29,26 @@ pub(super) struct CheckArgs {
 
 /// One thing that was looked at.
 struct Finding {
-    what: &'static str,
-    verdict: Verdict,
+    subject: &'static str,
+    status: CheckStatus,
     /// What was found, or what is wrong and what to do.
-    told: String,
+    message: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum CheckStatus {
     Ok,
     /// Works, and should be looked at.
-    Warn,
-    Wrong,
+    Warning,
+    Error,
 }
 
-impl Verdict {
-    fn word(self) -> &'static str {
+impl CheckStatus {
+    fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
-            Self::Warn => "warn",
-            Self::Wrong => "WRONG",
+            Self::Warning => "warn",
+            Self::Error => "WRONG",
         }
     }
 }
@@ -56,8 +56,8 @@ impl Verdict {
 impl Finding {
     fn new(what: &'static str, told: Result<String, String>) -> Self {
         match told {
-            Ok(told) => Self { what, verdict: Verdict::Ok, told },
-            Err(told) => Self { what, verdict: Verdict::Wrong, told },
+            Ok(told) => Self { subject: what, status: CheckStatus::Ok, message: told },
+            Err(told) => Self { subject: what, status: CheckStatus::Error, message: told },
         }
     }
 }
@@ -72,45 +72,50 @@ pub(super) async fn run(
             let names: Vec<&str> = config.sources.keys().map(SourceName::as_str).collect();
             let told = format!("{} sources: {}", names.len(), names.join(", "));
             let mut findings = vec![Finding::new("configuration", Ok(told))];
-            findings.push(retention::settings(&config));
-            findings.extend(database(&config).await);
-            findings.extend(broker(&config).await);
+            findings.push(retention::settings_finding(&config));
+            findings.extend(database_findings(&config).await);
+            findings.extend(broker_findings(&config).await);
             findings
         }
     };
-    let well = findings.iter().all(|finding| finding.verdict != Verdict::Wrong);
+    let well = findings.iter().all(|finding| finding.status != CheckStatus::Error);
     if arguments.json {
         let told: Vec<_> = findings
             .iter()
             .map(|finding| {
-                let Finding { what, verdict, told } = finding;
-                let (ok, warning) = (*verdict != Verdict::Wrong, *verdict == Verdict::Warn);
+                let Finding { subject: what, status: verdict, message: told } = finding;
+                let (ok, warning) =
+                    (*verdict != CheckStatus::Error, *verdict == CheckStatus::Warning);
                 json!({"what": what, "ok": ok, "warning": warning, "told": told})
             })
             .collect();
-        say!("{}", serde_json::to_string_pretty(&json!({"ok": well, "findings": told}))?);
+        outln!("{}", serde_json::to_string_pretty(&json!({"ok": well, "findings": told}))?);
     } else {
         for finding in &findings {
-            say!("{:<6} {:<15} {}", finding.verdict.word(), finding.what, finding.told);
+            outln!("{:<6} {:<15} {}", finding.status.label(), finding.subject, finding.message);
         }
     }
-    Ok(ExitCode::from(if well { DONE } else { FAILED }))
+    Ok(ExitCode::from(if well { EXIT_DONE } else { EXIT_FAILED }))
 }
 
-async fn database(config: &Config) -> Vec<Finding> {
+async fn database_findings(config: &Config) -> Vec<Finding> {
     let what = "PostgreSQL";
     match Store::new(&config.database) {
         Err(error) => vec![Finding::new(what, Err(format!("database.url: {error}")))],
         Ok(store) => {
-            let mut findings = vec![Finding::new(what, look_at_database(&store).await)];
-            if findings.iter().all(|finding| finding.verdict == Verdict::Ok) {
-                findings.extend(targets(&store, config).await.unwrap_or_else(|error| {
-                    vec![Finding::new("targets", Err(format!("cannot be looked up: {error}")))]
-                }));
-                findings.extend(retention::inbox(&store, config).await.unwrap_or_else(|error| {
-                    vec![Finding::new("inbox", Err(format!("cannot be looked up: {error}")))]
-                }));
-                findings.extend(secrets::look(&store, config).await.unwrap_or_else(|error| {
+            let mut findings = vec![Finding::new(what, check_database(&store).await)];
+            if findings.iter().all(|finding| finding.status == CheckStatus::Ok) {
+                findings.extend(unknown_destinations(&store, config).await.unwrap_or_else(
+                    |error| {
+                        vec![Finding::new("targets", Err(format!("cannot be looked up: {error}")))]
+                    },
+                ));
+                findings.extend(retention::inbox_findings(&store, config).await.unwrap_or_else(
+                    |error| {
+                        vec![Finding::new("inbox", Err(format!("cannot be looked up: {error}")))]
+                    },
+                ));
+                findings.extend(secrets::findings(&store, config).await.unwrap_or_else(|error| {
                     vec![Finding::new("secrets", Err(format!("cannot be looked up: {error}")))]
                 }));
             }
@@ -121,33 +126,34 @@ async fn database(config: &Config) -> Vec<Finding> {
 }
 
 /// Warns of deliveries to targets that nobody delivers to any more.
-async fn targets(store: &Store, config: &Config) -> Result<Vec<Finding>, StoreError> {
+async fn unknown_destinations(store: &Store, config: &Config) -> Result<Vec<Finding>, StoreError> {
     let mut connection = store.connection().await?;
-    let waiting = deliveries::count(&mut connection, false).await?;
-    let lost = waiting.into_iter().filter(|count| !config.targets.contains_key(&count.target));
-    let finding = |count: deliveries::Count| {
-        let deliveries::Count { target, state, deliveries, .. } = count;
+    let waiting = deliveries::count_by_state(&mut connection, false).await?;
+    let lost =
+        waiting.into_iter().filter(|count| !config.destinations.contains_key(&count.destination));
+    let finding = |count: deliveries::DeliveryCount| {
+        let deliveries::DeliveryCount { destination: target, state, count: deliveries, .. } = count;
         let told = format!(
             "{deliveries} {state} deliveries to {target}, which is not configured here: nobody \
              sends them; void them, or configure it again"
         );
-        Finding { what: "targets", verdict: Verdict::Warn, told }
+        Finding { subject: "targets", status: CheckStatus::Warning, message: told }
     };
     Ok(lost.map(finding).collect())
 }
 
-async fn look_at_database(store: &Store) -> Result<String, String> {
+async fn check_database(store: &Store) -> Result<String, String> {
     let version = store
         .server_version()
         .await
         .map_err(|error| format!("cannot be reached at database.url: {error}"))?;
     let major = version / 10_000;
-    if version < OLDEST_POSTGRES {
+    if version < MIN_POSTGRES_VERSION {
         return Err(format!("is version {major}; 15 or later is needed"));
     }
     let pending = store.pending_migrations().await.map_err(|error| error.to_string())?;
     if pending.is_empty() {
-        store.probe().await.map_err(|error| format!("cannot be written to: {error}"))?;
+        store.check_writable().await.map_err(|error| format!("cannot be written to: {error}"))?;
         Ok(format!("version {major}, schema up to date"))
     } else {
         Err(format!(
@@ -157,9 +163,9 @@ async fn look_at_database(store: &Store) -> Result<String, String> {
     }
 }
 
-async fn broker(config: &Config) -> Vec<Finding> {
+async fn broker_findings(config: &Config) -> Vec<Finding> {
     let what = "RabbitMQ";
-    let link = match Link::open(&config.broker.url, "tallyhook check").await {
+    let link = match BrokerConnection::open(&config.broker.url, "tallyhook check").await {
         Ok(link) => link,
         Err(error) => {
             let error = anyhow::Error::from(error);

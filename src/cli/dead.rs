@@ -84,7 +84,7 @@ enum DeadCommand {
 }
 
 pub(super) async fn run(arguments: DeadArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let store = Store::unhurried(&config.database).context("database.url")?;
+    let store = Store::without_timeout(&config.database).context("database.url")?;
     let code = match arguments.act {
         DeadCommand::List { which, reason, limit, json } => {
             look::list(&store, &which.filter(reason.as_ref()), limit, json).await?

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{
     config::Config,
     domain::DeliveryState,
-    store::{Store, deliveries::Filter},
+    store::{Store, deliveries::DeliveryFilter},
 };
 pub(super) use act::ReissueArgs;
 pub(super) use look::table;
@@ -75,12 +75,12 @@ struct Which {
 }
 
 impl Which {
-    fn filter(&self, ids: &[Uuid], state: Option<DeliveryState>) -> Filter {
+    fn filter(&self, ids: &[Uuid], state: Option<DeliveryState>) -> DeliveryFilter {
         let Self { target, source, number } = self;
-        Filter {
+        DeliveryFilter {
             ids: ids.to_vec(),
             state,
-            target: target.clone(),
+            destination: target.clone(),
             source: source.clone(),
             number: number.clone(),
         }
@@ -108,7 +108,7 @@ fn why(text: &str) -> Result<String, String> {
 }
 
 pub(super) async fn run(arguments: &DeliveriesArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let store = Store::unhurried(&config.database).context("database.url")?;
+    let store = Store::without_timeout(&config.database).context("database.url")?;
     let code = match &arguments.act {
         DeliveriesCommand::List { which, state, limit, json } => {
             look::list(&store, &which.filter(&[], *state), *limit, *json).await?
@@ -124,7 +124,7 @@ pub(super) async fn run(arguments: &DeliveriesArgs, config: &Config) -> anyhow::
 
 /// `tallyhook reissue`, which is the same as `tallyhook deliveries reissue`.
 pub(super) async fn reissue(arguments: &ReissueArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let store = Store::unhurried(&config.database).context("database.url")?;
+    let store = Store::without_timeout(&config.database).context("database.url")?;
     let code = act::reissue(&store, config, arguments).await?;
     store.close().await;
     Ok(ExitCode::from(code))

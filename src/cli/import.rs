@@ -22,20 +22,20 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Url;
 use uuid::Uuid;
 
-use super::{Arguments, DONE, PARTLY, USAGE, receiver};
+use super::{Arguments, EXIT_DONE, EXIT_PARTLY, EXIT_USAGE, receiver};
 use crate::{
-    adapter::Adapter,
+    adapter::Source,
     config::Config,
     domain::{ImportFormat, SourceName},
 };
-use answer::{Accepted, Item};
-use client::{Input, Receiver, Upload};
-use file::{File, Form};
-use report::{End, Problem, Report};
-use watch::Seen;
+use answer::{AcceptedImport, ItemOutcome};
+use client::{FileUpload, Input, ReceiverClient};
+use file::{ReportFile, ReportFormat};
+use report::{EndReason, ImportReport, ItemProblem};
+use watch::WaitResult;
 
 /// How many lines at fault a report holds of each kind.
-const PROBLEMS: usize = 1000;
+const MAX_PROBLEMS: usize = 1000;
 
 /// Sends a file of invoices and waits for what becomes of each line.
 #[derive(clap::Args, Clone, Debug)]
@@ -64,7 +64,7 @@ pub(super) struct ImportArgs {
 
     /// How the file is written [default: as its name ends]
     #[arg(long, value_enum)]
-    format: Option<Written>,
+    format: Option<FileFormat>,
 
     /// Send nothing: read the file, ask the database, say what would become of each line
     ///
@@ -97,7 +97,7 @@ pub(super) struct ImportArgs {
 
 /// How a file is written.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Written {
+enum FileFormat {
     /// Comma-separated values, the first line names the columns
     Csv,
     /// A JSON object a line
@@ -106,21 +106,21 @@ enum Written {
     Json,
 }
 
-impl From<Written> for ImportFormat {
-    fn from(written: Written) -> Self {
+impl From<FileFormat> for ImportFormat {
+    fn from(written: FileFormat) -> Self {
         match written {
-            Written::Csv => Self::Csv,
-            Written::Ndjson => Self::NdJson,
-            Written::Json => Self::Json,
+            FileFormat::Csv => Self::Csv,
+            FileFormat::Ndjson => Self::NdJson,
+            FileFormat::Json => Self::Json,
         }
     }
 }
 
 /// A file, and whose it is.
-struct Job<'a> {
+struct ImportJob<'a> {
     input: Input,
     source: &'a SourceName,
-    adapter: &'a Adapter,
+    import_source: &'a Source,
     format: ImportFormat,
     /// What proves that it is ours to send.
     credentials: HeaderMap,
@@ -131,75 +131,87 @@ struct Job<'a> {
 /// # Errors
 /// Nothing was sent, or nobody knows.
 pub(super) async fn run(arguments: ImportArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let form = match arguments.report.as_deref().map(|path| Form::of(path).ok_or(path)) {
-        Some(Err(path)) => {
-            let path = path.display();
-            return usage(&format!("--report {path}: the name must end in .csv or .json"));
-        }
-        Some(Ok(form)) => Some(form),
-        None => None,
-    };
+    let form =
+        match arguments.report.as_deref().map(|path| ReportFormat::from_path(path).ok_or(path)) {
+            Some(Err(path)) => {
+                let path = path.display();
+                return usage_error(&format!(
+                    "--report {path}: the name must end in .csv or .json"
+                ));
+            }
+            Some(Ok(form)) => Some(form),
+            None => None,
+        };
     if let Some((path, file)) = arguments.report.as_deref().zip(arguments.file.as_deref())
-        && is_same(path, file)
+        && is_same_file(path, file)
     {
         let path = path.display();
-        return usage(&format!("--report {path}: it would stand where the invoices do"));
+        return usage_error(&format!("--report {path}: it would stand where the invoices do"));
     }
-    let job = match arguments.file.clone().map(|path| job(&arguments, path, config)).transpose() {
+    let job = match arguments
+        .file
+        .clone()
+        .map(|path| prepare_job(&arguments, path, config))
+        .transpose()
+    {
         Ok(job) => job,
-        Err(message) => return usage(&message),
+        Err(message) => return usage_error(&message),
     };
     let file = arguments.report.as_deref().zip(form);
-    let file = file.map(|(path, form)| File::begin(path, form)).transpose()?;
+    let file = file.map(|(path, form)| ReportFile::create(path, form)).transpose()?;
     let end = match (job, arguments.status) {
-        (Some(job), _) if arguments.check => unless_stopped(check::run(&job, config, file)).await?,
-        (Some(job), _) => import(&arguments, &job, config, file).await?,
-        (None, Some(import_id)) => status(&arguments, import_id, config, file).await?,
-        (None, None) => return usage("a file or --status is needed"),
+        (Some(job), _) if arguments.check => until_ctrl_c(check::run(&job, config, file)).await?,
+        (Some(job), _) => upload_and_wait(&arguments, &job, config, file).await?,
+        (None, Some(import_id)) => look_up_status(&arguments, import_id, config, file).await?,
+        (None, None) => return usage_error("a file or --status is needed"),
     };
-    let Told { report, is_reported, unreported } = end;
+    let ImportResult { report, has_report_file: is_reported, report_error: unreported } = end;
     if arguments.json {
-        say!("{}", serde_json::to_string_pretty(&report)?);
+        outln!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        say!("{}", table::render(&report, is_reported));
+        outln!("{}", table::render(&report, is_reported));
     }
-    let mut code = report.code();
+    let mut code = report.exit_code();
     if let Some(error) = unreported {
         eprintln!("error: the report was not written: {error:#}");
         // All may be well with the import, and not all was done.
-        code = if code == DONE { PARTLY } else { code };
+        code = if code == EXIT_DONE { EXIT_PARTLY } else { code };
     }
     Ok(ExitCode::from(code))
 }
 
 /// Whether two paths lead to one file.
-fn is_same(one: &Path, other: &Path) -> bool {
+fn is_same_file(one: &Path, other: &Path) -> bool {
     let place = |path: &Path| std::fs::canonicalize(path).ok();
     place(one).is_some_and(|one| place(other) == Some(one))
 }
 
 /// What there is to say at the end.
-struct Told {
-    report: Report,
+struct ImportResult {
+    report: ImportReport,
     /// Whether a file holds every line.
-    is_reported: bool,
+    has_report_file: bool,
     /// Why none does that should.
-    unreported: Option<anyhow::Error>,
+    report_error: Option<anyhow::Error>,
 }
 
 /// Says what is wrong with the arguments, as clap does.
-fn usage(message: &str) -> anyhow::Result<ExitCode> {
+fn usage_error(message: &str) -> anyhow::Result<ExitCode> {
     let mut command = Arguments::command();
     command.build();
     if let Some(import) = command.find_subcommand_mut("import") {
         import.error(ErrorKind::ValueValidation, message).print()?;
     }
-    Ok(ExitCode::from(USAGE))
+    Ok(ExitCode::from(EXIT_USAGE))
 }
 
 /// The file that is told, for which source, and how it is written.
-fn job<'a>(arguments: &ImportArgs, path: PathBuf, config: &'a Config) -> Result<Job<'a>, String> {
-    let (source, adapter) = taker(arguments.source.as_ref(), config)?;
+fn prepare_job<'a>(
+    arguments: &ImportArgs,
+    path: PathBuf,
+    config: &'a Config,
+) -> Result<ImportJob<'a>, String> {
+    let (source, adapter) = choose_source(arguments.source.as_ref(), config)?;
     let input = Input::new(path);
     let format = match arguments.format {
         Some(written) => ImportFormat::from(written),
@@ -209,16 +221,16 @@ fn job<'a>(arguments: &ImportArgs, path: PathBuf, config: &'a Config) -> Result<
             })?
         }
     };
-    let credentials = client::credentials(adapter, arguments.tenant.as_deref());
-    Ok(Job { input, source, adapter, format, credentials })
+    let credentials = client::credential_headers(adapter, arguments.tenant.as_deref());
+    Ok(ImportJob { input, source, import_source: adapter, format, credentials })
 }
 
 /// The source that takes the import: the one told, else the only one.
-fn taker<'a>(
+fn choose_source<'a>(
     told: Option<&SourceName>,
     config: &'a Config,
-) -> Result<(&'a SourceName, &'a Adapter), String> {
-    let takers = || config.sources.iter().filter(|(_, adapter)| adapter.takes_imports());
+) -> Result<(&'a SourceName, &'a Source), String> {
+    let takers = || config.sources.iter().filter(|(_, adapter)| adapter.accepts_imports());
     let names = || takers().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     match (told, takers().count()) {
         (_, 0) => {
@@ -232,112 +244,121 @@ fn taker<'a>(
     }
 }
 
-async fn import(
+async fn upload_and_wait(
     arguments: &ImportArgs,
-    job: &Job<'_>,
+    job: &ImportJob<'_>,
     config: &Config,
-    file: Option<File>,
-) -> anyhow::Result<Told> {
-    let receiver = Receiver::new(receiver::base(arguments.url.as_ref(), config.receiver.listen)?)?;
-    let upload = Upload {
+    file: Option<ReportFile>,
+) -> anyhow::Result<ImportResult> {
+    let receiver =
+        ReceiverClient::new(receiver::base_url(arguments.url.as_ref(), config.receiver.listen)?)?;
+    let upload = FileUpload {
         input: &job.input,
         source: job.source.as_str(),
         media_type: job.format.media_type(),
         credentials: &job.credentials,
     };
-    let bar = bar(arguments, "sending {bytes}/{total_bytes} {wide_bar} {binary_bytes_per_sec}");
+    let bar =
+        progress_bar(arguments, "sending {bytes}/{total_bytes} {wide_bar} {binary_bytes_per_sec}");
     let sent = tokio::select! {
         biased;
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped; {}", client::MAYBE)),
-        sent = receiver.send(&upload, &bar) => sent,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped; {}", client::MAYBE_TAKEN)),
+        sent = receiver.upload(&upload, &bar) => sent,
     };
     bar.finish_and_clear();
     let accepted = sent?;
-    let seen = wait(arguments, &receiver, &accepted).await;
-    let mut report = Report::new(
+    let seen = wait_for_outcomes(arguments, &receiver, &accepted).await;
+    let mut report = ImportReport::from_accepted(
         job.source.to_string(),
         job.input.name(),
         &accepted,
-        seen.known,
+        seen.status,
         seen.ended,
-        seen.trouble,
+        seen.error,
     );
     if report.dead() > 0 {
-        let asked = faulty(&receiver, accepted.import_id, &job.credentials, "dead").await;
-        keep(asked, &mut report.dead_letters, &mut report.trouble);
+        let asked = fetch_problems(&receiver, accepted.import_id, &job.credentials, "dead").await;
+        record_problems(asked, &mut report.dead_letters, &mut report.status_error);
     }
     // Whoever pressed Ctrl-C does not wait for a report either.
-    let file = file.filter(|_| report.ended != End::Interrupted);
-    Ok(finish(&receiver, report, &job.credentials, file).await)
+    let file = file.filter(|_| report.ended != EndReason::Interrupted);
+    Ok(write_report_file(&receiver, report, &job.credentials, file).await)
 }
 
 /// Waits for the items, if that is wanted and there are any.
-async fn wait(arguments: &ImportArgs, receiver: &Receiver, accepted: &Accepted) -> Seen {
-    let at_once = |ended| Seen { ended, known: None, trouble: None };
+async fn wait_for_outcomes(
+    arguments: &ImportArgs,
+    receiver: &ReceiverClient,
+    accepted: &AcceptedImport,
+) -> WaitResult {
+    let at_once = |ended| WaitResult { ended, status: None, error: None };
     if accepted.items == 0 {
-        return at_once(End::Settled);
+        return at_once(EndReason::Completed);
     }
     if arguments.no_wait {
-        return at_once(End::NotWaited);
+        return at_once(EndReason::NotWaited);
     }
-    let bar = bar(arguments, "settled {pos}/{len} {wide_bar} {per_sec}");
+    let bar = progress_bar(arguments, "settled {pos}/{len} {wide_bar} {per_sec}");
     bar.set_length(accepted.items);
     let patience = Duration::from_secs(arguments.timeout.into());
     let seen =
-        watch::until_settled(receiver, accepted.import_id, accepted.items, patience, &bar).await;
+        watch::wait_until_complete(receiver, accepted.import_id, accepted.items, patience, &bar)
+            .await;
     bar.finish_and_clear();
     seen
 }
 
-async fn status(
+async fn look_up_status(
     arguments: &ImportArgs,
     import_id: Uuid,
     config: &Config,
-    file: Option<File>,
-) -> anyhow::Result<Told> {
-    let receiver = Receiver::new(receiver::base(arguments.url.as_ref(), config.receiver.listen)?)?;
-    let known = receiver.progress(import_id).await?.with_context(|| {
+    file: Option<ReportFile>,
+) -> anyhow::Result<ImportResult> {
+    let receiver =
+        ReceiverClient::new(receiver::base_url(arguments.url.as_ref(), config.receiver.listen)?)?;
+    let known = receiver.status(import_id).await?.with_context(|| {
         format!("nothing is known of an import {import_id}, or no worker has heard of it yet")
     })?;
-    let mut report = Report::later(known);
+    let mut report = ImportReport::from_status(known);
     let source = report.source.parse::<SourceName>().ok();
     let Some(adapter) = source.and_then(|source| config.sources.get(&source)) else {
         let why = format!("the source {} is not configured here", report.source);
         let unreported = file.map(|_| anyhow::anyhow!("{why}"));
-        report.trouble = Some(why);
-        return Ok(Told { report, is_reported: false, unreported });
+        report.status_error = Some(why);
+        return Ok(ImportResult { report, has_report_file: false, report_error: unreported });
     };
-    let credentials = client::credentials(adapter, arguments.tenant.as_deref());
+    let credentials = client::credential_headers(adapter, arguments.tenant.as_deref());
     if report.rejected > 0 {
-        let asked = faulty(&receiver, import_id, &credentials, "rejected").await;
-        keep(asked, &mut report.rejections, &mut report.trouble);
+        let asked = fetch_problems(&receiver, import_id, &credentials, "rejected").await;
+        record_problems(asked, &mut report.rejections, &mut report.status_error);
     }
     if report.dead() > 0 {
-        let asked = faulty(&receiver, import_id, &credentials, "dead").await;
-        keep(asked, &mut report.dead_letters, &mut report.trouble);
+        let asked = fetch_problems(&receiver, import_id, &credentials, "dead").await;
+        record_problems(asked, &mut report.dead_letters, &mut report.status_error);
     }
-    Ok(finish(&receiver, report, &credentials, file).await)
+    Ok(write_report_file(&receiver, report, &credentials, file).await)
 }
 
 /// The first lines with this outcome, which is none to be glad of.
-async fn faulty(
-    receiver: &Receiver,
+async fn fetch_problems(
+    receiver: &ReceiverClient,
     import_id: Uuid,
     credentials: &HeaderMap,
     outcome: &str,
-) -> anyhow::Result<Vec<Problem>> {
+) -> anyhow::Result<Vec<ItemProblem>> {
     let mut problems = Vec::new();
     let take = |line| {
-        problems.push(Problem::from(line));
+        problems.push(ItemProblem::from(line));
         Ok(())
     };
-    unless_stopped(receiver.lines(import_id, credentials, Some(outcome), PROBLEMS, take)).await?;
+    until_ctrl_c(receiver.for_each_item(import_id, credentials, Some(outcome), MAX_PROBLEMS, take))
+        .await?;
     Ok(problems)
 }
 
-fn keep(
-    asked: anyhow::Result<Vec<Problem>>,
-    problems: &mut Vec<Problem>,
+fn record_problems(
+    asked: anyhow::Result<Vec<ItemProblem>>,
+    problems: &mut Vec<ItemProblem>,
     trouble: &mut Option<String>,
 ) {
     match asked {
@@ -347,29 +368,29 @@ fn keep(
 }
 
 /// Writes the file with every line, if one is wanted.
-async fn finish(
-    receiver: &Receiver,
-    report: Report,
+async fn write_report_file(
+    receiver: &ReceiverClient,
+    report: ImportReport,
     credentials: &HeaderMap,
-    file: Option<File>,
-) -> Told {
+    file: Option<ReportFile>,
+) -> ImportResult {
     let (Some(mut file), Some(import_id)) = (file, report.import_id) else {
-        return Told { report, is_reported: false, unreported: None };
+        return ImportResult { report, has_report_file: false, report_error: None };
     };
     let written = async {
         if report.total > 0 {
-            let take = |line: Item| file.add(&line);
-            receiver.lines(import_id, credentials, None, usize::MAX, take).await?;
+            let take = |line: ItemOutcome| file.add_item(&line);
+            receiver.for_each_item(import_id, credentials, None, usize::MAX, take).await?;
         }
         file.finish(&report)
     };
-    let unreported = unless_stopped(written).await.err();
-    Told { report, is_reported: unreported.is_none(), unreported }
+    let unreported = until_ctrl_c(written).await.err();
+    ImportResult { report, has_report_file: unreported.is_none(), report_error: unreported }
 }
 
 /// Goes on until it is done, or until Ctrl-C is pressed: who waited once would
 /// otherwise never be heard again.
-async fn unless_stopped<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+async fn until_ctrl_c<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::select! {
         // Listened for before the work begins: what came earlier is not heard.
         biased;
@@ -379,7 +400,7 @@ async fn unless_stopped<T>(work: impl Future<Output = anyhow::Result<T>>) -> any
 }
 
 /// A progress bar on stderr, if that is a terminal.
-fn bar(arguments: &ImportArgs, style: &str) -> ProgressBar {
+fn progress_bar(arguments: &ImportArgs, style: &str) -> ProgressBar {
     if arguments.json {
         return ProgressBar::hidden();
     }

@@ -8,11 +8,11 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
-use super::{DONE, show};
+use super::{EXIT_DONE, show};
 use crate::{
     config::Config,
     review::quarantine,
-    store::{Store, quarantine::Filter},
+    store::{Store, quarantine::QuarantineFilter},
 };
 use act::Act;
 
@@ -55,7 +55,7 @@ enum QuarantineCommand {
 }
 
 pub(super) async fn run(arguments: QuarantineArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let store = Store::unhurried(&config.database).context("database.url")?;
+    let store = Store::without_timeout(&config.database).context("database.url")?;
     let code = match arguments.act {
         QuarantineCommand::List { source, limit, json } => {
             list(&store, source, limit, json).await?
@@ -69,60 +69,60 @@ pub(super) async fn run(arguments: QuarantineArgs, config: &Config) -> anyhow::R
 }
 
 async fn list(store: &Store, source: Option<String>, limit: u32, json: bool) -> anyhow::Result<u8> {
-    let filter = Filter { source, ids: Vec::new() };
+    let filter = QuarantineFilter { source, ids: Vec::new() };
     let calls = quarantine::list(store, &filter, limit).await?;
     if json {
-        say!("{}", serde_json::to_string_pretty(&calls)?);
-        return Ok(DONE);
+        outln!("{}", serde_json::to_string_pretty(&calls)?);
+        return Ok(EXIT_DONE);
     }
     if calls.is_empty() {
-        say!("No quarantined calls.");
-        return Ok(DONE);
+        outln!("No quarantined calls.");
+        return Ok(EXIT_DONE);
     }
     let mut table = show::table(&["ID", "RECEIVED", "SOURCE", "BYTES", "ERROR"]);
     for call in &calls {
         table.add_row([
             call.receipt_id.to_string(),
-            show::moment(call.received_at),
+            show::timestamp(call.received_at),
             call.source.clone(),
             call.payload_bytes.to_string(),
-            show::brief(&call.error, 80),
+            show::truncate(&call.error, 80),
         ]);
     }
-    say!("{table}");
+    outln!("{table}");
     if calls.len() == limit as usize {
-        say!("\nOnly the first {limit} are shown; see --limit.");
+        outln!("\nOnly the first {limit} are shown; see --limit.");
     }
-    Ok(DONE)
+    Ok(EXIT_DONE)
 }
 
 async fn show_one(store: &Store, id: Uuid, json: bool) -> anyhow::Result<u8> {
     let call = quarantine::show(store, id).await?;
     if json {
-        say!("{}", serde_json::to_string_pretty(&call)?);
-        return Ok(DONE);
+        outln!("{}", serde_json::to_string_pretty(&call)?);
+        return Ok(EXIT_DONE);
     }
     let mut table = show::table(&["", ""]);
     for (name, value) in [
         ("receipt", call.receipt_id.to_string()),
         ("source", call.source),
-        ("received", show::moment(call.received_at)),
+        ("received", show::timestamp(call.received_at)),
         ("error", call.error),
         ("parameters", call.parameters.join(", ")),
     ] {
-        table.add_row([name.to_owned(), show::harmless(&value)]);
+        table.add_row([name.to_owned(), show::strip_control_chars(&value)]);
     }
-    say!("{}", table.to_string().trim_start_matches([' ', '\n']));
+    outln!("{}", table.to_string().trim_start_matches([' ', '\n']));
     for field in call.headers.as_array().into_iter().flatten() {
         let name = field["name"].as_str().unwrap_or_default();
         let value = match (field["value"].as_str(), field["base64"].as_str()) {
-            (Some(text), _) => show::harmless(text),
+            (Some(text), _) => show::strip_control_chars(text),
             (None, Some(base64)) => format!("{base64} (base64)"),
             (None, None) => "(kept, not shown)".to_owned(),
         };
-        say!("{name}: {value}");
+        outln!("{name}: {value}");
     }
     let payload = call.payload.or(call.payload_base64).unwrap_or_default();
-    say!("\npayload ({} bytes)\n{}", call.payload_bytes, show::harmless(&payload));
-    Ok(DONE)
+    outln!("\npayload ({} bytes)\n{}", call.payload_bytes, show::strip_control_chars(&payload));
+    Ok(EXIT_DONE)
 }

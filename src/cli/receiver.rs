@@ -10,17 +10,17 @@ use reqwest::Url;
 ///
 /// # Errors
 /// It is not one of HTTP, or nobody knows the port.
-pub(super) fn base(told: Option<&Url>, listen: SocketAddr) -> anyhow::Result<Url> {
+pub(super) fn base_url(told: Option<&Url>, listen: SocketAddr) -> anyhow::Result<Url> {
     let url = match told {
         Some(url) => url.clone(),
-        None => local(listen)?,
+        None => local_url(listen)?,
     };
     ensure!(matches!(url.scheme(), "http" | "https"), "--url must be an http or https address");
     Ok(url)
 }
 
 /// The address of something beneath the base.
-pub(super) fn beneath(base: &Url, parts: &[&str]) -> Url {
+pub(super) fn append_path(base: &Url, parts: &[&str]) -> Url {
     let mut url = base.clone();
     if let Ok(mut path) = url.path_segments_mut() {
         path.pop_if_empty().extend(parts);
@@ -29,7 +29,7 @@ pub(super) fn beneath(base: &Url, parts: &[&str]) -> Url {
 }
 
 /// The receiver that this configuration starts on this machine.
-fn local(listen: SocketAddr) -> anyhow::Result<Url> {
+fn local_url(listen: SocketAddr) -> anyhow::Result<Url> {
     ensure!(
         listen.port() != 0,
         "receiver.listen takes any free port: tell with --url which one it was"
@@ -56,15 +56,15 @@ mod tests {
             (None, "10.0.0.7:81", "http://10.0.0.7:81/imports/vendors"),
             (Some(&told), "0.0.0.0:0", "https://inbox.example/tallyhook/imports/vendors"),
         ] {
-            let base = base(told, listen.parse().unwrap()).unwrap();
-            assert_eq!(beneath(&base, &["imports", "vendors"]).as_str(), expected);
+            let base = base_url(told, listen.parse().unwrap()).unwrap();
+            assert_eq!(append_path(&base, &["imports", "vendors"]).as_str(), expected);
         }
     }
 
     #[test]
     fn what_is_no_address_is_refused() {
-        assert!(base(None, "127.0.0.1:0".parse().unwrap()).is_err());
+        assert!(base_url(None, "127.0.0.1:0".parse().unwrap()).is_err());
         let file = Url::parse("file:///etc/hosts").unwrap();
-        assert!(base(Some(&file), "127.0.0.1:8080".parse().unwrap()).is_err());
+        assert!(base_url(Some(&file), "127.0.0.1:8080".parse().unwrap()).is_err());
     }
 }

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::receiver;
 use crate::{
-    adapter::Adapter,
+    adapter::Source,
     config::Config,
     domain::SourceName,
     send::{
@@ -132,8 +132,8 @@ pub(super) async fn run(args: SendArgs, config: Config) -> anyhow::Result<ExitCo
         let known: Vec<_> = config.sources.keys().map(SourceName::as_str).collect();
         bail!("no source {} is configured, only {}", args.source, known.join(", "));
     };
-    let base = receiver::base(args.url.as_ref(), config.receiver.listen)?;
-    let url = receiver::beneath(&base, &["hooks", args.source.as_str()]);
+    let base = receiver::base_url(args.url.as_ref(), config.receiver.listen)?;
+    let url = receiver::append_path(&base, &["hooks", args.source.as_str()]);
     let campaign = campaign(&args, adapter).await?;
     let concurrency = usize::from(args.concurrency);
     let poster =
@@ -157,7 +157,7 @@ pub(super) async fn run(args: SendArgs, config: Config) -> anyhow::Result<ExitCo
     }))
 }
 
-async fn campaign(args: &SendArgs, adapter: &Adapter) -> anyhow::Result<Campaign> {
+async fn campaign(args: &SendArgs, adapter: &Source) -> anyhow::Result<Campaign> {
     let choice = Choice { topic: args.topic.clone(), tenant: args.tenant.clone() };
     let now = OffsetDateTime::now_utc();
     if args.file.is_empty() {

@@ -14,13 +14,13 @@ pub(super) fn table(header: &[&str]) -> Table {
 }
 
 /// A moment in UTC, to the second.
-pub(super) fn moment(at: OffsetDateTime) -> String {
+pub(super) fn timestamp(at: OffsetDateTime) -> String {
     let form = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z");
     at.to_offset(time::UtcOffset::UTC).format(&form).unwrap_or_else(|_| at.to_string())
 }
 
 /// A text on one line, cut to so many characters.
-pub(super) fn brief(text: &str, characters: usize) -> String {
+pub(super) fn truncate(text: &str, characters: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= characters {
         return line;
@@ -30,7 +30,7 @@ pub(super) fn brief(text: &str, characters: usize) -> String {
 }
 
 /// A stranger's text: what a terminal would obey is replaced.
-pub(super) fn harmless(text: &str) -> String {
+pub(super) fn strip_control_chars(text: &str) -> String {
     let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     text.chars().map(|c| if obeyed(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
@@ -42,14 +42,14 @@ mod tests {
     #[test]
     fn nothing_tells_the_terminal_what_to_do() {
         assert_eq!(
-            harmless("a\n\tü \u{1b}[31m \u{9b}2J \r"),
+            strip_control_chars("a\n\tü \u{1b}[31m \u{9b}2J \r"),
             "a\n\tü \u{fffd}[31m \u{fffd}2J \u{fffd}"
         );
     }
 
     #[test]
     fn long_texts_are_cut_with_a_mark() {
-        assert_eq!(brief("a  b\nc", 10), "a b c");
-        assert_eq!(brief("äöüäöü", 4), "äöü…");
+        assert_eq!(truncate("a  b\nc", 10), "a b c");
+        assert_eq!(truncate("äöüäöü", 4), "äöü…");
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use serde_json::json;
 
-use super::{DONE, show};
+use super::{EXIT_DONE, show};
 use crate::{config::Config, domain::SourceName};
 use recipes::{RECIPES, Recipe};
 
@@ -63,7 +63,7 @@ pub(super) fn run(
         Command::Add(add) => self::add(add, file)?,
         Command::List { json } => list(&config()?, *json)?,
     }
-    Ok(ExitCode::from(DONE))
+    Ok(ExitCode::from(EXIT_DONE))
 }
 
 fn add(arguments: &AddArgs, file: Option<&Path>) -> anyhow::Result<()> {
@@ -72,12 +72,12 @@ fn add(arguments: &AddArgs, file: Option<&Path>) -> anyhow::Result<()> {
     match file {
         None => {
             // The block alone on standard output, so that it can be kept.
-            say!("{}", made.block.trim_end());
+            outln!("{}", made.block.trim_end());
             eprintln!("\n{}", made.told());
         }
         Some(path) => {
             append(path, &made)?;
-            say!("Added [sources.{}] to {}.\n\n{}", made.name, path.display(), made.told());
+            outln!("Added [sources.{}] to {}.\n\n{}", made.name, path.display(), made.told());
         }
     }
     Ok(())
@@ -171,7 +171,7 @@ fn list(config: &Config, json: bool) -> anyhow::Result<()> {
         })
         .collect();
     if json {
-        say!("{}", serde_json::to_string_pretty(&sources)?);
+        outln!("{}", serde_json::to_string_pretty(&sources)?);
         return Ok(());
     }
     let mut table = show::table(&["source", "kind", "path", "secrets", "tenants"]);
@@ -189,7 +189,7 @@ fn list(config: &Config, json: bool) -> anyhow::Result<()> {
             tenants,
         ]);
     }
-    say!("{table}");
+    outln!("{table}");
     Ok(())
 }
 
@@ -198,7 +198,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::config::source::KINDS;
+    use crate::config::source::SOURCE_KINDS;
 
     /// A secret that is well-formed for a kind.
     fn secret(kind: &str) -> &'static str {
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_recipe() {
-        for kind in KINDS {
+        for kind in SOURCE_KINDS {
             assert!(RECIPES.iter().any(|recipe| recipe.kind == kind), "{kind} has no recipe");
         }
     }

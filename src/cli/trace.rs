@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use super::{DONE, FAILED, show};
+use super::{EXIT_DONE, EXIT_FAILED, show};
 use crate::{
     config::Config,
     store::{Store, trace},
@@ -23,10 +23,10 @@ pub(super) struct TraceArgs {
 }
 
 pub(super) async fn run(arguments: &TraceArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let store = Store::unhurried(&config.database).context("database.url")?;
+    let store = Store::without_timeout(&config.database).context("database.url")?;
     let mut connection = store.connection().await.context("the database cannot be reached")?;
     let documents = trace::documents(&mut connection, &arguments.what).await?;
-    let steps = trace::steps(&mut connection, &arguments.what).await?;
+    let steps = trace::entries(&mut connection, &arguments.what).await?;
     let deliveries =
         trace::deliveries(&mut connection, &arguments.what, &documents, &steps).await?;
     drop(connection);
@@ -34,22 +34,22 @@ pub(super) async fn run(arguments: &TraceArgs, config: &Config) -> anyhow::Resul
     let found = !documents.is_empty() || !steps.is_empty() || !deliveries.is_empty();
     if arguments.json {
         let told = json!({"documents": documents, "messages": steps, "deliveries": deliveries});
-        say!("{}", serde_json::to_string_pretty(&told)?);
+        outln!("{}", serde_json::to_string_pretty(&told)?);
     } else if found {
         print(&documents, &steps)?;
         if !deliveries.is_empty() {
-            say!("\ndeliveries\n{}", super::deliveries::table(&deliveries));
+            outln!("\ndeliveries\n{}", super::deliveries::table(&deliveries));
         }
     } else {
-        say!("Nothing is known of {:?}.", arguments.what);
+        outln!("Nothing is known of {:?}.", arguments.what);
     }
-    Ok(ExitCode::from(if found { DONE } else { FAILED }))
+    Ok(ExitCode::from(if found { EXIT_DONE } else { EXIT_FAILED }))
 }
 
-fn print(documents: &[trace::Document], steps: &[trace::Step]) -> anyhow::Result<()> {
+fn print(documents: &[trace::DocumentState], steps: &[trace::TimelineEntry]) -> anyhow::Result<()> {
     for document in documents {
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-        say!(
+        outln!(
             "{} {} of {} {}: {} ({}), {} {}, version {}{}",
             document.kind,
             text(&document.number),
@@ -59,10 +59,10 @@ fn print(documents: &[trace::Document], steps: &[trace::Step]) -> anyhow::Result
             text(&document.platform_status),
             text(&document.total),
             text(&document.currency),
-            document.version.map_or_else(|| "-".to_owned(), show::moment),
+            document.version.map_or_else(|| "-".to_owned(), show::timestamp),
             document
                 .deleted_at
-                .map_or_else(String::new, |at| { format!(", deleted {}", show::moment(at)) }),
+                .map_or_else(String::new, |at| { format!(", deleted {}", show::timestamp(at)) }),
         );
     }
     if steps.is_empty() {
@@ -71,14 +71,14 @@ fn print(documents: &[trace::Document], steps: &[trace::Step]) -> anyhow::Result
     let mut table = show::table(&["RECEIVED", "TOPIC", "OUTCOME", "ATTEMPTS", "RECEIPT", "ERROR"]);
     for step in steps {
         table.add_row([
-            show::moment(step.received_at),
+            show::timestamp(step.received_at),
             step.topic.clone(),
             step.outcome.clone(),
             step.attempts.to_string(),
             step.receipt_id.to_string(),
-            show::brief(step.error.as_deref().unwrap_or_default(), 60),
+            show::truncate(step.error.as_deref().unwrap_or_default(), 60),
         ]);
     }
-    say!("{table}");
+    outln!("{table}");
     Ok(())
 }

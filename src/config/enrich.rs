@@ -8,17 +8,19 @@ use config::Value;
 use serde::Deserialize;
 
 use super::{SecretLookup, headers, source};
-use crate::fetch::{Options, Template, headers::Headers, template::NAMED};
+use crate::fetch::{
+    HttpOptions, UrlTemplate, headers::SecretHeaders, template::RESOURCE_PLACEHOLDERS,
+};
 
 /// How one source's thin events are enriched.
 #[derive(Clone, Debug)]
-pub struct Enrichment {
+pub struct EnrichmentSettings {
     /// Where each kind of resource is.
-    pub urls: BTreeMap<String, Template>,
+    pub urls: BTreeMap<String, UrlTemplate>,
     /// What each request carries.
-    pub headers: Headers,
+    pub headers: SecretHeaders,
     /// What may be fetched, and for how long.
-    pub fetch: Options,
+    pub http_options: HttpOptions,
     /// The most fetches in a second.
     pub per_second: u32,
     /// The most fetches at once.
@@ -26,11 +28,11 @@ pub struct Enrichment {
     /// So many outage-like failures in a row open the breaker.
     pub breaker_failures: u32,
     /// How long it is open at first.
-    pub breaker_open: Duration,
+    pub circuit_breaker_open: Duration,
 }
 
 /// The largest body that may be allowed: it is held in memory.
-const LARGEST: usize = 64 * 1024 * 1024;
+const MAX_BODY_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
 /// The section as it is written.
 #[derive(Deserialize)]
@@ -45,11 +47,11 @@ struct Raw {
     timeout_ms: u64,
     #[serde(default = "Raw::body_limit_bytes")]
     body_limit_bytes: usize,
-    #[serde(default = "Raw::per_second")]
+    #[serde(default = "Raw::rate_limit_per_second")]
     per_second: u32,
-    #[serde(default = "Raw::concurrency")]
+    #[serde(default = "Raw::max_concurrency")]
     concurrency: usize,
-    #[serde(default = "Raw::breaker_failures")]
+    #[serde(default = "Raw::circuit_breaker_threshold")]
     breaker_failures: u32,
     #[serde(default = "Raw::breaker_open_ms")]
     breaker_open_ms: u64,
@@ -64,15 +66,15 @@ impl Raw {
         4 * 1024 * 1024
     }
 
-    const fn per_second() -> u32 {
+    const fn rate_limit_per_second() -> u32 {
         5
     }
 
-    const fn concurrency() -> usize {
+    const fn max_concurrency() -> usize {
         4
     }
 
-    const fn breaker_failures() -> u32 {
+    const fn circuit_breaker_threshold() -> u32 {
         5
     }
 
@@ -93,8 +95,8 @@ impl Raw {
             ensure!((100..=longest).contains(&value), "{path}.{key} must be 100 to {longest}");
         }
         ensure!(
-            (1..=LARGEST).contains(&self.body_limit_bytes),
-            "{path}.body_limit_bytes must be 1 to {LARGEST}"
+            (1..=MAX_BODY_LIMIT_BYTES).contains(&self.body_limit_bytes),
+            "{path}.body_limit_bytes must be 1 to {MAX_BODY_LIMIT_BYTES}"
         );
         ensure!((1..=1000).contains(&self.per_second), "{path}.per_second must be 1 to 1000");
         ensure!((1..=64).contains(&self.concurrency), "{path}.concurrency must be 1 to 64");
@@ -120,21 +122,21 @@ pub(super) fn split(section: Value, path: &str) -> anyhow::Result<(Value, Option
 ///
 /// # Errors
 /// The first thing that is wrong, with `path` and the key within it.
-pub(super) fn enrichment(
+pub(super) fn build_enrichment(
     section: Value,
     secrets: &SecretLookup,
     path: &str,
-) -> anyhow::Result<Enrichment> {
+) -> anyhow::Result<EnrichmentSettings> {
     let mut table = section.into_table().with_context(|| format!("{path} must be a section"))?;
-    let hosts = source::list(table.remove("hosts"), path, "hosts")?;
+    let hosts = source::parse_list(table.remove("hosts"), path, "hosts")?;
     let rest = Value::new(None, config::ValueKind::Table(table));
     let raw: Raw = rest.try_deserialize().with_context(|| path.to_owned())?;
     raw.check(path)?;
 
     let mut urls = BTreeMap::new();
     for (kind, url) in &raw.urls {
-        let template =
-            Template::parse(url, NAMED, &["id"]).with_context(|| format!("{path}.urls.{kind}"))?;
+        let template = UrlTemplate::parse(url, RESOURCE_PLACEHOLDERS, &["id"])
+            .with_context(|| format!("{path}.urls.{kind}"))?;
         urls.insert(kind.to_ascii_lowercase(), template);
     }
     let named = || urls.values().filter_map(|template| template.example().host_str());
@@ -143,33 +145,33 @@ pub(super) fn enrichment(
     } else {
         hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect()
     };
-    let fetch = Options {
+    let fetch = HttpOptions {
         hosts,
         allow_private_addresses: raw.allow_private_addresses,
         timeout: Duration::from_millis(raw.timeout_ms),
         body_limit: raw.body_limit_bytes,
     };
     for (kind, template) in &urls {
-        fetch.admit(template.example()).with_context(|| format!("{path}.urls.{kind}"))?;
+        fetch.check_url(template.example()).with_context(|| format!("{path}.urls.{kind}"))?;
     }
-    let headers = headers::headers(raw.headers, NAMED, secrets, path)?;
-    Ok(Enrichment {
+    let headers = headers::headers(raw.headers, RESOURCE_PLACEHOLDERS, secrets, path)?;
+    Ok(EnrichmentSettings {
         urls,
         headers,
-        fetch,
+        http_options: fetch,
         per_second: raw.per_second,
         concurrency: raw.concurrency,
         breaker_failures: raw.breaker_failures,
-        breaker_open: Duration::from_millis(raw.breaker_open_ms),
+        circuit_breaker_open: Duration::from_millis(raw.breaker_open_ms),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Config, fetch::headers::HeaderText};
+    use crate::{config::Config, fetch::headers::HeaderValueSource};
 
-    fn load(enrich: &str) -> Result<Enrichment, String> {
+    fn load(enrich: &str) -> Result<EnrichmentSettings, String> {
         let variables = BTreeMap::from([
             ("S".to_owned(), "secret".to_owned()),
             ("TOKEN".to_owned(), "hunter2".to_owned()),
@@ -188,13 +190,13 @@ mod tests {
     #[test]
     fn urls_are_enough() {
         let enrichment = load(URLS).unwrap();
-        assert_eq!(enrichment.fetch.hosts, ["api.example.com"]);
-        assert_eq!(enrichment.fetch.timeout, Duration::from_secs(5));
-        assert_eq!(enrichment.fetch.body_limit, 4 << 20);
-        assert!(!enrichment.fetch.allow_private_addresses);
+        assert_eq!(enrichment.http_options.hosts, ["api.example.com"]);
+        assert_eq!(enrichment.http_options.timeout, Duration::from_secs(5));
+        assert_eq!(enrichment.http_options.body_limit, 4 << 20);
+        assert!(!enrichment.http_options.allow_private_addresses);
         assert_eq!((enrichment.per_second, enrichment.concurrency), (5, 4));
         assert_eq!(enrichment.breaker_failures, 5);
-        assert_eq!(enrichment.breaker_open, Duration::from_secs(30));
+        assert_eq!(enrichment.circuit_breaker_open, Duration::from_secs(30));
         assert!(enrichment.headers.is_empty());
     }
 
@@ -214,9 +216,11 @@ mod tests {
             .iter()
             .map(|(name, value)| {
                 let value = match value {
-                    HeaderText::Written(text) => format!("{text:?}"),
-                    HeaderText::Secret(value) => value.to_str().unwrap().to_owned(),
-                    HeaderText::File { scheme, path } => format!("{scheme}{}", path.display()),
+                    HeaderValueSource::Template(text) => format!("{text:?}"),
+                    HeaderValueSource::Secret(value) => value.to_str().unwrap().to_owned(),
+                    HeaderValueSource::File { scheme, path } => {
+                        format!("{scheme}{}", path.display())
+                    }
                 };
                 (name.as_str(), value)
             })

@@ -7,9 +7,9 @@ use http::{HeaderName, HeaderValue};
 
 use super::SecretLookup;
 use crate::fetch::{
-    Text,
-    headers::{HeaderText, Headers},
-    template::Place,
+    TextTemplate,
+    headers::{HeaderValueSource, SecretHeaders},
+    template::Placeholder,
 };
 
 /// Reads and checks a table of headers, the section's key `headers`. What is
@@ -19,10 +19,10 @@ use crate::fetch::{
 /// The first that is wrong, with `path` and its name.
 pub(super) fn headers(
     table: BTreeMap<String, String>,
-    places: &'static [Place],
+    places: &'static [Placeholder],
     secrets: &SecretLookup,
     path: &str,
-) -> anyhow::Result<Headers> {
+) -> anyhow::Result<SecretHeaders> {
     let header = |(name, text): (String, String)| {
         let at = || format!("{path}.headers.{name}");
         let header = name.parse::<HeaderName>().with_context(at)?;
@@ -36,12 +36,12 @@ pub(super) fn headers(
 /// it: `env:NAME`, `Bearer file:PATH`.
 fn header_text(
     text: &str,
-    places: &'static [Place],
+    places: &'static [Placeholder],
     secrets: &SecretLookup,
-) -> anyhow::Result<HeaderText> {
+) -> anyhow::Result<HeaderValueSource> {
     if let Some(written) = text.strip_prefix("const:") {
-        let written = Text::parse(written, places)?;
-        return Ok(HeaderText::Written(written));
+        let written = TextTemplate::parse(written, places)?;
+        return Ok(HeaderValueSource::Template(written));
     }
     let is_name = |text: &str| text.starts_with("env:") || text.starts_with("file:");
     let (scheme, reference) = match text.split_once(' ') {
@@ -64,7 +64,7 @@ fn header_text(
         .context("it holds what no header may hold, such as a line break")?;
     value.set_sensitive(true);
     Ok(match reference.strip_prefix("file:") {
-        Some(path) => HeaderText::File { scheme, path: path.into() },
-        None => HeaderText::Secret(value),
+        Some(path) => HeaderValueSource::File { scheme, path: path.into() },
+        None => HeaderValueSource::Secret(value),
     })
 }

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use anyhow::ensure;
 use serde::{Deserialize, Deserializer, de};
 
-use crate::{adapter::Adapter, domain::SourceName, retry::Schedule};
+use crate::{adapter::Source, domain::SourceName, retry::RetrySchedule};
 
 const DAY: Duration = Duration::from_hours(24);
 const HOUR: Duration = Duration::from_hours(1);
@@ -14,44 +14,44 @@ const HOUR: Duration = Duration::from_hours(1);
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_field_names, reason = "times carry their unit in the name")]
-pub(super) struct Written {
+pub(super) struct RetentionConfig {
     /// How long the inbox remembers a key: 1 to 36500 days, or `forever`.
-    keys_days: Days,
+    dedupe_window_days: Days,
     /// How long a message may wait in the broker, through an outage or while
     /// its source is paused: 1 to 3650 days.
-    backlog_days: u16,
+    max_queue_age_days: u16,
     /// How long the call log is kept: 1 to 36500 days, or `forever`.
     receipts_days: Days,
     /// How many days of the call log are kept in one table: 1 to 366.
-    receipts_span_days: u16,
+    receipts_partition_days: u16,
 }
 
 /// How long what is remembered.
 #[derive(Clone, Debug)]
 pub struct Retention {
     /// How long the inbox remembers a key; `None` is for ever.
-    pub keys: Option<Duration>,
+    pub dedupe_window: Option<Duration>,
     /// How long the call log is kept; `None` is for ever.
     pub receipts: Option<Duration>,
     /// How much of the call log is in one table.
-    pub receipts_span: Duration,
+    pub receipts_partition: Duration,
     /// What a key has to be remembered for.
-    pub needed: Needed,
+    pub required_window: RequiredWindow,
 }
 
 /// The longest that a copy of an event can come after the first one (P6): its
 /// platform sends it again at the last moment, the copy waits in the broker,
 /// and fails as often as it may.
 #[derive(Clone, Debug)]
-pub struct Needed {
+pub struct RequiredWindow {
     /// Until its platform gives up.
-    pub resends: Duration,
+    pub redelivery: Duration,
     /// The source of which that is the longest, and its kind.
-    pub longest: Option<(SourceName, &'static str)>,
+    pub longest_source: Option<(SourceName, &'static str)>,
     /// In the broker.
-    pub backlog: Duration,
+    pub max_queue_age: Duration,
     /// Between attempts.
-    pub retries: Duration,
+    pub retry_delays: Duration,
 }
 
 /// A number of days, or no end.
@@ -61,17 +61,22 @@ enum Days {
     Number(u32),
 }
 
-impl Written {
+impl RetentionConfig {
     /// Checks the section against the sources and retries that it must suit.
     ///
     /// # Errors
     /// What is wrong, with its key and the sum.
     pub(super) fn check<'a>(
         self,
-        sources: impl Iterator<Item = (&'a SourceName, &'a Adapter)>,
-        schedule: &Schedule,
+        sources: impl Iterator<Item = (&'a SourceName, &'a Source)>,
+        schedule: &RetrySchedule,
     ) -> anyhow::Result<Retention> {
-        let Self { keys_days, backlog_days, receipts_days, receipts_span_days } = self;
+        let Self {
+            dedupe_window_days: keys_days,
+            max_queue_age_days: backlog_days,
+            receipts_days,
+            receipts_partition_days: receipts_span_days,
+        } = self;
         for (key, days) in [("keys_days", keys_days), ("receipts_days", receipts_days)] {
             ensure!(days.in_range(), "retention.{key} must be 1 to 36500, or \"forever\"");
         }
@@ -80,18 +85,18 @@ impl Written {
             (1..=366).contains(&receipts_span_days),
             "retention.receipts_span_days must be 1 to 366"
         );
-        let longest = sources.max_by_key(|(_, adapter)| adapter.resends_for());
-        let needed = Needed {
-            resends: longest.map_or(Duration::ZERO, |(_, adapter)| adapter.resends_for()),
-            longest: longest.map(|(source, adapter)| (source.clone(), adapter.kind())),
-            backlog: DAY * u32::from(backlog_days),
-            retries: schedule.total(),
+        let longest = sources.max_by_key(|(_, adapter)| adapter.redelivery_window());
+        let needed = RequiredWindow {
+            redelivery: longest.map_or(Duration::ZERO, |(_, adapter)| adapter.redelivery_window()),
+            longest_source: longest.map(|(source, adapter)| (source.clone(), adapter.kind())),
+            max_queue_age: DAY * u32::from(backlog_days),
+            retry_delays: schedule.total_delay(),
         };
         let (keys, receipts) = (keys_days.duration(), receipts_days.duration());
         ensure!(
-            keys.is_none_or(|keys| keys >= needed.sum()),
+            keys.is_none_or(|keys| keys >= needed.total()),
             "retention.keys_days must be at least {}: {needed}",
-            needed.sum().as_secs().div_ceil(DAY.as_secs())
+            needed.total().as_secs().div_ceil(DAY.as_secs())
         );
         // A repeat has no payload of its own: the first of its bytes has it.
         // Keys go by the generation, the last of them half a time later.
@@ -111,37 +116,42 @@ impl Written {
              duplicate repeats with the first of them, and a key is remembered for up to one and \
              a half times retention.keys_days ({keys_days})"
         );
-        Ok(Retention { keys, receipts, receipts_span: DAY * u32::from(receipts_span_days), needed })
+        Ok(Retention {
+            dedupe_window: keys,
+            receipts,
+            receipts_partition: DAY * u32::from(receipts_span_days),
+            required_window: needed,
+        })
     }
 }
 
-impl Needed {
+impl RequiredWindow {
     /// All of it, one after the other.
-    pub fn sum(&self) -> Duration {
-        self.resends + self.backlog + self.retries
+    pub fn total(&self) -> Duration {
+        self.redelivery + self.max_queue_age + self.retry_delays
     }
 }
 
-impl fmt::Display for Needed {
+impl fmt::Display for RequiredWindow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} until its platform gives up", Span(self.resends))?;
-        if let Some((source, kind)) = &self.longest {
+        write!(f, "{} until its platform gives up", HumanDuration(self.redelivery))?;
+        if let Some((source, kind)) = &self.longest_source {
             write!(f, " (sources.{source}, {kind})")?;
         }
         write!(
             f,
             ", {} in the broker (retention.backlog_days), {} between attempts (retry): {}",
-            Span(self.backlog),
-            Span(self.retries),
-            Span(self.sum())
+            HumanDuration(self.max_queue_age),
+            HumanDuration(self.retry_delays),
+            HumanDuration(self.total())
         )
     }
 }
 
 /// A time as people say it: in its two largest units.
-pub struct Span(pub Duration);
+pub struct HumanDuration(pub Duration);
 
-impl fmt::Display for Span {
+impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
         let parts = [

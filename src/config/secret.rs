@@ -25,22 +25,22 @@ const DEVELOPMENT: [(&str, &str); 13] = [
 
 /// Where `env:NAME` looks its value up.
 pub struct SecretLookup {
-    process: bool,
-    also: BTreeMap<String, String>,
+    use_environment: bool,
+    variables: BTreeMap<String, String>,
 }
 
 impl SecretLookup {
     /// The process's environment; in development with the built-in values
     /// for what is not set there.
-    pub fn process(development: bool) -> Self {
+    pub fn from_environment(development: bool) -> Self {
         let built_in = DEVELOPMENT.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let also = if development { built_in.into() } else { BTreeMap::new() };
-        Self { process: true, also }
+        let variables = if development { built_in.into() } else { BTreeMap::new() };
+        Self { use_environment: true, variables }
     }
 
     /// These variables and nothing else.
-    pub fn only(variables: BTreeMap<String, String>) -> Self {
-        Self { process: false, also: variables }
+    pub fn from_variables(variables: BTreeMap<String, String>) -> Self {
+        Self { use_environment: false, variables }
     }
 
     /// The value that a reference names.
@@ -50,9 +50,9 @@ impl SecretLookup {
     /// message never repeats a text that might be a secret itself.
     pub fn resolve(&self, reference: &str) -> anyhow::Result<String> {
         if let Some(name) = reference.strip_prefix("env:") {
-            let value = if self.process { std::env::var(name).ok() } else { None };
+            let value = if self.use_environment { std::env::var(name).ok() } else { None };
             value
-                .or_else(|| self.also.get(name).cloned())
+                .or_else(|| self.variables.get(name).cloned())
                 .with_context(|| format!("the environment variable {name} is not set"))
         } else if let Some(path) = reference.strip_prefix("file:") {
             let text = std::fs::read_to_string(Path::new(path))
@@ -67,7 +67,7 @@ impl SecretLookup {
     /// A URL, which may be written out or named.
     ///
     /// # Errors
-    /// As [`SecretLookup::resolve`].
+    /// As [`SecretLookup::resolve_dead_letters`].
     pub fn resolve_url(&self, text: &str) -> anyhow::Result<String> {
         if text.starts_with("env:") || text.starts_with("file:") {
             self.resolve(text)

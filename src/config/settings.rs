@@ -7,30 +7,30 @@ use config::Value;
 use serde::Deserialize;
 
 use super::retention;
-use crate::retry::Schedule;
+use crate::retry::RetrySchedule;
 
 /// The whole configuration as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Raw {
-    pub(super) receiver: Receiver,
-    pub(super) operations: Operations,
-    pub(super) broker: Broker,
-    pub(super) database: Database,
-    pub(super) worker: Worker,
-    pub(super) retry: Retry,
-    pub(super) retention: retention::Written,
-    pub(super) log: Log,
+pub(super) struct RawConfig {
+    pub(super) receiver: ReceiverConfig,
+    pub(super) operations: OperationsConfig,
+    pub(super) broker: BrokerConfig,
+    pub(super) database: DatabaseConfig,
+    pub(super) worker: WorkerConfig,
+    pub(super) retry: RetryConfig,
+    pub(super) retention: retention::RetentionConfig,
+    pub(super) log: LogConfig,
     #[serde(default)]
     pub(super) sources: BTreeMap<String, Value>,
     #[serde(default)]
-    pub(super) targets: BTreeMap<String, Value>,
+    pub(super) destinations: BTreeMap<String, Value>,
 }
 
 /// `[receiver]`: the HTTP receiver.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Receiver {
+pub struct ReceiverConfig {
     /// Address and port to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
     /// The largest body, in bytes; 1 to 15 MiB.
@@ -51,7 +51,7 @@ pub struct Receiver {
 /// `[operations]`: metrics and probes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Operations {
+pub struct OperationsConfig {
     /// Address and port to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
 }
@@ -59,7 +59,7 @@ pub struct Operations {
 /// `[broker]`: RabbitMQ.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Broker {
+pub struct BrokerConfig {
     /// An `amqp://` or `amqps://` URL.
     pub url: String,
     /// The first part of every exchange's and queue's name.
@@ -67,7 +67,7 @@ pub struct Broker {
     /// Channels that publish at the same time; 1 to 64.
     pub publish_channels: usize,
     /// Messages that may wait for their confirm on each channel; 1 to 4096.
-    pub publish_window: usize,
+    pub max_unconfirmed: usize,
     /// How long a publish may wait for its confirm, in milliseconds.
     pub confirm_timeout_ms: u64,
     /// Deliveries after which the broker buries a message that nobody
@@ -78,11 +78,11 @@ pub struct Broker {
 /// `[database]`: PostgreSQL.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Database {
+pub struct DatabaseConfig {
     /// A `postgres://` URL.
     pub url: String,
     /// The most connections of this process.
-    pub connections: u32,
+    pub max_connections: u32,
     /// How long a connection may take to come, in milliseconds.
     pub connect_timeout_ms: u64,
     /// How long a statement may take, in milliseconds.
@@ -92,16 +92,16 @@ pub struct Database {
 /// `[worker]`: the consumer workers.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Worker {
+pub struct WorkerConfig {
     /// The most messages in one transaction; 1 to 5000.
     pub batch_size: usize,
     /// How long a batch may wait to fill, in milliseconds; at most 1000.
     pub batch_wait_ms: u64,
     /// Consumers for each source; 1 to 32.
-    pub consumers: usize,
+    pub consumers_per_source: usize,
     /// With the database away, how long a batch is held before it is handed
     /// back to its queue, in milliseconds.
-    pub hold_ms: u64,
+    pub database_retry_timeout_ms: u64,
     /// A source or an import with more duplicates than this is warned of, in
     /// percent; 1 to 100, and 100 never warns.
     pub duplicate_warning_percent: u8,
@@ -110,25 +110,25 @@ pub struct Worker {
 /// `[retry]`: the retry schedule.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Retry {
+pub struct RetryConfig {
     /// The first delay, in milliseconds; 10 or more.
-    pub first_ms: u64,
+    pub initial_delay_ms: u64,
     /// What each delay is multiplied by; 1 to 10.
     pub multiplier: f64,
     /// The longest delay, in milliseconds; at most a day.
-    pub longest_ms: u64,
+    pub max_delay_ms: u64,
     /// How many retries follow a first failure; at most 20.
-    pub retries: u32,
+    pub max_retries: u32,
 }
 
-impl Retry {
+impl RetryConfig {
     /// The schedule that these settings describe.
-    pub fn schedule(&self) -> Schedule {
-        Schedule::exponential(
-            Duration::from_millis(self.first_ms),
+    pub fn schedule(&self) -> RetrySchedule {
+        RetrySchedule::exponential(
+            Duration::from_millis(self.initial_delay_ms),
             self.multiplier,
-            Duration::from_millis(self.longest_ms),
-            self.retries,
+            Duration::from_millis(self.max_delay_ms),
+            self.max_retries,
         )
     }
 }
@@ -136,7 +136,7 @@ impl Retry {
 /// `[log]`: logging.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Log {
+pub struct LogConfig {
     /// A filter of `tracing-subscriber`, such as `info` or `tallyhook=debug`.
     pub filter: String,
     /// How lines are written.
@@ -155,7 +155,7 @@ pub enum LogFormat {
     Json,
 }
 
-impl Raw {
+impl RawConfig {
     /// Checks what the types cannot say.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         const MIB: usize = 1024 * 1024;
@@ -192,30 +192,33 @@ impl Raw {
             "broker.publish_channels must be 1 to 64"
         );
         ensure!(
-            (1..=4096).contains(&broker.publish_window),
+            (1..=4096).contains(&broker.max_unconfirmed),
             "broker.publish_window must be 1 to 4096"
         );
         ensure!(broker.delivery_limit >= 10, "broker.delivery_limit must be 10 or more");
-        ensure!(database.connections >= 2, "database.connections must be 2 or more");
+        ensure!(database.max_connections >= 2, "database.connections must be 2 or more");
         ensure!((1..=5000).contains(&worker.batch_size), "worker.batch_size must be 1 to 5000");
         ensure!(worker.batch_wait_ms <= 1000, "worker.batch_wait_ms must be at most 1000");
-        ensure!((1..=32).contains(&worker.consumers), "worker.consumers must be 1 to 32");
+        ensure!(
+            (1..=32).contains(&worker.consumers_per_source),
+            "worker.consumers must be 1 to 32"
+        );
         ensure!(
             // RabbitMQ closes a channel whose delivery waits 30 minutes.
-            worker.hold_ms <= 600_000,
+            worker.database_retry_timeout_ms <= 600_000,
             "worker.hold_ms must be at most 600000"
         );
         ensure!(
             (1..=100).contains(&worker.duplicate_warning_percent),
             "worker.duplicate_warning_percent must be 1 to 100"
         );
-        ensure!(retry.first_ms >= 10, "retry.first_ms must be 10 or more");
+        ensure!(retry.initial_delay_ms >= 10, "retry.first_ms must be 10 or more");
         ensure!((1.0..=10.0).contains(&retry.multiplier), "retry.multiplier must be 1 to 10");
         ensure!(
-            (retry.first_ms..=86_400_000).contains(&retry.longest_ms),
+            (retry.initial_delay_ms..=86_400_000).contains(&retry.max_delay_ms),
             "retry.longest_ms must be from retry.first_ms to 86400000"
         );
-        ensure!(retry.retries <= 20, "retry.retries must be at most 20");
+        ensure!(retry.max_retries <= 20, "retry.retries must be at most 20");
         Ok(())
     }
 }

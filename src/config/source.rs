@@ -7,11 +7,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::SecretLookup;
 use crate::adapter::{
-    Adapter, Platform,
+    Platform, Source,
     callback::{self, Callback},
     cloudevents::{self, CloudEvents},
-    generic::{Generic, Settings},
-    import::{self, Import},
+    generic::{Generic, GenericSettings},
+    import::{self, ImportSource},
     mapping::InvalidSettings,
     quickbooks::QuickBooks,
     shopify::Shopify,
@@ -24,7 +24,7 @@ use crate::adapter::{
 };
 
 /// The kinds of source there are.
-pub const KINDS: [&str; 12] = [
+pub const SOURCE_KINDS: [&str; 12] = [
     "shopify",
     "woocommerce",
     "stripe",
@@ -40,22 +40,22 @@ pub const KINDS: [&str; 12] = [
 ];
 
 /// The most forged calls that a source may keep.
-const MOST_QUARANTINED: u32 = 10_000;
+const MAX_QUARANTINE_LIMIT: u32 = 10_000;
 
 /// A text, or a list of texts.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
+enum TextOrList {
+    Text(String),
+    List(Vec<String>),
 }
 
-impl OneOrMany {
+impl TextOrList {
     fn into_vec(self) -> Vec<String> {
         match self {
             // From the environment, where there are no lists.
-            Self::One(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
-            Self::Many(texts) => texts,
+            Self::Text(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+            Self::List(texts) => texts,
         }
     }
 }
@@ -64,15 +64,15 @@ impl OneOrMany {
 ///
 /// # Errors
 /// The first thing that is wrong, with `path` and the key within it.
-pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Result<Adapter> {
+pub fn build_source(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Result<Source> {
     let mut table = section.into_table().with_context(|| format!("{path} must be a section"))?;
     let mut take = |key: &str| table.remove(key);
     let kind = take("kind")
-        .with_context(|| format!("{path}.kind is missing; one of {}", KINDS.join(", ")))?
+        .with_context(|| format!("{path}.kind is missing; one of {}", SOURCE_KINDS.join(", ")))?
         .into_string()
         .with_context(|| format!("{path}.kind"))?;
-    let references = list(take("secrets"), path, "secrets")?;
-    let tenants = list(take("tenants"), path, "tenants")?;
+    let references = parse_list(take("secrets"), path, "secrets")?;
+    let tenants = parse_list(take("tenants"), path, "tenants")?;
     let quarantine = quarantine(take("quarantine"), path)?;
     let rest = Value::new(None, config::ValueKind::Table(table));
 
@@ -87,7 +87,7 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
             Box::new(WooCommerce {})
         }
         "square" => {
-            let settings: square::Settings = read(rest, path)?;
+            let settings: square::SquareSettings = read(rest, path)?;
             Box::new(Square::new(settings).map_err(|error| at(path, &error))?)
         }
         "quickbooks" => {
@@ -99,18 +99,18 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
             Box::new(Xero {})
         }
         "stripe" => {
-            let settings: stripe::Settings = read(rest, path)?;
+            let settings: stripe::StripeSettings = read(rest, path)?;
             Box::new(Stripe::new(&settings).map_err(|error| at(path, &error))?)
         }
         "standard_webhooks" => {
-            let settings: standard_webhooks::Settings = read(rest, path)?;
-            if !tenants.is_empty() && !settings.tells_tenant() {
+            let settings: standard_webhooks::StandardWebhooksSettings = read(rest, path)?;
+            if !tenants.is_empty() && !settings.has_tenant_selector() {
                 bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
             }
             Box::new(StandardWebhooks::new(settings).map_err(|error| at(path, &error))?)
         }
         "generic" | "github" => {
-            let settings: Settings = read(rest, path)?;
+            let settings: GenericSettings = read(rest, path)?;
             if !tenants.is_empty() && settings.event.tenant.is_none() {
                 bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
             }
@@ -121,27 +121,27 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
             Box::new(adapter.map_err(|error| at(path, &error))?)
         }
         "cloudevents" => {
-            let settings: cloudevents::Settings = read(rest, path)?;
+            let settings: cloudevents::CloudEventsSettings = read(rest, path)?;
             if !tenants.is_empty() && settings.event.tenant.is_none() {
                 bail!("{path}.event.tenant is needed to tell whether a call is of {path}.tenants");
             }
             Box::new(CloudEvents::new(settings).map_err(|error| at(path, &error))?)
         }
         "callback" => {
-            let settings: callback::Settings = read(rest, path)?;
+            let settings: callback::CallbackSettings = read(rest, path)?;
             if !tenants.is_empty() && settings.tenant.is_none() {
                 bail!("{path}.tenant is needed to tell whether a call is of {path}.tenants");
             }
             Box::new(Callback::new(settings).map_err(|error| at(path, &error))?)
         }
         "import" => {
-            let settings: import::Settings = read(rest, path)?;
+            let settings: import::ImportSettings = read(rest, path)?;
             if !tenants.is_empty() && settings.tenant.is_none() {
                 bail!("{path}.tenant is needed to tell whether a file is of {path}.tenants");
             }
-            Box::new(Import::new(settings).map_err(|error| at(path, &error))?)
+            Box::new(ImportSource::new(settings).map_err(|error| at(path, &error))?)
         }
-        other => bail!("{path}.kind: {other:?} is not one of {}", KINDS.join(", ")),
+        other => bail!("{path}.kind: {other:?} is not one of {}", SOURCE_KINDS.join(", ")),
     };
     if references.is_empty() {
         bail!("{path}.secrets: at least one is needed, such as [\"env:SHOP_SECRET\"]");
@@ -150,7 +150,7 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
         .iter()
         .map(|reference| {
             let text = secrets.resolve(reference)?;
-            let key = platform.key(&text).map_err(anyhow::Error::msg)?;
+            let key = platform.parse_key(&text).map_err(anyhow::Error::msg)?;
             Ok(Secret::new(reference, key)?)
         })
         .collect::<anyhow::Result<Vec<_>>>()
@@ -164,7 +164,7 @@ pub fn adapter(section: Value, secrets: &SecretLookup, path: &str) -> anyhow::Re
             _ => tenant,
         })
         .collect();
-    Ok(Adapter::new(platform, secrets, tenants).with_quarantine(quarantine))
+    Ok(Source::new(platform, secrets, tenants).with_quarantine_limit(quarantine))
 }
 
 /// A kind's own settings.
@@ -184,19 +184,23 @@ fn quarantine(value: Option<Value>, path: &str) -> anyhow::Result<u32> {
     };
     let count = value.into_int().ok().and_then(|count| u32::try_from(count).ok());
     count
-        .filter(|count| *count <= MOST_QUARANTINED)
-        .with_context(|| format!("{path}.quarantine must be 0 to {MOST_QUARANTINED}"))
+        .filter(|count| *count <= MAX_QUARANTINE_LIMIT)
+        .with_context(|| format!("{path}.quarantine must be 0 to {MAX_QUARANTINE_LIMIT}"))
 }
 
 /// A list of texts; empty if there is no such key.
 ///
 /// # Errors
 /// It is something else.
-pub(super) fn list(value: Option<Value>, path: &str, key: &str) -> anyhow::Result<Vec<String>> {
+pub(super) fn parse_list(
+    value: Option<Value>,
+    path: &str,
+    key: &str,
+) -> anyhow::Result<Vec<String>> {
     let Some(value) = value else {
         return Ok(Vec::new());
     };
-    let list: OneOrMany = value
+    let list: TextOrList = value
         .try_deserialize()
         .map_err(|_| anyhow::anyhow!("{path}.{key} must be a list of texts"))?;
     Ok(list.into_vec())

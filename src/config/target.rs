@@ -12,11 +12,11 @@ use serde::Deserialize;
 use super::{SecretLookup, source};
 use crate::{
     domain::{DocumentEvent, SourceName},
-    target::{Effort, Target, Way},
+    target::{DeliveryPolicy, Destination, Transport},
 };
 
 /// The kinds of target there are.
-pub const KINDS: [&str; 2] = ["http", "rabbitmq"];
+pub const DESTINATION_KINDS: [&str; 2] = ["http", "rabbitmq"];
 
 /// The settings of kind `rabbitmq`.
 #[derive(Deserialize)]
@@ -38,7 +38,7 @@ impl Broker {
         200
     }
 
-    fn check(self, path: &str) -> anyhow::Result<(Way, Effort)> {
+    fn check(self, path: &str) -> anyhow::Result<(Transport, DeliveryPolicy)> {
         let Self { exchange, routing_key, batch_size } = self;
         for (key, text) in [("exchange", Some(&exchange)), ("routing_key", routing_key.as_ref())] {
             ensure!(
@@ -47,7 +47,7 @@ impl Broker {
             );
         }
         ensure!((1..=1000).contains(&batch_size), "{path}.batch_size must be 1 to 1000");
-        Ok((Way::Broker { exchange, routing_key }, effort::of_batches(batch_size)))
+        Ok((Transport::Amqp { exchange, routing_key }, effort::policy_for_batches(batch_size)))
     }
 }
 
@@ -55,12 +55,12 @@ impl Broker {
 ///
 /// # Errors
 /// The first thing that is wrong, with the key.
-pub(super) fn target(
+pub(super) fn build_destination(
     name: &str,
     section: Value,
     sources: &[&SourceName],
     secrets: &SecretLookup,
-) -> anyhow::Result<Target> {
+) -> anyhow::Result<Destination> {
     let path = &format!("targets.{name}");
     // It stands in URLs, labels and tables, as a source's does.
     name.parse::<SourceName>().ok().with_context(|| {
@@ -69,12 +69,14 @@ pub(super) fn target(
     let mut table = section.into_table().with_context(|| format!("{path} must be a section"))?;
     let kind = table
         .remove("kind")
-        .with_context(|| format!("{path}.kind is missing; one of {}", KINDS.join(", ")))?
+        .with_context(|| {
+            format!("{path}.kind is missing; one of {}", DESTINATION_KINDS.join(", "))
+        })?
         .into_string()
         .with_context(|| format!("{path}.kind"))?;
-    let words = source::list(table.remove("events"), path, "events")?;
+    let words = source::parse_list(table.remove("events"), path, "events")?;
     let events = events(&words).with_context(|| format!("{path}.events"))?;
-    let heard = source::list(table.remove("sources"), path, "sources")?;
+    let heard = source::parse_list(table.remove("sources"), path, "sources")?;
     let heard: Vec<SourceName> = heard
         .iter()
         .map(|name| Ok(name.parse()?))
@@ -94,17 +96,23 @@ pub(super) fn target(
             let raw: effort::Raw = Value::new(None, config::ValueKind::Table(keys))
                 .try_deserialize()
                 .with_context(|| path.clone())?;
-            let effort = raw.effort(path)?;
+            let effort = raw.policy(path)?;
             let rest = Value::new(None, config::ValueKind::Table(table));
-            let http = http::target(rest, &events, effort.timeout, secrets, path)?;
-            (Way::Http(Box::new(http)), effort)
+            let http = http::build_http_destination(rest, &events, effort.timeout, secrets, path)?;
+            (Transport::Http(Box::new(http)), effort)
         }
-        other => bail!("{path}.kind: {other:?} is not one of {}", KINDS.join(", ")),
+        other => bail!("{path}.kind: {other:?} is not one of {}", DESTINATION_KINDS.join(", ")),
     };
     if let Some(stranger) = heard.iter().find(|name| !sources.contains(name)) {
         bail!("{path}.sources: no source {stranger} is configured");
     }
-    Ok(Target { name: name.to_owned(), events, sources: heard, effort, way })
+    Ok(Destination {
+        name: name.to_owned(),
+        events,
+        sources: heard,
+        policy: effort,
+        transport: way,
+    })
 }
 
 fn events(words: &[String]) -> anyhow::Result<Vec<DocumentEvent>> {

@@ -12,36 +12,39 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Tools,
-    errand::{self, Errand},
-    pause, rest,
+    DeliveryContext,
+    errand::{self, ClaimedDelivery},
+    pause, sleep_or_stop,
 };
 use crate::{
-    domain::Reason,
-    gate::{Gate, Pass},
-    store::deliveries::{Attempt, Due},
-    target::{About, Answer, Found, Report, Target, Told, http::HttpTarget},
+    domain::ReasonCode,
+    gate::{CallLimiter, CallPermit},
+    store::deliveries::{AttemptRecord, DueDelivery},
+    target::{
+        AttemptReport, AttemptResult, DeliveryPayload, Destination, DestinationResponse,
+        LookupResult, http::HttpDestination,
+    },
 };
 
 /// A lease covers a look-up, the call and what it looks up, another look-up,
 /// the record of it all, and the second that it may wait for the pace.
-const CALLS: u32 = 4;
-const MARGIN: Duration = Duration::from_secs(30);
+const CALLS_PER_LEASE: u32 = 4;
+const LEASE_MARGIN: Duration = Duration::from_secs(30);
 /// While the target is left alone, somebody may have something to say.
-const GLANCE: Duration = Duration::from_secs(1);
+const OPEN_CIRCUIT_POLL: Duration = Duration::from_secs(1);
 
 /// Delivers to one target until stopped.
 pub(super) async fn run(
-    tools: &Tools,
-    target: &Target,
-    http: &HttpTarget,
+    tools: &DeliveryContext,
+    target: &Destination,
+    http: &HttpDestination,
     stop: &CancellationToken,
 ) {
-    let effort = &target.effort;
+    let effort = &target.policy;
     let open = tools.metrics.delivery_breaker_open.with_label_values(&[&target.name]);
     open.set(0);
     let name = target.name.clone();
-    let gate = Gate::new(&effort.limits(), move |is_open| {
+    let gate = CallLimiter::new(&effort.call_limits(), move |is_open| {
         open.set(i64::from(is_open));
         if is_open {
             warn!(target = name, "the target does not answer; deliveries wait");
@@ -50,51 +53,63 @@ pub(super) async fn run(
         }
     });
     let (turn, waiting) = (Mutex::default(), AtomicUsize::new(0));
-    let courier = Courier { tools, target, http, gate: &gate, turn, waiting, stop };
-    let seats = (0..effort.concurrency).map(|_| courier.work());
+    let courier = HttpDispatcher {
+        tools,
+        target,
+        http,
+        call_limiter: &gate,
+        admitted: turn,
+        waiting_workers: waiting,
+        stop,
+    };
+    let seats = (0..effort.max_concurrency).map(|_| courier.run_worker());
     futures_util::future::join_all(seats).await;
 }
 
-struct Courier<'a> {
-    tools: &'a Tools,
-    target: &'a Target,
-    http: &'a HttpTarget,
-    gate: &'a Gate,
+struct HttpDispatcher<'a> {
+    tools: &'a DeliveryContext,
+    target: &'a Destination,
+    http: &'a HttpDestination,
+    call_limiter: &'a CallLimiter,
     /// One seat at a time looks for work, for all that wait behind it; the
     /// others carry. What was found has been claimed.
-    turn: Mutex<VecDeque<Ready<'a>>>,
+    admitted: Mutex<VecDeque<AdmittedDelivery<'a>>>,
     /// How many seats look for work or wait for it.
-    waiting: AtomicUsize,
+    waiting_workers: AtomicUsize,
     stop: &'a CancellationToken,
 }
 
 /// A delivery that was claimed, and leave to send it.
-struct Ready<'a> {
-    errand: Errand,
-    pass: Pass<'a>,
+struct AdmittedDelivery<'a> {
+    delivery: ClaimedDelivery,
+    permit: CallPermit<'a>,
     /// Whether its slot of the pace has come.
-    is_paced: bool,
+    has_rate_slot: bool,
 }
 
-impl<'a> Courier<'a> {
+impl<'a> HttpDispatcher<'a> {
     /// One seat: a delivery after the other.
-    async fn work(&self) {
+    async fn run_worker(&self) {
         loop {
-            self.waiting.fetch_add(1, Ordering::Relaxed);
+            self.waiting_workers.fetch_add(1, Ordering::Relaxed);
             let ready = {
-                let mut ready = self.turn.lock().await;
+                let mut ready = self.admitted.lock().await;
                 if ready.is_empty() {
-                    *ready = self.find().await;
+                    *ready = self.claim_next().await;
                 }
                 ready.pop_front()
             };
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            let Some(Ready { errand, pass, is_paced }) = ready else { return };
+            self.waiting_workers.fetch_sub(1, Ordering::Relaxed);
+            let Some(AdmittedDelivery { delivery: errand, permit: pass, has_rate_slot: is_paced }) =
+                ready
+            else {
+                return;
+            };
             if !is_paced {
-                self.gate.pace().await;
+                self.call_limiter.wait_for_rate_limit().await;
             }
-            let attempt = self.carry(&errand, pass).await;
-            errand::record(self.tools, self.target, &[attempt], self.stop).await;
+            let attempt = self.attempt(&errand, pass).await;
+            errand::record_attempts(self.tools, self.target, &[attempt], self.stop).await;
         }
     }
 
@@ -102,38 +117,43 @@ impl<'a> Courier<'a> {
     /// for leave to send them; none once it is time to stop. Leave comes first:
     /// while the target is left alone nothing is claimed, and no attempt can
     /// count.
-    async fn find(&self) -> VecDeque<Ready<'a>> {
-        let lease = self.target.effort.timeout.saturating_mul(CALLS).saturating_add(MARGIN);
+    async fn claim_next(&self) -> VecDeque<AdmittedDelivery<'a>> {
+        let lease =
+            self.target.policy.timeout.saturating_mul(CALLS_PER_LEASE).saturating_add(LEASE_MARGIN);
         while !self.stop.is_cancelled() {
-            if let Some(wait) = self.gate.closed_for() {
-                rest(wait.min(GLANCE), self.stop).await;
+            if let Some(wait) = self.call_limiter.open_for() {
+                sleep_or_stop(wait.min(OPEN_CIRCUIT_POLL), self.stop).await;
                 continue;
             }
             let pass = tokio::select! {
-                pass = self.gate.enter() => pass,
+                pass = self.call_limiter.acquire() => pass,
                 () = self.stop.cancelled() => break,
             };
             let Ok(pass) = pass else { continue };
             let mut passes = vec![pass];
-            passes.extend(self.leave_for_the_others(&passes[0]));
-            let write = |about: &About<'_>, _: &Due| self.http.render(about);
+            passes.extend(self.permits_for_waiting_workers(&passes[0]));
+            let write = |about: &DeliveryPayload<'_>, _: &DueDelivery| self.http.render(about);
             match errand::claim(self.tools, self.target, passes.len(), lease, write).await {
                 // Nothing that could be written: look for more.
                 Ok(Some(errands)) if errands.is_empty() => {}
                 Ok(Some(errands)) => {
                     let ready = errands.into_iter().zip(passes).enumerate();
                     return ready
-                        .map(|(index, (errand, pass))| Ready { errand, pass, is_paced: index == 0 })
+                        .map(|(index, (errand, pass))| AdmittedDelivery {
+                            delivery: errand,
+                            permit: pass,
+                            has_rate_slot: index == 0,
+                        })
                         .collect();
                 }
                 Ok(None) => {
                     drop(passes);
-                    self.tools.something_new(self.stop).await;
+                    self.tools.wait_for_work(self.stop).await;
                 }
                 Err(error) => {
                     drop(passes);
                     warn!(target = self.target.name, %error, "the outbox cannot be read");
-                    rest(GLANCE, self.stop).await;
+                    sleep_or_stop(OPEN_CIRCUIT_POLL, self.stop).await;
                 }
             }
         }
@@ -143,81 +163,98 @@ impl<'a> Courier<'a> {
     /// Leave for the seats that wait behind this one: to claim for each of
     /// them by itself would cost a transaction each. None lies claimed for
     /// longer than a second before its slot comes.
-    fn leave_for_the_others(&self, mine: &Pass<'a>) -> Vec<Pass<'a>> {
+    fn permits_for_waiting_workers(&self, mine: &CallPermit<'a>) -> Vec<CallPermit<'a>> {
         if mine.is_probe() {
             return Vec::new();
         }
-        let others = self.waiting.load(Ordering::Relaxed).saturating_sub(1);
-        let per_second = usize::try_from(self.target.effort.per_second).unwrap_or(usize::MAX);
-        self.gate.more(others.min(per_second))
+        let others = self.waiting_workers.load(Ordering::Relaxed).saturating_sub(1);
+        let per_second =
+            usize::try_from(self.target.policy.rate_limit_per_second).unwrap_or(usize::MAX);
+        self.call_limiter.try_acquire_many(others.min(per_second))
     }
 
     /// Sends a delivery, and finds out what came of it as far as it can be.
-    async fn carry(&self, errand: &Errand, pass: Pass<'_>) -> Attempt {
+    async fn attempt(&self, errand: &ClaimedDelivery, pass: CallPermit<'_>) -> AttemptRecord {
         let may_count = !pass.is_probe();
         let begun = Instant::now();
         let report = self.send(errand).await;
-        let seconds = self.tools.metrics.delivery_seconds.with_label_values(&[&self.target.name]);
+        let seconds = self.tools.metrics.delivery_duration.with_label_values(&[&self.target.name]);
         seconds.observe(begun.elapsed().as_secs_f64());
-        pass.tell(report.verdict());
-        let Report { told, answer } = report;
-        let outcome = pause::outcome(&self.target.effort, &errand.due, may_count, told);
+        pass.record(report.call_result());
+        let AttemptReport { result: told, response: answer } = report;
+        let outcome = pause::attempt_outcome(&self.target.policy, &errand.due, may_count, told);
         let (status, response) = match answer {
-            Some(Answer { status, body }) => (status, Some(body)),
+            Some(DestinationResponse { status, body }) => (status, Some(body)),
             None => (None, None),
         };
-        errand.attempt(outcome, status, response)
+        errand.attempt_record(outcome, status, response)
     }
 
-    async fn send(&self, errand: &Errand) -> Report {
-        let about = errand.about();
-        let asks = self.http.offers_look_up();
-        if errand.due.is_doubtful && asks {
-            match self.http.look_up(&about).await {
-                Ok(Found::There { remote_id }) => {
+    async fn send(&self, errand: &ClaimedDelivery) -> AttemptReport {
+        let about = errand.payload();
+        let asks = self.http.supports_lookup();
+        if errand.due.may_be_delivered && asks {
+            match self.http.look_up_document(&about).await {
+                Ok(LookupResult::Found { remote_id }) => {
                     let warning = "found by looking it up: the answer to the call that made it \
                                    never came";
-                    return silent(Told::Has { remote_id, warning: Some(warning.to_owned()) });
+                    return without_response(AttemptResult::Delivered {
+                        remote_id,
+                        warning: Some(warning.to_owned()),
+                    });
                 }
-                Ok(Found::Nowhere) => {}
+                Ok(LookupResult::NotFound) => {}
                 Err(error) => {
-                    return silent(Told::Unknown(format!("it could not be looked up: {error}")));
+                    return without_response(AttemptResult::Unknown(format!(
+                        "it could not be looked up: {error}"
+                    )));
                 }
             }
         }
         // A process may have stood still since it claimed it. Sent now, the
         // call could outlast the lease, and meet that of another worker.
-        if errand.asked_at.elapsed() > self.target.effort.timeout.saturating_add(MARGIN / 2) {
+        if errand.claim_started_at.elapsed()
+            > self.target.policy.timeout.saturating_add(LEASE_MARGIN / 2)
+        {
             let error = "it was not sent in time after it was claimed".to_owned();
-            return silent(Told::NotNow { error, retry_after: None, counts: false });
+            return without_response(AttemptResult::RetryLater {
+                error,
+                retry_after: None,
+                counts_as_attempt: false,
+            });
         }
         let report = self.http.send(&about, &errand.request).await;
-        let Told::Has { remote_id, warning: None } = report.told else { return report };
+        let AttemptResult::Delivered { remote_id, warning: None } = report.result else {
+            return report;
+        };
         // The answer to a key that was used before may be an old one, of what
         // was deleted since.
         if !asks || !errand.due.was_sent {
-            return Report { told: Told::Has { remote_id, warning: None }, ..report };
+            return AttemptReport {
+                result: AttemptResult::Delivered { remote_id, warning: None },
+                ..report
+            };
         }
-        let told = match self.http.look_up(&about).await {
-            Ok(Found::There { remote_id: looked_up }) => {
-                Told::Has { remote_id: remote_id.or(looked_up), warning: None }
+        let told = match self.http.look_up_document(&about).await {
+            Ok(LookupResult::Found { remote_id: looked_up }) => {
+                AttemptResult::Delivered { remote_id: remote_id.or(looked_up), warning: None }
             }
-            Ok(Found::Nowhere) => Told::Refused {
-                reason: Reason::DeliveryGone,
+            Ok(LookupResult::NotFound) => AttemptResult::Rejected {
+                reason: ReasonCode::DeliveryGone,
                 error: "the target answers that it has it, and cannot show it: it was deleted \
                         there after an earlier call; void it and re-issue it"
                     .to_owned(),
             },
             Err(error) => {
                 let warning = format!("it could not be looked up afterwards: {error}");
-                Told::Has { remote_id, warning: Some(warning) }
+                AttemptResult::Delivered { remote_id, warning: Some(warning) }
             }
         };
-        Report { told, ..report }
+        AttemptReport { result: told, ..report }
     }
 }
 
 /// What was found out without an answer to the delivery itself.
-fn silent(told: Told) -> Report {
-    Report { told, answer: None }
+fn without_response(told: AttemptResult) -> AttemptReport {
+    AttemptReport { result: told, response: None }
 }

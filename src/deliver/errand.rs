@@ -7,45 +7,45 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::{RESULTS, Tools};
+use super::{ATTEMPT_RESULTS, DeliveryContext};
 use crate::{
-    domain::{DeliveryName, DocumentEvent, Failure},
+    domain::{DeliveryIdentity, DocumentEvent, PermanentFailure},
     retry,
     store::{
         StoreError,
-        deliveries::{self, Attempt, Claimed, Due, Outcome},
+        deliveries::{self, AttemptOutcome, AttemptRecord, ClaimRequest, DueDelivery},
     },
-    target::{About, Target},
+    target::{DeliveryPayload, Destination},
 };
 
 /// A delivery that is ours for a while.
 #[derive(Debug)]
-pub(super) struct Errand {
-    pub(super) due: Due,
+pub(super) struct ClaimedDelivery {
+    pub(super) due: DueDelivery,
     /// The key that goes with it.
-    pub(super) key: Uuid,
+    pub(super) idempotency_key: Uuid,
     /// What is sent.
     pub(super) request: String,
     /// Until when it is ours, as the database says.
     pub(super) lease_until: OffsetDateTime,
     /// When we began to ask for it: before that, it cannot have been ours.
-    pub(super) asked_at: Instant,
+    pub(super) claim_started_at: Instant,
 }
 
-impl Errand {
+impl ClaimedDelivery {
     /// What the target is told it is about.
-    pub(super) fn about(&self) -> About<'_> {
-        about(&self.due, self.key)
+    pub(super) fn payload(&self) -> DeliveryPayload<'_> {
+        delivery_payload(&self.due, self.idempotency_key)
     }
 
     /// The record of what came of it.
-    pub(super) fn attempt(
+    pub(super) fn attempt_record(
         &self,
-        outcome: Outcome,
+        outcome: AttemptOutcome,
         status: Option<u16>,
         response: Option<String>,
-    ) -> Attempt {
-        Attempt {
+    ) -> AttemptRecord {
+        AttemptRecord {
             delivery_id: self.due.delivery_id,
             lease_until: Some(self.lease_until),
             outcome,
@@ -55,33 +55,33 @@ impl Errand {
     }
 }
 
-fn about(due: &Due, key: Uuid) -> About<'_> {
-    About {
+fn delivery_payload(due: &DueDelivery, key: Uuid) -> DeliveryPayload<'_> {
+    DeliveryPayload {
         document: &due.document,
         event: &due.event,
         source: &due.source,
         tenant: &due.tenant,
         document_id: &due.document_id,
         document_number: due.document_number.as_deref(),
-        generation: u32::try_from(due.generation).unwrap_or_default(),
-        key,
+        issue: u32::try_from(due.issue).unwrap_or_default(),
+        idempotency_key: key,
     }
 }
 
-fn key(target: &Target, due: &Due) -> Option<Uuid> {
+fn idempotency_key(target: &Destination, due: &DueDelivery) -> Option<Uuid> {
     // Once sent it stays, whatever a later version would derive.
     if due.idempotency_key.is_some() {
         return due.idempotency_key;
     }
-    let name = DeliveryName {
-        target: &target.name,
+    let name = DeliveryIdentity {
+        destination: &target.name,
         // A constraint knows the same words.
         event: DocumentEvent::from_word(&due.event)?,
         source: &due.source,
         tenant: &due.tenant,
         document_id: &due.document_id,
-        generation: u32::try_from(due.generation).ok()?,
-        revision: due.revision,
+        issue: u32::try_from(due.issue).ok()?,
+        cause_receipt_id: due.cause_receipt_id,
     };
     Some(name.idempotency_key())
 }
@@ -90,42 +90,45 @@ fn key(target: &Target, due: &Due) -> Option<Uuid> {
 /// of one that was never sent; what cannot be written goes before a person, so
 /// that fewer may come of it. `None` if none was due.
 pub(super) async fn claim(
-    tools: &Tools,
-    target: &Target,
+    tools: &DeliveryContext,
+    target: &Destination,
     limit: usize,
     lease: Duration,
-    write: impl Fn(&About<'_>, &Due) -> Result<String, Failure>,
-) -> Result<Option<Vec<Errand>>, StoreError> {
+    write: impl Fn(&DeliveryPayload<'_>, &DueDelivery) -> Result<String, PermanentFailure>,
+) -> Result<Option<Vec<ClaimedDelivery>>, StoreError> {
     let asked_at = Instant::now();
     let work = async {
         let mut tx = tools.store.begin().await?;
         let mut claims = Vec::new();
         let mut unfit = Vec::new();
-        let found = deliveries::due(&mut tx, &target.name, limit).await?;
+        let found = deliveries::lock_due(&mut tx, &target.name, limit).await?;
         if found.is_empty() {
             tx.rollback().await?;
             return Ok(None);
         }
         for due in found {
-            let Some(key) = key(target, &due) else { continue };
+            let Some(key) = idempotency_key(target, &due) else { continue };
             let request = match &due.request {
                 // Under one key always the same bytes.
                 Some(request) => Ok(request.clone()),
-                None => write(&about(&due, key), &due),
+                None => write(&delivery_payload(&due, key), &due),
             };
             match request {
                 Ok(request) => {
-                    claims.push((due, Claimed { delivery_id: Uuid::nil(), key, request }));
+                    claims.push((
+                        due,
+                        ClaimRequest { delivery_id: Uuid::nil(), idempotency_key: key, request },
+                    ));
                 }
                 Err(failure) => unfit.push((due, failure)),
             }
         }
         if !unfit.is_empty() {
-            refuse(&mut tx, tools, target, &unfit).await?;
+            fail_unrenderable(&mut tx, tools, target, &unfit).await?;
         }
-        let claimed: Vec<Claimed> = claims
+        let claimed: Vec<ClaimRequest> = claims
             .iter()
-            .map(|(due, claim)| Claimed { delivery_id: due.delivery_id, ..claim.clone() })
+            .map(|(due, claim)| ClaimRequest { delivery_id: due.delivery_id, ..claim.clone() })
             .collect();
         if claimed.is_empty() {
             tx.commit().await?;
@@ -133,65 +136,68 @@ pub(super) async fn claim(
         }
         let lease_until = deliveries::claim(&mut tx, &claimed, lease).await?;
         tx.commit().await?;
-        let errand = |((due, _), Claimed { key, request, .. }): ((Due, _), Claimed)| Errand {
+        let errand = |((due, _), ClaimRequest { idempotency_key: key, request, .. }): (
+            (DueDelivery, _),
+            ClaimRequest,
+        )| ClaimedDelivery {
             due,
-            key,
+            idempotency_key: key,
             request,
             lease_until,
-            asked_at,
+            claim_started_at: asked_at,
         };
         Ok(Some(claims.into_iter().zip(claimed).map(errand).collect()))
     };
-    tools.store.in_time(work).await
+    tools.store.with_timeout(work).await
 }
 
 /// Lays deliveries before a person that could not even be written.
-async fn refuse(
+async fn fail_unrenderable(
     tx: &mut crate::store::Conn,
-    tools: &Tools,
-    target: &Target,
-    unfit: &[(Due, Failure)],
+    tools: &DeliveryContext,
+    target: &Destination,
+    unfit: &[(DueDelivery, PermanentFailure)],
 ) -> Result<(), StoreError> {
-    let attempt = |(due, failure): &(Due, Failure)| {
+    let attempt = |(due, failure): &(DueDelivery, PermanentFailure)| {
         let delivery_id = due.delivery_id;
         let error = failure.to_string();
         warn!(%delivery_id, target = target.name, error, "the delivery cannot be written");
-        let outcome = Outcome::Failed { reason: failure.reason, error };
-        Attempt { delivery_id, lease_until: None, outcome, status: None, response: None }
+        let outcome = AttemptOutcome::Failed { reason: failure.reason, error };
+        AttemptRecord { delivery_id, lease_until: None, outcome, status: None, response: None }
     };
-    let attempts: Vec<Attempt> = unfit.iter().map(attempt).collect();
-    count(tools, target, &attempts);
-    deliveries::settle(tx, &attempts).await?;
+    let attempts: Vec<AttemptRecord> = unfit.iter().map(attempt).collect();
+    count_attempts(tools, target, &attempts);
+    deliveries::record_attempts(tx, &attempts).await?;
     Ok(())
 }
 
 /// Records what came of attempts, however long the database is away; but not
 /// beyond their leases: whoever takes them over finds out by itself.
-pub(super) async fn record(
-    tools: &Tools,
-    target: &Target,
-    attempts: &[Attempt],
+pub(super) async fn record_attempts(
+    tools: &DeliveryContext,
+    target: &Destination,
+    attempts: &[AttemptRecord],
     stop: &CancellationToken,
 ) {
-    count(tools, target, attempts);
+    count_attempts(tools, target, attempts);
     let Some(until) = attempts.iter().filter_map(|attempt| attempt.lease_until).min() else {
         return;
     };
     // Our clock may differ from the database's; the lease is the database's,
     // and it decides in the end.
     let patience = Duration::try_from(until - OffsetDateTime::now_utc()).unwrap_or_default();
-    let (begun, mut pause) = (Instant::now(), retry::reconnect());
+    let (begun, mut pause) = (Instant::now(), retry::reconnect_delays());
     loop {
         let work = async {
             let mut tx = tools.store.begin().await?;
-            let recorded = deliveries::settle(&mut tx, attempts).await?;
+            let recorded = deliveries::record_attempts(&mut tx, attempts).await?;
             tx.commit().await?;
             Ok(recorded)
         };
-        match tools.store.in_time(work).await {
+        match tools.store.with_timeout(work).await {
             Ok(recorded) => {
                 for attempt in attempts {
-                    tell(target, attempt, recorded.contains(&attempt.delivery_id));
+                    log_outcome(target, attempt, recorded.contains(&attempt.delivery_id));
                 }
                 return;
             }
@@ -206,37 +212,37 @@ pub(super) async fn record(
     }
 }
 
-fn tell(target: &Target, attempt: &Attempt, recorded: bool) {
+fn log_outcome(target: &Destination, attempt: &AttemptRecord, recorded: bool) {
     let (target, delivery_id) = (&target.name, attempt.delivery_id);
     if !recorded {
         warn!(%delivery_id, target, "taken over or voided while it was sent; nothing is recorded");
         return;
     }
     match &attempt.outcome {
-        Outcome::Delivered { warning: Some(warning), .. } => {
+        AttemptOutcome::Delivered { warning: Some(warning), .. } => {
             warn!(%delivery_id, target, warning, "delivered, with a warning");
         }
-        Outcome::Delivered { remote_id, .. } => {
+        AttemptOutcome::Delivered { remote_id, .. } => {
             debug!(%delivery_id, target, remote_id, "delivered");
         }
-        Outcome::Again { is_doubtful, after, error, .. } => {
+        AttemptOutcome::Retry { may_be_delivered, delay: after, error, .. } => {
             let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-            info!(%delivery_id, target, is_doubtful, after_ms, error, "delivered later");
+            info!(%delivery_id, target, may_be_delivered, after_ms, error, "delivered later");
         }
-        Outcome::Failed { reason, error } => {
-            warn!(%delivery_id, target, reason = reason.code(), error, "the delivery failed");
+        AttemptOutcome::Failed { reason, error } => {
+            warn!(%delivery_id, target, reason = reason.as_str(), error, "the delivery failed");
         }
     }
 }
 
-fn count(tools: &Tools, target: &Target, attempts: &[Attempt]) {
-    let [delivered, uncertain, not_now, refused] = RESULTS;
+fn count_attempts(tools: &DeliveryContext, target: &Destination, attempts: &[AttemptRecord]) {
+    let [delivered, uncertain, not_now, refused] = ATTEMPT_RESULTS;
     for attempt in attempts {
         let result = match &attempt.outcome {
-            Outcome::Delivered { .. } => delivered,
-            Outcome::Again { is_doubtful: true, .. } => uncertain,
-            Outcome::Again { .. } => not_now,
-            Outcome::Failed { .. } => refused,
+            AttemptOutcome::Delivered { .. } => delivered,
+            AttemptOutcome::Retry { may_be_delivered: true, .. } => uncertain,
+            AttemptOutcome::Retry { .. } => not_now,
+            AttemptOutcome::Failed { .. } => refused,
         };
         tools.metrics.delivery_attempts.with_label_values(&[&target.name, result]).inc();
     }

@@ -81,7 +81,7 @@ impl Servers {
     ///
     /// # Errors
     ///
-    /// As [`Servers::start`].
+    /// As [`Servers::init`].
     pub async fn start_temporary() -> Result<Self> {
         Self::start_temporary_with(Options::default()).await
     }
@@ -90,7 +90,7 @@ impl Servers {
     ///
     /// # Errors
     ///
-    /// As [`Servers::start`].
+    /// As [`Servers::init`].
     pub async fn start_temporary_with(options: Options) -> Result<Self> {
         let temporary = tempfile::Builder::new()
             .prefix("tallyhook-")
@@ -107,7 +107,7 @@ impl Servers {
     ///
     /// # Errors
     ///
-    /// As [`Servers::start`].
+    /// As [`Servers::init`].
     pub async fn start_with(dir: &Path, options: &Options) -> Result<Self> {
         let dir = data_dir::create(dir)?;
         if data_dir::running_as_root() {

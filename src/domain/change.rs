@@ -1,6 +1,6 @@
 //! What an event changes in the books.
 
-use super::{DeletedInvoice, Invoice, OrderUpdate, Reference, Refund};
+use super::{DeletedInvoice, Invoice, OrderUpdate, Refund, ResourceChange};
 
 /// One change of one row in the books.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,7 +14,7 @@ pub enum Change {
     /// Money goes back.
     Refund(Box<Refund>),
     /// Something changed at the platform, which did not say what it is now.
-    Reference(Box<Reference>),
+    ResourceChanged(Box<ResourceChange>),
 }
 
 impl Change {
@@ -24,41 +24,41 @@ impl Change {
             Self::Order(update) => update.business_key(),
             Self::Invoice(invoice) => &invoice.invoice_number,
             Self::InvoiceDeleted(deleted) => &deleted.document_id,
-            Self::Refund(refund) => refund.refunded.id(),
-            Self::Reference(reference) => &reference.id,
+            Self::Refund(refund) => refund.target.id(),
+            Self::ResourceChanged(reference) => &reference.id,
         }
     }
 }
 
 /// What an adapter made of an event.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Mapped {
+pub enum MappedEvent {
     /// It changes the books.
     Change(Change),
     /// It changes nothing: a ping, a test, a topic that nobody maps.
     Ignored,
 }
 
-impl From<OrderUpdate> for Mapped {
+impl From<OrderUpdate> for MappedEvent {
     fn from(update: OrderUpdate) -> Self {
         Self::Change(Change::Order(Box::new(update)))
     }
 }
 
-impl From<Invoice> for Mapped {
+impl From<Invoice> for MappedEvent {
     fn from(invoice: Invoice) -> Self {
         Self::Change(Change::Invoice(Box::new(invoice)))
     }
 }
 
-impl From<Refund> for Mapped {
+impl From<Refund> for MappedEvent {
     fn from(refund: Refund) -> Self {
         Self::Change(Change::Refund(Box::new(refund)))
     }
 }
 
-impl From<Reference> for Mapped {
-    fn from(reference: Reference) -> Self {
-        Self::Change(Change::Reference(Box::new(reference)))
+impl From<ResourceChange> for MappedEvent {
+    fn from(reference: ResourceChange) -> Self {
+        Self::Change(Change::ResourceChanged(Box::new(reference)))
     }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 /// Our namespace for idempotency keys. Never change it: a key that was sent
 /// must be sent again.
-const KEY_NAMESPACE: Uuid = Uuid::from_u128(0x0d1c_5a7e_93b4_5f0a_8c61_2e4f_7a90_b3d8);
+const IDEMPOTENCY_KEY_NAMESPACE: Uuid = Uuid::from_u128(0x0d1c_5a7e_93b4_5f0a_8c61_2e4f_7a90_b3d8);
 
 macro_rules! words {
     ($(#[$outer:meta])* $name:ident { $($(#[$inner:meta])* $variant:ident = $word:literal,)* }) => {
@@ -76,9 +76,9 @@ words! {
 
 /// What makes two deliveries the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeliveryName<'a> {
+pub struct DeliveryIdentity<'a> {
     /// The target.
-    pub target: &'a str,
+    pub destination: &'a str,
     /// What it hears.
     pub event: DocumentEvent,
     /// Where the document came in.
@@ -88,17 +88,25 @@ pub struct DeliveryName<'a> {
     /// Our id of the document.
     pub document_id: &'a str,
     /// Which issue of it: raised by a re-issue, and by nothing else.
-    pub generation: u32,
+    pub issue: u32,
     /// The receipt of the message that made it; nil for what is told once.
-    pub revision: Uuid,
+    pub cause_receipt_id: Uuid,
 }
 
-impl DeliveryName<'_> {
+impl DeliveryIdentity<'_> {
     /// The key under which the target is to create it once: UUID v5 of all of
     /// the name, so that the same delivery has the same key for ever, and a
     /// re-issue another one.
     pub fn idempotency_key(&self) -> Uuid {
-        let Self { target, event, source, tenant, document_id, generation, revision } = *self;
+        let Self {
+            destination: target,
+            event,
+            source,
+            tenant,
+            document_id,
+            issue: generation,
+            cause_receipt_id: revision,
+        } = *self;
         let mut name = Vec::new();
         for part in [target, event.as_str(), source, tenant, document_id] {
             // The length in front keeps ("ab", "c") apart from ("a", "bc").
@@ -107,7 +115,7 @@ impl DeliveryName<'_> {
         }
         name.extend_from_slice(&generation.to_be_bytes());
         name.extend_from_slice(revision.as_bytes());
-        Uuid::new_v5(&KEY_NAMESPACE, &name)
+        Uuid::new_v5(&IDEMPOTENCY_KEY_NAMESPACE, &name)
     }
 }
 
@@ -115,14 +123,14 @@ impl DeliveryName<'_> {
 mod tests {
     use super::*;
 
-    const NAME: DeliveryName<'static> = DeliveryName {
-        target: "books",
+    const NAME: DeliveryIdentity<'static> = DeliveryIdentity {
+        destination: "books",
         event: DocumentEvent::InvoiceCreated,
         source: "vendors",
         tenant: "",
         document_id: "32d02f0b-c140-5d1b-8b80-5c04c9bbee3d",
-        generation: 0,
-        revision: Uuid::nil(),
+        issue: 0,
+        cause_receipt_id: Uuid::nil(),
     };
 
     #[test]
@@ -136,13 +144,13 @@ mod tests {
     fn each_part_makes_another_key() {
         let names = [
             NAME,
-            DeliveryName { target: "book", ..NAME },
-            DeliveryName { event: DocumentEvent::InvoiceUpdated, ..NAME },
-            DeliveryName { source: "vendor", tenant: "s", ..NAME },
-            DeliveryName { tenant: "s", ..NAME },
-            DeliveryName { document_id: "1", ..NAME },
-            DeliveryName { generation: 1, ..NAME },
-            DeliveryName { revision: Uuid::max(), ..NAME },
+            DeliveryIdentity { destination: "book", ..NAME },
+            DeliveryIdentity { event: DocumentEvent::InvoiceUpdated, ..NAME },
+            DeliveryIdentity { source: "vendor", tenant: "s", ..NAME },
+            DeliveryIdentity { tenant: "s", ..NAME },
+            DeliveryIdentity { document_id: "1", ..NAME },
+            DeliveryIdentity { issue: 1, ..NAME },
+            DeliveryIdentity { cause_receipt_id: Uuid::max(), ..NAME },
         ];
         let keys = names.map(|name| name.idempotency_key());
         for (index, key) in keys.iter().enumerate() {

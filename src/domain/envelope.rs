@@ -4,7 +4,7 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{EventKey, ImportItem, SourceName};
+use super::{EventKey, ImportPosition, SourceName};
 
 /// One received event: what AMQP carries, in our words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,17 +25,17 @@ pub struct Envelope {
     /// When the receiver had read it whole.
     pub received_at: OffsetDateTime,
     /// How many attempts have failed so far.
-    pub attempt: u32,
+    pub failed_attempts: u32,
     /// Raised by a re-issue; 0 for whatever comes in by itself.
     pub generation: u32,
     /// The replay run that sent it again, if one did.
-    pub replay: Option<Uuid>,
+    pub replay_id: Option<Uuid>,
     /// True if our receiver took it over HTTP, false for any other producer.
-    pub over_http: bool,
+    pub received_over_http: bool,
     /// The label of the secret that verified the call, if one did.
-    pub secret: Option<String>,
+    pub secret_label: Option<String>,
     /// The file that it stood in, if it came in with an import.
-    pub import: Option<ImportItem>,
+    pub import: Option<ImportPosition>,
     /// The raw bytes received.
     pub body: Bytes,
 }

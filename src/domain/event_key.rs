@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::SourceName;
 
 /// AMQP carries `message_id` as a short string: 255 bytes at the most.
-const LONGEST_TEXT: usize = 255;
+const MAX_TEXT_BYTES: usize = 255;
 
 /// The identity of an event: `(source, tenant, event id, generation)`.
 ///
@@ -33,7 +33,7 @@ impl EventKey {
             0 => format!("{source}|{tenant}|{event_id}"),
             _ => format!("{source}|{tenant}|{event_id}|g{generation}"),
         };
-        if text.len() > LONGEST_TEXT {
+        if text.len() > MAX_TEXT_BYTES {
             let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes()));
             text = format!("{source}|sha256|{digest}");
         }
@@ -42,7 +42,7 @@ impl EventKey {
 
     /// The key of a message that came over AMQP, from its `message_id`.
     ///
-    /// A text that [`EventKey::new`] made for this source is taken as it is.
+    /// A text that [`EventKey::from_accepted`] made for this source is taken as it is.
     /// Any other producer's id is an event id within `(source, tenant)`, so
     /// that equal ids of two sources never meet.
     pub fn from_message_id(source: &SourceName, tenant: &str, message_id: &str) -> Self {
@@ -129,7 +129,7 @@ mod tests {
         let long = "x".repeat(400);
         let one = EventKey::new(&source("s"), "t", &format!("{long}1"), 0);
         let two = EventKey::new(&source("s"), "t", &format!("{long}2"), 0);
-        assert!(one.as_str().len() <= LONGEST_TEXT);
+        assert!(one.as_str().len() <= MAX_TEXT_BYTES);
         assert_ne!(one, two);
         assert!(one.as_str().starts_with("s|"));
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// Why a message is dead: a stable code, the same in SQL, metrics and CLI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
+pub enum ReasonCode {
     /// The body is not JSON, or not UTF-8.
     InvalidJson,
     /// A field (or AMQP property) that the mapping needs is not there.
@@ -39,7 +39,7 @@ pub enum Reason {
     DeliveryGone,
 }
 
-impl Reason {
+impl ReasonCode {
     /// Every reason, for closed label sets and for help texts.
     pub const ALL: [Self; 13] = [
         Self::InvalidJson,
@@ -58,7 +58,7 @@ impl Reason {
     ];
 
     /// The stable code.
-    pub const fn code(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::InvalidJson => "invalid_json",
             Self::MissingField => "missing_field",
@@ -78,23 +78,23 @@ impl Reason {
 
     /// The reason with this code, if there is one.
     pub fn from_code(code: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.code() == code)
+        Self::ALL.into_iter().find(|reason| reason.as_str() == code)
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for ReasonCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.code())
+        f.write_str(self.as_str())
     }
 }
 
 /// A permanent failure of one event: the reason, the field at fault, and what
 /// a person needs to know to mend it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{detail}", Field(field))]
-pub struct Failure {
+#[error("{}{detail}", FieldPrefix(field))]
+pub struct PermanentFailure {
     /// The stable code.
-    pub reason: Reason,
+    pub reason: ReasonCode,
     /// The JSON pointer, column, header or property at fault; empty if it is
     /// the message as a whole.
     pub field: String,
@@ -102,24 +102,24 @@ pub struct Failure {
     pub detail: String,
 }
 
-struct Field<'a>(&'a str);
+struct FieldPrefix<'a>(&'a str);
 
-impl fmt::Display for Field<'_> {
+impl fmt::Display for FieldPrefix<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() { Ok(()) } else { write!(f, "{}: ", self.0) }
     }
 }
 
-impl Failure {
+impl PermanentFailure {
     /// A failure of the message as a whole.
-    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+    pub fn new(reason: ReasonCode, detail: impl Into<String>) -> Self {
         Self { reason, field: String::new(), detail: detail.into() }
     }
 
     /// A field that must be there is not.
     pub fn missing(field: impl Into<String>) -> Self {
         Self {
-            reason: Reason::MissingField,
+            reason: ReasonCode::MissingField,
             field: field.into(),
             detail: "is missing or null".to_owned(),
         }
@@ -127,7 +127,7 @@ impl Failure {
 
     /// A field's value cannot be used.
     pub fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { reason: Reason::InvalidValue, field: field.into(), detail: detail.into() }
+        Self { reason: ReasonCode::InvalidValue, field: field.into(), detail: detail.into() }
     }
 }
 
@@ -137,15 +137,15 @@ mod tests {
 
     #[test]
     fn codes_are_unique_and_read_back() {
-        for reason in Reason::ALL {
-            assert_eq!(Reason::from_code(reason.code()), Some(reason));
+        for reason in ReasonCode::ALL {
+            assert_eq!(ReasonCode::from_code(reason.as_str()), Some(reason));
         }
-        assert_eq!(Reason::from_code("nonsense"), None);
+        assert_eq!(ReasonCode::from_code("nonsense"), None);
     }
 
     #[test]
     fn a_failure_names_its_field() {
-        assert_eq!(Failure::missing("/total").to_string(), "/total: is missing or null");
-        assert_eq!(Failure::new(Reason::InvalidJson, "no").to_string(), "no");
+        assert_eq!(PermanentFailure::missing("/total").to_string(), "/total: is missing or null");
+        assert_eq!(PermanentFailure::new(ReasonCode::InvalidJson, "no").to_string(), "no");
     }
 }

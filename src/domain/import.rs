@@ -8,7 +8,7 @@ use super::SourceName;
 
 /// Where in which file an event stood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ImportItem {
+pub struct ImportPosition {
     /// The import.
     pub import_id: Uuid,
     /// The line of the file on which it begins, counted from 1. In a JSON
@@ -68,11 +68,11 @@ impl ImportFormat {
 
 /// How a source's CSV files are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CsvForm {
+pub struct CsvDialect {
     /// What stands between two fields: an ASCII character.
     pub delimiter: u8,
     /// The columns without which no row can be read.
-    pub columns: Vec<String>,
+    pub required_columns: Vec<String>,
 }
 
 /// How far an import's file was read.
@@ -84,19 +84,19 @@ pub enum ImportState {
     /// All of it was read.
     Received,
     /// It broke off, or cannot be read further. What was read stands.
-    BrokenOff,
+    Interrupted,
 }
 
 impl ImportState {
     /// Every state.
-    pub const ALL: [Self; 3] = [Self::Receiving, Self::Received, Self::BrokenOff];
+    pub const ALL: [Self; 3] = [Self::Receiving, Self::Received, Self::Interrupted];
 
     /// The word, as it stands in SQL.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Receiving => "receiving",
             Self::Received => "received",
-            Self::BrokenOff => "broken_off",
+            Self::Interrupted => "interrupted",
         }
     }
 }
@@ -104,7 +104,7 @@ impl ImportState {
 /// What the receiver tells of an import, on its way to the worker. A later
 /// note of an import tells all that an earlier one did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImportNote {
+pub struct ImportProgress {
     /// Names the import, also on the answer to the call that brought it.
     pub import_id: Uuid,
     /// Where it came in.
@@ -119,10 +119,10 @@ pub struct ImportNote {
     pub error: Option<String>,
     /// When the call began.
     #[serde(with = "time::serde::rfc3339")]
-    pub begun_at: OffsetDateTime,
+    pub started_at: OffsetDateTime,
     /// When the last of it was read.
     #[serde(with = "time::serde::rfc3339::option")]
-    pub read_at: Option<OffsetDateTime>,
+    pub received_at: Option<OffsetDateTime>,
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ impl InvoiceStatus {
 
     /// The status with this word (any case), or `Other`: an unknown status
     /// must never cost an invoice.
-    pub fn from_word(word: &str) -> Self {
+    pub fn parse_or_other(word: &str) -> Self {
         Self::ALL
             .into_iter()
             .find(|status| status.as_str().eq_ignore_ascii_case(word))

@@ -109,7 +109,7 @@ impl Money {
     ///
     /// # Errors
     /// The number is not whole, or has too many digits.
-    pub fn from_minor(
+    pub fn from_minor_units(
         count: Decimal,
         currency: Currency,
         digits: u32,
@@ -146,11 +146,11 @@ pub fn parse_decimal(literal: &str) -> Result<Decimal, InvalidAmount> {
         return Err(InvalidAmount);
     }
     let mantissa = Decimal::from_str_exact(mantissa).map_err(|_| InvalidAmount)?;
-    if exponent == 0 { Ok(mantissa) } else { shift(mantissa, exponent) }
+    if exponent == 0 { Ok(mantissa) } else { multiply_by_power_of_ten(mantissa, exponent) }
 }
 
 /// Multiplies by a power of ten without rounding.
-fn shift(value: Decimal, exponent: i32) -> Result<Decimal, InvalidAmount> {
+fn multiply_by_power_of_ten(value: Decimal, exponent: i32) -> Result<Decimal, InvalidAmount> {
     if value.is_zero() {
         return Ok(Decimal::ZERO);
     }

@@ -62,7 +62,7 @@ impl OrderStatus {
 
     /// The status with this word (any case), or `Other`: an unknown status
     /// must never cost an order.
-    pub fn from_word(word: &str) -> Self {
+    pub fn parse_or_other(word: &str) -> Self {
         Self::ALL
             .into_iter()
             .find(|status| status.as_str().eq_ignore_ascii_case(word))
@@ -79,7 +79,7 @@ impl fmt::Display for OrderStatus {
 /// One line of an order, as it stands in `orders.lines`. Amounts are decimal
 /// strings, so that no JSON reader turns them into floats.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Line {
+pub struct OrderLine {
     /// The platform's id of the line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -125,7 +125,7 @@ pub struct Order {
     /// When it was placed.
     pub placed_at: Option<OffsetDateTime>,
     /// What was ordered.
-    pub lines: Vec<Line>,
+    pub lines: Vec<OrderLine>,
 }
 
 /// What happens to an order.

@@ -58,14 +58,14 @@ impl fmt::Display for Outcome {
 
 /// What an event that was applied did to its document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Wrote {
+pub enum WriteKind {
     /// It is new.
     Created,
     /// It stood before.
     Updated,
 }
 
-impl Wrote {
+impl WriteKind {
     /// The word, as it stands in SQL.
     pub const fn as_str(self) -> &'static str {
         match self {

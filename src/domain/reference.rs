@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 /// One change of one thing on a platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reference {
+pub struct ResourceChange {
     /// The platform that knows it: a kind of source, or a profile of one.
     pub platform: &'static str,
     /// What it is, in lower case: `order`, `invoice`, `bill`, ...
@@ -21,9 +21,9 @@ pub struct Reference {
     pub action: String,
 }
 
-impl Reference {
+impl ResourceChange {
     /// Whether the thing is gone: then there is nothing to fetch.
-    pub fn is_gone(&self) -> bool {
+    pub fn is_deletion(&self) -> bool {
         matches!(self.action.as_str(), "deleted" | "removed")
     }
 }

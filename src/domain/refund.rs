@@ -38,7 +38,7 @@ impl RefundStatus {
     }
 
     /// The status with this word (any case), or `Other`.
-    pub fn from_word(word: &str) -> Self {
+    pub fn parse_or_other(word: &str) -> Self {
         Self::ALL
             .into_iter()
             .find(|status| status.as_str().eq_ignore_ascii_case(word))
@@ -54,7 +54,7 @@ impl fmt::Display for RefundStatus {
 
 /// What a refund says it pays back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Refunded {
+pub enum RefundTarget {
     /// An order, by the platform's id.
     Order(String),
     /// A payment, by the platform's id: the order is the one that names the
@@ -62,7 +62,7 @@ pub enum Refunded {
     Payment(String),
 }
 
-impl Refunded {
+impl RefundTarget {
     /// The platform's id of whichever it is.
     pub fn id(&self) -> &str {
         match self {
@@ -77,7 +77,7 @@ pub struct Refund {
     /// The platform's id of the refund: applied once, however often it is told.
     pub refund_id: String,
     /// What it pays back.
-    pub refunded: Refunded,
+    pub target: RefundTarget,
     /// Our word for its state.
     pub status: RefundStatus,
     /// The platform's word for its state.

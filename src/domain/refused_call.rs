@@ -5,12 +5,12 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{EventKey, ImportItem, SourceName};
+use super::{EventKey, ImportPosition, SourceName};
 
 /// A call that was answered with a 4xx, or a line of an import that was
 /// rejected: the call that brought it is answered all the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RefusedCall {
+pub struct RejectedRequest {
     /// Names the call, also on its answer.
     pub receipt_id: Uuid,
     /// Where it came in.
@@ -26,24 +26,24 @@ pub struct RefusedCall {
     /// The raw bytes received; empty if they were not read whole.
     pub body: Bytes,
     /// The line, if it is one of an import.
-    pub import: Option<ImportItem>,
+    pub import: Option<ImportPosition>,
     /// For the quarantine, and only for it: what verifying it again needs.
-    pub head: Option<Head>,
+    pub request_head: Option<RequestHead>,
 }
 
 /// The part of a call that is not its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct RequestHead {
     /// Its headers, as an adapter keeps and reads them.
     pub headers: Value,
     /// What stood behind the `?` of its address.
     pub query: String,
 }
 
-impl RefusedCall {
+impl RejectedRequest {
     /// Stands for an event key in the call log, where every row has one. No
     /// event's: each call has its own, and none is ever claimed in the inbox.
-    pub fn key(&self) -> EventKey {
+    pub fn log_key(&self) -> EventKey {
         EventKey::new(&self.source, &self.tenant, &format!("call:{}", self.receipt_id), 0)
     }
 }

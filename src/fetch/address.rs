@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use reqwest::Url;
 
 /// The address that a URL's host is, if it is one and no name.
-pub(super) fn literal(url: &Url) -> Option<IpAddr> {
+pub(super) fn literal_address(url: &Url) -> Option<IpAddr> {
     // As the URL parser writes them: of `127.1` it has made `127.0.0.1`.
     url.host_str()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
@@ -137,7 +137,7 @@ mod tests {
             ("https://127.0.0.1.example.com/", None),
         ] {
             let expected = address.map(|address| address.parse().unwrap());
-            assert_eq!(literal(&url.parse().unwrap()), expected, "{url}");
+            assert_eq!(literal_address(&url.parse().unwrap()), expected, "{url}");
         }
     }
 }

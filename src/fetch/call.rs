@@ -9,10 +9,13 @@ use http::{HeaderMap, Method, StatusCode};
 use reqwest::{Client, Response, Url, redirect::Policy, retry};
 use time::OffsetDateTime;
 
-use super::{Cause, FetchError, Options, boxed, client, retry_after, target, told};
+use super::{
+    FetchError, FetchErrorKind, HttpOptions, boxed, classify_error, client_builder,
+    redacted_location, retry_after,
+};
 
 /// The longest that connecting may take: what is not there by then is away.
-const CONNECT: Duration = Duration::from_secs(10);
+const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an unused connection is kept.
 ///
@@ -22,18 +25,18 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// which costs a look-up. So connections are kept while calls come one after
 /// the other, which spares a handshake each, and none is used that stood idle
 /// for longer than the shortest of those.
-const IDLE: Duration = Duration::from_secs(1);
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Makes calls.
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub struct HttpCaller {
     client: Client,
-    options: Options,
+    options: HttpOptions,
 }
 
 /// An answer, of any status.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct HttpResponse {
     /// Its status.
     pub status: StatusCode,
     /// How long it asks to wait.
@@ -41,24 +44,24 @@ pub struct Answer {
     /// The start of its body, up to the limit.
     pub body: Bytes,
     /// Why that is not all of it.
-    pub cut: Option<Cause>,
+    pub truncated_by: Option<FetchErrorKind>,
 }
 
-impl Caller {
+impl HttpCaller {
     /// Prepares a pool of connections.
     ///
     /// # Errors
     /// What the HTTP client says.
-    pub fn new(options: Options) -> reqwest::Result<Self> {
-        let client = client(&options)
+    pub fn new(options: HttpOptions) -> reqwest::Result<Self> {
+        let client = client_builder(&options)
             // A redirect of a POST would be another call, or none.
             .redirect(Policy::none())
             // Whoever calls decides what is sent again. What the pool does
             // over a connection that was closed before the first byte of the
             // request is left to it.
             .retry(retry::never())
-            .connect_timeout(CONNECT.min(options.timeout / 2))
-            .pool_idle_timeout(IDLE)
+            .connect_timeout(MAX_CONNECT_TIMEOUT.min(options.timeout / 2))
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .build()?;
         Ok(Self { client, options })
     }
@@ -74,27 +77,31 @@ impl Caller {
         url: &Url,
         headers: HeaderMap,
         body: Option<Bytes>,
-    ) -> Result<Answer, FetchError> {
+    ) -> Result<HttpResponse, FetchError> {
         let failed = |(cause, source)| FetchError {
             method: method.clone(),
-            target: target(url),
-            cause,
+            location: redacted_location(url),
+            kind: cause,
             source,
         };
-        self.options.admit(url).map_err(|refusal| failed((Cause::Refused, boxed(refusal))))?;
+        self.options
+            .check_url(url)
+            .map_err(|refusal| failed((FetchErrorKind::Blocked, boxed(refusal))))?;
         let mut request = self.client.request(method.clone(), url.clone()).headers(headers);
         if let Some(body) = body {
             request = request.body(body);
         }
-        let response =
-            request.send().await.map_err(|error| failed(told(error, self.options.timeout)))?;
+        let response = request
+            .send()
+            .await
+            .map_err(|error| failed(classify_error(error, self.options.timeout)))?;
         let status = response.status();
         let retry_after = retry_after(response.headers(), OffsetDateTime::now_utc());
         let (body, cut) = self.body(response).await;
-        Ok(Answer { status, retry_after, body, cut })
+        Ok(HttpResponse { status, retry_after, body, truncated_by: cut })
     }
 
-    async fn body(&self, mut response: Response) -> (Bytes, Option<Cause>) {
+    async fn body(&self, mut response: Response) -> (Bytes, Option<FetchErrorKind>) {
         let limit = self.options.body_limit;
         let mut body = BytesMut::new();
         loop {
@@ -103,12 +110,12 @@ impl Caller {
                     let room = limit - body.len();
                     body.extend_from_slice(&piece[..piece.len().min(room)]);
                     if piece.len() > room {
-                        return (body.freeze(), Some(Cause::TooLarge(limit)));
+                        return (body.freeze(), Some(FetchErrorKind::TooLarge(limit)));
                     }
                 }
                 Ok(None) => return (body.freeze(), None),
                 Err(error) => {
-                    let (cause, _) = told(error, self.options.timeout);
+                    let (cause, _) = classify_error(error, self.options.timeout);
                     return (body.freeze(), Some(cause));
                 }
             }

@@ -4,16 +4,16 @@ use std::{fmt, path::PathBuf};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Text, Values};
+use super::{PlaceholderValues, TextTemplate};
 
 /// Headers by name.
-pub type Headers = Vec<(HeaderName, HeaderText)>;
+pub type SecretHeaders = Vec<(HeaderName, HeaderValueSource)>;
 
 /// A header's value.
 #[derive(Clone)]
-pub enum HeaderText {
+pub enum HeaderValueSource {
     /// Written in the configuration, with places.
-    Written(Text),
+    Template(TextTemplate),
     /// From the environment, read once.
     Secret(HeaderValue),
     /// Read from a file before each call: tokens expire, and whoever renews
@@ -26,7 +26,7 @@ pub enum HeaderText {
     },
 }
 
-impl fmt::Debug for HeaderText {
+impl fmt::Debug for HeaderValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HeaderText")
     }
@@ -36,14 +36,17 @@ impl fmt::Debug for HeaderText {
 ///
 /// # Errors
 /// The header whose value cannot be had, and why. No value is told.
-pub async fn fill(headers: &Headers, values: &Values<'_>) -> Result<HeaderMap, String> {
+pub async fn resolve(
+    headers: &SecretHeaders,
+    values: &PlaceholderValues<'_>,
+) -> Result<HeaderMap, String> {
     let mut filled = HeaderMap::new();
     for (name, text) in headers {
         let value = match text {
-            HeaderText::Secret(value) => value.clone(),
-            HeaderText::Written(text) => HeaderValue::try_from(text.fill(values))
+            HeaderValueSource::Secret(value) => value.clone(),
+            HeaderValueSource::Template(text) => HeaderValue::try_from(text.fill(values))
                 .map_err(|error| format!("the header {name}: {error}"))?,
-            HeaderText::File { scheme, path } => {
+            HeaderValueSource::File { scheme, path } => {
                 let path_told = path.display();
                 let secret = tokio::fs::read_to_string(path).await.map_err(|error| {
                     format!("the header {name}: the file {path_told} cannot be read: {error}")

@@ -7,14 +7,14 @@ use std::net::SocketAddr;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::{Refusal, address::is_public};
+use super::{UrlPolicyViolation, address::is_public};
 
 /// The system's resolver, with a guard before it.
-pub(super) struct Guard {
+pub(super) struct PublicResolver {
     pub(super) allow_private_addresses: bool,
 }
 
-impl Resolve for Guard {
+impl Resolve for PublicResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let all = self.allow_private_addresses;
         Box::pin(async move {
@@ -22,7 +22,7 @@ impl Resolve for Guard {
             let allowed: Vec<SocketAddr> =
                 found.filter(|found| all || is_public(found.ip())).collect();
             if allowed.is_empty() {
-                return Err(Refusal::Address(name.as_str().to_owned()).into());
+                return Err(UrlPolicyViolation::PrivateAddress(name.as_str().to_owned()).into());
             }
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })

@@ -6,36 +6,36 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
 
 /// What stands as it is within a segment of a path (RFC 3986, unreserved).
-const SEGMENT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A place that a text may have, and what may stand there.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Placeholder {
     /// How it is written, within braces.
     pub name: &'static str,
     /// Whether its value may be several segments of a path, as BigCommerce's
     /// tenant `stores/abc` is.
-    pub is_path: bool,
+    pub allows_slashes: bool,
     /// Whether its value may be empty, in the query of a URL.
     pub may_be_empty: bool,
 }
 
 /// The places of what an event names.
-pub const NAMED: &[Place] = &[
+pub const RESOURCE_PLACEHOLDERS: &[Placeholder] = &[
     // The shop or company.
-    Place { name: "tenant", is_path: true, may_be_empty: false },
-    Place { name: "kind", is_path: false, may_be_empty: false },
+    Placeholder { name: "tenant", allows_slashes: true, may_be_empty: false },
+    Placeholder { name: "kind", allows_slashes: false, may_be_empty: false },
     // The platform's id of it.
-    Place { name: "id", is_path: false, may_be_empty: false },
+    Placeholder { name: "id", allows_slashes: false, may_be_empty: false },
 ];
 
 /// What stands in which place, by the place's name.
-pub type Values<'a> = [(&'static str, &'a str)];
+pub type PlaceholderValues<'a> = [(&'static str, &'a str)];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
-    Written(String),
-    Place(&'static Place),
+enum Segment {
+    Literal(String),
+    Place(&'static Placeholder),
 }
 
 /// Why a text is no template.
@@ -46,22 +46,22 @@ pub struct InvalidTemplate(String);
 /// A value that cannot stand in a URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{value:?} cannot stand in a URL")]
-pub struct Unfit {
+pub struct InvalidValue {
     /// The name of the place that it was meant for.
-    pub place: &'static str,
+    pub placeholder: &'static str,
     value: String,
 }
 
 /// A text with places, such as `{tenant}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text(Vec<Piece>);
+pub struct TextTemplate(Vec<Segment>);
 
-impl Text {
+impl TextTemplate {
     /// Reads a text that may have these places.
     ///
     /// # Errors
     /// A brace that begins or ends no place.
-    pub fn parse(text: &str, places: &'static [Place]) -> Result<Self, InvalidTemplate> {
+    pub fn parse(text: &str, places: &'static [Placeholder]) -> Result<Self, InvalidTemplate> {
         let mut pieces = Vec::new();
         let mut rest = text;
         while let Some((written, tail)) = rest.split_once('{') {
@@ -72,25 +72,26 @@ impl Text {
                 return Err(InvalidTemplate(if places.is_empty() {
                     "no place such as {id} can stand here".to_owned()
                 } else {
-                    format!("{{{name}}} is not one of {}", named(places.iter()))
+                    format!("{{{name}}} is not one of {}", placeholder_list(places.iter()))
                 }));
             };
-            pieces.push(Piece::Written(written.to_owned()));
-            pieces.push(Piece::Place(place));
+            pieces.push(Segment::Literal(written.to_owned()));
+            pieces.push(Segment::Place(place));
             rest = tail;
         }
-        pieces.push(Piece::Written(rest.to_owned()));
-        if pieces.iter().any(|piece| matches!(piece, Piece::Written(text) if text.contains('}'))) {
+        pieces.push(Segment::Literal(rest.to_owned()));
+        if pieces.iter().any(|piece| matches!(piece, Segment::Literal(text) if text.contains('}')))
+        {
             return Err(InvalidTemplate("a brace is not opened".to_owned()));
         }
         Ok(Self(pieces))
     }
 
     /// The text with its places filled, as the values are.
-    pub fn fill(&self, values: &Values<'_>) -> String {
+    pub fn fill(&self, values: &PlaceholderValues<'_>) -> String {
         let filled = self.0.iter().map(|piece| match piece {
-            Piece::Written(text) => text.as_str(),
-            Piece::Place(place) => value(place, values),
+            Segment::Literal(text) => text.as_str(),
+            Segment::Place(place) => value(place, values),
         });
         filled.collect()
     }
@@ -98,12 +99,12 @@ impl Text {
 
 /// A URL with places in its path or query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Template {
-    text: Text,
+pub struct UrlTemplate {
+    text: TextTemplate,
     example: Url,
 }
 
-impl Template {
+impl UrlTemplate {
     /// Reads a URL that may have these places, and has at least one of those
     /// `needed`, if there are any.
     ///
@@ -112,7 +113,7 @@ impl Template {
     /// places that are needed.
     pub fn parse(
         text: &str,
-        places: &'static [Place],
+        places: &'static [Placeholder],
         needed: &[&str],
     ) -> Result<Self, InvalidTemplate> {
         let refuse = |why: &str| Err(InvalidTemplate(why.to_owned()));
@@ -124,10 +125,10 @@ impl Template {
         if authority.contains(['{', '}']) {
             return refuse("its host must be written out");
         }
-        let parsed = Text::parse(text, places)?;
-        let is_needed = |place: &&Place| needed.contains(&place.name);
-        if !needed.is_empty() && !parsed.places().any(|place| is_needed(&place)) {
-            let needed = named(places.iter().filter(is_needed));
+        let parsed = TextTemplate::parse(text, places)?;
+        let is_needed = |place: &&Placeholder| needed.contains(&place.name);
+        if !needed.is_empty() && !parsed.placeholders().any(|place| is_needed(&place)) {
+            let needed = placeholder_list(places.iter().filter(is_needed));
             return refuse(&format!("it has no {needed}"));
         }
         let sample: Vec<_> = places.iter().map(|place| (place.name, "x")).collect();
@@ -152,16 +153,16 @@ impl Template {
     }
 
     /// Whether it has this place.
-    pub fn has(&self, place: &str) -> bool {
-        self.text.places().any(|known| known.name == place)
+    pub fn has_placeholder(&self, place: &str) -> bool {
+        self.text.placeholders().any(|known| known.name == place)
     }
 
     /// Whether its path has a place, so that each resource has a path of its
     /// own; else only the query tells them apart.
-    pub fn has_place_in_path(&self) -> bool {
-        let ends = |piece: &Piece| matches!(piece, Piece::Written(text) if text.contains('?'));
+    pub fn has_placeholder_in_path(&self) -> bool {
+        let ends = |piece: &Segment| matches!(piece, Segment::Literal(text) if text.contains('?'));
         let path = self.text.0.iter().take_while(|piece| !ends(piece));
-        path.into_iter().any(|piece| matches!(piece, Piece::Place(_)))
+        path.into_iter().any(|piece| matches!(piece, Segment::Place(_)))
     }
 
     /// The URL of a resource.
@@ -171,12 +172,12 @@ impl Template {
     ///
     /// # Errors
     /// [`Unfit`]: a value that is empty or would lead elsewhere.
-    pub fn fill(&self, values: &Values<'_>) -> Result<Url, Unfit> {
+    pub fn fill(&self, values: &PlaceholderValues<'_>) -> Result<Url, InvalidValue> {
         let mut filled = String::new();
         for piece in &self.text.0 {
             match piece {
-                Piece::Written(text) => filled.push_str(text),
-                Piece::Place(place) => put(&mut filled, place, value(place, values))?,
+                Segment::Literal(text) => filled.push_str(text),
+                Segment::Place(place) => push_encoded(&mut filled, place, value(place, values))?,
             }
         }
         // The parser resolves dot segments, also those that two values make
@@ -186,55 +187,56 @@ impl Template {
                 Ok(url)
             }
             // Each by itself is in order, so the last of them is told.
-            _ => match self.text.places().last() {
-                Some(place) => Err(unfit(place, value(place, values))),
+            _ => match self.text.placeholders().last() {
+                Some(place) => Err(invalid_value(place, value(place, values))),
                 None => Ok(self.example.clone()),
             },
         }
     }
 }
 
-impl Text {
-    fn places(&self) -> impl Iterator<Item = &'static Place> {
+impl TextTemplate {
+    fn placeholders(&self) -> impl Iterator<Item = &'static Placeholder> {
         self.0.iter().filter_map(|piece| match piece {
-            Piece::Place(place) => Some(*place),
-            Piece::Written(_) => None,
+            Segment::Place(place) => Some(*place),
+            Segment::Literal(_) => None,
         })
     }
 }
 
 /// What stands in a place; nothing where nothing was told.
-fn value<'a>(place: &Place, values: &Values<'a>) -> &'a str {
+fn value<'a>(place: &Placeholder, values: &PlaceholderValues<'a>) -> &'a str {
     values.iter().find(|(name, _)| *name == place.name).map_or("", |(_, value)| value)
 }
 
 /// The names of places, for messages.
-fn named<'a>(places: impl Iterator<Item = &'a Place>) -> String {
+fn placeholder_list<'a>(places: impl Iterator<Item = &'a Placeholder>) -> String {
     places.map(|place| format!("{{{}}}", place.name)).collect::<Vec<_>>().join(", ")
 }
 
 /// Writes a value, percent-encoded.
-fn put(url: &mut String, place: &Place, value: &str) -> Result<(), Unfit> {
+fn push_encoded(url: &mut String, place: &Placeholder, value: &str) -> Result<(), InvalidValue> {
     // What is filled in is encoded, so that this one is written.
     let in_query = url.contains('?');
     if value.is_empty() && place.may_be_empty && in_query {
         return Ok(());
     }
-    let segments: Vec<&str> = if place.is_path { value.split('/').collect() } else { vec![value] };
+    let segments: Vec<&str> =
+        if place.allows_slashes { value.split('/').collect() } else { vec![value] };
     for (index, segment) in segments.into_iter().enumerate() {
         let leads_elsewhere = matches!(segment, "." | "..") && !in_query;
         if segment.is_empty() || leads_elsewhere {
-            return Err(unfit(place, value));
+            return Err(invalid_value(place, value));
         }
         let slash = if index == 0 { "" } else { "/" };
         // Writing to memory cannot fail.
-        let _ = write!(url, "{slash}{}", utf8_percent_encode(segment, &SEGMENT));
+        let _ = write!(url, "{slash}{}", utf8_percent_encode(segment, &UNRESERVED));
     }
     Ok(())
 }
 
-fn unfit(place: &Place, value: &str) -> Unfit {
-    Unfit { place: place.name, value: value.to_owned() }
+fn invalid_value(place: &Placeholder, value: &str) -> InvalidValue {
+    InvalidValue { placeholder: place.name, value: value.to_owned() }
 }
 
 /// The path of a URL as it is written.
@@ -249,9 +251,9 @@ mod tests {
     use super::*;
 
     fn fill(template: &str, tenant: &str, kind: &str, id: &str) -> Result<String, &'static str> {
-        let template = Template::parse(template, NAMED, &["id"]).unwrap();
+        let template = UrlTemplate::parse(template, RESOURCE_PLACEHOLDERS, &["id"]).unwrap();
         let filled = template.fill(&[("tenant", tenant), ("kind", kind), ("id", id)]);
-        filled.map(String::from).map_err(|unfit| unfit.place)
+        filled.map(String::from).map_err(|unfit| unfit.placeholder)
     }
 
     #[test]
@@ -333,7 +335,8 @@ mod tests {
             ("https://a.example/{id}#part", "fragment"),
             ("https://a.example/x/../{id}", "path"),
         ] {
-            let error = Template::parse(text, NAMED, &["id"]).unwrap_err().to_string();
+            let error =
+                UrlTemplate::parse(text, RESOURCE_PLACEHOLDERS, &["id"]).unwrap_err().to_string();
             assert!(error.contains(expected), "{text:?} says {error:?}");
             assert!(!error.contains("secret"), "{error}");
         }
@@ -341,10 +344,14 @@ mod tests {
 
     #[test]
     fn what_may_be_empty_may_be_so_in_a_query_only() {
-        const PLACES: &[Place] = &[Place { name: "tenant", is_path: false, may_be_empty: true }];
+        const PLACES: &[Placeholder] =
+            &[Placeholder { name: "tenant", allows_slashes: false, may_be_empty: true }];
         let fill = |text, tenant| {
-            let template = Template::parse(text, PLACES, &[]).unwrap();
-            template.fill(&[("tenant", tenant)]).map(String::from).map_err(|unfit| unfit.place)
+            let template = UrlTemplate::parse(text, PLACES, &[]).unwrap();
+            template
+                .fill(&[("tenant", tenant)])
+                .map(String::from)
+                .map_err(|unfit| unfit.placeholder)
         };
         let query = "https://a.example/x?of={tenant}&all";
         assert_eq!(fill(query, "").as_deref(), Ok("https://a.example/x?of=&all"));
@@ -352,14 +359,14 @@ mod tests {
         assert_eq!(fill(query, "a/b").as_deref(), Ok("https://a.example/x?of=a%2Fb&all"));
         assert_eq!(fill("https://a.example/{tenant}/x", ""), Err("tenant"));
         assert_eq!(fill("https://a.example/x", "a").as_deref(), Ok("https://a.example/x"));
-        let error = Text::parse("{id}", &[]).unwrap_err();
+        let error = TextTemplate::parse("{id}", &[]).unwrap_err();
         assert!(error.to_string().contains("no place"), "{error}");
     }
 
     #[test]
     fn header_values_are_filled_as_they_are() {
         let values = [("tenant", "a/b {id}"), ("kind", "k"), ("id", "7")];
-        let filled = |text| Text::parse(text, NAMED).unwrap().fill(&values);
+        let filled = |text| TextTemplate::parse(text, RESOURCE_PLACEHOLDERS).unwrap().fill(&values);
         assert_eq!(filled("{tenant}"), "a/b {id}");
         assert_eq!(filled("x {id}-{kind} y"), "x 7-k y");
         assert_eq!(filled("plain"), "plain");

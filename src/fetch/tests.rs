@@ -1,7 +1,7 @@
 use super::*;
 
-fn options(hosts: &[&str], allow_private_addresses: bool) -> Options {
-    Options {
+fn options(hosts: &[&str], allow_private_addresses: bool) -> HttpOptions {
+    HttpOptions {
         hosts: hosts.iter().map(ToString::to_string).collect(),
         allow_private_addresses,
         timeout: Duration::from_secs(5),
@@ -29,7 +29,8 @@ fn a_url_is_admitted_by_scheme_host_and_address() {
         ("ftp://api.example.com/x", "https", "https"),
     ] {
         for (allow_private_addresses, expected) in [(false, strict), (true, loose)] {
-            let admitted = options(&hosts, allow_private_addresses).admit(&url.parse().unwrap());
+            let admitted =
+                options(&hosts, allow_private_addresses).check_url(&url.parse().unwrap());
             let said = admitted.err().map(|refusal| refusal.to_string()).unwrap_or_default();
             assert!(
                 said.contains(expected) && said.is_empty() == expected.is_empty(),
@@ -42,7 +43,7 @@ fn a_url_is_admitted_by_scheme_host_and_address() {
 #[test]
 fn an_error_names_no_query() {
     let url = "https://api.example.com:8443/orders/7?token=hunter2".parse().unwrap();
-    assert_eq!(target(&url), "api.example.com:8443/orders/7");
+    assert_eq!(redacted_location(&url), "api.example.com:8443/orders/7");
 }
 
 #[test]
@@ -67,14 +68,14 @@ fn what_a_platform_asks_to_wait_is_understood() {
 
 #[test]
 fn an_outage_is_told_from_a_refusal() {
-    let status = |code, seconds: Option<u64>| Cause::Status {
+    let status = |code, seconds: Option<u64>| FetchErrorKind::Status {
         status: StatusCode::from_u16(code).unwrap(),
         retry_after: seconds.map(Duration::from_secs),
     };
     for (cause, outage, wait) in [
-        (Cause::Unreachable, true, None),
-        (Cause::Timeout(Duration::from_secs(1)), true, None),
-        (Cause::Interrupted, true, None),
+        (FetchErrorKind::Unreachable, true, None),
+        (FetchErrorKind::Timeout(Duration::from_secs(1)), true, None),
+        (FetchErrorKind::Interrupted, true, None),
         (status(500, Some(9)), true, None),
         (status(503, Some(9)), true, Some(9)),
         (status(429, Some(9)), true, Some(9)),
@@ -82,11 +83,15 @@ fn an_outage_is_told_from_a_refusal() {
         (status(404, Some(9)), false, None),
         (status(401, None), false, None),
         (status(302, None), false, None),
-        (Cause::TooLarge(1), false, None),
-        (Cause::Refused, false, None),
+        (FetchErrorKind::TooLarge(1), false, None),
+        (FetchErrorKind::Blocked, false, None),
     ] {
-        let error =
-            FetchError { method: Method::GET, target: "a/b".to_owned(), cause, source: None };
+        let error = FetchError {
+            method: Method::GET,
+            location: "a/b".to_owned(),
+            kind: cause,
+            source: None,
+        };
         assert_eq!(error.is_outage(), outage, "{error}");
         assert_eq!(error.retry_after(), wait.map(Duration::from_secs), "{error}");
     }
@@ -95,16 +100,16 @@ fn an_outage_is_told_from_a_refusal() {
 #[tokio::test]
 async fn a_name_at_a_private_address_is_refused() {
     let url: Url = "https://localhost:1/orders/7?token=hunter2".parse().unwrap();
-    let guarded = Fetcher::new(options(&["localhost"], false)).unwrap();
+    let guarded = HttpFetcher::new(options(&["localhost"], false)).unwrap();
     let error = guarded.get(&url, HeaderMap::new()).await.unwrap_err();
-    assert_eq!(error.cause, Cause::Refused);
+    assert_eq!(error.kind, FetchErrorKind::Blocked);
     let text = format!("{:#}", anyhow::Error::from(error));
     assert!(text.contains("GET localhost:1/orders/7") && text.contains("private"), "{text}");
     assert!(!text.contains("hunter2"), "{text}");
 
-    let open = Fetcher::new(options(&["localhost"], true)).unwrap();
+    let open = HttpFetcher::new(options(&["localhost"], true)).unwrap();
     let error = open.get(&url, HeaderMap::new()).await.unwrap_err();
-    assert_eq!(error.cause, Cause::Unreachable);
+    assert_eq!(error.kind, FetchErrorKind::Unreachable);
     let text = format!("{:#}", anyhow::Error::from(error));
     assert!(!text.contains("hunter2"), "{text}");
 }

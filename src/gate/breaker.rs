@@ -4,49 +4,49 @@
 use std::time::{Duration, Instant};
 
 /// The longest it stays open, whatever the system asks for.
-pub(super) const LONGEST: Duration = Duration::from_mins(5);
+pub(super) const MAX_OPEN: Duration = Duration::from_mins(5);
 
 /// What came of a call, for the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CallResult {
     /// It was not asked in the end.
-    Nothing,
+    NotCalled,
     /// It answered, if only to say no.
-    Answered,
+    Responded,
     /// It is away, or has too much to do; it may ask to wait so long.
-    Away(Option<Duration>),
+    Unavailable(Option<Duration>),
 }
 
 /// Whether to ask now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leave {
+pub(super) enum Admission {
     /// Ask; as the only one, to see whether it answers again, if `probe`.
-    Granted {
+    Allowed {
         /// Hand this back with the verdict.
         probe: bool,
     },
     /// Another is just asking: wait for what comes of it.
     Wait,
     /// Do not ask for so long.
-    Denied(Duration),
+    Rejected(Duration),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Closed { failures: u32 },
     Open { until: Instant, length: Duration },
-    Probing { length: Duration },
+    HalfOpen { length: Duration },
 }
 
 /// One system's breaker. Knows no clock: the time is told.
 #[derive(Clone, Debug)]
-pub(super) struct Breaker {
+pub(super) struct CircuitBreaker {
     failures: u32,
     first: Duration,
     state: State,
 }
 
-impl Breaker {
+impl CircuitBreaker {
     /// Opens after so many failures in a row, for `first` the first time and
     /// for twice as long after each probe that fails.
     pub(super) fn new(failures: u32, first: Duration) -> Self {
@@ -59,34 +59,34 @@ impl Breaker {
     }
 
     /// How long nobody may ask.
-    pub(super) fn closed_for(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn open_for(&self, now: Instant) -> Option<Duration> {
         match self.state {
             State::Open { until, .. } => {
                 until.checked_duration_since(now).filter(|wait| !wait.is_zero())
             }
-            State::Closed { .. } | State::Probing { .. } => None,
+            State::Closed { .. } | State::HalfOpen { .. } => None,
         }
     }
 
-    /// Whether to ask. What is granted is followed by [`Breaker::tell`].
-    pub(super) fn ask(&mut self, now: Instant) -> Leave {
+    /// Whether to ask. What is granted is followed by [`CircuitBreaker::tell`].
+    pub(super) fn try_admit(&mut self, now: Instant) -> Admission {
         match self.state {
-            State::Closed { .. } => Leave::Granted { probe: false },
+            State::Closed { .. } => Admission::Allowed { probe: false },
             State::Open { until, length } if now >= until => {
-                self.state = State::Probing { length };
-                Leave::Granted { probe: true }
+                self.state = State::HalfOpen { length };
+                Admission::Allowed { probe: true }
             }
-            State::Open { until, .. } => Leave::Denied(until - now),
-            State::Probing { .. } => Leave::Wait,
+            State::Open { until, .. } => Admission::Rejected(until - now),
+            State::HalfOpen { .. } => Admission::Wait,
         }
     }
 
     /// What came of asking.
-    pub(super) fn tell(&mut self, now: Instant, probe: bool, verdict: Verdict) {
-        let until = |asked: Option<Duration>, length| now + asked.unwrap_or(length).min(LONGEST);
+    pub(super) fn record(&mut self, now: Instant, probe: bool, verdict: CallResult) {
+        let until = |asked: Option<Duration>, length| now + asked.unwrap_or(length).min(MAX_OPEN);
         self.state = match (self.state, verdict) {
-            (State::Closed { .. }, Verdict::Answered) => State::Closed { failures: 0 },
-            (State::Closed { failures }, Verdict::Away(asked)) => {
+            (State::Closed { .. }, CallResult::Responded) => State::Closed { failures: 0 },
+            (State::Closed { failures }, CallResult::Unavailable(asked)) => {
                 let failures = failures.saturating_add(1);
                 // Who says when to come again is not asked before.
                 if asked.is_some() || failures >= self.failures {
@@ -95,16 +95,18 @@ impl Breaker {
                     State::Closed { failures }
                 }
             }
-            (State::Probing { .. }, Verdict::Answered) if probe => State::Closed { failures: 0 },
-            (State::Probing { length }, Verdict::Away(asked)) if probe => {
-                let length = (length * 2).min(LONGEST);
+            (State::HalfOpen { .. }, CallResult::Responded) if probe => {
+                State::Closed { failures: 0 }
+            }
+            (State::HalfOpen { length }, CallResult::Unavailable(asked)) if probe => {
+                let length = (length * 2).min(MAX_OPEN);
                 State::Open { until: until(asked, length), length }
             }
-            (State::Probing { length }, Verdict::Nothing) if probe => {
+            (State::HalfOpen { length }, CallResult::NotCalled) if probe => {
                 State::Open { until: now, length }
             }
             // Asked before it opened, answered after.
-            (State::Open { until: before, length }, Verdict::Away(Some(asked))) => {
+            (State::Open { until: before, length }, CallResult::Unavailable(Some(asked))) => {
                 State::Open { until: before.max(until(Some(asked), length)), length }
             }
             (state, _) => state,
@@ -116,35 +118,37 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    const AWAY: Verdict = Verdict::Away(None);
-    const GO: Leave = Leave::Granted { probe: false };
-    const PROBE: Leave = Leave::Granted { probe: true };
+    const AWAY: CallResult = CallResult::Unavailable(None);
+    const GO: Admission = Admission::Allowed { probe: false };
+    const PROBE: Admission = Admission::Allowed { probe: true };
 
     enum Step {
         /// At this second, asking gives this.
-        Ask(u64, Leave),
+        Ask(u64, Admission),
         /// At this second, this came of asking.
-        Tell(u64, bool, Verdict),
+        Tell(u64, bool, CallResult),
     }
     use Step::{Ask, Tell};
 
-    fn denied(seconds: u64) -> Leave {
-        Leave::Denied(Duration::from_secs(seconds))
+    fn denied(seconds: u64) -> Admission {
+        Admission::Rejected(Duration::from_secs(seconds))
     }
 
-    fn away(seconds: u64) -> Verdict {
-        Verdict::Away(Some(Duration::from_secs(seconds)))
+    fn away(seconds: u64) -> CallResult {
+        CallResult::Unavailable(Some(Duration::from_secs(seconds)))
     }
 
     /// Three failures, 30 s.
-    fn walk(steps: &[Step]) -> Breaker {
+    fn walk(steps: &[Step]) -> CircuitBreaker {
         let begun = Instant::now();
         let at = |second: &u64| begun + Duration::from_secs(*second);
-        let mut breaker = Breaker::new(3, Duration::from_secs(30));
+        let mut breaker = CircuitBreaker::new(3, Duration::from_secs(30));
         for (number, step) in steps.iter().enumerate() {
             match step {
-                Ask(second, leave) => assert_eq!(breaker.ask(at(second)), *leave, "step {number}"),
-                Tell(second, probe, verdict) => breaker.tell(at(second), *probe, *verdict),
+                Ask(second, leave) => {
+                    assert_eq!(breaker.try_admit(at(second)), *leave, "step {number}")
+                }
+                Tell(second, probe, verdict) => breaker.record(at(second), *probe, *verdict),
             }
         }
         breaker
@@ -155,9 +159,9 @@ mod tests {
         let breaker = walk(&[
             Tell(0, false, AWAY),
             Tell(0, false, AWAY),
-            Tell(0, false, Verdict::Answered),
+            Tell(0, false, CallResult::Responded),
             Tell(1, false, AWAY),
-            Tell(1, false, Verdict::Nothing),
+            Tell(1, false, CallResult::NotCalled),
             Tell(1, false, AWAY),
             Ask(1, GO),
             Tell(2, false, AWAY),
@@ -173,15 +177,15 @@ mod tests {
         let mut steps: Vec<Step> = open.into();
         steps.extend([
             Ask(30, PROBE),
-            Ask(30, Leave::Wait),
+            Ask(30, Admission::Wait),
             // Asked before it opened.
-            Tell(30, false, Verdict::Answered),
+            Tell(30, false, CallResult::Responded),
             Tell(30, false, AWAY),
-            Ask(30, Leave::Wait),
+            Ask(30, Admission::Wait),
             Tell(31, true, AWAY),
             Ask(31, denied(60)),
             Ask(91, PROBE),
-            Tell(91, true, Verdict::Nothing),
+            Tell(91, true, CallResult::NotCalled),
             Ask(91, PROBE),
             Tell(91, true, AWAY),
             Ask(91, denied(120)),
@@ -195,7 +199,7 @@ mod tests {
             Tell(751, true, AWAY),
             Ask(751, denied(300)),
             Ask(1051, PROBE),
-            Tell(1051, true, Verdict::Answered),
+            Tell(1051, true, CallResult::Responded),
             Ask(1051, GO),
             // It begins anew.
             Tell(1051, false, AWAY),
@@ -224,7 +228,7 @@ mod tests {
             Tell(22, true, away(86_400)),
             Ask(22, denied(300)),
             Ask(322, PROBE),
-            Tell(322, true, Verdict::Answered),
+            Tell(322, true, CallResult::Responded),
             Ask(322, GO),
         ]);
     }

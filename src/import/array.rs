@@ -5,130 +5,134 @@ use std::io::{self, BufRead};
 use bytes::Bytes;
 
 use super::{
-    Broken, Item, LONGEST_RAW, NOT_UTF8,
-    objects::{NO_OBJECT, Unfit, check, told},
-    too_large, unreadable,
+    FileError, FileItem, MAX_RAW_BYTES, NOT_UTF8,
+    objects::{NOT_AN_OBJECT, NotAnObject, check_object, message_without_position},
+    too_large_message, unreadable_item,
 };
 
 /// An array's elements. The end of each is found by its brackets and quotes;
 /// then it must be JSON as a whole, or nothing behind it can be told.
-pub(super) struct Array<R> {
+pub(super) struct JsonArrayReader<R> {
     input: R,
     line: u32,
     limit: usize,
-    place: Place,
+    position: Position,
     /// The element that is read.
-    held: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
 /// Where reading stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Position {
     /// Before the array.
-    Before,
+    BeforeArray,
     /// Behind its bracket.
-    Opened,
+    ArrayStart,
     /// Behind an element.
-    Between,
+    AfterElement,
 }
 
 const BOM: char = '\u{feff}';
 
-impl<R: BufRead> Array<R> {
+impl<R: BufRead> JsonArrayReader<R> {
     pub(super) fn new(input: R, limit: usize) -> Self {
-        Self { input, line: 1, limit, place: Place::Before, held: Vec::new() }
+        Self { input, line: 1, limit, position: Position::BeforeArray, buffer: Vec::new() }
     }
 
     /// The next element; `None` at the end of the array.
-    pub(super) fn next(&mut self) -> Result<Option<Item>, Broken> {
-        if self.place == Place::Before {
+    pub(super) fn next(&mut self) -> Result<Option<FileItem>, FileError> {
+        if self.position == Position::BeforeArray {
             self.open()?;
         }
-        match (self.place, self.peek()?) {
+        match (self.position, self.skip_white_space()?) {
             (_, Some(b']')) => {
                 self.input.consume(1);
                 return self.close().map(|()| None);
             }
-            (Place::Between, Some(b',')) => {
+            (Position::AfterElement, Some(b',')) => {
                 self.input.consume(1);
-                self.peek()?;
+                self.skip_white_space()?;
             }
-            (Place::Between, Some(_)) => {
-                return Err(self.broken("no comma stands behind an element"));
+            (Position::AfterElement, Some(_)) => {
+                return Err(self.error("no comma stands behind an element"));
             }
             _ => {}
         }
         let line = self.line;
         self.read_element()?;
-        self.place = Place::Between;
+        self.position = Position::AfterElement;
         self.element(line).map(Some)
     }
 
-    fn open(&mut self) -> Result<(), Broken> {
+    fn open(&mut self) -> Result<(), FileError> {
         self.skip_bom()?;
-        match self.peek()? {
+        match self.skip_white_space()? {
             Some(b'[') => {
                 self.input.consume(1);
-                self.place = Place::Opened;
+                self.position = Position::ArrayStart;
                 Ok(())
             }
-            Some(_) => Err(self.broken("the file is no JSON array")),
-            None => Err(self.broken("the file is empty")),
+            Some(_) => Err(self.error("the file is no JSON array")),
+            None => Err(self.error("the file is empty")),
         }
     }
 
     /// Nothing may stand behind the array: it would be lost.
-    fn close(&mut self) -> Result<(), Broken> {
-        match self.peek()? {
+    fn close(&mut self) -> Result<(), FileError> {
+        match self.skip_white_space()? {
             None => Ok(()),
-            Some(_) => Err(self.broken("something stands behind the array")),
+            Some(_) => Err(self.error("something stands behind the array")),
         }
     }
 
     /// The element that was read.
-    fn element(&self, line: u32) -> Result<Item, Broken> {
-        let text = self.held.trim_ascii_end();
+    fn element(&self, line: u32) -> Result<FileItem, FileError> {
+        let text = self.buffer.trim_ascii_end();
         if text.is_empty() {
-            return Err(Broken::new(line, "an element is missing behind a comma"));
+            return Err(FileError::new(line, "an element is missing behind a comma"));
         }
-        match check(text) {
+        match check_object(text) {
             Ok(()) => {
                 let body = Bytes::copy_from_slice(text);
-                Ok(Item { line, raw: body.slice(..body.len().min(LONGEST_RAW)), body: Ok(body) })
+                Ok(FileItem {
+                    line,
+                    raw: body.slice(..body.len().min(MAX_RAW_BYTES)),
+                    body: Ok(body),
+                })
             }
-            Err(Unfit::NotUtf8) => Ok(unreadable(line, text, NOT_UTF8)),
-            Err(Unfit::NoObject) => Ok(unreadable(line, text, NO_OBJECT)),
-            Err(Unfit::NotJson(error)) => {
+            Err(NotAnObject::NotUtf8) => Ok(unreadable_item(line, text, NOT_UTF8)),
+            Err(NotAnObject::OtherJson) => Ok(unreadable_item(line, text, NOT_AN_OBJECT)),
+            Err(NotAnObject::NotJson(error)) => {
                 let within = u32::try_from(error.line().saturating_sub(1)).unwrap_or(u32::MAX);
-                let message = format!("is not JSON: {}", told(&error));
-                Err(Broken::new(line.saturating_add(within), message))
+                let message = format!("is not JSON: {}", message_without_position(&error));
+                Err(FileError::new(line.saturating_add(within), message))
             }
         }
     }
 
     /// Reads the element to its end.
-    fn read_element(&mut self) -> Result<(), Broken> {
-        self.held.clear();
+    fn read_element(&mut self) -> Result<(), FileError> {
+        self.buffer.clear();
         let line = self.line;
-        let mut scan = Scan::default();
+        let mut scan = ElementScanner::default();
         loop {
-            let chunk = self.input.fill_buf().map_err(|error| Broken::unread(self.line, &error))?;
+            let chunk = self.input.fill_buf().map_err(|error| FileError::io(self.line, &error))?;
             if chunk.is_empty() {
-                return Err(self.broken("the file ends within the array"));
+                return Err(self.error("the file ends within the array"));
             }
-            let room = self.limit - self.held.len();
+            let room = self.limit - self.buffer.len();
             let end = chunk.iter().take(room + 1).enumerate().find_map(|(at, byte)| {
-                match scan.see(*byte) {
-                    Seen::Within => None,
-                    Seen::Last => Some(at + 1),
-                    Seen::Behind => Some(at),
+                match scan.advance(*byte) {
+                    BytePosition::InElement => None,
+                    BytePosition::ElementEnd => Some(at + 1),
+                    BytePosition::AfterElement => Some(at),
                 }
             });
             let part = &chunk[..end.unwrap_or(chunk.len().min(room + 1))];
             if part.len() > room {
-                return Err(Broken::new(line, too_large(self.limit)));
+                return Err(FileError::new(line, too_large_message(self.limit)));
             }
-            self.held.extend_from_slice(part);
+            self.buffer.extend_from_slice(part);
             self.line = self.line.saturating_add(newlines(part));
             let length = part.len();
             self.input.consume(length);
@@ -139,9 +143,9 @@ impl<R: BufRead> Array<R> {
     }
 
     /// The next byte that is no white space.
-    fn peek(&mut self) -> Result<Option<u8>, Broken> {
+    fn skip_white_space(&mut self) -> Result<Option<u8>, FileError> {
         loop {
-            let chunk = self.input.fill_buf().map_err(|error| Broken::unread(self.line, &error))?;
+            let chunk = self.input.fill_buf().map_err(|error| FileError::io(self.line, &error))?;
             if chunk.is_empty() {
                 return Ok(None);
             }
@@ -156,10 +160,10 @@ impl<R: BufRead> Array<R> {
         }
     }
 
-    fn skip_bom(&mut self) -> Result<(), Broken> {
+    fn skip_bom(&mut self) -> Result<(), FileError> {
         let mut buffer = [0; 4];
         for expected in BOM.encode_utf8(&mut buffer).bytes() {
-            let unread = |error: io::Error| Broken::unread(1, &error);
+            let unread = |error: io::Error| FileError::io(1, &error);
             let next = self.input.fill_buf().map_err(unread)?.first().copied();
             if next != Some(expected) {
                 break;
@@ -169,14 +173,14 @@ impl<R: BufRead> Array<R> {
         Ok(())
     }
 
-    fn broken(&self, message: &str) -> Broken {
-        Broken::new(self.line, message)
+    fn error(&self, message: &str) -> FileError {
+        FileError::new(self.line, message)
     }
 
     /// How many bytes it holds room for.
     #[cfg(test)]
-    pub(super) fn room(&self) -> usize {
-        self.held.capacity()
+    pub(super) fn buffer_capacity(&self) -> usize {
+        self.buffer.capacity()
     }
 }
 
@@ -186,38 +190,38 @@ fn newlines(bytes: &[u8]) -> u32 {
 
 /// Where in an element reading stands.
 #[derive(Default)]
-struct Scan {
+struct ElementScanner {
     depth: usize,
     in_text: bool,
     is_escaped: bool,
 }
 
 /// Where a byte stands.
-enum Seen {
+enum BytePosition {
     /// Within the element.
-    Within,
+    InElement,
     /// At its end.
-    Last,
+    ElementEnd,
     /// Behind it.
-    Behind,
+    AfterElement,
 }
 
-impl Scan {
-    fn see(&mut self, byte: u8) -> Seen {
+impl ElementScanner {
+    fn advance(&mut self, byte: u8) -> BytePosition {
         if self.in_text {
             self.in_text = self.is_escaped || byte != b'"';
             self.is_escaped = !self.is_escaped && byte == b'\\';
-            return Seen::Within;
+            return BytePosition::InElement;
         }
         match byte {
             b'"' => self.in_text = true,
             b'{' | b'[' => self.depth += 1,
             // What is no list and no object ends before what stands behind it.
-            b',' | b']' if self.depth == 0 => return Seen::Behind,
-            b'}' | b']' if self.depth == 1 => return Seen::Last,
+            b',' | b']' if self.depth == 0 => return BytePosition::AfterElement,
+            b'}' | b']' if self.depth == 1 => return BytePosition::ElementEnd,
             b'}' | b']' => self.depth = self.depth.saturating_sub(1),
             _ => {}
         }
-        Seen::Within
+        BytePosition::InElement
     }
 }

@@ -6,44 +6,44 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Where a line ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum LineEnd {
     /// So many bytes behind the current line's beginning, its terminator
     /// included.
     At(usize),
     /// Beyond the limit.
-    TooFar,
+    TooLong,
     /// There is no such line: the file is at its end.
-    OfFile,
+    EndOfFile,
 }
 
 /// Lines of a file. It holds at most a record of `limit` bytes and one line
 /// that was read ahead.
-pub(super) struct Lines<R> {
+pub(super) struct LineReader<R> {
     input: R,
     /// What was read; the current line begins at `start`.
-    held: Vec<u8>,
+    buffer: Vec<u8>,
     start: usize,
     number: u32,
     limit: usize,
-    has_begun: bool,
-    has_ended: bool,
+    bom_checked: bool,
+    at_end: bool,
 }
 
-impl<R: BufRead> Lines<R> {
+impl<R: BufRead> LineReader<R> {
     pub(super) fn new(input: R, limit: usize) -> Self {
         Self {
             input,
-            held: Vec::new(),
+            buffer: Vec::new(),
             start: 0,
             number: 1,
             limit,
-            has_begun: false,
-            has_ended: false,
+            bom_checked: false,
+            at_end: false,
         }
     }
 
     /// The number of the current line.
-    pub(super) fn number(&self) -> u32 {
+    pub(super) fn line_number(&self) -> u32 {
         self.number
     }
 
@@ -54,65 +54,65 @@ impl<R: BufRead> Lines<R> {
 
     /// The end of the line that begins so many bytes behind the current line's
     /// beginning.
-    pub(super) fn end(&mut self, behind: usize) -> io::Result<End> {
-        if !self.has_begun {
+    pub(super) fn line_end(&mut self, behind: usize) -> io::Result<LineEnd> {
+        if !self.bom_checked {
             self.skip_bom()?;
         }
         let begin = self.start + behind;
-        if let Some(length) = self.held[begin..].iter().position(|byte| *byte == b'\n') {
-            return Ok(End::At(behind + length + 1));
+        if let Some(length) = self.buffer[begin..].iter().position(|byte| *byte == b'\n') {
+            return Ok(LineEnd::At(behind + length + 1));
         }
-        while !self.has_ended {
+        while !self.at_end {
             // One more for the terminator.
-            let room = (self.limit + 1).saturating_sub(self.held.len() - begin);
+            let room = (self.limit + 1).saturating_sub(self.buffer.len() - begin);
             if room == 0 {
-                return Ok(End::TooFar);
+                return Ok(LineEnd::TooLong);
             }
             let mut part = self.input.by_ref().take(u64::try_from(room).unwrap_or(u64::MAX));
-            let read = part.read_until(b'\n', &mut self.held)?;
-            if read > 0 && self.held.last() == Some(&b'\n') {
-                return Ok(End::At(self.held.len() - self.start));
+            let read = part.read_until(b'\n', &mut self.buffer)?;
+            if read > 0 && self.buffer.last() == Some(&b'\n') {
+                return Ok(LineEnd::At(self.buffer.len() - self.start));
             }
-            self.has_ended = read == 0;
+            self.at_end = read == 0;
         }
-        let rest = self.held.len() - self.start;
-        Ok(if rest > behind { End::At(rest) } else { End::OfFile })
+        let rest = self.buffer.len() - self.start;
+        Ok(if rest > behind { LineEnd::At(rest) } else { LineEnd::EndOfFile })
     }
 
     fn skip_bom(&mut self) -> io::Result<()> {
         let length = u64::try_from(BOM.len()).unwrap_or(u64::MAX);
-        self.input.by_ref().take(length).read_to_end(&mut self.held)?;
-        if self.held == BOM {
-            self.held.clear();
+        self.input.by_ref().take(length).read_to_end(&mut self.buffer)?;
+        if self.buffer == BOM {
+            self.buffer.clear();
         }
-        self.has_begun = true;
+        self.bom_checked = true;
         Ok(())
     }
 
     /// What stands from the current line's beginning to so many bytes behind it.
     pub(super) fn bytes(&self, length: usize) -> &[u8] {
-        &self.held[self.start..self.start + length]
+        &self.buffer[self.start..self.start + length]
     }
 
     /// What is held of the current line and of those behind it.
-    pub(super) fn rest(&self) -> &[u8] {
-        &self.held[self.start..]
+    pub(super) fn buffered(&self) -> &[u8] {
+        &self.buffer[self.start..]
     }
 
     /// Goes on behind so many bytes, which are so many lines.
-    pub(super) fn pass(&mut self, length: usize, lines: u32) {
+    pub(super) fn advance(&mut self, length: usize, lines: u32) {
         self.start += length;
         self.number = self.number.saturating_add(lines);
         // What is moved is less than what was passed.
-        if self.start * 2 >= self.held.len() {
-            self.held.drain(..self.start);
+        if self.start * 2 >= self.buffer.len() {
+            self.buffer.drain(..self.start);
             self.start = 0;
         }
     }
 
     /// Goes on behind a line that ends too far, of which nothing more is held.
-    pub(super) fn pass_too_far(&mut self) -> io::Result<()> {
-        self.held.clear();
+    pub(super) fn skip_long_line(&mut self) -> io::Result<()> {
+        self.buffer.clear();
         self.start = 0;
         self.input.skip_until(b'\n')?;
         self.number = self.number.saturating_add(1);
@@ -121,13 +121,13 @@ impl<R: BufRead> Lines<R> {
 
     /// How many bytes it holds room for.
     #[cfg(test)]
-    pub(super) fn room(&self) -> usize {
-        self.held.capacity()
+    pub(super) fn buffer_capacity(&self) -> usize {
+        self.buffer.capacity()
     }
 }
 
 /// A line without its terminator, LF or CRLF.
-pub(super) fn without_end(line: &[u8]) -> &[u8] {
+pub(super) fn trim_line_end(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
 }

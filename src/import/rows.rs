@@ -15,175 +15,185 @@ use bytes::Bytes;
 use csv_core::{ReadRecordResult, ReaderBuilder, Terminator};
 
 use super::{
-    Broken, Item, NOT_UTF8,
-    lines::{End, Lines, without_end},
-    raw, too_large, unreadable,
+    FileError, FileItem, NOT_UTF8,
+    lines::{LineEnd, LineReader, trim_line_end},
+    too_large_message, truncate_raw, unreadable_item,
 };
-use crate::domain::CsvForm;
-use quotes::{Quotes, Seen};
+use crate::domain::CsvDialect;
+use quotes::{QuoteState, QuoteTracker};
 
 /// No file has more columns.
-const MOST_COLUMNS: usize = 1000;
+const MAX_COLUMNS: usize = 1000;
 
-const UNCLOSED: &str = "a quote is not closed";
-const BEHIND: &str = "text stands behind a closing quote";
+const UNCLOSED_QUOTE: &str = "a quote is not closed";
+const TEXT_AFTER_QUOTE: &str = "text stands behind a closing quote";
 
 /// The rows behind a header.
-pub(super) struct Rows<R> {
-    lines: Lines<R>,
-    form: CsvForm,
-    fields: Fields,
+pub(super) struct CsvReader<R> {
+    lines: LineReader<R>,
+    dialect: CsvDialect,
+    fields: RecordFields,
     /// Each column's name as it begins its member of an object: `"name":`.
     /// Empty before the header was read.
-    members: Vec<String>,
+    member_prefixes: Vec<String>,
 }
 
 /// How far a record reaches.
-enum Reach {
+enum RecordExtent {
     /// There is none.
-    End,
+    EndOfFile,
     /// A line without anything.
     Blank(usize),
     /// A line beyond the limit.
-    TooFar,
+    TooLong,
     /// A line that is no record, and why.
-    No(usize, &'static str),
+    Malformed(usize, &'static str),
     /// A record of so many bytes and lines.
     Record(usize, u32),
 }
 
-impl<R: BufRead> Rows<R> {
-    pub(super) fn new(input: R, form: CsvForm, limit: usize) -> Self {
-        let fields = Fields::new(form.delimiter);
-        Self { lines: Lines::new(input, limit), form, fields, members: Vec::new() }
+impl<R: BufRead> CsvReader<R> {
+    pub(super) fn new(input: R, dialect: CsvDialect, limit: usize) -> Self {
+        let fields = RecordFields::new(dialect.delimiter);
+        Self { lines: LineReader::new(input, limit), dialect, fields, member_prefixes: Vec::new() }
     }
 
     /// The next row; `None` at the end of the file.
-    pub(super) fn next(&mut self) -> Result<Option<Item>, Broken> {
-        if self.members.is_empty() {
+    pub(super) fn next(&mut self) -> Result<Option<FileItem>, FileError> {
+        if self.member_prefixes.is_empty() {
             self.read_header()?;
         }
         loop {
-            let line = self.lines.number();
-            match self.reach().map_err(|error| Broken::unread(line, &error))? {
-                Reach::End => return Ok(None),
-                Reach::Blank(length) => self.lines.pass(length, 1),
-                Reach::TooFar => {
-                    let detail = too_large(self.lines.limit());
-                    let item = unreadable(line, self.lines.rest(), detail);
-                    self.lines.pass_too_far().map_err(|error| Broken::unread(line, &error))?;
+            let line = self.lines.line_number();
+            match self.record_extent().map_err(|error| FileError::io(line, &error))? {
+                RecordExtent::EndOfFile => return Ok(None),
+                RecordExtent::Blank(length) => self.lines.advance(length, 1),
+                RecordExtent::TooLong => {
+                    let detail = too_large_message(self.lines.limit());
+                    let item = unreadable_item(line, self.lines.buffered(), detail);
+                    self.lines.skip_long_line().map_err(|error| FileError::io(line, &error))?;
                     return Ok(Some(item));
                 }
-                Reach::No(length, why) => return Ok(Some(self.give_up(length, why))),
-                Reach::Record(length, lines) => return Ok(Some(self.row(length, lines))),
+                RecordExtent::Malformed(length, why) => {
+                    return Ok(Some(self.malformed_line(length, why)));
+                }
+                RecordExtent::Record(length, lines) => return Ok(Some(self.row(length, lines))),
             }
         }
     }
 
     /// Gives a line up.
-    fn give_up(&mut self, length: usize, why: impl Into<String>) -> Item {
-        let record = without_end(self.lines.bytes(length));
-        let item = unreadable(self.lines.number(), record, why);
-        self.lines.pass(length, 1);
+    fn malformed_line(&mut self, length: usize, why: impl Into<String>) -> FileItem {
+        let record = trim_line_end(self.lines.bytes(length));
+        let item = unreadable_item(self.lines.line_number(), record, why);
+        self.lines.advance(length, 1);
         item
     }
 
-    fn row(&mut self, length: usize, lines: u32) -> Item {
-        let line = self.lines.number();
-        let record = without_end(self.lines.bytes(length));
+    fn row(&mut self, length: usize, lines: u32) -> FileItem {
+        let line = self.lines.line_number();
+        let record = trim_line_end(self.lines.bytes(length));
         self.fields.read(record);
-        let (told, columns) = (self.fields.count(), self.members.len());
+        let (told, columns) = (self.fields.count(), self.member_prefixes.len());
         if told != columns {
             if lines > 1 {
                 let first = self.lines.bytes(length).iter().position(|byte| *byte == b'\n');
-                return self.give_up(first.map_or(length, |at| at + 1), UNCLOSED);
+                return self.malformed_line(first.map_or(length, |at| at + 1), UNCLOSED_QUOTE);
             }
             let fields = if told == 1 { "field" } else { "fields" };
-            return self.give_up(length, format!("has {told} {fields}, the header has {columns}"));
+            return self
+                .malformed_line(length, format!("has {told} {fields}, the header has {columns}"));
         }
-        let item = match self.fields.object(&self.members) {
-            None => unreadable(line, record, NOT_UTF8),
+        let item = match self.fields.object(&self.member_prefixes) {
+            None => unreadable_item(line, record, NOT_UTF8),
             Some(body) if body.len() > self.lines.limit() => {
-                unreadable(line, record, too_large(self.lines.limit()))
+                unreadable_item(line, record, too_large_message(self.lines.limit()))
             }
-            Some(body) => Item { line, raw: raw(record), body: Ok(Bytes::from(body)) },
+            Some(body) => FileItem { line, raw: truncate_raw(record), body: Ok(Bytes::from(body)) },
         };
-        self.lines.pass(length, lines);
+        self.lines.advance(length, lines);
         item
     }
 
     /// Looks where the record ends that begins with the current line.
-    fn reach(&mut self) -> io::Result<Reach> {
-        let columns = if self.members.is_empty() { MOST_COLUMNS } else { self.members.len() };
-        let mut quotes = Quotes::new(self.form.delimiter, columns);
+    fn record_extent(&mut self) -> io::Result<RecordExtent> {
+        let columns =
+            if self.member_prefixes.is_empty() { MAX_COLUMNS } else { self.member_prefixes.len() };
+        let mut quotes = QuoteTracker::new(self.dialect.delimiter, columns);
         let (mut length, mut first, mut lines) = (0, 0, 0);
         loop {
-            let end = match self.lines.end(length)? {
-                End::At(end) if lines == 0 || end <= self.lines.limit() => end,
-                End::OfFile if lines == 0 => return Ok(Reach::End),
-                End::TooFar if lines == 0 => return Ok(Reach::TooFar),
-                End::At(_) | End::OfFile | End::TooFar => return Ok(Reach::No(first, UNCLOSED)),
+            let end = match self.lines.line_end(length)? {
+                LineEnd::At(end) if lines == 0 || end <= self.lines.limit() => end,
+                LineEnd::EndOfFile if lines == 0 => return Ok(RecordExtent::EndOfFile),
+                LineEnd::TooLong if lines == 0 => return Ok(RecordExtent::TooLong),
+                LineEnd::At(_) | LineEnd::EndOfFile | LineEnd::TooLong => {
+                    return Ok(RecordExtent::Malformed(first, UNCLOSED_QUOTE));
+                }
             };
             let line = &self.lines.bytes(end)[length..];
             if lines == 0 {
                 first = end;
                 if self.is_blank(line) {
-                    return Ok(Reach::Blank(end));
+                    return Ok(RecordExtent::Blank(end));
                 }
             }
             lines += 1;
-            match quotes.see(without_end(line)) {
-                Seen::Closed => return Ok(Reach::Record(end, lines)),
-                Seen::Wrong if lines == 1 => return Ok(Reach::No(first, BEHIND)),
-                Seen::Wrong => return Ok(Reach::No(first, UNCLOSED)),
-                Seen::Open => length = end,
+            match quotes.read_line(trim_line_end(line)) {
+                QuoteState::Closed => return Ok(RecordExtent::Record(end, lines)),
+                QuoteState::Invalid if lines == 1 => {
+                    return Ok(RecordExtent::Malformed(first, TEXT_AFTER_QUOTE));
+                }
+                QuoteState::Invalid => return Ok(RecordExtent::Malformed(first, UNCLOSED_QUOTE)),
+                QuoteState::Open => length = end,
             }
         }
     }
 
     /// Whether nothing stands on a line, not even a delimiter.
     fn is_blank(&self, line: &[u8]) -> bool {
-        line.iter().all(|byte| byte.is_ascii_whitespace() && *byte != self.form.delimiter)
+        line.iter().all(|byte| byte.is_ascii_whitespace() && *byte != self.dialect.delimiter)
     }
 
     /// Reads the header, and checks that it has what rows need.
-    fn read_header(&mut self) -> Result<(), Broken> {
+    fn read_header(&mut self) -> Result<(), FileError> {
         let (line, length, lines) = loop {
-            let line = self.lines.number();
-            let broken = |message: &str| Broken::new(line, format!("the header: {message}"));
-            match self.reach().map_err(|error| Broken::unread(line, &error))? {
-                Reach::End => return Err(Broken::new(line, "the file is empty")),
-                Reach::Blank(length) => self.lines.pass(length, 1),
-                Reach::TooFar => return Err(broken(&too_large(self.lines.limit()))),
-                Reach::No(_, why) => return Err(broken(why)),
-                Reach::Record(length, lines) => break (line, length, lines),
+            let line = self.lines.line_number();
+            let broken = |message: &str| FileError::new(line, format!("the header: {message}"));
+            match self.record_extent().map_err(|error| FileError::io(line, &error))? {
+                RecordExtent::EndOfFile => return Err(FileError::new(line, "the file is empty")),
+                RecordExtent::Blank(length) => self.lines.advance(length, 1),
+                RecordExtent::TooLong => {
+                    return Err(broken(&too_large_message(self.lines.limit())));
+                }
+                RecordExtent::Malformed(_, why) => return Err(broken(why)),
+                RecordExtent::Record(length, lines) => break (line, length, lines),
             }
         };
-        self.fields.read(without_end(self.lines.bytes(length)));
-        let broken = |message: String| Broken::new(line, format!("the header {message}"));
+        self.fields.read(trim_line_end(self.lines.bytes(length)));
+        let broken = |message: String| FileError::new(line, format!("the header {message}"));
         let names: Vec<&str> = match self.fields.texts() {
             Some(texts) => texts.map(str::trim).collect(),
             None => return Err(broken(NOT_UTF8.to_owned())),
         };
-        check_names(&names, &self.form.columns).map_err(broken)?;
+        check_names(&names, &self.dialect.required_columns).map_err(broken)?;
         // Writing a text to memory cannot fail.
         let member = |name: &&str| format!("{}:", serde_json::to_string(name).unwrap_or_default());
-        self.members = names.iter().map(member).collect();
-        self.lines.pass(length, lines);
+        self.member_prefixes = names.iter().map(member).collect();
+        self.lines.advance(length, lines);
         Ok(())
     }
 
     /// How many bytes it holds room for.
     #[cfg(test)]
-    pub(super) fn room(&self) -> usize {
-        self.lines.room() + self.fields.text.capacity() + self.fields.ends.capacity() * 8
+    pub(super) fn buffer_capacity(&self) -> usize {
+        self.lines.buffer_capacity() + self.fields.text.capacity() + self.fields.ends.capacity() * 8
     }
 }
 
 /// Checks that each column has a name of its own, and those that are needed.
 fn check_names(names: &[&str], needed: &[String]) -> Result<(), String> {
-    if names.len() > MOST_COLUMNS {
-        return Err(format!("has more than {MOST_COLUMNS} columns"));
+    if names.len() > MAX_COLUMNS {
+        return Err(format!("has more than {MAX_COLUMNS} columns"));
     }
     for (index, name) in names.iter().enumerate() {
         if name.is_empty() {
@@ -211,14 +221,14 @@ fn quoted(name: &str) -> String {
 }
 
 /// The fields of one record.
-struct Fields {
+struct RecordFields {
     reader: csv_core::Reader,
     text: Vec<u8>,
     ends: Vec<usize>,
     count: usize,
 }
 
-impl Fields {
+impl RecordFields {
     fn new(delimiter: u8) -> Self {
         // A CR within a line is text like any other.
         let terminator = Terminator::Any(b'\n');

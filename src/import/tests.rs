@@ -7,19 +7,22 @@ use super::*;
 
 const LIMIT: usize = 1000;
 
-fn form(columns: &[&str]) -> CsvForm {
-    CsvForm { delimiter: b',', columns: columns.iter().map(|name| (*name).to_owned()).collect() }
+fn form(columns: &[&str]) -> CsvDialect {
+    CsvDialect {
+        delimiter: b',',
+        required_columns: columns.iter().map(|name| (*name).to_owned()).collect(),
+    }
 }
 
 /// Everything that is read, a line each: `7 {"a":"1"}`, `7 ! why`, and at the
 /// end what broke it off: `7 !! why`.
-fn told(format: ImportFormat, csv: &CsvForm, file: &[u8]) -> Vec<String> {
-    Reader::new(file, format, csv, LIMIT)
+fn told(format: ImportFormat, csv: &CsvDialect, file: &[u8]) -> Vec<String> {
+    FileReader::new(file, format, csv, LIMIT)
         .map(|read| match read {
-            Ok(Item { line, body: Ok(body), .. }) => {
+            Ok(FileItem { line, body: Ok(body), .. }) => {
                 format!("{line} {}", String::from_utf8(body.to_vec()).unwrap())
             }
-            Ok(Item { line, body: Err(failure), .. }) => format!("{line} ! {failure}"),
+            Ok(FileItem { line, body: Err(failure), .. }) => format!("{line} ! {failure}"),
             Err(broken) => format!("{} !! {}", broken.line, broken.message),
         })
         .collect()
@@ -29,7 +32,7 @@ fn newlines(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.split(|byte| *byte == b'\n').skip(1).count()).unwrap()
 }
 
-fn check(format: ImportFormat, csv: &CsvForm, cases: &[(&[u8], &[&str])]) {
+fn check(format: ImportFormat, csv: &CsvDialect, cases: &[(&[u8], &[&str])]) {
     for (file, expected) in cases {
         let shown = String::from_utf8_lossy(file);
         assert_eq!(told(format, csv, file), *expected, "{shown:?}");
@@ -69,7 +72,7 @@ fn rows_become_objects_of_texts() {
             (b"a,b", &[]),
         ],
     );
-    let tabs = CsvForm { delimiter: b'\t', columns: vec!["b".to_owned()] };
+    let tabs = CsvDialect { delimiter: b'\t', required_columns: vec!["b".to_owned()] };
     let rows: &[&str] = &[r#"2 {"a":"1,1","b":"2"}"#, r#"3 {"a":"","b":""}"#];
     check(ImportFormat::Csv, &tabs, &[(b"a\tb\n1,1\t2\n\t\n \n", rows)]);
 }
@@ -167,7 +170,7 @@ fn a_header_must_be_one() {
         ],
     );
     let names: Vec<_> = (0..1001).map(|index| index.to_string()).collect();
-    let broken = Reader::new(names.join(",").as_bytes(), ImportFormat::Csv, &form(&[]), 10_000)
+    let broken = FileReader::new(names.join(",").as_bytes(), ImportFormat::Csv, &form(&[]), 10_000)
         .next()
         .unwrap()
         .unwrap_err();
@@ -251,7 +254,7 @@ fn an_array_is_read_element_by_element() {
 #[test]
 fn what_is_kept_of_an_item_is_as_it_stands() {
     let raw = |format: ImportFormat, file: &[u8]| -> Vec<Vec<u8>> {
-        let reader = Reader::new(file, format, &form(&[]), 100_000);
+        let reader = FileReader::new(file, format, &form(&[]), 100_000);
         reader.map(|item| item.unwrap().raw.to_vec()).collect()
     };
     let file = b"a,b\r\n\"1\n\",2\r\n\"1,\xff\n3\n";
@@ -260,7 +263,7 @@ fn what_is_kept_of_an_item_is_as_it_stands() {
     assert_eq!(raw(ImportFormat::Json, b"[ {} , 1]"), [&b"{}"[..], b"1"]);
     let long = format!("a\n{}\n{}\n", "x".repeat(70_000), "y".repeat(100_001));
     let kept = raw(ImportFormat::Csv, long.as_bytes());
-    assert_eq!(kept, [vec![b'x'; LONGEST_RAW], vec![b'y'; LONGEST_RAW]]);
+    assert_eq!(kept, [vec![b'x'; MAX_RAW_BYTES], vec![b'y'; MAX_RAW_BYTES]]);
 }
 
 #[test]
@@ -282,7 +285,7 @@ fn a_file_that_cannot_be_read_further_breaks_off() {
         (ImportFormat::Json, b"[\n{},\n{"),
     ] {
         let input = io::BufReader::with_capacity(1, Failing(file));
-        let mut reader = Reader::new(input, format, &form(&[]), LIMIT);
+        let mut reader = FileReader::new(input, format, &form(&[]), LIMIT);
         assert_eq!(reader.next().unwrap().unwrap().line, 2, "{format:?}");
         let broken = reader.next().unwrap().unwrap_err();
         let expected = "line 3: the file cannot be read further: the line went dead";

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::duplicates::exceed;
+use super::duplicates::exceeds_percent;
 use crate::{
     domain::SourceName,
     metrics::Metrics,
@@ -17,49 +17,49 @@ use crate::{
 
 /// Tells of imports that were settled.
 #[derive(Debug)]
-pub(super) struct Summaries {
+pub(super) struct ImportCompletion {
     /// More duplicates than so many percent are warned of.
     percent: u8,
     /// Only these become labels: the table may know sources that are gone.
     sources: BTreeSet<String>,
     /// Of each source, the import that its gauge shows.
-    shown: BTreeMap<String, Uuid>,
+    shown_imports: BTreeMap<String, Uuid>,
 }
 
-impl Summaries {
+impl ImportCompletion {
     pub(super) fn new(percent: u8, sources: &[SourceName]) -> Self {
         let sources = sources.iter().map(SourceName::to_string).collect();
-        Self { percent, sources, shown: BTreeMap::new() }
+        Self { percent, sources, shown_imports: BTreeMap::new() }
     }
 
     /// Settles what can be settled and says so: by one worker only, whichever
     /// comes first. The gauges are every worker's.
-    pub(super) async fn tell(&mut self, store: &Store, metrics: &Metrics) {
+    pub(super) async fn complete_imports(&mut self, store: &Store, metrics: &Metrics) {
         let found = async {
             let mut tx = store.begin().await?;
-            let settled = imports::settle(&mut tx).await?;
-            let settled = imports::all(&mut tx, &settled).await?;
-            let newest = imports::newest_settled(&mut tx).await?;
-            let unseen = |id: &Uuid| !self.shown.values().any(|shown| shown == id);
+            let settled = imports::mark_completed(&mut tx).await?;
+            let settled = imports::find_all(&mut tx, &settled).await?;
+            let newest = imports::latest_completed(&mut tx).await?;
+            let unseen = |id: &Uuid| !self.shown_imports.values().any(|shown| shown == id);
             let newest: Vec<Uuid> = newest.into_iter().filter(unseen).collect();
-            let newest = imports::all(&mut tx, &newest).await?;
+            let newest = imports::find_all(&mut tx, &newest).await?;
             tx.commit().await?;
             Ok::<_, StoreError>((settled, newest))
         };
-        match store.in_time(found).await {
+        match store.with_timeout(found).await {
             Ok((settled, newest)) => {
                 for import in settled {
-                    self.summarize(&import, metrics);
+                    self.log_completion(&import, metrics);
                 }
                 for import in newest {
-                    self.show(&import, metrics);
+                    self.show_duplicate_ratio(&import, metrics);
                 }
             }
             Err(error) => debug!(%error, "imports cannot be looked at"),
         }
     }
 
-    fn summarize(&self, import: &Import, metrics: &Metrics) {
+    fn log_completion(&self, import: &Import, metrics: &Metrics) {
         let Import { import_id, source, state, error, total, .. } = import;
         info!(
             %import_id,
@@ -77,7 +77,7 @@ impl Summaries {
             elapsed_ms = import.elapsed_ms(),
             "the import is settled"
         );
-        if exceed(import.duplicate, import.candidates(), self.percent) {
+        if exceeds_percent(import.duplicate, import.candidates(), self.percent) {
             warn!(
                 %import_id,
                 source,
@@ -92,11 +92,11 @@ impl Summaries {
         }
     }
 
-    fn show(&mut self, import: &Import, metrics: &Metrics) {
+    fn show_duplicate_ratio(&mut self, import: &Import, metrics: &Metrics) {
         if self.sources.contains(&import.source) {
             let ratio = metrics.import_duplicate_ratio.with_label_values(&[&import.source]);
             ratio.set(import.duplicate_rate());
         }
-        self.shown.insert(import.source.clone(), import.import_id);
+        self.shown_imports.insert(import.source.clone(), import.import_id);
     }
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::{adapter::Answers, domain::Failure};
+use crate::{adapter::ResponseStyle, domain::PermanentFailure};
 
 /// Names the delivery on every answer, for both sides' logs.
 pub(super) const RECEIPT_HEADER: &str = "x-tallyhook-receipt";
@@ -25,7 +25,7 @@ pub(super) struct Problem {
     pub(super) title: &'static str,
     pub(super) detail: String,
     /// The fields at fault, where the caller can mend them.
-    pub(super) failures: Vec<Failure>,
+    pub(super) failures: Vec<PermanentFailure>,
     /// Seconds after which to try again, where that makes sense.
     pub(super) retry_after_s: Option<u64>,
     /// The method to use instead, where another was.
@@ -48,7 +48,7 @@ impl Problem {
     }
 
     /// Webhooks are sent with POST.
-    pub(super) fn wrong_method() -> Self {
+    pub(super) fn method_not_allowed() -> Self {
         let detail = "webhooks are sent with POST";
         Self {
             allow: Some("POST"),
@@ -67,13 +67,15 @@ impl Problem {
     }
 
     /// The answer, in the style of the source's callers.
-    pub(super) fn answer(&self, style: Answers, receipt_id: Uuid) -> Response<Body> {
+    pub(super) fn to_response(&self, style: ResponseStyle, receipt_id: Uuid) -> Response<Body> {
         let (media_type, body) = match style {
-            Answers::Problems => ("application/problem+json", self.as_problem(receipt_id)),
-            Answers::Callback => ("application/json", self.as_callback()),
-            Answers::Bare => ("", String::new()),
+            ResponseStyle::ProblemJson => {
+                ("application/problem+json", self.problem_body(receipt_id))
+            }
+            ResponseStyle::Callback => ("application/json", self.callback_body()),
+            ResponseStyle::StatusOnly => ("", String::new()),
         };
-        let mut response = plain(self.status, receipt_id, Body::from(body));
+        let mut response = build_response(self.status, receipt_id, Body::from(body));
         let headers = response.headers_mut();
         if !media_type.is_empty() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -88,7 +90,7 @@ impl Problem {
     }
 
     /// A problem (RFC 9457).
-    fn as_problem(&self, receipt_id: Uuid) -> String {
+    fn problem_body(&self, receipt_id: Uuid) -> String {
         let mut problem = json!({
             "type": "about:blank",
             "title": self.title,
@@ -104,8 +106,8 @@ impl Problem {
 
     /// What a robot reads. Nothing in it differs from call to call, as the
     /// receipt would.
-    fn as_callback(&self) -> String {
-        let refused = Refused {
+    fn callback_body(&self) -> String {
+        let refused = CallbackError {
             status: "error",
             message: &self.detail,
             retryable: self.is_retryable(),
@@ -118,7 +120,7 @@ impl Problem {
 
 /// The body that tells a robot why not; in this order.
 #[derive(Serialize)]
-struct Refused<'a> {
+struct CallbackError<'a> {
     status: &'static str,
     message: &'a str,
     retryable: bool,
@@ -134,7 +136,7 @@ struct FieldError<'a> {
 }
 
 impl<'a> FieldError<'a> {
-    fn list(failures: &'a [Failure]) -> Vec<Self> {
+    fn list(failures: &'a [PermanentFailure]) -> Vec<Self> {
         failures
             .iter()
             .map(|failure| Self { field: &failure.field, message: &failure.detail })
@@ -144,41 +146,45 @@ impl<'a> FieldError<'a> {
 
 /// The answer to what is durable: 200, with the body that the caller wants,
 /// else with none. Some platforms demand an empty one.
-pub(super) fn accepted(receipt_id: Uuid, acceptance: Option<Bytes>) -> Response<Body> {
+pub(super) fn accepted_response(receipt_id: Uuid, acceptance: Option<Bytes>) -> Response<Body> {
     let Some(body) = acceptance else {
-        return plain(StatusCode::OK, receipt_id, Body::empty());
+        return build_response(StatusCode::OK, receipt_id, Body::empty());
     };
-    let mut response = plain(StatusCode::OK, receipt_id, Body::from(body));
+    let mut response = build_response(StatusCode::OK, receipt_id, Body::from(body));
     let media_type = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     response
 }
 
 /// What can be told as JSON.
-pub(super) fn json(status: StatusCode, receipt_id: Uuid, told: &impl Serialize) -> Response<Body> {
+pub(super) fn json_response(
+    status: StatusCode,
+    receipt_id: Uuid,
+    told: &impl Serialize,
+) -> Response<Body> {
     // Names, numbers and times: there is nothing that JSON could not say.
     let body = serde_json::to_string(told).unwrap_or_default();
-    let mut response = plain(status, receipt_id, Body::from(body));
+    let mut response = build_response(status, receipt_id, Body::from(body));
     let media_type = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     response
 }
 
 /// The leave to send that a platform asked for.
-pub(super) fn leave(receipt_id: Uuid, headers: HeaderMap) -> Response<Body> {
-    let mut response = plain(StatusCode::OK, receipt_id, Body::empty());
+pub(super) fn handshake_response(receipt_id: Uuid, headers: HeaderMap) -> Response<Body> {
+    let mut response = build_response(StatusCode::OK, receipt_id, Body::empty());
     response.headers_mut().extend(headers);
     response
 }
 
-fn plain(status: StatusCode, receipt_id: Uuid, body: Body) -> Response<Body> {
+fn build_response(status: StatusCode, receipt_id: Uuid, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    name(&mut response, receipt_id);
+    insert_receipt_header(&mut response, receipt_id);
     response
 }
 
-fn name(response: &mut Response<Body>, receipt_id: Uuid) {
+fn insert_receipt_header(response: &mut Response<Body>, receipt_id: Uuid) {
     // A UUID is always a legal header value.
     if let Ok(value) = HeaderValue::from_str(&receipt_id.to_string()) {
         response.headers_mut().insert(RECEIPT_HEADER, value);
@@ -186,23 +192,23 @@ fn name(response: &mut Response<Body>, receipt_id: Uuid) {
 }
 
 /// Every answer names a receipt, also those of the probes.
-pub(super) async fn name_receipt(mut response: Response<Body>) -> Response<Body> {
+pub(super) async fn set_receipt_header(mut response: Response<Body>) -> Response<Body> {
     if !response.headers().contains_key(RECEIPT_HEADER) {
-        name(&mut response, Uuid::now_v7());
+        insert_receipt_header(&mut response, Uuid::now_v7());
     }
     response
 }
 
 /// Any other path.
-pub(super) async fn no_such_place() -> Response<Body> {
+pub(super) async fn not_found() -> Response<Body> {
     let detail = "webhooks are taken at /hooks/{source}, files at /imports/{source}";
     let problem = Problem::new(StatusCode::NOT_FOUND, "No such place", detail);
-    problem.answer(Answers::Problems, Uuid::now_v7())
+    problem.to_response(ResponseStyle::ProblemJson, Uuid::now_v7())
 }
 
 /// Any other method of a probe.
-pub(super) async fn method_not_allowed() -> Response<Body> {
+pub(super) async fn probe_method_not_allowed() -> Response<Body> {
     let detail = "probes are asked with GET";
     let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Wrong method", detail);
-    problem.answer(Answers::Problems, Uuid::now_v7())
+    problem.to_response(ResponseStyle::ProblemJson, Uuid::now_v7())
 }

@@ -15,13 +15,13 @@ use super::answer::Problem;
 /// How much of a body that is too large is read and thrown away: a client
 /// that is still sending would otherwise see its connection break, and never
 /// the answer that says why.
-const DRAINED: usize = 32 * 1024 * 1024;
+const MAX_DRAIN_BYTES: usize = 32 * 1024 * 1024;
 
 /// Reads a body of at most `limit` bytes in at most `patience`.
 ///
 /// # Errors
 /// 413, 408, or 400 for a body that breaks off.
-pub(super) async fn read(
+pub(super) async fn read_body(
     headers: &HeaderMap,
     body: Body,
     limit: usize,
@@ -64,7 +64,7 @@ async fn collect(mut body: Body, limit: usize, told: usize) -> Result<Option<Byt
         seen = seen.saturating_add(data.len());
         if seen <= limit {
             kept.extend_from_slice(&data);
-        } else if seen > limit.saturating_add(DRAINED) {
+        } else if seen > limit.saturating_add(MAX_DRAIN_BYTES) {
             break;
         } else {
             kept = BytesMut::new();
@@ -78,7 +78,7 @@ async fn collect(mut body: Body, limit: usize, told: usize) -> Result<Option<Byt
 pub(super) async fn drain(body: &mut Body, patience: Duration) {
     let all = async {
         let mut seen = 0_usize;
-        while seen <= DRAINED
+        while seen <= MAX_DRAIN_BYTES
             && let Some(Ok(frame)) = body.frame().await
         {
             seen = seen.saturating_add(frame.data_ref().map_or(0, Bytes::len));

@@ -15,52 +15,54 @@ use uuid::Uuid;
 
 use super::{
     Receiver,
-    answer::{Problem, accepted, leave},
+    answer::{Problem, accepted_response, handshake_response},
     body,
 };
 use crate::{
-    adapter::{Adapter, Answers, Call, Event, Received, Rejection},
-    broker::{Confirmed, Outgoing, PublishError},
+    adapter::{Event, Received, Rejection, ResponseStyle, Source, WebhookRequest},
+    broker::{Confirmed, OutgoingMessage, PublishError},
     domain::{Envelope, SourceName},
-    metrics::InFlight,
+    metrics::GaugeGuard,
 };
 
 /// Stands for the source in metrics where none of that name is configured:
 /// a stranger must not choose label values.
-pub(super) const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN_SOURCE_LABEL: &str = "unknown";
 
 /// The source's name as it stands in the path.
-pub(super) type Name = Result<Path<String>, PathRejection>;
+pub(super) type SourcePath = Result<Path<String>, PathRejection>;
 
 /// `POST`: a webhook.
-pub(super) async fn receive(
+pub(super) async fn receive_webhook(
     State(receiver): State<Receiver>,
-    name: Name,
+    name: SourcePath,
     request: Request<Body>,
 ) -> Response<Body> {
     let begun = Instant::now();
     let receipt_id = Uuid::now_v7();
-    let _in_flight = InFlight::begin(&receiver.metrics.requests_in_flight);
-    let found = receiver.find(name);
-    let label = found.map_or(UNKNOWN, |(source, _)| source.as_str());
+    let _in_flight = GaugeGuard::increment(&receiver.metrics.http_requests_in_flight);
+    let found = receiver.find_source(name);
+    let label = found.map_or(UNKNOWN_SOURCE_LABEL, |(source, _)| source.as_str());
     let span = info_span!("receipt", %receipt_id, source = label);
 
     let answer = async {
         let result = match found {
-            Some((source, adapter)) => receiver.accept(source, adapter, receipt_id, request).await,
+            Some((source, adapter)) => {
+                receiver.accept_webhook(source, adapter, receipt_id, request).await
+            }
             None => Err(unknown_source()),
         };
         match result {
-            Ok(acceptance) => accepted(receipt_id, acceptance),
+            Ok(acceptance) => accepted_response(receipt_id, acceptance),
             Err(problem) => {
                 // Anybody can cause these, as many as they like: one a second
                 // is told, all are counted.
-                if receiver.loud.speak() {
+                if receiver.log_limiter.allow() {
                     info!(status = problem.status.as_u16(), error = problem.detail, "refused");
                 } else {
                     debug!(status = problem.status.as_u16(), error = problem.detail, "refused");
                 }
-                problem.answer(style(found), receipt_id)
+                problem.to_response(response_style(found), receipt_id)
             }
         }
     }
@@ -68,34 +70,41 @@ pub(super) async fn receive(
     .await;
 
     let metrics = &receiver.metrics;
-    metrics.receipts.with_label_values(&[label, answer.status().as_str()]).inc();
-    metrics.acknowledge_seconds.with_label_values(&[label]).observe(begun.elapsed().as_secs_f64());
+    metrics.http_requests.with_label_values(&[label, answer.status().as_str()]).inc();
+    metrics
+        .http_request_duration
+        .with_label_values(&[label])
+        .observe(begun.elapsed().as_secs_f64());
     answer
 }
 
 /// `OPTIONS`: a platform that asks for leave to send.
 pub(super) async fn handshake(
     State(receiver): State<Receiver>,
-    name: Name,
+    name: SourcePath,
     headers: HeaderMap,
 ) -> Response<Body> {
     let receipt_id = Uuid::now_v7();
-    let found = receiver.find(name);
+    let found = receiver.find_source(name);
     match found.map(|(_, adapter)| adapter.handshake(&headers)) {
-        Some(Some(given)) => leave(receipt_id, given),
-        Some(None) => Problem::wrong_method().answer(style(found), receipt_id),
-        None => unknown_source().answer(Answers::Problems, receipt_id),
+        Some(Some(given)) => handshake_response(receipt_id, given),
+        Some(None) => Problem::method_not_allowed().to_response(response_style(found), receipt_id),
+        None => unknown_source().to_response(ResponseStyle::ProblemJson, receipt_id),
     }
 }
 
 /// Any other method.
-pub(super) async fn wrong_method(State(receiver): State<Receiver>, name: Name) -> Response<Body> {
-    Problem::wrong_method().answer(style(receiver.find(name)), Uuid::now_v7())
+pub(super) async fn method_not_allowed(
+    State(receiver): State<Receiver>,
+    name: SourcePath,
+) -> Response<Body> {
+    Problem::method_not_allowed()
+        .to_response(response_style(receiver.find_source(name)), Uuid::now_v7())
 }
 
 /// How a source's callers are answered; strangers get problems.
-fn style(found: Option<(&SourceName, &Adapter)>) -> Answers {
-    found.map_or(Answers::Problems, |(_, adapter)| adapter.answers())
+fn response_style(found: Option<(&SourceName, &Source)>) -> ResponseStyle {
+    found.map_or(ResponseStyle::ProblemJson, |(_, adapter)| adapter.response_style())
 }
 
 pub(super) fn unknown_source() -> Problem {
@@ -105,118 +114,122 @@ pub(super) fn unknown_source() -> Problem {
 
 /// What an authentic call comes to; nothing at all of a ping.
 #[derive(Default)]
-struct Taken {
+struct AcceptedEvents {
     envelopes: Vec<Envelope>,
     /// The body of the 200, where the caller wants one.
-    acceptance: Option<Bytes>,
+    success_body: Option<Bytes>,
 }
 
 impl Receiver {
     /// The source of this name, if one is configured.
-    pub(super) fn find(&self, name: Name) -> Option<(&SourceName, &Adapter)> {
+    pub(super) fn find_source(&self, name: SourcePath) -> Option<(&SourceName, &Source)> {
         let source: SourceName = name.ok()?.0.parse().ok()?;
         self.sources.get_key_value(&source)
     }
 
     /// Takes one call in. `Ok` only when every event of it is durable, with
     /// the body of the answer where the caller wants one.
-    async fn accept(
+    async fn accept_webhook(
         &self,
         source: &SourceName,
-        adapter: &Adapter,
+        adapter: &Source,
         receipt_id: Uuid,
         request: Request<Body>,
     ) -> Result<Option<Bytes>, Problem> {
         let _place = self
-            .places
+            .request_permits
             .try_acquire()
-            .map_err(|_| self.not_now("too many calls are under way; send it again"))?;
+            .map_err(|_| self.unavailable("too many calls are under way; send it again"))?;
         let (parts, body) = request.into_parts();
         let limit = self.settings.body_limit_bytes;
         let patience = Duration::from_millis(self.settings.body_timeout_ms);
-        let body = body::read(&parts.headers, body, limit, patience).await.inspect_err(|told| {
-            self.record_unread(source, receipt_id, told.status, &told.detail);
-        })?;
+        let body =
+            body::read_body(&parts.headers, body, limit, patience).await.inspect_err(|told| {
+                self.record_incomplete(source, receipt_id, told.status, &told.detail);
+            })?;
         let received_at = OffsetDateTime::now_utc();
         let query = parts.uri.query().unwrap_or_default();
-        let call = Call { headers: &parts.headers, query, body: &body, received_at };
-        let Taken { envelopes, acceptance } = match self.take(source, adapter, receipt_id, &call) {
-            Ok(taken) => taken,
-            Err(rejection) => {
-                let problem = refuse(&rejection);
-                let status = problem.status;
-                self.record_refused(source, adapter, receipt_id, &call, &rejection, status)
-                    .await
-                    .map_err(|error| self.not_durable(&error))?;
-                return Err(problem);
-            }
-        };
+        let call = WebhookRequest { headers: &parts.headers, query, body: &body, received_at };
+        let AcceptedEvents { envelopes, success_body: acceptance } =
+            match self.verify_and_extract(source, adapter, receipt_id, &call) {
+                Ok(taken) => taken,
+                Err(rejection) => {
+                    let problem = rejection_problem(&rejection);
+                    let status = problem.status;
+                    self.record_rejected(source, adapter, receipt_id, &call, &rejection, status)
+                        .await
+                        .map_err(|error| self.publish_failed(&error))?;
+                    return Err(problem);
+                }
+            };
         // All at once; one that fails fails the call, and the resend finds
         // the others in the inbox.
-        let published = envelopes
-            .iter()
-            .map(|envelope| self.publisher.publish(Outgoing::inbound(&self.topology, envelope)));
+        let published = envelopes.iter().map(|envelope| {
+            self.publisher.publish(OutgoingMessage::inbound(&self.topology, envelope))
+        });
         let _durable: Vec<Confirmed> = join_all(published)
             .await
             .into_iter()
             .collect::<Result<_, PublishError>>()
-            .map_err(|error| self.not_durable(&error))?;
+            .map_err(|error| self.publish_failed(&error))?;
         Ok(acceptance)
     }
 
     /// Has a call verified and takes its events out; none of a ping.
-    fn take(
+    fn verify_and_extract(
         &self,
         source: &SourceName,
-        adapter: &Adapter,
+        adapter: &Source,
         receipt_id: Uuid,
-        call: &Call<'_>,
-    ) -> Result<Taken, Rejection> {
+        call: &WebhookRequest<'_>,
+    ) -> Result<AcceptedEvents, Rejection> {
         let (events, secret) = match adapter.receive(call)? {
             Received::Ping => {
                 self.record_ping(source, receipt_id, call);
-                return Ok(Taken::default());
+                return Ok(AcceptedEvents::default());
             }
-            Received::Events { events, secret } => (events, secret),
+            Received::Events { events, secret_label: secret } => (events, secret),
         };
-        self.note_secret(source, &secret, call.received_at);
-        let acceptance = events.first().and_then(|event| adapter.acceptance(source, event));
+        self.record_secret_use(source, &secret, call.received_at);
+        let acceptance = events.first().and_then(|event| adapter.success_body(source, event));
         let envelope = |(index, event): (usize, Event)| {
             // The first event carries the id that the answer names.
             let receipt_id = if index == 0 { receipt_id } else { Uuid::now_v7() };
             event.envelope(source, receipt_id, call.received_at, &secret)
         };
         let envelopes = events.into_iter().enumerate().map(envelope).collect::<Result<_, _>>()?;
-        Ok(Taken { envelopes, acceptance })
+        Ok(AcceptedEvents { envelopes, success_body: acceptance })
     }
 
-    pub(super) fn not_durable(&self, error: &PublishError) -> Problem {
-        if self.loud.speak() {
+    pub(super) fn publish_failed(&self, error: &PublishError) -> Problem {
+        if self.log_limiter.allow() {
             warn!(%error, "not durable; the sender is told to come again");
         } else {
             debug!(%error, "not durable");
         }
         // Whoever sends it need not know what is behind us.
-        self.not_now("the webhook could not be made durable; send it again")
+        self.unavailable("the webhook could not be made durable; send it again")
     }
 
-    pub(super) fn not_now(&self, detail: impl Into<String>) -> Problem {
+    pub(super) fn unavailable(&self, detail: impl Into<String>) -> Problem {
         Problem::unavailable(detail, self.settings.retry_after_s)
     }
 }
 
 /// What to answer instead of taking a call in.
-pub(super) fn refuse(rejection: &Rejection) -> Problem {
+pub(super) fn rejection_problem(rejection: &Rejection) -> Problem {
     let detail = rejection.to_string();
     let (status, title) = match rejection {
-        Rejection::Signature(_) => (StatusCode::UNAUTHORIZED, "Signature refused"),
-        Rejection::Tenant(..) => (StatusCode::UNAUTHORIZED, "Tenant refused"),
-        Rejection::Unreadable(_) => (StatusCode::BAD_REQUEST, "Unreadable"),
-        Rejection::ContentType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content type refused"),
-        Rejection::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid"),
+        Rejection::InvalidSignature(_) => (StatusCode::UNAUTHORIZED, "Signature refused"),
+        Rejection::UnknownTenant(..) => (StatusCode::UNAUTHORIZED, "Tenant refused"),
+        Rejection::Malformed(_) => (StatusCode::BAD_REQUEST, "Unreadable"),
+        Rejection::UnsupportedMediaType(_) => {
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content type refused")
+        }
+        Rejection::InvalidFields(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid"),
     };
     let failures = match rejection {
-        Rejection::Invalid(failures) => failures.clone(),
+        Rejection::InvalidFields(failures) => failures.clone(),
         _ => Vec::new(),
     };
     Problem { failures, ..Problem::new(status, title, detail) }

@@ -28,51 +28,51 @@ use super::{
     Receiver,
     answer::Problem,
     body,
-    hooks::{Name, UNKNOWN, refuse, unknown_source},
+    hooks::{SourcePath, UNKNOWN_SOURCE_LABEL, rejection_problem, unknown_source},
 };
 use crate::{
-    adapter::{Adapter, Answers, Call, Rejection},
-    broker::{Confirmed, Outgoing, PublishError},
-    domain::{ImportFormat, RefusedCall, SourceName},
-    metrics::InFlight,
+    adapter::{Rejection, ResponseStyle, Source, WebhookRequest},
+    broker::{Confirmed, OutgoingMessage, PublishError},
+    domain::{ImportFormat, RejectedRequest, SourceName},
+    metrics::GaugeGuard,
 };
-use inlet::Cut;
-use intake::{End, Intake};
-pub(super) use progress::{items, show};
-use reading::Origin;
-use report::{Report, Tally};
+use inlet::BodyInterrupted;
+use intake::{Upload, UploadEnd};
+pub(super) use progress::{get_import, get_import_items};
+use reading::ImportContext;
+use report::{ImportCounts, ImportSummary};
 
 /// Files that may come in at once.
-pub(super) const FILES: usize = 4;
+pub(super) const MAX_CONCURRENT_IMPORTS: usize = 4;
 
 /// The longest name of a file, in bytes.
-const LONGEST_NAME: usize = 255;
+const MAX_FILE_NAME_BYTES: usize = 255;
 
 /// How much of the rest of a file may come before the answer. A client that is
 /// still sending would otherwise never see it.
-const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `POST`: a file.
-pub(super) async fn take(
+pub(super) async fn receive_import(
     State(receiver): State<Receiver>,
-    name: Name,
+    name: SourcePath,
     request: Request<Body>,
 ) -> Response<Body> {
     let import_id = Uuid::now_v7();
-    let _in_flight = InFlight::begin(&receiver.metrics.requests_in_flight);
-    let found = receiver.find(name);
-    let label = found.map_or(UNKNOWN, |(source, _)| source.as_str());
+    let _in_flight = GaugeGuard::increment(&receiver.metrics.http_requests_in_flight);
+    let found = receiver.find_source(name);
+    let label = found.map_or(UNKNOWN_SOURCE_LABEL, |(source, _)| source.as_str());
     let span = info_span!("import", %import_id, source = label);
     let answer = async {
-        match receiver.import(found, import_id, request).await {
+        match receiver.accept_import(found, import_id, request).await {
             Ok(answer) => answer,
             Err(problem) => {
-                if receiver.loud.speak() {
+                if receiver.log_limiter.allow() {
                     info!(status = problem.status.as_u16(), error = problem.detail, "refused");
                 } else {
                     debug!(status = problem.status.as_u16(), error = problem.detail, "refused");
                 }
-                problem.answer(Answers::Problems, import_id)
+                problem.to_response(ResponseStyle::ProblemJson, import_id)
             }
         }
     }
@@ -80,51 +80,58 @@ pub(super) async fn take(
     .await;
     // Not among the seconds to an acknowledgement: a file takes as long as
     // its sender does.
-    receiver.metrics.receipts.with_label_values(&[label, answer.status().as_str()]).inc();
+    receiver.metrics.http_requests.with_label_values(&[label, answer.status().as_str()]).inc();
     answer
 }
 
 /// Any other method.
-pub(super) async fn wrong_method() -> Response<Body> {
+pub(super) async fn method_not_allowed() -> Response<Body> {
     let detail = "files are sent with POST to /imports/{source}, and asked after with GET";
     let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Wrong method", detail);
-    Problem { allow: Some("GET, POST"), ..problem }.answer(Answers::Problems, Uuid::now_v7())
+    Problem { allow: Some("GET, POST"), ..problem }
+        .to_response(ResponseStyle::ProblemJson, Uuid::now_v7())
 }
 
 impl Receiver {
     /// Takes one file in. The answer is given when all that it tells is
     /// durable.
-    async fn import(
+    async fn accept_import(
         &self,
-        found: Option<(&SourceName, &Adapter)>,
+        found: Option<(&SourceName, &Source)>,
         import_id: Uuid,
         request: Request<Body>,
     ) -> Result<Response<Body>, Problem> {
         let (parts, mut body) = request.into_parts();
         // Whoever asks before sending is spared the sending.
         let asks = parts.headers.contains_key(header::EXPECT);
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return Err(self.not_now("too many calls are under way; send it again"));
+        let Ok(place) = Arc::clone(&self.request_permits).try_acquire_owned() else {
+            return Err(self.unavailable("too many calls are under way; send it again"));
         };
         let query = parts.uri.query().unwrap_or_default();
-        let admitted = self.admit(found, import_id, &parts.headers, query).await;
+        let admitted = self.admit_import(found, import_id, &parts.headers, query).await;
         let (intake, turn) = match admitted {
             Ok(admitted) => admitted,
             Err(problem) => {
                 if !asks {
-                    body::drain(&mut body, DRAIN).await;
+                    body::drain(&mut body, DRAIN_TIMEOUT).await;
                 }
                 return Err(problem);
             }
         };
-        let source = intake.origin.source.clone();
+        let source = intake.context.source.clone();
         // Dropped with its connection, this handler leaves the task to itself.
         let task = tokio::spawn(
             async move {
                 let (tally, end) = intake.run(&mut body).await;
                 // The client may still send what nobody reads.
-                if !matches!(end, End::Whole | End::Cut(Cut::Broke(_) | Cut::Idle)) {
-                    body::drain(&mut body, DRAIN).await;
+                if !matches!(
+                    end,
+                    UploadEnd::Complete
+                        | UploadEnd::Interrupted(
+                            BodyInterrupted::ConnectionLost(_) | BodyInterrupted::Idle
+                        )
+                ) {
+                    body::drain(&mut body, DRAIN_TIMEOUT).await;
                 }
                 drop((place, turn));
                 (tally, end)
@@ -132,124 +139,138 @@ impl Receiver {
             .in_current_span(),
         );
         match task.await {
-            Ok((tally, end)) => self.concluded(import_id, &source, &tally, end),
+            Ok((tally, end)) => self.upload_response(import_id, &source, &tally, end),
             Err(panic) => {
                 error!(error = %panic, "an import panicked");
-                Err(self.broken_off(&Tally::default()))
+                Err(self.interrupted(&ImportCounts::default()))
             }
         }
     }
 
     /// Lets a file in, or says why not.
-    async fn admit(
+    async fn admit_import(
         &self,
-        found: Option<(&SourceName, &Adapter)>,
+        found: Option<(&SourceName, &Source)>,
         import_id: Uuid,
         headers: &HeaderMap,
         query: &str,
-    ) -> Result<(Intake, tokio::sync::OwnedSemaphorePermit), Problem> {
+    ) -> Result<(Upload, tokio::sync::OwnedSemaphorePermit), Problem> {
         let (source, adapter) = found.ok_or_else(unknown_source)?;
-        if !adapter.takes_imports() {
+        if !adapter.accepts_imports() {
             let detail = "this source takes no files; its webhooks are taken at /hooks/{source}";
             return Err(Problem::new(StatusCode::NOT_FOUND, "No imports here", detail));
         }
-        let begun_at = OffsetDateTime::now_utc();
-        let call = Call { headers, query, body: &Bytes::new(), received_at: begun_at };
-        let secret = adapter.admit(&call).map_err(|rejection| {
+        let started_at = OffsetDateTime::now_utc();
+        let call = WebhookRequest { headers, query, body: &Bytes::new(), received_at: started_at };
+        let secret = adapter.authenticate_upload(&call).map_err(|rejection| {
             if !rejection.is_authentic() {
-                self.metrics.forged.with_label_values(&[source.as_str()]).inc();
+                self.metrics.invalid_signatures.with_label_values(&[source.as_str()]).inc();
             }
-            refuse(&rejection)
+            rejection_problem(&rejection)
         })?;
-        self.note_secret(source, &secret, begun_at);
-        let format = match readable(headers) {
+        self.record_secret_use(source, &secret, started_at);
+        let format = match import_format(headers) {
             Ok(format) => format,
             Err(problem) => {
                 // Authentic: on record before it is answered.
-                let refused = RefusedCall {
+                let refused = RejectedRequest {
                     receipt_id: import_id,
                     source: source.clone(),
                     tenant: String::new(),
-                    received_at: begun_at,
+                    received_at: started_at,
                     status: Some(problem.status.as_u16()),
                     error: problem.detail.clone(),
                     body: Bytes::new(),
                     import: None,
-                    head: None,
+                    request_head: None,
                 };
-                let message = Outgoing::call(&self.topology, &refused);
+                let message = OutgoingMessage::rejected_request(&self.topology, &refused);
                 let _durable: Confirmed = self
                     .publisher
                     .publish(message)
                     .await
-                    .map_err(|error| self.not_durable(&error))?;
+                    .map_err(|error| self.publish_failed(&error))?;
                 return Err(problem);
             }
         };
         // Rather than have all of it sent for nothing.
-        if let Some(trouble) = self.publisher.trouble() {
-            return Err(self.not_durable(&PublishError::Away(trouble.into())));
+        if let Some(trouble) = self.publisher.degraded_reason() {
+            return Err(self.publish_failed(&PublishError::NotConnected(trouble.into())));
         }
         // Strangers take none of these.
-        let Ok(turn) = Arc::clone(&self.files).try_acquire_owned() else {
-            return Err(self.not_now("too many files come in at once; send it again"));
+        let Ok(turn) = Arc::clone(&self.import_permits).try_acquire_owned() else {
+            return Err(self.unavailable("too many files come in at once; send it again"));
         };
-        let origin = Origin {
+        let origin = ImportContext {
             import_id,
             source: source.clone(),
             format,
             secret,
             headers: headers.clone(),
             query: query.to_owned(),
-            begun_at,
+            started_at: started_at,
         };
         let length = headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
         Ok((
-            Intake { receiver: self.clone(), origin, name: file_name(headers, query), length },
+            Upload {
+                receiver: self.clone(),
+                context: origin,
+                file_name: file_name(headers, query),
+                content_length: length,
+            },
             turn,
         ))
     }
 
     /// The answer to a file that was read, as far as it could be.
-    fn concluded(
+    fn upload_response(
         &self,
         import_id: Uuid,
         source: &SourceName,
-        tally: &Tally,
-        end: End,
+        tally: &ImportCounts,
+        end: UploadEnd,
     ) -> Result<Response<Body>, Problem> {
         match end {
-            End::Whole => Ok(Report::new(import_id, source, tally, None).answer()),
-            End::Broken(broken) if tally.items() > 0 => {
-                Ok(Report::new(import_id, source, tally, Some(broken.to_string())).answer())
+            UploadEnd::Complete => {
+                Ok(ImportSummary::new(import_id, source, tally, None).response())
             }
-            End::Broken(broken) => Err(refuse(&Rejection::Unreadable(broken.to_string()))),
-            End::Cut(cut @ Cut::Broke(_)) => Err(refuse(&Rejection::Unreadable(cut.told()))),
-            End::Cut(cut @ Cut::Idle) => {
-                let detail = format!("{}; {}", cut.told(), stands(tally));
+            UploadEnd::Unreadable(broken) if tally.items() > 0 => {
+                Ok(ImportSummary::new(import_id, source, tally, Some(broken.to_string()))
+                    .response())
+            }
+            UploadEnd::Unreadable(broken) => {
+                Err(rejection_problem(&Rejection::Malformed(broken.to_string())))
+            }
+            UploadEnd::Interrupted(cut @ BodyInterrupted::ConnectionLost(_)) => {
+                Err(rejection_problem(&Rejection::Malformed(cut.message())))
+            }
+            UploadEnd::Interrupted(cut @ BodyInterrupted::Idle) => {
+                let detail = format!("{}; {}", cut.message(), progress_text(tally));
                 Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "Too slow", detail))
             }
-            End::Cut(Cut::Stopping) | End::Panicked => Err(self.broken_off(tally)),
-            End::Broker(error) => {
-                self.not_durable(&error);
-                Err(self.broken_off(tally))
+            UploadEnd::Interrupted(BodyInterrupted::Stopping) | UploadEnd::Panicked => {
+                Err(self.interrupted(tally))
+            }
+            UploadEnd::PublishFailed(error) => {
+                self.publish_failed(&error);
+                Err(self.interrupted(tally))
             }
         }
     }
 
-    fn broken_off(&self, tally: &Tally) -> Problem {
-        self.not_now(format!("the file could not be taken whole; {}", stands(tally)))
+    fn interrupted(&self, tally: &ImportCounts) -> Problem {
+        self.unavailable(format!("the file could not be taken whole; {}", progress_text(tally)))
     }
 }
 
-fn stands(tally: &Tally) -> String {
+fn progress_text(tally: &ImportCounts) -> String {
     let items = tally.items();
     format!("{items} items are in: send the whole file again, nothing is added twice")
 }
 
 /// How the file is to be read.
-fn readable(headers: &HeaderMap) -> Result<ImportFormat, Problem> {
+fn import_format(headers: &HeaderMap) -> Result<ImportFormat, Problem> {
     let refused = |detail: String| {
         Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content type refused", detail)
     };
@@ -285,7 +306,7 @@ fn file_name(headers: &HeaderMap, query: &str) -> Option<String> {
     };
     let name = in_query.or_else(in_header)?;
     let clean: String = name.chars().filter(|c| !c.is_control()).collect();
-    let name = clean[..clean.floor_char_boundary(LONGEST_NAME)].trim();
+    let name = clean[..clean.floor_char_boundary(MAX_FILE_NAME_BYTES)].trim();
     (!name.is_empty()).then(|| name.to_owned())
 }
 
@@ -321,7 +342,7 @@ mod tests {
 
     #[test]
     fn only_plain_files_of_a_known_type_are_read() {
-        let format = |pairs| readable(&headers(pairs)).map_err(|problem| problem.detail);
+        let format = |pairs| import_format(&headers(pairs)).map_err(|problem| problem.detail);
         assert_eq!(format(&[("content-type", "text/CSV; charset=utf-8")]), Ok(ImportFormat::Csv));
         let plain = [("content-type", "application/json"), ("content-encoding", "Identity")];
         assert_eq!(format(&plain), Ok(ImportFormat::Json));

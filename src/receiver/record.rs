@@ -18,43 +18,43 @@ use uuid::Uuid;
 
 use super::{OncePerMinute, OncePerSecond, Receiver};
 use crate::{
-    adapter::{Adapter, Call, Event, Rejection, kept},
-    broker::{Confirmed, Outgoing, PublishError},
-    domain::{Envelope, Head, RefusedCall, SourceName},
+    adapter::{Event, Rejection, Source, WebhookRequest, kept},
+    broker::{Confirmed, OutgoingMessage, PublishError},
+    domain::{Envelope, RejectedRequest, RequestHead, SourceName},
 };
 
 /// Records that may be under way without anybody waiting for them.
-const PLACES: usize = 64;
+const MAX_PENDING_RECORDS: usize = 64;
 /// The largest body that is quarantined, in bytes.
-const LONGEST_BODY: usize = 256 * 1024;
+const MAX_BODY_BYTES: usize = 256 * 1024;
 /// The largest headers and query that are quarantined, in bytes: they travel
 /// as AMQP headers, which must fit into one frame of 128 KiB.
-const LONGEST_HEAD: usize = 64 * 1024;
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// How long the record of a stranger's call may wait for a worker. With none
 /// at work, a flood takes no more of the broker than so many minutes of it.
-const LONGEST_WAIT: Duration = Duration::from_mins(10);
+const RECORD_TTL: Duration = Duration::from_mins(10);
 
 /// What keeps the record of strangers' calls small.
 #[derive(Debug)]
-pub(super) struct Sampling {
-    sources: BTreeMap<SourceName, Samples>,
-    places: Arc<Semaphore>,
+pub(super) struct CallLogSampler {
+    sources: BTreeMap<SourceName, SourceSampler>,
+    record_permits: Arc<Semaphore>,
 }
 
 /// When a source's calls are kept.
 #[derive(Debug, Default)]
-struct Samples {
-    forged: OncePerSecond,
-    unread: OncePerSecond,
+struct SourceSampler {
+    invalid_signatures: OncePerSecond,
+    incomplete: OncePerSecond,
     pings: OncePerMinute,
 }
 
-impl Sampling {
+impl CallLogSampler {
     pub(super) fn new<'a>(sources: impl Iterator<Item = &'a SourceName>) -> Self {
         Self {
-            sources: sources.map(|source| (source.clone(), Samples::default())).collect(),
-            places: Arc::new(Semaphore::new(PLACES)),
+            sources: sources.map(|source| (source.clone(), SourceSampler::default())).collect(),
+            record_permits: Arc::new(Semaphore::new(MAX_PENDING_RECORDS)),
         }
     }
 }
@@ -65,20 +65,20 @@ impl Receiver {
     ///
     /// # Errors
     /// An authentic call is not on record: it must not be answered off it.
-    pub(super) async fn record_refused(
+    pub(super) async fn record_rejected(
         &self,
         source: &SourceName,
-        adapter: &Adapter,
+        adapter: &Source,
         receipt_id: Uuid,
-        call: &Call<'_>,
+        call: &WebhookRequest<'_>,
         rejection: &Rejection,
         status: StatusCode,
     ) -> Result<(), PublishError> {
         let tenant = match rejection {
-            Rejection::Tenant(_, tenant) => tenant.clone(),
+            Rejection::UnknownTenant(_, tenant) => tenant.clone(),
             _ => String::new(),
         };
-        let refused = RefusedCall {
+        let refused = RejectedRequest {
             receipt_id,
             source: source.clone(),
             tenant,
@@ -87,49 +87,50 @@ impl Receiver {
             error: rejection.to_string(),
             body: call.body.clone(),
             import: None,
-            head: None,
+            request_head: None,
         };
         if rejection.is_authentic() {
-            let message = Outgoing::call(&self.topology, &refused);
+            let message = OutgoingMessage::rejected_request(&self.topology, &refused);
             let _durable: Confirmed = self.publisher.publish(message).await?;
         } else {
-            self.metrics.forged.with_label_values(&[source.as_str()]).inc();
-            if adapter.quarantine() > 0 {
-                self.quarantine(call, refused);
+            self.metrics.invalid_signatures.with_label_values(&[source.as_str()]).inc();
+            if adapter.quarantine_limit() > 0 {
+                self.quarantine_request(call, refused);
             }
         }
         Ok(())
     }
 
     /// Keeps one forged call a second.
-    fn quarantine(&self, call: &Call<'_>, refused: RefusedCall) {
-        let samples = self.sampling.sources.get(&refused.source);
+    fn quarantine_request(&self, call: &WebhookRequest<'_>, refused: RejectedRequest) {
+        let samples = self.sampler.sources.get(&refused.source);
         // The cheap questions first: most of a flood ends here.
-        if call.body.len() > LONGEST_BODY || !samples.is_some_and(|samples| samples.forged.speak())
+        if call.body.len() > MAX_BODY_BYTES
+            || !samples.is_some_and(|samples| samples.invalid_signatures.allow())
         {
-            return self.count_unrecorded(&refused.source);
+            return self.count_unlogged(&refused.source);
         }
-        let headers = kept::write(call.headers);
-        if headers.to_string().len() + call.query.len() > LONGEST_HEAD {
-            return self.count_unrecorded(&refused.source);
+        let headers = kept::to_json(call.headers);
+        if headers.to_string().len() + call.query.len() > MAX_HEAD_BYTES {
+            return self.count_unlogged(&refused.source);
         }
-        let head = Head { headers, query: call.query.to_owned() };
-        self.record_unwaited(RefusedCall { head: Some(head), ..refused });
+        let head = RequestHead { headers, query: call.query.to_owned() };
+        self.record_in_background(RejectedRequest { request_head: Some(head), ..refused });
     }
 
     /// Keeps one call a second whose body was not read whole.
-    pub(super) fn record_unread(
+    pub(super) fn record_incomplete(
         &self,
         source: &SourceName,
         receipt_id: Uuid,
         status: StatusCode,
         error: &str,
     ) {
-        let samples = self.sampling.sources.get(source);
-        if !samples.is_some_and(|samples| samples.unread.speak()) {
-            return self.count_unrecorded(source);
+        let samples = self.sampler.sources.get(source);
+        if !samples.is_some_and(|samples| samples.incomplete.allow()) {
+            return self.count_unlogged(source);
         }
-        self.record_unwaited(RefusedCall {
+        self.record_in_background(RejectedRequest {
             receipt_id,
             source: source.clone(),
             tenant: String::new(),
@@ -138,15 +139,20 @@ impl Receiver {
             error: error.to_owned(),
             body: Bytes::new(),
             import: None,
-            head: None,
+            request_head: None,
         });
     }
 
     /// Keeps one of a platform's unsigned pings a minute, for whoever sets a
     /// source up and asks whether anything arrives: an event that is ignored.
-    pub(super) fn record_ping(&self, source: &SourceName, receipt_id: Uuid, call: &Call<'_>) {
-        let samples = self.sampling.sources.get(source);
-        if !samples.is_some_and(|samples| samples.pings.speak()) {
+    pub(super) fn record_ping(
+        &self,
+        source: &SourceName,
+        receipt_id: Uuid,
+        call: &WebhookRequest<'_>,
+    ) {
+        let samples = self.sampler.sources.get(source);
+        if !samples.is_some_and(|samples| samples.pings.allow()) {
             return;
         }
         let event = Event {
@@ -157,8 +163,8 @@ impl Receiver {
             body: call.body.clone(),
         };
         let Ok(envelope) = event.envelope(source, receipt_id, call.received_at, "") else { return };
-        let envelope = Envelope { secret: None, ..envelope };
-        let message = Outgoing::inbound(&self.topology, &envelope);
+        let envelope = Envelope { secret_label: None, ..envelope };
+        let message = OutgoingMessage::inbound(&self.topology, &envelope);
         let receiver = self.clone();
         tokio::spawn(async move {
             if let Err(error) = receiver.publisher.publish(message).await {
@@ -168,31 +174,32 @@ impl Receiver {
     }
 
     /// Has a call recorded beside the answer, if not too many are already.
-    fn record_unwaited(&self, refused: RefusedCall) {
-        let Ok(place) = Arc::clone(&self.sampling.places).try_acquire_owned() else {
-            return self.count_unrecorded(&refused.source);
+    fn record_in_background(&self, refused: RejectedRequest) {
+        let Ok(place) = Arc::clone(&self.sampler.record_permits).try_acquire_owned() else {
+            return self.count_unlogged(&refused.source);
         };
         let receiver = self.clone();
         tokio::spawn(async move {
             let _place = place;
-            let message = Outgoing::call(&receiver.topology, &refused).expiring(LONGEST_WAIT);
+            let message = OutgoingMessage::rejected_request(&receiver.topology, &refused)
+                .expiring(RECORD_TTL);
             if let Err(error) = receiver.publisher.publish(message).await {
                 debug!(receipt_id = %refused.receipt_id, %error, "the refusal is not on record");
-                receiver.count_unrecorded(&refused.source);
+                receiver.count_unlogged(&refused.source);
             }
         });
     }
 
-    fn count_unrecorded(&self, source: &SourceName) {
-        self.metrics.unrecorded.with_label_values(&[source.as_str()]).inc();
+    fn count_unlogged(&self, source: &SourceName) {
+        self.metrics.rejected_requests_unlogged.with_label_values(&[source.as_str()]).inc();
     }
 
     /// Shows every series from the start: what has not happened yet is 0.
-    pub(super) fn show_series(&self) {
+    pub(super) fn register_series(&self) {
         for (source, adapter) in self.sources.iter() {
             let name = source.as_str();
-            self.metrics.forged.with_label_values(&[name]);
-            self.metrics.unrecorded.with_label_values(&[name]);
+            self.metrics.invalid_signatures.with_label_values(&[name]);
+            self.metrics.rejected_requests_unlogged.with_label_values(&[name]);
             for label in adapter.secret_labels() {
                 self.metrics.secret_last_used.with_label_values(&[name, label]);
             }
@@ -200,7 +207,7 @@ impl Receiver {
     }
 
     /// Tells that a secret verified a call.
-    pub(super) fn note_secret(&self, source: &SourceName, secret: &str, at: OffsetDateTime) {
+    pub(super) fn record_secret_use(&self, source: &SourceName, secret: &str, at: OffsetDateTime) {
         let used = self.metrics.secret_last_used.with_label_values(&[source.as_str(), secret]);
         used.set(at.unix_timestamp());
     }

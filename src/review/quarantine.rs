@@ -10,14 +10,14 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    adapter::{Adapter, Call, Received, Rejection, kept},
-    broker::{Confirmed, Outgoing, PublishError, Publisher, Topology},
+    adapter::{Received, Rejection, Source, WebhookRequest, kept},
+    broker::{Confirmed, OutgoingMessage, PublishError, Publisher, Topology},
     domain::{Envelope, SourceName},
     store::{
         Store, StoreError,
         acts::Actor,
         inbox::generations,
-        quarantine::{self, Contents, Filter, Summary},
+        quarantine::{self, QuarantineFilter, QuarantineSummary, QuarantinedRequest},
     },
 };
 
@@ -29,13 +29,13 @@ pub enum QuarantineError {
     Store(#[from] StoreError),
     /// There is no such call, or there is none any more.
     #[error("there is no quarantined call {0}")]
-    NoSuchCall(Uuid),
+    NotFound(Uuid),
     /// Its source is not configured any more.
     #[error("call {0} came in at {1}, which is not configured")]
-    NoSource(Uuid, String),
+    UnknownSource(Uuid, String),
     /// It is still refused. It stays where it is.
     #[error("call {id} is still refused")]
-    Refused {
+    StillRejected {
         /// Which.
         id: Uuid,
         /// Why.
@@ -45,17 +45,17 @@ pub enum QuarantineError {
     /// Another copy of its events may have been applied, and nobody would know.
     #[error(
         "call {id} came too long ago: its platform may have sent it again, and what was settled \
-         before {forgotten_until} is forgotten; only discard it"
+         before {remembered_since} is forgotten; only discard it"
     )]
     TooOld {
         /// Which.
         id: Uuid,
         /// Since when everything is remembered.
-        forgotten_until: OffsetDateTime,
+        remembered_since: OffsetDateTime,
     },
     /// The broker did not take it. It stays where it is.
     #[error("call {id} was not sent")]
-    NotSent {
+    PublishFailed {
         /// Which.
         id: Uuid,
         /// Why.
@@ -66,7 +66,7 @@ pub enum QuarantineError {
 
 /// One call with everything that may be shown of it: no credentials.
 #[derive(Clone, Debug, Serialize)]
-pub struct Shown {
+pub struct QuarantinedRequestDetail {
     /// The receipt that its answer named.
     pub receipt_id: Uuid,
     /// Where it came in.
@@ -96,9 +96,9 @@ pub struct Shown {
 /// [`QuarantineError::Store`].
 pub async fn list(
     store: &Store,
-    filter: &Filter,
+    filter: &QuarantineFilter,
     limit: u32,
-) -> Result<Vec<Summary>, QuarantineError> {
+) -> Result<Vec<QuarantineSummary>, QuarantineError> {
     let mut connection = store.connection().await?;
     Ok(quarantine::list(&mut connection, filter, limit).await?)
 }
@@ -106,22 +106,22 @@ pub async fn list(
 /// One call with everything that may be shown of it.
 ///
 /// # Errors
-/// [`QuarantineError::NoSuchCall`], [`QuarantineError::Store`].
-pub async fn show(store: &Store, id: Uuid) -> Result<Shown, QuarantineError> {
-    let Contents { source, received_at, error, headers, query, payload } =
-        contents(store, id).await?;
+/// [`QuarantineError::NotFound`], [`QuarantineError::Store`].
+pub async fn show(store: &Store, id: Uuid) -> Result<QuarantinedRequestDetail, QuarantineError> {
+    let QuarantinedRequest { source, received_at, error, headers, query, payload } =
+        load(store, id).await?;
     let payload_bytes = payload.len();
     let (payload, payload_base64) = match String::from_utf8(payload) {
         Ok(text) => (Some(text), None),
         Err(error) => (None, Some(data_encoding::BASE64.encode(error.as_bytes()))),
     };
-    Ok(Shown {
+    Ok(QuarantinedRequestDetail {
         receipt_id: id,
         source,
         received_at,
         error,
-        headers: kept::shown(&headers),
-        parameters: kept::parameters(&query).into_iter().map(str::to_owned).collect(),
+        headers: kept::redacted(&headers),
+        parameters: kept::query_parameter_names(&query).into_iter().map(str::to_owned).collect(),
         payload_bytes,
         payload,
         payload_base64,
@@ -138,7 +138,7 @@ pub async fn discard(
     actor: Actor<'_>,
 ) -> Result<u64, QuarantineError> {
     let mut connection = store.connection().await?;
-    Ok(quarantine::let_go(&mut connection, ids, "discard", actor).await?)
+    Ok(quarantine::delete(&mut connection, ids, "discard", actor).await?)
 }
 
 /// What releasing needs.
@@ -146,7 +146,7 @@ pub struct Release<'a> {
     /// Where the calls are.
     pub store: &'a Store,
     /// Who verifies them.
-    pub sources: &'a BTreeMap<SourceName, Adapter>,
+    pub sources: &'a BTreeMap<SourceName, Source>,
     /// Sends their events in.
     pub publisher: &'a Publisher,
     /// Where to.
@@ -163,35 +163,36 @@ impl Release<'_> {
     ///
     /// # Errors
     /// [`QuarantineError`]; the call stays where it is.
-    pub async fn call(&self, id: Uuid) -> Result<usize, QuarantineError> {
-        let kept = contents(self.store, id).await?;
+    pub async fn request(&self, id: Uuid) -> Result<usize, QuarantineError> {
+        let kept = load(self.store, id).await?;
         let found =
             kept.source.parse().ok().and_then(|name: SourceName| {
                 self.sources.get(&name).map(|adapter| (name, adapter))
             });
         let Some((source, adapter)) = found else {
-            return Err(QuarantineError::NoSource(id, kept.source));
+            return Err(QuarantineError::UnknownSource(id, kept.source));
         };
         let since = {
             let mut connection = self.store.connection().await?;
-            generations::since(&mut connection).await?
+            generations::remembered_since(&mut connection).await?
         };
-        let earliest = kept.received_at - adapter.resends_for();
+        let earliest = kept.received_at - adapter.redelivery_window();
         if let Some(forgotten_until) = since.filter(|since| earliest < *since) {
-            return Err(QuarantineError::TooOld { id, forgotten_until });
+            return Err(QuarantineError::TooOld { id, remembered_since: forgotten_until });
         }
         let envelopes = envelopes(&source, adapter, id, kept)
-            .map_err(|source| QuarantineError::Refused { id, source })?;
-        let sent = envelopes
-            .iter()
-            .map(|envelope| self.publisher.publish(Outgoing::inbound(self.topology, envelope)));
-        let _durable: Vec<Confirmed> = join_all(sent)
-            .await
-            .into_iter()
-            .collect::<Result<_, _>>()
-            .map_err(|source| QuarantineError::NotSent { id, source })?;
+            .map_err(|source| QuarantineError::StillRejected { id, source })?;
+        let sent = envelopes.iter().map(|envelope| {
+            self.publisher.publish(OutgoingMessage::inbound(self.topology, envelope))
+        });
+        let _durable: Vec<Confirmed> =
+            join_all(sent)
+                .await
+                .into_iter()
+                .collect::<Result<_, _>>()
+                .map_err(|source| QuarantineError::PublishFailed { id, source })?;
         let mut connection = self.store.connection().await?;
-        quarantine::let_go(&mut connection, &[id], "release", self.actor).await?;
+        quarantine::delete(&mut connection, &[id], "release", self.actor).await?;
         Ok(envelopes.len())
     }
 }
@@ -199,16 +200,16 @@ impl Release<'_> {
 /// The events of a kept call, if it is authentic by now.
 fn envelopes(
     source: &SourceName,
-    adapter: &Adapter,
+    adapter: &Source,
     id: Uuid,
-    kept: Contents,
+    kept: QuarantinedRequest,
 ) -> Result<Vec<Envelope>, Rejection> {
-    let (headers, body) = (kept::read(&kept.headers), kept.payload.into());
+    let (headers, body) = (kept::from_json(&kept.headers), kept.payload.into());
     let received_at = kept.received_at;
-    let call = Call { headers: &headers, query: &kept.query, body: &body, received_at };
+    let call = WebhookRequest { headers: &headers, query: &kept.query, body: &body, received_at };
     let (events, secret) = match adapter.receive(&call)? {
         Received::Ping => return Ok(Vec::new()),
-        Received::Events { events, secret } => (events, secret),
+        Received::Events { events, secret_label: secret } => (events, secret),
     };
     let envelope = |(index, event): (usize, crate::adapter::Event)| {
         // The same ones each time: a second release is our own redelivery.
@@ -218,12 +219,12 @@ fn envelopes(
         };
         let envelope = event.envelope(source, receipt_id, received_at, &secret)?;
         // The receiver answered it, but not with the 200 that stands for it.
-        Ok(Envelope { over_http: false, ..envelope })
+        Ok(Envelope { received_over_http: false, ..envelope })
     };
     events.into_iter().enumerate().map(envelope).collect()
 }
 
-async fn contents(store: &Store, id: Uuid) -> Result<Contents, QuarantineError> {
+async fn load(store: &Store, id: Uuid) -> Result<QuarantinedRequest, QuarantineError> {
     let mut connection = store.connection().await?;
-    quarantine::contents(&mut connection, id).await?.ok_or(QuarantineError::NoSuchCall(id))
+    quarantine::find(&mut connection, id).await?.ok_or(QuarantineError::NotFound(id))
 }

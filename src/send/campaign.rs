@@ -13,7 +13,7 @@ use super::{
     rehearse::{Fate, rehearse},
 };
 use crate::{
-    adapter::{Adapter, Rejection},
+    adapter::{Rejection, Source},
     domain::SourceName,
 };
 
@@ -79,7 +79,7 @@ impl Campaign {
     /// [`Unsendable`] if the source's kind, its settings or the topic are
     /// none that can be generated.
     pub fn generated(
-        adapter: &Adapter,
+        adapter: &Source,
         source: &SourceName,
         choice: &Choice,
         run: &Run,
@@ -97,7 +97,7 @@ impl Campaign {
 
     fn shaped(
         shape: Shape,
-        adapter: &Adapter,
+        adapter: &Source,
         source: &SourceName,
         choice: &Choice,
         run: &Run,
@@ -140,7 +140,7 @@ impl Campaign {
     /// # Errors
     /// [`Unsendable::TopicMissing`].
     pub fn files(
-        adapter: &Adapter,
+        adapter: &Source,
         source: &SourceName,
         choice: Choice,
         files: Vec<(Bytes, Option<String>)>,
@@ -163,7 +163,7 @@ impl Campaign {
             let webhook = Webhook { topic: topic.clone(), event_id, triggered_at: now, body };
             let (key, fate) = match rehearse(adapter, source, &tenant, &webhook) {
                 Ok(rehearsal) => (rehearsal.envelope.key.to_string(), rehearsal.fate()),
-                Err(Rejection::Invalid(_)) => (webhook.event_id.clone(), Fate::Refused),
+                Err(Rejection::InvalidFields(_)) => (webhook.event_id.clone(), Fate::Refused),
                 // Its answer will tell; it never reaches the books.
                 Err(_) => (webhook.event_id.clone(), Fate::Ignored),
             };
@@ -213,7 +213,7 @@ impl Campaign {
     }
 
     /// The number of the document that most deliveries are about.
-    pub fn story(&self, adapter: &Adapter) -> Option<String> {
+    pub fn story(&self, adapter: &Source) -> Option<String> {
         let mut deliveries: HashMap<u32, u32> = HashMap::new();
         for step in self.plan.steps().filter(|step| step.part != Part::Forged) {
             *deliveries.entry(step.event).or_default() += 1;
@@ -225,7 +225,7 @@ impl Campaign {
         let step = Step { part: Part::Unique, event, age: 0 };
         let webhook = self.webhook(step);
         let rehearsal = rehearse(adapter, &self.source, &self.tenant, &webhook).ok()?;
-        adapter.number(&rehearsal.envelope)
+        adapter.business_key(&rehearsal.envelope)
     }
 
     fn poison(&self, step: Step) -> Option<Poison> {
@@ -243,13 +243,13 @@ fn as_index(event: u32) -> usize {
 }
 
 /// The tenant that was asked for, else the first that is let in.
-fn tenant(adapter: &Adapter, asked: Option<String>, default: &str) -> String {
+fn tenant(adapter: &Source, asked: Option<String>, default: &str) -> String {
     asked.or_else(|| adapter.tenants().first().cloned()).unwrap_or_else(|| default.to_owned())
 }
 
 /// Whether a source understands what we generate for a topic: the event, its
 /// id, and which of two versions is the newer.
-fn fits(adapter: &Adapter, source: &SourceName, generator: &Generator, topic: &str) -> bool {
+fn fits(adapter: &Source, source: &SourceName, generator: &Generator, topic: &str) -> bool {
     let generator = Generator { topics: vec![topic.to_owned()], ..generator.clone() };
     let rehearsed = |number, age| {
         rehearse(adapter, source, &generator.tenant, &generator.event(number, age)).ok()

@@ -54,7 +54,7 @@ impl Run {
 
     /// When its events happened: the time in its id, so that a repeated run
     /// has the same bytes; a fixed day if there is none.
-    fn begun_at(&self) -> OffsetDateTime {
+    fn started_at(&self) -> OffsetDateTime {
         self.id
             .get(..15)
             .and_then(|stamp| PrimitiveDateTime::parse(stamp, STAMP).ok())
@@ -120,7 +120,7 @@ impl Generator {
             self.digest(None)[..5].iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
         let base = (drawn & 0x1_ffff_ffff) << 20;
         let (id, order_number) = (base | u64::from(number), 1001 + u64::from(number));
-        let mut basket = Basket::draw(&mut rng, id, order_number, self.run.begun_at(), age);
+        let mut basket = Basket::draw(&mut rng, id, order_number, self.run.started_at(), age);
         if topic == "orders/paid" {
             basket.paid = true;
         }

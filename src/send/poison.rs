@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::domain::Reason;
+use crate::domain::ReasonCode;
 
 /// Where in a body the fields stand that a poison spoils.
 #[derive(Clone, Copy, Debug)]
@@ -36,11 +36,11 @@ impl Poison {
         [Self::NotJson, Self::NoTotal, Self::BadCurrency, Self::NulCharacter, Self::BadTotal];
 
     /// The reason under which it is a dead letter.
-    pub const fn reason(self) -> Reason {
+    pub const fn reason(self) -> ReasonCode {
         match self {
-            Self::NotJson => Reason::InvalidJson,
-            Self::NoTotal => Reason::MissingField,
-            Self::BadCurrency | Self::NulCharacter | Self::BadTotal => Reason::InvalidValue,
+            Self::NotJson => ReasonCode::InvalidJson,
+            Self::NoTotal => ReasonCode::MissingField,
+            Self::BadCurrency | Self::NulCharacter | Self::BadTotal => ReasonCode::InvalidValue,
         }
     }
 

@@ -43,7 +43,7 @@ impl Poster {
     /// # Errors
     /// What the HTTP client says.
     pub fn new(url: Url, connections: usize, retry: bool) -> reqwest::Result<Self> {
-        crate::tls::install_crypto();
+        crate::tls::install_crypto_provider();
         let mut builder = Client::builder()
             .user_agent(concat!("tallyhook-send/", env!("CARGO_PKG_VERSION")))
             .timeout(TIMEOUT)

@@ -6,8 +6,10 @@ use uuid::Uuid;
 
 use super::generate::Webhook;
 use crate::{
-    adapter::{Adapter, Call, Delivery, Received, Rejection},
-    domain::{Change, Envelope, Failure, Mapped, OrderUpdate, Reason, SourceName},
+    adapter::{OutgoingWebhook, Received, Rejection, Source, WebhookRequest},
+    domain::{
+        Change, Envelope, MappedEvent, OrderUpdate, PermanentFailure, ReasonCode, SourceName,
+    },
 };
 
 /// What becomes of an event on its first delivery.
@@ -18,7 +20,7 @@ pub enum Fate {
     /// Nobody maps its topic.
     Ignored,
     /// It cannot be applied.
-    Dead(Reason),
+    Dead(ReasonCode),
     /// The receiver refuses it with 422: whoever sent it can mend it.
     Refused,
 }
@@ -29,15 +31,15 @@ pub struct Rehearsal {
     /// The event as the worker will see it.
     pub envelope: Envelope,
     /// What it changes.
-    pub mapped: Result<Mapped, Failure>,
+    pub mapped: Result<MappedEvent, PermanentFailure>,
 }
 
 impl Rehearsal {
     /// What becomes of it on its first delivery.
     pub fn fate(&self) -> Fate {
         match &self.mapped {
-            Ok(Mapped::Change(_)) => Fate::Applied,
-            Ok(Mapped::Ignored) => Fate::Ignored,
+            Ok(MappedEvent::Change(_)) => Fate::Applied,
+            Ok(MappedEvent::Ignored) => Fate::Ignored,
             Err(failure) => Fate::Dead(failure.reason),
         }
     }
@@ -45,22 +47,24 @@ impl Rehearsal {
     /// The version of the document that it tells.
     pub fn version(&self) -> Option<OffsetDateTime> {
         match &self.mapped {
-            Ok(Mapped::Change(Change::Order(update))) => match update.as_ref() {
+            Ok(MappedEvent::Change(Change::Order(update))) => match update.as_ref() {
                 OrderUpdate::State { version, .. } => Some(*version),
                 OrderUpdate::Deleted { deleted_at, .. } => Some(*deleted_at),
             },
-            Ok(Mapped::Change(Change::Invoice(invoice))) => Some(invoice.version),
-            Ok(Mapped::Change(Change::InvoiceDeleted(deleted))) => Some(deleted.deleted_at),
-            Ok(Mapped::Change(Change::Refund(refund))) => Some(refund.version),
-            Ok(Mapped::Change(Change::Reference(reference))) => Some(reference.changed_at),
-            Ok(Mapped::Ignored) | Err(_) => None,
+            Ok(MappedEvent::Change(Change::Invoice(invoice))) => Some(invoice.version),
+            Ok(MappedEvent::Change(Change::InvoiceDeleted(deleted))) => Some(deleted.deleted_at),
+            Ok(MappedEvent::Change(Change::Refund(refund))) => Some(refund.version),
+            Ok(MappedEvent::Change(Change::ResourceChanged(reference))) => {
+                Some(reference.changed_at)
+            }
+            Ok(MappedEvent::Ignored) | Err(_) => None,
         }
     }
 }
 
 /// The headers with which the platform would send a webhook at this time.
 pub fn headers(
-    adapter: &Adapter,
+    adapter: &Source,
     tenant: &str,
     webhook: &Webhook,
     sent_at: OffsetDateTime,
@@ -71,7 +75,7 @@ pub fn headers(
 /// The same, but with the signature of another body: no secret made it for
 /// this one.
 pub fn forged_headers(
-    adapter: &Adapter,
+    adapter: &Source,
     tenant: &str,
     webhook: &Webhook,
     sent_at: OffsetDateTime,
@@ -87,25 +91,26 @@ pub fn forged_headers(
 }
 
 fn signed_over(
-    adapter: &Adapter,
+    adapter: &Source,
     tenant: &str,
     webhook: &Webhook,
     sent_at: OffsetDateTime,
     body: &[u8],
 ) -> HeaderMap {
     let Webhook { topic, event_id, triggered_at, .. } = webhook;
-    let delivery = Delivery { topic, tenant, event_id, triggered_at: *triggered_at, sent_at, body };
+    let delivery =
+        OutgoingWebhook { topic, tenant, event_id, triggered_at: *triggered_at, sent_at, body };
     let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let dress: Vec<(HeaderName, HeaderValue)> = adapter.dress(&delivery);
+    let dress: Vec<(HeaderName, HeaderValue)> = adapter.signed_headers(&delivery);
     std::iter::once(json).chain(dress).collect()
 }
 
 /// Has the adapter receive and map a webhook, as the receiver and the worker will.
 ///
 /// # Errors
-/// [`Rejection`] if the receiver will refuse it.
+/// [`RejectedField`] if the receiver will refuse it.
 pub fn rehearse(
-    adapter: &Adapter,
+    adapter: &Source,
     source: &SourceName,
     tenant: &str,
     webhook: &Webhook,
@@ -113,14 +118,14 @@ pub fn rehearse(
     // Sent and received at the same time: nothing is stale, whenever it is asked.
     let received_at = OffsetDateTime::UNIX_EPOCH;
     let headers = headers(adapter, tenant, webhook, received_at);
-    let call = Call { headers: &headers, query: "", body: &webhook.body, received_at };
-    let Received::Events { events, secret } = adapter.receive(&call)? else {
-        return Err(Rejection::Unreadable("it is a ping".to_owned()));
+    let call = WebhookRequest { headers: &headers, query: "", body: &webhook.body, received_at };
+    let Received::Events { events, secret_label: secret } = adapter.receive(&call)? else {
+        return Err(Rejection::Malformed("it is a ping".to_owned()));
     };
     let event = events
         .into_iter()
         .next()
-        .ok_or_else(|| Rejection::Unreadable("it tells no event".to_owned()))?;
+        .ok_or_else(|| Rejection::Malformed("it tells no event".to_owned()))?;
     let envelope = event.envelope(source, Uuid::nil(), received_at, &secret)?;
     let mapped = adapter.map(&envelope);
     Ok(Rehearsal { envelope, mapped })

@@ -27,13 +27,13 @@ use super::{
     send,
 };
 use crate::{
-    adapter::{Call, Rejection},
-    config::{Config, Origin},
-    domain::{Reason, SourceName},
+    adapter::{Rejection, WebhookRequest},
+    config::{Config, LoadOptions},
+    domain::{ReasonCode, SourceName},
 };
 
 fn config() -> Config {
-    Config::load(Origin { development: true, ..Origin::default() }).unwrap()
+    Config::load(LoadOptions { development: true, ..LoadOptions::default() }).unwrap()
 }
 
 fn run() -> Run {
@@ -90,7 +90,7 @@ fn what_is_generated_has_the_fate_that_is_expected() {
         for step in campaign.plan.steps() {
             if campaign.fate(step) == Fate::Refused {
                 let refused = rehearsed(&config, &campaign, step);
-                assert!(matches!(refused, Err(Rejection::Invalid(_))), "{name} {refused:?}");
+                assert!(matches!(refused, Err(Rejection::InvalidFields(_))), "{name} {refused:?}");
                 continue;
             }
             let told = rehearsal(&config, &campaign, step);
@@ -149,7 +149,7 @@ fn what_is_late_tells_an_older_version_of_the_same_document() {
             let [late, newer] = [*late, newer].map(|step| rehearsal(&config, &campaign, step));
             assert!(late.version() < newer.version(), "{name}");
             let adapter = &config.sources[&campaign.source];
-            assert_eq!(adapter.number(&late.envelope), adapter.number(&newer.envelope));
+            assert_eq!(adapter.business_key(&late.envelope), adapter.business_key(&newer.envelope));
         }
     }
 }
@@ -165,7 +165,7 @@ fn every_poison_is_there_and_dies_of_its_own_reason() {
             let Fate::Dead(reason) = rehearsal(&config, &campaign, step).fate() else {
                 panic!("{name} {step:?} can be applied");
             };
-            *found.entry(reason.code()).or_default() += 1;
+            *found.entry(reason.as_str()).or_default() += 1;
         }
         assert_eq!(found.len(), reasons, "{name}: {found:?}");
     }
@@ -180,8 +180,9 @@ fn a_forged_signature_is_refused() {
         let webhook = campaign.webhook(Step { part: Part::Forged, event: 70, age: 0 });
         let received_at = OffsetDateTime::UNIX_EPOCH;
         let headers = forged_headers(adapter, &campaign.tenant, &webhook, received_at);
-        let call = Call { headers: &headers, query: "", body: &webhook.body, received_at };
-        assert!(matches!(adapter.receive(&call), Err(Rejection::Signature(_))), "{name}");
+        let call =
+            WebhookRequest { headers: &headers, query: "", body: &webhook.body, received_at };
+        assert!(matches!(adapter.receive(&call), Err(Rejection::InvalidSignature(_))), "{name}");
     }
 }
 
@@ -223,7 +224,7 @@ fn a_source_of_another_shape_needs_a_file() {
     let now = OffsetDateTime::UNIX_EPOCH;
     let campaign = Campaign::files(adapter, &source, Choice::default(), files, 2, now).unwrap();
     let fates: Vec<Fate> = campaign.plan.steps().map(|step| campaign.fate(step)).collect();
-    let dead = Fate::Dead(Reason::MissingField);
+    let dead = Fate::Dead(ReasonCode::MissingField);
     assert_eq!(fates, [Fate::Applied, dead, Fate::Applied, dead]);
 }
 
@@ -278,7 +279,7 @@ async fn receiver(config: Config) -> reqwest::Url {
             return (StatusCode::SERVICE_UNAVAILABLE, later);
         }
         let received_at = OffsetDateTime::UNIX_EPOCH;
-        let call = Call { headers: &parts.headers, query: "", body: &body, received_at };
+        let call = WebhookRequest { headers: &parts.headers, query: "", body: &body, received_at };
         let status = match config.sources[&source("shopify")].receive(&call) {
             Ok(_) => StatusCode::OK,
             Err(_) => StatusCode::UNAUTHORIZED,
@@ -361,12 +362,12 @@ fn a_forged_token_is_another_token() {
         };
         assert!(rehearse(adapter, source, "", &webhook).is_ok(), "{method}");
         let headers = forged_headers(adapter, "", &webhook, OffsetDateTime::UNIX_EPOCH);
-        let call = Call {
+        let call = WebhookRequest {
             headers: &headers,
             query: "",
             body: &webhook.body,
             received_at: OffsetDateTime::UNIX_EPOCH,
         };
-        assert!(matches!(adapter.receive(&call), Err(Rejection::Signature(_))), "{method}");
+        assert!(matches!(adapter.receive(&call), Err(Rejection::InvalidSignature(_))), "{method}");
     }
 }

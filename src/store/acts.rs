@@ -10,16 +10,16 @@ use super::{Conn, StoreError};
 
 /// What a person did to a letter.
 #[derive(Clone, Debug, Serialize)]
-pub struct Act {
+pub struct AuditEntry {
     /// When.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// Who.
     pub actor: String,
     /// What: `replay`, `discard`, and of deliveries `void` and `reissue` too.
-    pub act: String,
+    pub action: String,
     /// Why.
-    pub reason: String,
+    pub comment: String,
     /// What belongs to it: the run of a replay, what a re-issue rests on.
     pub detail: Value,
 }
@@ -28,10 +28,13 @@ pub struct Act {
 ///
 /// # Errors
 /// What the database says.
-pub async fn acts(conn: &mut Conn, id: Uuid) -> Result<Vec<Act>, StoreError> {
+pub async fn list_for_dead_letter(
+    conn: &mut Conn,
+    id: Uuid,
+) -> Result<Vec<AuditEntry>, StoreError> {
     Ok(sqlx::query_as!(
-        Act,
-        "select at, actor, act, reason, detail from audit_log where dead_letter_id = $1
+        AuditEntry,
+        "select at, actor, action, comment, detail from audit_log where dead_letter_id = $1
          order by audit_id",
         id
     )
@@ -43,10 +46,10 @@ pub async fn acts(conn: &mut Conn, id: Uuid) -> Result<Vec<Act>, StoreError> {
 ///
 /// # Errors
 /// What the database says.
-pub async fn acts_on_delivery(conn: &mut Conn, id: Uuid) -> Result<Vec<Act>, StoreError> {
+pub async fn list_for_delivery(conn: &mut Conn, id: Uuid) -> Result<Vec<AuditEntry>, StoreError> {
     Ok(sqlx::query_as!(
-        Act,
-        "select at, actor, act, reason, detail from audit_log where delivery_id = $1
+        AuditEntry,
+        "select at, actor, action, comment, detail from audit_log where delivery_id = $1
          order by audit_id",
         id
     )
@@ -60,14 +63,14 @@ pub struct Actor<'a> {
     /// Who.
     pub name: &'a str,
     /// Why.
-    pub reason: &'a str,
+    pub comment: &'a str,
 }
 
 /// Opens a replay run.
 ///
 /// # Errors
 /// What the database says.
-pub async fn open_replay(
+pub async fn insert_replay(
     conn: &mut Conn,
     replay: Uuid,
     actor: Actor<'_>,
@@ -75,11 +78,11 @@ pub async fn open_replay(
     letters: usize,
 ) -> Result<(), StoreError> {
     sqlx::query!(
-        "insert into replays (replay_id, requested_by, reason, filter, letters)
+        "insert into replays (replay_id, requested_by, comment, filter, letter_count)
          values ($1, $2, $3, $4, $5)",
         replay,
         actor.name,
-        actor.reason,
+        actor.comment,
         filter,
         i32::try_from(letters).unwrap_or(i32::MAX),
     )
@@ -105,13 +108,13 @@ pub async fn mark_replayed(
             update dead_letters set state = 'replayed', replay_id = $2
             where dead_letter_id = $1 and state = 'open' and replay_id is distinct from $2
         )
-        insert into audit_log (actor, act, reason, dead_letter_id, detail)
+        insert into audit_log (actor, action, comment, dead_letter_id, detail)
         values ($3, 'replay', $4, $1, jsonb_build_object('replay_id', $2))
         "#,
         id,
         replay,
         actor.name,
-        actor.reason,
+        actor.comment,
     )
     .execute(conn)
     .await?;
@@ -135,9 +138,9 @@ pub async fn discard(conn: &mut Conn, ids: &[Uuid], actor: Actor<'_>) -> Result<
             -- Deliveries before letters, as whoever settles them.
             order by delivery_id for update
         ), voided as (
-            -- No invoice is unticked: a mirror that failed ticked none off.
+            -- No invoice is unticked: a is_mirror that failed ticked none off.
             update deliveries as known
-            set state = 'voided', voided_at = now(), voided_by = $2, void_reason = $3,
+            set state = 'voided', voided_at = now(), voided_by = $2, void_comment = $3,
                 updated_at = now()
             from failed where known.delivery_id = failed.delivery_id
             returning known.delivery_id
@@ -147,13 +150,13 @@ pub async fn discard(conn: &mut Conn, ids: &[Uuid], actor: Actor<'_>) -> Result<
               and (delivery_id is null or delivery_id in (select delivery_id from voided))
             returning dead_letter_id, delivery_id
         )
-        insert into audit_log (actor, act, reason, dead_letter_id, delivery_id)
+        insert into audit_log (actor, action, comment, dead_letter_id, delivery_id)
         select $2, 'discard', $3, dead_letter_id, delivery_id
         from discarded order by dead_letter_id
         "#,
         ids,
         actor.name,
-        actor.reason,
+        actor.comment,
     )
     .execute(conn)
     .await?;

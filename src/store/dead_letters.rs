@@ -6,11 +6,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Conn, StoreError};
-use crate::domain::{Outcome, Reason};
+use crate::domain::{Outcome, ReasonCode};
 
 /// A dead letter to be archived.
 #[derive(Clone, Debug)]
-pub struct Burial {
+pub struct NewDeadLetter {
     /// The message.
     pub receipt_id: Uuid,
     /// Its event key.
@@ -24,7 +24,7 @@ pub struct Burial {
     /// The number that people know the document by, if it could be read.
     pub business_key: Option<String>,
     /// Why it is dead.
-    pub reason: Reason,
+    pub reason: ReasonCode,
     /// The error and its causes.
     pub error: String,
     /// How many attempts failed.
@@ -36,7 +36,7 @@ pub struct Burial {
     /// When it failed last.
     pub last_failed_at: OffsetDateTime,
     /// The replay that had sent it, if one did.
-    pub replay: Option<Uuid>,
+    pub replay_id: Option<Uuid>,
     /// The AMQP properties and headers.
     pub headers: Value,
     /// The raw bytes.
@@ -49,7 +49,7 @@ pub struct Burial {
 ///
 /// # Errors
 /// What the database says.
-pub async fn bury(conn: &mut Conn, burials: &[Burial]) -> Result<(), StoreError> {
+pub async fn insert(conn: &mut Conn, burials: &[NewDeadLetter]) -> Result<(), StoreError> {
     macro_rules! column {
         ($row:ident => $value:expr) => {
             burials.iter().map(|$row| $value).collect::<Vec<_>>()
@@ -108,13 +108,13 @@ pub async fn bury(conn: &mut Conn, burials: &[Burial]) -> Result<(), StoreError>
         &column!(burial => burial.tenant.as_str()) as &[&str],
         &column!(burial => burial.topic.as_str()) as &[&str],
         &column!(burial => burial.business_key.as_deref()) as &[Option<&str>],
-        &column!(burial => burial.reason.code()) as &[&str],
+        &column!(burial => burial.reason.as_str()) as &[&str],
         &column!(burial => burial.error.as_str()) as &[&str],
         &attempts,
         &column!(burial => burial.received_at),
         &column!(burial => burial.first_failed_at),
         &column!(burial => burial.last_failed_at),
-        &column!(burial => burial.replay) as &[Option<Uuid>],
+        &column!(burial => burial.replay_id) as &[Option<Uuid>],
         &column!(burial => burial.headers.to_string()),
         &column!(burial => burial.payload.as_slice()) as &[&[u8]],
     )
@@ -129,7 +129,7 @@ pub struct Resolution {
     /// The message.
     pub receipt_id: Uuid,
     /// The replay that sent it, if one did.
-    pub replay: Option<Uuid>,
+    pub replay_id: Option<Uuid>,
     /// What it came to: not `retried` or `dead`.
     pub outcome: Outcome,
 }
@@ -140,7 +140,7 @@ pub struct Resolution {
 /// What the database says.
 pub async fn resolve(conn: &mut Conn, resolutions: &[Resolution]) -> Result<(), StoreError> {
     let receipts: Vec<Uuid> = resolutions.iter().map(|one| one.receipt_id).collect();
-    let replays: Vec<Option<Uuid>> = resolutions.iter().map(|one| one.replay).collect();
+    let replays: Vec<Option<Uuid>> = resolutions.iter().map(|one| one.replay_id).collect();
     let outcomes: Vec<&str> = resolutions.iter().map(|one| one.outcome.as_str()).collect();
     sqlx::query!(
         r#"
@@ -171,7 +171,7 @@ pub async fn resolve(conn: &mut Conn, resolutions: &[Resolution]) -> Result<(), 
 
 /// Which dead letters; every condition must hold, and an empty filter is all.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Filter {
+pub struct DeadLetterFilter {
     /// These letters only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<Uuid>,
@@ -198,12 +198,12 @@ pub struct Filter {
     pub number: Option<String>,
     /// Where they were to go, of those that are deliveries.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
+    pub destination: Option<String>,
 }
 
 /// A dead letter as people see it in a list.
 #[derive(Clone, Debug, Serialize)]
-pub struct Summary {
+pub struct DeadLetterSummary {
     /// Its id.
     pub dead_letter_id: Uuid,
     /// The message, or the delivery.
@@ -213,7 +213,7 @@ pub struct Summary {
     pub delivery_id: Option<Uuid>,
     /// Where that was to go.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
+    pub destination: Option<String>,
     /// Its event key; a delivery's idempotency key.
     pub event_key: String,
     /// Where it came in.
@@ -251,15 +251,15 @@ pub struct Summary {
 /// What the database says.
 pub async fn list(
     conn: &mut Conn,
-    filter: &Filter,
+    filter: &DeadLetterFilter,
     after: Option<Uuid>,
     limit: u32,
-) -> Result<Vec<Summary>, StoreError> {
+) -> Result<Vec<DeadLetterSummary>, StoreError> {
     Ok(sqlx::query_as!(
-        Summary,
+        DeadLetterSummary,
         r#"
         select dead_letter_id, receipt_id, delivery_id,
-            case when delivery_id is not null then headers->>'target' end as target,
+            case when delivery_id is not null then headers->>'destination' end as destination,
             event_key, source, tenant, topic, business_key, reason, error, attempts, state,
             outcome, first_failed_at, last_failed_at, length(payload) as "payload_bytes!"
         from dead_letters
@@ -274,7 +274,7 @@ pub async fn list(
           and ($9::uuid is null or (first_failed_at, dead_letter_id) > (
                 select first_failed_at, dead_letter_id from dead_letters
                 where dead_letter_id = $9))
-          and ($10::text is null or delivery_id is not null and headers->>'target' = $10)
+          and ($10::text is null or delivery_id is not null and headers->>'destination' = $10)
         order by first_failed_at, dead_letter_id
         limit $11
         "#,
@@ -287,7 +287,7 @@ pub async fn list(
         filter.until,
         filter.number.as_deref(),
         after,
-        filter.target.as_deref(),
+        filter.destination.as_deref(),
         i64::from(limit),
     )
     .fetch_all(conn)
@@ -298,19 +298,22 @@ pub async fn list(
 ///
 /// # Errors
 /// What the database says.
-pub async fn of_delivery(conn: &mut Conn, id: Uuid) -> Result<Option<Summary>, StoreError> {
+pub async fn find_by_delivery(
+    conn: &mut Conn,
+    id: Uuid,
+) -> Result<Option<DeadLetterSummary>, StoreError> {
     let letter =
         sqlx::query_scalar!("select dead_letter_id from dead_letters where delivery_id = $1", id)
             .fetch_optional(&mut *conn)
             .await?;
     let Some(letter) = letter else { return Ok(None) };
-    let filter = Filter { ids: vec![letter], ..Filter::default() };
+    let filter = DeadLetterFilter { ids: vec![letter], ..DeadLetterFilter::default() };
     Ok(list(conn, &filter, None, 1).await?.pop())
 }
 
 /// What a replay or an export needs of a letter besides its summary.
 #[derive(Clone, Debug)]
-pub struct Contents {
+pub struct DeadLetterContents {
     /// Its state now; the summary's may be old.
     pub state: String,
     /// When it was received.
@@ -325,9 +328,9 @@ pub struct Contents {
 ///
 /// # Errors
 /// What the database says.
-pub async fn contents(conn: &mut Conn, id: Uuid) -> Result<Option<Contents>, StoreError> {
+pub async fn contents(conn: &mut Conn, id: Uuid) -> Result<Option<DeadLetterContents>, StoreError> {
     Ok(sqlx::query_as!(
-        Contents,
+        DeadLetterContents,
         "select state, received_at, headers, payload from dead_letters where dead_letter_id = $1",
         id
     )
@@ -337,13 +340,13 @@ pub async fn contents(conn: &mut Conn, id: Uuid) -> Result<Option<Contents>, Sto
 
 /// How many letters stand where, for metrics.
 #[derive(Clone, Debug)]
-pub struct Count {
+pub struct DeadLetterCount {
     /// A reason's code.
     pub reason: String,
     /// A state.
     pub state: String,
     /// How many.
-    pub letters: i64,
+    pub count: i64,
     /// Seconds since the oldest of them failed first.
     pub oldest_s: f64,
 }
@@ -352,11 +355,11 @@ pub struct Count {
 ///
 /// # Errors
 /// What the database says.
-pub async fn count(conn: &mut Conn) -> Result<Vec<Count>, StoreError> {
+pub async fn count_open(conn: &mut Conn) -> Result<Vec<DeadLetterCount>, StoreError> {
     Ok(sqlx::query_as!(
-        Count,
+        DeadLetterCount,
         r#"
-        select reason, state, count(*) as "letters!",
+        select reason, state, count(*) as "count!",
             extract(epoch from now() - min(first_failed_at))::float8 as "oldest_s!"
         from dead_letters
         where state in ('open', 'replayed')

@@ -10,14 +10,16 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Conn, StoreError};
-use crate::domain::{DeliveryName, DeliveryState, DocumentEvent};
-pub use outbox::{Subscription, write_invoices, write_orders, write_refunds};
-pub use settle::{Attempt, Claimed, Due, Outcome, claim, due, settle};
-pub use verbs::{Refusal, can_reissue, reissue, retry, void, why_not_retried};
+use crate::domain::{DeliveryIdentity, DeliveryState, DocumentEvent};
+pub use outbox::{OutboxSubscription, insert_for_invoices, insert_for_orders, insert_for_refunds};
+pub use settle::{
+    AttemptOutcome, AttemptRecord, ClaimRequest, DueDelivery, claim, lock_due, record_attempts,
+};
+pub use verbs::{ActionRefusal, check_reissuable, reissue, retry, retry_refusal, void};
 
 /// Which deliveries; every condition must hold, and an empty filter is all.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Filter {
+pub struct DeliveryFilter {
     /// These only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<Uuid>,
@@ -26,7 +28,7 @@ pub struct Filter {
     pub state: Option<DeliveryState>,
     /// To this target.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
+    pub destination: Option<String>,
     /// Of documents of this source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
@@ -42,13 +44,13 @@ pub struct Delivery {
     /// Its id.
     pub delivery_id: Uuid,
     /// Its place in the order in which things go out.
-    pub position: i64,
+    pub sequence: i64,
     /// Where to.
-    pub target: String,
+    pub destination: String,
     /// What it tells.
     pub event: String,
     /// Whether it is the mirror that an invoice is ticked off by.
-    pub mirror: bool,
+    pub is_mirror: bool,
     /// Where the document came in.
     pub source: String,
     /// The shop or company.
@@ -58,9 +60,9 @@ pub struct Delivery {
     /// The number that people know it by.
     pub document_number: Option<String>,
     /// Which issue of it.
-    pub generation: i32,
+    pub issue: i32,
     /// The message that made it; nil for what is told once.
-    pub revision: Uuid,
+    pub cause_receipt_id: Uuid,
     /// Where it stands.
     pub state: String,
     /// The key that goes with it, once it was sent.
@@ -93,7 +95,7 @@ pub struct Delivery {
     /// Who did.
     pub voided_by: Option<String>,
     /// Why.
-    pub void_reason: Option<String>,
+    pub void_comment: Option<String>,
 }
 
 impl Delivery {
@@ -101,14 +103,14 @@ impl Delivery {
     /// not know the event.
     pub fn key(&self) -> Option<Uuid> {
         let derived = || {
-            let name = DeliveryName {
-                target: &self.target,
+            let name = DeliveryIdentity {
+                destination: &self.destination,
                 event: DocumentEvent::from_word(&self.event)?,
                 source: &self.source,
                 tenant: &self.tenant,
                 document_id: &self.document_id,
-                generation: u32::try_from(self.generation).ok()?,
-                revision: self.revision,
+                issue: u32::try_from(self.issue).ok()?,
+                cause_receipt_id: self.cause_receipt_id,
             };
             Some(name.idempotency_key())
         };
@@ -122,21 +124,21 @@ impl Delivery {
 /// What the database says.
 pub async fn list(
     conn: &mut Conn,
-    filter: &Filter,
+    filter: &DeliveryFilter,
     after: Option<i64>,
     limit: u32,
 ) -> Result<Vec<Delivery>, StoreError> {
     Ok(sqlx::query_as!(
         Delivery,
         r#"
-        select delivery_id, position, target, event, mirror, source, tenant, document_id,
-            document_number, generation, revision, state, idempotency_key, attempts, next_attempt_at,
+        select delivery_id, sequence, destination, event, is_mirror, source, tenant, document_id,
+            document_number, issue, cause_receipt_id, state, idempotency_key, attempts, next_attempt_at,
             remote_id, response_status, error, warning, created_at, first_sent_at, delivered_at,
-            voided_at, voided_by, void_reason
+            voided_at, voided_by, void_comment
         from deliveries
         where (cardinality($1::uuid[]) = 0 or delivery_id = any($1))
           and ($2::text is null or state = $2)
-          and ($3::text is null or target = $3)
+          and ($3::text is null or destination = $3)
           and ($4::text is null or source = $4)
           and ($5::text is null or delivery_id in (
                 -- One by one, so that each has its index.
@@ -146,13 +148,13 @@ pub async fn list(
                 union all select delivery_id from deliveries where delivery_id = $6
                 union all select delivery_id from deliveries
                 where remote_id = $5 or idempotency_key = $6))
-          and position > $7
-        order by position
+          and sequence > $7
+        order by sequence
         limit $8
         "#,
         &filter.ids,
         filter.state.map(DeliveryState::as_str),
-        filter.target.as_deref(),
+        filter.destination.as_deref(),
         filter.source.as_deref(),
         filter.number.as_deref(),
         filter.number.as_deref().and_then(|text| text.parse::<Uuid>().ok()),
@@ -165,7 +167,7 @@ pub async fn list(
 
 /// What was sent and answered, and the document that it is about.
 #[derive(Clone, Debug, Serialize)]
-pub struct Contents {
+pub struct DeliveryContents {
     /// The document as it was when the delivery was written.
     pub document: Value,
     /// What was sent, if it was.
@@ -178,9 +180,9 @@ pub struct Contents {
 ///
 /// # Errors
 /// What the database says.
-pub async fn contents(conn: &mut Conn, id: Uuid) -> Result<Option<Contents>, StoreError> {
+pub async fn contents(conn: &mut Conn, id: Uuid) -> Result<Option<DeliveryContents>, StoreError> {
     Ok(sqlx::query_as!(
-        Contents,
+        DeliveryContents,
         "select document, request, response from deliveries where delivery_id = $1",
         id
     )
@@ -190,11 +192,11 @@ pub async fn contents(conn: &mut Conn, id: Uuid) -> Result<Option<Contents>, Sto
 
 /// One of the issues of a delivery.
 #[derive(Clone, Debug, Serialize)]
-pub struct Issue {
+pub struct DeliveryIssue {
     /// Its id.
     pub delivery_id: Uuid,
     /// Which issue it is; 0 for the first.
-    pub generation: i32,
+    pub issue: i32,
     /// Where it stands.
     pub state: String,
     /// The target's own id of what it made.
@@ -205,16 +207,16 @@ pub struct Issue {
 ///
 /// # Errors
 /// What the database says.
-pub async fn issues(conn: &mut Conn, id: Uuid) -> Result<Vec<Issue>, StoreError> {
+pub async fn list_issues(conn: &mut Conn, id: Uuid) -> Result<Vec<DeliveryIssue>, StoreError> {
     Ok(sqlx::query_as!(
-        Issue,
+        DeliveryIssue,
         r#"
-        select issue.delivery_id, issue.generation, issue.state, issue.remote_id
+        select issue.delivery_id, issue.issue, issue.state, issue.remote_id
         from deliveries as mine
         join deliveries as issue
-            using (document_id, target, event, source, tenant, revision)
+            using (document_id, destination, event, source, tenant, cause_receipt_id)
         where mine.delivery_id = $1
-        order by issue.generation
+        order by issue.issue
         "#,
         id
     )
@@ -224,13 +226,13 @@ pub async fn issues(conn: &mut Conn, id: Uuid) -> Result<Vec<Issue>, StoreError>
 
 /// How many deliveries stand where, for metrics and the audit.
 #[derive(Clone, Debug, Serialize)]
-pub struct Count {
+pub struct DeliveryCount {
     /// Where to.
-    pub target: String,
+    pub destination: String,
     /// A state.
     pub state: String,
     /// How many.
-    pub deliveries: i64,
+    pub count: i64,
     /// Seconds since the oldest of them was written.
     pub oldest_s: f64,
 }
@@ -240,16 +242,19 @@ pub struct Count {
 ///
 /// # Errors
 /// What the database says.
-pub async fn count(conn: &mut Conn, finished: bool) -> Result<Vec<Count>, StoreError> {
+pub async fn count_by_state(
+    conn: &mut Conn,
+    finished: bool,
+) -> Result<Vec<DeliveryCount>, StoreError> {
     Ok(sqlx::query_as!(
-        Count,
+        DeliveryCount,
         r#"
-        select target, state, count(*) as "deliveries!",
+        select destination, state, count(*) as "count!",
             extract(epoch from now() - min(created_at))::float8 as "oldest_s!"
         from deliveries
         where $1 or state in ('pending', 'sending', 'uncertain', 'failed')
-        group by target, state
-        order by target, state
+        group by destination, state
+        order by destination, state
         "#,
         finished
     )
@@ -259,7 +264,7 @@ pub async fn count(conn: &mut Conn, finished: bool) -> Result<Vec<Count>, StoreE
 
 /// Ticks invoices off whose every mirror stands at its target, and unticks
 /// those of which one does not any more.
-async fn tick_off(conn: &mut Conn, documents: &[String]) -> Result<(), StoreError> {
+async fn update_mirrored_at(conn: &mut Conn, documents: &[String]) -> Result<(), StoreError> {
     // Of two whose last mirrors arrive at once, each would see the other's as
     // under way: the second waits here, and then looks.
     sqlx::query!(
@@ -273,18 +278,18 @@ async fn tick_off(conn: &mut Conn, documents: &[String]) -> Result<(), StoreErro
         r#"
         with told as (
             select document_id, bool_and(delivered) as ticked_off from (
-                select document_id, target, bool_or(state = 'delivered') as delivered
+                select document_id, destination, bool_or(state = 'delivered') as delivered
                 from deliveries
-                where document_id = any($1) and mirror
-                group by document_id, target
+                where document_id = any($1) and is_mirror
+                group by document_id, destination
             ) as mirrors
             group by document_id
         )
         update invoices as known
-        set ticked_off_at = case when told.ticked_off then now() end
+        set mirrored_at = case when told.ticked_off then now() end
         from told
         where known.invoice_id = told.document_id::uuid
-          and (known.ticked_off_at is not null) <> told.ticked_off
+          and (known.mirrored_at is not null) <> told.ticked_off
         "#,
         documents,
     )

@@ -4,18 +4,18 @@ use std::fmt;
 
 /// Whose fault a database error is, and so what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum ErrorClass {
     /// The server is away, or cannot be written to: nobody's poison. Wait.
-    Away,
+    Unavailable,
     /// Somebody else was in the way: the same batch may work the next time.
     Contention,
     /// A row that the database will never take: the message's fault.
-    Data,
+    InvalidData,
     /// The schema is not the one that this program was built for. Wait for a
     /// person; no message is to blame.
-    Schema,
+    SchemaMismatch,
     /// None of these: it may pass, or it may not.
-    Unclear,
+    Unknown,
 }
 
 /// A database error.
@@ -24,10 +24,10 @@ pub struct StoreError(sqlx::Error);
 
 impl StoreError {
     /// Whose fault it is.
-    pub fn fault(&self) -> Fault {
+    pub fn class(&self) -> ErrorClass {
         match &self.0 {
             sqlx::Error::Database(error) => {
-                error.code().map_or(Fault::Unclear, |code| of_sqlstate(&code))
+                error.code().map_or(ErrorClass::Unknown, |code| classify_sqlstate(&code))
             }
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
@@ -35,9 +35,9 @@ impl StoreError {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed
-            | sqlx::Error::BeginFailed => Fault::Away,
-            sqlx::Error::Encode(_) => Fault::Data,
-            _ => Fault::Unclear,
+            | sqlx::Error::BeginFailed => ErrorClass::Unavailable,
+            sqlx::Error::Encode(_) => ErrorClass::InvalidData,
+            _ => ErrorClass::Unknown,
         }
     }
 
@@ -51,12 +51,12 @@ impl StoreError {
         self.0.as_database_error()?.constraint()
     }
 
-    pub(super) fn stalled() -> Self {
+    pub(super) fn timed_out() -> Self {
         let text = "the database accepted work and gave no answer in time";
         Self(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
     }
 
-    pub(super) fn odd_answer(what: &str, answer: &str) -> Self {
+    pub(super) fn unexpected_value(what: &str, answer: &str) -> Self {
         Self(sqlx::Error::Protocol(format!("{what} is {answer:?}")))
     }
 }
@@ -91,24 +91,24 @@ impl fmt::Display for StoreError {
 impl std::error::Error for StoreError {}
 
 /// PostgreSQL's error codes, appendix A of its manual.
-fn of_sqlstate(code: &str) -> Fault {
+fn classify_sqlstate(code: &str) -> ErrorClass {
     match code {
         // The first attempt of several at once may fail to serialize, find a
         // lock held too long, or be cancelled by the statement time limit.
-        "40001" | "40P01" | "55P03" | "57014" => Fault::Contention,
+        "40001" | "40P01" | "55P03" | "57014" => ErrorClass::Contention,
         // Read-only, and corrupted files: no message's fault.
-        "25006" | "XX001" | "XX002" => Fault::Away,
+        "25006" | "XX001" | "XX002" => ErrorClass::Unavailable,
         // Two first messages of one invoice: the second finds it the next time.
-        "23505" => Fault::Unclear,
+        "23505" => ErrorClass::Unknown,
         _ => match code.get(..2) {
             // Connection, resources, operator intervention, system error.
-            Some("08" | "53" | "57" | "58") => Fault::Away,
+            Some("08" | "53" | "57" | "58") => ErrorClass::Unavailable,
             // Data, integrity, and limits such as a key too long for an index.
-            Some("22" | "23" | "54") => Fault::Data,
+            Some("22" | "23" | "54") => ErrorClass::InvalidData,
             // Unknown tables and columns, missing rights, failed log-in,
             // unknown database: nothing a message can cause.
-            Some("42" | "3F" | "3D" | "28") => Fault::Schema,
-            _ => Fault::Unclear,
+            Some("42" | "3F" | "3D" | "28") => ErrorClass::SchemaMismatch,
+            _ => ErrorClass::Unknown,
         },
     }
 }
@@ -118,32 +118,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_class_of_sqlstate_has_its_fault() {
+    fn sqlstate_classified() {
         for (code, fault) in [
-            ("08006", Fault::Away),
-            ("53100", Fault::Away),
-            ("57P01", Fault::Away),
-            ("57P03", Fault::Away),
-            ("58030", Fault::Away),
-            ("25006", Fault::Away),
-            ("40001", Fault::Contention),
-            ("40P01", Fault::Contention),
-            ("55P03", Fault::Contention),
-            ("57014", Fault::Contention),
-            ("22P05", Fault::Data),
-            ("22003", Fault::Data),
-            ("23505", Fault::Unclear),
-            ("23503", Fault::Data),
-            ("23514", Fault::Data),
-            ("42P01", Fault::Schema),
-            ("28P01", Fault::Schema),
-            ("3D000", Fault::Schema),
-            ("P0001", Fault::Unclear),
-            ("54000", Fault::Data),
-            ("XX002", Fault::Away),
-            ("XX000", Fault::Unclear),
+            ("08006", ErrorClass::Unavailable),
+            ("53100", ErrorClass::Unavailable),
+            ("57P01", ErrorClass::Unavailable),
+            ("57P03", ErrorClass::Unavailable),
+            ("58030", ErrorClass::Unavailable),
+            ("25006", ErrorClass::Unavailable),
+            ("40001", ErrorClass::Contention),
+            ("40P01", ErrorClass::Contention),
+            ("55P03", ErrorClass::Contention),
+            ("57014", ErrorClass::Contention),
+            ("22P05", ErrorClass::InvalidData),
+            ("22003", ErrorClass::InvalidData),
+            ("23505", ErrorClass::Unknown),
+            ("23503", ErrorClass::InvalidData),
+            ("23514", ErrorClass::InvalidData),
+            ("42P01", ErrorClass::SchemaMismatch),
+            ("28P01", ErrorClass::SchemaMismatch),
+            ("3D000", ErrorClass::SchemaMismatch),
+            ("P0001", ErrorClass::Unknown),
+            ("54000", ErrorClass::InvalidData),
+            ("XX002", ErrorClass::Unavailable),
+            ("XX000", ErrorClass::Unknown),
         ] {
-            assert_eq!(of_sqlstate(code), fault, "{code}");
+            assert_eq!(classify_sqlstate(code), fault, "{code}");
         }
     }
 }

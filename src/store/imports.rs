@@ -7,7 +7,7 @@ use sqlx::types::Uuid;
 use time::OffsetDateTime;
 
 use super::{Conn, StoreError};
-use crate::domain::{ImportNote, ImportState};
+use crate::domain::{ImportProgress, ImportState};
 
 /// An import as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,16 +41,16 @@ pub struct Import {
     pub dead: i64,
     /// How many of all these are only counted: their receipts are past
     /// retention.
-    pub past: i64,
+    pub past_retention: i64,
     /// Transactions that settled items.
     pub batches: i64,
     /// When the call began.
-    pub begun_at: OffsetDateTime,
+    pub started_at: OffsetDateTime,
     /// When the last of the file was read.
-    pub read_at: Option<OffsetDateTime>,
+    pub received_at: Option<OffsetDateTime>,
     /// When the last of it was settled; what is replayed later changes the
     /// figures, and not this.
-    pub settled_at: Option<OffsetDateTime>,
+    pub completed_at: Option<OffsetDateTime>,
     /// When anything of it was settled last.
     pub last_at: Option<OffsetDateTime>,
     /// The database's clock.
@@ -83,8 +83,9 @@ impl Import {
     /// milliseconds; to this moment, while items wait or come in.
     pub fn elapsed_ms(&self) -> i64 {
         let goes_on = self.waiting() > 0 || self.state == ImportState::Receiving.as_str();
-        let end = self.settled_at.or(if goes_on { None } else { self.last_at.max(self.read_at) });
-        let elapsed = end.unwrap_or(self.now) - self.begun_at;
+        let end =
+            self.completed_at.or(if goes_on { None } else { self.last_at.max(self.received_at) });
+        let elapsed = end.unwrap_or(self.now) - self.started_at;
         i64::try_from(elapsed.whole_milliseconds()).unwrap_or(i64::MAX).max(0)
     }
 
@@ -99,17 +100,17 @@ impl Import {
 ///
 /// # Errors
 /// What the database says.
-pub async fn note(conn: &mut Conn, notes: &[&ImportNote]) -> Result<(), StoreError> {
+pub async fn upsert_progress(conn: &mut Conn, notes: &[&ImportProgress]) -> Result<(), StoreError> {
     // One statement writes no row twice.
-    let mut newest: BTreeMap<Uuid, &ImportNote> = BTreeMap::new();
+    let mut newest: BTreeMap<Uuid, &ImportProgress> = BTreeMap::new();
     for note in notes.iter().copied() {
         let known = newest.entry(note.import_id).or_insert(note);
-        let goes_on = |note: &ImportNote| note.state == ImportState::Receiving;
+        let goes_on = |note: &ImportProgress| note.state == ImportState::Receiving;
         if goes_on(known) && (!goes_on(note) || note.items > known.items) {
             *known = note;
         }
     }
-    let notes: Vec<&ImportNote> = newest.into_values().collect();
+    let notes: Vec<&ImportProgress> = newest.into_values().collect();
     macro_rules! column {
         ($note:ident => $value:expr) => {
             notes.iter().map(|$note| $value).collect::<Vec<_>>()
@@ -118,7 +119,7 @@ pub async fn note(conn: &mut Conn, notes: &[&ImportNote]) -> Result<(), StoreErr
     sqlx::query!(
         r#"
         insert into imports as known (
-            import_id, source, name, state, items, error, begun_at, read_at)
+            import_id, source, name, state, items, error, started_at, received_at)
         select * from unnest(
             $1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[],
             $7::timestamptz[], $8::timestamptz[])
@@ -127,7 +128,7 @@ pub async fn note(conn: &mut Conn, notes: &[&ImportNote]) -> Result<(), StoreErr
             state = excluded.state,
             items = greatest(known.items, excluded.items),
             error = excluded.error,
-            read_at = excluded.read_at
+            received_at = excluded.received_at
         where known.state = 'receiving'
           and (excluded.state <> 'receiving' or excluded.items > known.items)
         "#,
@@ -137,8 +138,8 @@ pub async fn note(conn: &mut Conn, notes: &[&ImportNote]) -> Result<(), StoreErr
         &column!(note => note.state.as_str()) as &[&str],
         &column!(note => i64::try_from(note.items).unwrap_or(i64::MAX)),
         &column!(note => note.error.as_deref()) as &[Option<&str>],
-        &column!(note => note.begun_at),
-        &column!(note => note.read_at) as &[Option<OffsetDateTime>],
+        &column!(note => note.started_at),
+        &column!(note => note.received_at) as &[Option<OffsetDateTime>],
     )
     .execute(conn)
     .await?;
@@ -150,30 +151,30 @@ pub async fn note(conn: &mut Conn, notes: &[&ImportNote]) -> Result<(), StoreErr
 /// # Errors
 /// What the database says.
 pub async fn find(conn: &mut Conn, import_id: Uuid) -> Result<Option<Import>, StoreError> {
-    Ok(all(conn, &[import_id]).await?.pop())
+    Ok(find_all(conn, &[import_id]).await?.pop())
 }
 
 /// These imports as they stand, as far as there are any, by id.
 ///
 /// # Errors
 /// What the database says.
-pub async fn all(conn: &mut Conn, import_ids: &[Uuid]) -> Result<Vec<Import>, StoreError> {
+pub async fn find_all(conn: &mut Conn, import_ids: &[Uuid]) -> Result<Vec<Import>, StoreError> {
     Ok(sqlx::query_as!(
         Import,
         r#"
         select import_id, source, name, state, error,
-            greatest(items, on_record + past_items) as "total!",
-            created + past_created as "created!", updated + past_updated as "updated!",
-            duplicate + past_duplicate as "duplicate!", stale + past_stale as "stale!",
-            ignored + past_ignored as "ignored!", rejected + past_rejected as "rejected!",
-            dead + past_dead as "dead!", past_items as "past!",
-            batches + past_batches as "batches!", begun_at, read_at, settled_at,
-            greatest(last_at, past_last_at) as last_at, now() as "now!"
+            greatest(items, on_record + dropped_items) as "total!",
+            created + dropped_created as "created!", updated + dropped_updated as "updated!",
+            duplicate + dropped_duplicate as "duplicate!", stale + dropped_stale as "stale!",
+            ignored + dropped_ignored as "ignored!", rejected + dropped_rejected as "rejected!",
+            dead + dropped_dead as "dead!", dropped_items as "past_retention!",
+            batches + dropped_batches as "batches!", started_at, received_at, completed_at,
+            greatest(last_at, dropped_last_at) as last_at, now() as "now!"
         from imports as import, lateral (
             select
                 count(*) as on_record,
-                count(*) filter (where outcome = 'applied' and effect = 'created') as created,
-                count(*) filter (where outcome = 'applied' and effect is distinct from 'created')
+                count(*) filter (where outcome = 'applied' and write_kind = 'created') as created,
+                count(*) filter (where outcome = 'applied' and write_kind is distinct from 'created')
                     as updated,
                 count(*) filter (where outcome = 'duplicate') as duplicate,
                 count(*) filter (where outcome = 'stale') as stale,
@@ -202,22 +203,22 @@ pub async fn all(conn: &mut Conn, import_ids: &[Uuid]) -> Result<Vec<Import>, St
 ///
 /// # Errors
 /// What the database says.
-pub async fn settle(conn: &mut Conn) -> Result<Vec<Uuid>, StoreError> {
+pub async fn mark_completed(conn: &mut Conn) -> Result<Vec<Uuid>, StoreError> {
     Ok(sqlx::query_scalar!(
         r#"
-        update imports set settled_at = ended.at
+        update imports set completed_at = ended.at
         from (
             select import.import_id,
-                greatest(import.read_at, import.past_last_at, max(receipt.processed_at)) as at
+                greatest(import.received_at, import.dropped_last_at, max(receipt.processed_at)) as at
             from imports as import left join receipts as receipt using (import_id)
-            where import.settled_at is null and import.read_at is not null
+            where import.completed_at is null and import.received_at is not null
             group by import.import_id
-            having count(*) filter (where receipt.outcome <> 'retried') + import.past_items
+            having count(*) filter (where receipt.outcome <> 'retried') + import.dropped_items
                     >= import.items
                and count(*) filter (where receipt.outcome = 'retried') = 0
         ) as ended
         -- Asked again of the row itself: another worker may have been first.
-        where imports.import_id = ended.import_id and imports.settled_at is null
+        where imports.import_id = ended.import_id and imports.completed_at is null
         returning imports.import_id
         "#,
     )
@@ -229,10 +230,10 @@ pub async fn settle(conn: &mut Conn) -> Result<Vec<Uuid>, StoreError> {
 ///
 /// # Errors
 /// What the database says.
-pub async fn newest_settled(conn: &mut Conn) -> Result<Vec<Uuid>, StoreError> {
+pub async fn latest_completed(conn: &mut Conn) -> Result<Vec<Uuid>, StoreError> {
     Ok(sqlx::query_scalar!(
-        "select distinct on (source) import_id from imports where settled_at is not null
-         order by source, settled_at desc, import_id desc"
+        "select distinct on (source) import_id from imports where completed_at is not null
+         order by source, completed_at desc, import_id desc"
     )
     .fetch_all(conn)
     .await?)
@@ -240,7 +241,7 @@ pub async fn newest_settled(conn: &mut Conn) -> Result<Vec<Uuid>, StoreError> {
 
 /// An item of an import that is on record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
+pub struct ImportItemRow {
     /// The line on which it begins.
     pub line: i64,
     /// Its receipt.
@@ -248,7 +249,7 @@ pub struct Item {
     /// What became of it.
     pub outcome: String,
     /// What `applied` did to the invoice, where that can be told.
-    pub effect: Option<String>,
+    pub write_kind: Option<String>,
     /// The number that people know the invoice by.
     pub business_key: Option<String>,
     /// How many attempts failed.
@@ -259,7 +260,7 @@ pub struct Item {
 
 /// Which items to show.
 #[derive(Clone, Debug)]
-pub struct Page {
+pub struct ItemPage {
     /// Only those with this outcome; also `created` and `updated`.
     pub outcome: Option<String>,
     /// Only those after this line and receipt: several may begin on one line.
@@ -272,17 +273,21 @@ pub struct Page {
 ///
 /// # Errors
 /// What the database says.
-pub async fn items(conn: &mut Conn, import_id: Uuid, page: &Page) -> Result<Vec<Item>, StoreError> {
+pub async fn list_items(
+    conn: &mut Conn,
+    import_id: Uuid,
+    page: &ItemPage,
+) -> Result<Vec<ImportItemRow>, StoreError> {
     let (line, receipt_id) = page.after;
     Ok(sqlx::query_as!(
-        Item,
+        ImportItemRow,
         r#"
-        select import_line as "line!", receipt_id, outcome, effect, business_key, attempts, error
+        select import_line as "line!", receipt_id, outcome, write_kind, business_key, attempts, error
         from receipts
         where import_id = $1 and (import_line, receipt_id) > ($2, $3)
           and case $4::text
-                when 'created' then outcome = 'applied' and effect = 'created'
-                when 'updated' then outcome = 'applied' and effect is distinct from 'created'
+                when 'created' then outcome = 'applied' and write_kind = 'created'
+                when 'updated' then outcome = 'applied' and write_kind is distinct from 'created'
                 else outcome = coalesce($4, outcome)
               end
         order by import_line, receipt_id

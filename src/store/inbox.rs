@@ -1,6 +1,6 @@
 //! The transactional inbox: which event keys have had their effect.
 //!
-//! It is kept in generations (see [`generations`]), of which one is open: new
+//! It is kept in generations (see [`partitions`]), of which one is open: new
 //! keys go there. No two transactions claim one key, although no index spans
 //! the generations:
 //!
@@ -40,7 +40,7 @@ pub struct Claim {
 
 /// Who settled a key, and with which body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settled {
+pub struct ProcessedKey {
     /// The message that did.
     pub receipt_id: Uuid,
     /// The first 16 bytes of the SHA-256 of its body.
@@ -49,11 +49,11 @@ pub struct Settled {
 
 /// What became of claims.
 #[derive(Clone, Debug, Default)]
-pub struct Claimed {
+pub struct ClaimResult {
     /// The keys that were free, and are the claimants' now.
-    pub free: HashSet<Uuid>,
+    pub won: HashSet<Uuid>,
     /// The rest, which had been settled before.
-    pub settled: HashMap<Uuid, Settled>,
+    pub existing: HashMap<Uuid, ProcessedKey>,
 }
 
 /// Claims keys, each of which must be there once.
@@ -63,16 +63,16 @@ pub struct Claimed {
 ///
 /// # Errors
 /// What the database says.
-pub async fn claim(conn: &mut Conn, claims: &[Claim]) -> Result<Claimed, StoreError> {
+pub async fn claim(conn: &mut Conn, claims: &[Claim]) -> Result<ClaimResult, StoreError> {
     let keys: Vec<Uuid> = claims.iter().map(|claim| claim.key).collect();
     let receipts: Vec<Uuid> = claims.iter().map(|claim| claim.receipt_id).collect();
     let digests: Vec<Uuid> = claims.iter().map(|claim| claim.body_digest).collect();
     let rows = sqlx::query!(
         r#"
         with settled as materialized (
-            select key, receipt_id, body_digest from inbox_settled($1)
+            select key, receipt_id, body_digest from inbox_lookup($1)
         ), free as (
-            insert into inbox (key, receipt_id, digest)
+            insert into inbox (key, receipt_id, body_digest)
             select key, receipt_id, body_digest
             from unnest($1::uuid[], $2::uuid[], $3::uuid[]) as claim (key, receipt_id, body_digest)
             where not exists (select from settled where settled.key = claim.key)
@@ -90,23 +90,23 @@ pub async fn claim(conn: &mut Conn, claims: &[Claim]) -> Result<Claimed, StoreEr
     )
     .fetch_all(&mut *conn)
     .await?;
-    let mut claimed = Claimed::default();
+    let mut claimed = ClaimResult::default();
     for row in rows {
         match (row.receipt_id, row.body_digest) {
             (Some(receipt_id), Some(body_digest)) => {
-                claimed.settled.insert(row.key, Settled { receipt_id, body_digest });
+                claimed.existing.insert(row.key, ProcessedKey { receipt_id, body_digest });
             }
             _ => {
-                claimed.free.insert(row.key);
+                claimed.won.insert(row.key);
             }
         }
     }
     // Another transaction claimed these in that very moment, and committed
     // while we waited for it: only a later snapshot shows what it wrote.
-    let told = |key: &Uuid| claimed.free.contains(key) || claimed.settled.contains_key(key);
+    let told = |key: &Uuid| claimed.won.contains(key) || claimed.existing.contains_key(key);
     let unseen: Vec<Uuid> = keys.into_iter().filter(|key| !told(key)).collect();
     if !unseen.is_empty() {
-        claimed.settled.extend(settled(conn, &unseen).await?);
+        claimed.existing.extend(lookup(conn, &unseen).await?);
     }
     Ok(claimed)
 }
@@ -119,7 +119,7 @@ pub async fn claim(conn: &mut Conn, claims: &[Claim]) -> Result<Claimed, StoreEr
 pub async fn release(conn: &mut Conn, claims: &[(Uuid, Uuid)]) -> Result<(), StoreError> {
     let keys: Vec<Uuid> = claims.iter().map(|(key, _)| *key).collect();
     let receipts: Vec<Uuid> = claims.iter().map(|(_, receipt_id)| *receipt_id).collect();
-    sqlx::query!("select from inbox_release($1, $2)", &keys, &receipts).execute(conn).await?;
+    sqlx::query!("select from inbox_unclaim($1, $2)", &keys, &receipts).execute(conn).await?;
     Ok(())
 }
 
@@ -127,11 +127,14 @@ pub async fn release(conn: &mut Conn, claims: &[(Uuid, Uuid)]) -> Result<(), Sto
 ///
 /// # Errors
 /// What the database says.
-pub async fn settled(conn: &mut Conn, keys: &[Uuid]) -> Result<HashMap<Uuid, Settled>, StoreError> {
+pub async fn lookup(
+    conn: &mut Conn,
+    keys: &[Uuid],
+) -> Result<HashMap<Uuid, ProcessedKey>, StoreError> {
     let rows = sqlx::query!(
         r#"
         select key as "key!", receipt_id as "receipt_id!", body_digest as "body_digest!"
-        from inbox_settled($1)
+        from inbox_lookup($1)
         "#,
         keys
     )
@@ -139,6 +142,8 @@ pub async fn settled(conn: &mut Conn, keys: &[Uuid]) -> Result<HashMap<Uuid, Set
     .await?;
     Ok(rows
         .into_iter()
-        .map(|row| (row.key, Settled { receipt_id: row.receipt_id, body_digest: row.body_digest }))
+        .map(|row| {
+            (row.key, ProcessedKey { receipt_id: row.receipt_id, body_digest: row.body_digest })
+        })
         .collect())
 }

@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{Conn, StoreError, wrote};
-use crate::domain::{DeletedInvoice, Invoice, InvoiceConflict, SourceName, Wrote};
+use super::{Conn, StoreError, write_kind};
+use crate::domain::{DeletedInvoice, Invoice, InvoiceConflict, SourceName, WriteKind};
 
 /// One update of one invoice, by the message that tells it.
 #[derive(Clone, Copy, Debug)]
-pub struct Row<'a> {
+pub struct InvoiceRow<'a> {
     /// The message.
     pub receipt_id: Uuid,
     /// The company.
@@ -21,7 +21,7 @@ pub struct Row<'a> {
     pub invoice: &'a Invoice,
 }
 
-impl Row<'_> {
+impl InvoiceRow<'_> {
     fn id(&self, source: &SourceName) -> Uuid {
         self.invoice.id(source, self.tenant, self.generation)
     }
@@ -37,8 +37,8 @@ pub async fn upsert(
     conn: &mut Conn,
     source: &SourceName,
     on_conflict: InvoiceConflict,
-    rows: &[Row<'_>],
-) -> Result<HashMap<Uuid, Wrote>, StoreError> {
+    rows: &[InvoiceRow<'_>],
+) -> Result<HashMap<Uuid, WriteKind>, StoreError> {
     macro_rules! column {
         ($row:ident => $value:expr) => {
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
@@ -107,12 +107,12 @@ pub async fn upsert(
     )
     .fetch_all(conn)
     .await?;
-    Ok(applied.into_iter().map(|row| (row.last_receipt, wrote(row.is_new))).collect())
+    Ok(applied.into_iter().map(|row| (row.last_receipt, write_kind(row.is_new))).collect())
 }
 
 /// That a document was deleted, by the message that tells it.
 #[derive(Clone, Copy, Debug)]
-pub struct Deletion<'a> {
+pub struct InvoiceDeletion<'a> {
     /// The message.
     pub receipt_id: Uuid,
     /// The company.
@@ -127,10 +127,10 @@ pub struct Deletion<'a> {
 ///
 /// # Errors
 /// What the database says.
-pub async fn bury(
+pub async fn mark_deleted(
     conn: &mut Conn,
     source: &SourceName,
-    deletions: &[Deletion<'_>],
+    deletions: &[InvoiceDeletion<'_>],
 ) -> Result<HashSet<Uuid>, StoreError> {
     let receipts: Vec<Uuid> = deletions.iter().map(|one| one.receipt_id).collect();
     let tenants: Vec<&str> = deletions.iter().map(|one| one.tenant).collect();
@@ -164,10 +164,10 @@ pub async fn bury(
 ///
 /// # Errors
 /// What the database says.
-pub async fn conflicts(
+pub async fn transaction_conflicts(
     conn: &mut Conn,
     source: &SourceName,
-    rows: &[Row<'_>],
+    rows: &[InvoiceRow<'_>],
 ) -> Result<HashMap<Uuid, String>, StoreError> {
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id(source)).collect();
     let transactions: Vec<Option<&str>> =
@@ -203,7 +203,7 @@ pub async fn conflicts(
 
 /// What is known of an invoice, as far as an update of it asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct ExistingInvoice {
     /// The transaction that it is known by.
     pub transaction_id: Option<String>,
     /// Goes before the version, where a platform tells it; else 0.
@@ -218,10 +218,10 @@ pub struct Standing {
 ///
 /// # Errors
 /// What the database says.
-pub async fn standing(
+pub async fn load_existing(
     conn: &mut Conn,
     invoice_ids: &[Uuid],
-) -> Result<HashMap<Uuid, Standing>, StoreError> {
+) -> Result<HashMap<Uuid, ExistingInvoice>, StoreError> {
     let rows = sqlx::query!(
         r#"
         select invoice_id, transaction_id, sequence, version, deleted_at is not null as "is_deleted!"
@@ -233,7 +233,7 @@ pub async fn standing(
     .fetch_all(conn)
     .await?;
     let standing = rows.into_iter().map(|row| {
-        let standing = Standing {
+        let standing = ExistingInvoice {
             transaction_id: row.transaction_id,
             sequence: row.sequence,
             version: row.version,

@@ -6,12 +6,12 @@ use rust_decimal::Decimal;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Conn, StoreError, wrote};
-use crate::domain::{OrderUpdate, SourceName, Wrote};
+use super::{Conn, StoreError, write_kind};
+use crate::domain::{OrderUpdate, SourceName, WriteKind};
 
 /// One update of one order, by the message that tells it.
 #[derive(Clone, Copy, Debug)]
-pub struct Row<'a> {
+pub struct OrderRow<'a> {
     /// The message.
     pub receipt_id: Uuid,
     /// The shop.
@@ -22,13 +22,13 @@ pub struct Row<'a> {
 
 /// What became of updates.
 #[derive(Debug, Default)]
-pub struct Written {
+pub struct OrderWriteResult {
     /// The messages that had an effect, each with what it did. The rest are
     /// stale: a newer state stands already.
-    pub applied: HashMap<Uuid, Wrote>,
+    pub applied: HashMap<Uuid, WriteKind>,
     /// Those after which the order is in another currency than its refunds
     /// were summed in: before its state was known, that was a guess.
-    pub unsummed: Vec<Uuid>,
+    pub currency_changed: Vec<Uuid>,
 }
 
 /// Writes updates, each of another order.
@@ -38,9 +38,9 @@ pub struct Written {
 pub async fn upsert(
     conn: &mut Conn,
     source: &SourceName,
-    rows: &[Row<'_>],
-) -> Result<Written, StoreError> {
-    let mut columns = Columns::with_capacity(rows.len());
+    rows: &[OrderRow<'_>],
+) -> Result<OrderWriteResult, StoreError> {
+    let mut columns = OrderColumns::with_capacity(rows.len());
     for row in rows {
         columns.push(row);
     }
@@ -48,11 +48,11 @@ pub async fn upsert(
         r#"
         insert into orders as known (
             source, tenant, order_id, number, status, platform_status, currency, total,
-            refunded_told, customer_ref, payment_ref, placed_at, sequence, version, lines,
+            refunded_reported, customer_ref, payment_ref, placed_at, sequence, version, lines,
             deleted_at, restored_at, first_receipt, last_receipt)
         select
             $1, tenant, order_id, number, status, platform_status, currency, total,
-            refunded_told, customer_ref, payment_ref, placed_at, sequence, version, lines::jsonb,
+            refunded_reported, customer_ref, payment_ref, placed_at, sequence, version, lines::jsonb,
             deleted_at, restored_at, receipt_id, receipt_id
         from unnest(
             $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::numeric[],
@@ -60,7 +60,7 @@ pub async fn upsert(
             $14::timestamptz[], $15::timestamptz[], $16::uuid[], $17::text[], $18::bigint[]
         ) as told (
             tenant, order_id, number, status, platform_status, currency, total,
-            refunded_told, customer_ref, placed_at, version, lines,
+            refunded_reported, customer_ref, placed_at, version, lines,
             deleted_at, restored_at, receipt_id, payment_ref, sequence)
         order by tenant, order_id
         on conflict (source, tenant, order_id) do update set
@@ -70,8 +70,8 @@ pub async fn upsert(
             platform_status = coalesce(excluded.platform_status, known.platform_status),
             currency = coalesce(excluded.currency, known.currency),
             total = coalesce(excluded.total, known.total),
-            refunded_told = case when excluded.deleted_at is null
-                then excluded.refunded_told else known.refunded_told end,
+            refunded_reported = case when excluded.deleted_at is null
+                then excluded.refunded_reported else known.refunded_reported end,
             customer_ref = case when excluded.deleted_at is null
                 then excluded.customer_ref else known.customer_ref end,
             payment_ref = coalesce(excluded.payment_ref, known.payment_ref),
@@ -121,18 +121,18 @@ pub async fn upsert(
     )
     .fetch_all(conn)
     .await?;
-    let mut written = Written::default();
+    let mut written = OrderWriteResult::default();
     for row in rows {
-        written.applied.insert(row.last_receipt, wrote(row.is_new));
+        written.applied.insert(row.last_receipt, write_kind(row.is_new));
         if row.is_unsummed {
-            written.unsummed.push(row.last_receipt);
+            written.currency_changed.push(row.last_receipt);
         }
     }
     Ok(written)
 }
 
 /// The rows turned on their side, as `unnest` wants them.
-struct Columns<'a> {
+struct OrderColumns<'a> {
     tenant: Vec<&'a str>,
     order_id: Vec<&'a str>,
     number: Vec<Option<&'a str>>,
@@ -152,7 +152,7 @@ struct Columns<'a> {
     sequence: Vec<i64>,
 }
 
-impl<'a> Columns<'a> {
+impl<'a> OrderColumns<'a> {
     fn with_capacity(rows: usize) -> Self {
         Self {
             tenant: Vec::with_capacity(rows),
@@ -175,7 +175,7 @@ impl<'a> Columns<'a> {
         }
     }
 
-    fn push(&mut self, row: &Row<'a>) {
+    fn push(&mut self, row: &OrderRow<'a>) {
         let (state, gone) = match row.update {
             OrderUpdate::State { version, order, restored, .. } => {
                 (Some((*version, order.as_ref(), *restored)), None)

@@ -7,16 +7,16 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Conn, StoreError, acts::Actor};
-use crate::domain::{Head, RefusedCall, SourceName};
+use crate::domain::{RejectedRequest, RequestHead, SourceName};
 
 /// Takes calls in, each with its head, and lets go of the oldest beyond a
 /// source's limit. Sources without a limit keep everything that is there.
 ///
 /// # Errors
 /// What the database says.
-pub async fn keep(
+pub async fn insert(
     conn: &mut Conn,
-    calls: &[(&RefusedCall, &Head)],
+    calls: &[(&RejectedRequest, &RequestHead)],
     limits: &[(SourceName, u32)],
 ) -> Result<(), StoreError> {
     macro_rules! column {
@@ -72,7 +72,7 @@ pub async fn keep(
 
 /// A quarantined call as people see it in a list.
 #[derive(Clone, Debug, Serialize)]
-pub struct Summary {
+pub struct QuarantineSummary {
     /// The receipt that its answer named.
     pub receipt_id: Uuid,
     /// Where it came in.
@@ -88,7 +88,7 @@ pub struct Summary {
 
 /// Which quarantined calls; every condition must hold.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub struct QuarantineFilter {
     /// These calls only; empty for all.
     pub ids: Vec<Uuid>,
     /// Where they came in.
@@ -101,11 +101,11 @@ pub struct Filter {
 /// What the database says.
 pub async fn list(
     conn: &mut Conn,
-    filter: &Filter,
+    filter: &QuarantineFilter,
     limit: u32,
-) -> Result<Vec<Summary>, StoreError> {
+) -> Result<Vec<QuarantineSummary>, StoreError> {
     Ok(sqlx::query_as!(
-        Summary,
+        QuarantineSummary,
         r#"
         select receipt_id, source, received_at, error, length(payload) as "payload_bytes!"
         from quarantine
@@ -124,7 +124,7 @@ pub async fn list(
 
 /// A quarantined call, whole.
 #[derive(Clone, Debug)]
-pub struct Contents {
+pub struct QuarantinedRequest {
     /// Where it came in.
     pub source: String,
     /// When.
@@ -143,9 +143,9 @@ pub struct Contents {
 ///
 /// # Errors
 /// What the database says.
-pub async fn contents(conn: &mut Conn, id: Uuid) -> Result<Option<Contents>, StoreError> {
+pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<QuarantinedRequest>, StoreError> {
     Ok(sqlx::query_as!(
-        Contents,
+        QuarantinedRequest,
         "select source, received_at, error, headers, query, payload
          from quarantine where receipt_id = $1",
         id
@@ -159,7 +159,7 @@ pub async fn contents(conn: &mut Conn, id: Uuid) -> Result<Option<Contents>, Sto
 ///
 /// # Errors
 /// What the database says.
-pub async fn let_go(
+pub async fn delete(
     conn: &mut Conn,
     ids: &[Uuid],
     act: &str,
@@ -170,14 +170,14 @@ pub async fn let_go(
         with gone as (
             delete from quarantine where receipt_id = any($1) returning receipt_id, source
         )
-        insert into audit_log (actor, act, reason, detail)
+        insert into audit_log (actor, action, comment, detail)
         select $2, $3, $4, jsonb_build_object('receipt_id', receipt_id, 'source', source)
         from gone order by receipt_id
         "#,
         ids,
         actor.name,
         act,
-        actor.reason,
+        actor.comment,
     )
     .execute(conn)
     .await?;

@@ -7,16 +7,16 @@ use sqlx::types::Uuid;
 use time::OffsetDateTime;
 
 use super::{Conn, StoreError};
-use crate::domain::{Envelope, Outcome, RefusedCall, Wrote};
+use crate::domain::{Envelope, Outcome, RejectedRequest, WriteKind};
 
 /// What a confirmed publish answers over HTTP: the webhook, or the file.
-fn accepted(envelope: &Envelope) -> i16 {
+fn accepted_status(envelope: &Envelope) -> i16 {
     if envelope.import.is_some() { 202 } else { 200 }
 }
 
 /// What became of one message.
 #[derive(Clone, Debug)]
-pub struct Row<'a> {
+pub struct ReceiptRow<'a> {
     /// The message.
     pub envelope: &'a Envelope,
     /// The number that people know the document by, if it could be read.
@@ -24,7 +24,7 @@ pub struct Row<'a> {
     /// What became of it.
     pub outcome: Outcome,
     /// What `applied` did to the order or invoice, where that can be told.
-    pub wrote: Option<Wrote>,
+    pub write_kind: Option<WriteKind>,
     /// How many attempts have failed.
     pub attempts: u32,
     /// Why, for `retried` and `dead`.
@@ -39,10 +39,10 @@ pub struct Row<'a> {
 ///
 /// # Errors
 /// What the database says.
-pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, StoreError> {
+pub async fn record(conn: &mut Conn, rows: &[ReceiptRow<'_>]) -> Result<Vec<Uuid>, StoreError> {
     // Sorted here and not there: PostgreSQL would sort the bodies along, in a
     // temporary file if they are many. It keeps the order of arrays.
-    let mut rows: Vec<&Row<'_>> = rows.iter().collect();
+    let mut rows: Vec<&ReceiptRow<'_>> = rows.iter().collect();
     rows.sort_unstable_by_key(|row| row.envelope.receipt_id);
     macro_rules! column {
         ($row:ident => $value:expr) => {
@@ -52,7 +52,7 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, Stor
     let ids: Vec<Uuid> = column!(row => row.envelope.receipt_id);
     let received: Vec<OffsetDateTime> = column!(row => row.envelope.received_at);
     let status: Vec<Option<i16>> =
-        column!(row => row.envelope.over_http.then(|| accepted(row.envelope)));
+        column!(row => row.envelope.received_over_http.then(|| accepted_status(row.envelope)));
     let attempts = column!(row => i32::try_from(row.attempts).unwrap_or(i32::MAX));
     let payloads: Vec<Option<&[u8]>> =
         column!(row => row.keep_payload.then_some(row.envelope.body.as_ref()));
@@ -60,7 +60,7 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, Stor
         r#"
         insert into receipts as known (
             receipt_id, source, tenant, event_key, topic, business_key, received_at,
-            response_status, outcome, attempts, error, payload, import_id, import_line, effect)
+            response_status, outcome, attempts, error, payload, import_id, import_line, write_kind)
         select *
         from unnest(
             $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
@@ -71,14 +71,14 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, Stor
             outcome = excluded.outcome,
             attempts = excluded.attempts,
             error = excluded.error,
-            effect = excluded.effect,
+            write_kind = excluded.write_kind,
             payload = coalesce(known.payload, excluded.payload),
             processed_at = now(),
-            revised = true
+            outcome_changed = true
         where known.outcome = 'retried'
            or (known.outcome = 'dead' and excluded.outcome not in ('retried', 'dead'))
         -- Of a row that was inserted just now it says false.
-        returning receipt_id, revised
+        returning receipt_id, outcome_changed
         "#,
         &ids,
         &column!(row => row.envelope.source.as_str()) as &[&str],
@@ -94,18 +94,21 @@ pub async fn record(conn: &mut Conn, rows: &[Row<'_>]) -> Result<Vec<Uuid>, Stor
         &payloads as &[Option<&[u8]>],
         &column!(row => row.envelope.import.map(|item| item.import_id)) as &[Option<Uuid>],
         &column!(row => row.envelope.import.map(|item| i64::from(item.line))) as &[Option<i64>],
-        &column!(row => row.wrote.map(Wrote::as_str)) as &[Option<&str>],
+        &column!(row => row.write_kind.map(WriteKind::as_str)) as &[Option<&str>],
     )
     .fetch_all(conn)
     .await?;
-    Ok(recorded.into_iter().filter(|row| row.revised).map(|row| row.receipt_id).collect())
+    Ok(recorded.into_iter().filter(|row| row.outcome_changed).map(|row| row.receipt_id).collect())
 }
 
 /// Records calls that were refused. One that is on record stays as it is.
 ///
 /// # Errors
 /// What the database says.
-pub async fn reject(conn: &mut Conn, calls: &[&RefusedCall]) -> Result<(), StoreError> {
+pub async fn record_rejected(
+    conn: &mut Conn,
+    calls: &[&RejectedRequest],
+) -> Result<(), StoreError> {
     macro_rules! column {
         ($call:ident => $value:expr) => {
             calls.iter().map(|$call| $value).collect::<Vec<_>>()
@@ -133,7 +136,7 @@ pub async fn reject(conn: &mut Conn, calls: &[&RefusedCall]) -> Result<(), Store
         &column!(call => call.receipt_id),
         &column!(call => call.source.as_str()) as &[&str],
         &column!(call => call.tenant.as_str()) as &[&str],
-        &column!(call => call.key().to_string()),
+        &column!(call => call.log_key().to_string()),
         &column!(call => call.received_at),
         &status as &[Option<i16>],
         &column!(call => call.error.as_str()) as &[&str],
@@ -151,7 +154,10 @@ pub async fn reject(conn: &mut Conn, calls: &[&RefusedCall]) -> Result<(), Store
 ///
 /// # Errors
 /// What the database says.
-pub async fn taken(conn: &mut Conn, messages: &[(Uuid, &str)]) -> Result<Vec<Uuid>, StoreError> {
+pub async fn ids_in_use(
+    conn: &mut Conn,
+    messages: &[(Uuid, &str)],
+) -> Result<Vec<Uuid>, StoreError> {
     let ids: Vec<Uuid> = messages.iter().map(|(id, _)| *id).collect();
     let keys: Vec<&str> = messages.iter().map(|(_, key)| *key).collect();
     Ok(sqlx::query_scalar!(

@@ -1,4 +1,4 @@
-//! `resource_references`: what changed at a platform that does not say what
+//! `resource_changes`: what changed at a platform that does not say what
 //! it is now.
 
 use std::collections::HashSet;
@@ -7,17 +7,17 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Conn, StoreError};
-use crate::domain::{Reference, SourceName};
+use crate::domain::{ResourceChange, SourceName};
 
 /// One change of one thing, by the message that tells it.
 #[derive(Clone, Copy, Debug)]
-pub struct Row<'a> {
+pub struct ResourceChangeRow<'a> {
     /// The message.
     pub receipt_id: Uuid,
     /// The company.
     pub tenant: &'a str,
     /// What changed.
-    pub reference: &'a Reference,
+    pub reference: &'a ResourceChange,
 }
 
 /// Writes references, each to another thing, and gives back the messages that
@@ -28,7 +28,7 @@ pub struct Row<'a> {
 pub async fn upsert(
     conn: &mut Conn,
     source: &SourceName,
-    rows: &[Row<'_>],
+    rows: &[ResourceChangeRow<'_>],
 ) -> Result<HashSet<Uuid>, StoreError> {
     macro_rules! column {
         ($row:ident => $value:expr) => {
@@ -39,7 +39,7 @@ pub async fn upsert(
     let changed: Vec<OffsetDateTime> = column!(row => row.reference.changed_at);
     let applied = sqlx::query_scalar!(
         r#"
-        insert into resource_references as known (
+        insert into resource_changes as known (
             source, platform, tenant, kind, id, version, changed_at, action,
             first_receipt, last_receipt)
         select
@@ -81,10 +81,10 @@ pub async fn upsert(
 ///
 /// # Errors
 /// What the database says.
-pub async fn outdated(
+pub async fn superseded(
     conn: &mut Conn,
     source: &SourceName,
-    rows: &[Row<'_>],
+    rows: &[ResourceChangeRow<'_>],
 ) -> Result<HashSet<Uuid>, StoreError> {
     let receipts: Vec<Uuid> = rows.iter().map(|row| row.receipt_id).collect();
     let tenants: Vec<&str> = rows.iter().map(|row| row.tenant).collect();
@@ -98,7 +98,7 @@ pub async fn outdated(
         from unnest(
             $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[]
         ) as told (receipt_id, tenant, kind, id, version, changed_at)
-        join resource_references as known
+        join resource_changes as known
             on known.id = told.id and known.source = $1 and known.tenant = told.tenant
             and known.kind = told.kind
         where case

@@ -11,11 +11,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Conn, StoreError};
-use crate::domain::{Refund, Refunded, SourceName};
+use crate::domain::{Refund, RefundTarget, SourceName};
 
 /// One update of one refund, by the message that tells it.
 #[derive(Clone, Copy, Debug)]
-pub struct Row<'a> {
+pub struct RefundRow<'a> {
     /// The message.
     pub receipt_id: Uuid,
     /// The shop.
@@ -40,7 +40,7 @@ pub struct Payment<'a> {
 ///
 /// # Errors
 /// What the database says.
-pub async fn note_payments(
+pub async fn upsert_payments(
     conn: &mut Conn,
     source: &SourceName,
     payments: &[Payment<'_>],
@@ -76,7 +76,7 @@ pub async fn note_payments(
 pub async fn upsert(
     conn: &mut Conn,
     source: &SourceName,
-    rows: &[Row<'_>],
+    rows: &[RefundRow<'_>],
 ) -> Result<HashSet<Uuid>, StoreError> {
     macro_rules! column {
         ($row:ident => $value:expr) => {
@@ -138,23 +138,23 @@ pub async fn upsert(
 
 /// The order that a refund names itself.
 pub fn order_of(refund: &Refund) -> Option<&str> {
-    match &refund.refunded {
-        Refunded::Order(id) => Some(id),
-        Refunded::Payment(_) => None,
+    match &refund.target {
+        RefundTarget::Order(id) => Some(id),
+        RefundTarget::Payment(_) => None,
     }
 }
 
 /// The payment that a refund names instead.
 pub fn payment_of(refund: &Refund) -> Option<&str> {
-    match &refund.refunded {
-        Refunded::Order(_) => None,
-        Refunded::Payment(payment) => Some(payment),
+    match &refund.target {
+        RefundTarget::Order(_) => None,
+        RefundTarget::Payment(payment) => Some(payment),
     }
 }
 
 /// An order whose refunds are about to change, or to be summed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Touched {
+pub struct AffectedOrder {
     /// The shop.
     pub tenant: String,
     /// The order.
@@ -167,16 +167,16 @@ pub struct Touched {
 ///
 /// # Errors
 /// What the database says.
-pub async fn orders_of(
+pub async fn orders_paid_by(
     conn: &mut Conn,
     source: &SourceName,
     payments: &[(Payment<'_>, Uuid)],
-) -> Result<Vec<Touched>, StoreError> {
+) -> Result<Vec<AffectedOrder>, StoreError> {
     let tenants: Vec<&str> = payments.iter().map(|(payment, _)| payment.tenant).collect();
     let refs: Vec<&str> = payments.iter().map(|(payment, _)| payment.payment_ref).collect();
     let receipts: Vec<Uuid> = payments.iter().map(|(_, receipt_id)| *receipt_id).collect();
     Ok(sqlx::query_as!(
-        Touched,
+        AffectedOrder,
         r#"
         select payment.tenant, payment.order_id as "order_id!", told.receipt_id as "receipt_id!"
         from unnest($2::text[], $3::text[], $4::uuid[]) as told (tenant, payment_ref, receipt_id)
@@ -202,9 +202,9 @@ pub async fn orders_of(
 pub async fn lock_orders(
     conn: &mut Conn,
     source: &SourceName,
-    orders: &[Touched],
+    orders: &[AffectedOrder],
 ) -> Result<(), StoreError> {
-    let (tenants, ids, receipts) = columns(orders);
+    let (tenants, ids, receipts) = affected_order_columns(orders);
     sqlx::query!(
         r#"
         insert into orders as known (source, tenant, order_id, first_receipt, last_receipt)
@@ -230,12 +230,12 @@ pub async fn lock_orders(
 ///
 /// # Errors
 /// What the database says.
-pub async fn sum(
+pub async fn recompute_refunded(
     conn: &mut Conn,
     source: &SourceName,
-    orders: &[Touched],
+    orders: &[AffectedOrder],
 ) -> Result<(), StoreError> {
-    let (tenants, ids, _) = columns(orders);
+    let (tenants, ids, _) = affected_order_columns(orders);
     sqlx::query!(
         r#"
         with summed as materialized (
@@ -273,13 +273,13 @@ pub async fn sum(
             ) as refunds on true
         )
         update orders as known set
-            refunded_summed = coalesce(summed.amount, 0),
+            refunded_computed = coalesce(summed.amount, 0),
             refunded_currency = summed.currency,
             updated_at = now()
         from summed
         where known.source = summed.source and known.tenant = summed.tenant
           and known.order_id = summed.order_id
-          and (known.refunded_summed, known.refunded_currency)
+          and (known.refunded_computed, known.refunded_currency)
               is distinct from (coalesce(summed.amount, 0), summed.currency)
         "#,
         source.as_str(),
@@ -291,7 +291,7 @@ pub async fn sum(
     Ok(())
 }
 
-fn columns(orders: &[Touched]) -> (Vec<&str>, Vec<&str>, Vec<Uuid>) {
+fn affected_order_columns(orders: &[AffectedOrder]) -> (Vec<&str>, Vec<&str>, Vec<Uuid>) {
     let tenants = orders.iter().map(|order| order.tenant.as_str()).collect();
     let ids = orders.iter().map(|order| order.order_id.as_str()).collect();
     (tenants, ids, orders.iter().map(|order| order.receipt_id).collect())

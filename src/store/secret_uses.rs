@@ -7,7 +7,7 @@ use crate::domain::SourceName;
 
 /// A secret, by its label, and when it last verified a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Use {
+pub struct SecretUse {
     /// The source.
     pub source: String,
     /// The label.
@@ -22,7 +22,7 @@ pub struct Use {
 ///
 /// # Errors
 /// What the database says.
-pub async fn note(
+pub async fn record(
     conn: &mut Conn,
     source: &SourceName,
     secret: &str,
@@ -58,9 +58,9 @@ pub async fn note(
 ///
 /// # Errors
 /// What the database says.
-pub async fn all(conn: &mut Conn) -> Result<Vec<Use>, StoreError> {
+pub async fn list(conn: &mut Conn) -> Result<Vec<SecretUse>, StoreError> {
     Ok(sqlx::query_as!(
-        Use,
+        SecretUse,
         "select source, secret, last_used_at from secret_uses order by source, secret"
     )
     .fetch_all(conn)

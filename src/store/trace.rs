@@ -11,7 +11,7 @@ use super::{
 
 /// One message in a story.
 #[derive(Clone, Debug, Serialize)]
-pub struct Step {
+pub struct TimelineEntry {
     /// The message.
     pub receipt_id: Uuid,
     /// When it was received.
@@ -36,7 +36,7 @@ pub struct Step {
 
 /// An order, invoice, refund or reference as it stands.
 #[derive(Clone, Debug, Serialize)]
-pub struct Document {
+pub struct DocumentState {
     /// `order`, `invoice`, `refund`, or what a reference is to.
     pub kind: String,
     /// Where it comes from.
@@ -68,9 +68,9 @@ pub struct Document {
 ///
 /// # Errors
 /// What the database says.
-pub async fn documents(conn: &mut Conn, text: &str) -> Result<Vec<Document>, StoreError> {
+pub async fn documents(conn: &mut Conn, text: &str) -> Result<Vec<DocumentState>, StoreError> {
     Ok(sqlx::query_as!(
-        Document,
+        DocumentState,
         r#"
         -- The index of orders begins with the shop. An id without one is looked
         -- for in each, going from shop to shop: an index of its own would cost
@@ -113,7 +113,7 @@ pub async fn documents(conn: &mut Conn, text: &str) -> Result<Vec<Document>, Sto
         union all
         select kind || ' (reference)', source, tenant, id, null, null, action, null, null,
             changed_at, null
-        from resource_references where id = $1
+        from resource_changes where id = $1
         order by 1, 2, 3, 4
         limit 50
         "#,
@@ -129,9 +129,9 @@ pub async fn documents(conn: &mut Conn, text: &str) -> Result<Vec<Document>, Sto
 ///
 /// # Errors
 /// What the database says.
-pub async fn steps(conn: &mut Conn, text: &str) -> Result<Vec<Step>, StoreError> {
+pub async fn entries(conn: &mut Conn, text: &str) -> Result<Vec<TimelineEntry>, StoreError> {
     Ok(sqlx::query_as!(
-        Step,
+        TimelineEntry,
         r#"
         with named as (
             select event_key from receipts
@@ -169,12 +169,12 @@ pub async fn steps(conn: &mut Conn, text: &str) -> Result<Vec<Step>, StoreError>
 pub async fn deliveries(
     conn: &mut Conn,
     text: &str,
-    documents: &[Document],
-    steps: &[Step],
+    documents: &[DocumentState],
+    steps: &[TimelineEntry],
 ) -> Result<Vec<Delivery>, StoreError> {
-    let named = deliveries::Filter { number: Some(text.to_owned()), ..Default::default() };
+    let named = deliveries::DeliveryFilter { number: Some(text.to_owned()), ..Default::default() };
     let mut found = deliveries::list(conn, &named, None, 500).await?;
-    let part = |of: fn(&Document) -> &String| -> Vec<&str> {
+    let part = |of: fn(&DocumentState) -> &String| -> Vec<&str> {
         documents.iter().map(|document| of(document).as_str()).collect()
     };
     let receipts: Vec<Uuid> = steps.iter().map(|step| step.receipt_id).collect();
@@ -195,14 +195,14 @@ pub async fn deliveries(
     .await?;
     let known: std::collections::BTreeSet<Uuid> =
         found.iter().map(|delivery| delivery.delivery_id).collect();
-    let others = deliveries::Filter {
+    let others = deliveries::DeliveryFilter {
         ids: ids.into_iter().filter(|id| !known.contains(id)).collect(),
         ..Default::default()
     };
     // A filter without ids would mean every delivery.
     if !others.ids.is_empty() {
         found.extend(deliveries::list(conn, &others, None, 500).await?);
-        found.sort_by_key(|delivery| delivery.position);
+        found.sort_by_key(|delivery| delivery.sequence);
     }
     Ok(found)
 }

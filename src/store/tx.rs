@@ -15,7 +15,7 @@ use super::{Conn, StoreError};
 pub struct Tx {
     connection: PoolConnection<Postgres>,
     finished: bool,
-    _turn: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Tx {
@@ -23,7 +23,7 @@ impl Tx {
         connection: PoolConnection<Postgres>,
         turn: Option<OwnedSemaphorePermit>,
     ) -> Result<Self, StoreError> {
-        let mut tx = Self { connection, finished: false, _turn: turn };
+        let mut tx = Self { connection, finished: false, _permit: turn };
         tx.connection.execute("begin").await?;
         Ok(tx)
     }

@@ -2,31 +2,31 @@
 
 use serde_json::Value;
 
-use super::{Answer, Told};
+use super::{AttemptResult, DestinationResponse};
 use crate::{
-    domain::Reason,
+    domain::ReasonCode,
     fetch::{self, FetchError},
 };
 
 /// How much of an answer is kept, in bytes.
-const KEPT: usize = 16 * 1024;
+const MAX_STORED_BODY_BYTES: usize = 16 * 1024;
 
 /// What an answer is looked through for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expected {
+pub struct ResponseRules {
     /// The JSON pointer at which the target tells its own id of what it made.
-    pub id: Option<String>,
+    pub id_pointer: Option<String>,
     /// A 4xx with one of these texts says that it has it already.
     pub already_exists: Vec<String>,
 }
 
 /// What an answer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum ResponseClass {
     /// This.
-    Plainly(Told),
+    Final(AttemptResult),
     /// It has one already; whether it is ours is to be seen.
-    Exists {
+    AlreadyExists {
         /// The status that says so.
         status: u16,
         /// The id of it, if it was told.
@@ -34,72 +34,77 @@ pub(super) enum Said {
     },
 }
 
-impl Expected {
+impl ResponseRules {
     /// What an answer says.
-    pub(super) fn read(&self, answer: &fetch::Answer) -> Said {
+    pub(super) fn classify(&self, answer: &fetch::HttpResponse) -> ResponseClass {
         let status = answer.status.as_u16();
         let error = format!("answered {status}");
-        let not_now =
-            |counts| Told::NotNow { error: error.clone(), retry_after: answer.retry_after, counts };
-        Said::Plainly(match status {
-            200..=299 => self.success(answer, &error),
+        let not_now = |counts| AttemptResult::RetryLater {
+            error: error.clone(),
+            retry_after: answer.retry_after,
+            counts_as_attempt: counts,
+        };
+        ResponseClass::Final(match status {
+            200..=299 => self.classify_success(answer, &error),
             // Our credentials: nothing that this delivery could help.
             401 | 407 => not_now(false),
             408 | 425 | 429 | 503 => not_now(true),
-            500.. => Told::Unknown(error),
-            409 => return self.exists(answer),
-            400..=499 if self.says_that_it_exists(answer) => return self.exists(answer),
-            _ => Told::Refused { reason: Reason::DeliveryRefused, error },
+            500.. => AttemptResult::Unknown(error),
+            409 => return self.existing_document(answer),
+            400..=499 if self.reports_existing(answer) => return self.existing_document(answer),
+            _ => AttemptResult::Rejected { reason: ReasonCode::DeliveryRefused, error },
         })
     }
 
-    fn success(&self, answer: &fetch::Answer, error: &str) -> Told {
-        let Some(pointer) = &self.id else {
-            return Told::Has { remote_id: None, warning: None };
+    fn classify_success(&self, answer: &fetch::HttpResponse, error: &str) -> AttemptResult {
+        let Some(pointer) = &self.id_pointer else {
+            return AttemptResult::Delivered { remote_id: None, warning: None };
         };
-        match (id_at(answer, pointer), &answer.cut) {
-            (Some(id), _) => Told::Has { remote_id: Some(id), warning: None },
-            (None, Some(cause)) => Told::Unknown(format!("{error}, but of its body: {cause}")),
-            (None, None) => Told::Unknown(format!("{error} without an id at {pointer}")),
+        match (remote_id_at(answer, pointer), &answer.truncated_by) {
+            (Some(id), _) => AttemptResult::Delivered { remote_id: Some(id), warning: None },
+            (None, Some(cause)) => {
+                AttemptResult::Unknown(format!("{error}, but of its body: {cause}"))
+            }
+            (None, None) => AttemptResult::Unknown(format!("{error} without an id at {pointer}")),
         }
     }
 
-    fn exists(&self, answer: &fetch::Answer) -> Said {
-        let remote_id = self.id.as_ref().and_then(|pointer| id_at(answer, pointer));
-        Said::Exists { status: answer.status.as_u16(), remote_id }
+    fn existing_document(&self, answer: &fetch::HttpResponse) -> ResponseClass {
+        let remote_id = self.id_pointer.as_ref().and_then(|pointer| remote_id_at(answer, pointer));
+        ResponseClass::AlreadyExists { status: answer.status.as_u16(), remote_id }
     }
 
-    fn says_that_it_exists(&self, answer: &fetch::Answer) -> bool {
+    fn reports_existing(&self, answer: &fetch::HttpResponse) -> bool {
         let body = String::from_utf8_lossy(&answer.body).to_lowercase();
         self.already_exists.iter().any(|text| body.contains(&text.to_lowercase()))
     }
 }
 
 /// What it means that no answer came.
-pub(super) fn lost(error: FetchError) -> Told {
+pub(super) fn classify_transport_error(error: FetchError) -> AttemptResult {
     let may_have_arrived = error.may_have_arrived();
     let error = format!("{:#}", anyhow::Error::from(error));
     if may_have_arrived {
-        Told::Unknown(error)
+        AttemptResult::Unknown(error)
     } else {
-        Told::NotNow { error, retry_after: None, counts: false }
+        AttemptResult::RetryLater { error, retry_after: None, counts_as_attempt: false }
     }
 }
 
 /// An answer as it is kept.
-pub(super) fn kept(answer: &fetch::Answer) -> Answer {
+pub(super) fn stored_response(answer: &fetch::HttpResponse) -> DestinationResponse {
     let mut body = String::from_utf8_lossy(&answer.body).replace('\0', "\u{fffd}");
-    body.truncate(body.floor_char_boundary(KEPT));
-    Answer { status: Some(answer.status.as_u16()), body }
+    body.truncate(body.floor_char_boundary(MAX_STORED_BODY_BYTES));
+    DestinationResponse { status: Some(answer.status.as_u16()), body }
 }
 
-fn id_at(answer: &fetch::Answer, pointer: &str) -> Option<String> {
+fn remote_id_at(answer: &fetch::HttpResponse, pointer: &str) -> Option<String> {
     let body: Value = serde_json::from_slice(&answer.body).ok()?;
-    id(body.pointer(pointer)?)
+    parse_remote_id(body.pointer(pointer)?)
 }
 
 /// An id: a text, or a whole number.
-pub(super) fn id(value: &Value) -> Option<String> {
+pub(super) fn parse_remote_id(value: &Value) -> Option<String> {
     let id = match value {
         Value::String(text) => text.clone(),
         // A fraction is no id, nor is a number that was rounded.

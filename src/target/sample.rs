@@ -5,11 +5,11 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::About;
+use super::DeliveryPayload;
 use crate::domain::DocumentEvent;
 
 /// A document of which everything is known.
-pub(super) fn full(event: DocumentEvent) -> Value {
+pub(super) fn full_sample(event: DocumentEvent) -> Value {
     match event {
         DocumentEvent::InvoiceCreated
         | DocumentEvent::InvoiceUpdated
@@ -69,8 +69,8 @@ pub(super) fn full(event: DocumentEvent) -> Value {
 }
 
 /// The same, with nothing that a platform may leave out.
-pub(super) fn sparse(event: DocumentEvent) -> Value {
-    let mut document = full(event);
+pub(super) fn minimal_sample(event: DocumentEvent) -> Value {
+    let mut document = full_sample(event);
     let may_be_null: &[&str] = match event {
         DocumentEvent::InvoiceCreated | DocumentEvent::InvoiceUpdated => {
             &["document_id", "transaction_id", "due_on", "deleted_at"]
@@ -104,19 +104,19 @@ pub(super) fn sparse(event: DocumentEvent) -> Value {
 }
 
 /// A delivery of it.
-pub(super) fn about(event: DocumentEvent, document: &Value) -> About<'_> {
+pub(super) fn sample_payload(event: DocumentEvent, document: &Value) -> DeliveryPayload<'_> {
     let text = |field: &str| document.get(field).and_then(Value::as_str);
     let of_refund = event == DocumentEvent::RefundUpserted;
     let ids = ["invoice_id", "refund_id", "order_id"];
-    About {
+    DeliveryPayload {
         document,
         event: event.as_str(),
         source: "sample",
         tenant: "sample",
         document_id: ids.iter().find_map(|id| text(id)).unwrap_or_default(),
         document_number: text(if of_refund { "order_id" } else { "number" }),
-        generation: 0,
-        key: Uuid::nil(),
+        issue: 0,
+        idempotency_key: Uuid::nil(),
     }
 }
 
@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    const MIGRATION: &str = include_str!("../../migrations/0007_deliveries.sql");
+    const MIGRATION: &str = include_str!("../../migrations/0005_deliveries.sql");
 
     /// The names that a function of the migration puts into its object.
     fn told(function: &str) -> BTreeSet<&'static str> {
@@ -144,7 +144,7 @@ mod tests {
                 "order" => "order_document",
                 _ => "refund_document",
             };
-            for sample in [full(*event), sparse(*event)] {
+            for sample in [full_sample(*event), minimal_sample(*event)] {
                 let fields = sample.as_object().unwrap().keys().map(String::as_str);
                 assert_eq!(fields.collect::<BTreeSet<_>>(), told(function), "{event}");
             }

@@ -10,16 +10,19 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::{
-    adapter::Rules,
-    domain::{Change, Envelope, Failure, InvoiceConflict, Mapped, Outcome, Reason, SourceName},
+    adapter::ConflictPolicy,
+    domain::{
+        Change, Envelope, InvoiceConflict, MappedEvent, Outcome, PermanentFailure, ReasonCode,
+        SourceName,
+    },
     store::{Conn, Store, StoreError, dead_letters, inbox, receipts},
 };
-use books::Told;
+use books::WriteResult;
 pub use outbox::Outbox;
 
 /// A message that was understood and is ready to be applied.
 #[derive(Clone, Debug)]
-pub struct Item {
+pub struct Message {
     /// The event.
     pub envelope: Envelope,
     /// What it changes; nothing if it is ignored.
@@ -28,21 +31,21 @@ pub struct Item {
     digest: Uuid,
 }
 
-impl Item {
+impl Message {
     /// An event and what its adapter made of it.
-    pub fn new(envelope: Envelope, mapped: Mapped) -> Self {
+    pub fn new(envelope: Envelope, mapped: MappedEvent) -> Self {
         let mut digest = [0; 16];
         digest.copy_from_slice(&Sha256::digest(&envelope.body)[..16]);
         let changes = match mapped {
-            Mapped::Change(change) => vec![change],
-            Mapped::Ignored => Vec::new(),
+            MappedEvent::Change(change) => vec![change],
+            MappedEvent::Ignored => Vec::new(),
         };
         Self { envelope, changes, digest: Uuid::from_bytes(digest) }
     }
 
     /// The same with one more change: the record that a reference stands for.
     #[must_use]
-    pub fn with(mut self, change: Change) -> Self {
+    pub fn with_change(mut self, change: Change) -> Self {
         self.changes.push(change);
         self
     }
@@ -61,16 +64,16 @@ impl Item {
 
 /// What a transaction made of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum ApplyResult {
     /// Recorded with this outcome.
     Recorded(Outcome),
     /// Recorded as a duplicate of the same bytes, which are on record already.
-    Repeated,
+    IdenticalDuplicate,
     /// This very message had been settled before: the crash between commit
     /// and acknowledgement. Nothing is to be recorded twice.
-    Known,
+    Redelivered,
     /// It contradicts what stands: a person must see both.
-    Conflict(Failure),
+    Conflict(PermanentFailure),
 }
 
 /// Applies a batch whose receipts are all different; one effect for each item.
@@ -78,20 +81,20 @@ pub enum Effect {
 /// # Errors
 /// What the database says; then nothing of the batch is applied. After an
 /// error of the commit itself nobody knows: applying the batch again tells.
-pub async fn batch(
+pub async fn apply_batch(
     store: &Store,
     source: &SourceName,
-    rules: Rules,
+    rules: ConflictPolicy,
     outbox: &Outbox,
-    items: &[Item],
-) -> Result<Vec<Effect>, StoreError> {
+    items: &[Message],
+) -> Result<Vec<ApplyResult>, StoreError> {
     store
-        .in_time(async {
+        .with_timeout(async {
             let mut tx = store.begin().await?;
-            match write(&mut tx, source, rules, outbox, items).await {
+            match write_batch(&mut tx, source, rules, outbox, items).await {
                 Ok(effects) => {
                     tx.commit().await?;
-                    outbox.committed(source);
+                    outbox.notify_committed(source);
                     Ok(effects)
                 }
                 Err(error) => {
@@ -104,37 +107,41 @@ pub async fn batch(
         .await
 }
 
-async fn write(
+async fn write_batch(
     conn: &mut Conn,
     source: &SourceName,
-    rules: Rules,
+    rules: ConflictPolicy,
     outbox: &Outbox,
-    items: &[Item],
-) -> Result<Vec<Effect>, StoreError> {
+    items: &[Message],
+) -> Result<Vec<ApplyResult>, StoreError> {
     let standings = claim(conn, rules, items).await?;
-    let ours = items.iter().zip(&standings).filter(|(_, standing)| **standing == Standing::Ours);
-    let ours: Vec<&Item> = ours.map(|(item, _)| item).collect();
+    let ours = items.iter().zip(&standings).filter(|(_, standing)| **standing == Claim::Won);
+    let ours: Vec<&Message> = ours.map(|(item, _)| item).collect();
     let told = books::write(conn, source, rules.invoice_conflict, &ours).await?;
-    let effects = effects(rules, items, &standings, &told);
-    give_back(conn, items, &standings, &effects).await?;
-    record(conn, items, &effects, &told).await?;
+    let effects = outcomes(rules, items, &standings, &told);
+    release_claims(conn, items, &standings, &effects).await?;
+    record_receipts(conn, items, &effects, &told).await?;
     outbox.write(conn, source, &told, &ours).await?;
     Ok(effects)
 }
 
 /// An item's standing after the keys were claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Standing {
+enum Claim {
     /// It holds the claim and its changes are to be applied.
-    Ours,
+    Won,
     /// It repeats an item of the same batch, which holds the claim: it has
     /// this effect if that one settles the key.
-    Behind(usize, Effect),
+    DuplicateInBatch(usize, ApplyResult),
     /// Decided.
-    Done(Effect),
+    Lost(ApplyResult),
 }
 
-async fn claim(conn: &mut Conn, rules: Rules, items: &[Item]) -> Result<Vec<Standing>, StoreError> {
+async fn claim(
+    conn: &mut Conn,
+    rules: ConflictPolicy,
+    items: &[Message],
+) -> Result<Vec<Claim>, StoreError> {
     // Duplicates within the batch are folded first: the first one claims.
     let mut first_of = HashMap::with_capacity(items.len());
     let keys: Vec<Uuid> = items.iter().map(|item| item.envelope.key.inbox_id()).collect();
@@ -149,128 +156,141 @@ async fn claim(conn: &mut Conn, rules: Rules, items: &[Item]) -> Result<Vec<Stan
             index
         });
     }
-    let inbox::Claimed { free, settled } = inbox::claim(conn, &claims).await?;
+    let inbox::ClaimResult { won: free, existing: settled } = inbox::claim(conn, &claims).await?;
 
-    let standing = |(index, (item, key)): (usize, (&Item, &Uuid))| {
+    let standing = |(index, (item, key)): (usize, (&Message, &Uuid))| {
         let first = first_of.get(key).copied().unwrap_or(index);
         if !free.contains(key) {
-            return Standing::Done(match settled.get(key) {
-                Some(settled) => again(rules, item, *settled),
+            return Claim::Lost(match settled.get(key) {
+                Some(settled) => classify_duplicate(rules, item, *settled),
                 // Claimed by another transaction and gone since: only what is
                 // past the horizon goes, and never what is this young.
-                None => Effect::Recorded(Outcome::Duplicate),
+                None => ApplyResult::Recorded(Outcome::Duplicate),
             });
         }
         if first == index {
-            return Standing::Ours;
+            return Claim::Won;
         }
         let before = &items[first];
-        let settled =
-            inbox::Settled { receipt_id: before.envelope.receipt_id, body_digest: before.digest };
-        Standing::Behind(first, again(rules, item, settled))
+        let settled = inbox::ProcessedKey {
+            receipt_id: before.envelope.receipt_id,
+            body_digest: before.digest,
+        };
+        Claim::DuplicateInBatch(first, classify_duplicate(rules, item, settled))
     };
     Ok(items.iter().zip(&keys).enumerate().map(standing).collect())
 }
 
 /// The effect of an item whose key was settled before.
-fn again(rules: Rules, item: &Item, before: inbox::Settled) -> Effect {
+fn classify_duplicate(
+    rules: ConflictPolicy,
+    item: &Message,
+    before: inbox::ProcessedKey,
+) -> ApplyResult {
     if before.receipt_id == item.envelope.receipt_id {
-        Effect::Known
+        ApplyResult::Redelivered
     } else if before.body_digest == item.digest {
-        Effect::Repeated
-    } else if rules.repeats_same_bytes {
-        Effect::Conflict(Failure::new(
-            Reason::ConflictingDuplicate,
+        ApplyResult::IdenticalDuplicate
+    } else if rules.redelivers_identical_body {
+        ApplyResult::Conflict(PermanentFailure::new(
+            ReasonCode::ConflictingDuplicate,
             format!(
                 "the same event key was settled by receipt {} with another body",
                 before.receipt_id
             ),
         ))
     } else {
-        Effect::Recorded(Outcome::Duplicate)
+        ApplyResult::Recorded(Outcome::Duplicate)
     }
 }
 
-fn effects(rules: Rules, items: &[Item], standings: &[Standing], told: &Told) -> Vec<Effect> {
-    let own = |item: &Item| {
+fn outcomes(
+    rules: ConflictPolicy,
+    items: &[Message],
+    standings: &[Claim],
+    told: &WriteResult,
+) -> Vec<ApplyResult> {
+    let own = |item: &Message| {
         let receipt_id = &item.envelope.receipt_id;
         match told.conflicts.get(receipt_id) {
             Some(failure) if rules.invoice_conflict == InvoiceConflict::Review => {
-                Effect::Conflict(failure.clone())
+                ApplyResult::Conflict(failure.clone())
             }
-            Some(_) => Effect::Recorded(Outcome::Duplicate),
-            None if told.applied.contains_key(receipt_id) => Effect::Recorded(Outcome::Applied),
+            Some(_) => ApplyResult::Recorded(Outcome::Duplicate),
+            None if told.applied.contains_key(receipt_id) => {
+                ApplyResult::Recorded(Outcome::Applied)
+            }
             // It would have changed something, and a newer state stands.
-            None if !item.changes.is_empty() => Effect::Recorded(Outcome::Stale),
-            None => Effect::Recorded(Outcome::Ignored),
+            None if !item.changes.is_empty() => ApplyResult::Recorded(Outcome::Stale),
+            None => ApplyResult::Recorded(Outcome::Ignored),
         }
     };
-    let effect = |(item, standing): (&Item, &Standing)| match standing {
-        Standing::Ours => own(item),
+    let effect = |(item, standing): (&Message, &Claim)| match standing {
+        Claim::Won => own(item),
         // What is dead settles no key, so its repeats are dead too.
-        Standing::Behind(first, effect) => match own(&items[*first]) {
-            conflict @ Effect::Conflict(_) => conflict,
+        Claim::DuplicateInBatch(first, effect) => match own(&items[*first]) {
+            conflict @ ApplyResult::Conflict(_) => conflict,
             _ => effect.clone(),
         },
-        Standing::Done(effect) => effect.clone(),
+        Claim::Lost(effect) => effect.clone(),
     };
     items.iter().zip(standings).map(effect).collect()
 }
 
 /// Gives the claims of what goes before a person back: a replay shall be able
 /// to apply it.
-async fn give_back(
+async fn release_claims(
     conn: &mut Conn,
-    items: &[Item],
-    standings: &[Standing],
-    effects: &[Effect],
+    items: &[Message],
+    standings: &[Claim],
+    effects: &[ApplyResult],
 ) -> Result<(), StoreError> {
     let unsettled: Vec<(Uuid, Uuid)> = items
         .iter()
         .zip(standings)
         .zip(effects)
         .filter(|((_, standing), effect)| {
-            **standing == Standing::Ours && matches!(effect, Effect::Conflict(_))
+            **standing == Claim::Won && matches!(effect, ApplyResult::Conflict(_))
         })
         .map(|((item, _), _)| (item.envelope.key.inbox_id(), item.envelope.receipt_id))
         .collect();
     if unsettled.is_empty() { Ok(()) } else { inbox::release(conn, &unsettled).await }
 }
 
-impl Effect {
+impl ApplyResult {
     /// The outcome to be recorded, if one is.
     pub fn outcome(&self) -> Option<Outcome> {
         match self {
             Self::Recorded(outcome) => Some(*outcome),
-            Self::Repeated => Some(Outcome::Duplicate),
-            Self::Known | Self::Conflict(_) => None,
+            Self::IdenticalDuplicate => Some(Outcome::Duplicate),
+            Self::Redelivered | Self::Conflict(_) => None,
         }
     }
 }
 
-async fn record(
+async fn record_receipts(
     conn: &mut Conn,
-    items: &[Item],
-    effects: &[Effect],
-    told: &Told,
+    items: &[Message],
+    effects: &[ApplyResult],
+    told: &WriteResult,
 ) -> Result<(), StoreError> {
     let outcomes = items.iter().zip(effects);
-    let rows: Vec<receipts::Row<'_>> = outcomes
+    let rows: Vec<receipts::ReceiptRow<'_>> = outcomes
         .clone()
         .filter_map(|(item, effect)| {
-            Some(receipts::Row {
+            Some(receipts::ReceiptRow {
                 envelope: &item.envelope,
                 business_key: item.business_key(),
                 outcome: effect.outcome()?,
-                wrote: match effect {
-                    Effect::Recorded(Outcome::Applied) => {
+                write_kind: match effect {
+                    ApplyResult::Recorded(Outcome::Applied) => {
                         told.applied.get(&item.envelope.receipt_id).copied().flatten()
                     }
                     _ => None,
                 },
-                attempts: item.envelope.attempt,
+                attempts: item.envelope.failed_attempts,
                 error: None,
-                keep_payload: *effect != Effect::Repeated,
+                keep_payload: *effect != ApplyResult::IdenticalDuplicate,
             })
         })
         .collect();
@@ -279,13 +299,13 @@ async fn record(
     // died in a copy while this one was on its way.
     let before: HashSet<Uuid> = before.into_iter().collect();
     let resolutions: Vec<dead_letters::Resolution> = outcomes
-        .filter(|(_, effect)| !matches!(effect, Effect::Conflict(_)))
+        .filter(|(_, effect)| !matches!(effect, ApplyResult::Conflict(_)))
         .filter(|(item, _)| {
-            item.envelope.replay.is_some() || before.contains(&item.envelope.receipt_id)
+            item.envelope.replay_id.is_some() || before.contains(&item.envelope.receipt_id)
         })
         .map(|(item, effect)| dead_letters::Resolution {
             receipt_id: item.envelope.receipt_id,
-            replay: item.envelope.replay,
+            replay_id: item.envelope.replay_id,
             // Settled before under this very receipt.
             outcome: effect.outcome().unwrap_or(Outcome::Duplicate),
         })

@@ -10,81 +10,84 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::{
-    Tools, Trouble,
+    ConsumerError, WorkerContext,
     collect::{self, Batch},
-    patience::patiently,
+    patience::retry_while_unavailable,
 };
 use crate::{
-    broker::{Delivery, Link, Parcel, Subscription},
+    broker::{BrokerConnection, Consumer, Delivery, IncomingMessage},
     domain::{Envelope, EventKey, Outcome, SourceName},
     store::{
         Conn, Store, StoreError,
-        dead_letters::{self, Burial},
+        dead_letters::{self, NewDeadLetter},
         receipts,
     },
 };
 
 /// Letters in one transaction.
-const BATCH: usize = 100;
+const BATCH_SIZE: usize = 100;
 /// How long a batch may wait to fill: nobody is in a hurry to see the dead.
-const WAIT: Duration = Duration::from_millis(20);
+const BATCH_WAIT: Duration = Duration::from_millis(20);
 
 /// Reads the dead-letter queue.
-pub struct Archiver {
-    tools: Tools,
-    subscription: Subscription,
+pub struct DeadLetterArchiver {
+    context: WorkerContext,
+    consumer: Consumer,
 }
 
-impl Archiver {
+impl DeadLetterArchiver {
     /// Subscribes to the dead-letter queue.
     ///
     /// # Errors
     /// [`Trouble::Broker`].
-    pub async fn open(tools: Tools, link: &Link) -> Result<Self, Trouble> {
-        let subscription = subscribe(&tools.topology.dead(), link).await?;
-        Ok(Self { tools, subscription })
+    pub async fn open(
+        tools: WorkerContext,
+        link: &BrokerConnection,
+    ) -> Result<Self, ConsumerError> {
+        let subscription = subscribe(&tools.topology.dead_letter_queue(), link).await?;
+        Ok(Self { context: tools, consumer: subscription })
     }
 
     /// Works until stopped; the batch in hand is finished first.
     ///
     /// # Errors
     /// [`Trouble`]; letters that were not archived wait in the queue, safe.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Trouble> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), ConsumerError> {
         let result = self.work(&stop).await;
-        self.subscription.close().await;
+        self.consumer.close().await;
         result
     }
 
-    async fn work(&mut self, stop: &CancellationToken) -> Result<(), Trouble> {
+    async fn work(&mut self, stop: &CancellationToken) -> Result<(), ConsumerError> {
         loop {
             let batch = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                batch = collect::batch(&mut self.subscription, BATCH, WAIT) => batch?,
+                batch = collect::collect(&mut self.consumer, BATCH_SIZE, BATCH_WAIT) => batch?,
             };
-            let hold = Duration::from_millis(self.tools.settings.hold_ms);
-            let letters = letters(batch.deliveries);
-            archive(&self.tools.store, hold, &letters).await?;
-            self.count(&letters);
-            self.subscription.ack_through(batch.last).await?;
+            let hold = Duration::from_millis(self.context.settings.database_retry_timeout_ms);
+            let letters = decode_batch(batch.deliveries);
+            archive(&self.context.store, hold, &letters).await?;
+            self.count_dead(&letters);
+            self.consumer.ack_up_to(batch.last_tag).await?;
         }
     }
 
-    fn count(&self, letters: &[Letter]) {
-        for Letter { envelope, burial } in letters {
-            debug!(receipt_id = %envelope.receipt_id, reason = burial.reason.code(), "archived");
+    fn count_dead(&self, letters: &[DeadLetter]) {
+        for DeadLetter { envelope, row: burial } in letters {
+            debug!(receipt_id = %envelope.receipt_id, reason = burial.reason.as_str(), "archived");
             // A stranger's routing key must not become a label.
-            let known = self.tools.sources.contains_key(&envelope.source);
+            let known = self.context.sources.contains_key(&envelope.source);
             let source = if known { envelope.source.clone() } else { SourceName::unknown() };
-            self.tools.metrics.count_outcomes(&source, std::iter::once(Outcome::Dead));
+            self.context.metrics.record_outcomes(&source, std::iter::once(Outcome::Dead));
         }
     }
 }
 
 /// Subscribes to the dead-letter queue.
-async fn subscribe(queue: &str, link: &Link) -> Result<Subscription, Trouble> {
-    let prefetch = u16::try_from(2 * BATCH).unwrap_or(u16::MAX);
-    Ok(Subscription::open(link, queue, prefetch).await?)
+async fn subscribe(queue: &str, link: &BrokerConnection) -> Result<Consumer, ConsumerError> {
+    let prefetch = u16::try_from(2 * BATCH_SIZE).unwrap_or(u16::MAX);
+    Ok(Consumer::open(link, queue, prefetch).await?)
 }
 
 /// Archives what is in the dead-letter queue until nothing has come for
@@ -95,20 +98,20 @@ async fn subscribe(queue: &str, link: &Link) -> Result<Subscription, Trouble> {
 /// [`Trouble`]; letters that were not archived wait in the queue, safe.
 pub async fn drain(
     queue: &str,
-    link: &Link,
+    link: &BrokerConnection,
     database: &Store,
     quiet: Duration,
-) -> Result<usize, Trouble> {
+) -> Result<usize, ConsumerError> {
     let mut subscription = subscribe(queue, link).await?;
     let mut drained = 0;
     loop {
-        let next = collect::batch(&mut subscription, BATCH, WAIT);
+        let next = collect::collect(&mut subscription, BATCH_SIZE, BATCH_WAIT);
         let Ok(batch) = tokio::time::timeout(quiet, next).await else { break };
-        let Batch { deliveries, last, .. } = batch?;
-        let letters = letters(deliveries);
+        let Batch { deliveries, last_tag: last, .. } = batch?;
+        let letters = decode_batch(deliveries);
         archive(database, Duration::ZERO, &letters).await?;
         drained += letters.len();
-        subscription.ack_through(last).await?;
+        subscription.ack_up_to(last).await?;
     }
     subscription.close().await;
     Ok(drained)
@@ -117,19 +120,26 @@ pub async fn drain(
 /// Archives letters, in halves where one is refused. One that is refused
 /// alone is archived without what strangers wrote into its headers: nothing
 /// may keep the dead from being seen.
-async fn archive(database: &Store, hold: Duration, letters: &[Letter]) -> Result<(), Trouble> {
+async fn archive(
+    database: &Store,
+    hold: Duration,
+    letters: &[DeadLetter],
+) -> Result<(), ConsumerError> {
     let mut parts = vec![letters];
     while let Some(part) = parts.pop() {
-        let Err(error) = patiently(hold, || store(database, part)).await? else {
+        let Err(error) = retry_while_unavailable(hold, || store_batch(database, part)).await?
+        else {
             continue;
         };
         match part {
             [] => {}
             [letter] => {
-                let receipt_id = letter.burial.receipt_id;
+                let receipt_id = letter.row.receipt_id;
                 warn!(%receipt_id, %error, "the letter is archived without its headers");
-                let plain = [letter.plain(&error)];
-                patiently(hold, || store(database, &plain)).await?.map_err(Trouble::Database)?;
+                let plain = [letter.without_foreign_text(&error)];
+                retry_while_unavailable(hold, || store_batch(database, &plain))
+                    .await?
+                    .map_err(ConsumerError::Database)?;
             }
             part => {
                 let (first, second) = part.split_at(part.len() / 2);
@@ -142,19 +152,19 @@ async fn archive(database: &Store, hold: Duration, letters: &[Letter]) -> Result
 
 /// What a batch says, each message once: the newest copy of it, and rather
 /// one that a replay sent than one that none did.
-fn letters(batch: Vec<Delivery>) -> Vec<Letter> {
+fn decode_batch(batch: Vec<Delivery>) -> Vec<DeadLetter> {
     let now = OffsetDateTime::now_utc();
-    let mut newest: HashMap<Uuid, Letter> = HashMap::with_capacity(batch.len());
+    let mut newest: HashMap<Uuid, DeadLetter> = HashMap::with_capacity(batch.len());
     for delivery in batch {
-        let mut letter = letter(delivery.parcel, now);
-        let mut known = newest.get(&letter.burial.receipt_id);
-        if known.is_some_and(|known| known.burial.event_key != letter.burial.event_key) {
-            letter = letter.with_own_receipt();
-            known = newest.get(&letter.burial.receipt_id);
+        let mut letter = decode(delivery.message, now);
+        let mut known = newest.get(&letter.row.receipt_id);
+        if known.is_some_and(|known| known.row.event_key != letter.row.event_key) {
+            letter = letter.with_derived_receipt_id();
+            known = newest.get(&letter.row.receipt_id);
         }
-        let replayed = known.is_some_and(|known| known.burial.replay.is_some());
-        if !replayed || letter.burial.replay.is_some() {
-            newest.insert(letter.burial.receipt_id, letter);
+        let replayed = known.is_some_and(|known| known.row.replay_id.is_some());
+        if !replayed || letter.row.replay_id.is_some() {
+            newest.insert(letter.row.receipt_id, letter);
         }
     }
     newest.into_values().collect()
@@ -162,48 +172,48 @@ fn letters(batch: Vec<Delivery>) -> Vec<Letter> {
 
 /// A letter and the envelope for its receipt.
 #[derive(Clone)]
-struct Letter {
-    burial: Burial,
+struct DeadLetter {
+    row: NewDeadLetter,
     envelope: Envelope,
 }
 
-impl Letter {
+impl DeadLetter {
     /// The same under a receipt of its own, the same each time: another
     /// producer gave two messages one receipt, and neither may hide the other.
-    fn with_own_receipt(&self) -> Self {
+    fn with_derived_receipt_id(&self) -> Self {
         let mut letter = self.clone();
-        let key = letter.burial.event_key.as_bytes();
-        letter.burial.receipt_id = Uuid::new_v5(&letter.burial.receipt_id, key);
-        letter.envelope.receipt_id = letter.burial.receipt_id;
+        let key = letter.row.event_key.as_bytes();
+        letter.row.receipt_id = Uuid::new_v5(&letter.row.receipt_id, key);
+        letter.envelope.receipt_id = letter.row.receipt_id;
         letter
     }
 
     /// The same with nothing but what we wrote ourselves.
-    fn plain(&self, refused: &StoreError) -> Self {
+    fn without_foreign_text(&self, refused: &StoreError) -> Self {
         let mut letter = self.clone();
-        letter.burial.headers = json!({"refused": refused.to_string()});
-        letter.burial.business_key = None;
-        letter.burial.error = format!("{} ({refused})", letter.burial.reason);
-        letter.burial.topic.clear();
+        letter.row.headers = json!({"refused": refused.to_string()});
+        letter.row.business_key = None;
+        letter.row.error = format!("{} ({refused})", letter.row.reason);
+        letter.row.topic.clear();
         letter.envelope.topic.clear();
         letter
     }
 }
 
-fn letter(mut parcel: Parcel, now: OffsetDateTime) -> Letter {
-    parcel.ensure_receipt();
+fn decode(mut parcel: IncomingMessage, now: OffsetDateTime) -> DeadLetter {
+    parcel.ensure_receipt_id();
     let receipt_id = parcel.receipt_id().ok().flatten().unwrap_or_else(Uuid::now_v7);
-    let mark = parcel.dead_mark(now);
-    let [message_id, topic, tenant] = parcel.labels();
+    let mark = parcel.death_info(now);
+    let [message_id, topic, tenant] = parcel.identity_texts();
     let source = parcel.routing_key.parse().unwrap_or_else(|_| SourceName::unknown());
     // Letters without an id must not share a key: the inbox would take one
     // for the other.
     let message_id =
         if message_id.is_empty() { format!("receipt:{receipt_id}") } else { message_id };
     let key = EventKey::from_message_id(&source, &tenant, &message_id);
-    let mut headers = parcel.describe();
+    let mut headers = parcel.to_json();
     headers["routing_key"] = parcel.routing_key.replace('\0', "\u{fffd}").into();
-    let burial = Burial {
+    let burial = NewDeadLetter {
         receipt_id,
         event_key: key.to_string(),
         source: source.to_string(),
@@ -216,7 +226,7 @@ fn letter(mut parcel: Parcel, now: OffsetDateTime) -> Letter {
         received_at: parcel.received_at(Some(receipt_id), now),
         first_failed_at: mark.first_failed_at,
         last_failed_at: mark.last_failed_at,
-        replay: parcel.replay(),
+        replay_id: parcel.replay(),
         headers,
         payload: parcel.body.to_vec(),
     };
@@ -228,33 +238,33 @@ fn letter(mut parcel: Parcel, now: OffsetDateTime) -> Letter {
         topic,
         version: None,
         received_at: burial.received_at,
-        attempt: burial.attempts,
+        failed_attempts: burial.attempts,
         generation: 0,
-        replay: burial.replay,
-        over_http: parcel.is_over_http(),
-        secret: None,
+        replay_id: burial.replay_id,
+        received_over_http: parcel.is_over_http(),
+        secret_label: None,
         import: parcel.import(),
         body: parcel.body,
     };
-    Letter { burial, envelope }
+    DeadLetter { row: burial, envelope }
 }
 
 /// Letters and their receipts' outcome, in one transaction: a receipt says
 /// `dead` exactly when there is a letter.
-async fn store(database: &Store, letters: &[Letter]) -> Result<(), StoreError> {
+async fn store_batch(database: &Store, letters: &[DeadLetter]) -> Result<(), StoreError> {
     database
-        .in_time(async {
+        .with_timeout(async {
             let mut tx = database.begin().await?;
             let messages: Vec<(Uuid, &str)> = letters
                 .iter()
-                .map(|letter| (letter.burial.receipt_id, letter.burial.event_key.as_str()))
+                .map(|letter| (letter.row.receipt_id, letter.row.event_key.as_str()))
                 .collect();
-            let taken = receipts::taken(&mut tx, &messages).await?;
-            let letters: Vec<Letter> = letters
+            let taken = receipts::ids_in_use(&mut tx, &messages).await?;
+            let letters: Vec<DeadLetter> = letters
                 .iter()
                 .map(|letter| {
-                    let used_twice = taken.contains(&letter.burial.receipt_id);
-                    if used_twice { letter.with_own_receipt() } else { letter.clone() }
+                    let used_twice = taken.contains(&letter.row.receipt_id);
+                    if used_twice { letter.with_derived_receipt_id() } else { letter.clone() }
                 })
                 .collect();
             write(&mut tx, &letters).await?;
@@ -263,20 +273,20 @@ async fn store(database: &Store, letters: &[Letter]) -> Result<(), StoreError> {
         .await
 }
 
-async fn write(conn: &mut Conn, letters: &[Letter]) -> Result<(), StoreError> {
-    let burials: Vec<Burial> = letters.iter().map(|letter| letter.burial.clone()).collect();
-    let rows: Vec<receipts::Row<'_>> = letters
+async fn write(conn: &mut Conn, letters: &[DeadLetter]) -> Result<(), StoreError> {
+    let burials: Vec<NewDeadLetter> = letters.iter().map(|letter| letter.row.clone()).collect();
+    let rows: Vec<receipts::ReceiptRow<'_>> = letters
         .iter()
-        .map(|letter| receipts::Row {
+        .map(|letter| receipts::ReceiptRow {
             envelope: &letter.envelope,
-            business_key: letter.burial.business_key.as_deref(),
+            business_key: letter.row.business_key.as_deref(),
             outcome: Outcome::Dead,
-            wrote: None,
-            attempts: letter.burial.attempts,
-            error: Some(&letter.burial.error),
+            write_kind: None,
+            attempts: letter.row.attempts,
+            error: Some(&letter.row.error),
             keep_payload: true,
         })
         .collect();
     receipts::record(conn, &rows).await?;
-    dead_letters::bury(conn, &burials).await
+    dead_letters::insert(conn, &burials).await
 }

@@ -8,61 +8,64 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Tools, Trouble, archive, call_log, lane, milliseconds, pulse::Pulse, reroute};
-use crate::{broker::Link, domain::SourceName, retry};
+use super::{
+    ConsumerError, WorkerContext, archive, call_log, lane, milliseconds, pulse::HealthRegistry,
+    reroute,
+};
+use crate::{broker::BrokerConnection, domain::SourceName, retry};
 
 /// Consuming that lasted this long worked: what broke it is a new trouble.
-const WORKED: Duration = Duration::from_mins(1);
+const STABLE_AFTER: Duration = Duration::from_mins(1);
 
 /// Something that consumes a queue, each for itself: trouble with one source
 /// is not the others' trouble.
 #[derive(Clone, Debug)]
-pub(super) enum Duty {
-    Lane(SourceName, usize),
-    Archiver,
-    CallLog,
-    Rerouter,
+pub(super) enum ConsumerKind {
+    Source(SourceName, usize),
+    DeadLetterArchiver,
+    RejectedRequests,
+    Unrouted,
 }
 
-impl Duty {
+impl ConsumerKind {
     pub(super) fn name(&self) -> String {
         match self {
-            Self::Lane(source, number) => format!("{source} {number}"),
-            Self::Archiver => "archiver".to_owned(),
-            Self::CallLog => "call log".to_owned(),
-            Self::Rerouter => "rerouter".to_owned(),
+            Self::Source(source, number) => format!("{source} {number}"),
+            Self::DeadLetterArchiver => "archiver".to_owned(),
+            Self::RejectedRequests => "call log".to_owned(),
+            Self::Unrouted => "rerouter".to_owned(),
         }
     }
 
     /// Does the duty until it is time to leave or the connection is lost.
-    pub(super) async fn keep(
+    pub(super) async fn supervise(
         self,
-        tools: Tools,
-        link: Arc<Link>,
-        pulse: Pulse,
+        tools: WorkerContext,
+        link: Arc<BrokerConnection>,
+        pulse: HealthRegistry,
         leave: CancellationToken,
     ) {
         let name = self.name();
         let mut failures = 0;
-        while !leave.is_cancelled() && link.is_up() {
+        while !leave.is_cancelled() && link.is_connected() {
             tokio::select! {
-                () = ready(&tools, &pulse, &name) => {}
+                () = wait_until_ready(&tools, &pulse, &name) => {}
                 () = leave.cancelled() => return,
             }
             let begun = Instant::now();
-            let Err(trouble) = self.once(&tools, &link, &pulse, &leave).await else { return };
-            if !link.is_up() {
+            let Err(trouble) = self.run_once(&tools, &link, &pulse, &leave).await else { return };
+            if !link.is_connected() {
                 return;
             }
-            failures = if begun.elapsed() > WORKED { 1 } else { failures + 1 };
-            let delay = pause(&trouble, failures);
+            failures = if begun.elapsed() > STABLE_AFTER { 1 } else { failures + 1 };
+            let delay = restart_delay(&trouble, failures);
             let error = format!("{:#}", anyhow::Error::from(trouble));
             warn!(duty = name, error, retry_ms = milliseconds(delay), "consuming stopped");
             pulse.set(&name, Some(error));
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 () = leave.cancelled() => return,
-                () = link.down() => return,
+                () = link.closed() => return,
             }
             // A queue that was deleted is there again before it is consumed.
             if let Err(error) = tools.topology.declare(&link).await {
@@ -71,32 +74,32 @@ impl Duty {
         }
     }
 
-    async fn once(
+    async fn run_once(
         &self,
-        tools: &Tools,
-        link: &Arc<Link>,
-        pulse: &Pulse,
+        tools: &WorkerContext,
+        link: &Arc<BrokerConnection>,
+        pulse: &HealthRegistry,
         leave: &CancellationToken,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), ConsumerError> {
         let (tools, leave, name) = (tools.clone(), leave.clone(), self.name());
         match self {
-            Self::Lane(source, _) => {
-                let lane = lane::Lane::open(tools, source.clone(), link).await?;
+            Self::Source(source, _) => {
+                let lane = lane::SourceConsumer::open(tools, source.clone(), link).await?;
                 pulse.set(&name, None);
                 lane.run(leave).await
             }
-            Self::Archiver => {
-                let archiver = archive::Archiver::open(tools, link).await?;
+            Self::DeadLetterArchiver => {
+                let archiver = archive::DeadLetterArchiver::open(tools, link).await?;
                 pulse.set(&name, None);
                 archiver.run(leave).await
             }
-            Self::CallLog => {
-                let call_log = call_log::CallLog::open(tools, link).await?;
+            Self::RejectedRequests => {
+                let call_log = call_log::RejectedRequestConsumer::open(tools, link).await?;
                 pulse.set(&name, None);
                 call_log.run(leave).await
             }
-            Self::Rerouter => {
-                let rerouter = reroute::Rerouter::open(tools, Arc::clone(link)).await?;
+            Self::Unrouted => {
+                let rerouter = reroute::UnroutedConsumer::open(tools, Arc::clone(link)).await?;
                 pulse.set(&name, None);
                 rerouter.run(leave).await
             }
@@ -107,20 +110,20 @@ impl Duty {
 /// How long to wait before consuming again. What is handed back counts as a
 /// delivery, and the broker buries a message after so many of them. So what
 /// does not work is tried less and less often: 100 deliveries last for hours.
-fn pause(trouble: &Trouble, failures: u32) -> Duration {
+fn restart_delay(trouble: &ConsumerError, failures: u32) -> Duration {
     let longest = match trouble {
-        Trouble::Database(_) | Trouble::Publish(_) => Duration::from_mins(5),
-        Trouble::Broker(_) => Duration::from_secs(5),
+        ConsumerError::Database(_) | ConsumerError::Publish(_) => Duration::from_mins(5),
+        ConsumerError::Broker(_) => Duration::from_secs(5),
     };
     Duration::from_millis(200).saturating_mul(2_u32.saturating_pow(failures)).min(longest)
 }
 
 /// Waits until a message that is taken can be settled too.
-async fn ready(tools: &Tools, pulse: &Pulse, duty: &str) {
-    let mut pause = retry::reconnect();
+async fn wait_until_ready(tools: &WorkerContext, pulse: &HealthRegistry, duty: &str) {
+    let mut pause = retry::reconnect_delays();
     loop {
-        tools.publisher.ready().await;
-        match tools.store.probe().await {
+        tools.publisher.wait_until_ready().await;
+        match tools.store.check_writable().await {
             Ok(()) => return tools.metrics.database_up.set(1),
             Err(error) => {
                 tools.metrics.database_up.set(0);

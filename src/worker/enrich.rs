@@ -22,41 +22,41 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::{
-    Tools, Trouble,
-    apply::Item,
-    patience::patiently,
-    settle::{Doomed, Failed},
+    ConsumerError, WorkerContext,
+    apply::Message,
+    patience::retry_while_unavailable,
+    settle::{FailedAttempt, Unprocessable},
 };
 use crate::{
-    adapter::Adapter,
-    broker::Parcel,
-    config::Enrichment,
-    domain::{Change, Envelope, Failure, Reference, SourceName},
+    adapter::Source,
+    broker::IncomingMessage,
+    config::EnrichmentSettings,
+    domain::{Change, Envelope, PermanentFailure, ResourceChange, SourceName},
     metrics::Metrics,
     store::{StoreError, inbox, references},
 };
 
 pub use enricher::Enricher;
-use enricher::{Got, Resource};
+use enricher::{FetchOutcome, Resource};
 
 /// What came of fetching what an event names, as the metric tells it.
-const RESULTS: [&str; 6] =
+const ENRICHMENT_RESULTS: [&str; 6] =
     ["fetched", "mapped_nothing", "unmappable", "refused", "failed", "put_off"];
 
 /// What came of a batch's thin events.
 #[derive(Default)]
-pub(super) struct Enriched {
+pub(super) struct EnrichedBatch {
     /// Ready to be applied, each with its message as it came.
-    pub(super) items: Vec<Item>,
-    pub(super) parcels: Vec<Parcel>,
+    pub(super) items: Vec<Message>,
+    pub(super) parcels: Vec<IncomingMessage>,
     /// What was fetched cannot be applied.
-    pub(super) doomed: Vec<Doomed>,
+    pub(super) doomed: Vec<Unprocessable>,
     /// Could not be fetched this time.
-    pub(super) failed: Vec<Failed>,
+    pub(super) failed: Vec<FailedAttempt>,
     /// Were not asked for.
-    pub(super) put_off: Vec<Failed>,
+    pub(super) deferred: Vec<FailedAttempt>,
     /// How long nothing is asked for.
-    pub(super) denied: Option<Duration>,
+    pub(super) retry_after: Option<Duration>,
 }
 
 /// The enrichers of every source that has one.
@@ -64,10 +64,10 @@ pub(super) struct Enriched {
 /// # Errors
 /// What the HTTP client says.
 pub fn enrichers(
-    settings: &BTreeMap<SourceName, Enrichment>,
+    settings: &BTreeMap<SourceName, EnrichmentSettings>,
     metrics: &Metrics,
 ) -> anyhow::Result<BTreeMap<SourceName, Enricher>> {
-    let make = |(source, settings): (&SourceName, &Enrichment)| {
+    let make = |(source, settings): (&SourceName, &EnrichmentSettings)| {
         Ok((source.clone(), Enricher::new(source, settings, metrics)?))
     };
     settings.iter().map(make).collect()
@@ -76,46 +76,47 @@ pub fn enrichers(
 /// Fetches what the events of a batch name, where their source asks for it.
 ///
 /// # Errors
-/// [`Trouble::Database`]: it could not be told which events are new.
-pub(super) async fn batch(
-    tools: &Tools,
+/// [`Trouble::DatabaseConfig`]: it could not be told which events are new.
+pub(super) async fn enrich_batch(
+    tools: &WorkerContext,
     source: &SourceName,
-    items: Vec<Item>,
-    parcels: Vec<Parcel>,
-) -> Result<Enriched, Trouble> {
-    let untouched = |items, parcels| Ok(Enriched { items, parcels, ..Enriched::default() });
+    items: Vec<Message>,
+    parcels: Vec<IncomingMessage>,
+) -> Result<EnrichedBatch, ConsumerError> {
+    let untouched =
+        |items, parcels| Ok(EnrichedBatch { items, parcels, ..EnrichedBatch::default() });
     let (Some(enricher), Some(adapter)) = (tools.enrichers.get(source), tools.sources.get(source))
     else {
         return untouched(items, parcels);
     };
-    let wanted = |item: &Item| reference(item).is_some_and(|named| enricher.wants(named));
-    let thin: Vec<&Item> = items.iter().filter(|item| wanted(item)).collect();
+    let wanted = |item: &Message| reference(item).is_some_and(|named| enricher.handles(named));
+    let thin: Vec<&Message> = items.iter().filter(|item| wanted(item)).collect();
     if thin.is_empty() {
         return untouched(items, parcels);
     }
-    let vain = vain(tools, source, &thin).await?;
-    let gone = gone(&items);
+    let vain = skippable(tools, source, &thin).await?;
+    let gone = deleted_in_batch(&items);
     let wishes: Vec<Option<Resource>> = items
         .iter()
         .map(|item| {
             let asked = wanted(item) && !vain.contains(&item.envelope.receipt_id);
-            let (resource, named) = (resource(item)?, reference(item)?);
+            let (resource, named) = (resource_of(item)?, reference(item)?);
             let alive = gone.get(&resource).is_none_or(|at| *at < named.changed_at);
             (asked && alive).then_some(resource)
         })
         .collect();
     let resources: HashSet<&Resource> = wishes.iter().flatten().collect();
-    let fetched: HashMap<&Resource, Got> = join_all(
-        resources.into_iter().map(async |resource| (resource, enricher.get(resource).await)),
+    let fetched: HashMap<&Resource, FetchOutcome> = join_all(
+        resources.into_iter().map(async |resource| (resource, enricher.fetch(resource).await)),
     )
     .await
     .into_iter()
     .collect();
 
-    let mut sorted = Enriched::default();
+    let mut sorted = EnrichedBatch::default();
     for ((item, parcel), wish) in items.into_iter().zip(parcels).zip(&wishes) {
         let got = wish.as_ref().and_then(|resource| fetched.get(resource));
-        let result = sorted.take(adapter, item, parcel, got);
+        let result = sorted.classify(adapter, item, parcel, got);
         if let Some(result) = result {
             tools.metrics.enrichments.with_label_values(&[source.as_str(), result]).inc();
         }
@@ -123,73 +124,78 @@ pub(super) async fn batch(
     Ok(sorted)
 }
 
-impl Enriched {
+impl EnrichedBatch {
     /// Puts a message where it belongs; the result, for the metric, if it was
     /// to be enriched.
-    fn take(
+    fn classify(
         &mut self,
-        adapter: &Adapter,
-        item: Item,
-        parcel: Parcel,
-        got: Option<&Got>,
+        adapter: &Source,
+        item: Message,
+        parcel: IncomingMessage,
+        got: Option<&FetchOutcome>,
     ) -> Option<&'static str> {
         let Some(got) = got else {
-            self.keep(item, parcel);
+            self.pass_through(item, parcel);
             return None;
         };
         Some(match got {
-            Got::Whole(body) => match full_record(adapter, &item, body) {
+            FetchOutcome::Fetched(body) => match full_record(adapter, &item, body) {
                 Ok(Some(change)) => {
-                    self.keep(item.with(change), parcel);
+                    self.pass_through(item.with_change(change), parcel);
                     "fetched"
                 }
                 Ok(None) => {
-                    self.keep(item, parcel);
+                    self.pass_through(item, parcel);
                     "mapped_nothing"
                 }
                 Err(failure) => {
-                    self.doom(&item, parcel, failure);
+                    self.reject(&item, parcel, failure);
                     "unmappable"
                 }
             },
-            Got::Never(failure) => {
-                self.doom(&item, parcel, failure.clone());
+            FetchOutcome::Permanent(failure) => {
+                self.reject(&item, parcel, failure.clone());
                 "refused"
             }
-            Got::Refused(error) => {
-                self.failed.push(failed(item, parcel, error.clone()));
+            FetchOutcome::Blocked(error) => {
+                self.failed.push(failed_attempt(item, parcel, error.clone()));
                 "refused"
             }
-            Got::Failed(error) => {
-                self.failed.push(failed(item, parcel, error.clone()));
+            FetchOutcome::Failed(error) => {
+                self.failed.push(failed_attempt(item, parcel, error.clone()));
                 "failed"
             }
-            Got::Denied(wait) => {
-                self.denied = Some(self.denied.map_or(*wait, |longest| longest.max(*wait)));
+            FetchOutcome::CircuitOpen(wait) => {
+                self.retry_after =
+                    Some(self.retry_after.map_or(*wait, |longest| longest.max(*wait)));
                 let error = "not fetched: the platform did not answer others, and is left alone";
-                self.put_off.push(failed(item, parcel, error.to_owned()));
+                self.deferred.push(failed_attempt(item, parcel, error.to_owned()));
                 "put_off"
             }
         })
     }
 
-    fn keep(&mut self, item: Item, parcel: Parcel) {
+    fn pass_through(&mut self, item: Message, parcel: IncomingMessage) {
         self.items.push(item);
         self.parcels.push(parcel);
     }
 
-    fn doom(&mut self, item: &Item, parcel: Parcel, failure: Failure) {
+    fn reject(&mut self, item: &Message, parcel: IncomingMessage, failure: PermanentFailure) {
         let business_key = item.business_key().map(str::to_owned);
-        self.doomed.push(Doomed { parcel, business_key, failure });
+        self.doomed.push(Unprocessable { incoming: parcel, business_key, failure });
     }
 }
 
-fn failed(item: Item, parcel: Parcel, error: String) -> Failed {
+fn failed_attempt(item: Message, parcel: IncomingMessage, error: String) -> FailedAttempt {
     let business_key = item.business_key().map(str::to_owned);
-    Failed { envelope: item.envelope, parcel, business_key, error }
+    FailedAttempt { envelope: item.envelope, incoming: parcel, business_key, error }
 }
 
-fn full_record(adapter: &Adapter, item: &Item, body: &[u8]) -> Result<Option<Change>, Failure> {
+fn full_record(
+    adapter: &Source,
+    item: &Message,
+    body: &[u8],
+) -> Result<Option<Change>, PermanentFailure> {
     match reference(item) {
         Some(named) => adapter.map_resource(named, &item.envelope, body),
         None => Ok(None),
@@ -197,25 +203,25 @@ fn full_record(adapter: &Adapter, item: &Item, body: &[u8]) -> Result<Option<Cha
 }
 
 /// What a thin event names.
-fn reference(item: &Item) -> Option<&Reference> {
+fn reference(item: &Message) -> Option<&ResourceChange> {
     item.changes.iter().find_map(|change| match change {
-        Change::Reference(reference) => Some(reference.as_ref()),
+        Change::ResourceChanged(reference) => Some(reference.as_ref()),
         _ => None,
     })
 }
 
-fn resource(item: &Item) -> Option<Resource> {
-    let Reference { kind, id, .. } = reference(item)?;
+fn resource_of(item: &Message) -> Option<Resource> {
+    let ResourceChange { kind, id, .. } = reference(item)?;
     let tenant = item.envelope.tenant.clone();
     Some(Resource { tenant, kind: kind.clone(), id: id.clone() })
 }
 
 /// What the batch itself tells to be gone, and since when.
-fn gone(items: &[Item]) -> HashMap<Resource, OffsetDateTime> {
+fn deleted_in_batch(items: &[Message]) -> HashMap<Resource, OffsetDateTime> {
     let mut gone = HashMap::new();
     for item in items {
-        let named = reference(item).filter(|named| named.is_gone());
-        if let Some((named, resource)) = named.zip(resource(item)) {
+        let named = reference(item).filter(|named| named.is_deletion());
+        if let Some((named, resource)) = named.zip(resource_of(item)) {
             let since = gone.entry(resource).or_insert(named.changed_at);
             *since = named.changed_at.max(*since);
         }
@@ -226,13 +232,13 @@ fn gone(items: &[Item]) -> HashMap<Resource, OffsetDateTime> {
 /// The messages for which nothing need be fetched: a duplicate changes
 /// nothing, whatever it names, and what is older than a reference on record
 /// is stale; it may name what is gone by now.
-async fn vain(
-    tools: &Tools,
+async fn skippable(
+    tools: &WorkerContext,
     source: &SourceName,
-    thin: &[&Item],
-) -> Result<HashSet<Uuid>, Trouble> {
-    let hold = Duration::from_millis(tools.settings.hold_ms);
-    let vain = patiently(hold, || look_up(tools, source, thin)).await?;
+    thin: &[&Message],
+) -> Result<HashSet<Uuid>, ConsumerError> {
+    let hold = Duration::from_millis(tools.settings.database_retry_timeout_ms);
+    let vain = retry_while_unavailable(hold, || find_skippable(tools, source, thin)).await?;
     Ok(vain.unwrap_or_else(|error| {
         // What is known is fetched in vain; the claim decides.
         warn!(%error, "it cannot be told which events are new");
@@ -240,26 +246,26 @@ async fn vain(
     }))
 }
 
-async fn look_up(
-    tools: &Tools,
+async fn find_skippable(
+    tools: &WorkerContext,
     source: &SourceName,
-    thin: &[&Item],
+    thin: &[&Message],
 ) -> Result<HashSet<Uuid>, StoreError> {
     let keys: Vec<Uuid> = thin.iter().map(|item| item.envelope.key.inbox_id()).collect();
-    let rows: Vec<references::Row<'_>> = thin
+    let rows: Vec<references::ResourceChangeRow<'_>> = thin
         .iter()
         .filter_map(|item| {
             let Envelope { receipt_id, tenant, .. } = &item.envelope;
             let reference = reference(item)?;
-            Some(references::Row { receipt_id: *receipt_id, tenant, reference })
+            Some(references::ResourceChangeRow { receipt_id: *receipt_id, tenant, reference })
         })
         .collect();
     tools
         .store
-        .in_time(async {
+        .with_timeout(async {
             let mut connection = tools.store.connection().await?;
-            let mut vain = references::outdated(&mut connection, source, &rows).await?;
-            let settled = inbox::settled(&mut connection, &keys).await?;
+            let mut vain = references::superseded(&mut connection, source, &rows).await?;
+            let settled = inbox::lookup(&mut connection, &keys).await?;
             let settled = thin.iter().zip(&keys).filter(|(_, key)| settled.contains_key(key));
             vain.extend(settled.map(|(item, _)| item.envelope.receipt_id));
             Ok(vain)

@@ -12,45 +12,45 @@ use crate::{
     config::Retention,
     metrics::Metrics,
     store::{
-        Fault, Store, StoreError,
-        inbox::generations::{self, State},
+        ErrorClass, Store, StoreError,
+        inbox::generations::{self, InboxStatus},
         receipts::{retention, spans},
     },
 };
 
 /// How often the house is kept; a fifth more or less, so that workers which
 /// were started together do not come together.
-const PERIOD: Duration = Duration::from_mins(5);
+const INTERVAL: Duration = Duration::from_mins(5);
 /// For how long nobody needs to keep house without receipts falling into the
 /// default partition.
-const AHEAD: Duration = Duration::from_hours(28 * 24);
+const PREMAKE: Duration = Duration::from_hours(28 * 24);
 
 /// What was done in one round.
 #[derive(Clone, Debug)]
-pub struct Kept {
+pub struct MaintenanceReport {
     /// In the inbox.
-    pub inbox: generations::Kept,
+    pub inbox: generations::InboxMaintenanceReport,
     /// In the call log.
-    pub receipts: retention::Kept,
+    pub receipts: retention::ReceiptsMaintenanceReport,
 }
 
-impl Kept {
+impl MaintenanceReport {
     /// Whether somebody was in the way, and something is left for the next
     /// round.
-    fn is_put_off(&self) -> bool {
-        self.inbox.put_off || self.receipts.is_busy
+    fn is_incomplete(&self) -> bool {
+        self.inbox.is_deferred || self.receipts.is_busy
     }
 }
 
 /// Keeps house at once and then every few minutes, until stopped. The store
 /// must give a statement an hour: a generation that is closed is vacuumed.
 pub async fn run(store: Store, retention: Retention, metrics: Metrics, stop: CancellationToken) {
-    metrics.housekeeping_success.set(OffsetDateTime::now_utc().unix_timestamp());
+    metrics.maintenance_last_success.set(OffsetDateTime::now_utc().unix_timestamp());
     let keeping = async {
         loop {
             // Its result is told, and the next round is another one.
-            drop(once(&store, &retention, &metrics).await);
-            tokio::time::sleep(PERIOD.mul_f64(rand::random_range(0.8..1.2))).await;
+            drop(run_once(&store, &retention, &metrics).await);
+            tokio::time::sleep(INTERVAL.mul_f64(rand::random_range(0.8..1.2))).await;
         }
     };
     tokio::select! {
@@ -64,21 +64,21 @@ pub async fn run(store: Store, retention: Retention, metrics: Metrics, stop: Can
 ///
 /// # Errors
 /// What the database says; it is told and counted.
-pub async fn once(
+pub async fn run_once(
     store: &Store,
     retention: &Retention,
     metrics: &Metrics,
-) -> Result<Kept, StoreError> {
-    let done = keep(store, retention, metrics).await;
+) -> Result<MaintenanceReport, StoreError> {
+    let done = maintain(store, retention, metrics).await;
     match &done {
-        Ok(kept) if kept.is_put_off() => {
+        Ok(kept) if kept.is_incomplete() => {
             info!("the inbox or the call log is in use; the rest is seen to later");
-            metrics.housekeeping_failures.inc();
+            metrics.maintenance_failures.inc();
         }
-        Ok(_) => metrics.housekeeping_success.set(OffsetDateTime::now_utc().unix_timestamp()),
+        Ok(_) => metrics.maintenance_last_success.set(OffsetDateTime::now_utc().unix_timestamp()),
         Err(error) => {
-            metrics.housekeeping_failures.inc();
-            if error.fault() == Fault::Away {
+            metrics.maintenance_failures.inc();
+            if error.class() == ErrorClass::Unavailable {
                 debug!(%error, "no housekeeping: the database is away");
             } else {
                 warn!(%error, "housekeeping failed; it is tried again");
@@ -88,34 +88,43 @@ pub async fn once(
     done
 }
 
-async fn keep(store: &Store, retention: &Retention, metrics: &Metrics) -> Result<Kept, StoreError> {
+async fn maintain(
+    store: &Store,
+    retention: &Retention,
+    metrics: &Metrics,
+) -> Result<MaintenanceReport, StoreError> {
     // The database's clock: workers may differ, and a key must not go early
     // because the clock of one of them is fast.
-    let now = store.in_time(async { generations::now(&mut *store.connection().await?).await });
+    let now = store
+        .with_timeout(async { generations::database_now(&mut *store.connection().await?).await });
     let now = now.await?;
-    let inbox = generations::keep(store, &generations::Plan { keep: retention.keys, now }).await;
-    let plan = spans::Plan {
-        span: retention.receipts_span,
-        ahead: AHEAD.max(retention.receipts_span * 2),
-        keep: retention.receipts,
+    let inbox = generations::maintain(
+        store,
+        &generations::InboxRetention { dedupe_window: retention.dedupe_window, now },
+    )
+    .await;
+    let plan = spans::ReceiptsRetention {
+        partition_span: retention.receipts_partition,
+        premake: PREMAKE.max(retention.receipts_partition * 2),
+        keep_for: retention.receipts,
         now: OffsetDateTime::now_utc(),
     };
     // Whatever became of the inbox.
-    let receipts = store.in_time(retention::keep(store, &plan)).await;
+    let receipts = store.with_timeout(retention::maintain(store, &plan)).await;
     if let Ok(inbox) = &inbox {
-        tell_of_inbox(inbox, now, metrics);
+        report_inbox(inbox, now, metrics);
     }
     if let Ok(receipts) = &receipts {
-        tell_of_receipts(receipts, metrics);
+        report_receipts(receipts, metrics);
     }
-    Ok(Kept { inbox: inbox?, receipts: receipts? })
+    Ok(MaintenanceReport { inbox: inbox?, receipts: receipts? })
 }
 
-fn tell_of_receipts(kept: &retention::Kept, metrics: &Metrics) {
-    for table in &kept.made {
+fn report_receipts(kept: &retention::ReceiptsMaintenanceReport, metrics: &Metrics) {
+    for table in &kept.created {
         info!(table, "a partition of the call log was made");
     }
-    for table in &kept.crowded {
+    for table in &kept.blocked {
         warn!(
             table,
             "a partition of the call log cannot be made: too many receipts of its time lie in the \
@@ -123,11 +132,12 @@ fn tell_of_receipts(kept: &retention::Kept, metrics: &Metrics) {
         );
     }
     for dropped in &kept.dropped {
-        let retention::Dropped { table, receipts, carried } = dropped;
+        let retention::DroppedPartition { table, receipts, moved: carried } = dropped;
         info!(table, receipts, carried, "a partition of the call log is past retention and gone");
         metrics.receipts_dropped.inc_by(u64::try_from(*receipts).unwrap_or_default());
     }
-    for retention::Held { table, unsettled, young } in &kept.held {
+    for retention::RetainedPartition { table, waiting: unsettled, recent: young } in &kept.retained
+    {
         info!(
             table,
             unsettled,
@@ -136,33 +146,40 @@ fn tell_of_receipts(kept: &retention::Kept, metrics: &Metrics) {
              queue, or for a person"
         );
     }
-    metrics.receipts_dropped.inc_by(kept.rest_deleted);
-    metrics.receipts_held.set(i64::try_from(kept.held.len()).unwrap_or(i64::MAX));
+    metrics.receipts_dropped.inc_by(kept.default_deleted);
+    metrics
+        .receipts_partitions_retained
+        .set(i64::try_from(kept.retained.len()).unwrap_or(i64::MAX));
 }
 
-fn tell_of_inbox(kept: &generations::Kept, now: OffsetDateTime, metrics: &Metrics) {
-    let State { generations, held, since } = &kept.state;
-    if let Some(generation) = kept.opened {
+fn report_inbox(
+    kept: &generations::InboxMaintenanceReport,
+    now: OffsetDateTime,
+    metrics: &Metrics,
+) {
+    let InboxStatus { partitions: generations, retained: held, remembered_since: since } =
+        &kept.status;
+    if let Some(generation) = kept.created {
         info!(generation, "a generation of the inbox was opened");
     }
-    for generation in &kept.forgotten {
+    for generation in &kept.dropped {
         info!(generation, "a generation of the inbox is past the horizon and was dropped");
     }
     for held in held {
         info!(
-            generation = held.generation,
-            letters = held.letters,
+            generation = held.hour,
+            letters = held.dead_letters,
             "a generation of the inbox is past the horizon and kept: dead letters wait whose keys \
              are in it; replay or discard them"
         );
     }
     let gauge = |state: &str, count: usize| {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        metrics.inbox_generations.with_label_values(&[state]).set(count);
+        metrics.inbox_partitions.with_label_values(&[state]).set(count);
     };
     gauge("kept", generations.len().saturating_sub(held.len()));
     gauge("held", held.len());
     metrics.inbox_bytes.set(generations.iter().map(|generation| generation.bytes).sum());
-    metrics.inbox_horizon.set((now - *since).whole_seconds().max(0));
-    metrics.inbox_forgotten.inc_by(kept.forgotten.len() as u64);
+    metrics.inbox_dedupe_window.set((now - *since).whole_seconds().max(0));
+    metrics.inbox_partitions_dropped.inc_by(kept.dropped.len() as u64);
 }

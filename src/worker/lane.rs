@@ -11,86 +11,90 @@ use tracing::{Instrument as _, debug, debug_span, warn};
 use uuid::Uuid;
 
 use super::{
-    Tools, Trouble,
-    appetite::Appetite,
-    apply::{self, Effect, Item},
+    ConsumerError, WorkerContext,
+    appetite::AdaptivePrefetch,
+    apply::{self, ApplyResult, Message},
     collect::{self, Batch},
-    enrich::{self, Enriched},
-    patience::patiently,
-    settle::{self, Doomed, Failed},
+    enrich::{self, EnrichedBatch},
+    patience::retry_while_unavailable,
+    settle::{self, FailedAttempt, Unprocessable},
 };
 use crate::{
-    adapter::Adapter,
-    broker::{Delivery, Link, Parcel, Subscription},
-    domain::{Change, Envelope, Failure, Mapped, Outcome, Reason, SourceName},
-    store::{Fault, StoreError},
+    adapter::Source,
+    broker::{BrokerConnection, Consumer, Delivery, IncomingMessage},
+    domain::{Change, Envelope, MappedEvent, Outcome, PermanentFailure, ReasonCode, SourceName},
+    store::{ErrorClass, StoreError},
 };
 
 /// While a platform is left alone, the longest pause between two batches: long
 /// enough that what was put off does not run in circles, and short enough for
 /// what needs nothing fetched.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const MAX_CIRCUIT_OPEN_PAUSE: Duration = Duration::from_secs(10);
 
 /// A consumer of one source's queue.
-pub struct Lane {
-    tools: Tools,
+pub struct SourceConsumer {
+    context: WorkerContext,
     source: SourceName,
-    subscription: Subscription,
-    appetite: Appetite,
+    consumer: Consumer,
+    prefetch: AdaptivePrefetch,
     batch_size: usize,
 }
 
 /// What a transaction made of one message, or why it takes it never.
-type Verdict = Result<Effect, StoreError>;
+type ApplyOutcome = Result<ApplyResult, StoreError>;
 
 /// A batch after its messages were opened.
 #[derive(Default)]
-struct Opened {
+struct DecodedBatch {
     /// Ready to be applied, each with its message as it came.
-    items: Vec<Item>,
-    parcels: Vec<Parcel>,
+    items: Vec<Message>,
+    parcels: Vec<IncomingMessage>,
     /// Not to be understood.
-    doomed: Vec<Doomed>,
+    unprocessable: Vec<Unprocessable>,
 }
 
-impl Lane {
+impl SourceConsumer {
     /// Subscribes to the source's queue.
     ///
     /// # Errors
     /// [`Trouble::Broker`].
-    pub async fn open(tools: Tools, source: SourceName, link: &Link) -> Result<Self, Trouble> {
+    pub async fn open(
+        tools: WorkerContext,
+        source: SourceName,
+        link: &BrokerConnection,
+    ) -> Result<Self, ConsumerError> {
         let queue = tools.topology.inbound_queue(&source);
         let most = tools.enrichers.get(&source).map_or(usize::MAX, enrich::Enricher::batch_size);
         let batch_size = tools.settings.batch_size.min(most);
-        let appetite = Appetite::new(batch_size);
-        let subscription = Subscription::open(link, &queue, appetite.prefetch()).await?;
-        Ok(Self { tools, source, subscription, appetite, batch_size })
+        let appetite = AdaptivePrefetch::new(batch_size);
+        let subscription = Consumer::open(link, &queue, appetite.prefetch()).await?;
+        Ok(Self { context: tools, source, consumer: subscription, prefetch: appetite, batch_size })
     }
 
     /// Works until stopped; the batch in hand is finished first.
     ///
     /// # Errors
     /// [`Trouble`]; whatever was not acknowledged is delivered again.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Trouble> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), ConsumerError> {
         let result = self.work(&stop).await;
         // Hands back what is unsettled.
-        self.subscription.close().await;
+        self.consumer.close().await;
         result
     }
 
-    async fn work(&mut self, stop: &CancellationToken) -> Result<(), Trouble> {
+    async fn work(&mut self, stop: &CancellationToken) -> Result<(), ConsumerError> {
         loop {
             let batch = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                batch = self.collect() => batch?,
+                batch = self.collect_batch() => batch?,
             };
-            let span = debug_span!("batch", source = %self.source, last = batch.last);
-            if let Some(denied) = self.settle(batch).instrument(span).await? {
+            let span = debug_span!("batch", source = %self.source, last = batch.last_tag);
+            if let Some(denied) = self.process_and_ack(batch).instrument(span).await? {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return Ok(()),
-                    () = tokio::time::sleep(denied.min(LONGEST_PAUSE)) => {}
+                    () = tokio::time::sleep(denied.min(MAX_CIRCUIT_OPEN_PAUSE)) => {}
                 }
             }
         }
@@ -100,17 +104,17 @@ impl Lane {
     ///
     /// # Errors
     /// [`Trouble`], as [`Lane::run`].
-    pub async fn step(&mut self) -> Result<usize, Trouble> {
-        let batch = self.collect().await?;
+    pub async fn step(&mut self) -> Result<usize, ConsumerError> {
+        let batch = self.collect_batch().await?;
         let size = batch.deliveries.len();
-        self.settle(batch).await?;
+        self.process_and_ack(batch).await?;
         Ok(size)
     }
 
-    async fn settle(&self, batch: Batch) -> Result<Option<Duration>, Trouble> {
-        let last = batch.last;
+    async fn process_and_ack(&self, batch: Batch) -> Result<Option<Duration>, ConsumerError> {
+        let last = batch.last_tag;
         let denied = self.process(batch).await?;
-        self.subscription.ack_through(last).await?;
+        self.consumer.ack_up_to(last).await?;
         Ok(denied)
     }
 
@@ -118,13 +122,13 @@ impl Lane {
     ///
     /// # Errors
     /// [`Trouble::Broker`].
-    pub async fn collect(&mut self) -> Result<Batch, Trouble> {
-        let settings = &self.tools.settings;
+    pub async fn collect_batch(&mut self) -> Result<Batch, ConsumerError> {
+        let settings = &self.context.settings;
         let wait = Duration::from_millis(settings.batch_wait_ms);
-        let batch = collect::batch(&mut self.subscription, self.batch_size, wait).await?;
-        if let Some(prefetch) = self.appetite.learn(batch.deliveries.len(), batch.bytes) {
+        let batch = collect::collect(&mut self.consumer, self.batch_size, wait).await?;
+        if let Some(prefetch) = self.prefetch.observe(batch.deliveries.len(), batch.bytes) {
             debug!(source = %self.source, prefetch, "asking for another number of messages");
-            self.subscription.limit(prefetch).await?;
+            self.consumer.set_prefetch(prefetch).await?;
         }
         Ok(batch)
     }
@@ -136,80 +140,104 @@ impl Lane {
     /// # Errors
     /// [`Trouble`]: nothing may be acknowledged. What was committed already is
     /// known by its receipts when it comes again.
-    pub async fn process(&self, batch: Batch) -> Result<Option<Duration>, Trouble> {
+    pub async fn process(&self, batch: Batch) -> Result<Option<Duration>, ConsumerError> {
         let begun = Instant::now();
-        let Opened { items, parcels, mut doomed } = self.open_batch(batch.deliveries);
-        let enriched = enrich::batch(&self.tools, &self.source, items, parcels).await?;
-        let Enriched { items, parcels, doomed: unmappable, mut failed, put_off, denied } = enriched;
+        let DecodedBatch { items, parcels, unprocessable: mut doomed } =
+            self.decode_and_map(batch.deliveries);
+        let enriched = enrich::enrich_batch(&self.context, &self.source, items, parcels).await?;
+        let EnrichedBatch {
+            items,
+            parcels,
+            doomed: unmappable,
+            mut failed,
+            deferred: put_off,
+            retry_after: denied,
+        } = enriched;
         doomed.extend(unmappable);
-        let (items, parcels, verdicts) = self.apply_in_turns(items, parcels).await?;
+        let (items, parcels, verdicts) = self.apply_conflict_free_first(items, parcels).await?;
         let mut recorded = Vec::new();
         for ((item, parcel), verdict) in items.into_iter().zip(parcels).zip(verdicts) {
             let business_key = item.business_key().map(str::to_owned);
             match verdict {
-                Ok(effect @ (Effect::Recorded(_) | Effect::Repeated | Effect::Known)) => {
+                Ok(
+                    effect @ (ApplyResult::Recorded(_)
+                    | ApplyResult::IdenticalDuplicate
+                    | ApplyResult::Redelivered),
+                ) => {
                     let receipt_id = item.envelope.receipt_id;
                     debug!(%receipt_id, ?effect, "settled");
                     let received_at = item.envelope.received_at;
-                    self.note_secret(&item.envelope);
+                    self.record_secret_usage(&item.envelope);
                     recorded.extend(effect.outcome().map(|outcome| (outcome, received_at)));
                 }
-                Ok(Effect::Conflict(failure)) => {
-                    doomed.push(Doomed { parcel, business_key, failure });
+                Ok(ApplyResult::Conflict(failure)) => {
+                    doomed.push(Unprocessable { incoming: parcel, business_key, failure });
                 }
-                Err(error) => match never(&error) {
-                    Some(failure) => doomed.push(Doomed { parcel, business_key, failure }),
-                    None => failed.push(Failed {
+                Err(error) => match permanent_failure(&error) {
+                    Some(failure) => {
+                        doomed.push(Unprocessable { incoming: parcel, business_key, failure })
+                    }
+                    None => failed.push(FailedAttempt {
                         envelope: item.envelope,
-                        parcel,
+                        incoming: parcel,
                         business_key,
                         error: error.to_string(),
                     }),
                 },
             }
         }
-        self.measure(&recorded, begun);
+        self.observe_batch(&recorded, begun);
         // Retries and dead letters first: acknowledging covers every tag.
-        settle::retry_or_bury(&self.tools, &self.source, failed).await?;
-        settle::put_off(&self.tools, &self.source, put_off).await?;
-        settle::bury(&self.tools, doomed).await?;
+        settle::retry_or_dead_letter(&self.context, &self.source, failed).await?;
+        settle::defer(&self.context, &self.source, put_off).await?;
+        settle::dead_letter(&self.context, doomed).await?;
         Ok(denied)
     }
 
     /// Reads envelopes and maps them.
-    fn open_batch(&self, batch: Vec<Delivery>) -> Opened {
+    fn decode_and_map(&self, batch: Vec<Delivery>) -> DecodedBatch {
         let now = OffsetDateTime::now_utc();
-        let mut opened = Opened::default();
+        let mut opened = DecodedBatch::default();
         let mut seen: HashMap<Uuid, usize> = HashMap::with_capacity(batch.len());
         for delivery in batch {
-            let parcel = delivery.parcel;
+            let parcel = delivery.message;
             let envelope = match parcel.envelope(&self.source, now) {
                 Ok(envelope) => envelope,
                 Err(failure) => {
-                    opened.doomed.push(Doomed { parcel, business_key: None, failure });
+                    opened.unprocessable.push(Unprocessable {
+                        incoming: parcel,
+                        business_key: None,
+                        failure,
+                    });
                     continue;
                 }
             };
             // Without an adapter there would be no lane.
-            let Some(adapter) = self.tools.sources.get(&self.source) else {
+            let Some(adapter) = self.context.sources.get(&self.source) else {
                 continue;
             };
             let mapped = match adapter.map(&envelope) {
                 Ok(mapped) => mapped,
                 Err(failure) => {
-                    let business_key = adapter.number(&envelope);
-                    opened.doomed.push(Doomed { parcel, business_key, failure });
+                    let business_key = adapter.business_key(&envelope);
+                    opened.unprocessable.push(Unprocessable {
+                        incoming: parcel,
+                        business_key,
+                        failure,
+                    });
                     continue;
                 }
             };
             let deletion = match &mapped {
-                Mapped::Change(Change::Reference(reference)) => adapter.deletion(reference),
+                MappedEvent::Change(Change::ResourceChanged(reference)) => {
+                    adapter.deletion_change(reference)
+                }
                 _ => None,
             };
             let ready = |envelope| {
-                let item = Item::new(envelope, mapped);
+                let item = Message::new(envelope, mapped);
                 match deletion {
-                    Some(change) => item.with(change),
+                    Some(change) => item.with_change(change),
                     None => item,
                 }
             };
@@ -221,7 +249,7 @@ impl Lane {
                 {
                     let first = *first.get();
                     // The copy that a replay sent resolves its letter.
-                    if envelope.replay.is_some() {
+                    if envelope.replay_id.is_some() {
                         opened.items[first] = ready(envelope);
                         opened.parcels[first] = parcel;
                     }
@@ -248,46 +276,50 @@ impl Lane {
 
     /// Applies first what no other lane has in hand, then the rest. Gives the
     /// items back in that order, each with what was made of it.
-    async fn apply_in_turns(
+    async fn apply_conflict_free_first(
         &self,
-        items: Vec<Item>,
-        parcels: Vec<Parcel>,
-    ) -> Result<(Vec<Item>, Vec<Parcel>, Vec<Verdict>), Trouble> {
-        let (taken, free) = self.tools.in_hand.take(&self.source, &items);
+        items: Vec<Message>,
+        parcels: Vec<IncomingMessage>,
+    ) -> Result<(Vec<Message>, Vec<IncomingMessage>, Vec<ApplyOutcome>), ConsumerError> {
+        let (taken, free) = self.context.in_flight.acquire(&self.source, &items);
         let pairs = items.into_iter().zip(parcels).zip(free);
         let (now, later): (Vec<_>, Vec<_>) = pairs.partition(|(_, free)| *free);
         let turn = now.len();
-        let (items, parcels): (Vec<Item>, Vec<Parcel>) =
+        let (items, parcels): (Vec<Message>, Vec<IncomingMessage>) =
             now.into_iter().chain(later).map(|(pair, _)| pair).unzip();
-        let mut verdicts = self.apply(&items[..turn]).await?;
+        let mut verdicts = self.apply_with_bisection(&items[..turn]).await?;
         drop(taken);
         // Whoever still has some of these in hand is waited for.
-        let (_taken, _) = self.tools.in_hand.take(&self.source, &items[turn..]);
-        verdicts.extend(self.apply(&items[turn..]).await?);
+        let (_taken, _) = self.context.in_flight.acquire(&self.source, &items[turn..]);
+        verdicts.extend(self.apply_with_bisection(&items[turn..]).await?);
         Ok((items, parcels, verdicts))
     }
 
     /// Applies items in as few transactions as possible: all in one; where a
     /// row is refused, in halves, until the poison stands alone.
-    async fn apply(&self, items: &[Item]) -> Result<Vec<Verdict>, Trouble> {
+    async fn apply_with_bisection(
+        &self,
+        items: &[Message],
+    ) -> Result<Vec<ApplyOutcome>, ConsumerError> {
         let mut verdicts = Vec::with_capacity(items.len());
         let mut parts = vec![items];
         while let Some(part) = parts.pop() {
             if part.is_empty() {
                 continue;
             }
-            let Some(rules) = self.tools.sources.get(&self.source).map(Adapter::rules) else {
+            let Some(rules) = self.context.sources.get(&self.source).map(Source::conflict_policy)
+            else {
                 // Without an adapter there would be no lane.
                 return Ok(verdicts);
             };
-            let applied = patiently(self.hold(), || {
-                let Tools { store, outbox, .. } = &self.tools;
-                apply::batch(store, &self.source, rules, outbox, part)
+            let applied = retry_while_unavailable(self.database_retry_timeout(), || {
+                let WorkerContext { store, outbox, .. } = &self.context;
+                apply::apply_batch(store, &self.source, rules, outbox, part)
             })
             .await?;
             match applied {
                 Ok(effects) => {
-                    self.tell_committed(part);
+                    self.notify_committed(part);
                     verdicts.extend(effects.into_iter().map(Ok));
                 }
                 Err(error) if part.len() == 1 => verdicts.push(Err(error)),
@@ -303,8 +335,8 @@ impl Lane {
         Ok(verdicts)
     }
 
-    fn tell_committed(&self, items: &[Item]) {
-        if let Some(committed) = &self.tools.committed {
+    fn notify_committed(&self, items: &[Message]) {
+        if let Some(committed) = &self.context.commit_listener {
             let receipts = items.iter().map(|item| item.envelope.receipt_id).collect();
             // Whoever wanted to know may have heard enough.
             drop(committed.send((Instant::now(), receipts)));
@@ -313,46 +345,48 @@ impl Lane {
 
     /// Only what the configuration names: another producer may write anything
     /// into a header.
-    fn note_secret(&self, envelope: &Envelope) {
-        let Tools { sources, store, secret_uses, .. } = &self.tools;
-        let secret = envelope.secret.as_deref().filter(|_| envelope.over_http);
+    fn record_secret_usage(&self, envelope: &Envelope) {
+        let WorkerContext { sources, store, secret_usage: secret_uses, .. } = &self.context;
+        let secret = envelope.secret_label.as_deref().filter(|_| envelope.received_over_http);
         let known = |label: &&str| {
             let adapter = sources.get(&self.source);
             adapter.is_some_and(|adapter| adapter.secret_labels().any(|known| known == *label))
         };
         if let Some(secret) = secret.filter(known) {
-            secret_uses.note(store, &self.source, secret, envelope.received_at);
+            secret_uses.record(store, &self.source, secret, envelope.received_at);
         }
     }
 
-    fn hold(&self) -> Duration {
-        Duration::from_millis(self.tools.settings.hold_ms)
+    fn database_retry_timeout(&self) -> Duration {
+        Duration::from_millis(self.context.settings.database_retry_timeout_ms)
     }
 
-    fn measure(&self, recorded: &[(Outcome, OffsetDateTime)], begun: Instant) {
-        let metrics = &self.tools.metrics;
+    fn observe_batch(&self, recorded: &[(Outcome, OffsetDateTime)], begun: Instant) {
+        let metrics = &self.context.metrics;
         if recorded.is_empty() {
             return;
         }
-        metrics.batch_size.observe(f64::from(u32::try_from(recorded.len()).unwrap_or(u32::MAX)));
-        metrics.batch_seconds.observe(begun.elapsed().as_secs_f64());
+        metrics
+            .batch_messages
+            .observe(f64::from(u32::try_from(recorded.len()).unwrap_or(u32::MAX)));
+        metrics.batch_duration.observe(begun.elapsed().as_secs_f64());
         let now = OffsetDateTime::now_utc();
-        let lag = metrics.lag_seconds.with_label_values(&[self.source.as_str()]);
+        let lag = metrics.end_to_end_lag.with_label_values(&[self.source.as_str()]);
         for (_, received_at) in recorded {
             lag.observe((now - *received_at).as_seconds_f64().max(0.0));
         }
-        metrics.count_outcomes(&self.source, recorded.iter().map(|(outcome, _)| *outcome));
+        metrics.record_outcomes(&self.source, recorded.iter().map(|(outcome, _)| *outcome));
     }
 }
 
 /// Whether the database will never take the row, and why.
-fn never(error: &StoreError) -> Option<Failure> {
-    if error.fault() != Fault::Data {
+fn permanent_failure(error: &StoreError) -> Option<PermanentFailure> {
+    if error.class() != ErrorClass::InvalidData {
         return None;
     }
     let integrity = error.sqlstate().is_some_and(|code| code.starts_with("23"));
-    let reason = if integrity { Reason::ConstraintViolation } else { Reason::InvalidValue };
-    Some(Failure {
+    let reason = if integrity { ReasonCode::ConstraintViolation } else { ReasonCode::InvalidValue };
+    Some(PermanentFailure {
         reason,
         field: error.constraint().unwrap_or_default().to_owned(),
         detail: error.to_string(),

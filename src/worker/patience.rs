@@ -4,30 +4,30 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, warn};
 
-use super::Trouble;
+use super::ConsumerError;
 use crate::{
     retry,
-    store::{Fault, StoreError},
+    store::{ErrorClass, StoreError},
 };
 
 /// How often a batch that somebody stood in the way of is tried at once.
-const CONTENDED: u64 = 5;
+const MAX_CONTENTION_RETRIES: u64 = 5;
 
 /// Tries a piece of work until it is done or waiting does not mend it (the
 /// inner `Err`), with patience for a database that is away for at most `hold`.
 ///
 /// # Errors
-/// [`Trouble::Database`] when the time is up. No attempt is counted.
-pub async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+/// [`Trouble::DatabaseConfig`] when the time is up. No attempt is counted.
+pub async fn retry_while_unavailable<T, F: Future<Output = Result<T, StoreError>>>(
     hold: Duration,
     work: impl Fn() -> F,
-) -> Result<Result<T, StoreError>, Trouble> {
-    let mut patience = Patience::new(hold);
+) -> Result<Result<T, StoreError>, ConsumerError> {
+    let mut patience = DatabaseRetry::new(hold);
     loop {
         match work().await {
             Ok(done) => return Ok(Ok(done)),
             Err(error) => {
-                if let After::Final(error) = patience.bear(error).await? {
+                if let Next::Fail(error) = patience.on_error(error).await? {
                     return Ok(Err(error));
                 }
             }
@@ -36,60 +36,62 @@ pub async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
 }
 
 /// Bears the errors of one piece of work that is tried again and again.
-struct Patience {
+struct DatabaseRetry {
     hold: Duration,
-    away_since: Option<Instant>,
-    contended: u64,
-    pause: Box<dyn FnMut() -> Duration + Send>,
+    unavailable_since: Option<Instant>,
+    contention_retries: u64,
+    next_delay: Box<dyn FnMut() -> Duration + Send>,
 }
 
 /// What to do after an error.
 #[derive(Debug)]
-enum After {
+enum Next {
     /// Try again: some time has passed.
-    Again,
+    Retry,
     /// Waiting does not mend it.
-    Final(StoreError),
+    Fail(StoreError),
 }
 
-impl Patience {
+impl DatabaseRetry {
     /// Patience for a database that is away for at most `hold`.
     fn new(hold: Duration) -> Self {
-        let pause = Box::new(retry::reconnect());
-        Self { hold, away_since: None, contended: 0, pause }
+        let next_delay = Box::new(retry::reconnect_delays());
+        Self { hold, unavailable_since: None, contention_retries: 0, next_delay }
     }
 
     /// Bears an error: waits if waiting may mend it.
     ///
     /// # Errors
-    /// [`Trouble::Database`] when the time is up. No attempt is counted.
-    async fn bear(&mut self, error: StoreError) -> Result<After, Trouble> {
-        match error.fault() {
-            Fault::Contention if self.contended < CONTENDED => {
-                self.contended += 1;
-                debug!(%error, contended = self.contended, "the batch is tried again");
+    /// [`Trouble::DatabaseConfig`] when the time is up. No attempt is counted.
+    async fn on_error(&mut self, error: StoreError) -> Result<Next, ConsumerError> {
+        match error.class() {
+            ErrorClass::Contention if self.contention_retries < MAX_CONTENTION_RETRIES => {
+                self.contention_retries += 1;
+                debug!(%error, contended = self.contention_retries, "the batch is tried again");
                 // Two batches that met once must not meet again at once.
-                let longest = 20 * self.contended;
+                let longest = 20 * self.contention_retries;
                 tokio::time::sleep(Duration::from_millis(rand::random_range(1..=longest))).await;
-                Ok(After::Again)
+                Ok(Next::Retry)
             }
             // Whoever holds a lock for longer than that will let go some day;
             // no message is to blame.
-            fault @ (Fault::Away | Fault::Schema | Fault::Contention) => {
-                let away = self.away_since.get_or_insert_with(Instant::now).elapsed();
+            fault @ (ErrorClass::Unavailable
+            | ErrorClass::SchemaMismatch
+            | ErrorClass::Contention) => {
+                let away = self.unavailable_since.get_or_insert_with(Instant::now).elapsed();
                 if away >= self.hold {
-                    return Err(Trouble::Database(error));
+                    return Err(ConsumerError::Database(error));
                 }
-                if fault == Fault::Schema {
+                if fault == ErrorClass::SchemaMismatch {
                     error!(%error, "the schema is not ours; is `tallyhook migrate` due?");
                 } else {
                     warn!(%error, "the database is away or busy; the batch waits");
                 }
-                let pause = (self.pause)().min(self.hold.saturating_sub(away));
+                let pause = (self.next_delay)().min(self.hold.saturating_sub(away));
                 tokio::time::sleep(pause.max(Duration::from_millis(10))).await;
-                Ok(After::Again)
+                Ok(Next::Retry)
             }
-            Fault::Data | Fault::Unclear => Ok(After::Final(error)),
+            ErrorClass::InvalidData | ErrorClass::Unknown => Ok(Next::Fail(error)),
         }
     }
 }

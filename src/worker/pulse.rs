@@ -10,18 +10,18 @@ pub(super) const CONNECTION: &str = "connection";
 
 /// Whether the worker can do its work now.
 #[derive(Clone)]
-pub struct Pulse(Arc<Mutex<BTreeMap<String, String>>>);
+pub struct HealthRegistry(Arc<Mutex<BTreeMap<String, String>>>);
 
-impl Default for Pulse {
+impl Default for HealthRegistry {
     fn default() -> Self {
         let unborn = (CONNECTION.to_owned(), "not started yet".to_owned());
         Self(Arc::new(Mutex::new([unborn].into())))
     }
 }
 
-impl Pulse {
+impl HealthRegistry {
     /// What the worker cannot do, and why; `None` if it does everything.
-    pub fn trouble(&self) -> Option<String> {
+    pub fn degraded_reason(&self) -> Option<String> {
         let troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let told = troubles.iter().map(|(part, why)| format!("{part}: {why}"));
         (!troubles.is_empty()).then(|| told.collect::<Vec<_>>().join("; "))
@@ -36,7 +36,7 @@ impl Pulse {
     }
 
     /// Nothing but this is wrong, or nothing else matters.
-    pub(super) fn only(&self, part: &str, why: &str) {
+    pub(super) fn set_exclusively(&self, part: &str, why: &str) {
         let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         troubles.clear();
         troubles.insert(part.to_owned(), why.to_owned());

@@ -7,21 +7,21 @@ use futures_util::future::join_all;
 use time::OffsetDateTime;
 use tracing::{info, warn};
 
-use super::{Tools, Trouble, patience::patiently};
+use super::{ConsumerError, WorkerContext, patience::retry_while_unavailable};
 use crate::{
-    broker::{Confirmed, DeadMark, Outgoing, Parcel, PublishError},
-    domain::{Envelope, Failure, Outcome, Reason, SourceName},
-    retry::Disposition,
+    broker::{Confirmed, DeathInfo, IncomingMessage, OutgoingMessage, PublishError},
+    domain::{Envelope, Outcome, PermanentFailure, ReasonCode, SourceName},
+    retry::RetryDecision,
     store::{StoreError, receipts},
 };
 
 /// A message whose attempt failed for a reason that may pass.
 #[derive(Clone, Debug)]
-pub struct Failed {
+pub struct FailedAttempt {
     /// The event.
     pub envelope: Envelope,
     /// The message as it came.
-    pub parcel: Parcel,
+    pub incoming: IncomingMessage,
     /// The number that people know the document by.
     pub business_key: Option<String>,
     /// The error and its causes.
@@ -30,18 +30,18 @@ pub struct Failed {
 
 /// A message that can never be applied.
 #[derive(Clone, Debug)]
-pub struct Doomed {
+pub struct Unprocessable {
     /// The message as it came.
-    pub parcel: Parcel,
+    pub incoming: IncomingMessage,
     /// The number that people know the document by, if it could be read.
     pub business_key: Option<String>,
     /// Why.
-    pub failure: Failure,
+    pub failure: PermanentFailure,
 }
 
 /// A message on its way to a retry queue.
-struct Waiting {
-    one: Failed,
+struct ScheduledRetry {
+    failed: FailedAttempt,
     delay: Duration,
     /// How many attempts have failed.
     attempt: u32,
@@ -52,28 +52,28 @@ struct Waiting {
 ///
 /// # Errors
 /// [`Trouble`]: not everything is durable; nothing may be acknowledged.
-pub async fn retry_or_bury(
-    tools: &Tools,
+pub async fn retry_or_dead_letter(
+    tools: &WorkerContext,
     source: &SourceName,
-    failed: Vec<Failed>,
-) -> Result<(), Trouble> {
+    failed: Vec<FailedAttempt>,
+) -> Result<(), ConsumerError> {
     if failed.is_empty() {
         return Ok(());
     }
     let mut waiting = Vec::new();
     let mut dead = Vec::new();
     for one in failed {
-        tools.metrics.attempts.with_label_values(&[source.as_str()]).inc();
-        match tools.schedule.after(one.envelope.attempt) {
-            Disposition::Retry(delay) => {
-                let attempt = one.envelope.attempt.saturating_add(1);
-                waiting.push(Waiting { one, delay, attempt });
+        tools.metrics.failed_attempts.with_label_values(&[source.as_str()]).inc();
+        match tools.retry_schedule.decide(one.envelope.failed_attempts) {
+            RetryDecision::Retry(delay) => {
+                let attempt = one.envelope.failed_attempts.saturating_add(1);
+                waiting.push(ScheduledRetry { failed: one, delay, attempt });
             }
-            Disposition::Bury => dead.push(exhausted(one)),
+            RetryDecision::DeadLetter => dead.push(retries_exhausted(one)),
         }
     }
-    send_on(tools, source, &waiting).await?;
-    bury(tools, dead).await
+    publish_retries(tools, source, &waiting).await?;
+    dead_letter(tools, dead).await
 }
 
 /// Sends messages whose attempt has not begun round by the longest retry
@@ -81,31 +81,39 @@ pub async fn retry_or_bury(
 ///
 /// # Errors
 /// [`Trouble`]: not everything is durable; nothing may be acknowledged.
-pub async fn put_off(
-    tools: &Tools,
+pub async fn defer(
+    tools: &WorkerContext,
     source: &SourceName,
-    messages: Vec<Failed>,
-) -> Result<(), Trouble> {
-    let Some(delay) = tools.schedule.longest() else {
+    messages: Vec<FailedAttempt>,
+) -> Result<(), ConsumerError> {
+    let Some(delay) = tools.retry_schedule.max_delay() else {
         // The configuration refuses to enrich without a retry queue.
-        return retry_or_bury(tools, source, messages).await;
+        return retry_or_dead_letter(tools, source, messages).await;
     };
-    let wait = |one: Failed| Waiting { delay, attempt: one.envelope.attempt, one };
-    let waiting: Vec<Waiting> = messages.into_iter().map(wait).collect();
-    send_on(tools, source, &waiting).await
+    let wait = |one: FailedAttempt| ScheduledRetry {
+        delay,
+        attempt: one.envelope.failed_attempts,
+        failed: one,
+    };
+    let waiting: Vec<ScheduledRetry> = messages.into_iter().map(wait).collect();
+    publish_retries(tools, source, &waiting).await
 }
 
-async fn send_on(tools: &Tools, source: &SourceName, waiting: &[Waiting]) -> Result<(), Trouble> {
+async fn publish_retries(
+    tools: &WorkerContext,
+    source: &SourceName,
+    waiting: &[ScheduledRetry],
+) -> Result<(), ConsumerError> {
     let now = OffsetDateTime::now_utc();
-    remember(tools, waiting).await?;
-    let sent = waiting.iter().map(|Waiting { one, delay, attempt }| {
-        let envelope = Envelope { attempt: *attempt, ..one.envelope.clone() };
-        let first = one.parcel.first_failed_at().unwrap_or(now);
-        let message = Outgoing::retry(&tools.topology, &envelope, *delay, first);
+    record_retries(tools, waiting).await?;
+    let sent = waiting.iter().map(|ScheduledRetry { failed: one, delay, attempt }| {
+        let envelope = Envelope { failed_attempts: *attempt, ..one.envelope.clone() };
+        let first = one.incoming.first_failed_at().unwrap_or(now);
+        let message = OutgoingMessage::retry(&tools.topology, &envelope, *delay, first);
         tools.publisher.publish(message)
     });
-    confirmed(join_all(sent).await)?;
-    for Waiting { one, delay, attempt } in waiting {
+    require_all_confirmed(join_all(sent).await)?;
+    for ScheduledRetry { failed: one, delay, attempt } in waiting {
         info!(
             receipt_id = %one.envelope.receipt_id,
             %source,
@@ -116,41 +124,44 @@ async fn send_on(tools: &Tools, source: &SourceName, waiting: &[Waiting]) -> Res
         );
     }
     let outcomes = waiting.iter().map(|_| Outcome::Retried);
-    tools.metrics.count_outcomes(source, outcomes);
+    tools.metrics.record_outcomes(source, outcomes);
     Ok(())
 }
 
-fn exhausted(one: Failed) -> Doomed {
-    let attempts = one.envelope.attempt.saturating_add(1);
-    Doomed {
-        parcel: one.parcel,
+fn retries_exhausted(one: FailedAttempt) -> Unprocessable {
+    let attempts = one.envelope.failed_attempts.saturating_add(1);
+    Unprocessable {
+        incoming: one.incoming,
         business_key: one.business_key,
-        failure: Failure::new(
-            Reason::AttemptsExhausted,
+        failure: PermanentFailure::new(
+            ReasonCode::AttemptsExhausted,
             format!("{attempts} attempts failed, the last with: {}", one.error),
         ),
     }
 }
 
 /// Records that messages wait for their next attempt.
-async fn remember(tools: &Tools, waiting: &[Waiting]) -> Result<(), Trouble> {
+async fn record_retries(
+    tools: &WorkerContext,
+    waiting: &[ScheduledRetry],
+) -> Result<(), ConsumerError> {
     if waiting.is_empty() {
         return Ok(());
     }
-    let rows: Vec<receipts::Row<'_>> = waiting
+    let rows: Vec<receipts::ReceiptRow<'_>> = waiting
         .iter()
-        .map(|Waiting { one, attempt, .. }| receipts::Row {
+        .map(|ScheduledRetry { failed: one, attempt, .. }| receipts::ReceiptRow {
             envelope: &one.envelope,
             business_key: one.business_key.as_deref(),
             outcome: Outcome::Retried,
-            wrote: None,
+            write_kind: None,
             attempts: *attempt,
             error: Some(&one.error),
             keep_payload: true,
         })
         .collect();
-    let hold = Duration::from_millis(tools.settings.hold_ms);
-    if let Err(error) = patiently(hold, || write(tools, &rows)).await? {
+    let hold = Duration::from_millis(tools.settings.database_retry_timeout_ms);
+    if let Err(error) = retry_while_unavailable(hold, || write_receipts(tools, &rows)).await? {
         // The row that failed before may fail here too, for the same reason.
         // The message matters more than its log line.
         warn!(%error, "retries could not be recorded on their receipts");
@@ -158,10 +169,13 @@ async fn remember(tools: &Tools, waiting: &[Waiting]) -> Result<(), Trouble> {
     Ok(())
 }
 
-async fn write(tools: &Tools, rows: &[receipts::Row<'_>]) -> Result<(), StoreError> {
+async fn write_receipts(
+    tools: &WorkerContext,
+    rows: &[receipts::ReceiptRow<'_>],
+) -> Result<(), StoreError> {
     tools
         .store
-        .in_time(async {
+        .with_timeout(async {
             let mut tx = tools.store.begin().await?;
             receipts::record(&mut tx, rows).await?;
             tx.commit().await
@@ -173,32 +187,40 @@ async fn write(tools: &Tools, rows: &[receipts::Row<'_>]) -> Result<(), StoreErr
 ///
 /// # Errors
 /// [`Trouble`]: not everything is durable; nothing may be acknowledged.
-pub async fn bury(tools: &Tools, doomed: Vec<Doomed>) -> Result<(), Trouble> {
+pub async fn dead_letter(
+    tools: &WorkerContext,
+    doomed: Vec<Unprocessable>,
+) -> Result<(), ConsumerError> {
     let now = OffsetDateTime::now_utc();
     let sent = doomed.into_iter().map(|mut one| async move {
-        one.parcel.ensure_receipt();
-        let mark = DeadMark {
+        one.incoming.ensure_receipt_id();
+        let mark = DeathInfo {
             reason: one.failure.reason,
             error: one.failure.to_string(),
             business_key: one.business_key,
-            attempts: one.parcel.attempts().saturating_add(1),
-            first_failed_at: one.parcel.first_failed_at().unwrap_or(now),
+            attempts: one.incoming.attempts().saturating_add(1),
+            first_failed_at: one.incoming.first_failed_at().unwrap_or(now),
             last_failed_at: now,
         };
-        let receipt_id = one.parcel.receipt_id().ok().flatten().unwrap_or_default();
+        let receipt_id = one.incoming.receipt_id().ok().flatten().unwrap_or_default();
         warn!(
             %receipt_id,
-            source = one.parcel.routing_key,
-            reason = mark.reason.code(),
+            source = one.incoming.routing_key,
+            reason = mark.reason.as_str(),
             error = mark.error,
             "the message is dead"
         );
-        tools.publisher.publish(Outgoing::dead(&tools.topology, &one.parcel, &mark)).await
+        tools
+            .publisher
+            .publish(OutgoingMessage::dead_letter(&tools.topology, &one.incoming, &mark))
+            .await
     });
-    confirmed(join_all(sent).await)
+    require_all_confirmed(join_all(sent).await)
 }
 
-fn confirmed(results: Vec<Result<Confirmed, PublishError>>) -> Result<(), Trouble> {
+fn require_all_confirmed(
+    results: Vec<Result<Confirmed, PublishError>>,
+) -> Result<(), ConsumerError> {
     let _all: Vec<Confirmed> = results.into_iter().collect::<Result<_, _>>()?;
     Ok(())
 }

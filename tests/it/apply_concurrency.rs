@@ -11,12 +11,12 @@ use rand::{
 
 use tallyhook::{
     domain::{
-        Change, Envelope, Mapped, Money, Order, OrderStatus, OrderUpdate, Refund, RefundStatus,
-        Refunded, SourceName,
+        Change, Envelope, MappedEvent, Money, Order, OrderStatus, OrderUpdate, Refund,
+        RefundStatus, RefundTarget, SourceName,
     },
     worker::{
         Outbox,
-        apply::{self, Item},
+        apply::{self, Message},
     },
 };
 
@@ -36,14 +36,20 @@ async fn apply_crossed_orders_and_refunds_do_not_deadlock() {
     let adapter = &app.tools.sources[&source];
     let item = |envelope: Envelope| {
         let mapped = adapter.map(&envelope).unwrap();
-        Item::new(envelope, mapped)
+        Message::new(envelope, mapped)
     };
     for round in 0..20 {
         let (a, b) = (2 * round + 1, 2 * round + 2);
         let first = [item(shop_order(a, 1, "9.00")), item(shop_refund(b, b, "1.00", "EUR"))];
         let second = [item(shop_order(b, 1, "9.00")), item(shop_refund(a, a, "1.00", "EUR"))];
         let apply = |items| {
-            apply::batch(&app.tools.store, &source, adapter.rules(), &app.tools.outbox, items)
+            apply::apply_batch(
+                &app.tools.store,
+                &source,
+                adapter.conflict_policy(),
+                &app.tools.outbox,
+                items,
+            )
         };
         let (first, second) = tokio::join!(apply(&first), apply(&second));
         first.unwrap();
@@ -176,10 +182,10 @@ async fn refund_model_in_random_order_matches_the_expected_sums() {
         changes.extend([paid(order, 1, format!("p{order}")), paid(order, 2, format!("q{order}"))]);
         let back = expected.entry(order.to_string()).or_default();
         for (number, refunded) in [
-            Refunded::Order(order.to_string()),
-            Refunded::Payment(format!("p{order}")),
-            Refunded::Payment(format!("q{order}")),
-            Refunded::Payment(format!("p{order}")),
+            RefundTarget::Order(order.to_string()),
+            RefundTarget::Payment(format!("p{order}")),
+            RefundTarget::Payment(format!("q{order}")),
+            RefundTarget::Payment(format!("p{order}")),
         ]
         .into_iter()
         .enumerate()
@@ -191,7 +197,7 @@ async fn refund_model_in_random_order_matches_the_expected_sums() {
                 last = if status == RefundStatus::Succeeded { amount } else { 0 };
                 changes.push(Change::Refund(Box::new(Refund {
                     refund_id: format!("{order}-{number}"),
-                    refunded: refunded.clone(),
+                    target: refunded.clone(),
                     status,
                     platform_status: String::new(),
                     amount: Money { amount: amount.into(), currency: "EUR".parse().unwrap() },
@@ -203,13 +209,13 @@ async fn refund_model_in_random_order_matches_the_expected_sums() {
         }
     }
     changes.shuffle(&mut rng);
-    let items: Vec<Item> = changes
+    let items: Vec<Message> = changes
         .into_iter()
-        .map(|change| Item::new(shop_order(1, 1, "1.00"), Mapped::Change(change)))
+        .map(|change| Message::new(shop_order(1, 1, "1.00"), MappedEvent::Change(change)))
         .collect();
 
     let source: SourceName = "shop".parse().unwrap();
-    let rules = app.tools.sources[&source].rules();
+    let rules = app.tools.sources[&source].conflict_policy();
     let mut workers = tokio::task::JoinSet::new();
     for part in items.chunks(items.len().div_ceil(4)) {
         let (store, source, part) = (app.tools.store.clone(), source.clone(), part.to_vec());
@@ -220,7 +226,9 @@ async fn refund_model_in_random_order_matches_the_expected_sums() {
             while !rest.is_empty() {
                 let size = rng.random_range(1..=7).min(rest.len());
                 let batch = rest.split_off(..size).unwrap();
-                apply::batch(&store, &source, rules, &Outbox::default(), batch).await.unwrap();
+                apply::apply_batch(&store, &source, rules, &Outbox::default(), batch)
+                    .await
+                    .unwrap();
             }
         });
     }

@@ -8,7 +8,7 @@ use tallyhook::{
     config::Config,
     review::{self, Replay},
     service::Roles,
-    store::{acts::Actor, dead_letters::Filter},
+    store::{acts::Actor, dead_letters::DeadLetterFilter},
 };
 
 use crate::support::{SHOP, TestApp, TestServer, eventually, http::client, proxy::Proxy, seconds};
@@ -152,12 +152,14 @@ async fn callback_replayed_dead_letter_keeps_the_response() {
     app.archive_dead_letters(1).await;
     app.execute("drop trigger refuse on invoices").await;
 
-    let anna = Actor { name: "anna", reason: "mended" };
-    let dead_letters = review::select(&app.tools.store, &Filter::default()).await.unwrap();
+    let anna = Actor { name: "anna", comment: "mended" };
+    let dead_letters =
+        review::select(&app.tools.store, &DeadLetterFilter::default()).await.unwrap();
     let topology = std::sync::Arc::clone(&app.tools.topology);
     let (store, publisher) = (&app.tools.store, &app.tools.publisher);
-    let replay =
-        Replay::open(store, publisher, topology, anna, &Filter::default(), 1).await.unwrap();
+    let replay = Replay::open(store, publisher, topology, anna, &DeadLetterFilter::default(), 1)
+        .await
+        .unwrap();
     replay.send(&dead_letters[0]).await.unwrap();
     assert_eq!(post(&server, &body).await, before);
     consumer.drain(2).await;

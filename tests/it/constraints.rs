@@ -43,40 +43,43 @@ async fn constraint_unknown_values_are_rejected() {
     for (sql, constraint) in [
         ("update orders set status = 'done'", "orders_status_check"),
         ("update orders set currency = 'euro'", "orders_currency_check"),
-        ("update orders set refunded_told = -1", "orders_refunded_check"),
+        ("update orders set refunded_reported = -1", "orders_refunded_reported_check"),
         (
             "insert into refunds (source, tenant, refund_id, status, platform_status, currency,
                  amount, version, first_receipt, last_receipt)
              select 'shop', '', 'r', 'succeeded', '', 'EUR', 1, now(), last_receipt, last_receipt
              from orders",
-            "refunds_of_something",
+            "refunds_order_or_payment",
         ),
         (
-            "insert into resource_references
+            "insert into resource_changes
              select 'shop', 'xero', '', 'invoice', '', 1, now(), 'created', last_receipt,
                  last_receipt from orders",
-            "resource_references_id_check",
+            "resource_changes_id_check",
         ),
         ("update orders set lines = '{}'", "orders_lines_check"),
         ("update orders set total = null", "orders_complete"),
         ("update invoices set status = 'done'", "invoices_status_check"),
         ("update invoices set generation = -1", "invoices_generation_check"),
-        ("update receipts set outcome = 'lost', effect = null", "receipts_outcome_check"),
+        ("update receipts set outcome = 'lost', write_kind = null", "receipts_outcome_check"),
         ("update receipts set attempts = -1", "receipts_attempts_check"),
-        ("update receipts set outcome = 'dead', effect = null, error = null", "receipts_error"),
-        ("update receipts set outcome = 'rejected', effect = null, error = null", "receipts_error"),
+        ("update receipts set outcome = 'dead', write_kind = null, error = null", "receipts_error"),
+        (
+            "update receipts set outcome = 'rejected', write_kind = null, error = null",
+            "receipts_error",
+        ),
         (
             "insert into quarantine values (gen_random_uuid(), 'shop', now(), 'e', '{}', '', '')",
             "quarantine_headers_check",
         ),
-        ("update receipts set outcome = 'stale'", "receipts_effect"),
+        ("update receipts set outcome = 'stale'", "receipts_write_kind"),
         ("update dead_letters set state = 'gone'", "dead_letters_state_check"),
         ("update dead_letters set reason = 'Why?'", "dead_letters_reason_check"),
         ("update dead_letters set state = 'replayed'", "dead_letters_replayed"),
         ("update dead_letters set state = 'discarded'", "dead_letters_closed"),
         ("update dead_letters set state = 'resolved', closed_at = now()", "dead_letters_resolved"),
         (
-            "insert into audit_log (actor, act, reason) values ('', 'replay', '')",
+            "insert into audit_log (actor, action, comment) values ('', 'replay', '')",
             "audit_log_actor_check",
         ),
     ] {

@@ -138,8 +138,8 @@ async fn amqp_delivery_committed_changes_are_published() {
     assert_eq!(heard[0]["subject"], "INV-1");
     assert_eq!(heard[2]["data"]["lines"][0]["sku"], "S");
     // An exchange is no mirror.
-    assert_eq!(app.count("select count(*) from deliveries where mirror").await, 0);
-    assert_eq!(app.count("select count(*) from invoices where ticked_off_at is null").await, 1);
+    assert_eq!(app.count("select count(*) from deliveries where is_mirror").await, 0);
+    assert_eq!(app.count("select count(*) from invoices where mirrored_at is null").await, 1);
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn amqp_delivery_rolled_back_change_is_not_published() {
         [erp_order("1", 1, "1.00"), erp_order("2", 1, "200.00"), erp_order("3", 1, "3.00")];
     app.publish_all(&events).await;
     app.consumer("erp").await.step().await;
-    let told = app.text("select string_agg(document_id, ',' order by position) from deliveries");
+    let told = app.text("select string_agg(document_id, ',' order by sequence) from deliveries");
     assert_eq!(told.await, "1,3");
     // The order of the other source, the other event: nobody subscribed.
     app.publish_all(&[erp_invoice("INV-1", 1, "1.00")]).await;

@@ -4,7 +4,7 @@
 use serde_json::json;
 use tallyhook::{
     review::deliveries,
-    store::{acts::Actor, deliveries::Filter},
+    store::{acts::Actor, deliveries::DeliveryFilter},
 };
 
 use crate::support::{
@@ -95,7 +95,7 @@ async fn assert_mirrored_once(app: &TestApp, economy: &Economy, count: usize) {
             .await;
         assert_eq!(known, 1, "{number} is {id} there");
     }
-    let ticked = "select count(*) from invoices where ticked_off_at is not null";
+    let ticked = "select count(*) from invoices where mirrored_at is not null";
     assert_eq!(app.count(ticked).await, i64::try_from(count).unwrap());
 }
 
@@ -246,7 +246,7 @@ async fn http_delivery_response_status_decides_the_outcome() {
     assert_eq!(app.text(reason).await, "attempts_exhausted");
     let totals = app.totals().await;
     assert_eq!(
-        (totals.dead, totals.dead_letters, totals.letters_without_dead),
+        (totals.dead, totals.dead_letters, totals.dead_letters_without_dead_receipt),
         (0, 0, 0),
         "{totals:?}"
     );
@@ -296,17 +296,19 @@ async fn http_delivery_invoice_deleted_remotely_returns_only_by_reissue() {
     assert_eq!(economy.invoices().await, []);
 
     let store = &app.tools.store;
-    let why = Actor { name: "ann", reason: "deleted in the economy system by mistake" };
-    let reissue = async |id| deliveries::reissue(store, &app.config.targets, id, false, why).await;
-    let invoice = Filter { number: Some("INV-1".to_owned()), ..Filter::default() };
+    let why = Actor { name: "ann", comment: "deleted in the economy system by mistake" };
+    let reissue =
+        async |id| deliveries::reissue(store, &app.config.destinations, id, false, why).await;
+    let invoice = DeliveryFilter { number: Some("INV-1".to_owned()), ..DeliveryFilter::default() };
     let [old] = deliveries::list(store, &invoice, 9).await.unwrap().try_into().unwrap();
     // A retry is not it, and a re-issue needs a void and its reason first.
-    let retried = deliveries::retry(store, &[old.delivery_id], &Filter::default(), why).await;
+    let retried =
+        deliveries::retry(store, &[old.delivery_id], &DeliveryFilter::default(), why).await;
     assert!(retried.unwrap().deliveries.is_empty());
     reissue(old.delivery_id).await.unwrap_err();
     deliveries::void(store, old.delivery_id, why).await.unwrap();
     let ticked = "select count(*) from invoices
-                  where ticked_off_at is not null and invoice_number = 'INV-1'";
+                  where mirrored_at is not null and invoice_number = 'INV-1'";
     assert_eq!(app.count(ticked).await, 0);
 
     // Many at once, and again: one of them makes one.
@@ -317,7 +319,7 @@ async fn http_delivery_invoice_deleted_remotely_returns_only_by_reissue() {
     let there = economy.invoices().await;
     assert_eq!(there.len(), 1);
     let [_, new] = deliveries::list(store, &invoice, 9).await.unwrap().try_into().unwrap();
-    assert_eq!((new.generation, new.remote_id.as_deref()), (1, Some(there[0].id.as_str())));
+    assert_eq!((new.issue, new.remote_id.as_deref()), (1, Some(there[0].id.as_str())));
     assert_ne!(new.idempotency_key, old.idempotency_key);
     assert_eq!(app.count(ticked).await, 1);
 

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use tallyhook::{
-    domain::Reason,
-    review::deliveries::{self as desk, DeliveryError, Reissued},
+    domain::ReasonCode,
+    review::deliveries::{self as desk, DeliveryError, ReissueResult},
     store::{
         acts::Actor,
-        deliveries::{self, Attempt, Claimed, Delivery, Filter, Outcome},
+        deliveries::{self, AttemptOutcome, AttemptRecord, ClaimRequest, Delivery, DeliveryFilter},
     },
 };
 use time::OffsetDateTime;
@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use crate::support::{ERP, TestApp, erp_invoice};
 
-const ANNA: Actor<'static> = Actor { name: "anna", reason: "deleted there by hand" };
+const ANNA: Actor<'static> = Actor { name: "anna", comment: "deleted there by hand" };
 /// Two that mirror invoices, and one that only hears of them. The economy
 /// system stands last, so that a test can add to it.
 const TARGETS: &str = "
@@ -47,7 +47,7 @@ allow_private_addresses = true
 ";
 const REQUEST: &str = r#"{"number":"I-1"}"#;
 const LEASE: Duration = Duration::from_mins(1);
-const TICKED: &str = "select count(*) from invoices where ticked_off_at is not null";
+const TICKED: &str = "select count(*) from invoices where mirrored_at is not null";
 const LETTER: &str = "select concat_ws(' ', state, outcome, reason) from dead_letters";
 
 /// A rig with one invoice, which the worker told to every target's outbox.
@@ -64,7 +64,8 @@ async fn with_targets(targets: &str) -> TestApp {
 
 /// The newest delivery to a target.
 async fn to(app: &TestApp, target: &str) -> Delivery {
-    let filter = Filter { target: Some(target.to_owned()), ..Filter::default() };
+    let filter =
+        DeliveryFilter { destination: Some(target.to_owned()), ..DeliveryFilter::default() };
     desk::list(&app.tools.store, &filter, 100).await.unwrap().pop().unwrap()
 }
 
@@ -79,17 +80,17 @@ async fn state(app: &TestApp, id: Uuid) -> String {
 /// Claims a delivery as a worker does, in one transaction; until when it has it.
 async fn claim(app: &TestApp, delivery: &Delivery, lease: Duration) -> OffsetDateTime {
     let mut tx = app.tools.store.begin().await.unwrap();
-    let due = deliveries::due(&mut tx, &delivery.target, 100).await.unwrap();
+    let due = deliveries::lock_due(&mut tx, &delivery.destination, 100).await.unwrap();
     assert!(due.iter().any(|due| due.delivery_id == delivery.delivery_id), "not due: {due:?}");
     let until = deliveries::claim(&mut tx, &[claimed(delivery)], lease).await.unwrap();
     tx.commit().await.unwrap();
     until
 }
 
-fn claimed(delivery: &Delivery) -> Claimed {
-    Claimed {
+fn claimed(delivery: &Delivery) -> ClaimRequest {
+    ClaimRequest {
         delivery_id: delivery.delivery_id,
-        key: delivery.key().unwrap(),
+        idempotency_key: delivery.key().unwrap(),
         request: REQUEST.to_owned(),
     }
 }
@@ -97,63 +98,67 @@ fn claimed(delivery: &Delivery) -> Claimed {
 fn attempt(
     id: Uuid,
     until: Option<OffsetDateTime>,
-    outcome: Outcome,
+    outcome: AttemptOutcome,
     status: Option<u16>,
-) -> Attempt {
+) -> AttemptRecord {
     let response = status.map(|status| format!("{{\"answered\":{status}}}"));
-    Attempt { delivery_id: id, lease_until: until, outcome, status, response }
+    AttemptRecord { delivery_id: id, lease_until: until, outcome, status, response }
 }
 
-async fn settle(app: &TestApp, attempt: Attempt) -> usize {
+async fn settle(app: &TestApp, attempt: AttemptRecord) -> usize {
     let mut tx = app.tools.store.begin().await.unwrap();
-    let settled = deliveries::settle(&mut tx, &[attempt]).await.unwrap();
+    let settled = deliveries::record_attempts(&mut tx, &[attempt]).await.unwrap();
     tx.commit().await.unwrap();
     settled.len()
 }
 
 /// Sends a delivery and records what came of it.
-async fn send(app: &TestApp, id: Uuid, outcome: Outcome, status: Option<u16>) {
+async fn send(app: &TestApp, id: Uuid, outcome: AttemptOutcome, status: Option<u16>) {
     let until = claim(app, &one(app, id).await, LEASE).await;
     assert_eq!(settle(app, attempt(id, Some(until), outcome, status)).await, 1);
 }
 
-fn delivered(remote_id: &str) -> Outcome {
-    Outcome::Delivered { remote_id: Some(remote_id.to_owned()), warning: None }
+fn delivered(remote_id: &str) -> AttemptOutcome {
+    AttemptOutcome::Delivered { remote_id: Some(remote_id.to_owned()), warning: None }
 }
 
-fn uncertain() -> Outcome {
-    Outcome::Again {
-        is_doubtful: true,
-        counts: true,
-        after: Duration::ZERO,
+fn uncertain() -> AttemptOutcome {
+    AttemptOutcome::Retry {
+        may_be_delivered: true,
+        counts_as_attempt: true,
+        delay: Duration::ZERO,
         error: "no answer".to_owned(),
     }
 }
 
-fn failed(reason: Reason) -> Outcome {
-    Outcome::Failed { reason, error: "it will not".to_owned() }
+fn failed(reason: ReasonCode) -> AttemptOutcome {
+    AttemptOutcome::Failed { reason, error: "it will not".to_owned() }
 }
 
 async fn void(app: &TestApp, id: Uuid) -> Result<Delivery, DeliveryError> {
     desk::void(&app.tools.store, id, ANNA).await
 }
 
-async fn reissue(app: &TestApp, id: Uuid, told_gone: bool) -> Result<Reissued, DeliveryError> {
-    desk::reissue(&app.tools.store, &app.config.targets, id, told_gone, ANNA).await
+async fn reissue(
+    app: &TestApp,
+    id: Uuid,
+    confirmed_gone: bool,
+) -> Result<ReissueResult, DeliveryError> {
+    desk::reissue(&app.tools.store, &app.config.destinations, id, confirmed_gone, ANNA).await
 }
 
-async fn retry(app: &TestApp, ids: &[Uuid]) -> desk::Retried {
-    desk::retry(&app.tools.store, ids, &Filter::default(), ANNA).await.unwrap()
+async fn retry(app: &TestApp, ids: &[Uuid]) -> desk::RetryResult {
+    desk::retry(&app.tools.store, ids, &DeliveryFilter::default(), ANNA).await.unwrap()
 }
 
 /// Letters and deliveries agree, and so do invoices and mirrors.
 async fn assert_sound(app: &TestApp) {
     let totals = app.totals().await;
     let wrong = [
-        totals.ticked_off_without_mirror,
-        totals.mirrored_without_tick,
-        totals.letters_against_delivery,
-        totals.failed_without_letter,
+        totals.mirrored_without_delivery,
+        totals.delivered_not_marked_mirrored,
+        totals.dead_letters_contradicting_delivery,
+        totals.failed_deliveries_without_dead_letter,
     ];
     assert_eq!(wrong, [0; 4], "{totals:?}");
 }

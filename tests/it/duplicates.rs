@@ -34,7 +34,7 @@ async fn duplicates_across_batches_are_applied_once() {
         assert_eq!(consumer.step().await, 1);
     }
     let totals = app.totals().await;
-    assert_eq!((totals.applied, totals.duplicate, totals.settled_keys), (1, 2, 1));
+    assert_eq!((totals.applied, totals.duplicate, totals.inbox_keys), (1, 2, 1));
     let last = app.text("select last_receipt::text from orders").await;
     assert_eq!(last, first.receipt_id.to_string());
     app.assert_conserved(3).await;
@@ -79,7 +79,7 @@ async fn duplicates_claimed_by_two_workers_are_applied_once() {
 async fn duplicates_of_shared_documents_do_not_deadlock() {
     let app = TestApp::with(&[crate::support::ERP], |config| {
         config.worker.batch_wait_ms = 20;
-        config.worker.consumers = 4;
+        config.worker.consumers_per_source = 4;
     })
     .await;
     let server = TestServer::start(&app.config, Roles { receiver: false, worker: true }).await;
@@ -145,7 +145,7 @@ async fn redelivery_after_commit_changes_nothing() {
     let events = [first.clone(), again(&first), shop_order(1, 0, "9.00")];
     app.publish_all(&events).await;
     let (link, mut consumer) = app.consumer_on_own_connection("shop").await;
-    let batch = consumer.0.collect().await.unwrap();
+    let batch = consumer.0.collect_batch().await.unwrap();
     assert_eq!(batch.deliveries.len(), 3);
     consumer.0.process(batch).await.unwrap();
     let before = "select string_agg(receipts::text, ';' order by receipt_id) from receipts";
@@ -155,7 +155,7 @@ async fn redelivery_after_commit_changes_nothing() {
     link.close().await;
 
     let mut consumer = app.consumer("shop").await;
-    let batch = consumer.0.collect().await.unwrap();
+    let batch = consumer.0.collect_batch().await.unwrap();
     assert_eq!(batch.deliveries.len(), 3, "all of it is delivered again");
     consumer.0.process(batch).await.unwrap();
     assert_eq!(app.text(before).await, receipts);

@@ -122,11 +122,11 @@ fn event(source: &str, tenant: &str, event_id: &str, body: &serde_json::Value) -
         topic: "thin".to_owned(),
         version: None,
         received_at: now(),
-        attempt: 0,
+        failed_attempts: 0,
         generation: 0,
-        replay: None,
-        over_http: true,
-        secret: None,
+        replay_id: None,
+        received_over_http: true,
+        secret_label: None,
         import: None,
         body: body.to_string().into(),
     }
@@ -173,7 +173,7 @@ async fn enrichment_fetches_each_document_once() {
     let books = "select string_agg(concat_ws(' ', invoice_number, total::float, currency), ', '
                      order by invoice_number) from invoices";
     assert_eq!(app.text(books).await, "INV-7 12.5 USD, INV-8 12.5 USD");
-    assert_eq!(app.count("select count(*) from resource_references").await, 4);
+    assert_eq!(app.count("select count(*) from resource_changes").await, 4);
     let key = "select business_key from receipts where business_key like '%8'";
     assert_eq!(app.text(key).await, "INV-8");
     let result = |result| app.tools.metrics.enrichments.with_label_values(&["books", result]).get();
@@ -297,7 +297,7 @@ async fn enrichment_deferred_without_ack_is_applied_once() {
     // The worker dies after it put the message off, before it says so.
     let (link, mut dying) = app.consumer_on_own_connection("books").await;
     while app.outcome_of(&second).await.is_none() {
-        let batch = dying.0.collect().await.unwrap();
+        let batch = dying.0.collect_batch().await.unwrap();
         dying.0.process(batch).await.unwrap();
     }
     link.close().await;
@@ -425,7 +425,7 @@ async fn enrichment_unmappable_document_is_dead_lettered() {
     let dead_letter =
         app.text("select concat_ws(' ', reason, attempts, error) from dead_letters").await;
     assert!(dead_letter.starts_with("missing_field 1 /Invoice/Id"), "{dead_letter}");
-    assert_eq!(app.count("select count(*) from resource_references").await, 0);
+    assert_eq!(app.count("select count(*) from resource_changes").await, 0);
     app.assert_conserved(1).await;
 }
 

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use tallyhook::{
-    broker::Outgoing,
-    service::{Roles, Service},
-    worker::Trouble,
+    broker::OutgoingMessage,
+    service::{App, Roles},
+    worker::ConsumerError,
 };
 use tokio::time::Instant;
 
@@ -95,13 +95,13 @@ async fn retry_succeeding_later_keeps_the_attempt_count() {
 
 #[tokio::test]
 async fn schema_mismatch_counts_no_attempt_and_requeues() {
-    let app = TestApp::with(&[SHOP], |config| config.worker.hold_ms = 300).await;
+    let app = TestApp::with(&[SHOP], |config| config.worker.database_retry_timeout_ms = 300).await;
     let events = [shop_order(1, 1, "1.00"), shop_order(2, 1, "1.00")];
     app.execute("alter table orders rename to orders_away").await;
     app.publish_all(&events).await;
     let (link, mut consumer) = app.consumer_on_own_connection("shop").await;
     let given_up = consumer.try_step().await;
-    assert!(matches!(given_up, Err(Trouble::Database(_))), "{given_up:?}");
+    assert!(matches!(given_up, Err(ConsumerError::Database(_))), "{given_up:?}");
     drop(consumer);
     link.close().await;
     assert_eq!(app.count("select count(*) from receipts").await, 0);
@@ -112,7 +112,7 @@ async fn schema_mismatch_counts_no_attempt_and_requeues() {
     for event in &events {
         assert_eq!(app.outcome_of(event).await, Some(("applied".to_owned(), 0)));
     }
-    assert_eq!(app.amqp().await.depth(&app.tools.topology.dead()).await, Some(0));
+    assert_eq!(app.amqp().await.depth(&app.tools.topology.dead_letter_queue()).await, Some(0));
     app.assert_conserved(2).await;
 }
 
@@ -139,8 +139,8 @@ async fn schema_restored_within_the_retry_timeout_applies_the_batch() {
 async fn outage_longer_than_delivery_limit_dead_letters_nothing() {
     let app = TestApp::with(&[SHOP], |config| {
         config.broker.delivery_limit = 10;
-        config.worker.hold_ms = 10;
-        config.worker.consumers = 1;
+        config.worker.database_retry_timeout_ms = 10;
+        config.worker.consumers_per_source = 1;
     })
     .await;
     for (number, breaks, mends) in [
@@ -158,10 +158,10 @@ async fn outage_longer_than_delivery_limit_dead_letters_nothing() {
         app.execute(breaks).await;
         let order = shop_order(number, 1, "1.00");
         app.publish_all(std::slice::from_ref(&order)).await;
-        let service = Service::start(&app.config, WORKER).await.unwrap();
+        let service = App::start(&app.config, WORKER).await.unwrap();
         let until = Instant::now() + seconds(4);
         while Instant::now() < until {
-            let dead = app.amqp().await.depth(&app.tools.topology.dead()).await;
+            let dead = app.amqp().await.depth(&app.tools.topology.dead_letter_queue()).await;
             assert_eq!(dead, Some(0), "the broker buried a message that is not at fault");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -183,10 +183,10 @@ async fn outage_longer_than_delivery_limit_dead_letters_nothing() {
 async fn retry_queue_full_dead_letters_nothing() {
     let app = TestApp::with(&[SHOP], |config| {
         config.broker.delivery_limit = 10;
-        config.worker.consumers = 1;
+        config.worker.consumers_per_source = 1;
         // What fills the queue must stay in it.
-        config.retry.first_ms = 60_000;
-        config.retry.longest_ms = 60_000;
+        config.retry.initial_delay_ms = 60_000;
+        config.retry.max_delay_ms = 60_000;
     })
     .await;
     let retry_queues = format!("^{}\\.retry", app.config.broker.prefix);
@@ -194,7 +194,8 @@ async fn retry_queue_full_dead_letters_nothing() {
     eventually("the queue to be full", seconds(20), || async {
         let delay = seconds(60);
         let filler = shop_order(1, 1, "1.00");
-        let filler = Outgoing::retry(&app.tools.topology, &filler, delay, filler.received_at);
+        let filler =
+            OutgoingMessage::retry(&app.tools.topology, &filler, delay, filler.received_at);
         app.tools.publisher.publish(filler).await.is_err()
     })
     .await;
@@ -224,8 +225,10 @@ async fn retry_queue_full_dead_letters_nothing() {
 
 #[tokio::test]
 async fn failing_source_does_not_delay_another_source() {
-    let app =
-        TestApp::with(&[SHOP, crate::support::ERP], |config| config.worker.consumers = 1).await;
+    let app = TestApp::with(&[SHOP, crate::support::ERP], |config| {
+        config.worker.consumers_per_source = 1
+    })
+    .await;
     app.execute(&raise("P0001", 1_000_000)).await;
     let bad: Vec<_> = (0..5).map(|_| shop_order(7, 1, "1.00")).collect();
     let good: Vec<_> = (0..20).map(|order| erp_order(&format!("E{order}"), 1, "1.00")).collect();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tallyhook::{
     review::{self, Replay},
     service::Roles,
-    store::{acts::Actor, dead_letters::Filter, imports},
+    store::{acts::Actor, dead_letters::DeadLetterFilter, imports},
 };
 
 use crate::support::{
@@ -25,7 +25,7 @@ async fn import_dead_item_alone_fails_and_is_created_by_replay() {
     let import = import_csv(&server, csv(5)).await;
     let told = done(&server, &import).await;
     assert_eq!(figures(&told), [5, 0, 4, 0, 0, 0, 0, 0, 1], "{told}");
-    let settled = "select count(*) from imports where settled_at is not null";
+    let settled = "select count(*) from imports where completed_at is not null";
     eventually("the summary", seconds(20), || async { app.count(settled).await == 1 }).await;
     let before = done(&server, &import).await;
     let url = server.url(&format!("/imports/{import}/items?outcome=dead"));
@@ -36,13 +36,15 @@ async fn import_dead_item_alone_fails_and_is_created_by_replay() {
     assert!(item["error"].as_str().unwrap().contains("odd"), "{page}");
 
     app.execute("alter table invoices drop constraint odd").await;
-    let anna = Actor { name: "anna", reason: "mended" };
-    let dead_letters = review::select(&app.tools.store, &Filter::default()).await.unwrap();
+    let anna = Actor { name: "anna", comment: "mended" };
+    let dead_letters =
+        review::select(&app.tools.store, &DeadLetterFilter::default()).await.unwrap();
     assert_eq!(dead_letters.len(), 1);
     let topology = std::sync::Arc::clone(&app.tools.topology);
     let (store, publisher) = (&app.tools.store, &app.tools.publisher);
-    let replay =
-        Replay::open(store, publisher, topology, anna, &Filter::default(), 1).await.unwrap();
+    let replay = Replay::open(store, publisher, topology, anna, &DeadLetterFilter::default(), 1)
+        .await
+        .unwrap();
     replay.send(&dead_letters[0]).await.unwrap();
     eventually("the invoice", seconds(20), || async { done(&server, &import).await["dead"] == 0 })
         .await;
@@ -100,7 +102,7 @@ async fn import_of_20000_invoices_matches_its_report_and_is_idempotent() {
     assert_eq!(figures(&told), [20_000, 0, 18_800, 0, 1000, 0, 0, 200, 0], "{told}");
     assert!((told["duplicate_rate"].as_f64().unwrap() - 1000.0 / 19_800.0).abs() < 1e-9);
     let retried = "select count(*) from receipts
-                   where outcome = 'applied' and effect = 'created' and attempts > 0";
+                   where outcome = 'applied' and write_kind = 'created' and attempts > 0";
     let unlucky = "select count(*) from invoices where right(invoice_number, 2) in ('07', '57')";
     let unlucky = app.count(unlucky).await;
     assert_eq!(unlucky, 18_800 / 50);
@@ -131,7 +133,7 @@ async fn import_of_20000_invoices_matches_its_report_and_is_idempotent() {
     assert_eq!(figures(&told), [20_000, 0, 0, 0, 19_800, 0, 0, 200, 0], "{told}");
     assert!((told["duplicate_rate"].as_f64().unwrap() - 1.0).abs() < 1e-9);
     assert_eq!(app.text(books).await, before);
-    let settled = "select count(*) from imports where settled_at is not null";
+    let settled = "select count(*) from imports where completed_at is not null";
     eventually("the summaries", seconds(30), || async { app.count(settled).await == 2 }).await;
     let metrics = || server.service.metrics.render();
     eventually("the gauge", seconds(30), || async {
@@ -142,7 +144,7 @@ async fn import_of_20000_invoices_matches_its_report_and_is_idempotent() {
     assert!(metrics().contains(ended));
     // Nobody says it again.
     let mut connection = app.tools.store.connection().await.unwrap();
-    assert!(imports::settle(&mut connection).await.unwrap().is_empty());
+    assert!(imports::mark_completed(&mut connection).await.unwrap().is_empty());
     server.stop().await;
     assert_eq!(app.totals().await.rejected, 400);
     app.assert_conserved(39_600).await;

@@ -16,10 +16,10 @@ use crate::support::{
 const RECEIVER: Roles = Roles { receiver: true, worker: false };
 
 /// The only import that broke off, once it did.
-async fn broken_off(app: &TestApp) -> String {
-    let ended = "select count(*) from imports where state = 'broken_off'";
+async fn interrupted(app: &TestApp) -> String {
+    let ended = "select count(*) from imports where state = 'interrupted'";
     eventually("its end", seconds(60), || async { app.count(ended).await == 1 }).await;
-    app.text("select import_id::text from imports where state = 'broken_off'").await
+    app.text("select import_id::text from imports where state = 'interrupted'").await
 }
 
 /// Sends the whole file and checks that every invoice stands once.
@@ -47,7 +47,7 @@ async fn import_client_disconnects_keeps_whole_lines_only() {
     })
     .await;
     drop(client);
-    let import = broken_off(&app).await;
+    let import = interrupted(&app).await;
     let told = done(&server, &import).await;
     assert_eq!(figures(&told), [100, 0, 100, 0, 0, 0, 0, 0, 0], "{told}");
     assert!(told["error"].as_str().unwrap().contains("broke off"), "{told}");
@@ -66,7 +66,7 @@ async fn import_client_stalls_returns_408() {
     let (status, answer) = client.answer().await;
     assert_eq!(status, 408, "{answer}");
     assert!(answer.contains("nothing is added twice"), "{answer}");
-    let told = done(&server, &broken_off(&app).await).await;
+    let told = done(&server, &interrupted(&app).await).await;
     let created = told["created"].as_i64().unwrap();
     assert!((9..=10).contains(&created), "{told}");
     resend(&app, &server, 20, created).await;
@@ -84,7 +84,7 @@ async fn import_syntax_error_keeps_the_items_before_it() {
         object("A-3", "1.00")
     );
     let told = report(send(&server, "application/json", file).await).await;
-    assert_eq!((&told["state"], &told["published"]), (&json!("broken_off"), &json!(2)), "{told}");
+    assert_eq!((&told["state"], &told["published"]), (&json!("interrupted"), &json!(2)), "{told}");
     assert!(told["error"].as_str().unwrap().starts_with("line 3: "), "{told}");
     let progress = done(&server, &id(&told)).await;
     assert_eq!(figures(&progress), [2, 0, 2, 0, 0, 0, 0, 0, 0]);
@@ -110,7 +110,7 @@ async fn import_receiver_stops_returns_503_with_retry_after() {
     stopping.await.unwrap();
 
     let server = TestServer::start(&app.config, Roles::ALL).await;
-    let told = done(&server, &broken_off(&app).await).await;
+    let told = done(&server, &interrupted(&app).await).await;
     assert!(told["error"].as_str().unwrap().contains("stopped"), "{told}");
     let created = told["created"].as_i64().unwrap();
     resend(&app, &server, 20, created).await;
@@ -157,7 +157,7 @@ fn import_receiver_killed_is_completed_by_a_resend() {
         let told = progress(&server, &dead).await;
         // More is on record than its last note told: then that.
         assert_eq!((&told["state"], &told["total"]), (&json!("receiving"), &json!(known)));
-        assert_eq!((&told["created"], &told["settled_at"]), (&json!(known), &Value::Null));
+        assert_eq!((&told["created"], &told["completed_at"]), (&json!(known), &Value::Null));
         resend(&app, &server, 200, known).await;
         server.stop().await;
         app.assert_conserved(200 + known).await;
@@ -191,7 +191,7 @@ async fn import_broker_killed_is_completed_by_a_resend() {
     let ready = || async { server.get(&server.url("/readyz")).await.status() == 200 };
     eventually("the publisher", seconds(60), ready).await;
     // What could not be told with the broker away is told now.
-    let told = done(&server, &broken_off(&app).await).await;
+    let told = done(&server, &interrupted(&app).await).await;
     let known = told["created"].as_i64().unwrap();
     assert!(known >= 990, "{told}");
     resend(&app, &server, 2000, known).await;

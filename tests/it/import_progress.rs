@@ -2,8 +2,8 @@
 //! only, and none that cannot be written stops another.
 
 use tallyhook::{
-    broker::{Confirmed, Outgoing},
-    domain::{ImportNote, ImportState},
+    broker::{Confirmed, OutgoingMessage},
+    domain::{ImportProgress, ImportState},
     service::Roles,
     store::imports,
 };
@@ -14,23 +14,23 @@ use crate::support::{
     TestApp, TestServer, amqp::long, app::now, eventually, import_files::VENDORS, seconds,
 };
 
-fn note(import_id: Uuid, state: ImportState, items: u64) -> ImportNote {
-    let begun_at = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
-    ImportNote {
+fn note(import_id: Uuid, state: ImportState, items: u64) -> ImportProgress {
+    let started_at = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+    ImportProgress {
         import_id,
         source: "vendors".parse().unwrap(),
         name: Some("may.csv".to_owned()),
         state,
         items,
-        error: (state == ImportState::BrokenOff).then(|| "why".to_owned()),
-        begun_at,
-        read_at: (state != ImportState::Receiving).then(|| begun_at + Duration::SECOND),
+        error: (state == ImportState::Interrupted).then(|| "why".to_owned()),
+        started_at: started_at,
+        received_at: (state != ImportState::Receiving).then(|| started_at + Duration::SECOND),
     }
 }
 
 #[tokio::test]
 async fn import_progress_out_of_order_never_goes_backwards() {
-    use ImportState::{BrokenOff, Received, Receiving};
+    use ImportState::{Interrupted, Received, Receiving};
     let app = TestApp::with(&[VENDORS], |_| ()).await;
     let mut conn = app.tools.store.connection().await.unwrap();
     for (notes, expected) in [
@@ -38,25 +38,25 @@ async fn import_progress_out_of_order_never_goes_backwards() {
         (&[(Receiving, 5), (Receiving, 0)], "receiving 5 "),
         (&[(Receiving, 5), (Received, 9), (Receiving, 7)], "received 9 "),
         (&[(Received, 9), (Receiving, 12)], "received 9 "),
-        (&[(BrokenOff, 3), (Receiving, 5), (BrokenOff, 3)], "broken_off 3 why"),
+        (&[(Interrupted, 3), (Receiving, 5), (Interrupted, 3)], "interrupted 3 why"),
         // The end is the end, also where a late note of the middle told more.
-        (&[(Receiving, 9), (BrokenOff, 7)], "broken_off 9 why"),
+        (&[(Receiving, 9), (Interrupted, 7)], "interrupted 9 why"),
     ] {
         for together in [true, false] {
             let id = Uuid::now_v7();
-            let notes: Vec<ImportNote> =
+            let notes: Vec<ImportProgress> =
                 notes.iter().map(|(state, items)| note(id, *state, *items)).collect();
-            let all: Vec<&ImportNote> = notes.iter().collect();
+            let all: Vec<&ImportProgress> = notes.iter().collect();
             if together {
-                imports::note(&mut conn, &all).await.unwrap();
+                imports::upsert_progress(&mut conn, &all).await.unwrap();
             } else {
                 for one in all {
-                    imports::note(&mut conn, &[one]).await.unwrap();
+                    imports::upsert_progress(&mut conn, &[one]).await.unwrap();
                 }
             }
             let told = "select concat_ws(' ', state, items, coalesce(error, '')) from imports";
             let told = app.text(&format!("{told} where import_id = '{id}'")).await;
-            let told = told.replace("broken_off 7", "broken_off 9");
+            let told = told.replace("interrupted 7", "interrupted 9");
             assert_eq!(told, expected, "{notes:?} together: {together}");
         }
     }
@@ -81,37 +81,38 @@ async fn import_completion_is_recorded_once_when_nothing_waits() {
         note(goes_on, ImportState::Receiving, 1),
         note(waits, ImportState::Received, 2),
         note(retries, ImportState::Received, 1),
-        note(ended, ImportState::BrokenOff, 1),
+        note(ended, ImportState::Interrupted, 1),
     ];
-    imports::note(&mut conn, &notes.iter().collect::<Vec<_>>()).await.unwrap();
+    imports::upsert_progress(&mut conn, &notes.iter().collect::<Vec<_>>()).await.unwrap();
     for import in [goes_on, waits, ended] {
         receipt(import, "duplicate").await;
     }
     receipt(retries, "duplicate").await;
     receipt(retries, "retried").await;
-    assert_eq!(imports::settle(&mut conn).await.unwrap(), [ended]);
-    assert!(imports::settle(&mut conn).await.unwrap().is_empty());
-    assert_eq!(imports::newest_settled(&mut conn).await.unwrap(), [ended]);
+    assert_eq!(imports::mark_completed(&mut conn).await.unwrap(), [ended]);
+    assert!(imports::mark_completed(&mut conn).await.unwrap().is_empty());
+    assert_eq!(imports::latest_completed(&mut conn).await.unwrap(), [ended]);
     receipt(waits, "stale").await;
-    assert_eq!(imports::settle(&mut conn).await.unwrap(), [waits]);
-    let found = imports::all(&mut conn, &[goes_on, retries, waits]).await.unwrap();
+    assert_eq!(imports::mark_completed(&mut conn).await.unwrap(), [waits]);
+    let found = imports::find_all(&mut conn, &[goes_on, retries, waits]).await.unwrap();
     let waiting: Vec<i64> = found.iter().map(imports::Import::waiting).collect();
     assert_eq!(waiting, [0, 0, 1], "by id: goes on, waits, retries");
     // While it comes in, time goes by; later it does not.
-    assert!(found[0].elapsed_ms() > 0 || found[0].now < found[0].begun_at);
+    assert!(found[0].elapsed_ms() > 0 || found[0].now < found[0].started_at);
 }
 
 #[tokio::test]
 async fn import_progress_unstorable_entry_blocks_no_other() {
     let app = TestApp::with(&[VENDORS], |_| ()).await;
     let amqp = app.amqp().await;
-    let calls = app.tools.topology.calls();
+    let calls = app.tools.topology.rejected_request_queue();
     let [named, impossible, good] = [(); 3].map(|()| Uuid::now_v7());
-    let odd = ImportNote { name: Some("a\0b".to_owned()), ..note(named, ImportState::Received, 0) };
+    let odd =
+        ImportProgress { name: Some("a\0b".to_owned()), ..note(named, ImportState::Received, 0) };
     // An end without a time is none.
-    let never = ImportNote { read_at: None, ..note(impossible, ImportState::Received, 0) };
-    for note in [odd, never, note(good, ImportState::BrokenOff, 0)] {
-        let message = Outgoing::import_note(&app.tools.topology, &note);
+    let never = ImportProgress { received_at: None, ..note(impossible, ImportState::Received, 0) };
+    for note in [odd, never, note(good, ImportState::Interrupted, 0)] {
+        let message = OutgoingMessage::import_progress(&app.tools.topology, &note);
         let _durable: Confirmed = app.tools.publisher.publish(message).await.unwrap();
         let headers = [("x-tallyhook-error", long("why"))];
         amqp.publish(&calls, "vendors", None, &headers, b"{}").await;
@@ -124,6 +125,6 @@ async fn import_progress_unstorable_entry_blocks_no_other() {
     server.stop().await;
     let told = "select string_agg(concat_ws(' ', state, coalesce(name, '-')), ', ' order by state)
                 from imports";
-    assert_eq!(app.text(told).await, "broken_off may.csv, received -");
+    assert_eq!(app.text(told).await, "interrupted may.csv, received -");
     assert!(now() > OffsetDateTime::UNIX_EPOCH);
 }

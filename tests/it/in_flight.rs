@@ -30,14 +30,14 @@ async fn in_flight_keys_block_only_conflicting_messages() {
     sqlx::query("select from orders for update").execute(&mut *holding).await.unwrap();
     let update = shop_order(1, 2, "2.00");
     app.publish_all(std::slice::from_ref(&update)).await;
-    let first = timeout(Duration::from_secs(30), one.0.collect()).await.unwrap().unwrap();
+    let first = timeout(Duration::from_secs(30), one.0.collect_batch()).await.unwrap().unwrap();
 
     // The second repeats it, tells of the same order, and of another one.
     let repeated = again(&update);
     let refund = shop_refund(1, 71, "0.50", "EUR");
     let free = shop_order(2, 1, "5.00");
     app.publish_all(&[repeated.clone(), refund.clone(), free.clone()]).await;
-    let second = timeout(Duration::from_secs(30), one.0.collect()).await.unwrap().unwrap();
+    let second = timeout(Duration::from_secs(30), one.0.collect_batch()).await.unwrap().unwrap();
     assert_eq!((first.deliveries.len(), second.deliveries.len()), (1, 3));
 
     let settled = async {

@@ -16,8 +16,8 @@ use tallyhook::{
     store::{
         Conn, Store,
         inbox::{
-            self, Claim, Claimed, Settled,
-            generations::{self, Turn},
+            self, Claim, ClaimResult, ProcessedKey,
+            generations::{self, LockOutcome},
         },
     },
 };
@@ -32,7 +32,10 @@ const OPEN: &str = "select pg_get_expr(adbin, adrelid)::bigint from pg_attrdef
 /// Opens the next generation; its number.
 async fn turn(app: &TestApp) -> i32 {
     let next = i32::try_from(app.count(OPEN).await).unwrap() + 1;
-    assert_eq!(generations::open(&app.tools.store, next).await.unwrap(), Turn::Done);
+    assert_eq!(
+        generations::create_partition(&app.tools.store, next).await.unwrap(),
+        LockOutcome::Done
+    );
     next
 }
 
@@ -40,7 +43,7 @@ fn claim_of(key: Uuid) -> Claim {
     Claim { key, receipt_id: Uuid::now_v7(), body_digest: Uuid::from_u128(7) }
 }
 
-async fn claim(store: &Store, claims: &[Claim]) -> Claimed {
+async fn claim(store: &Store, claims: &[Claim]) -> ClaimResult {
     let mut tx = store.begin().await.unwrap();
     let claimed = inbox::claim(&mut tx, claims).await.unwrap();
     tx.commit().await.unwrap();
@@ -53,7 +56,7 @@ async fn inbox_key_is_claimed_once_while_partitions_are_created() {
     const ROUNDS: usize = 150;
     const STEP: usize = 4;
     let app =
-        TestApp::with(&[crate::support::SHOP], |config| config.database.connections = 9).await;
+        TestApp::with(&[crate::support::SHOP], |config| config.database.max_connections = 9).await;
     // All go through the same keys at about the same time, so that copies of
     // one meet within a generation and on both sides of its end.
     let mut rng = seeded_rng();
@@ -72,13 +75,13 @@ async fn inbox_key_is_claimed_once_while_partitions_are_created() {
                     let claims: Vec<Claim> = some.into_iter().map(claim_of).collect();
                     let mut tx = store.begin().await.unwrap();
                     let claimed = inbox::claim(&mut tx, &claims).await.unwrap();
-                    assert_eq!(claimed.free.len() + claimed.settled.len(), claims.len());
+                    assert_eq!(claimed.won.len() + claimed.existing.len(), claims.len());
                     tokio::time::sleep(Duration::from_micros(rng.random_range(0..2000))).await;
                     if rng.random_ratio(1, 5) {
                         tx.rollback().await.unwrap();
                     } else {
                         tx.commit().await.unwrap();
-                        let free = claims.iter().filter(|one| claimed.free.contains(&one.key));
+                        let free = claims.iter().filter(|one| claimed.won.contains(&one.key));
                         ours.extend(free.copied());
                     }
                 }
@@ -93,8 +96,8 @@ async fn inbox_key_is_claimed_once_while_partitions_are_created() {
         let mut switches = 0;
         while !is_over.load(Ordering::Relaxed) {
             let next = i32::try_from(app.count(OPEN).await).unwrap() + 1;
-            let turn = generations::open(&app.tools.store, next).await.unwrap();
-            switches += i32::from(turn == Turn::Done);
+            let turn = generations::create_partition(&app.tools.store, next).await.unwrap();
+            switches += i32::from(turn == LockOutcome::Done);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         switches
@@ -110,13 +113,13 @@ async fn inbox_key_is_claimed_once_while_partitions_are_created() {
     let total = i64::try_from(winners.len()).unwrap();
     assert_eq!(app.count("select count(*) from inbox").await, total);
     assert_eq!(app.count("select count(distinct key) from inbox").await, total);
-    assert!(app.count("select count(distinct generation) from inbox").await >= 4);
+    assert!(app.count("select count(distinct partition_hour) from inbox").await >= 4);
     // Everyone is told who it was.
     let known: Vec<Claim> = winners.keys().copied().map(claim_of).collect();
     let claimed = claim(&app.tools.store, &known).await;
-    assert_eq!(claimed.free, HashSet::new());
+    assert_eq!(claimed.won, HashSet::new());
     for (key, winner) in &winners {
-        assert_eq!(claimed.settled[key].receipt_id, winner.receipt_id);
+        assert_eq!(claimed.existing[key].receipt_id, winner.receipt_id);
     }
 }
 
@@ -128,20 +131,22 @@ async fn inbox_lookup_in_old_partition_returns_receipt_and_digest() {
     for _ in 0..6 {
         let new =
             Claim { body_digest: Uuid::from_u128(rand::random()), ..claim_of(Uuid::now_v7()) };
-        assert_eq!(claim(store, &[new]).await.free, HashSet::from([new.key]));
+        assert_eq!(claim(store, &[new]).await.won, HashSet::from([new.key]));
         settled.push(new);
         turn(&app).await;
     }
     let fresh = claim_of(Uuid::now_v7());
     let claims: Vec<Claim> = settled.iter().map(|one| claim_of(one.key)).chain([fresh]).collect();
     let claimed = claim(store, &claims).await;
-    assert_eq!(claimed.free, HashSet::from([fresh.key]));
-    let expected: HashMap<Uuid, Settled> = settled
+    assert_eq!(claimed.won, HashSet::from([fresh.key]));
+    let expected: HashMap<Uuid, ProcessedKey> = settled
         .iter()
-        .map(|one| (one.key, Settled { receipt_id: one.receipt_id, body_digest: one.body_digest }))
+        .map(|one| {
+            (one.key, ProcessedKey { receipt_id: one.receipt_id, body_digest: one.body_digest })
+        })
         .collect();
-    assert_eq!(claimed.settled, expected);
-    assert_eq!(app.count("select count(distinct generation) from inbox").await, 7);
+    assert_eq!(claimed.existing, expected);
+    assert_eq!(app.count("select count(distinct partition_hour) from inbox").await, 7);
 }
 
 #[tokio::test]
@@ -150,7 +155,7 @@ async fn inbox_redelivery_across_partitions_is_a_duplicate() {
     let first = shop_order(1, 1, "10.00");
     app.publish_all(&[first.clone(), again(&first)]).await;
     let (link, mut consumer) = app.consumer_on_own_connection("shop").await;
-    let batch = consumer.0.collect().await.unwrap();
+    let batch = consumer.0.collect_batch().await.unwrap();
     consumer.0.process(batch).await.unwrap();
     let state = "select string_agg(receipts::text, ';' order by receipt_id) from receipts";
     let before = app.text(state).await;
@@ -174,7 +179,7 @@ async fn inbox_redelivery_across_partitions_is_a_duplicate() {
 async fn read(conn: &mut Conn) -> (i64, i64) {
     sqlx::query_as(
         "select sum(seq_tup_read)::bigint, sum(idx_tup_fetch)::bigint
-         from pg_stat_xact_user_tables where relname like 'inbox_g%'",
+         from pg_stat_xact_user_tables where relname like 'inbox_p%'",
     )
     .fetch_one(conn)
     .await
@@ -184,11 +189,11 @@ async fn read(conn: &mut Conn) -> (i64, i64) {
 #[tokio::test]
 async fn inbox_claim_reads_only_the_requested_keys() {
     let app =
-        TestApp::with(&[crate::support::SHOP], |config| config.database.connections = 2).await;
+        TestApp::with(&[crate::support::SHOP], |config| config.database.max_connections = 2).await;
     let store = &app.tools.store;
     for nth in 0..8 {
         app.execute(&format!(
-            "insert into inbox (key, receipt_id, digest)
+            "insert into inbox (key, receipt_id, body_digest)
              select md5('{nth} ' || n)::uuid, gen_random_uuid(), gen_random_uuid()
              from generate_series(1, 3000) as n"
         ))
@@ -216,7 +221,7 @@ async fn inbox_claim_reads_only_the_requested_keys() {
         claim(store, &batch()).await;
     }
     app.execute(
-        "insert into inbox (key, receipt_id, digest)
+        "insert into inbox (key, receipt_id, body_digest)
          select gen_random_uuid(), gen_random_uuid(), gen_random_uuid()
          from generate_series(1, 20000)",
     )
@@ -224,11 +229,11 @@ async fn inbox_claim_reads_only_the_requested_keys() {
     let mut tx = store.begin().await.unwrap();
     let before = read(&mut tx).await;
     let claimed = inbox::claim(&mut tx, &batch()).await.unwrap();
-    assert_eq!((claimed.free.len(), claimed.settled.len()), (340, 160));
+    assert_eq!((claimed.won.len(), claimed.existing.len()), (340, 160));
     assert_eq!(read(&mut tx).await, (before.0, before.1 + 160));
     // What is given back is found the same way.
     let free: Vec<(Uuid, Uuid)> =
-        claimed.free.iter().map(|key| (*key, Uuid::from_u128(1))).collect();
+        claimed.won.iter().map(|key| (*key, Uuid::from_u128(1))).collect();
     inbox::release(&mut tx, &free).await.unwrap();
     assert_eq!(read(&mut tx).await.0, before.0);
     tx.rollback().await.unwrap();
@@ -244,8 +249,8 @@ async fn inbox_unclaim_releases_only_own_messages() {
     inbox::release(&mut tx, &[(a.key, a.receipt_id), theirs]).await.unwrap();
     tx.commit().await.unwrap();
     let claimed = claim(&app.tools.store, &[claim_of(a.key), claim_of(b.key)]).await;
-    assert_eq!(claimed.free, HashSet::from([a.key]));
-    assert_eq!(claimed.settled[&b.key].receipt_id, b.receipt_id);
+    assert_eq!(claimed.won, HashSet::from([a.key]));
+    assert_eq!(claimed.existing[&b.key].receipt_id, b.receipt_id);
 }
 
 #[tokio::test]
@@ -269,7 +274,7 @@ async fn inbox_migration_keeps_the_existing_rows() {
     let mut old = PgConnection::connect(&url).await.unwrap();
     migrations_before("0009").await.run(&mut old).await.unwrap();
     old.execute(
-        "insert into inbox (key, receipt_id, digest)
+        "insert into inbox (key, receipt_id, body_digest)
          select md5('k' || n)::uuid, md5('r' || n)::uuid, md5('d' || n)::uuid
          from generate_series(1, 2000) as n",
     )
@@ -280,9 +285,9 @@ async fn inbox_migration_keeps_the_existing_rows() {
         sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut old).await.unwrap()
     };
     let heap = number(file("inbox")).await;
-    let settings = config::Database {
+    let settings = config::DatabaseConfig {
         url,
-        connections: 2,
+        max_connections: 2,
         connect_timeout_ms: 10_000,
         statement_timeout_ms: 30_000,
     };
@@ -292,22 +297,22 @@ async fn inbox_migration_keeps_the_existing_rows() {
     let first = number(OPEN.to_owned()).await;
     let this_hour = now().unix_timestamp() / 3600;
     assert!((this_hour - 1..=this_hour).contains(&first), "{first} is not this hour");
-    assert_eq!(number(file(&format!("inbox_g{first}"))).await, heap, "it was written anew");
+    assert_eq!(number(file(&format!("inbox_p{first}"))).await, heap, "it was written anew");
     // What is known is known, and what is new goes beside it.
     let key: Uuid =
         sqlx::query_scalar("select md5('k17')::uuid").fetch_one(&mut old).await.unwrap();
     let claimed = claim(&store, &[claim_of(key), claim_of(Uuid::now_v7())]).await;
-    assert_eq!((claimed.free.len(), claimed.settled.len()), (1, 1));
+    assert_eq!((claimed.won.len(), claimed.existing.len()), (1, 1));
     let expected: (Uuid, Uuid) = sqlx::query_as("select md5('r17')::uuid, md5('d17')::uuid")
         .fetch_one(&mut old)
         .await
         .unwrap();
-    let told = claimed.settled[&key];
+    let told = claimed.existing[&key];
     assert_eq!((told.receipt_id, told.body_digest), expected);
     let next = i32::try_from(first).unwrap() + 1;
-    assert_eq!(generations::open(&store, next).await.unwrap(), Turn::Done);
+    assert_eq!(generations::create_partition(&store, next).await.unwrap(), LockOutcome::Done);
     let claimed = claim(&store, &[claim_of(key), claim_of(Uuid::now_v7())]).await;
-    assert_eq!((claimed.free.len(), claimed.settled.len()), (1, 1));
+    assert_eq!((claimed.won.len(), claimed.existing.len()), (1, 1));
 }
 
 /// Our migrations as they were before one of them came.

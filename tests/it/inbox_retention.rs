@@ -4,16 +4,19 @@
 use std::time::Duration;
 
 use tallyhook::{
-    config::Database,
+    config::DatabaseConfig,
     domain::Envelope,
     review,
     store::{
         Store,
         acts::Actor,
-        dead_letters::Filter,
+        dead_letters::DeadLetterFilter,
         inbox::{
             self, Claim,
-            generations::{self, Held, Kept, Plan, SHARES},
+            generations::{
+                self, InboxMaintenanceReport, InboxRetention, PARTITIONS_PER_HORIZON,
+                RetainedInboxPartition,
+            },
         },
     },
     worker::housekeeping,
@@ -23,18 +26,18 @@ use uuid::Uuid;
 
 use crate::support::{SHOP, TestApp, app::now, events::again, eventually, seconds, shop_order};
 
-const ANNA: Actor<'static> = Actor { name: "anna", reason: "ticket 17" };
+const ANNA: Actor<'static> = Actor { name: "anna", comment: "ticket 17" };
 const DAY: Duration = Duration::from_hours(24);
 const KEEP: Duration = Duration::from_hours(40 * 24);
 const GENERATIONS: &str = "select count(*) from pg_inherits where inhparent = 'inbox'::regclass";
 
 /// Keeps house as if so many days had gone by.
-async fn after(app: &TestApp, days: u32) -> Kept {
-    generations::keep(&app.tools.store, &plan(days)).await.unwrap()
+async fn after(app: &TestApp, days: u32) -> InboxMaintenanceReport {
+    generations::maintain(&app.tools.store, &plan(days)).await.unwrap()
 }
 
-fn plan(days: u32) -> Plan {
-    Plan { keep: Some(KEEP), now: now() + DAY * days }
+fn plan(days: u32) -> InboxRetention {
+    InboxRetention { dedupe_window: Some(KEEP), now: now() + DAY * days }
 }
 
 /// One event, applied.
@@ -59,20 +62,20 @@ async fn inbox_partition_is_dropped_after_the_dedupe_window() {
     let app = TestApp::new().await;
     let old = applied(&app, 1).await;
     let kept = after(&app, 0).await;
-    assert_eq!((kept.opened, kept.forgotten.len(), kept.state.generations.len()), (None, 0, 1));
-    let share = 40 / SHARES + 1;
+    assert_eq!((kept.created, kept.dropped.len(), kept.status.partitions.len()), (None, 0, 1));
+    let share = 40 / PARTITIONS_PER_HORIZON + 1;
     let kept = after(&app, share).await;
-    assert!(kept.opened.is_some() && !kept.put_off, "{kept:?}");
+    assert!(kept.created.is_some() && !kept.is_deferred, "{kept:?}");
     let young = applied(&app, 2).await;
     // The old one was open until a moment ago: its last key is that young.
     let kept = after(&app, share + 40).await;
-    assert_eq!((kept.forgotten.len(), copy(&app, &old).await.as_str()), (0, "duplicate"));
-    let oldest = kept.state.generations[0].number;
+    assert_eq!((kept.dropped.len(), copy(&app, &old).await.as_str()), (0, "duplicate"));
+    let oldest = kept.status.partitions[0].hour;
     let kept = after(&app, share + 41).await;
-    assert_eq!(kept.forgotten, [oldest]);
-    assert!(kept.state.since > now(), "{kept:?}");
+    assert_eq!(kept.dropped, [oldest]);
+    assert!(kept.status.remembered_since > now(), "{kept:?}");
     assert_eq!(
-        app.count("select generation::bigint from inbox_forgotten").await,
+        app.count("select partition_hour::bigint from inbox_dropped_partitions").await,
         i64::from(oldest)
     );
     assert_eq!(copy(&app, &young).await, "duplicate");
@@ -86,11 +89,11 @@ async fn inbox_partition_count_stays_bounded() {
     let app = TestApp::new().await;
     let mut most = 0;
     for day in 0..200 {
-        most = most.max(after(&app, day).await.state.generations.len());
+        most = most.max(after(&app, day).await.status.partitions.len());
     }
-    let shares = usize::try_from(SHARES).unwrap();
+    let shares = usize::try_from(PARTITIONS_PER_HORIZON).unwrap();
     assert!((shares + 1..=shares + 2).contains(&most), "{most} generations");
-    assert!(app.count("select count(*) from inbox_forgotten").await > 5);
+    assert!(app.count("select count(*) from inbox_dropped_partitions").await > 5);
     assert_eq!(app.count(GENERATIONS).await, i64::try_from(shares).unwrap() + 1);
 }
 
@@ -99,10 +102,10 @@ async fn inbox_audit_ignores_dropped_keys_only() {
     let app = TestApp::new().await;
     applied(&app, 1).await;
     after(&app, 20).await;
-    assert_eq!(after(&app, 100).await.forgotten.len(), 1);
+    assert_eq!(after(&app, 100).await.dropped.len(), 1);
     let totals = app.totals().await;
-    assert_eq!((totals.applied, totals.settled_keys), (1, 0));
-    assert_eq!((totals.settled_without_key, totals.keys_without_receipt), (0, 0));
+    assert_eq!((totals.applied, totals.inbox_keys), (1, 0));
+    assert_eq!((totals.processed_without_key, totals.keys_without_receipt), (0, 0));
     let young = applied(&app, 2).await;
     app.execute(&format!(
         "update receipts set processed_at = now() + interval '200 days'
@@ -110,7 +113,7 @@ async fn inbox_audit_ignores_dropped_keys_only() {
         young.receipt_id
     ))
     .await;
-    assert_eq!(app.totals().await.settled_without_key, 1);
+    assert_eq!(app.totals().await.processed_without_key, 1);
 }
 
 #[tokio::test]
@@ -126,19 +129,20 @@ async fn inbox_partition_is_retained_for_an_open_dead_letter() {
     after(&app, 20).await;
 
     let kept = after(&app, 100).await;
-    let oldest = kept.state.generations[0].number;
-    assert_eq!(kept.forgotten, [0; 0]);
-    assert_eq!(kept.state.held, [Held { generation: oldest, letters: 1 }]);
+    let oldest = kept.status.partitions[0].hour;
+    assert_eq!(kept.dropped, [0; 0]);
+    assert_eq!(kept.status.retained, [RetainedInboxPartition { hour: oldest, dead_letters: 1 }]);
     // Another one that is past goes all the same.
     let kept = after(&app, 200).await;
-    assert_eq!((kept.forgotten.len(), kept.state.held.len()), (1, 1));
+    assert_eq!((kept.dropped.len(), kept.status.retained.len()), (1, 1));
     assert_eq!(copy(&app, &first).await, "duplicate");
 
-    let dead_letters = review::select(&app.tools.store, &Filter::default()).await.unwrap();
+    let dead_letters =
+        review::select(&app.tools.store, &DeadLetterFilter::default()).await.unwrap();
     assert_eq!(dead_letters[0].reason, "conflicting_duplicate");
     review::discard(&app.tools.store, &[dead_letters[0].dead_letter_id], ANNA).await.unwrap();
     let kept = after(&app, 200).await;
-    assert_eq!((kept.forgotten.as_slice(), kept.state.held.len()), (&[oldest][..], 0));
+    assert_eq!((kept.dropped.as_slice(), kept.status.retained.len()), (&[oldest][..], 0));
 }
 
 #[tokio::test]
@@ -152,15 +156,15 @@ async fn inbox_dead_letter_without_key_retains_nothing() {
     applied(&app, 2).await;
     after(&app, 20).await;
     let kept = after(&app, 100).await;
-    assert_eq!((kept.forgotten.len(), kept.state.held.len()), (1, 0));
+    assert_eq!((kept.dropped.len(), kept.status.retained.len()), (1, 0));
 }
 
 #[tokio::test]
 async fn inbox_without_retention_creates_and_drops_nothing() {
     let app = TestApp::new().await;
-    let forever = Plan { keep: None, ..plan(10_000) };
-    let kept = generations::keep(&app.tools.store, &forever).await.unwrap();
-    assert_eq!((kept.opened, kept.forgotten.len(), kept.state.generations.len()), (None, 0, 1));
+    let forever = InboxRetention { dedupe_window: None, ..plan(10_000) };
+    let kept = generations::maintain(&app.tools.store, &forever).await.unwrap();
+    assert_eq!((kept.created, kept.dropped.len(), kept.status.partitions.len()), (None, 0, 1));
 }
 
 fn claim_of(key: Uuid) -> Claim {
@@ -177,31 +181,31 @@ async fn inbox_maintenance_waits_for_long_transactions_without_blocking() {
         for _ in 0..20 {
             let mut tx = store.begin().await.unwrap();
             let claimed = inbox::claim(&mut tx, &[claim_of(Uuid::now_v7())]).await.unwrap();
-            assert_eq!(claimed.free.len(), 1);
+            assert_eq!(claimed.won.len(), 1);
             tx.commit().await.unwrap();
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
     };
     let (kept, ()) = tokio::join!(after(&app, 20), others);
-    assert!(kept.put_off && kept.opened.is_none(), "{kept:?}");
+    assert!(kept.is_deferred && kept.created.is_none(), "{kept:?}");
     assert_eq!(app.count(GENERATIONS).await, 1);
     long.commit().await.unwrap();
     let kept = after(&app, 20).await;
-    assert!(!kept.put_off && kept.opened.is_some(), "{kept:?}");
+    assert!(!kept.is_deferred && kept.created.is_some(), "{kept:?}");
     // The same for a drop.
     let mut long = store.begin().await.unwrap();
     inbox::claim(&mut long, &[claim_of(Uuid::now_v7())]).await.unwrap();
-    let held_up = Plan { keep: Some(DAY), now: now() + 22 * DAY };
-    let kept = generations::keep(store, &held_up).await.unwrap();
-    assert!(kept.put_off && kept.forgotten.is_empty(), "{kept:?}");
+    let held_up = InboxRetention { dedupe_window: Some(DAY), now: now() + 22 * DAY };
+    let kept = generations::maintain(store, &held_up).await.unwrap();
+    assert!(kept.is_deferred && kept.dropped.is_empty(), "{kept:?}");
     long.rollback().await.unwrap();
-    let kept = generations::keep(store, &held_up).await.unwrap();
-    assert_eq!((kept.put_off, kept.forgotten.len()), (false, 1));
+    let kept = generations::maintain(store, &held_up).await.unwrap();
+    assert_eq!((kept.is_deferred, kept.dropped.len()), (false, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn inbox_claims_continue_during_maintenance() {
-    let app = TestApp::with(&[SHOP], |config| config.database.connections = 6).await;
+    let app = TestApp::with(&[SHOP], |config| config.database.max_connections = 6).await;
     let stop = tokio_util::sync::CancellationToken::new();
     let mut claimants = tokio::task::JoinSet::new();
     for _ in 0..4 {
@@ -213,7 +217,7 @@ async fn inbox_claims_continue_during_maintenance() {
                 let claims: Vec<Claim> = new.iter().chain(&last).copied().collect();
                 let mut tx = store.begin().await.unwrap();
                 let claimed = inbox::claim(&mut tx, &claims).await.unwrap();
-                assert!(new.iter().all(|one| claimed.free.contains(&one.key)));
+                assert!(new.iter().all(|one| claimed.won.contains(&one.key)));
                 tx.commit().await.unwrap();
                 last = new;
                 batches += 1;
@@ -224,7 +228,7 @@ async fn inbox_claims_continue_during_maintenance() {
     let mut forgotten = 0;
     for round in 1..=25 {
         let kept = after(&app, round * 21).await;
-        forgotten += kept.forgotten.len();
+        forgotten += kept.dropped.len();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     stop.cancel();
@@ -240,12 +244,12 @@ async fn inbox_maintenance_runs_in_one_worker_at_a_time() {
     let (mut opened, mut forgotten) = (Vec::new(), Vec::new());
     for round in 1..=8 {
         let at = plan(round * 21);
-        let keeping = others.iter().map(|store| generations::keep(store, &at));
+        let keeping = others.iter().map(|store| generations::maintain(store, &at));
         for kept in futures_util::future::join_all(keeping).await {
             let kept = kept.unwrap();
-            assert!(!kept.put_off);
-            opened.extend(kept.opened);
-            forgotten.extend(kept.forgotten);
+            assert!(!kept.is_deferred);
+            opened.extend(kept.created);
+            forgotten.extend(kept.dropped);
         }
     }
     let all = (opened.len(), forgotten.len());
@@ -264,9 +268,9 @@ async fn inbox_closed_partition_is_vacuumed_and_frozen() {
         applied(&app, order).await;
     }
     let kept = after(&app, 20).await;
-    let closed = kept.state.generations[0].number;
+    let closed = kept.status.partitions[0].hour;
     let of =
-        |column: &str| format!("select {column} from pg_class where relname = 'inbox_g{closed}'");
+        |column: &str| format!("select {column} from pg_class where relname = 'inbox_p{closed}'");
     assert_eq!(app.count(&of("reltuples::bigint")).await, 3);
     assert_eq!(app.count(&of("(relpages - relallvisible)::bigint")).await, 0);
     // No transaction id is left in it that would wrap around one day.
@@ -277,26 +281,29 @@ async fn inbox_closed_partition_is_vacuumed_and_frozen() {
 async fn maintenance_reports_its_work_and_survives_an_outage() {
     let app = TestApp::with(&[SHOP], |_| ()).await;
     let (retention, metrics) = (&app.config.retention, &app.tools.metrics);
-    let kept = housekeeping::once(&app.tools.store, retention, metrics).await.unwrap();
-    assert_eq!((kept.inbox.state.generations.len(), kept.receipts.held.len()), (1, 0));
-    let generations = |state: &str| metrics.inbox_generations.with_label_values(&[state]).get();
+    let kept = housekeeping::run_once(&app.tools.store, retention, metrics).await.unwrap();
+    assert_eq!((kept.inbox.status.partitions.len(), kept.receipts.retained.len()), (1, 0));
+    let generations = |state: &str| metrics.inbox_partitions.with_label_values(&[state]).get();
     assert_eq!((generations("kept"), generations("held")), (1, 0));
     assert!(metrics.inbox_bytes.get() > 0);
     // The template was made some minutes ago, in the hour that names it.
-    assert!((0..7200).contains(&metrics.inbox_horizon.get()));
-    let worked = metrics.housekeeping_success.get();
+    assert!((0..7200).contains(&metrics.inbox_dedupe_window.get()));
+    let worked = metrics.maintenance_last_success.get();
     assert!((now().unix_timestamp() - worked).abs() < 60, "{worked}");
-    assert_eq!(metrics.housekeeping_failures.get(), 0);
+    assert_eq!(metrics.maintenance_failures.get(), 0);
 
-    metrics.housekeeping_success.set(17);
-    let nowhere = Store::new(&Database {
+    metrics.maintenance_last_success.set(17);
+    let nowhere = Store::new(&DatabaseConfig {
         url: "postgres://nobody@127.0.0.1:1/nothing".to_owned(),
         connect_timeout_ms: 300,
         ..app.config.database.clone()
     })
     .unwrap();
-    housekeeping::once(&nowhere, retention, metrics).await.unwrap_err();
-    assert_eq!((metrics.housekeeping_failures.get(), metrics.housekeeping_success.get()), (1, 17));
+    housekeeping::run_once(&nowhere, retention, metrics).await.unwrap_err();
+    assert_eq!(
+        (metrics.maintenance_failures.get(), metrics.maintenance_last_success.get()),
+        (1, 17)
+    );
 }
 
 #[tokio::test]
@@ -311,7 +318,7 @@ async fn maintenance_runs_when_a_worker_starts() {
             execute format('alter table inbox detach partition %s', old);
             execute format('alter table %s rename to inbox_old', old);
             alter table inbox attach partition inbox_old for values in ({0});
-            alter table inbox alter column generation set default {0};
+            alter table inbox alter column partition_hour set default {0};
         end $$",
         open - 365 * 24
     ))

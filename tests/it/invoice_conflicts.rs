@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tallyhook::{
     domain::Envelope,
     review::{self, Replay},
-    store::{acts::Actor, dead_letters::Filter},
+    store::{acts::Actor, dead_letters::DeadLetterFilter},
 };
 
 use crate::support::{
@@ -79,11 +79,14 @@ async fn invoice_conflict_review_is_replayable_after_deletion() {
     app.archive_dead_letters(1).await;
     // A person decides that the first one was wrong.
     app.execute("delete from invoices").await;
-    let dead_letters = review::select(&app.tools.store, &Filter::default()).await.unwrap();
-    let anna = Actor { name: "anna", reason: "T1 was a mistake" };
+    let dead_letters =
+        review::select(&app.tools.store, &DeadLetterFilter::default()).await.unwrap();
+    let anna = Actor { name: "anna", comment: "T1 was a mistake" };
     let topology = Arc::clone(&app.tools.topology);
     let (store, publisher) = (&app.tools.store, &app.tools.publisher);
-    let run = Replay::open(store, publisher, topology, anna, &Filter::default(), 1).await.unwrap();
+    let run = Replay::open(store, publisher, topology, anna, &DeadLetterFilter::default(), 1)
+        .await
+        .unwrap();
     run.send(&dead_letters[0]).await.unwrap();
     app.consumer("robot").await.drain(1).await;
     assert_eq!(app.text(BOOKS).await, "R-7 T2 12.00");

@@ -51,7 +51,7 @@ async fn multi_event_call_gives_each_event_a_key_and_receipt() {
     let bytes = "select convert_from(payload, 'UTF8')::jsonb ->> 'intuitentityid' from receipts
                  where event_key = 'books|310688|e-39' and outcome = 'applied'";
     assert_eq!(app.text(bytes).await, "39");
-    assert_eq!(app.count("select count(*) from resource_references").await, 40);
+    assert_eq!(app.count("select count(*) from resource_changes").await, 40);
     app.assert_conserved(80).await;
     server.stop().await;
 }
@@ -86,7 +86,7 @@ async fn multi_event_call_half_accepted_is_completed_by_resend() {
     let told = "select concat_ws(' ', count(distinct event_key),
                     count(*) filter (where outcome = 'applied')) from receipts";
     assert_eq!(app.text(told).await, "900 900");
-    assert_eq!(app.count("select count(*) from resource_references").await, 900);
+    assert_eq!(app.count("select count(*) from resource_changes").await, 900);
     app.assert_conserved(receipts().await).await;
     server.stop().await;
 }

@@ -96,7 +96,7 @@ async fn client(
 
 async fn start() -> (LeasedServers, TestApp, TestServer) {
     let (servers, app) = TestApp::on_leased_servers(&[SHOP], |config| {
-        config.worker.hold_ms = 1000;
+        config.worker.database_retry_timeout_ms = 1000;
         config.broker.confirm_timeout_ms = 2000;
     })
     .await;
@@ -127,7 +127,7 @@ async fn assert_all_in_the_books(app: &TestApp, told: &Told) {
     let totals = app.totals().await;
     assert_eq!((totals.dead, totals.retried), (0, 0));
     assert_eq!(app.count("select count(*) from orders").await, totals.applied);
-    assert_eq!(totals.books_without_receipt + totals.settled_without_key, 0, "{totals:?}");
+    assert_eq!(totals.documents_without_receipt + totals.processed_without_key, 0, "{totals:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -172,7 +172,7 @@ async fn outage_postgresql_killed_is_invisible_to_senders() {
     load.at_least(100).await;
     servers.restart_postgres().await;
     load.at_least(100).await;
-    let probe = format!("http://{}/readyz", server.service.operations);
+    let probe = format!("http://{}/readyz", server.service.operations_address);
     // A restart that takes longer than a batch is held is noticed by the worker.
     eventually("readiness after a restart", seconds(30), || async {
         server.get(&probe).await.status() == 200

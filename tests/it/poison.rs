@@ -180,7 +180,7 @@ async fn poison_maximum_attempt_header_does_not_stop_the_worker() {
     .await;
     let mut order = shop_order(1, 1, "1.00");
     order.tenant.clear();
-    order.attempt = u32::MAX;
+    order.failed_attempts = u32::MAX;
     app.publish_all(std::slice::from_ref(&order)).await;
     // The same from a foreign producer, in a type that is no `u32` of ours. It sends no topic, so
     // its message is ignored, and whatever attempt it counts is recorded within the column's range.

@@ -28,7 +28,7 @@ async fn publisher_unroutable_message_is_stored_and_rerouted() {
     amqp.delete(&inbound).await;
     let orders: Vec<_> = (0..5).map(|order| shop_order(order, 1, "1.00")).collect();
     app.publish_all(&orders).await;
-    assert_eq!(amqp.depth(&topology.unrouted()).await, Some(5));
+    assert_eq!(amqp.depth(&topology.unrouted_queue()).await, Some(5));
     // A worker that starts declares the queue and brings the messages home.
     let server = TestServer::start(&app.config, Roles { receiver: false, worker: true }).await;
     eventually("the orders", seconds(20), || async {
@@ -46,10 +46,10 @@ async fn publisher_unroutable_message_is_stored_and_rerouted() {
 async fn publisher_queues_deleted_under_load_lose_no_confirmed_message() {
     const ROUNDS: usize = 6;
     const TASKS: u64 = 300;
-    let app = Arc::new(TestApp::with(&[SHOP], |config| config.broker.publish_window = 64).await);
+    let app = Arc::new(TestApp::with(&[SHOP], |config| config.broker.max_unconfirmed = 64).await);
     let amqp = app.amqp().await;
     let topology = Arc::clone(&app.tools.topology);
-    let queues = [topology.inbound_queue(&topology.sources()[0]), topology.unrouted()];
+    let queues = [topology.inbound_queue(&topology.sources()[0]), topology.unrouted_queue()];
     let mut failed = 0;
     for round in 0..ROUNDS {
         let deleted = Arc::new(AtomicBool::new(false));
@@ -86,7 +86,7 @@ async fn publisher_queues_deleted_under_load_lose_no_confirmed_message() {
         for task in tasks {
             results.extend(timeout(seconds(30), task).await.unwrap().unwrap());
         }
-        app.tools.publisher.ready().await;
+        app.tools.publisher.wait_until_ready().await;
         timeout(seconds(20), topology.declare(&app.link)).await.unwrap().unwrap();
         let mut there = HashSet::new();
         for queue in &queues {
@@ -130,7 +130,7 @@ async fn publisher_confirms_are_matched_to_their_messages() {
                 match app.publish(&envelope).await {
                     Ok(_) => assert!(!refused, "a full queue took a message"),
                     Err(error) => {
-                        assert_eq!(error, PublishError::Refused);
+                        assert_eq!(error, PublishError::Nacked);
                         assert!(refused, "a free queue refused a message");
                     }
                 }
@@ -262,11 +262,11 @@ async fn publisher_without_connection_fails_at_once() {
     .await;
     proxy.unwrap().cut();
     eventually("the connection to be missed", seconds(10), || async {
-        app.tools.publisher.trouble().is_some()
+        app.tools.publisher.degraded_reason().is_some()
     })
     .await;
     let begun = Instant::now();
     let result = app.publish(&shop_order(1, 1, "1.00")).await;
-    assert!(matches!(result, Err(PublishError::Away(_))), "{result:?}");
+    assert!(matches!(result, Err(PublishError::NotConnected(_))), "{result:?}");
     assert!(begun.elapsed() < Duration::from_millis(100));
 }

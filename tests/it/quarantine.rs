@@ -8,7 +8,7 @@ use tallyhook::{
     config::Config,
     review::quarantine::{self, QuarantineError, Release},
     service::Roles,
-    store::{acts::Actor, quarantine::Filter},
+    store::{acts::Actor, quarantine::QuarantineFilter},
 };
 use uuid::Uuid;
 
@@ -28,7 +28,7 @@ kind = 'shopify'
 secrets = ['env:SECRET']
 quarantine = 2
 ";
-const ANNA: Actor<'static> = Actor { name: "anna", reason: "ticket 17" };
+const ANNA: Actor<'static> = Actor { name: "anna", comment: "ticket 17" };
 const KEPT: &str = "select count(*) from quarantine";
 
 /// The shop as it signs with a secret that is not configured yet.
@@ -55,7 +55,7 @@ async fn forge(server: &TestServer, event_id: &str, body: &str) -> Response {
 
 /// Posts until a request is let through: the receiver publishes at most one a second.
 async fn forge_published(server: &TestServer, event_id: &str, body: &str) -> Response {
-    let unrecorded = server.service.metrics.unrecorded.with_label_values(&["shop"]);
+    let unrecorded = server.service.metrics.rejected_requests_unlogged.with_label_values(&["shop"]);
     loop {
         let before = unrecorded.get();
         let response = forge(server, event_id, body).await;
@@ -94,8 +94,8 @@ async fn quarantine_disabled_counts_invalid_signatures_only() {
         assert_eq!(forge(&server, "1", &shop_body(1, 1, "1.00")).await.status(), 401);
     }
     let metrics = &server.service.metrics;
-    assert_eq!(metrics.forged.with_label_values(&["shop"]).get(), 5);
-    assert_eq!(metrics.unrecorded.with_label_values(&["shop"]).get(), 0);
+    assert_eq!(metrics.invalid_signatures.with_label_values(&["shop"]).get(), 5);
+    assert_eq!(metrics.rejected_requests_unlogged.with_label_values(&["shop"]).get(), 0);
     // One that is taken comes after whatever else was sent.
     assert_eq!(server.post("shop", "2", &shop_body(2, 1, "1.00")).await.status(), 200);
     let receipts = "select count(*) from receipts";
@@ -113,8 +113,8 @@ async fn quarantine_flood_keeps_newest_at_one_per_second() {
     quarantine_one(&app, &server, "2", &shop_body(2, 1, "1.00")).await;
     quarantine_one(&app, &server, "3", &shop_body(3, 1, "1.00")).await;
     let metrics = &server.service.metrics;
-    let forged = metrics.forged.with_label_values(&["shop"]);
-    let unrecorded = metrics.unrecorded.with_label_values(&["shop"]);
+    let forged = metrics.invalid_signatures.with_label_values(&["shop"]);
+    let unrecorded = metrics.rejected_requests_unlogged.with_label_values(&["shop"]);
     let before = (forged.get(), unrecorded.get());
     for _ in 0..20 {
         forge(&server, "4", &shop_body(4, 1, "1.00")).await;
@@ -129,14 +129,14 @@ async fn quarantine_flood_keeps_newest_at_one_per_second() {
     // The oldest is pushed out first.
     assert_eq!(app.count(&format!("{KEPT} where receipt_id = '{first}'")).await, 0);
     assert_eq!(app.count("select count(*) from receipts").await, 0);
-    let rest = quarantine::list(&app.tools.store, &Filter::default(), 10).await.unwrap();
+    let rest = quarantine::list(&app.tools.store, &QuarantineFilter::default(), 10).await.unwrap();
     assert!(rest.iter().all(|call| call.payload_bytes < 1000), "{rest:?}");
 }
 
 #[tokio::test]
 async fn quarantine_unstorable_headers_are_dropped() {
     let app = TestApp::with(&[KEEPING], |_| ()).await;
-    let (amqp, calls) = (app.amqp().await, app.tools.topology.calls());
+    let (amqp, calls) = (app.amqp().await, app.tools.topology.rejected_request_queue());
     for head in [r#"["\u0000"]"#, "{}"] {
         let headers = [("x-tallyhook-http-headers", long(head))];
         amqp.publish(&calls, "shop", None, &headers, b"{}").await;
@@ -163,8 +163,8 @@ async fn quarantine_release_after_secret_fix_applies_once() {
     assert!(!app.text("select headers::text from quarantine").await.contains("session"));
 
     // Not yet: it is still refused, and it stays.
-    match release(&app, &app.config).call(id).await {
-        Err(QuarantineError::Refused { id: told, .. }) => assert_eq!(told, id),
+    match release(&app, &app.config).request(id).await {
+        Err(QuarantineError::StillRejected { id: told, .. }) => assert_eq!(told, id),
         other => panic!("{other:?}"),
     }
     assert_eq!(app.count(KEPT).await, 1);
@@ -173,20 +173,20 @@ async fn quarantine_release_after_secret_fix_applies_once() {
     let copy = "create temporary table copy as select * from quarantine";
     let mut session = app.db.acquire().await.unwrap();
     sqlx::query(copy).execute(&mut *session).await.unwrap();
-    assert_eq!(release(&app, &mended).call(id).await.unwrap(), 1);
+    assert_eq!(release(&app, &mended).request(id).await.unwrap(), 1);
     assert_eq!(app.count(KEPT).await, 0);
     let applied = format!(
         "select count(*) from receipts where receipt_id = '{id}' and outcome = 'applied'
          and response_status is null"
     );
     eventually("the order", seconds(20), || async { app.count(&applied).await == 1 }).await;
-    let gone = release(&app, &mended).call(id).await;
-    assert!(matches!(gone, Err(QuarantineError::NoSuchCall(_))), "{gone:?}");
+    let gone = release(&app, &mended).request(id).await;
+    assert!(matches!(gone, Err(QuarantineError::NotFound(_))), "{gone:?}");
 
     // Released by two people at once, or before a crash: it was there again.
     let back = "insert into quarantine select * from copy";
     sqlx::query(back).execute(&mut *session).await.unwrap();
-    assert_eq!(release(&app, &mended).call(id).await.unwrap(), 1);
+    assert_eq!(release(&app, &mended).request(id).await.unwrap(), 1);
     let queue = app.tools.topology.inbound_queue(&"shop".parse().unwrap());
     let amqp = app.amqp().await;
     eventually("an empty queue", seconds(10), || async { amqp.depth(&queue).await == Some(0) })
@@ -194,8 +194,8 @@ async fn quarantine_release_after_secret_fix_applies_once() {
     server.stop().await;
     assert_eq!(app.count("select count(*) from orders").await, 1);
     let acts = format!(
-        "select count(*) from audit_log where act = 'release' and actor = 'anna'
-         and reason = 'ticket 17' and detail->>'receipt_id' = '{id}' and detail->>'source' = 'shop'"
+        "select count(*) from audit_log where action = 'release' and actor = 'anna'
+         and comment = 'ticket 17' and detail->>'receipt_id' = '{id}' and detail->>'source' = 'shop'"
     );
     assert_eq!(app.count(&acts).await, 2);
     app.assert_conserved(1).await;
@@ -214,13 +214,13 @@ async fn quarantine_unpublished_release_stays_and_discard_removes() {
     server.stop().await;
     proxy.unwrap().cut();
     let mended = another_secret();
-    let sent = release(&app, &mended).call(id).await;
-    assert!(matches!(sent, Err(QuarantineError::NotSent { .. })), "{sent:?}");
+    let sent = release(&app, &mended).request(id).await;
+    assert!(matches!(sent, Err(QuarantineError::PublishFailed { .. })), "{sent:?}");
     assert_eq!(app.count(KEPT).await, 1);
     let discard = || quarantine::discard(&app.tools.store, std::slice::from_ref(&id), ANNA);
     assert_eq!(discard().await.unwrap(), 1);
     assert_eq!(discard().await.unwrap(), 0);
-    assert_eq!(app.count("select count(*) from audit_log where act = 'discard'").await, 1);
+    assert_eq!(app.count("select count(*) from audit_log where action = 'discard'").await, 1);
 }
 
 #[tokio::test]
@@ -232,15 +232,15 @@ async fn quarantine_release_beyond_the_dedupe_window_is_rejected() {
     // Shopify sends for four hours: a copy may have come that much earlier.
     let forgotten = |hours: u32| {
         format!(
-            "delete from inbox_forgotten; insert into inbox_forgotten (generation, settled_until)
+            "delete from inbox_dropped_partitions; insert into inbox_dropped_partitions (partition_hour, processed_before)
              select 1, received_at - interval '{hours} hours' from quarantine"
         )
     };
     let config = another_secret();
     app.execute(&forgotten(3)).await;
-    let refused = release(&app, &config).call(id).await;
+    let refused = release(&app, &config).request(id).await;
     assert!(matches!(refused, Err(QuarantineError::TooOld { .. })), "{refused:?}");
     assert_eq!(app.count(KEPT).await, 1);
     app.execute(&forgotten(5)).await;
-    assert_eq!(release(&app, &config).call(id).await.unwrap(), 1);
+    assert_eq!(release(&app, &config).request(id).await.unwrap(), 1);
 }

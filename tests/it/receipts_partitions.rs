@@ -33,12 +33,12 @@ fn foreign() -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, Uuid::now_v7().as_bytes())
 }
 
-fn row(envelope: &Envelope, outcome: Outcome) -> receipts::Row<'_> {
-    receipts::Row {
+fn row(envelope: &Envelope, outcome: Outcome) -> receipts::ReceiptRow<'_> {
+    receipts::ReceiptRow {
         envelope,
         business_key: None,
         outcome,
-        wrote: None,
+        write_kind: None,
         attempts: 0,
         error: matches!(outcome, Outcome::Retried | Outcome::Dead).then_some("why"),
         keep_payload: true,
@@ -89,14 +89,14 @@ async fn receipts_are_stored_in_the_partition_of_their_time() {
     }
     for (table, at) in found.iter().zip([now(), here]) {
         let holds = format!(
-            "select ids @> receipt_id_at('{at}') from receipts_spans where name = '{table}'"
+            "select ids @> receipt_id_at('{at}') from receipts_partitions where name = '{table}'"
         );
         let holds: bool =
             sqlx::query_scalar(sqlx::AssertSqlSafe(holds)).fetch_one(&app.db).await.unwrap();
         assert!(holds, "{table} at {at}");
     }
     assert_ne!(found[0], found[1]);
-    assert_eq!(&found[2..], ["receipts_rest"; 5]);
+    assert_eq!(&found[2..], ["receipts_default"; 5]);
     // Whatever its table, a receipt is there once.
     let again: Vec<_> = events.iter().map(|event| row(event, Outcome::Stale)).collect();
     assert!(receipts::record(&mut conn, &again).await.unwrap().is_empty());
@@ -112,7 +112,7 @@ async fn receipts_of_any_producer_are_recorded() {
     app.publish_all(&events).await;
     app.consumer("shop").await.drain(3).await;
     app.assert_outcomes(&events, &["applied", "applied", "applied"]).await;
-    assert_eq!(app.tables().await.last().unwrap(), &("receipts_rest".to_owned(), 2));
+    assert_eq!(app.tables().await.last().unwrap(), &("receipts_default".to_owned(), 2));
     app.assert_conserved(3).await;
 }
 
@@ -124,7 +124,7 @@ async fn receipts_recorded_before_are_distinguished_from_new() {
     // Also in the default partition.
     events[1].receipt_id = foreign();
     let [ours, theirs, other, new] = &events;
-    let known = async |conn: &mut tallyhook::store::Conn, rows: &[receipts::Row<'_>]| {
+    let known = async |conn: &mut tallyhook::store::Conn, rows: &[receipts::ReceiptRow<'_>]| {
         let found = receipts::record(conn, rows).await.unwrap();
         found.into_iter().collect::<BTreeSet<Uuid>>()
     };
@@ -137,7 +137,7 @@ async fn receipts_recorded_before_are_distinguished_from_new() {
     assert_eq!(known(&mut conn, &settled).await, before);
     // What is final stays as it is.
     assert_eq!(known(&mut conn, &settled).await, [].into());
-    assert_eq!(app.count("select count(*) from receipts where revised").await, 3);
+    assert_eq!(app.count("select count(*) from receipts where outcome_changed").await, 3);
     assert_eq!(app.count("select count(*) from receipts").await, 4);
 }
 
@@ -168,18 +168,18 @@ async fn receipts_recorded_concurrently_are_inserted_once() {
 #[tokio::test]
 async fn receipts_partitions_are_created_ahead_and_identical() {
     let app = TestApp::new().await;
-    assert_eq!(app.keep(&plan(0, None)).await.made.len(), 0, "the migration made some");
-    let far = spans::Plan { ahead: 90 * DAY, ..plan(0, None) };
+    assert_eq!(app.keep(&plan(0, None)).await.created.len(), 0, "the migration made some");
+    let far = spans::ReceiptsRetention { premake: 90 * DAY, ..plan(0, None) };
     let (one, other) = tokio::join!(app.keep(&far), app.keep(&far));
-    let made: BTreeSet<&String> = one.made.iter().chain(&other.made).collect();
-    assert_eq!(made.len(), one.made.len() + other.made.len(), "some were made twice");
+    let made: BTreeSet<&String> = one.created.iter().chain(&other.created).collect();
+    assert_eq!(made.len(), one.created.len() + other.created.len(), "some were made twice");
     // Each may have been in the other's way.
     let left = app.keep(&far).await;
-    assert!((8..=10).contains(&(made.len() + left.made.len())), "{one:?} {other:?} {left:?}");
-    assert_eq!(app.keep(&far).await, receipts::retention::Kept::default());
-    let holes = "select count(*) from receipts_spans as span
+    assert!((8..=10).contains(&(made.len() + left.created.len())), "{one:?} {other:?} {left:?}");
+    assert_eq!(app.keep(&far).await, receipts::retention::ReceiptsMaintenanceReport::default());
+    let holes = "select count(*) from receipts_partitions as span
         where until_id < receipt_id_at(now() + interval '90 days') and not exists (
-            select from receipts_spans as next where next.from_id = span.until_id)";
+            select from receipts_partitions as next where next.from_id = span.until_id)";
     assert_eq!(app.count(holes).await, 0);
     // Whatever a partition may have of its own, they all have the same.
     for what in [
@@ -198,7 +198,7 @@ async fn receipts_partitions_are_created_ahead_and_identical() {
         let kinds = format!(
             "select string_agg(distinct ({what}), ' ## ') from pg_class as span
              where oid in (select inhrelid from pg_inherits where inhparent = 'receipts'::regclass)
-               and relname <> 'receipts_rest'"
+               and relname <> 'receipts_default'"
         );
         let kinds = app.text(&kinds).await;
         assert!(!kinds.is_empty() && !kinds.contains(" ## "), "{kinds}");
@@ -217,11 +217,11 @@ async fn receipts_new_partition_takes_rows_from_the_default() {
     let made = made_at(then);
     write(&app, &format!("'{made}'"), "generate_series(1, 1)").await;
     write(&app, "gen_random_uuid()", "generate_series(1, 10)").await;
-    assert_eq!(table(&app, made).await, "receipts_rest");
+    assert_eq!(table(&app, made).await, "receipts_default");
     let kept = app.keep(&plan(-200, None)).await;
-    assert_eq!((kept.crowded.len(), kept.is_busy), (0, false), "{kept:?}");
-    assert!(kept.made.contains(&table(&app, made).await), "{kept:?}");
-    assert_eq!(app.tables().await.last().unwrap(), &("receipts_rest".to_owned(), 10));
+    assert_eq!((kept.blocked.len(), kept.is_busy), (0, false), "{kept:?}");
+    assert!(kept.created.contains(&table(&app, made).await), "{kept:?}");
+    assert_eq!(app.tables().await.last().unwrap(), &("receipts_default".to_owned(), 10));
 }
 
 #[tokio::test]
@@ -231,28 +231,28 @@ async fn receipts_too_many_default_rows_block_no_other_partition() {
     write(&app, &numbered(then), "generate_series(1, 5001)").await;
     write(&app, &numbered(then + Duration::days(7)), "generate_series(1, 5)").await;
     let kept = app.keep(&plan(-200, None)).await;
-    assert_eq!(kept.crowded.len(), 1, "{kept:?}");
-    assert!(kept.made.len() >= 4, "{kept:?}");
+    assert_eq!(kept.blocked.len(), 1, "{kept:?}");
+    assert!(kept.created.len() >= 4, "{kept:?}");
     let tables: Vec<i64> = app.tables().await.into_iter().map(|(_, receipts)| receipts).collect();
     assert_eq!(tables, [5, 5001]);
     // Once there is room, it is made.
     app.execute(
         "delete from receipts where receipt_id in (
-        select receipt_id from receipts_rest limit 1)",
+        select receipt_id from receipts_default limit 1)",
     )
     .await;
-    assert_eq!(app.keep(&plan(-200, None)).await.made, kept.crowded);
+    assert_eq!(app.keep(&plan(-200, None)).await.created, kept.blocked);
     assert_eq!(app.tables().await.len(), 2);
-    assert_eq!(app.count("select count(*) from receipts_rest").await, 0);
+    assert_eq!(app.count("select count(*) from receipts_default").await, 0);
 }
 
 #[tokio::test]
 async fn receipts_migration_partitions_the_existing_table() {
     let urls = servers::shared();
     let name = format!("t{}", Uuid::now_v7().simple());
-    let database = |name: &str| config::Database {
+    let database = |name: &str| config::DatabaseConfig {
         url: format!("{}{name}", urls.postgres),
-        connections: 2,
+        max_connections: 2,
         connect_timeout_ms: 10_000,
         statement_timeout_ms: 30_000,
     };
@@ -296,7 +296,7 @@ async fn receipts_migration_partitions_the_existing_table() {
     let tables = "select string_agg(concat_ws(' ', name, receipts), ', ' order by name)
         from (select tableoid::regclass::text as name, count(*) as receipts
               from receipts group by 1) as tables";
-    assert_eq!(told(tables).await, format!("{oldest} 500, receipts_rest 50"));
+    assert_eq!(told(tables).await, format!("{oldest} 500, receipts_default 50"));
     // It was not written anew, and its indexes are those of the whole.
     assert_eq!(told(&format!("select pg_relation_filenode('{oldest}')::text")).await, file);
     let indexes = "select string_agg(concat_ws(' ', parent.relname,
@@ -315,7 +315,7 @@ async fn receipts_migration_partitions_the_existing_table() {
          and not exists (select from pg_inherits where inhrelid = indexrelid)"
     );
     assert_eq!(told(&spare).await, "0");
-    store.probe().await.unwrap();
+    store.check_writable().await.unwrap();
     store.close().await;
     db.close().await;
 }

@@ -13,9 +13,9 @@ use tallyhook::{
     service::Roles,
     store::{
         acts::Actor,
-        dead_letters::Filter,
+        dead_letters::DeadLetterFilter,
         imports,
-        receipts::{self, retention::Kept, spans::Plan},
+        receipts::{self, retention::ReceiptsMaintenanceReport, spans::ReceiptsRetention},
     },
 };
 use uuid::Uuid;
@@ -30,7 +30,7 @@ use crate::support::{
     seconds, shop_order,
 };
 
-const ANNA: Actor<'static> = Actor { name: "anna", reason: "ticket 17" };
+const ANNA: Actor<'static> = Actor { name: "anna", comment: "ticket 17" };
 
 /// An order whose receipt's id another producer gave.
 fn foreign(number: u64) -> Envelope {
@@ -54,7 +54,7 @@ async fn settled(app: &TestApp) -> Vec<Envelope> {
     events
 }
 
-fn names(kept: &Kept) -> Vec<&str> {
+fn names(kept: &ReceiptsMaintenanceReport) -> Vec<&str> {
     kept.dropped.iter().map(|dropped| dropped.table.as_str()).collect()
 }
 
@@ -67,10 +67,14 @@ async fn receipts_retention_drops_rows_and_audit_still_balances() {
     settled(&app).await;
     let totals = app.totals().await;
     let kept = app.keep(&plan(0, Some(90))).await;
-    assert_eq!((kept.held.len(), kept.rest_deleted, kept.is_busy), (0, 1, false), "{kept:?}");
+    assert_eq!(
+        (kept.retained.len(), kept.default_deleted, kept.is_busy),
+        (0, 1, false),
+        "{kept:?}"
+    );
     let gone: i64 = kept.dropped.iter().map(|dropped| dropped.receipts).sum();
     assert_eq!(gone, 4);
-    assert!(kept.dropped.iter().all(|dropped| dropped.carried == 0), "{kept:?}");
+    assert!(kept.dropped.iter().all(|dropped| dropped.moved == 0), "{kept:?}");
     assert_eq!(app.count("select count(*) from receipts").await, 5);
     let old = "select count(*) from receipts where received_at < now() - interval '90 days'";
     assert_eq!(app.count(old).await, 0);
@@ -79,11 +83,11 @@ async fn receipts_retention_drops_rows_and_audit_still_balances() {
     assert_eq!(left, 0, "the tables are gone");
 
     let after = app.totals().await;
-    assert_eq!(after.past, 5);
-    assert_eq!(tallyhook::store::audit::Sums { past: 0, ..after }, totals);
+    assert_eq!(after.past_retention, 5);
+    assert_eq!(tallyhook::store::audit::Totals { past_retention: 0, ..after }, totals);
     app.assert_conserved(10).await;
     // Nothing is done twice.
-    assert_eq!(app.keep(&plan(0, Some(90))).await, Kept::default());
+    assert_eq!(app.keep(&plan(0, Some(90))).await, ReceiptsMaintenanceReport::default());
     app.assert_conserved(10).await;
 }
 
@@ -93,11 +97,11 @@ async fn receipts_retention_disabled_keeps_everything() {
     settled(&app).await;
     app.age(4000).await;
     let kept = app.keep(&plan(0, None)).await;
-    assert_eq!((kept.dropped.len(), kept.rest_deleted), (0, 0), "{kept:?}");
+    assert_eq!((kept.dropped.len(), kept.default_deleted), (0, 0), "{kept:?}");
     assert_eq!(app.count("select count(*) from receipts").await, 5);
     // And whose clock is ahead by years loses nothing either.
     let kept = app.keep(&plan(-4000, Some(5000))).await;
-    assert_eq!((kept.dropped.len(), kept.rest_deleted), (0, 0), "{kept:?}");
+    assert_eq!((kept.dropped.len(), kept.default_deleted), (0, 0), "{kept:?}");
     assert_eq!(app.count("select count(*) from receipts").await, 5);
 }
 
@@ -117,11 +121,11 @@ async fn receipts_retention_lost_receipt_is_still_a_finding() {
         app.execute(&format!("delete from receipts where receipt_id = ({id})")).await;
         let totals = app.totals().await;
         assert_eq!(totals.keys_without_receipt, found, "{totals:?}");
-        assert_eq!(totals.letters_without_dead, 0, "{totals:?}");
+        assert_eq!(totals.dead_letters_without_dead_receipt, 0, "{totals:?}");
     }
     // The order of a foreign message is as old as its first receipt: nobody
     // can tell whether that of its last should be there.
-    assert_eq!(app.totals().await.books_without_receipt, 1);
+    assert_eq!(app.totals().await.documents_without_receipt, 1);
 }
 
 #[tokio::test]
@@ -129,11 +133,11 @@ async fn receipts_retention_moves_waiting_rows_before_the_drop() {
     let app = TestApp::new().await;
     let (waits, dead_letter, discarded) = (shop_order(1, 1, "1.00"), poison(2), poison(3));
     let mut conn = app.tools.store.connection().await.unwrap();
-    let waiting = receipts::Row {
+    let waiting = receipts::ReceiptRow {
         envelope: &waits,
         business_key: None,
         outcome: Outcome::Retried,
-        wrote: None,
+        write_kind: None,
         attempts: 1,
         error: Some("why"),
         keep_payload: true,
@@ -142,7 +146,8 @@ async fn receipts_retention_moves_waiting_rows_before_the_drop() {
     app.publish_all(&[dead_letter.clone(), discarded.clone(), shop_order(4, 1, "1.00")]).await;
     app.consumer("shop").await.drain(3).await;
     app.archive_dead_letters(2).await;
-    let dead_letters = review::select(&app.tools.store, &Filter::default()).await.unwrap();
+    let dead_letters =
+        review::select(&app.tools.store, &DeadLetterFilter::default()).await.unwrap();
     let of = |event: &Envelope| {
         let found =
             dead_letters.iter().find(|dead_letter| dead_letter.receipt_id == event.receipt_id);
@@ -153,16 +158,16 @@ async fn receipts_retention_moves_waiting_rows_before_the_drop() {
     let before = app.totals().await;
 
     let kept = app.keep(&plan(0, Some(90))).await;
-    assert_eq!((kept.held.len(), kept.rest_deleted), (0, 0), "{kept:?}");
+    assert_eq!((kept.retained.len(), kept.default_deleted), (0, 0), "{kept:?}");
     let gone: i64 = kept.dropped.iter().map(|dropped| dropped.receipts).sum();
-    let carried: usize = kept.dropped.iter().map(|dropped| dropped.carried).sum();
+    let carried: usize = kept.dropped.iter().map(|dropped| dropped.moved).sum();
     assert_eq!((gone, carried), (2, 2), "{kept:?}");
     let stays = "select string_agg(outcome || ' ' || tableoid::regclass, ', ' order by outcome)
                  from receipts";
-    assert_eq!(app.text(stays).await, "dead receipts_rest, retried receipts_rest");
+    assert_eq!(app.text(stays).await, "dead receipts_default, retried receipts_default");
     let after = app.totals().await;
-    assert_eq!(tallyhook::store::audit::Sums { past: 0, ..after }, before);
-    assert_eq!(before.letters_without_dead, 0, "{before:?}");
+    assert_eq!(tallyhook::store::audit::Totals { past_retention: 0, ..after }, before);
+    assert_eq!(before.dead_letters_without_dead_receipt, 0, "{before:?}");
 
     // Both are settled a hundred days late: then they are young.
     app.execute(
@@ -172,13 +177,14 @@ async fn receipts_retention_moves_waiting_rows_before_the_drop() {
         where state = 'open'",
     )
     .await;
-    let dead_letters = review::select(&app.tools.store, &Filter::default()).await.unwrap();
+    let dead_letters =
+        review::select(&app.tools.store, &DeadLetterFilter::default()).await.unwrap();
     let run = Replay::open(
         &app.tools.store,
         &app.tools.publisher,
         Arc::clone(&app.tools.topology),
         ANNA,
-        &Filter::default(),
+        &DeadLetterFilter::default(),
         1,
     )
     .await
@@ -193,10 +199,10 @@ async fn receipts_retention_moves_waiting_rows_before_the_drop() {
         where outcome = 'retried'",
     )
     .await;
-    assert_eq!(app.keep(&plan(0, Some(90))).await, Kept::default());
+    assert_eq!(app.keep(&plan(0, Some(90))).await, ReceiptsMaintenanceReport::default());
     app.execute("update receipts set processed_at = received_at - interval '100 days'").await;
-    assert_eq!(app.keep(&plan(0, Some(90))).await.rest_deleted, 2);
-    assert_eq!(app.totals().await.past, 4);
+    assert_eq!(app.keep(&plan(0, Some(90))).await.default_deleted, 2);
+    assert_eq!(app.totals().await.past_retention, 4);
 }
 
 #[tokio::test]
@@ -205,7 +211,8 @@ async fn receipts_retention_dead_letter_without_receipt_is_a_finding() {
     app.publish_all(&[poison(1)]).await;
     app.consumer("shop").await.drain(1).await;
     app.archive_dead_letters(1).await;
-    let dead_letters = review::select(&app.tools.store, &Filter::default()).await.unwrap();
+    let dead_letters =
+        review::select(&app.tools.store, &DeadLetterFilter::default()).await.unwrap();
     review::discard(&app.tools.store, &[dead_letters[0].dead_letter_id], ANNA).await.unwrap();
     app.age(100).await;
     assert_eq!(app.keep(&plan(0, Some(90))).await.dropped.len(), 1);
@@ -239,20 +246,20 @@ async fn receipts_retention_holds_partition_with_many_waiting_rows() {
     let old = "now() - interval '100 days'";
     write(0, "retried", old).await;
     let kept = app.keep(&plan(0, Some(90))).await;
-    let [held] = &kept.held[..] else { panic!("{kept:?}") };
-    assert_eq!((held.unsettled, held.young), (5001, 0), "{kept:?}");
+    let [held] = &kept.retained[..] else { panic!("{kept:?}") };
+    assert_eq!((held.waiting, held.recent), (5001, 0), "{kept:?}");
     assert!(!names(&kept).contains(&held.table.as_str()));
     assert_eq!(app.count(&format!("select count(*) from {}", held.table)).await, 5001);
 
     app.execute("update receipts set outcome = 'stale'").await;
     write(6000, "applied", "now()").await;
     let again = app.keep(&plan(0, Some(90))).await;
-    let [young] = &again.held[..] else { panic!("{again:?}") };
-    assert_eq!((young.unsettled, young.young, &young.table), (0, 5001, &held.table), "{again:?}");
+    let [young] = &again.retained[..] else { panic!("{again:?}") };
+    assert_eq!((young.waiting, young.recent, &young.table), (0, 5001, &held.table), "{again:?}");
     app.execute("update receipts set processed_at = received_at").await;
     let last = app.keep(&plan(0, Some(90))).await;
-    assert_eq!((last.held.len(), names(&last)), (0, vec![held.table.as_str()]));
-    assert_eq!(app.totals().await.past, 10_002);
+    assert_eq!((last.retained.len(), names(&last)), (0, vec![held.table.as_str()]));
+    assert_eq!(app.totals().await.past_retention, 10_002);
 }
 
 /// A page of an import's items.
@@ -277,9 +284,9 @@ async fn receipts_retention_keeps_import_counts() {
         (told, past.as_i64().unwrap())
     };
     // The worker may settle it at any moment: then it does so again.
-    app.execute("update imports set settled_at = null").await;
+    app.execute("update imports set completed_at = null").await;
     let mut conn = app.tools.store.connection().await.unwrap();
-    imports::settle(&mut conn).await.unwrap();
+    imports::mark_completed(&mut conn).await.unwrap();
     let before = {
         // One line is of another time, and stays for now.
         app.age(100).await;
@@ -305,13 +312,13 @@ async fn receipts_retention_keeps_import_counts() {
         received_at = now() - interval '100 days'",
     )
     .await;
-    assert_eq!(app.keep(&plan(0, Some(90))).await.rest_deleted, 1);
+    assert_eq!(app.keep(&plan(0, Some(90))).await.default_deleted, 1);
     let (after, past) = told().await;
     assert_eq!((figures(&after), past), (figures(&whole), 4));
     assert_eq!(items(&server, &id).await["past_retention"], 4);
     // Nothing of it waits, and it is settled as before.
-    app.execute("update imports set settled_at = null").await;
-    assert_eq!(imports::settle(&mut conn).await.unwrap().len(), 1);
+    app.execute("update imports set completed_at = null").await;
+    assert_eq!(imports::mark_completed(&mut conn).await.unwrap().len(), 1);
     server.stop().await;
 }
 
@@ -322,10 +329,13 @@ async fn receipts_retention_does_not_wait_for_readers() {
     app.age(100).await;
     let mut reader = app.tools.store.begin().await.unwrap();
     sqlx::query("select from receipts").execute(&mut *reader).await.unwrap();
-    let ahead = Plan { ahead: 60 * DAY, ..plan(0, Some(90)) };
+    let ahead = ReceiptsRetention { premake: 60 * DAY, ..plan(0, Some(90)) };
     for plan in [plan(0, Some(90)), ahead] {
         let kept = app.keep(&plan).await;
-        assert_eq!(kept, Kept { is_busy: true, ..Kept::default() });
+        assert_eq!(
+            kept,
+            ReceiptsMaintenanceReport { is_busy: true, ..ReceiptsMaintenanceReport::default() }
+        );
     }
     reader.rollback().await.unwrap();
     // Nor is another worker.
@@ -334,16 +344,19 @@ async fn receipts_retention_does_not_wait_for_readers() {
         .execute(&mut *other)
         .await
         .unwrap();
-    assert_eq!(app.keep(&ahead).await, Kept { is_busy: true, ..Kept::default() });
+    assert_eq!(
+        app.keep(&ahead).await,
+        ReceiptsMaintenanceReport { is_busy: true, ..ReceiptsMaintenanceReport::default() }
+    );
     other.rollback().await.unwrap();
     let kept = app.keep(&ahead).await;
-    assert!(!kept.is_busy && !kept.made.is_empty() && !kept.dropped.is_empty(), "{kept:?}");
+    assert!(!kept.is_busy && !kept.created.is_empty() && !kept.dropped.is_empty(), "{kept:?}");
     app.assert_conserved(5).await;
 }
 
 #[tokio::test]
 async fn receipts_writes_succeed_during_maintenance() {
-    let app = TestApp::with(&[SHOP], |config| config.database.connections = 8).await;
+    let app = TestApp::with(&[SHOP], |config| config.database.max_connections = 8).await;
     let stop = Arc::new(AtomicBool::new(false));
     // Each writes what is new, what lies in the past, and what no partition
     // holds until one is made for it.
@@ -371,11 +384,11 @@ async fn receipts_writes_succeed_during_maintenance() {
                     events.push(foreign(writer));
                     let rows: Vec<_> = events
                         .iter()
-                        .map(|envelope| receipts::Row {
+                        .map(|envelope| receipts::ReceiptRow {
                             envelope,
                             business_key: None,
                             outcome: Outcome::Ignored,
-                            wrote: None,
+                            write_kind: None,
                             attempts: 0,
                             error: None,
                             keep_payload: true,
@@ -397,7 +410,11 @@ async fn receipts_writes_succeed_during_maintenance() {
         // Into the future step by step, with the past behind it.
         let days = i64::from(left % 40) * 10;
         for plan in [plan(days, None), plan(-days, None)] {
-            made += app.keep(&Plan { span: DAY, ahead: 2 * DAY, ..plan }).await.made.len();
+            made += app
+                .keep(&ReceiptsRetention { partition_span: DAY, premake: 2 * DAY, ..plan })
+                .await
+                .created
+                .len();
         }
         app.execute(
             "update receipts set processed_at = received_at - interval '400 days',
@@ -405,14 +422,18 @@ async fn receipts_writes_succeed_during_maintenance() {
             where received_at > now() - interval '1 day' and random() < 0.5",
         )
         .await;
-        dropped += app.keep(&Plan { ahead: seconds(0), ..plan(0, Some(20)) }).await.dropped.len();
+        dropped += app
+            .keep(&ReceiptsRetention { premake: seconds(0), ..plan(0, Some(20)) })
+            .await
+            .dropped
+            .len();
     }
     stop.store(true, Ordering::Relaxed);
     let mut written = 0;
     for writer in writers {
         written += writer.await.unwrap();
     }
-    let past = app.count("select sum(ignored)::bigint from receipts_past").await;
+    let past = app.count("select sum(ignored)::bigint from receipts_dropped_partitions").await;
     assert_eq!(app.count("select count(*) from receipts").await + past, written);
     assert!(past > 0);
 }

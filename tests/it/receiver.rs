@@ -157,7 +157,7 @@ async fn receiver_concurrency_limit_returns_503() {
         slow.push(stream);
     }
     eventually("three calls under way", seconds(5), || async {
-        server.service.metrics.requests_in_flight.get() == 3
+        server.service.metrics.http_requests_in_flight.get() == 3
     })
     .await;
     let answer = server.post("shop", "1", &shop_body(1, 1, "1.00")).await;
@@ -210,7 +210,7 @@ async fn receiver_odd_bytes_are_answered_without_panic() {
     let post = |source: &str, body: Vec<u8>, extra: Vec<(&'static str, Vec<u8>)>| {
         let mut request = http.post(server.url(&format!("/hooks/{source}")));
         let adapter = &app.config.sources[&source.parse().unwrap()];
-        let headers = adapter.dress(&tallyhook::adapter::Delivery {
+        let headers = adapter.signed_headers(&tallyhook::adapter::OutgoingWebhook {
             topic: "orders/updated",
             tenant: "demo.myshopify.com",
             event_id: "odd",
@@ -302,7 +302,7 @@ async fn receiver_probes_and_metrics_report_the_state() {
     }
     let nobody = Client::new().post(server.url("/hooks/a-stranger")).send().await.unwrap();
     assert_eq!(nobody.status(), 404);
-    let operations = format!("http://{}", server.service.operations);
+    let operations = format!("http://{}", server.service.operations_address);
     for base in [server.url(""), operations.clone()] {
         assert_eq!(server.get(&format!("{base}/livez")).await.status(), 200);
         let ready = server.get(&format!("{base}/readyz")).await;
@@ -347,8 +347,8 @@ async fn receiver_probes_and_metrics_report_the_state() {
         assert!(shown || silent, "{name} is not shown:\n{text}");
     }
     for line in [
-        r#"tallyhook_receipts_total{answer="200",source="shop"} 3"#,
-        r#"tallyhook_receipts_total{answer="404",source="unknown"} 1"#,
+        r#"tallyhook_http_requests_total{answer="200",source="shop"} 3"#,
+        r#"tallyhook_http_requests_total{answer="404",source="unknown"} 1"#,
         r#"tallyhook_messages_total{outcome="duplicate",source="shop"} 1"#,
         r#"tallyhook_broker_up{link="consume"} 1"#,
         "tallyhook_database_up 1",
@@ -372,7 +372,7 @@ async fn receiver_stopping_finishes_open_requests() {
     let mut stream = TcpStream::connect(server.receiver()).await.unwrap();
     stream.write_all(format!("{head}\r\n{}", &body[..10]).as_bytes()).await.unwrap();
     eventually("the call", seconds(5), || async {
-        server.service.metrics.requests_in_flight.get() == 1
+        server.service.metrics.http_requests_in_flight.get() == 1
     })
     .await;
     let address = server.receiver();

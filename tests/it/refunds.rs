@@ -3,7 +3,7 @@
 
 use tallyhook::{
     domain::{Envelope, SourceName},
-    worker::lane::Lane,
+    worker::lane::SourceConsumer,
 };
 
 use crate::support::{
@@ -106,7 +106,8 @@ async fn refund_and_order_applied_concurrently_add_up() {
     let mut consumers = tokio::task::JoinSet::new();
     let stop = tokio_util::sync::CancellationToken::new();
     for _ in 0..4 {
-        let consumer = Lane::open(app.tools.clone(), source.clone(), &app.link).await.unwrap();
+        let consumer =
+            SourceConsumer::open(app.tools.clone(), source.clone(), &app.link).await.unwrap();
         consumers.spawn(consumer.run(stop.clone()));
     }
     let settled = format!("select count(*) from receipts having count(*) = {}", events.len());

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use reqwest::Response;
-use tallyhook::{adapter::Adapter, config::Config, service::Roles};
+use tallyhook::{adapter::Source, config::Config, service::Roles};
 
 use crate::support::{
     SHOP, TestApp, TestServer,
@@ -90,7 +90,7 @@ async fn rejected_request_authentic_is_logged_with_payload() {
     let metrics = server.service.metrics.render();
     for line in [
         r#"tallyhook_messages_total{outcome="rejected",source="shop"} 3"#,
-        r#"tallyhook_forged_total{source="shop"} 0"#,
+        r#"tallyhook_invalid_signatures_total{source="shop"} 0"#,
     ] {
         assert!(metrics.contains(line), "{line} is not in:\n{metrics}");
     }
@@ -111,7 +111,8 @@ async fn rejected_request_oversized_is_logged_without_body_once_a_second() {
     }
     let told = on_record(&app, &first).await;
     assert!(told.starts_with("rejected|413|shop||0|-1|a body may have 1000 bytes"), "{told}");
-    let unrecorded = server.service.metrics.unrecorded.with_label_values(&["shop"]).get();
+    let unrecorded =
+        server.service.metrics.rejected_requests_unlogged.with_label_values(&["shop"]).get();
     assert!(unrecorded >= 10, "{unrecorded}");
     let totals = || async {
         let recorded = app.count("select count(*) from receipts where outcome = 'rejected'").await;
@@ -151,7 +152,7 @@ async fn rejected_request_foreign_messages_do_not_stop_the_consumer() {
     let form = [("content-type", "text/plain")];
     assert_eq!(post(&app, &receiver, &body, &form).await.status(), 415);
     let amqp = app.amqp().await;
-    let calls = app.tools.topology.calls();
+    let calls = app.tools.topology.rejected_request_queue();
     // Nothing that we would write: no receipt, no texts, a head that is none.
     let odd = [
         ("x-tallyhook-status", long("many")),
@@ -185,7 +186,7 @@ async fn rejected_request_unstorable_blocks_no_other() {
     let app = TestApp::with(&[SHOP], |_| ()).await;
     app.execute("alter table receipts add constraint odd check (tenant <> 'odd')").await;
     let amqp = app.amqp().await;
-    let calls = app.tools.topology.calls();
+    let calls = app.tools.topology.rejected_request_queue();
     for tenant in ["a", "odd", "b"] {
         let headers = [("x-tallyhook-tenant", long(tenant)), ("x-tallyhook-error", long("why"))];
         amqp.publish(&calls, "shop", None, &headers, b"{}").await;
@@ -212,7 +213,7 @@ secrets = ['env:SECRET', 'env:OLD_SECRET']
 async fn secret_usage_is_visible_in_metrics_and_table() {
     let app = TestApp::with(&[two_secrets()], |_| ()).await;
     let labels: Vec<&str> =
-        Adapter::secret_labels(&app.config.sources[&"shop".parse().unwrap()]).collect();
+        Source::secret_labels(&app.config.sources[&"shop".parse().unwrap()]).collect();
     assert_eq!(labels, ["env:SECRET", "env:OLD_SECRET"]);
     let server = TestServer::start(&app.config, Roles::ALL).await;
     let used =
@@ -232,9 +233,9 @@ async fn secret_usage_is_visible_in_metrics_and_table() {
 
     // Another producer's header is no use of a secret, whatever it says.
     let mut order = shop_order(2, 1, "2.00");
-    order.secret = Some("env:SOMETHING".to_owned());
+    order.secret_label = Some("env:SOMETHING".to_owned());
     let mut foreign = shop_order(3, 1, "3.00");
-    (foreign.secret, foreign.over_http) = (Some("env:OLD_SECRET".to_owned()), false);
+    (foreign.secret_label, foreign.received_over_http) = (Some("env:OLD_SECRET".to_owned()), false);
     app.publish_all(&[order, foreign]).await;
     eventually("the orders", seconds(20), || async {
         app.count("select count(*) from orders").await == 3
@@ -278,7 +279,7 @@ async fn secret_usage_is_recorded_once_a_minute_and_never_in_the_future() {
         (now - time::Duration::hours(1), 3600),
         (now + time::Duration::days(1000), 0),
     ] {
-        secret_uses::note(&mut connection, &source, "env:SECRET", at).await.unwrap();
+        secret_uses::record(&mut connection, &source, "env:SECRET", at).await.unwrap();
         let told = app.count(last).await;
         assert!((age..age + 15).contains(&told), "{told} is not {age}");
     }

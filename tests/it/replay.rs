@@ -7,14 +7,14 @@ use tallyhook::{
     review::{self, Replay, ReviewError},
     store::{
         acts::Actor,
-        dead_letters::{Filter, Summary},
+        dead_letters::{DeadLetterFilter, DeadLetterSummary},
     },
 };
 use uuid::Uuid;
 
 use crate::support::{SHOP, TestApp, events::again, proxy::Proxy, shop_order};
 
-const ANNA: Actor<'static> = Actor { name: "anna", reason: "ticket 17" };
+const ANNA: Actor<'static> = Actor { name: "anna", comment: "ticket 17" };
 const STATE: &str = "select concat_ws(' ', state, outcome, closed_at is not null,
                          replay_id is not null) from dead_letters";
 const REFUSE: &str = "create function refuse() returns trigger language plpgsql as $$ begin
@@ -36,12 +36,12 @@ async fn mend(app: &TestApp) {
     app.execute("drop trigger refuse on orders").await;
 }
 
-async fn dead_letters(app: &TestApp) -> Vec<Summary> {
-    review::select(&app.tools.store, &Filter::default()).await.unwrap()
+async fn dead_letters(app: &TestApp) -> Vec<DeadLetterSummary> {
+    review::select(&app.tools.store, &DeadLetterFilter::default()).await.unwrap()
 }
 
 /// Sends letters again; gives the run's id.
-async fn replay(app: &TestApp, dead_letters: &[Summary]) -> Uuid {
+async fn replay(app: &TestApp, dead_letters: &[DeadLetterSummary]) -> Uuid {
     let run = open(app, dead_letters.len()).await;
     for dead_letter in dead_letters {
         run.send(dead_letter).await.unwrap();
@@ -52,7 +52,9 @@ async fn replay(app: &TestApp, dead_letters: &[Summary]) -> Uuid {
 async fn open(app: &TestApp, dead_letters: usize) -> Replay<'_> {
     let topology = Arc::clone(&app.tools.topology);
     let (store, publisher) = (&app.tools.store, &app.tools.publisher);
-    Replay::open(store, publisher, topology, ANNA, &Filter::default(), dead_letters).await.unwrap()
+    Replay::open(store, publisher, topology, ANNA, &DeadLetterFilter::default(), dead_letters)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -84,11 +86,11 @@ async fn replay_applies_and_resolves_in_one_transaction() {
     app.assert_outcomes(&[order], &["applied"]).await;
     assert_eq!(app.count("select count(*) from orders").await, 1);
     let audited = format!(
-        "select count(*) from audit_log where actor = 'anna' and reason = 'ticket 17'
-         and act = 'replay' and detail->>'replay_id' = '{run}' and dead_letter_id is not null"
+        "select count(*) from audit_log where actor = 'anna' and comment = 'ticket 17'
+         and action = 'replay' and detail->>'replay_id' = '{run}' and dead_letter_id is not null"
     );
     assert_eq!(app.count(&audited).await, 1);
-    assert_eq!(app.count("select count(*) from replays where letters = 1").await, 2);
+    assert_eq!(app.count("select count(*) from replays where letter_count = 1").await, 2);
     app.assert_conserved(1).await;
 }
 
@@ -104,12 +106,12 @@ async fn replay_twice_applies_once() {
     assert_eq!(app.text(STATE).await, "resolved applied t t");
     // And once more, after it was resolved, by somebody with an old list.
     let sent = open(&app, 1).await.send(&dead_letter[0]).await;
-    assert!(matches!(sent, Err(ReviewError::Closed(..))), "{sent:?}");
+    assert!(matches!(sent, Err(ReviewError::AlreadyClosed(..))), "{sent:?}");
     consumer.assert_idle(&app, shop_order(2, 1, "1.00")).await;
     assert_eq!(app.text(STATE).await, "resolved applied t t");
     app.assert_outcomes(&[order], &["applied"]).await;
     assert_eq!(app.count("select count(*) from orders").await, 2);
-    assert_eq!(app.count("select count(*) from audit_log where act = 'replay'").await, 2);
+    assert_eq!(app.count("select count(*) from audit_log where action = 'replay'").await, 2);
     app.assert_conserved(2).await;
 }
 
@@ -184,7 +186,7 @@ async fn discard_needs_an_open_dead_letter_and_is_audited() {
     assert_eq!(discard().await.unwrap(), 1);
     assert_eq!(discard().await.unwrap(), 0, "it is gone already");
     assert_eq!(app.text(STATE).await, "discarded t t");
-    let acts = "select string_agg(concat_ws(' ', act, actor, reason), ', ' order by audit_id)
+    let acts = "select string_agg(concat_ws(' ', action, actor, comment), ', ' order by audit_id)
                 from audit_log";
     assert_eq!(app.text(acts).await, "replay anna ticket 17, discard anna ticket 17");
     app.assert_conserved(1).await;
@@ -198,7 +200,7 @@ async fn replay_of_discarded_dead_letter_is_rejected() {
     let id = [dead_letter[0].dead_letter_id];
     assert_eq!(review::discard(&app.tools.store, &id, ANNA).await.unwrap(), 1);
     let sent = open(&app, 1).await.send(&dead_letter[0]).await;
-    assert!(matches!(sent, Err(ReviewError::Closed(..))), "{sent:?}");
+    assert!(matches!(sent, Err(ReviewError::AlreadyClosed(..))), "{sent:?}");
     app.consumer("shop").await.assert_idle(&app, shop_order(2, 1, "1.00")).await;
     app.assert_outcomes(&[order], &["dead"]).await;
     app.assert_conserved(2).await;
@@ -218,7 +220,7 @@ async fn replay_without_broker_keeps_the_dead_letter_open() {
     proxy.unwrap().cut();
     let dead_letter = dead_letters(&app).await;
     let sent = open(&app, 1).await.send(&dead_letter[0]).await;
-    assert!(matches!(sent, Err(ReviewError::NotSent { .. })), "{sent:?}");
+    assert!(matches!(sent, Err(ReviewError::PublishFailed { .. })), "{sent:?}");
     assert_eq!(app.text(STATE).await, "open f f");
     app.assert_conserved(1).await;
 }

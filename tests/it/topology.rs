@@ -6,7 +6,7 @@ use lapin::{
     options::QueueDeclareOptions,
     types::{AMQPValue, FieldTable},
 };
-use tallyhook::broker::{BrokerError, Subscription, Topology};
+use tallyhook::broker::{BrokerError, Consumer, Topology};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
@@ -47,13 +47,13 @@ async fn topology_different_argument_is_reported_and_queue_kept() {
     let sources = app.tools.topology.sources().to_vec();
     let other = Topology::new(&app.config.broker.prefix, 17, Vec::new(), sources);
     match other.declare(&app.link).await {
-        Err(BrokerError::Differs { name, told, .. }) => {
+        Err(BrokerError::PreconditionFailed { name, broker_message, .. }) => {
             assert_eq!(name, app.tools.topology.inbound_queue(&other.sources()[0]));
-            assert!(told.contains("x-delivery-limit"), "{told}");
+            assert!(broker_message.contains("x-delivery-limit"), "{broker_message}");
         }
         other => panic!("{other:?}"),
     }
-    assert!(app.link.is_up(), "only the channel is lost");
+    assert!(app.link.is_connected(), "only the channel is lost");
     let queue = app.tools.topology.inbound_queue(&other.sources()[0]);
     assert_eq!(app.amqp().await.depth(&queue).await, Some(1));
 }
@@ -62,15 +62,15 @@ async fn topology_different_argument_is_reported_and_queue_kept() {
 async fn topology_classic_queue_is_rejected() {
     let app = TestApp::new().await;
     let amqp = app.amqp().await;
-    let dead = app.tools.topology.dead();
+    let dead = app.tools.topology.dead_letter_queue();
     amqp.delete(&dead).await;
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let channel = amqp.channel().await;
     channel.queue_declare(short(&dead), durable, FieldTable::default()).await.unwrap();
     match app.tools.topology.declare(&app.link).await {
-        Err(BrokerError::Differs { name, told, .. }) => {
+        Err(BrokerError::PreconditionFailed { name, broker_message, .. }) => {
             assert_eq!(name, dead);
-            assert!(told.contains("x-queue-type"), "{told}");
+            assert!(broker_message.contains("x-queue-type"), "{broker_message}");
         }
         other => panic!("{other:?}"),
     }
@@ -80,26 +80,33 @@ async fn topology_classic_queue_is_rejected() {
 async fn topology_retry_queue_returns_message_to_its_source_after_delay() {
     let app = TestApp::with(&[SHOP, crate::support::ERP], |_| ()).await;
     let mut order = shop_order(1, 1, "1.00");
-    order.attempt = 1;
-    order.replay = Some(Uuid::now_v7());
+    order.failed_attempts = 1;
+    order.replay_id = Some(Uuid::now_v7());
     order.generation = 3;
     let delay = app.config.retry.schedule().tiers()[2];
     let first_failed = order.received_at;
     let message =
-        tallyhook::broker::Outgoing::retry(&app.tools.topology, &order, delay, first_failed);
+        tallyhook::broker::OutgoingMessage::retry(&app.tools.topology, &order, delay, first_failed);
     let queue = app.tools.topology.inbound_queue(&order.source);
-    let mut subscription = Subscription::open(&app.link, &queue, 10).await.unwrap();
+    let mut subscription = Consumer::open(&app.link, &queue, 10).await.unwrap();
     let begun = Instant::now();
     let _durable = app.tools.publisher.publish(message).await.unwrap();
     let back = timeout(seconds(10), subscription.next()).await.unwrap().unwrap();
     assert!(begun.elapsed() >= delay, "{:?}", begun.elapsed());
-    assert_eq!(back.parcel.routing_key, "shop");
-    let told = back.parcel.envelope(&order.source, order.received_at).unwrap();
+    assert_eq!(back.message.routing_key, "shop");
+    let told = back.message.envelope(&order.source, order.received_at).unwrap();
     assert_eq!(
-        (told.receipt_id, told.key, told.attempt, told.generation, told.replay, told.body),
-        (order.receipt_id, order.key, 1, 3, order.replay, order.body)
+        (
+            told.receipt_id,
+            told.key,
+            told.failed_attempts,
+            told.generation,
+            told.replay_id,
+            told.body
+        ),
+        (order.receipt_id, order.key, 1, 3, order.replay_id, order.body)
     );
-    assert_eq!(back.parcel.first_failed_at(), Some(first_failed));
+    assert_eq!(back.message.first_failed_at(), Some(first_failed));
 }
 
 #[tokio::test]
@@ -208,7 +215,8 @@ async fn topology_deleted_queues_are_redeclared() {
     let amqp = app.amqp().await;
     let topology = &app.tools.topology;
     let inbound = topology.inbound_queue(&topology.sources()[0]);
-    for queue in [inbound.clone(), topology.dead(), topology.unrouted(), inbound] {
+    for queue in [inbound.clone(), topology.dead_letter_queue(), topology.unrouted_queue(), inbound]
+    {
         amqp.delete(&queue).await;
         crate::support::eventually(&queue, seconds(20), || async {
             amqp.depth(&queue).await.is_some()

@@ -99,7 +99,7 @@ async fn trace_messages_read_few_pages_of_receipts() {
         }
         for text in ["k77", "#77"] {
             let pages = cost(&app, "receipts%", async |conn| {
-                assert_eq!(trace::steps(conn, text).await.unwrap().len(), 3);
+                assert_eq!(trace::entries(conn, text).await.unwrap().len(), 3);
             })
             .await;
             // The rows alone have some four hundred.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tallyhook::{adapter::Delivery, service::Roles};
+use tallyhook::{adapter::OutgoingWebhook, service::Roles};
 use time::OffsetDateTime;
 use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 
@@ -240,7 +240,7 @@ async fn is_applied_once(library: &Library, door: &Door<'_>, app: &TestApp) {
 async fn accepts_what_we_sign(library: &Library, platform: &Platform, app: &TestApp) {
     let body = (platform.body)("evt_2");
     let now = OffsetDateTime::now_utc();
-    let delivery = Delivery {
+    let delivery = OutgoingWebhook {
         topic: platform.topic,
         tenant: "",
         event_id: "evt_2",
@@ -248,7 +248,7 @@ async fn accepts_what_we_sign(library: &Library, platform: &Platform, app: &Test
         sent_at: now,
         body: body.as_bytes(),
     };
-    let headers = app.config.sources[&platform.name.parse().unwrap()].dress(&delivery);
+    let headers = app.config.sources[&platform.name.parse().unwrap()].signed_headers(&delivery);
     let headers: Value = headers
         .iter()
         .map(|(name, value)| (name.to_string(), value.to_str().unwrap().into()))

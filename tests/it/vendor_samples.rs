@@ -14,11 +14,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use tallyhook::{
-    adapter::{Adapter, Call, Delivery, Event, Received, Rejection},
+    adapter::{Event, OutgoingWebhook, Received, Rejection, Source, WebhookRequest},
     config::Config,
     domain::{
-        Change, Envelope, EventKey, InvoiceStatus, Mapped, Order, OrderStatus, OrderUpdate,
-        Reference, RefundStatus, Refunded, SourceName,
+        Change, Envelope, EventKey, InvoiceStatus, MappedEvent, Order, OrderStatus, OrderUpdate,
+        RefundStatus, RefundTarget, ResourceChange, SourceName,
     },
 };
 use time::{
@@ -81,7 +81,7 @@ fn configured(section: &str, secret: &str) -> Result<Config> {
     Config::from_toml(&text, &variables)
 }
 
-fn adapter(config: &Config) -> Result<&Adapter> {
+fn adapter(config: &Config) -> Result<&Source> {
     config.sources.values().next().context("no source is configured")
 }
 
@@ -105,12 +105,12 @@ fn receive_at(
     for (name, value) in headers {
         map.insert(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str(value)?);
     }
-    Ok(adapter(config)?.receive(&Call { headers: &map, query: "", body, received_at }))
+    Ok(adapter(config)?.receive(&WebhookRequest { headers: &map, query: "", body, received_at }))
 }
 
 fn only_event(received: Result<Received, Rejection>) -> Result<Event> {
     match received? {
-        Received::Events { mut events, secret } if events.len() == 1 => {
+        Received::Events { mut events, secret_label: secret } if events.len() == 1 => {
             ensure!(secret == "env:SECRET", "verified by {secret}");
             Ok(events.remove(0))
         }
@@ -129,11 +129,11 @@ fn as_received(event: Event) -> Result<Envelope> {
         topic: event.topic,
         version: event.version,
         received_at: AT,
-        attempt: 0,
+        failed_attempts: 0,
         generation: 0,
-        replay: None,
-        over_http: true,
-        secret: None,
+        replay_id: None,
+        received_over_http: true,
+        secret_label: None,
         import: None,
         body: event.body,
     })
@@ -147,7 +147,7 @@ fn state(
 ) -> Result<(String, OffsetDateTime, Order)> {
     let event = only_event(receive(config, headers, body)?)?;
     match mapped(config, event)? {
-        Mapped::Change(Change::Order(update)) => match *update {
+        MappedEvent::Change(Change::Order(update)) => match *update {
             OrderUpdate::State { order_id, version, order, restored: false } => {
                 Ok((order_id, version, *order))
             }
@@ -158,7 +158,7 @@ fn state(
 }
 
 /// What an event does to the books.
-fn mapped(config: &Config, event: Event) -> Result<Mapped> {
+fn mapped(config: &Config, event: Event) -> Result<MappedEvent> {
     Ok(adapter(config)?.map(&as_received(event)?)?)
 }
 
@@ -238,10 +238,10 @@ fn vendor_signature_vectors_verify() -> Result<()> {
 
         let stranger = configured(section, &format!("{}x", vector.secret))?;
         let refused = receive(&stranger, &headers, &body)?;
-        assert!(matches!(refused, Err(Rejection::Signature(_))), "{name}: {refused:?}");
+        assert!(matches!(refused, Err(Rejection::InvalidSignature(_))), "{name}: {refused:?}");
         let other = Bytes::from([&body[..], b" "].concat());
         let refused = receive(&config, &headers, &other)?;
-        assert!(matches!(refused, Err(Rejection::Signature(_))), "{name}: {refused:?}");
+        assert!(matches!(refused, Err(Rejection::InvalidSignature(_))), "{name}: {refused:?}");
     }
     Ok(())
 }
@@ -299,7 +299,7 @@ fn vendor_signature_vectors_beyond_the_body_verify_with_generic_settings() -> Re
         }
         let receive = |at: i64, body: &Bytes| -> Result<_> {
             let received_at = OffsetDateTime::from_unix_timestamp(at)?;
-            let call = Call { headers: &headers, query: "", body, received_at };
+            let call = WebhookRequest { headers: &headers, query: "", body, received_at };
             Ok(adapter(&config)?.receive(&call))
         };
         let event = only_event(receive(made_at + 300, &body)?).context(name)?;
@@ -308,7 +308,7 @@ fn vendor_signature_vectors_beyond_the_body_verify_with_generic_settings() -> Re
         assert_eq!(late.is_err(), section.contains("timestamp"), "{name}: {late:?}");
         let other = Bytes::from([&body[..], b" "].concat());
         let refused = receive(made_at, &other)?;
-        assert!(matches!(refused, Err(Rejection::Signature(_))), "{name}: {refused:?}");
+        assert!(matches!(refused, Err(Rejection::InvalidSignature(_))), "{name}: {refused:?}");
     }
     Ok(())
 }
@@ -431,7 +431,7 @@ fn vendor_square_test_event_is_stored_without_effect() -> Result<()> {
     assert_eq!(event.event_id, "ac3ac95b-f97d-458c-a6e6-18981597e05f");
     assert_eq!(event.topic, "webhooks.test_notification");
     assert_eq!(event.tenant, "MLEFBHHSJGVHD");
-    assert_eq!(mapped(&config, event)?, Mapped::Ignored);
+    assert_eq!(mapped(&config, event)?, MappedEvent::Ignored);
     Ok(())
 }
 
@@ -448,7 +448,7 @@ fn vendor_quickbooks_call_is_split_into_events() -> Result<()> {
     let entity =
         br#"{"name":"Customer","id":"1","operation":"Create","lastUpdated":"2015-10-05T14:42:19-0700"}"#;
     assert_eq!(&event.body[..], entity);
-    let expected = Reference {
+    let expected = ResourceChange {
         platform: "quickbooks",
         kind: "customer".to_owned(),
         id: "1".to_owned(),
@@ -456,11 +456,11 @@ fn vendor_quickbooks_call_is_split_into_events() -> Result<()> {
         changed_at: datetime!(2015-10-05 21:42:19 UTC),
         action: "created".to_owned(),
     };
-    assert_eq!(mapped(&config, event)?, Mapped::from(expected));
+    assert_eq!(mapped(&config, event)?, MappedEvent::from(expected));
 
     let other = Bytes::from([&body[..], b" "].concat());
     let refused = receive(&config, &headers, &other)?;
-    assert!(matches!(refused, Err(Rejection::Signature(_))), "{refused:?}");
+    assert!(matches!(refused, Err(Rejection::InvalidSignature(_))), "{refused:?}");
     Ok(())
 }
 
@@ -479,7 +479,7 @@ fn vendor_xero_call_is_split_into_events() -> Result<()> {
     );
     assert_eq!(event.topic, "creditnote.create");
     assert!(event.body.starts_with(b"{") && event.body.len() < body.len());
-    let expected = Reference {
+    let expected = ResourceChange {
         platform: "xero",
         kind: "credit_note".to_owned(),
         id: "55d84274-a3da-4829-a7c0-0cab601b95cc".to_owned(),
@@ -487,7 +487,7 @@ fn vendor_xero_call_is_split_into_events() -> Result<()> {
         changed_at: datetime!(2025-12-02 0:44:09.923 UTC),
         action: "created".to_owned(),
     };
-    assert_eq!(mapped(&config, event)?, Mapped::from(expected));
+    assert_eq!(mapped(&config, event)?, MappedEvent::from(expected));
     Ok(())
 }
 
@@ -545,26 +545,32 @@ fn vendor_signature_vectors_with_timestamp_verify_at_that_time() -> Result<()> {
         assert_eq!(event.body, body, "{name}: the body is kept as it came");
 
         let late = receive_at(&config, &headers, &body, AT)?;
-        assert!(matches!(late, Err(Rejection::Signature(_))), "{name}: {late:?}");
+        assert!(matches!(late, Err(Rejection::InvalidSignature(_))), "{name}: {late:?}");
         let other = Bytes::from([&body[..], b" "].concat());
         let refused = receive_at(&config, &headers, &other, signed_at)?;
-        assert!(matches!(refused, Err(Rejection::Signature(_))), "{name}: {refused:?}");
+        assert!(matches!(refused, Err(Rejection::InvalidSignature(_))), "{name}: {refused:?}");
     }
     Ok(())
 }
 
 /// What a resource of Stripe's, within an event of its, does to the books.
-fn of_stripe(folder: &Path, topic: &str, file: &str) -> Result<Mapped> {
+fn of_stripe(folder: &Path, topic: &str, file: &str) -> Result<MappedEvent> {
     let config = configured("kind = 'stripe'", "whsec_test")?;
     let object = fs::read_to_string(folder.join("stripe").join(file))?;
     let event = format!(
         r#"{{"id":"evt_1","object":"event","type":"{topic}","created":1767323045,"data":{{"object":{object}}}}}"#
     );
     let body = Bytes::from(event);
-    let delivery =
-        Delivery { topic, tenant: "", event_id: "", triggered_at: AT, sent_at: AT, body: &body };
-    let headers: HeaderMap = adapter(&config)?.dress(&delivery).into_iter().collect();
-    let call = Call { headers: &headers, query: "", body: &body, received_at: AT };
+    let delivery = OutgoingWebhook {
+        topic,
+        tenant: "",
+        event_id: "",
+        triggered_at: AT,
+        sent_at: AT,
+        body: &body,
+    };
+    let headers: HeaderMap = adapter(&config)?.signed_headers(&delivery).into_iter().collect();
+    let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at: AT };
     let event = only_event(adapter(&config)?.receive(&call))?;
     assert_eq!((event.event_id.as_str(), event.topic.as_str()), ("evt_1", topic));
     mapped(&config, event)
@@ -574,7 +580,7 @@ fn of_stripe(folder: &Path, topic: &str, file: &str) -> Result<Mapped> {
 fn vendor_stripe_resources_are_mapped() -> Result<()> {
     let Some(folder) = samples() else { return Ok(()) };
     let invoice = match of_stripe(&folder, "invoice.created", "resource-invoice.json")? {
-        Mapped::Change(Change::Invoice(invoice)) => *invoice,
+        MappedEvent::Change(Change::Invoice(invoice)) => *invoice,
         other => bail!("not an invoice: {other:?}"),
     };
     assert_eq!(invoice.document_id.as_deref(), Some("in_1Pgc6tB7WZ01zgkWu9fdqL6I"));
@@ -588,11 +594,11 @@ fn vendor_stripe_resources_are_mapped() -> Result<()> {
     assert_eq!(invoice.version, AT);
 
     let refund = match of_stripe(&folder, "refund.created", "resource-refund.json")? {
-        Mapped::Change(Change::Refund(refund)) => *refund,
+        MappedEvent::Change(Change::Refund(refund)) => *refund,
         other => bail!("not a refund: {other:?}"),
     };
     assert_eq!(refund.refund_id, "re_1Pgc72B7WZ01zgkWqPvrRrPE");
-    assert_eq!(refund.refunded, Refunded::Payment("ch_1PgafuB7WZ01zgkWXYmPNZs8".to_owned()));
+    assert_eq!(refund.target, RefundTarget::Payment("ch_1PgafuB7WZ01zgkWXYmPNZs8".to_owned()));
     assert_eq!(
         (refund.status, refund.platform_status.as_str()),
         (RefundStatus::Succeeded, "succeeded")
@@ -600,7 +606,7 @@ fn vendor_stripe_resources_are_mapped() -> Result<()> {
     assert_eq!(refund.amount.amount.to_string(), "1.00");
 
     let charge = of_stripe(&folder, "charge.refunded", "resource-charge.json")?;
-    assert_eq!(charge, Mapped::Ignored, "nothing of it went back");
+    assert_eq!(charge, MappedEvent::Ignored, "nothing of it went back");
     Ok(())
 }
 
@@ -609,7 +615,7 @@ fn vendor_stripe_event_is_accepted() -> Result<()> {
     let Some(folder) = samples() else { return Ok(()) };
     let config = configured("kind = 'stripe'", "whsec_test")?;
     let body = Bytes::from(fs::read(folder.join("stripe/resource-event.json"))?);
-    let delivery = Delivery {
+    let delivery = OutgoingWebhook {
         topic: "",
         tenant: "",
         event_id: "",
@@ -617,11 +623,11 @@ fn vendor_stripe_event_is_accepted() -> Result<()> {
         sent_at: AT,
         body: &body,
     };
-    let headers: HeaderMap = adapter(&config)?.dress(&delivery).into_iter().collect();
-    let call = Call { headers: &headers, query: "", body: &body, received_at: AT };
+    let headers: HeaderMap = adapter(&config)?.signed_headers(&delivery).into_iter().collect();
+    let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at: AT };
     let event = only_event(adapter(&config)?.receive(&call))?;
     assert_eq!(event.event_id, "evt_1Pgc76B7WZ01zgkWwyRHS12y");
     assert_eq!((event.topic.as_str(), event.tenant.as_str()), ("plan.created", ""));
-    assert_eq!(mapped(&config, event)?, Mapped::Ignored);
+    assert_eq!(mapped(&config, event)?, MappedEvent::Ignored);
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::adapter::{
 /// How the callers of a source prove who they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Method {
+pub enum AuthenticationMethod {
     /// Each call is signed with the secret, as the table `signature` says.
     #[default]
     Hmac,
@@ -65,7 +65,7 @@ impl SignatureSettings {
     /// Takes the `{id}` of the template from where the event's id stands,
     /// unless something else is said.
     #[must_use]
-    pub fn or_id_from(mut self, event_id: Option<&Selector>) -> Self {
+    pub fn with_default_id(mut self, event_id: Option<&Selector>) -> Self {
         let named = self.template.as_ref().is_some_and(|template| template.contains("{id}"));
         if let (true, None, Some(Selector::Header(name))) = (named, &self.id, event_id) {
             self.id = Some(format!("header:{name}"));

@@ -19,15 +19,16 @@ fn settings(text: &str) -> SignatureSettings {
 }
 
 fn by_signature(text: &str) -> Authentication {
-    Authentication::new(Method::Hmac, Some(settings(text))).unwrap()
+    Authentication::new(AuthenticationMethod::Hmac, Some(settings(text))).unwrap()
 }
 
-fn by(method: Method) -> Authentication {
+fn by(method: AuthenticationMethod) -> Authentication {
     Authentication::new(method, None).unwrap()
 }
 
 fn secrets(authentication: &Authentication, texts: &[&str]) -> Vec<Secret> {
-    let secret = |text: &&str| Secret::new("env:X", authentication.key(text).unwrap()).unwrap();
+    let secret =
+        |text: &&str| Secret::new("env:X", authentication.parse_key(text).unwrap()).unwrap();
     texts.iter().map(secret).collect()
 }
 
@@ -59,9 +60,9 @@ impl Case {
 
     fn made_to(&self, authentication: &Authentication, texts: &[&str]) -> Result<usize, String> {
         let Self { headers, query, body, at } = self;
-        let call = Call { headers, query, body, received_at: *at };
+        let call = WebhookRequest { headers, query, body, received_at: *at };
         authentication.verify(&call, &secrets(authentication, texts)).map_err(|rejection| {
-            assert!(matches!(rejection, Rejection::Signature(_)), "{rejection:?}");
+            assert!(matches!(rejection, Rejection::InvalidSignature(_)), "{rejection:?}");
             rejection.to_string()
         })
     }
@@ -226,7 +227,7 @@ fn what_is_signed_is_what_verifies() {
     ] {
         let authentication = by_signature(text);
         let secret = &secrets(&authentication, &[SVIX_SECRET])[0];
-        let delivery = Delivery {
+        let delivery = OutgoingWebhook {
             topic: "t",
             tenant: "acme",
             event_id: "e1",
@@ -270,7 +271,7 @@ fn odd_times_are_refused_and_nothing_breaks() {
 
 #[test]
 fn a_bearer_token_is_the_secret_itself() {
-    let bearer = by(Method::Bearer);
+    let bearer = by(AuthenticationMethod::Bearer);
     let made = |value: &str| {
         Case::new(&[("authorization", value)], "{}").made_to(&bearer, &["a", "töken"])
     };
@@ -292,7 +293,7 @@ fn a_bearer_token_is_the_secret_itself() {
         assert_eq!(made(value), Err(error.to_owned()), "{value}");
     }
     for text in ["a b", " a", "a\t"] {
-        assert!(bearer.key(text).is_err(), "{text:?}");
+        assert!(bearer.parse_key(text).is_err(), "{text:?}");
     }
 }
 
@@ -300,7 +301,10 @@ fn a_bearer_token_is_the_secret_itself() {
 fn a_token_in_the_query_is_read_only_where_it_may_stand() {
     let asked = |query| Case { query, ..Case::new(&[], "{}") };
     let missing = Err("the header Authorization is missing or empty".to_owned());
-    let (header_only, both) = (by(Method::Bearer), by(Method::Bearer).or_in_query("access_token"));
+    let (header_only, both) = (
+        by(AuthenticationMethod::Bearer),
+        by(AuthenticationMethod::Bearer).allow_in_query("access_token"),
+    );
     let good = asked("a=1&access_token=a%26b");
     assert_eq!(good.made_to(&both, &["a&b"]), Ok(0));
     assert_eq!(good.made_to(&header_only, &["a&b"]), missing);
@@ -315,7 +319,7 @@ fn a_token_in_the_query_is_read_only_where_it_may_stand() {
 
 #[test]
 fn basic_is_a_user_and_a_password() {
-    let basic = by(Method::Basic);
+    let basic = by(AuthenticationMethod::Basic);
     // RFC 7617, section 2; the second has a password with a colon.
     let made = |value: &str| {
         let texts = ["Aladdin:open sesame", "user:a:b"];
@@ -333,13 +337,14 @@ fn basic_is_a_user_and_a_password() {
         assert_eq!(made(value), Err(error.to_owned()), "{value}");
     }
     for text in ["user", "user:", ":"] {
-        assert!(basic.key(text).is_err(), "{text}");
+        assert!(basic.parse_key(text).is_err(), "{text}");
     }
 }
 
 #[test]
 fn a_secret_becomes_the_key_as_written() {
-    let key = |encoding: &str, text: &str| by_signature(&format!("key = '{encoding}'")).key(text);
+    let key =
+        |encoding: &str, text: &str| by_signature(&format!("key = '{encoding}'")).parse_key(text);
     assert_eq!(key("utf8", " 6869 "), Ok(Key::Shared(b" 6869 ".to_vec())));
     assert_eq!(key("hex", " 686A\n"), Ok(Key::Shared(b"hj".to_vec())));
     assert_eq!(key("base64", "aGk=\n"), Ok(Key::Shared(b"hi".to_vec())));
@@ -384,11 +389,11 @@ fn settings_that_contradict_themselves_are_refused_by_key() {
         ("template = '{url}{body}'".to_owned(), "url"),
         ("url = 'https://shop.example'".to_owned(), "url"),
     ] {
-        let error = Authentication::new(Method::Hmac, Some(settings(&text))).err();
+        let error = Authentication::new(AuthenticationMethod::Hmac, Some(settings(&text))).err();
         let field = error.map(|error| error.field).unwrap_or_default();
         assert_eq!(field, format!("signature.{key}"), "{text}");
     }
-    for method in [Method::Bearer, Method::Basic] {
+    for method in [AuthenticationMethod::Bearer, AuthenticationMethod::Basic] {
         let error = Authentication::new(method, Some(settings(""))).err();
         assert_eq!(error.map(|error| error.field).as_deref(), Some("signature"));
     }
@@ -397,7 +402,8 @@ fn settings_that_contradict_themselves_are_refused_by_key() {
 #[test]
 fn the_id_stands_where_the_events_does() {
     let from_header = Selector::Header("x-id".to_owned());
-    let told = |text: &str, event_id: Option<&Selector>| settings(text).or_id_from(event_id).id;
+    let told =
+        |text: &str, event_id: Option<&Selector>| settings(text).with_default_id(event_id).id;
     let template = "template = '{id}{body}'";
     assert_eq!(told(template, Some(&from_header)).as_deref(), Some("header:x-id"));
     let given = format!("{template}\nid = 'header:y'");

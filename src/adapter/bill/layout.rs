@@ -12,10 +12,10 @@ use crate::{
 
 /// Where a bill's fields stand, and what must be told.
 #[derive(Clone, Debug)]
-pub(in crate::adapter) struct Layout {
+pub(in crate::adapter) struct FieldMap {
     /// Whether vendor and currency must be told. If not, the source is the
     /// vendor, and the currency is none.
-    pub(in crate::adapter) is_complete: bool,
+    pub(in crate::adapter) requires_vendor_and_currency: bool,
     /// Must be told.
     pub(in crate::adapter) invoice_number: FieldPointer,
     /// Must be told, if bills have one.
@@ -35,7 +35,7 @@ pub(in crate::adapter) struct Layout {
     pub(in crate::adapter) version: Option<FieldPointer>,
 }
 
-impl Layout {
+impl FieldMap {
     /// Checks what the types cannot say.
     ///
     /// # Errors

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use crate::{
     adapter::{
-        authentication::{Method, SignatureSettings},
-        bill::Layout,
+        authentication::{AuthenticationMethod, SignatureSettings},
+        bill::FieldMap,
         selector::{FieldPointer, FieldSource, Selector},
     },
     domain::InvoiceConflict,
@@ -17,10 +17,10 @@ use crate::{
 /// needs none but its secret.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct CallbackSettings {
     /// How robots prove who they are: `bearer` (default), `basic` or `hmac`.
     #[serde(default = "bearer")]
-    pub authentication: Method,
+    pub authentication: AuthenticationMethod,
     /// How robots sign, for `authentication = "hmac"`.
     pub signature: Option<SignatureSettings>,
     /// The company; default: there is only one.
@@ -40,8 +40,8 @@ pub struct Settings {
     pub invoice: InvoiceSettings,
 }
 
-const fn bearer() -> Method {
-    Method::Bearer
+const fn bearer() -> AuthenticationMethod {
+    AuthenticationMethod::Bearer
 }
 
 const fn review() -> InvoiceConflict {
@@ -86,13 +86,13 @@ pub struct InvoiceSettings {
 impl Default for InvoiceSettings {
     fn default() -> Self {
         Self {
-            invoice_number: FieldPointer::fixed("/invoiceNumber"),
-            transaction_id: FieldPointer::fixed("/transactionId"),
-            amount: FieldPointer::fixed("/amount"),
+            invoice_number: FieldPointer::from_static("/invoiceNumber"),
+            transaction_id: FieldPointer::from_static("/transactionId"),
+            amount: FieldPointer::from_static("/amount"),
             minor_units: false,
             vendor: FieldSource::Pointer("/vendor".to_owned()),
             currency: FieldSource::Pointer("/currency".to_owned()),
-            due_on: FieldPointer::fixed("/dueDate"),
+            due_on: FieldPointer::from_static("/dueDate"),
             status: None,
             statuses: BTreeMap::new(),
             version: None,
@@ -100,10 +100,10 @@ impl Default for InvoiceSettings {
     }
 }
 
-impl From<InvoiceSettings> for Layout {
+impl From<InvoiceSettings> for FieldMap {
     fn from(settings: InvoiceSettings) -> Self {
         Self {
-            is_complete: false,
+            requires_vendor_and_currency: false,
             invoice_number: settings.invoice_number,
             transaction_id: Some(settings.transaction_id),
             amount: settings.amount,

@@ -7,8 +7,8 @@ use time::macros::{date, datetime};
 use super::*;
 use crate::{
     adapter::{
-        Adapter, Received,
-        conformance::{Source, envelope, object},
+        Received, Source,
+        conformance::{ConfiguredSource, envelope, json_object},
     },
     domain::{Change, EventKey, Invoice, InvoiceStatus, Money},
 };
@@ -31,27 +31,32 @@ const OWN: &str = r#"
     version = "/doc/changed"
 "#;
 
-fn source(settings: &str) -> Source {
-    Source::load("callback", settings, &["FIRST"], &[]).unwrap()
+fn source(settings: &str) -> ConfiguredSource {
+    ConfiguredSource::load("callback", settings, &["FIRST"], &[]).unwrap()
 }
 
 /// An authentic call with these bytes.
-fn call(adapter: &Adapter, body: impl Into<Bytes>, more: &[(&'static str, &str)]) -> Outcome {
+fn call(adapter: &Source, body: impl Into<Bytes>, more: &[(&'static str, &str)]) -> Outcome {
     let body = body.into();
     let at = envelope("", "").received_at;
-    let delivery = Delivery {
-        topic: TOPIC,
+    let delivery = OutgoingWebhook {
+        topic: INVOICE_TOPIC,
         tenant: "acme",
         event_id: "",
         triggered_at: at,
         sent_at: at,
         body: &body,
     };
-    let mut headers: HeaderMap = adapter.dress(&delivery).into_iter().collect();
+    let mut headers: HeaderMap = adapter.signed_headers(&delivery).into_iter().collect();
     for (name, value) in more {
         headers.insert(*name, value.parse().unwrap());
     }
-    match adapter.receive(&Call { headers: &headers, query: "", body: &body, received_at: at }) {
+    match adapter.receive(&WebhookRequest {
+        headers: &headers,
+        query: "",
+        body: &body,
+        received_at: at,
+    }) {
         Ok(Received::Events { mut events, .. }) if events.len() == 1 => Ok(events.remove(0)),
         Ok(other) => panic!("must be one event: {other:?}"),
         Err(rejection) => Err(rejection),
@@ -61,8 +66,8 @@ fn call(adapter: &Adapter, body: impl Into<Bytes>, more: &[(&'static str, &str)]
 type Outcome = Result<Event, Rejection>;
 
 fn event(settings: &str, changes: &[(&str, &str)]) -> Event {
-    let body = object(LEAST, changes);
-    call(source(settings).adapter(), body.clone(), &[]).unwrap_or_else(|rejection| {
+    let body = json_object(LEAST, changes);
+    call(source(settings).source(), body.clone(), &[]).unwrap_or_else(|rejection| {
         panic!("{body}: {rejection}");
     })
 }
@@ -70,7 +75,7 @@ fn event(settings: &str, changes: &[(&str, &str)]) -> Event {
 /// The fields at fault, in the order in which they are told.
 fn faults(outcome: Outcome) -> Vec<String> {
     match outcome {
-        Err(Rejection::Invalid(failures)) => {
+        Err(Rejection::InvalidFields(failures)) => {
             failures.into_iter().map(|failure| failure.field).collect()
         }
         other => panic!("must be refused for its fields: {other:?}"),
@@ -78,16 +83,19 @@ fn faults(outcome: Outcome) -> Vec<String> {
 }
 
 fn invoice(settings: &str, event: Event) -> Invoice {
-    let envelope =
-        Envelope { tenant: event.tenant, version: event.version, ..envelope(TOPIC, event.body) };
-    match source(settings).adapter().map(&envelope) {
-        Ok(Mapped::Change(Change::Invoice(invoice))) => *invoice,
+    let envelope = Envelope {
+        tenant: event.tenant,
+        version: event.version,
+        ..envelope(INVOICE_TOPIC, event.body)
+    };
+    match source(settings).source().map(&envelope) {
+        Ok(MappedEvent::Change(Change::Invoice(invoice))) => *invoice,
         other => panic!("must be an invoice: {other:?}"),
     }
 }
 
 fn acceptance(event: &Event) -> String {
-    let body = source("").adapter().acceptance(&"inbox".parse().unwrap(), event).unwrap();
+    let body = source("").source().success_body(&"inbox".parse().unwrap(), event).unwrap();
     String::from_utf8(body.to_vec()).unwrap()
 }
 
@@ -166,8 +174,9 @@ fn amounts_are_exact_as_texts_and_as_numbers() {
 #[test]
 fn every_field_at_fault_is_told_at_once() {
     let long = format!("\"{}\"", "x".repeat(256));
-    let refused =
-        |changes: &[(&str, &str)]| faults(call(source("").adapter(), object(LEAST, changes), &[]));
+    let refused = |changes: &[(&str, &str)]| {
+        faults(call(source("").source(), json_object(LEAST, changes), &[]))
+    };
     let all = [
         ("invoiceNumber", ""),
         ("transactionId", "\"\\u0000\""),
@@ -200,11 +209,11 @@ fn every_field_at_fault_is_told_at_once() {
         assert_eq!(refused(&[(name, literal)]), [format!("/{name}")], "{name} {literal}");
     }
     for body in [&b"[]"[..], b"7", b"null", b"\"x\"", b"{}"] {
-        let refused = faults(call(source("").adapter(), body, &[]));
+        let refused = faults(call(source("").source(), body, &[]));
         assert_eq!(refused, ["/invoiceNumber", "/transactionId", "/amount"], "{body:?}");
     }
     for body in [&b""[..], b"<invoice/>", b"{\"amount\":1", b"\xff\xfe{}", b"{}{}"] {
-        assert_eq!(faults(call(source("").adapter(), body, &[])), [""], "{body:?}");
+        assert_eq!(faults(call(source("").source(), body, &[])), [""], "{body:?}");
     }
 }
 
@@ -212,8 +221,8 @@ fn every_field_at_fault_is_told_at_once() {
 fn minor_units_need_a_currency_and_whole_numbers() {
     let doc = |cents: &str, currency: &str| {
         let doc = format!(r#"{{"no":"1","booking":"2","cents":{cents},"currency":{currency}}}"#);
-        let body = object(&[], &[("company", "\"acme\""), ("doc", &doc)]);
-        call(source(OWN).adapter(), body, &[])
+        let body = json_object(&[], &[("company", "\"acme\""), ("doc", &doc)]);
+        call(source(OWN).source(), body, &[])
     };
     assert!(doc("1250", "\"EUR\"").is_ok());
     assert_eq!(faults(doc("1250", "null")), ["/doc/currency"]);
@@ -223,19 +232,19 @@ fn minor_units_need_a_currency_and_whole_numbers() {
 
 #[test]
 fn a_company_that_is_told_apart_must_be_told() {
-    let body = || object(LEAST, &[]);
-    assert_eq!(faults(call(source("tenant = '/company'").adapter(), body(), &[])), ["/company"]);
+    let body = || json_object(LEAST, &[]);
+    assert_eq!(faults(call(source("tenant = '/company'").source(), body(), &[])), ["/company"]);
     let by_header = source("tenant = 'header:X-Company'");
-    assert_eq!(call(by_header.adapter(), body(), &[]).unwrap().tenant, "acme");
-    let untold = call(by_header.adapter(), body(), &[("x-company", " ")]);
+    assert_eq!(call(by_header.source(), body(), &[]).unwrap().tenant, "acme");
+    let untold = call(by_header.source(), body(), &[("x-company", " ")]);
     assert_eq!(faults(untold), ["header:x-company"]);
-    let long = call(by_header.adapter(), body(), &[("x-company", &"x".repeat(256))]);
+    let long = call(by_header.source(), body(), &[("x-company", &"x".repeat(256))]);
     assert_eq!(faults(long), ["header:x-company"]);
     // Another AMQP producer left it out.
-    let failure = by_header.adapter().map(&envelope(TOPIC, body())).unwrap_err();
+    let failure = by_header.source().map(&envelope(INVOICE_TOPIC, body())).unwrap_err();
     assert_eq!(failure.field, "x-tallyhook-tenant");
     // The rest is told with it.
-    let nothing = call(source("tenant = '/company'").adapter(), "{}", &[]);
+    let nothing = call(source("tenant = '/company'").source(), "{}", &[]);
     assert_eq!(faults(nothing), ["/invoiceNumber", "/transactionId", "/amount", "/company"]);
 }
 
@@ -267,8 +276,8 @@ fn companies_have_invoices_of_their_own() {
     let by_header = source("tenant = 'header:X-Company'");
     let told = |company: &str| {
         let event =
-            call(by_header.adapter(), object(LEAST, &[]), &[("x-company", company)]).unwrap();
-        by_header.adapter().acceptance(&"inbox".parse().unwrap(), &event)
+            call(by_header.source(), json_object(LEAST, &[]), &[("x-company", company)]).unwrap();
+        by_header.source().success_body(&"inbox".parse().unwrap(), &event)
     };
     assert_eq!(told("acme"), told("acme"));
     assert_ne!(told("acme"), told("other"));
@@ -305,25 +314,25 @@ fn vendor_number_and_transaction_make_the_event() {
 
 #[test]
 fn bearer_is_what_robots_show_unless_something_else_is_said() {
-    let body = || object(LEAST, &[]);
+    let body = || json_object(LEAST, &[]);
     let bearer = source("");
-    assert!(call(bearer.adapter(), body(), &[("authorization", "Bearer c0ffee00")]).is_ok());
+    assert!(call(bearer.source(), body(), &[("authorization", "Bearer c0ffee00")]).is_ok());
     let signing = source("authentication = 'hmac'");
-    assert!(call(signing.adapter(), body(), &[]).is_ok());
-    let shown = call(signing.adapter(), body(), &[("x-signature", "c0ffee00")]);
-    assert!(matches!(shown, Err(Rejection::Signature(_))), "{shown:?}");
+    assert!(call(signing.source(), body(), &[]).is_ok());
+    let shown = call(signing.source(), body(), &[("x-signature", "c0ffee00")]);
+    assert!(matches!(shown, Err(Rejection::InvalidSignature(_))), "{shown:?}");
     for value in ["Bearer c0ffee01", "Basic c0ffee00", ""] {
         // Nothing is said of the body before the caller is known.
-        let refused = call(bearer.adapter(), "{}", &[("authorization", value)]);
-        assert!(matches!(refused, Err(Rejection::Signature(_))), "{value}: {refused:?}");
+        let refused = call(bearer.source(), "{}", &[("authorization", value)]);
+        assert!(matches!(refused, Err(Rejection::InvalidSignature(_))), "{value}: {refused:?}");
     }
 }
 
 #[test]
 fn conflicts_are_what_the_settings_say() {
     let rules = |settings: &str| {
-        let rules = source(settings).adapter().rules();
-        (rules.invoice_conflict, rules.repeats_same_bytes)
+        let rules = source(settings).source().conflict_policy();
+        (rules.invoice_conflict, rules.redelivers_identical_body)
     };
     assert_eq!(rules(""), (InvoiceConflict::Review, false));
     assert_eq!(rules("on_conflict = 'update'"), (InvoiceConflict::Update, false));
@@ -335,14 +344,15 @@ fn conflicts_are_what_the_settings_say() {
 
 #[test]
 fn only_invoices_of_other_producers_are_mapped() {
-    let body = object(LEAST, &[]);
+    let body = json_object(LEAST, &[]);
     let adapter = source("");
-    let mapped = |topic: &str| adapter.adapter().map(&envelope(topic, body.clone()));
-    assert!(matches!(mapped(""), Ok(Mapped::Change(_))));
-    assert_eq!(mapped("order.created"), Ok(Mapped::Ignored));
-    let bad = envelope(TOPIC, object(LEAST, &[("amount", "\"x\""), ("dueDate", "\"x\"")]));
-    assert_eq!(adapter.adapter().map(&bad).unwrap_err().field, "/amount");
-    assert_eq!(adapter.adapter().number(&bad).as_deref(), Some("INV-1"));
+    let mapped = |topic: &str| adapter.source().map(&envelope(topic, body.clone()));
+    assert!(matches!(mapped(""), Ok(MappedEvent::Change(_))));
+    assert_eq!(mapped("order.created"), Ok(MappedEvent::Ignored));
+    let bad =
+        envelope(INVOICE_TOPIC, json_object(LEAST, &[("amount", "\"x\""), ("dueDate", "\"x\"")]));
+    assert_eq!(adapter.source().map(&bad).unwrap_err().field, "/amount");
+    assert_eq!(adapter.source().business_key(&bad).as_deref(), Some("INV-1"));
 }
 
 #[test]
@@ -357,12 +367,14 @@ fn settings_that_are_wrong_are_refused_by_key() {
         ("on_conflict = 'ignore'", &[], "sources.inbox"),
         ("", &["acme"], "inbox.tenant"),
     ] {
-        let loaded = Source::load("callback", settings, &["FIRST"], tenants);
+        let loaded = ConfiguredSource::load("callback", settings, &["FIRST"], tenants);
         let error = loaded.err().unwrap_or_default();
         assert!(error.contains(key), "{settings} must name {key}, says {error:?}");
     }
-    let allowed = Source::load("callback", "tenant = '/company'", &["FIRST"], &["Acme"]).unwrap();
-    let told = |company: &str| call(allowed.adapter(), object(LEAST, &[("company", company)]), &[]);
+    let allowed =
+        ConfiguredSource::load("callback", "tenant = '/company'", &["FIRST"], &["Acme"]).unwrap();
+    let told =
+        |company: &str| call(allowed.source(), json_object(LEAST, &[("company", company)]), &[]);
     assert_eq!(told("\"Acme\"").unwrap().tenant, "Acme");
-    assert!(matches!(told("\"acme\""), Err(Rejection::Tenant(..))));
+    assert!(matches!(told("\"acme\""), Err(Rejection::UnknownTenant(..))));
 }

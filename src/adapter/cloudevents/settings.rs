@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::adapter::{
-    authentication::{Method, SignatureSettings},
+    authentication::{AuthenticationMethod, SignatureSettings},
     mapping::{InvoiceFields, OrderFields, RefundFields},
     selector::Selector,
 };
@@ -11,11 +11,11 @@ use crate::adapter::{
 /// The settings of a `CloudEvents` source.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct CloudEventsSettings {
     /// How the sender proves who it is: `bearer` (default; in `Authorization`
     /// or in the query as `access_token`), `basic` or `hmac`.
     #[serde(default = "bearer")]
-    pub authentication: Method,
+    pub authentication: AuthenticationMethod,
     /// How the sender signs, for `hmac`.
     pub signature: Option<SignatureSettings>,
     /// The origins that are given leave to send when they ask with OPTIONS;
@@ -24,7 +24,7 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// What the attributes every event has do not tell.
     #[serde(default)]
-    pub event: CloudEventSettings,
+    pub event: CloudEventsEventSettings,
     /// Where an order's fields stand in the data, if the source sends orders.
     pub order: Option<OrderFields>,
     /// Where an invoice's fields stand in the data, if the source sends
@@ -34,8 +34,8 @@ pub struct Settings {
     pub refund: Option<RefundFields>,
 }
 
-const fn bearer() -> Method {
-    Method::Bearer
+const fn bearer() -> AuthenticationMethod {
+    AuthenticationMethod::Bearer
 }
 
 fn all() -> Vec<String> {
@@ -45,7 +45,7 @@ fn all() -> Vec<String> {
 /// What the attributes every event has do not tell.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct CloudEventSettings {
+pub struct CloudEventsEventSettings {
     /// The shop or company: `attribute:NAME`, a pointer into the data,
     /// `header:NAME` or `const:TEXT`. Default: there is only one.
     pub tenant: Option<TenantSource>,

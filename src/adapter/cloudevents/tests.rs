@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    adapter::{Adapter, Received, conformance::envelope},
+    adapter::{Received, Source, conformance::envelope},
     config::Config,
-    domain::{Change, Reason},
+    domain::{Change, ReasonCode},
 };
 
 const AT: OffsetDateTime = datetime!(2026-01-02 3:04:05 UTC);
@@ -41,7 +41,7 @@ fn load(settings: &str) -> Result<Config, String> {
     Config::from_toml(&text, &variables).map_err(|error| format!("{error:#}"))
 }
 
-fn adapter(config: &Config) -> &Adapter {
+fn adapter(config: &Config) -> &Source {
     config.sources.values().next().unwrap()
 }
 
@@ -57,7 +57,7 @@ fn call(
         map.insert(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
     let body = Bytes::copy_from_slice(body.as_bytes());
-    let call = Call { headers: &map, query, body: &body, received_at: AT };
+    let call = WebhookRequest { headers: &map, query, body: &body, received_at: AT };
     match adapter(config).receive(&call)? {
         Received::Events { events, .. } => Ok(events),
         Received::Ping => panic!("a ping"),
@@ -76,7 +76,7 @@ fn document(media_type: &str, body: &str) -> Result<Vec<Event>, Rejection> {
 
 fn unreadable(result: Result<Vec<Event>, Rejection>) -> String {
     match result {
-        Err(Rejection::Unreadable(detail)) => detail,
+        Err(Rejection::Malformed(detail)) => detail,
         other => panic!("{other:?}"),
     }
 }
@@ -92,7 +92,7 @@ fn event(changes: &[(&str, &str)]) -> String {
         ("company", "\"Acme\""),
         ("data", r#"{"id": 7,"total":1.50}"#),
     ];
-    crate::adapter::conformance::object(&members, changes)
+    crate::adapter::conformance::json_object(&members, changes)
 }
 
 fn expected(data: &str) -> Event {
@@ -123,8 +123,8 @@ fn an_event_is_the_same_in_all_three_modes() {
         mapped.tenant = event.tenant;
         let change = adapter(&config).map(&mapped);
         match event.event_id.as_str() {
-            "/shop 2" => assert_eq!(change.unwrap_err().reason, Reason::InvalidJson),
-            _ => assert!(matches!(change, Ok(Mapped::Change(Change::Order(_)))), "{change:?}"),
+            "/shop 2" => assert_eq!(change.unwrap_err().reason, ReasonCode::InvalidJson),
+            _ => assert!(matches!(change, Ok(MappedEvent::Change(Change::Order(_)))), "{change:?}"),
         }
     }
 }
@@ -202,7 +202,7 @@ fn headers_are_decoded_once() {
     }
     for value in ["/a%FF", "%C3", "\"%ED%A0%80\""] {
         let detail = "the header ce-source is not UTF-8".to_owned();
-        assert_eq!(source(value), Err(Rejection::Unreadable(detail)), "{value}");
+        assert_eq!(source(value), Err(Rejection::Malformed(detail)), "{value}");
     }
     assert!(source("\"\"").is_err());
 }
@@ -238,7 +238,7 @@ fn bodies_that_are_no_events_are_refused_and_say_where() {
         ["application/cloudevents+avro", "application/cloudevents-batch+xml", "text/xml"]
     {
         let refused = document(media_type, "{}");
-        assert_eq!(refused, Err(Rejection::ContentType(media_type.to_owned())));
+        assert_eq!(refused, Err(Rejection::UnsupportedMediaType(media_type.to_owned())));
     }
 }
 
@@ -250,9 +250,9 @@ fn an_empty_batch_is_answered_and_changes_nothing() {
         let events = receive(settings, &[("content-type", BATCH)], "[ ]").unwrap();
         assert_eq!(events.len(), 1);
         assert_eq!((events[0].topic.as_str(), events[0].tenant.as_str()), ("empty_batch", ""));
-        assert_eq!(events[0].event_id, digest_of(b"[ ]"));
+        assert_eq!(events[0].event_id, sha256_hex(b"[ ]"));
         let mapped = adapter(&config).map(&envelope("empty_batch", "[ ]".to_owned()));
-        assert_eq!(mapped, Ok(Mapped::Ignored), "{settings}");
+        assert_eq!(mapped, Ok(MappedEvent::Ignored), "{settings}");
     }
 }
 
@@ -281,7 +281,7 @@ fn the_tenant_is_told_by_an_attribute_the_data_a_header_or_the_settings() {
     let failure = adapter(&config).map(&untold).unwrap_err();
     assert_eq!(
         (failure.reason, failure.field.as_str()),
-        (Reason::MissingField, "attribute:company")
+        (ReasonCode::MissingField, "attribute:company")
     );
     // An allow-list's names are taken as they are.
     for (allowed, let_in) in [("Acme", true), ("acme", false)] {
@@ -322,7 +322,7 @@ fn a_token_a_password_or_a_signature_lets_in() {
                   template = '{id}.{body}'\nid = 'header:ce-id'\n";
     for settings in ["", "authentication = 'basic'", signed] {
         let config = load(settings).unwrap();
-        let delivery = Delivery {
+        let delivery = OutgoingWebhook {
             topic: "größe 1%",
             tenant: "acme",
             event_id: "e 1",
@@ -330,7 +330,7 @@ fn a_token_a_password_or_a_signature_lets_in() {
             sent_at: AT,
             body: b"{}",
         };
-        let dressed = adapter(&config).dress(&delivery);
+        let dressed = adapter(&config).signed_headers(&delivery);
         let headers: Vec<_> =
             dressed.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         let events = call(&config, &headers, "", "{}").unwrap();

@@ -13,10 +13,10 @@ mod stripe;
 mod woocommerce;
 mod xero;
 
-use super::kind::Kind;
+use super::kind::Case;
 
 /// Every row.
-pub(super) fn all() -> impl Iterator<Item = &'static Kind> {
+pub(super) fn all() -> impl Iterator<Item = &'static Case> {
     [
         shopify::ROWS,
         woocommerce::ROWS,

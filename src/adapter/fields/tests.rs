@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn with<T>(body: &str, pointers: &[&str], check: impl FnOnce(&Fields<'_>) -> T) -> T {
-    let pointers = Pointers::new(pointers);
-    check(&Fields::read(body.as_bytes(), &pointers).unwrap())
+fn with<T>(body: &str, pointers: &[&str], check: impl FnOnce(&JsonFields<'_>) -> T) -> T {
+    let pointers = JsonPointers::new(pointers);
+    check(&JsonFields::read(body.as_bytes(), &pointers).unwrap())
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn a_pointer_may_lead_through_another() {
 fn missing_null_and_empty_are_alike() {
     with(r#"{"a": null, "b": ""}"#, &["/a", "/b", "/c", "/a/x"], |fields| {
         for pointer in ["/a", "/b", "/c", "/a/x"] {
-            assert_eq!(fields.required_text(pointer), Err(Failure::missing(pointer)));
+            assert_eq!(fields.required_text(pointer), Err(PermanentFailure::missing(pointer)));
         }
     });
 }
@@ -42,7 +42,10 @@ fn what_the_database_could_not_store_is_refused_here() {
     with(body, &["/nul", "/half", "/list", "/n"], |fields| {
         for pointer in ["/nul", "/half", "/list"] {
             let failure = fields.text(pointer).unwrap_err();
-            assert_eq!((failure.reason, failure.field.as_str()), (Reason::InvalidValue, pointer));
+            assert_eq!(
+                (failure.reason, failure.field.as_str()),
+                (ReasonCode::InvalidValue, pointer)
+            );
         }
         assert_eq!(fields.decimal("/n").unwrap_err().field, "/n");
     });
@@ -50,7 +53,7 @@ fn what_the_database_could_not_store_is_refused_here() {
 
 #[test]
 fn elements_of_a_list_are_named_by_their_place() {
-    let line = Pointers::new(["/price"]);
+    let line = JsonPointers::new(["/price"]);
     with(r#"{"lines": [{"price": "1"}, {"price": "x"}]}"#, &["/lines"], |fields| {
         let lines = fields.list("/lines", &line).unwrap();
         assert_eq!(lines[0].required_decimal("/price").unwrap().to_string(), "1");
@@ -60,10 +63,10 @@ fn elements_of_a_list_are_named_by_their_place() {
 
 #[test]
 fn a_document_knows_its_own_bytes() {
-    let element = Pointers::new(["/id"]);
+    let element = JsonPointers::new(["/id"]);
     with(r#" [ {"id" : 1.0} ,2,null ] "#, &[""], |fields| {
         let elements = fields.list("", &element).unwrap();
-        let literals: Vec<_> = elements.iter().map(Fields::literal).collect();
+        let literals: Vec<_> = elements.iter().map(JsonFields::raw_json).collect();
         assert_eq!(literals, [r#"{"id" : 1.0}"#, "2", "null"]);
         assert!(elements[0].has("/id") && !elements[1].has("/id"));
         assert_eq!(fields.count(""), Ok(3));
@@ -86,10 +89,10 @@ fn whole_numbers_are_no_fractions() {
 
 #[test]
 fn what_is_not_json_is_told_with_its_place() {
-    let pointers = Pointers::new(["/a"]);
+    let pointers = JsonPointers::new(["/a"]);
     for body in [&b"{\"a\": "[..], b"", b"{} x", b"\xff\xfe", b"<order/>"] {
-        let failure = Fields::read(body, &pointers).unwrap_err();
-        assert_eq!(failure.reason, Reason::InvalidJson);
+        let failure = JsonFields::read(body, &pointers).unwrap_err();
+        assert_eq!(failure.reason, ReasonCode::InvalidJson);
     }
 }
 
@@ -105,9 +108,9 @@ fn days_before_our_era_are_none() {
         r#"{"a":"-5000-01-01","b":-300000000000,"c":"0001-01-01"}"#,
         &["/a", "/b", "/c"],
         |fields| {
-            assert_eq!(fields.day("/a").unwrap_err().field, "/a");
-            assert_eq!(fields.day("/b").unwrap_err().field, "/b");
-            assert!(fields.day("/c").unwrap().is_some());
+            assert_eq!(fields.date("/a").unwrap_err().field, "/a");
+            assert_eq!(fields.date("/b").unwrap_err().field, "/b");
+            assert!(fields.date("/c").unwrap().is_some());
         },
     );
 }
@@ -118,11 +121,11 @@ fn white_space_around_a_day_or_moment_is_none_of_it() {
         r#"{"a":" 2026-03-01 ","b":" ","c":" 2026-03-01T00:00:00Z"}"#,
         &["/a", "/b", "/c"],
         |fields| {
-            assert!(fields.day("/a").unwrap().is_some());
-            assert!(fields.day("/c").unwrap().is_some());
-            assert!(fields.moment("/c").unwrap().is_some());
-            assert_eq!(fields.day("/b"), Ok(None));
-            assert_eq!(fields.moment("/b"), Ok(None));
+            assert!(fields.date("/a").unwrap().is_some());
+            assert!(fields.date("/c").unwrap().is_some());
+            assert!(fields.timestamp("/c").unwrap().is_some());
+            assert_eq!(fields.date("/b"), Ok(None));
+            assert_eq!(fields.timestamp("/b"), Ok(None));
         },
     );
 }
@@ -130,7 +133,7 @@ fn white_space_around_a_day_or_moment_is_none_of_it() {
 proptest! {
     #[test]
     fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let pointers = Pointers::new(["/a", "/a/b", "/0"]);
-        let _ = Fields::read(&body, &pointers);
+        let pointers = JsonPointers::new(["/a", "/a/b", "/0"]);
+        let _ = JsonFields::read(&body, &pointers);
     }
 }

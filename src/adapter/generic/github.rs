@@ -8,8 +8,10 @@ mod tests;
 
 use std::time::Duration;
 
-use super::{Generic, Settings};
-use crate::adapter::{authentication::Method, mapping::InvalidSettings, selector::Selector};
+use super::{Generic, GenericSettings};
+use crate::adapter::{
+    authentication::AuthenticationMethod, mapping::InvalidSettings, selector::Selector,
+};
 
 impl Generic {
     /// A source of kind `github`: what the settings leave out is as GitHub
@@ -17,8 +19,8 @@ impl Generic {
     ///
     /// # Errors
     /// [`InvalidSettings`] that names the key.
-    pub fn github(mut settings: Settings) -> Result<Self, InvalidSettings> {
-        if settings.authentication == Method::Hmac {
+    pub fn github(mut settings: GenericSettings) -> Result<Self, InvalidSettings> {
+        if settings.authentication == AuthenticationMethod::Hmac {
             let signature = settings.signature.get_or_insert_default();
             signature.header.get_or_insert_with(|| "x-hub-signature-256".to_owned());
             signature.prefix.get_or_insert_with(|| "sha256=".to_owned());
@@ -34,6 +36,11 @@ impl Generic {
         // Only a person sends again, for three days: docs.github.com,
         // "Redelivering webhooks".
         let resends_for = Duration::from_hours(3 * 24);
-        Ok(Self { kind: "github", test_topic: Some("ping"), resends_for, ..generic })
+        Ok(Self {
+            kind: "github",
+            test_topic: Some("ping"),
+            redelivery_window: resends_for,
+            ..generic
+        })
     }
 }

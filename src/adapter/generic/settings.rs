@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::adapter::{
-    authentication::{Method, SignatureSettings},
+    authentication::{AuthenticationMethod, SignatureSettings},
     identity::EventSettings,
     mapping::{InvoiceFields, OrderFields, RefundFields},
 };
@@ -11,10 +11,10 @@ use crate::adapter::{
 /// The settings of a generic source.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct GenericSettings {
     /// How the sender proves who it is: `hmac` (default), `bearer` or `basic`.
     #[serde(default)]
-    pub authentication: Method,
+    pub authentication: AuthenticationMethod,
     /// How the sender signs.
     pub signature: Option<SignatureSettings>,
     /// The field of a form that holds the JSON, for senders that post

@@ -6,11 +6,12 @@ use time::macros::{date, datetime};
 use super::*;
 use crate::{
     adapter::{
-        conformance::{Source, envelope, object},
+        conformance::{ConfiguredSource, envelope, json_object},
         selector::{FieldSource, Selector},
     },
     domain::{
-        Change, Invoice, InvoiceStatus, Line, Money, Order, OrderStatus, OrderUpdate, Reason,
+        Change, Invoice, InvoiceStatus, Money, Order, OrderLine, OrderStatus, OrderUpdate,
+        ReasonCode,
     },
 };
 
@@ -73,14 +74,14 @@ const INVOICE: &[(&str, &str)] = &[
     ("changed", "\"2026-01-02T12:00:00Z\""),
 ];
 
-fn mapped(settings: &str, topic: &str, body: String) -> Result<Mapped, Failure> {
-    let source = Source::load("generic", settings, &["FIRST"], &[]).unwrap();
-    source.adapter().map(&envelope(topic, body))
+fn mapped(settings: &str, topic: &str, body: String) -> Result<MappedEvent, PermanentFailure> {
+    let source = ConfiguredSource::load("generic", settings, &["FIRST"], &[]).unwrap();
+    source.source().map(&envelope(topic, body))
 }
 
 fn state(settings: &str, changes: &[(&str, &str)]) -> (String, time::OffsetDateTime, Order) {
-    match mapped(settings, "order.paid", object(ORDER, changes)) {
-        Ok(Mapped::Change(Change::Order(update))) => match *update {
+    match mapped(settings, "order.paid", json_object(ORDER, changes)) {
+        Ok(MappedEvent::Change(Change::Order(update))) => match *update {
             OrderUpdate::State { order_id, version, order, restored: false } => {
                 (order_id, version, *order)
             }
@@ -91,8 +92,8 @@ fn state(settings: &str, changes: &[(&str, &str)]) -> (String, time::OffsetDateT
 }
 
 fn invoice(settings: &str, changes: &[(&str, &str)]) -> Invoice {
-    match mapped(settings, "", object(INVOICE, changes)) {
-        Ok(Mapped::Change(Change::Invoice(invoice))) => *invoice,
+    match mapped(settings, "", json_object(INVOICE, changes)) {
+        Ok(MappedEvent::Change(Change::Invoice(invoice))) => *invoice,
         other => panic!("{changes:?}: {other:?}"),
     }
 }
@@ -104,7 +105,7 @@ fn an_order_is_read_as_configured() {
     assert_eq!(id, "9007199254740993");
     assert_eq!(version, datetime!(2026-01-02 12:00 UTC));
     let decimal = |text: &str| text.parse::<Decimal>().unwrap();
-    let line = Line {
+    let line = OrderLine {
         id: Some("1".to_owned()),
         sku: Some("S".to_owned()),
         title: Some("Mug".to_owned()),
@@ -112,8 +113,14 @@ fn an_order_is_read_as_configured() {
         unit_price: Some(decimal("4.10")),
         total: Some(decimal("8.20")),
     };
-    let nothing =
-        Line { id: None, sku: None, title: None, quantity: None, unit_price: None, total: None };
+    let nothing = OrderLine {
+        id: None,
+        sku: None,
+        title: None,
+        quantity: None,
+        unit_price: None,
+        total: None,
+    };
     let expected = Order {
         payment_ref: None,
         sequence: 0,
@@ -182,12 +189,12 @@ fn topics_say_what_an_event_is() {
         ("preorder.paid", "ignored"),
         ("", "ignored"),
     ] {
-        let found = match mapped(ORDERS, topic, object(ORDER, &[])) {
-            Ok(Mapped::Change(Change::Order(update))) => match *update {
+        let found = match mapped(ORDERS, topic, json_object(ORDER, &[])) {
+            Ok(MappedEvent::Change(Change::Order(update))) => match *update {
                 OrderUpdate::State { .. } => "state",
                 OrderUpdate::Deleted { .. } => "deleted",
             },
-            Ok(Mapped::Ignored) => "ignored",
+            Ok(MappedEvent::Ignored) => "ignored",
             other => panic!("{topic}: {other:?}"),
         };
         assert_eq!(found, expected, "{topic:?}");
@@ -197,23 +204,23 @@ fn topics_say_what_an_event_is() {
 #[test]
 fn a_topic_that_only_the_body_tells_is_read_there() {
     let settings = ORDERS.replace("header:X-Topic", "/type");
-    let topic = |literal| mapped(&settings, "", object(ORDER, &[("type", literal)]));
-    assert!(matches!(topic("\"order.paid\""), Ok(Mapped::Change(_))));
-    assert_eq!(topic("\"customer.paid\""), Ok(Mapped::Ignored));
+    let topic = |literal| mapped(&settings, "", json_object(ORDER, &[("type", literal)]));
+    assert!(matches!(topic("\"order.paid\""), Ok(MappedEvent::Change(_))));
+    assert_eq!(topic("\"customer.paid\""), Ok(MappedEvent::Ignored));
     let broken = mapped(&settings, "", "{\"type\":".to_owned()).unwrap_err();
-    assert_eq!(broken.reason, Reason::InvalidJson);
+    assert_eq!(broken.reason, ReasonCode::InvalidJson);
 }
 
 #[test]
 fn a_deletion_needs_the_id_alone() {
-    let source = Source::load("generic", ORDERS, &["FIRST"], &[]).unwrap();
+    let source = ConfiguredSource::load("generic", ORDERS, &["FIRST"], &[]).unwrap();
     let mut envelope = envelope("order.deleted", r#"{"id":"a"}"#);
     for version in [None, Some(datetime!(2026-01-03 0:00 UTC))] {
         envelope.version = version;
         let deleted_at = version.unwrap_or(envelope.received_at);
         let update = OrderUpdate::Deleted { order_id: "a".to_owned(), deleted_at };
-        let expected = Mapped::Change(Change::Order(Box::new(update)));
-        assert_eq!(source.adapter().map(&envelope), Ok(expected));
+        let expected = MappedEvent::Change(Change::Order(Box::new(update)));
+        assert_eq!(source.source().map(&envelope), Ok(expected));
     }
 }
 
@@ -245,22 +252,28 @@ fn an_invoice_is_read_as_configured() {
 #[test]
 fn a_failure_names_the_field() {
     for (settings, base, change, reason, field) in [
-        (ORDERS, ORDER, ("id", ""), Reason::MissingField, "/id"),
-        (ORDERS, ORDER, ("money", "null"), Reason::MissingField, "/money/amount"),
+        (ORDERS, ORDER, ("id", ""), ReasonCode::MissingField, "/id"),
+        (ORDERS, ORDER, ("money", "null"), ReasonCode::MissingField, "/money/amount"),
         (
             ORDERS,
             ORDER,
             ("money", r#"{"amount":1,"currency":"EURO"}"#),
-            Reason::InvalidValue,
+            ReasonCode::InvalidValue,
             "/money/currency",
         ),
-        (ORDERS, ORDER, ("items", r#"[{},{"price":"x"}]"#), Reason::InvalidValue, "/items/1/price"),
-        (ORDERS, ORDER, ("changed", "\"x\""), Reason::InvalidValue, "/changed"),
-        (INVOICES, INVOICE, ("number", "null"), Reason::MissingField, "/number"),
-        (INVOICES, INVOICE, ("total", "\"x\""), Reason::InvalidValue, "/total"),
-        (INVOICES, INVOICE, ("due", "\"soon\""), Reason::InvalidValue, "/due"),
+        (
+            ORDERS,
+            ORDER,
+            ("items", r#"[{},{"price":"x"}]"#),
+            ReasonCode::InvalidValue,
+            "/items/1/price",
+        ),
+        (ORDERS, ORDER, ("changed", "\"x\""), ReasonCode::InvalidValue, "/changed"),
+        (INVOICES, INVOICE, ("number", "null"), ReasonCode::MissingField, "/number"),
+        (INVOICES, INVOICE, ("total", "\"x\""), ReasonCode::InvalidValue, "/total"),
+        (INVOICES, INVOICE, ("due", "\"soon\""), ReasonCode::InvalidValue, "/due"),
     ] {
-        let failure = mapped(settings, "order.paid", object(base, &[change])).unwrap_err();
+        let failure = mapped(settings, "order.paid", json_object(base, &[change])).unwrap_err();
         assert_eq!((failure.reason, failure.field.as_str()), (reason, field), "{change:?}");
     }
 }
@@ -294,27 +307,28 @@ fn settings_that_contradict_themselves_are_refused_by_key() {
         ("[sources.inbox.signature]\nalgorithm = 'md5'\n".to_owned(), "md5"),
         ("[sources.inbox.event]\nid = 'header:'\n".to_owned(), "sources.inbox"),
     ] {
-        let error = Source::load("generic", &settings, &["FIRST"], &[]).err().unwrap_or_default();
+        let error =
+            ConfiguredSource::load("generic", &settings, &["FIRST"], &[]).err().unwrap_or_default();
         assert!(error.contains(key), "{settings} must name {key}, says {error:?}");
     }
     let both = format!("{topics}{orders}topics = ['o.*']\n{invoices}");
-    assert!(Source::load("generic", &both, &["FIRST"], &[]).is_ok());
+    assert!(ConfiguredSource::load("generic", &both, &["FIRST"], &[]).is_ok());
 }
 
 #[test]
 fn a_company_that_cannot_be_read_is_not_taken_for_one_without_a_name() {
     let settings = format!("[sources.inbox.event]\ntenant = '/company'\n{INVOICES}");
     for (company, field, reason) in [
-        ("null", "/company", Reason::MissingField),
-        ("\"a\\u0000b\"", "/company", Reason::InvalidValue),
-        ("{}", "/company", Reason::InvalidValue),
+        ("null", "/company", ReasonCode::MissingField),
+        ("\"a\\u0000b\"", "/company", ReasonCode::InvalidValue),
+        ("{}", "/company", ReasonCode::InvalidValue),
         // Readable: it was another producer that left the header out.
-        ("\"acme\"", "x-tallyhook-tenant", Reason::MissingField),
+        ("\"acme\"", "x-tallyhook-tenant", ReasonCode::MissingField),
     ] {
-        let source = Source::load("generic", &settings, &["FIRST"], &[]).unwrap();
-        let mut untold = envelope("", object(INVOICE, &[("company", company)]));
+        let source = ConfiguredSource::load("generic", &settings, &["FIRST"], &[]).unwrap();
+        let mut untold = envelope("", json_object(INVOICE, &[("company", company)]));
         untold.tenant.clear();
-        let failure = source.adapter().map(&untold).unwrap_err();
+        let failure = source.source().map(&untold).unwrap_err();
         assert_eq!((failure.field.as_str(), failure.reason), (field, reason), "{company}");
     }
 }

@@ -3,27 +3,27 @@
 use bytes::Bytes;
 
 use crate::{
-    adapter::fields::{Fields, Pointers},
-    domain::Failure,
+    adapter::fields::{JsonFields, JsonPointers},
+    domain::PermanentFailure,
 };
 
 /// What stands between groups of three digits: a point, or a space of any
 /// width that does not break.
-const GROUPED_BY: [char; 4] = ['.', ' ', '\u{a0}', '\u{202f}'];
+const GROUP_SEPARATORS: [char; 4] = ['.', ' ', '\u{a0}', '\u{202f}'];
 
 /// The row with the amount at this pointer written as everywhere else:
 /// `"1.234,56"` becomes `"1234.56"`. A number of JSON is left as it is.
 ///
 /// # Errors
-/// [`Failure`] if it is a text and no number with a decimal comma: `12.50`
+/// [`PermanentFailure`] if it is a text and no number with a decimal comma: `12.50`
 /// may be anything.
-pub(super) fn with_point(body: &Bytes, pointer: &str) -> Result<Bytes, Failure> {
-    let pointers = Pointers::new([pointer]);
-    let fields = Fields::read(body, &pointers)?;
-    let Some(place) = fields.place_of_text(pointer) else { return Ok(body.clone()) };
+pub(super) fn parse_decimal_comma(body: &Bytes, pointer: &str) -> Result<Bytes, PermanentFailure> {
+    let pointers = JsonPointers::new([pointer]);
+    let fields = JsonFields::read(body, &pointers)?;
+    let Some(place) = fields.text_range(pointer) else { return Ok(body.clone()) };
     let Some(text) = fields.text(pointer)? else { return Ok(body.clone()) };
-    let number = number(text.trim()).ok_or_else(|| {
-        Failure::invalid(pointer, "is not a number with a decimal comma (1.234,56)")
+    let number = normalize_number(text.trim()).ok_or_else(|| {
+        PermanentFailure::invalid(pointer, "is not a number with a decimal comma (1.234,56)")
     })?;
     let literal = format!("\"{number}\"");
     let parts = [&body[..place.start], literal.as_bytes(), &body[place.end..]];
@@ -31,7 +31,7 @@ pub(super) fn with_point(body: &Bytes, pointer: &str) -> Result<Bytes, Failure> 
 }
 
 /// A number with a decimal comma, as one with a point and without groups.
-fn number(text: &str) -> Option<String> {
+fn normalize_number(text: &str) -> Option<String> {
     let (sign, digits) = match text.strip_prefix(['-', '+']) {
         Some(digits) => (&text[..1], digits),
         None => ("", text),
@@ -41,7 +41,7 @@ fn number(text: &str) -> Option<String> {
         None => (digits, None),
     };
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let whole = match whole.chars().find(|c| GROUPED_BY.contains(c)) {
+    let whole = match whole.chars().find(|c| GROUP_SEPARATORS.contains(c)) {
         None => whole.to_owned(),
         Some(separator) => {
             let mut groups = whole.split(separator);
@@ -95,7 +95,7 @@ mod tests {
             ("1e3", None),
             ("١٢", None),
         ] {
-            assert_eq!(number(text).as_deref(), expected, "{text}");
+            assert_eq!(normalize_number(text).as_deref(), expected, "{text}");
         }
     }
 
@@ -110,7 +110,7 @@ mod tests {
             (r#"{"b":1}"#, Some(r#"{"b":1}"#)),
             (r#"{"a":"12.50"}"#, None),
         ] {
-            let read = with_point(&Bytes::from_static(body.as_bytes()), "/a");
+            let read = parse_decimal_comma(&Bytes::from_static(body.as_bytes()), "/a");
             assert_eq!(read.ok().as_deref(), expected.map(str::as_bytes), "{body}");
         }
     }

@@ -6,23 +6,23 @@ use serde::Deserialize;
 
 use crate::{
     adapter::{
-        authentication::Method,
-        bill::Layout,
+        authentication::AuthenticationMethod,
+        bill::FieldMap,
         mapping::InvalidSettings,
         selector::{FieldPointer, FieldSource, Selector},
     },
-    domain::{Failure, InvoiceConflict},
+    domain::{InvoiceConflict, PermanentFailure},
 };
 
 /// The settings of a source of files. Files with the documented columns need
 /// none but its secret.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct ImportSettings {
     /// How senders prove who they are, by headers alone: `bearer` (default) or
     /// `basic`.
     #[serde(default = "bearer")]
-    pub authentication: Method,
+    pub authentication: AuthenticationMethod,
     /// The company; default: there is only one.
     pub tenant: Option<Selector>,
     /// What to do with an invoice number that comes again with another
@@ -41,8 +41,8 @@ pub struct Settings {
     pub csv: CsvSettings,
 }
 
-const fn bearer() -> Method {
-    Method::Bearer
+const fn bearer() -> AuthenticationMethod {
+    AuthenticationMethod::Bearer
 }
 
 const fn review() -> InvoiceConflict {
@@ -120,8 +120,8 @@ impl TryFrom<String> for Column {
 }
 
 impl Column {
-    fn fixed(name: &'static str, pointer: &'static str) -> Self {
-        Self { name: name.to_owned(), pointer: FieldPointer::fixed(pointer) }
+    fn from_static(name: &'static str, pointer: &'static str) -> Self {
+        Self { name: name.to_owned(), pointer: FieldPointer::from_static(pointer) }
     }
 
     /// The pointer.
@@ -220,12 +220,12 @@ pub struct InvoiceSettings {
 impl Default for InvoiceSettings {
     fn default() -> Self {
         Self {
-            vendor: ColumnSource::Column(Column::fixed("vendor", "/vendor")),
-            invoice_number: Column::fixed("invoice_number", "/invoice_number"),
+            vendor: ColumnSource::Column(Column::from_static("vendor", "/vendor")),
+            invoice_number: Column::from_static("invoice_number", "/invoice_number"),
             transaction_id: None,
-            amount: Column::fixed("amount", "/amount"),
+            amount: Column::from_static("amount", "/amount"),
             minor_units: false,
-            currency: ColumnSource::Column(Column::fixed("currency", "/currency")),
+            currency: ColumnSource::Column(Column::from_static("currency", "/currency")),
             due_on: None,
             status: None,
             statuses: BTreeMap::new(),
@@ -236,7 +236,7 @@ impl Default for InvoiceSettings {
 
 impl InvoiceSettings {
     /// Every field that is named.
-    fn named(&self) -> impl Iterator<Item = &Column> {
+    fn columns_named(&self) -> impl Iterator<Item = &Column> {
         let values = [Some(&self.vendor), Some(&self.currency), self.status.as_ref()];
         let values = values.into_iter().flatten().filter_map(ColumnSource::column);
         let moving = [&self.transaction_id, &self.due_on, &self.version].into_iter().flatten();
@@ -244,39 +244,40 @@ impl InvoiceSettings {
     }
 
     /// The columns without which a CSV file is not what these settings say.
-    pub(super) fn columns(&self, tenant: Option<&Selector>) -> Vec<String> {
+    pub(super) fn required_columns(&self, tenant: Option<&Selector>) -> Vec<String> {
         let of_tenant = tenant.and_then(Selector::pointer).map(column);
-        let mut columns: Vec<_> = self.named().map(Column::column).chain(of_tenant).collect();
+        let mut columns: Vec<_> =
+            self.columns_named().map(Column::column).chain(of_tenant).collect();
         columns.sort_unstable();
         columns.dedup();
         columns
     }
 
     /// How each field is called.
-    pub(super) fn names(&self) -> Names {
-        let due_on = due_on();
-        let columns = self.named().chain([&due_on]);
+    pub(super) fn field_names(&self) -> FieldNames {
+        let due_on = default_due_on();
+        let columns = self.columns_named().chain([&due_on]);
         let pair = |column: &Column| (column.pointer().to_owned(), column.name.clone());
-        Names(columns.map(pair).collect())
+        FieldNames(columns.map(pair).collect())
     }
 }
 
 /// Where the day stands unless something else is said.
-fn due_on() -> Column {
-    Column::fixed("due_date", "/due_date")
+fn default_due_on() -> Column {
+    Column::from_static("due_date", "/due_date")
 }
 
-impl From<InvoiceSettings> for Layout {
+impl From<InvoiceSettings> for FieldMap {
     fn from(settings: InvoiceSettings) -> Self {
         Self {
-            is_complete: true,
+            requires_vendor_and_currency: true,
             invoice_number: settings.invoice_number.pointer,
             transaction_id: settings.transaction_id.map(|column| column.pointer),
             amount: settings.amount.pointer,
             minor_units: settings.minor_units,
             vendor: settings.vendor.into(),
             currency: settings.currency.into(),
-            due_on: settings.due_on.unwrap_or_else(due_on).pointer,
+            due_on: settings.due_on.unwrap_or_else(default_due_on).pointer,
             status: settings.status.map(FieldSource::from),
             statuses: settings.statuses,
             version: settings.version.map(|column| column.pointer),
@@ -285,13 +286,13 @@ impl From<InvoiceSettings> for Layout {
 }
 
 /// How the settings call the fields at pointers.
-pub(super) struct Names(BTreeMap<String, String>);
+pub(super) struct FieldNames(BTreeMap<String, String>);
 
-impl Names {
+impl FieldNames {
     /// A failure under the name that the settings use.
-    pub(super) fn named(&self, failure: Failure) -> Failure {
+    pub(super) fn renamed(&self, failure: PermanentFailure) -> PermanentFailure {
         match self.0.get(&failure.field) {
-            Some(name) => Failure { field: name.clone(), ..failure },
+            Some(name) => PermanentFailure { field: name.clone(), ..failure },
             None => failure,
         }
     }

@@ -10,8 +10,8 @@ use time::{
 use super::*;
 use crate::{
     adapter::{
-        Adapter, Received,
-        conformance::{Source, envelope, object},
+        Received, Source,
+        conformance::{ConfiguredSource, envelope, json_object},
     },
     domain::{Change, Invoice, InvoiceStatus, Money},
 };
@@ -43,24 +43,24 @@ const OWN: &str = r#"
 
 const COMMA: &str = "[sources.inbox.csv]\ndelimiter = ';'\ndecimal_comma = true";
 
-fn source(settings: &str) -> Source {
-    Source::load("import", settings, &["FIRST"], &[]).unwrap()
+fn source(settings: &str) -> ConfiguredSource {
+    ConfiguredSource::load("import", settings, &["FIRST"], &[]).unwrap()
 }
 
 fn item_in(
-    adapter: &Adapter,
+    adapter: &Source,
     format: ImportFormat,
     body: impl Into<bytes::Bytes>,
     line: u32,
-) -> Result<Event, Vec<Failure>> {
+) -> Result<Event, Vec<PermanentFailure>> {
     let headers: HeaderMap = adapter.import_headers("acme", BEGUN_AT).into_iter().collect();
     let body = body.into();
-    let call = Call { headers: &headers, query: "", body: &body, received_at: BEGUN_AT };
-    adapter.item(&call, format, line)
+    let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at: BEGUN_AT };
+    adapter.import_event(&call, format, line)
 }
 
-fn item(settings: &str, changes: &[(&str, &str)]) -> Result<Event, Vec<Failure>> {
-    item_in(source(settings).adapter(), ImportFormat::NdJson, object(LEAST, changes), 7)
+fn item(settings: &str, changes: &[(&str, &str)]) -> Result<Event, Vec<PermanentFailure>> {
+    item_in(source(settings).source(), ImportFormat::NdJson, json_object(LEAST, changes), 7)
 }
 
 fn event(settings: &str, changes: &[(&str, &str)]) -> Event {
@@ -68,16 +68,19 @@ fn event(settings: &str, changes: &[(&str, &str)]) -> Event {
 }
 
 /// The fields at fault, in the order in which they are told.
-fn faults(outcome: Result<Event, Vec<Failure>>) -> Vec<String> {
+fn faults(outcome: Result<Event, Vec<PermanentFailure>>) -> Vec<String> {
     let failures = outcome.err().unwrap_or_default();
     failures.into_iter().map(|failure| failure.field).collect()
 }
 
 fn invoice(settings: &str, event: Event) -> Invoice {
-    let envelope =
-        Envelope { tenant: event.tenant, version: event.version, ..envelope(TOPIC, event.body) };
-    match source(settings).adapter().map(&envelope) {
-        Ok(Mapped::Change(Change::Invoice(invoice))) => *invoice,
+    let envelope = Envelope {
+        tenant: event.tenant,
+        version: event.version,
+        ..envelope(INVOICE_TOPIC, event.body)
+    };
+    match source(settings).source().map(&envelope) {
+        Ok(MappedEvent::Change(Change::Invoice(invoice))) => *invoice,
         other => panic!("must be an invoice: {other:?}"),
     }
 }
@@ -106,7 +109,7 @@ fn files_with_the_documented_columns_need_no_settings() {
 fn an_invoice_is_read_as_configured() {
     let body = r#"{"company":"acme","supplier":{"name":"Ü"},"Invoice no.":"7","a/b~c":"T-1",
         "cents":"1250","Fällig":"2026-03-01","state":"BEZAHLT","changed":"2026-01-01T00:00:00Z"}"#;
-    let told = item_in(source(OWN).adapter(), ImportFormat::NdJson, body, 1).unwrap();
+    let told = item_in(source(OWN).source(), ImportFormat::NdJson, body, 1).unwrap();
     assert_eq!(told.tenant, "acme");
     let read = invoice(OWN, told);
     assert_eq!((read.vendor.as_str(), read.invoice_number.as_str()), ("Ü", "7"));
@@ -129,7 +132,7 @@ fn every_field_at_fault_is_told_as_the_settings_call_it() {
     let fields = ["invoice_number", "vendor", "amount", "currency", "due_date"];
     assert_eq!(faults(item("", &all)), fields);
     let own = source(OWN);
-    let empty = faults(item_in(own.adapter(), ImportFormat::NdJson, "{}", 1));
+    let empty = faults(item_in(own.source(), ImportFormat::NdJson, "{}", 1));
     assert_eq!(empty, ["Invoice no.", "a/b~c", "/supplier/name", "cents", "/company"]);
     let long = format!("\"{}\"", "x".repeat(256));
     for (name, literal) in [
@@ -146,10 +149,10 @@ fn every_field_at_fault_is_told_as_the_settings_call_it() {
         assert_eq!(faults(item("", &[(name, literal)])), [name], "{name} {literal}");
     }
     // In the worker as well: settings may change while a message waits.
-    let late = envelope(TOPIC, object(LEAST, &[("amount", "\"x\"")]));
-    let failure = source("").adapter().map(&late).unwrap_err();
+    let late = envelope(INVOICE_TOPIC, json_object(LEAST, &[("amount", "\"x\"")]));
+    let failure = source("").source().map(&late).unwrap_err();
     assert_eq!(failure.to_string(), "amount: is not a decimal number of at most 28 digits");
-    assert_eq!(source("").adapter().number(&late).as_deref(), Some("INV-1"));
+    assert_eq!(source("").source().business_key(&late).as_deref(), Some("INV-1"));
 }
 
 #[test]
@@ -210,8 +213,8 @@ fn a_change_may_be_a_duplicate() {
 fn of_two_lines_about_one_invoice_the_later_wins() {
     let adapter = source("");
     let version = |line: u32| {
-        let body = object(LEAST, &[]);
-        item_in(adapter.adapter(), ImportFormat::NdJson, body, line).unwrap().version.unwrap()
+        let body = json_object(LEAST, &[]);
+        item_in(adapter.source(), ImportFormat::NdJson, body, line).unwrap().version.unwrap()
     };
     assert!(version(2) < version(3));
     assert!(version(u32::MAX) > version(u32::MAX - 1));
@@ -221,8 +224,8 @@ fn of_two_lines_about_one_invoice_the_later_wins() {
 fn a_decimal_comma_is_one_of_rows_only() {
     let adapter = source(COMMA);
     let amount = |format: ImportFormat, literal: &str| {
-        let body = object(LEAST, &[("amount", literal)]);
-        let event = item_in(adapter.adapter(), format, body, 1);
+        let body = json_object(LEAST, &[("amount", literal)]);
+        let event = item_in(adapter.source(), format, body, 1);
         event.map(|event| invoice(COMMA, event).total.amount.to_string()).map_err(|f| f.len())
     };
     for (format, literal, expected) in [
@@ -239,51 +242,58 @@ fn a_decimal_comma_is_one_of_rows_only() {
         assert_eq!(read.as_deref(), expected.as_ref().map(|text| *text), "{format:?} {literal}");
     }
     // The body that is kept says what was read, wherever it is read again.
-    let row = object(LEAST, &[("amount", "\"1.234,56\"")]);
-    let told = item_in(adapter.adapter(), ImportFormat::Csv, row, 1).unwrap();
-    let json = item_in(source("").adapter(), ImportFormat::Json, told.body.clone(), 1).unwrap();
+    let row = json_object(LEAST, &[("amount", "\"1.234,56\"")]);
+    let told = item_in(adapter.source(), ImportFormat::Csv, row, 1).unwrap();
+    let json = item_in(source("").source(), ImportFormat::Json, told.body.clone(), 1).unwrap();
     assert_eq!(told, json);
     // What else is wrong is told with it.
-    let bad = object(LEAST, &[("amount", "\"12.50\""), ("currency", "7"), ("vendor", "")]);
-    let told = item_in(adapter.adapter(), ImportFormat::Csv, bad, 1);
+    let bad = json_object(LEAST, &[("amount", "\"12.50\""), ("currency", "7"), ("vendor", "")]);
+    let told = item_in(adapter.source(), ImportFormat::Csv, bad, 1);
     assert_eq!(faults(told), ["vendor", "currency", "amount"]);
-    let bad = object(LEAST, &[("amount", "\"\"")]);
-    assert_eq!(faults(item_in(adapter.adapter(), ImportFormat::Csv, bad, 1)), ["amount"]);
+    let bad = json_object(LEAST, &[("amount", "\"\"")]);
+    assert_eq!(faults(item_in(adapter.source(), ImportFormat::Csv, bad, 1)), ["amount"]);
 }
 
 #[test]
 fn a_file_is_admitted_by_its_headers() {
     let by_header = source("tenant = 'header:X-Company'");
-    let adapter = by_header.adapter();
+    let adapter = by_header.source();
     let mut headers: HeaderMap = adapter.import_headers("acme", BEGUN_AT).into_iter().collect();
     let admitted = |headers: &HeaderMap| {
         // Nothing of a body is looked at.
         let body = "no file".into();
-        adapter.admit(&Call { headers, query: "", body: &body, received_at: BEGUN_AT })
+        adapter.authenticate_upload(&WebhookRequest {
+            headers,
+            query: "",
+            body: &body,
+            received_at: BEGUN_AT,
+        })
     };
     assert_eq!(admitted(&headers), Ok("env:FIRST".to_owned()));
-    let told = item_in(adapter, ImportFormat::NdJson, object(LEAST, &[]), 1).unwrap();
+    let told = item_in(adapter, ImportFormat::NdJson, json_object(LEAST, &[]), 1).unwrap();
     assert_eq!(told.tenant, "acme");
     headers.insert("authorization", "Bearer c0ffee01".parse().unwrap());
-    assert!(matches!(admitted(&headers), Err(Rejection::Signature(_))));
+    assert!(matches!(admitted(&headers), Err(Rejection::InvalidSignature(_))));
     headers.remove("authorization");
-    assert!(matches!(admitted(&headers), Err(Rejection::Signature(_))));
+    assert!(matches!(admitted(&headers), Err(Rejection::InvalidSignature(_))));
     // Another kind of source verifies bodies, and takes no files.
-    let callback = Source::load("callback", "", &["FIRST"], &[]).unwrap();
-    let robot = callback.adapter();
-    assert!(!robot.takes_imports() && adapter.takes_imports());
+    let callback = ConfiguredSource::load("callback", "", &["FIRST"], &[]).unwrap();
+    let robot = callback.source();
+    assert!(!robot.accepts_imports() && adapter.accepts_imports());
     let headers: HeaderMap = robot.import_headers("", BEGUN_AT).into_iter().collect();
-    let call = Call { headers: &headers, query: "", body: &"{}".into(), received_at: BEGUN_AT };
-    assert!(matches!(robot.admit(&call), Err(Rejection::Signature(_))));
-    assert!(robot.item(&call, ImportFormat::Csv, 1).is_err());
+    let call =
+        WebhookRequest { headers: &headers, query: "", body: &"{}".into(), received_at: BEGUN_AT };
+    assert!(matches!(robot.authenticate_upload(&call), Err(Rejection::InvalidSignature(_))));
+    assert!(robot.import_event(&call, ImportFormat::Csv, 1).is_err());
 }
 
 #[test]
 fn each_line_must_be_of_a_tenant_that_is_let_in() {
-    let allowed = Source::load("import", "tenant = '/company'", &["FIRST"], &["acme"]).unwrap();
+    let allowed =
+        ConfiguredSource::load("import", "tenant = '/company'", &["FIRST"], &["acme"]).unwrap();
     let of = |company: &str| {
-        let body = object(LEAST, &[("company", company)]);
-        item_in(allowed.adapter(), ImportFormat::NdJson, body, 1)
+        let body = json_object(LEAST, &[("company", company)]);
+        item_in(allowed.source(), ImportFormat::NdJson, body, 1)
     };
     assert_eq!(of("\"acme\"").unwrap().tenant, "acme");
     assert_eq!(faults(of("\"other\"")), ["/company"]);
@@ -292,26 +302,27 @@ fn each_line_must_be_of_a_tenant_that_is_let_in() {
 
 #[test]
 fn a_header_must_have_what_is_named() {
-    let columns = |settings: &str| source(settings).adapter().csv().unwrap().columns.clone();
+    let columns =
+        |settings: &str| source(settings).source().csv_dialect().unwrap().required_columns.clone();
     assert_eq!(columns(""), ["amount", "currency", "invoice_number", "vendor"]);
     let own = ["/supplier/name", "Fällig", "Invoice no.", "a/b~c", "cents", "changed", "company"];
     assert_eq!(columns(OWN), [&own[..], &["state"]].concat());
     let due = "[sources.inbox.invoice]\ndue_on = 'due_date'\nvendor = 'const:ACME'";
     assert_eq!(columns(due), ["amount", "currency", "due_date", "invoice_number"]);
-    assert_eq!(source(COMMA).adapter().csv().unwrap().delimiter, b';');
+    assert_eq!(source(COMMA).source().csv_dialect().unwrap().delimiter, b';');
 }
 
 #[test]
 fn one_invoice_may_be_posted_by_itself() {
     let posted = source("");
-    let body = object(LEAST, &[]).into();
+    let body = json_object(LEAST, &[]).into();
     let Ok(Received::Events { events, .. }) = posted.receive(&body) else {
         panic!("must be taken");
     };
     let in_file = event("", &[]);
     assert_eq!(events, [Event { version: None, ..in_file }]);
-    let refused = posted.receive(&object(LEAST, &[("amount", ""), ("vendor", "")]).into());
-    let Err(Rejection::Invalid(failures)) = refused else { panic!("must be refused") };
+    let refused = posted.receive(&json_object(LEAST, &[("amount", ""), ("vendor", "")]).into());
+    let Err(Rejection::InvalidFields(failures)) = refused else { panic!("must be refused") };
     assert_eq!(faults(Err(failures)), ["vendor", "amount"]);
 }
 
@@ -335,11 +346,11 @@ fn settings_that_are_wrong_are_refused_by_key() {
         ("on_change = 'review'", &[], "sources.inbox"),
         ("", &["acme"], "inbox.tenant"),
     ] {
-        let loaded = Source::load("import", settings, &["FIRST"], tenants);
+        let loaded = ConfiguredSource::load("import", settings, &["FIRST"], tenants);
         let error = loaded.err().unwrap_or_default();
         assert!(error.contains(key), "{settings} must name {key}, says {error:?}");
     }
-    let rules = source("on_conflict = 'duplicate'").adapter().rules();
+    let rules = source("on_conflict = 'duplicate'").source().conflict_policy();
     assert_eq!(rules.invoice_conflict, InvoiceConflict::Duplicate);
-    assert_eq!(source("").adapter().rules().invoice_conflict, InvoiceConflict::Review);
+    assert_eq!(source("").source().conflict_policy().invoice_conflict, InvoiceConflict::Review);
 }

@@ -3,12 +3,12 @@
 use std::sync::LazyLock;
 
 use crate::{
-    adapter::fields::{Fields, Pointers},
-    domain::{Change, Failure, Invoice, InvoiceStatus, Money, Reference},
+    adapter::fields::{JsonFields, JsonPointers},
+    domain::{Change, Invoice, InvoiceStatus, Money, PermanentFailure, ResourceChange},
 };
 
 /// What is read of a document.
-const NAMES: [&str; 11] = [
+const FIELDS: [&str; 11] = [
     "/Id",
     "/DocNumber",
     "/VendorRef/name",
@@ -22,27 +22,30 @@ const NAMES: [&str; 11] = [
     "/MetaData/LastUpdatedTime",
 ];
 
-static INVOICE: LazyLock<Pointers> = LazyLock::new(|| below("/Invoice"));
-static BILL: LazyLock<Pointers> = LazyLock::new(|| below("/Bill"));
+static INVOICE_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| pointers_below("/Invoice"));
+static BILL_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| pointers_below("/Bill"));
 
-fn below(root: &str) -> Pointers {
-    Pointers::new(NAMES.map(|name| format!("{root}{name}")))
+fn pointers_below(root: &str) -> JsonPointers {
+    JsonPointers::new(FIELDS.map(|name| format!("{root}{name}")))
 }
 
 /// What tells documents of a company apart, if they are of a kind that the
 /// books have. An invoice and a bill may have the same id.
-pub(super) fn id(kind: &str, id: &str) -> Option<String> {
+pub(super) fn document_id(kind: &str, id: &str) -> Option<String> {
     matches!(kind, "invoice" | "bill").then(|| format!("{kind}:{id}"))
 }
 
 /// The document's state, if it is of a kind that the books have.
-pub(super) fn map(reference: &Reference, resource: &[u8]) -> Result<Option<Change>, Failure> {
-    let (root, pointers): (_, &Pointers) = match reference.kind.as_str() {
-        "invoice" => ("/Invoice", &INVOICE),
-        "bill" => ("/Bill", &BILL),
+pub(super) fn map(
+    reference: &ResourceChange,
+    resource: &[u8],
+) -> Result<Option<Change>, PermanentFailure> {
+    let (root, pointers): (_, &JsonPointers) = match reference.kind.as_str() {
+        "invoice" => ("/Invoice", &INVOICE_POINTERS),
+        "bill" => ("/Bill", &BILL_POINTERS),
         _ => return Ok(None),
     };
-    let fields = Fields::read(resource, pointers)?;
+    let fields = JsonFields::read(resource, pointers)?;
     let at = |name: &str| format!("{root}{name}");
     let id = fields.required_text(&at("/Id"))?;
     let amount = fields.required_decimal(&at("/TotalAmt"))?;
@@ -65,16 +68,18 @@ pub(super) fn map(reference: &Reference, resource: &[u8]) -> Result<Option<Chang
     };
     let invoice = Invoice {
         invoice_number: fields.text(&at("/DocNumber"))?.unwrap_or_else(|| id.clone()),
-        document_id: self::id(&reference.kind, &id),
+        document_id: self::document_id(&reference.kind, &id),
         vendor,
         transaction_id: None,
         status,
         // QuickBooks has no word for it.
         platform_status: String::new(),
         total: Money { amount, currency: fields.required_currency(&at("/CurrencyRef/value"))? },
-        due_on: fields.day(&at("/DueDate"))?,
+        due_on: fields.date(&at("/DueDate"))?,
         sequence: fields.integer(&at("/SyncToken"))?.unwrap_or_default(),
-        version: fields.moment(&at("/MetaData/LastUpdatedTime"))?.unwrap_or(reference.changed_at),
+        version: fields
+            .timestamp(&at("/MetaData/LastUpdatedTime"))?
+            .unwrap_or(reference.changed_at),
     };
     Ok(Some(Change::Invoice(Box::new(invoice))))
 }

@@ -9,10 +9,10 @@ use super::*;
 use crate::{
     adapter::{
         Received,
-        conformance::{Source, envelope, object},
+        conformance::{ConfiguredSource, envelope, json_object},
         signature::Key,
     },
-    domain::{Invoice, InvoiceStatus, Reason},
+    domain::{Invoice, InvoiceStatus, ReasonCode},
 };
 
 const CREATED: &str = r#"{"specversion":"1.0","id":"88cd52aa-33b6-4351-9aa4-47572edbd068","source":"intuit.dsnBgbseACLLRZNxo2dfc4evmEJdxde58xeeYcZliOU=","type":"qbo.invoice.created.v1","datacontenttype":"application/json","time":"2025-09-10T21:31:25.179550586Z","intuitentityid":"9007199254740993","intuitaccountid":"310687","data":{}}"#;
@@ -20,7 +20,7 @@ const DELETED: &str = r#"{"specversion":"1.0","id":"2","type":"qbo.bill.deleted.
 const LEGACY: &str = r#"{"eventNotifications":[{"realmId":"1185883450","dataChangeEvent":{"entities":[{"name":"Customer","id":"1","operation":"Create","lastUpdated":"2015-10-05T14:42:19-0700"}]}}]}"#;
 
 fn received(body: &str, tenants: &[&str]) -> Result<Received, Rejection> {
-    let source = Source::load("quickbooks", "", &["FIRST"], tenants).unwrap();
+    let source = ConfiguredSource::load("quickbooks", "", &["FIRST"], tenants).unwrap();
     let body = Bytes::copy_from_slice(body.as_bytes());
     let received = source.receive(&body)?;
     if let Received::Events { events, .. } = &received {
@@ -45,9 +45,9 @@ fn as_received(event: Event) -> Envelope {
     Envelope { tenant: event.tenant, version: event.version, ..envelope(&event.topic, event.body) }
 }
 
-fn reference_of(event: Event) -> Reference {
+fn reference_of(event: Event) -> ResourceChange {
     match (QuickBooks {}).map(&as_received(event)) {
-        Ok(Mapped::Change(Change::Reference(reference))) => *reference,
+        Ok(MappedEvent::Change(Change::ResourceChanged(reference))) => *reference,
         other => panic!("must be a reference, is {other:?}"),
     }
 }
@@ -59,7 +59,7 @@ fn only(body: &str) -> Event {
     events.remove(0)
 }
 
-fn buried(body: &str) -> Failure {
+fn buried(body: &str) -> PermanentFailure {
     let event = only(body);
     assert_eq!((event.topic.as_str(), event.event_id.len()), ("", 64), "{body}");
     (QuickBooks {}).map(&as_received(event)).unwrap_err()
@@ -95,7 +95,7 @@ fn a_call_of_cloud_events_spans_companies() {
     assert_eq!(events[0].version, Some(datetime!(2025-09-10 21:31:25.179550586 UTC)));
 
     let [created, deleted] = [0, 1].map(|index| reference_of(events[index].clone()));
-    let expected = Reference {
+    let expected = ResourceChange {
         platform: "quickbooks",
         kind: "invoice".to_owned(),
         id: "9007199254740993".to_owned(),
@@ -105,7 +105,7 @@ fn a_call_of_cloud_events_spans_companies() {
     };
     assert_eq!(created, expected);
     assert_eq!((deleted.kind.as_str(), deleted.id.as_str()), ("bill", "7"));
-    assert!(deleted.is_gone());
+    assert!(deleted.is_deletion());
     assert_eq!(only(CREATED).tenant, "310687", "one without a list around it");
 }
 
@@ -149,7 +149,7 @@ fn an_event_is_the_same_in_whatever_call_it_comes_again() {
     assert_eq!(customer.topic, "customer.create");
     let spaced = LEGACY.replace("[{\"realm", "[ {\"realm");
     assert_eq!(only(&spaced).event_id, customer.event_id);
-    assert!(!(QuickBooks {}).repeats_same_bytes());
+    assert!(!(QuickBooks {}).redelivers_identical_body());
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn both_formats_have_the_same_words_for_what_happened() {
         assert_eq!(reference_of(event).action, newer);
     }
     let other = only(&format!("[{}]", CREATED.replace("qbo.", "payroll.")));
-    assert_eq!((QuickBooks {}).map(&as_received(other)), Ok(Mapped::Ignored));
+    assert_eq!((QuickBooks {}).map(&as_received(other)), Ok(MappedEvent::Ignored));
 }
 
 #[test]
@@ -182,19 +182,19 @@ fn a_well_formed_call_without_events_is_ignored() {
     ] {
         let event = only(body);
         assert_eq!((event.topic.as_str(), &event.body[..]), ("", body.as_bytes()));
-        assert_eq!((QuickBooks {}).map(&as_received(event)), Ok(Mapped::Ignored), "{body}");
+        assert_eq!((QuickBooks {}).map(&as_received(event)), Ok(MappedEvent::Ignored), "{body}");
     }
 }
 
 #[test]
 fn what_cannot_be_divided_is_buried_whole() {
     for body in ["", "[{]", "{\"eventNotifications\":[", "nonsense", "[1,]"] {
-        assert_eq!(buried(body).reason, Reason::InvalidJson, "{body}");
+        assert_eq!(buried(body).reason, ReasonCode::InvalidJson, "{body}");
     }
     for (body, reason, field) in [
-        ("{}", Reason::MissingField, "/eventNotifications"),
-        ("1", Reason::MissingField, "/eventNotifications"),
-        (r#"{"eventNotifications":{}}"#, Reason::InvalidValue, "/eventNotifications"),
+        ("{}", ReasonCode::MissingField, "/eventNotifications"),
+        ("1", ReasonCode::MissingField, "/eventNotifications"),
+        (r#"{"eventNotifications":{}}"#, ReasonCode::InvalidValue, "/eventNotifications"),
     ] {
         let failure = buried(body);
         assert_eq!((failure.reason, failure.field.as_str()), (reason, field), "{body}");
@@ -246,7 +246,7 @@ fn a_call_with_too_many_events_is_refused() {
     let list = |count| format!("[{}]", vec![event; count].join(","));
     assert_eq!(events(&list(1000)).len(), 1000);
     for body in [list(1001), list(10_001), format!("[{}]", vec!["0"; 100_000].join(","))] {
-        assert!(matches!(received(&body, &[]), Err(Rejection::Unreadable(_))), "{}", body.len());
+        assert!(matches!(received(&body, &[]), Err(Rejection::Malformed(_))), "{}", body.len());
     }
     let entities = |count| {
         let entities = vec![r#"{"name":"Item","id":"1"}"#; count].join(",");
@@ -254,7 +254,7 @@ fn a_call_with_too_many_events_is_refused() {
     };
     for notifications in [entities(1001), format!("{},{}", entities(600), entities(401))] {
         let body = format!(r#"{{"eventNotifications":[{notifications}]}}"#);
-        assert!(matches!(received(&body, &[]), Err(Rejection::Unreadable(_))), "{}", body.len());
+        assert!(matches!(received(&body, &[]), Err(Rejection::Malformed(_))), "{}", body.len());
     }
 }
 
@@ -262,10 +262,10 @@ fn a_call_with_too_many_events_is_refused() {
 fn a_whole_call_from_another_producer_is_not_taken_for_one_event() {
     for body in [LEGACY, &format!("[{CREATED}]"), &LEGACY[23..LEGACY.len() - 2]] {
         let failure = (QuickBooks {}).map(&envelope("x", body.to_owned())).unwrap_err();
-        assert_eq!(failure.reason, Reason::InvalidValue, "{body}");
+        assert_eq!(failure.reason, ReasonCode::InvalidValue, "{body}");
     }
     let failure = (QuickBooks {}).map(&envelope("x", CREATED)).unwrap_err();
-    assert_eq!(failure, Failure::missing("x-tallyhook-tenant"));
+    assert_eq!(failure, PermanentFailure::missing("x-tallyhook-tenant"));
 }
 
 #[test]
@@ -285,14 +285,14 @@ fn a_foreign_company_stays_out_of_the_books_and_holds_up_nobody() {
         ]
     );
     assert_eq!(&events[0].body[..], CREATED.as_bytes());
-    let source = Source::load("quickbooks", "", &["FIRST"], &["310688"]).unwrap();
-    let mut outcomes = events.into_iter().map(|event| source.adapter().map(&as_received(event)));
-    assert_eq!(outcomes.next(), Some(Ok(Mapped::Ignored)));
-    assert!(matches!(outcomes.next(), Some(Ok(Mapped::Change(_)))));
+    let source = ConfiguredSource::load("quickbooks", "", &["FIRST"], &["310688"]).unwrap();
+    let mut outcomes = events.into_iter().map(|event| source.source().map(&as_received(event)));
+    assert_eq!(outcomes.next(), Some(Ok(MappedEvent::Ignored)));
+    assert!(matches!(outcomes.next(), Some(Ok(MappedEvent::Change(_)))));
 
     let refused = received(&body, &["310689"]);
     assert!(
-        matches!(refused, Err(Rejection::Tenant("intuitaccountid or realmId", _))),
+        matches!(refused, Err(Rejection::UnknownTenant("intuitaccountid or realmId", _))),
         "{refused:?}"
     );
 }
@@ -312,10 +312,14 @@ const DOCUMENT: &[(&str, &str)] = &[
     ),
 ];
 
-fn fetched(kind: &str, action: &str, changes: &[(&str, &str)]) -> Result<Invoice, Failure> {
+fn fetched(
+    kind: &str,
+    action: &str,
+    changes: &[(&str, &str)],
+) -> Result<Invoice, PermanentFailure> {
     let root = if kind == "bill" { "Bill" } else { "Invoice" };
-    let resource = format!(r#"{{"{root}":{},"time":"x"}}"#, object(DOCUMENT, changes));
-    let reference = Reference {
+    let resource = format!(r#"{{"{root}":{},"time":"x"}}"#, json_object(DOCUMENT, changes));
+    let reference = ResourceChange {
         platform: "quickbooks",
         kind: kind.to_owned(),
         id: "130".to_owned(),
@@ -402,6 +406,6 @@ fn other_kinds_are_not_fetched_into_the_books() {
     assert_eq!(customer.kind, "customer");
     let resource = br#"{"Customer":{"Id":"1"}}"#;
     assert_eq!((QuickBooks {}).map_resource(&customer, &envelope("", ""), resource), Ok(None));
-    let number = (QuickBooks {}).number(&envelope("", CREATED));
+    let number = (QuickBooks {}).business_key(&envelope("", CREATED));
     assert_eq!(number.as_deref(), Some("9007199254740993"));
 }

@@ -6,9 +6,9 @@ use super::*;
 use crate::{
     adapter::{
         Received,
-        conformance::{Source, envelope, object},
+        conformance::{ConfiguredSource, envelope, json_object},
     },
-    domain::Reason,
+    domain::ReasonCode,
 };
 
 const ORDER: &[(&str, &str)] = &[
@@ -23,13 +23,13 @@ const ORDER: &[(&str, &str)] = &[
     ("updated_at", "\"2026-01-02T12:00:00-05:00\""),
 ];
 
-fn mapped(topic: &str, changes: &[(&str, &str)]) -> Result<Mapped, Failure> {
-    Shopify {}.map(&envelope(topic, object(ORDER, changes)))
+fn mapped(topic: &str, changes: &[(&str, &str)]) -> Result<MappedEvent, PermanentFailure> {
+    Shopify {}.map(&envelope(topic, json_object(ORDER, changes)))
 }
 
-fn state(mapped: Result<Mapped, Failure>) -> (String, OffsetDateTime, Order) {
+fn state(mapped: Result<MappedEvent, PermanentFailure>) -> (String, OffsetDateTime, Order) {
     match mapped {
-        Ok(Mapped::Change(crate::domain::Change::Order(update))) => match *update {
+        Ok(MappedEvent::Change(crate::domain::Change::Order(update))) => match *update {
             OrderUpdate::State { order_id, version, order, restored: false } => {
                 (order_id, version, *order)
             }
@@ -45,11 +45,11 @@ fn order(changes: &[(&str, &str)]) -> Order {
 
 #[test]
 fn every_topic_with_a_whole_order_maps_it() {
-    for topic in WHOLE_ORDER {
-        assert!(matches!(mapped(topic, &[]), Ok(Mapped::Change(_))), "{topic}");
+    for topic in ORDER_TOPICS {
+        assert!(matches!(mapped(topic, &[]), Ok(MappedEvent::Change(_))), "{topic}");
     }
     for topic in ["orders/edited", "shop/redact", "test:orders/paid", ""] {
-        assert_eq!(mapped(topic, &[]), Ok(Mapped::Ignored), "{topic}");
+        assert_eq!(mapped(topic, &[]), Ok(MappedEvent::Ignored), "{topic}");
     }
 }
 
@@ -156,7 +156,7 @@ fn lines_show_what_is_left_of_them() {
          "price":"4.15"},
         {"title":"Gift","quantity":1,"sku":null}]"#;
     let decimal = |text: &str| text.parse::<Decimal>().ok();
-    let mug = Line {
+    let mug = OrderLine {
         id: Some("9007199254740997".to_owned()),
         sku: Some("A-1".to_owned()),
         title: Some("Mug".to_owned()),
@@ -164,7 +164,7 @@ fn lines_show_what_is_left_of_them() {
         unit_price: decimal("4.15"),
         total: decimal("8.30"),
     };
-    let gift = Line {
+    let gift = OrderLine {
         id: None,
         sku: None,
         title: Some("Gift".to_owned()),
@@ -180,15 +180,15 @@ fn a_failure_names_the_field() {
     let lines = r#"[{"price":"1"},{"price":"x"}]"#;
     let refunds = r#"[{"transactions":[{"kind":"refund","status":"success"}]}]"#;
     for (change, reason, field) in [
-        (("id", ""), Reason::MissingField, "/id"),
-        (("currency", "null"), Reason::MissingField, "/currency"),
-        (("currency", "\"EURO\""), Reason::InvalidValue, "/currency"),
-        (("total_price", "\"\""), Reason::MissingField, "/total_price"),
-        (("total_price", "\"1,50\""), Reason::InvalidValue, "/total_price"),
-        (("cancelled_at", "\"soon\""), Reason::InvalidValue, "/cancelled_at"),
-        (("line_items", "{}"), Reason::InvalidValue, "/line_items"),
-        (("line_items", lines), Reason::InvalidValue, "/line_items/1/price"),
-        (("refunds", refunds), Reason::MissingField, "/refunds/0/transactions/0/amount"),
+        (("id", ""), ReasonCode::MissingField, "/id"),
+        (("currency", "null"), ReasonCode::MissingField, "/currency"),
+        (("currency", "\"EURO\""), ReasonCode::InvalidValue, "/currency"),
+        (("total_price", "\"\""), ReasonCode::MissingField, "/total_price"),
+        (("total_price", "\"1,50\""), ReasonCode::InvalidValue, "/total_price"),
+        (("cancelled_at", "\"soon\""), ReasonCode::InvalidValue, "/cancelled_at"),
+        (("line_items", "{}"), ReasonCode::InvalidValue, "/line_items"),
+        (("line_items", lines), ReasonCode::InvalidValue, "/line_items/1/price"),
+        (("refunds", refunds), ReasonCode::MissingField, "/refunds/0/transactions/0/amount"),
     ] {
         let failure = mapped("orders/updated", &[change]).unwrap_err();
         assert_eq!((failure.reason, failure.field.as_str()), (reason, field), "{change:?}");
@@ -204,7 +204,7 @@ fn the_version_is_the_bodys_then_the_headers_then_ours() {
         ("", Some(triggered_at), triggered_at),
         ("null", None, received_at),
     ] {
-        let body = object(ORDER, &[("updated_at", updated_at)]);
+        let body = json_object(ORDER, &[("updated_at", updated_at)]);
         let envelope = Envelope { version: header, ..envelope("orders/updated", body) };
         assert_eq!(state(Shopify {}.map(&envelope)).1, expected, "{updated_at}, {header:?}");
     }
@@ -219,25 +219,28 @@ fn a_deletion_needs_the_id_alone() {
             order_id: "9007199254740993".to_owned(),
             deleted_at: version.unwrap_or(envelope.received_at),
         };
-        let expected = Mapped::from(update);
+        let expected = MappedEvent::from(update);
         assert_eq!(Shopify {}.map(&envelope), Ok(expected));
     }
     envelope.body = "{}".into();
-    assert_eq!(Shopify {}.map(&envelope), Err(Failure::missing("/id")));
+    assert_eq!(Shopify {}.map(&envelope), Err(PermanentFailure::missing("/id")));
 }
 
 #[test]
 fn an_orders_body_is_no_deletion_whatever_the_topic_says() {
     let failure = mapped("orders/delete", &[]).unwrap_err();
-    assert_eq!((failure.reason, failure.field.as_str()), (Reason::InvalidValue, "/total_price"));
+    assert_eq!(
+        (failure.reason, failure.field.as_str()),
+        (ReasonCode::InvalidValue, "/total_price")
+    );
     let body = r#"{"id":1,"total_price":null,"current_total_price":null,"financial_status":null}"#;
     assert!(Shopify {}.map(&envelope("orders/delete", body)).is_ok());
 }
 
 /// Receives a good call with these headers over its own.
 fn received(changes: &[(&'static str, &str)]) -> Result<Received, Rejection> {
-    let source = Source::load("shopify", "", &["FIRST"], &[]).unwrap();
-    let delivery = Delivery {
+    let source = ConfiguredSource::load("shopify", "", &["FIRST"], &[]).unwrap();
+    let delivery = OutgoingWebhook {
         topic: "orders/paid",
         tenant: "demo.myshopify.com",
         event_id: "w-1",
@@ -245,13 +248,19 @@ fn received(changes: &[(&'static str, &str)]) -> Result<Received, Rejection> {
         sent_at: datetime!(2026-01-04 0:00 UTC),
         body: b"{}",
     };
-    let mut headers: http::HeaderMap = source.adapter().dress(&delivery).into_iter().collect();
+    let mut headers: http::HeaderMap =
+        source.source().signed_headers(&delivery).into_iter().collect();
     for (name, value) in changes {
         headers.insert(*name, value.parse().unwrap());
     }
     let body = bytes::Bytes::from_static(b"{}");
     let received_at = datetime!(2026-01-04 0:00 UTC);
-    source.adapter().receive(&Call { headers: &headers, query: "", body: &body, received_at })
+    source.source().receive(&WebhookRequest {
+        headers: &headers,
+        query: "",
+        body: &body,
+        received_at,
+    })
 }
 
 fn event(changes: &[(&'static str, &str)]) -> Event {
@@ -278,7 +287,7 @@ fn both_families_of_headers_are_read_and_the_newer_goes_first() {
     assert_eq!(newer.version, Some(datetime!(2026-01-05 0:00 UTC)));
     // "not the signature", well-formed: the older one beside it is good.
     let bad = received(&[("shopify-hmac-sha256", "bm90IHRoZSBzaWduYXR1cmU=")]);
-    assert!(matches!(bad, Err(Rejection::Signature(_))), "{bad:?}");
+    assert!(matches!(bad, Err(Rejection::InvalidSignature(_))), "{bad:?}");
 }
 
 #[test]
@@ -290,14 +299,14 @@ fn a_test_of_the_admin_never_reaches_the_books() {
     ] {
         assert_eq!(event(&[(name, value)]).topic, topic, "{name}: {value}");
     }
-    assert_eq!(mapped("test:orders/paid", &[]), Ok(Mapped::Ignored));
+    assert_eq!(mapped("test:orders/paid", &[]), Ok(MappedEvent::Ignored));
 }
 
 #[test]
 fn what_every_call_carries_must_be_there() {
     for name in ["x-shopify-topic", "x-shopify-shop-domain"] {
         let given = received(&[(name, "")]);
-        assert!(matches!(given, Err(Rejection::Unreadable(_))), "{name}: {given:?}");
+        assert!(matches!(given, Err(Rejection::Malformed(_))), "{name}: {given:?}");
     }
     // Without its id, a delivery is known by its bytes: SHA-256 of {}.
     let nameless = event(&[("x-shopify-webhook-id", "")]);
@@ -324,17 +333,17 @@ fn a_refund_counts_what_was_paid_back() {
         refund(&format!("[{},{failed},{charge},{}]", back("1.10", "EUR"), back("2.20", "EUR")));
     let expected = Refund {
         refund_id: "509562969".to_owned(),
-        refunded: Refunded::Order("450789469".to_owned()),
+        target: RefundTarget::Order("450789469".to_owned()),
         status: RefundStatus::Succeeded,
         platform_status: "success".to_owned(),
         amount: Money { amount: "3.30".parse().unwrap(), currency: "EUR".parse().unwrap() },
         cumulative: false,
         version: datetime!(2026-01-02 2:04:05 UTC),
     };
-    assert_eq!(told, Ok(Mapped::from(expected)));
+    assert_eq!(told, Ok(MappedEvent::from(expected)));
     // Goods that were only restocked, and money that did not arrive.
     for nothing in ["[]", &format!("[{failed},{charge}]")] {
-        assert_eq!(refund(nothing), Ok(Mapped::Ignored), "{nothing}");
+        assert_eq!(refund(nothing), Ok(MappedEvent::Ignored), "{nothing}");
     }
     for (transactions, field) in [
         (format!("[{},{}]", back("1.00", "EUR"), back("1.00", "USD")), "/transactions"),

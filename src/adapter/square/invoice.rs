@@ -7,14 +7,14 @@ use time::Date;
 
 use super::money;
 use crate::{
-    adapter::fields::{Fields, Pointers},
-    domain::{Currency, Envelope, Failure, Invoice, InvoiceStatus, Money},
+    adapter::fields::{JsonFields, JsonPointers},
+    domain::{Currency, Envelope, Invoice, InvoiceStatus, Money, PermanentFailure},
 };
 
 const REQUESTS: &str = "/data/object/invoice/payment_requests";
 
-static INVOICE: LazyLock<Pointers> = LazyLock::new(|| {
-    Pointers::new([
+static INVOICE: LazyLock<JsonPointers> = LazyLock::new(|| {
+    JsonPointers::new([
         "/data/object/invoice/id",
         "/data/object/invoice/invoice_number",
         "/data/object/invoice/status",
@@ -23,13 +23,17 @@ static INVOICE: LazyLock<Pointers> = LazyLock::new(|| {
         REQUESTS,
     ])
 });
-static REQUEST: LazyLock<Pointers> = LazyLock::new(|| {
-    Pointers::new(["/due_date", "/computed_amount_money/amount", "/computed_amount_money/currency"])
+static REQUEST: LazyLock<JsonPointers> = LazyLock::new(|| {
+    JsonPointers::new([
+        "/due_date",
+        "/computed_amount_money/amount",
+        "/computed_amount_money/currency",
+    ])
 });
 
 /// The invoice's whole state.
-pub(super) fn map(envelope: &Envelope) -> Result<Invoice, Failure> {
-    let fields = Fields::read(&envelope.body, &INVOICE)?;
+pub(super) fn map(envelope: &Envelope) -> Result<Invoice, PermanentFailure> {
+    let fields = JsonFields::read(&envelope.body, &INVOICE)?;
     let id = fields.required_text("/data/object/invoice/id")?;
     let platform_status = fields.required_text("/data/object/invoice/status")?;
     let (total, due_on) = requested(&fields)?;
@@ -48,7 +52,7 @@ pub(super) fn map(envelope: &Envelope) -> Result<Invoice, Failure> {
         due_on,
         sequence: fields.integer("/data/object/invoice/version")?.unwrap_or_default(),
         version: fields
-            .moment("/data/object/invoice/updated_at")?
+            .timestamp("/data/object/invoice/updated_at")?
             .or(envelope.version)
             .unwrap_or(envelope.received_at),
     })
@@ -69,7 +73,7 @@ fn status(word: &str) -> InvoiceStatus {
 /// The sum of the payment requests, of which an invoice has one for each
 /// part that is due by itself; and the day by which the last is due. Square
 /// has no field for the total.
-fn requested(fields: &Fields<'_>) -> Result<(Money, Option<Date>), Failure> {
+fn requested(fields: &JsonFields<'_>) -> Result<(Money, Option<Date>), PermanentFailure> {
     let mut total: Option<Money> = None;
     let mut due_on = None;
     for request in fields.list(REQUESTS, &REQUEST)? {
@@ -78,14 +82,16 @@ fn requested(fields: &Fields<'_>) -> Result<(Money, Option<Date>), Failure> {
             Some(so_far) => further(&request, so_far)?,
         };
         total = Some(amount);
-        due_on = due_on.max(request.day("/due_date")?);
+        due_on = due_on.max(request.date("/due_date")?);
     }
-    Ok((total.ok_or_else(|| Failure::missing(REQUESTS))?, due_on))
+    Ok((total.ok_or_else(|| PermanentFailure::missing(REQUESTS))?, due_on))
 }
 
-fn further(request: &Fields<'_>, so_far: Money) -> Result<Money, Failure> {
+fn further(request: &JsonFields<'_>, so_far: Money) -> Result<Money, PermanentFailure> {
     let currency: Currency = so_far.currency;
-    let amount: Decimal = money::of(request, "/computed_amount_money", currency)?
-        .ok_or_else(|| Failure::missing(request.named("/computed_amount_money/amount")))?;
-    Ok(Money { amount: money::add(so_far.amount, amount, REQUESTS)?, currency })
+    let amount: Decimal = money::optional(request, "/computed_amount_money", currency)?
+        .ok_or_else(|| {
+            PermanentFailure::missing(request.path_of("/computed_amount_money/amount"))
+        })?;
+    Ok(Money { amount: money::checked_sum(so_far.amount, amount, REQUESTS)?, currency })
 }

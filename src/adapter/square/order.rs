@@ -6,12 +6,15 @@ use rust_decimal::Decimal;
 
 use super::money;
 use crate::{
-    adapter::fields::{Fields, Pointers},
-    domain::{Change, Currency, Failure, Line, Order, OrderStatus, OrderUpdate, Reference},
+    adapter::fields::{JsonFields, JsonPointers},
+    domain::{
+        Change, Currency, Order, OrderLine, OrderStatus, OrderUpdate, PermanentFailure,
+        ResourceChange,
+    },
 };
 
-static ORDER: LazyLock<Pointers> = LazyLock::new(|| {
-    Pointers::new([
+static ORDER: LazyLock<JsonPointers> = LazyLock::new(|| {
+    JsonPointers::new([
         "/order/id",
         "/order/reference_id",
         "/order/state",
@@ -30,8 +33,8 @@ static ORDER: LazyLock<Pointers> = LazyLock::new(|| {
         "/order/refunds",
     ])
 });
-static LINE: LazyLock<Pointers> = LazyLock::new(|| {
-    Pointers::new([
+static LINE: LazyLock<JsonPointers> = LazyLock::new(|| {
+    JsonPointers::new([
         "/uid",
         "/catalog_object_id",
         "/name",
@@ -42,20 +45,24 @@ static LINE: LazyLock<Pointers> = LazyLock::new(|| {
         "/total_money/currency",
     ])
 });
-static REFUND: LazyLock<Pointers> =
-    LazyLock::new(|| Pointers::new(["/status", "/amount_money/amount", "/amount_money/currency"]));
+static REFUND: LazyLock<JsonPointers> = LazyLock::new(|| {
+    JsonPointers::new(["/status", "/amount_money/amount", "/amount_money/currency"])
+});
 
 /// The order's whole state. `None` for what Square makes of a refund: an
 /// order that only returns what another one sold.
-pub(super) fn map(reference: &Reference, resource: &[u8]) -> Result<Option<Change>, Failure> {
-    let fields = Fields::read(resource, &ORDER)?;
+pub(super) fn map(
+    reference: &ResourceChange,
+    resource: &[u8],
+) -> Result<Option<Change>, PermanentFailure> {
+    let fields = JsonFields::read(resource, &ORDER)?;
     let order_id = fields.required_text("/order/id")?;
     if fields.count("/order/returns")? > 0 && fields.count("/order/line_items")? == 0 {
         return Ok(None);
     }
     let total = money::required(&fields, "/order/total_money")?;
     let currency = total.currency;
-    let due = money::of(&fields, "/order/net_amount_due_money", currency)?;
+    let due = money::optional(&fields, "/order/net_amount_due_money", currency)?;
     let refunded = refunded(&fields, currency)?;
     let platform_status = fields.required_text("/order/state")?;
     let status = match platform_status.as_str() {
@@ -83,10 +90,10 @@ pub(super) fn map(reference: &Reference, resource: &[u8]) -> Result<Option<Chang
         customer_ref: fields.text("/order/customer_id")?,
         payment_ref,
         sequence: fields.integer("/order/version")?.unwrap_or_default(),
-        placed_at: fields.moment("/order/created_at")?,
+        placed_at: fields.timestamp("/order/created_at")?,
         lines: lines(&fields, currency)?,
     };
-    let version = fields.moment("/order/updated_at")?.unwrap_or(reference.changed_at);
+    let version = fields.timestamp("/order/updated_at")?.unwrap_or(reference.changed_at);
     let state = OrderUpdate::State { order_id, version, order: Box::new(order), restored: false };
     Ok(Some(Change::Order(Box::new(state))))
 }
@@ -101,20 +108,20 @@ fn paid(total: Decimal, refunded: Decimal) -> OrderStatus {
     }
 }
 
-fn lines(fields: &Fields<'_>, currency: Currency) -> Result<Vec<Line>, Failure> {
+fn lines(fields: &JsonFields<'_>, currency: Currency) -> Result<Vec<OrderLine>, PermanentFailure> {
     fields
         .list("/order/line_items", &LINE)?
         .iter()
         .map(|line| {
-            Ok(Line {
+            Ok(OrderLine {
                 id: line.text("/uid")?,
                 // An order does not tell the article number of its articles,
                 // only which article of the catalog each is.
                 sku: line.text("/catalog_object_id")?,
                 title: line.text("/name")?,
                 quantity: line.decimal("/quantity")?,
-                unit_price: money::of(line, "/base_price_money", currency)?,
-                total: money::of(line, "/total_money", currency)?,
+                unit_price: money::optional(line, "/base_price_money", currency)?,
+                total: money::optional(line, "/total_money", currency)?,
             })
         })
         .collect()
@@ -122,13 +129,13 @@ fn lines(fields: &Fields<'_>, currency: Currency) -> Result<Vec<Line>, Failure> 
 
 /// What was paid back: an order carries all its refunds, so this is the
 /// state, never something to add up twice.
-fn refunded(fields: &Fields<'_>, currency: Currency) -> Result<Decimal, Failure> {
+fn refunded(fields: &JsonFields<'_>, currency: Currency) -> Result<Decimal, PermanentFailure> {
     let mut sum = Decimal::ZERO;
     for refund in fields.list("/order/refunds", &REFUND)? {
         if matches!(refund.text("/status")?.as_deref(), Some("COMPLETED" | "APPROVED")) {
-            let amount = money::of(&refund, "/amount_money", currency)?
-                .ok_or_else(|| Failure::missing(refund.named("/amount_money/amount")))?;
-            sum = money::add(sum, amount, "/order/refunds")?;
+            let amount = money::optional(&refund, "/amount_money", currency)?
+                .ok_or_else(|| PermanentFailure::missing(refund.path_of("/amount_money/amount")))?;
+            sum = money::checked_sum(sum, amount, "/order/refunds")?;
         }
     }
     Ok(sum)

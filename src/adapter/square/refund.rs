@@ -4,12 +4,12 @@ use std::sync::LazyLock;
 
 use super::money;
 use crate::{
-    adapter::fields::{Fields, Pointers},
-    domain::{Envelope, Failure, Refund, RefundStatus, Refunded},
+    adapter::fields::{JsonFields, JsonPointers},
+    domain::{Envelope, PermanentFailure, Refund, RefundStatus, RefundTarget},
 };
 
-static REFUND: LazyLock<Pointers> = LazyLock::new(|| {
-    Pointers::new([
+static REFUND: LazyLock<JsonPointers> = LazyLock::new(|| {
+    JsonPointers::new([
         "/data/object/refund/id",
         "/data/object/refund/order_id",
         "/data/object/refund/payment_id",
@@ -21,8 +21,8 @@ static REFUND: LazyLock<Pointers> = LazyLock::new(|| {
 });
 
 /// The refund's whole state.
-pub(super) fn map(envelope: &Envelope) -> Result<Refund, Failure> {
-    let fields = Fields::read(&envelope.body, &REFUND)?;
+pub(super) fn map(envelope: &Envelope) -> Result<Refund, PermanentFailure> {
+    let fields = JsonFields::read(&envelope.body, &REFUND)?;
     let platform_status = fields.required_text("/data/object/refund/status")?;
     let status = match platform_status.as_str() {
         "PENDING" => RefundStatus::Pending,
@@ -33,18 +33,18 @@ pub(super) fn map(envelope: &Envelope) -> Result<Refund, Failure> {
     // Square makes an order of its own for each refund, and that is the
     // `order_id` here: the payment leads to the order that was sold.
     let refunded = match fields.text("/data/object/refund/payment_id")? {
-        Some(payment) => Refunded::Payment(payment),
-        None => Refunded::Order(fields.required_text("/data/object/refund/order_id")?),
+        Some(payment) => RefundTarget::Payment(payment),
+        None => RefundTarget::Order(fields.required_text("/data/object/refund/order_id")?),
     };
     Ok(Refund {
         refund_id: fields.required_text("/data/object/refund/id")?,
-        refunded,
+        target: refunded,
         status,
         platform_status,
         amount: money::required(&fields, "/data/object/refund/amount_money")?,
         cumulative: false,
         version: fields
-            .moment("/data/object/refund/updated_at")?
+            .timestamp("/data/object/refund/updated_at")?
             .or(envelope.version)
             .unwrap_or(envelope.received_at),
     })

@@ -15,19 +15,19 @@ use super::*;
 use crate::{
     adapter::{
         Received,
-        conformance::{Source, envelope, object},
+        conformance::{ConfiguredSource, envelope, json_object},
         signature::Key,
     },
     domain::{
-        Invoice, InvoiceStatus, Order, OrderStatus, OrderUpdate, Reason, Refund, RefundStatus,
-        Refunded,
+        Invoice, InvoiceStatus, Order, OrderStatus, OrderUpdate, ReasonCode, Refund, RefundStatus,
+        RefundTarget,
     },
 };
 
 const URL: &str = "https://hooks.example/square?shop=1";
 
 fn square() -> Square {
-    Square::new(Settings { url: Some(URL.to_owned()) }).unwrap()
+    Square::new(SquareSettings { url: Some(URL.to_owned()) }).unwrap()
 }
 
 /// A whole event around an object.
@@ -37,7 +37,7 @@ fn event(topic: &str, object: &str) -> String {
     )
 }
 
-fn mapped(topic: &str, object: &str) -> Result<Mapped, Failure> {
+fn mapped(topic: &str, object: &str) -> Result<MappedEvent, PermanentFailure> {
     let mut envelope = envelope(topic, event(topic, object));
     envelope.tenant = "MLEFBHHSJGVHD".to_owned();
     square().map(&envelope)
@@ -56,10 +56,10 @@ const INVOICE: &[(&str, &str)] = &[
     ("updated_at", "\"2026-01-02T03:04:05Z\""),
 ];
 
-fn invoice(changes: &[(&str, &str)]) -> Result<Invoice, Failure> {
-    let object = format!(r#"{{"invoice":{}}}"#, object(INVOICE, changes));
+fn invoice(changes: &[(&str, &str)]) -> Result<Invoice, PermanentFailure> {
+    let object = format!(r#"{{"invoice":{}}}"#, json_object(INVOICE, changes));
     match mapped("invoice.updated", &object)? {
-        Mapped::Change(Change::Invoice(invoice)) => Ok(*invoice),
+        MappedEvent::Change(Change::Invoice(invoice)) => Ok(*invoice),
         other => panic!("must be an invoice, is {other:?}"),
     }
 }
@@ -73,17 +73,17 @@ const REFUND: &[(&str, &str)] = &[
     ("updated_at", "\"2026-01-02T03:04:05Z\""),
 ];
 
-fn refund(changes: &[(&str, &str)]) -> Result<Refund, Failure> {
-    let object = format!(r#"{{"refund":{}}}"#, object(REFUND, changes));
+fn refund(changes: &[(&str, &str)]) -> Result<Refund, PermanentFailure> {
+    let object = format!(r#"{{"refund":{}}}"#, json_object(REFUND, changes));
     match mapped("refund.updated", &object)? {
-        Mapped::Change(Change::Refund(refund)) => Ok(*refund),
+        MappedEvent::Change(Change::Refund(refund)) => Ok(*refund),
         other => panic!("must be a refund, is {other:?}"),
     }
 }
 
-fn reference(topic: &str, object: &str) -> Reference {
+fn reference(topic: &str, object: &str) -> ResourceChange {
     match mapped(topic, object) {
-        Ok(Mapped::Change(Change::Reference(reference))) => *reference,
+        Ok(MappedEvent::Change(Change::ResourceChanged(reference))) => *reference,
         other => panic!("must be a reference, is {other:?}"),
     }
 }
@@ -97,7 +97,7 @@ fn what_nobody_maps_is_ignored() {
         "customer.created",
         "order.custom_attribute.owned.updated",
     ] {
-        assert_eq!(mapped(topic, "{}"), Ok(Mapped::Ignored), "{topic}");
+        assert_eq!(mapped(topic, "{}"), Ok(MappedEvent::Ignored), "{topic}");
     }
 }
 
@@ -185,27 +185,27 @@ fn an_invoice_is_over_the_sum_of_its_payment_requests() {
 fn a_sum_that_cannot_be_made_names_its_field() {
     let within = "/data/object/invoice/payment_requests";
     for (requests, reason, field) in [
-        ("[]", Reason::MissingField, ""),
-        ("", Reason::MissingField, ""),
-        ("{}", Reason::InvalidValue, ""),
+        ("[]", ReasonCode::MissingField, ""),
+        ("", ReasonCode::MissingField, ""),
+        ("{}", ReasonCode::InvalidValue, ""),
         (
             r#"[{"due_date":"2026-02-01"}]"#,
-            Reason::MissingField,
+            ReasonCode::MissingField,
             "/0/computed_amount_money/currency",
         ),
         (
             r#"[{"computed_amount_money":{"amount":1,"currency":"USD"}},{"computed_amount_money":{"amount":1,"currency":"CAD"}}]"#,
-            Reason::InvalidValue,
+            ReasonCode::InvalidValue,
             "/1/computed_amount_money/currency",
         ),
         (
             r#"[{"computed_amount_money":{"amount":1,"currency":"USD"}},{}]"#,
-            Reason::MissingField,
+            ReasonCode::MissingField,
             "/1/computed_amount_money/amount",
         ),
         (
             r#"[{"computed_amount_money":{"amount":1.5,"currency":"USD"}}]"#,
-            Reason::InvalidValue,
+            ReasonCode::InvalidValue,
             "/0/computed_amount_money/amount",
         ),
     ] {
@@ -224,7 +224,7 @@ fn a_sum_that_cannot_be_made_names_its_field() {
 fn a_deleted_draft_is_only_named() {
     let reference = reference("invoice.deleted", "null");
     assert_eq!((reference.kind.as_str(), reference.id.as_str()), ("invoice", "d-1"));
-    assert!(reference.is_gone());
+    assert!(reference.is_deletion());
     assert_eq!(reference.changed_at, datetime!(2026-01-02 3:04:05.123456789 UTC));
     let resource = square().map_resource(&reference, &envelope("", ""), b"{}");
     assert_eq!(resource, Ok(None));
@@ -240,7 +240,7 @@ fn an_order_is_only_named() {
         let object = format!(
             r#"{{"{name}":{{"order_id":"o-1","version":7,"state":"OPEN","created_at":"2026-01-01T00:00:00Z","updated_at":"2026-01-02T00:00:00Z"}}}}"#
         );
-        let expected = Reference {
+        let expected = ResourceChange {
             platform: "square",
             kind: "order".to_owned(),
             id: "o-1".to_owned(),
@@ -254,7 +254,7 @@ fn an_order_is_only_named() {
         let bare = reference(topic, &bare);
         assert_eq!((bare.version, bare.changed_at), (None, datetime!(2026-01-01 0:00 UTC)));
         let failure = mapped(topic, "{}").unwrap_err();
-        assert_eq!(failure, Failure::missing(format!("/data/object/{name}/order_id")));
+        assert_eq!(failure, PermanentFailure::missing(format!("/data/object/{name}/order_id")));
     }
 }
 
@@ -262,14 +262,14 @@ fn an_order_is_only_named() {
 fn a_refund_leads_to_the_order_by_its_payment() {
     let whole = refund(&[]).unwrap();
     assert_eq!(whole.refund_id, "r-1");
-    assert_eq!(whole.refunded, Refunded::Payment("p-1".to_owned()));
+    assert_eq!(whole.target, RefundTarget::Payment("p-1".to_owned()));
     assert_eq!(whole.amount.amount.to_string(), "2.50");
     assert_eq!(whole.version, datetime!(2026-01-02 3:04:05 UTC));
     let unlinked = refund(&[("payment_id", "")]).unwrap();
-    assert_eq!(unlinked.refunded, Refunded::Order("return-1".to_owned()));
+    assert_eq!(unlinked.target, RefundTarget::Order("return-1".to_owned()));
     for field in ["id", "status"] {
         let failure = refund(&[(field, "null")]).unwrap_err();
-        assert_eq!(failure, Failure::missing(format!("/data/object/refund/{field}")));
+        assert_eq!(failure, PermanentFailure::missing(format!("/data/object/refund/{field}")));
     }
 }
 
@@ -297,7 +297,7 @@ fn the_number_is_found_where_the_mapping_fails() {
         (r#"{"order_fulfillment_updated":{"order_id":"o"}}"#, Some("o")),
         ("{}", None),
     ] {
-        let found = square().number(&envelope("x", event("x", object)));
+        let found = square().business_key(&envelope("x", event("x", object)));
         assert_eq!(found.as_deref(), number, "{object}");
     }
 }

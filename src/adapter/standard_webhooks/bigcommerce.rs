@@ -10,21 +10,21 @@ use std::sync::LazyLock;
 use super::ORDER;
 use crate::{
     adapter::{
-        fields::{Fields, Pointers},
+        fields::{JsonFields, JsonPointers},
         first_text,
     },
-    domain::{Envelope, Failure, Money, Order, OrderStatus, OrderUpdate, Reference},
+    domain::{Envelope, Money, Order, OrderStatus, OrderUpdate, PermanentFailure, ResourceChange},
 };
 
 /// Where the topic stands.
-pub(super) const TOPIC: &str = "/scope";
+pub(super) const TOPIC_POINTER: &str = "/scope";
 /// Where the store stands: `stores/<hash>`.
-pub(super) const TENANT: &str = "/producer";
+pub(super) const TENANT_POINTER: &str = "/producer";
 
-static HOOK: LazyLock<Pointers> =
-    LazyLock::new(|| Pointers::new(["/data/type", "/data/id", "/created_at"]));
-static RESOURCE: LazyLock<Pointers> = LazyLock::new(|| {
-    Pointers::new([
+static EVENT_POINTERS: LazyLock<JsonPointers> =
+    LazyLock::new(|| JsonPointers::new(["/data/type", "/data/id", "/created_at"]));
+static ORDER_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
+    JsonPointers::new([
         "/id",
         "/status",
         "/payment_status",
@@ -38,14 +38,17 @@ static RESOURCE: LazyLock<Pointers> = LazyLock::new(|| {
 });
 
 /// The order that a hook names; `None` for hooks of anything else.
-pub(super) fn reference(scope: &str, envelope: &Envelope) -> Result<Option<Reference>, Failure> {
+pub(super) fn resource_change(
+    scope: &str,
+    envelope: &Envelope,
+) -> Result<Option<ResourceChange>, PermanentFailure> {
     let Some(action) = action(scope) else { return Ok(None) };
-    let fields = Fields::read(&envelope.body, &HOOK)?;
+    let fields = JsonFields::read(&envelope.body, &EVENT_POINTERS)?;
     if fields.text("/data/type")?.is_some_and(|named| named != ORDER) {
         return Ok(None);
     }
-    let told = fields.moment("/created_at")?.or(envelope.version);
-    Ok(Some(Reference {
+    let told = fields.timestamp("/created_at")?.or(envelope.version);
+    Ok(Some(ResourceChange {
         platform: "bigcommerce",
         kind: ORDER.to_owned(),
         // A hook of a refund names its order too: `/data/refund` is beside it.
@@ -79,8 +82,11 @@ fn action(scope: &str) -> Option<String> {
 }
 
 /// An order as the API tells it. Its lines are another resource.
-pub(super) fn order(reference: &Reference, resource: &[u8]) -> Result<OrderUpdate, Failure> {
-    let fields = Fields::read(resource, &RESOURCE)?;
+pub(super) fn order(
+    reference: &ResourceChange,
+    resource: &[u8],
+) -> Result<OrderUpdate, PermanentFailure> {
+    let fields = JsonFields::read(resource, &ORDER_POINTERS)?;
     let order_id = fields.required_text("/id")?;
     let platform_status = fields.text("/status")?.unwrap_or_default();
     let payment = fields.text("/payment_status")?.unwrap_or_default();
@@ -97,10 +103,10 @@ pub(super) fn order(reference: &Reference, resource: &[u8]) -> Result<OrderUpdat
         customer_ref: fields.text("/customer_id")?.filter(|id| id != "0"),
         payment_ref: None,
         sequence: 0,
-        placed_at: fields.moment("/date_created")?,
+        placed_at: fields.timestamp("/date_created")?,
         lines: Vec::new(),
     };
-    let version = fields.moment("/date_modified")?.unwrap_or(reference.changed_at);
+    let version = fields.timestamp("/date_modified")?.unwrap_or(reference.changed_at);
     Ok(OrderUpdate::State { order_id, version, order: Box::new(order), restored: false })
 }
 
@@ -126,15 +132,15 @@ fn status(word: &str, payment: &str) -> OrderStatus {
         | "awaiting pickup"
         | "shipped"
         | "partially shipped"
-        | "completed" => paid(payment).unwrap_or(OrderStatus::Paid),
-        "manual verification required" => paid(payment).unwrap_or(OrderStatus::Other),
+        | "completed" => payment_status(payment).unwrap_or(OrderStatus::Paid),
+        "manual verification required" => payment_status(payment).unwrap_or(OrderStatus::Other),
         _ => OrderStatus::Other,
     }
 }
 
 /// What the payment's state says, where it says more than the fulfilment's;
 /// empty where the payment is none that `BigCommerce` sees, such as cash.
-fn paid(payment: &str) -> Option<OrderStatus> {
+fn payment_status(payment: &str) -> Option<OrderStatus> {
     Some(match payment.to_ascii_lowercase().as_str() {
         "paid" | "captured" => OrderStatus::Paid,
         "authorized" | "capture pending" => OrderStatus::Authorized,
@@ -148,6 +154,6 @@ fn paid(payment: &str) -> Option<OrderStatus> {
 }
 
 /// The order's id, which is its number.
-pub(super) fn number(body: &[u8]) -> Option<String> {
-    first_text(body, &HOOK, &["/data/id"])
+pub(super) fn business_key(body: &[u8]) -> Option<String> {
+    first_text(body, &EVENT_POINTERS, &["/data/id"])
 }

@@ -11,24 +11,25 @@ use rust_decimal::Decimal;
 use super::ORDER;
 use crate::{
     adapter::{
-        fields::{Fields, Pointers},
+        fields::{JsonFields, JsonPointers},
         first_text,
     },
     domain::{
-        Currency, Envelope, Failure, Line, Money, Order, OrderStatus, OrderUpdate, Reference,
+        Currency, Envelope, Money, Order, OrderLine, OrderStatus, OrderUpdate, PermanentFailure,
+        ResourceChange,
     },
 };
 
 /// Where the topic stands.
-pub(super) const TOPIC: &str = "/event_type";
+pub(super) const TOPIC_POINTER: &str = "/event_type";
 /// Where the shop stands: a number, or a text.
-pub(super) const TENANT: &str = "/shop_id";
+pub(super) const TENANT_POINTER: &str = "/shop_id";
 
 const RECEIPT_URL: &str = "/resource_url";
 
-static EVENT: LazyLock<Pointers> = LazyLock::new(|| Pointers::new([RECEIPT_URL]));
-static RESOURCE: LazyLock<Pointers> = LazyLock::new(|| {
-    Pointers::new([
+static EVENT_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| JsonPointers::new([RECEIPT_URL]));
+static RECEIPT_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
+    JsonPointers::new([
         "/receipt_id",
         "/status",
         "/is_paid",
@@ -43,8 +44,8 @@ static RESOURCE: LazyLock<Pointers> = LazyLock::new(|| {
         "/transactions",
     ])
 });
-static TRANSACTION: LazyLock<Pointers> = LazyLock::new(|| {
-    Pointers::new([
+static TRANSACTION_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
+    JsonPointers::new([
         "/transaction_id",
         "/sku",
         "/title",
@@ -56,16 +57,16 @@ static TRANSACTION: LazyLock<Pointers> = LazyLock::new(|| {
 });
 
 /// The receipt that an event names; `None` for events of anything but orders.
-pub(super) fn reference(
+pub(super) fn resource_change(
     event_type: &str,
     envelope: &Envelope,
-) -> Result<Option<Reference>, Failure> {
+) -> Result<Option<ResourceChange>, PermanentFailure> {
     let Some(action) = event_type.strip_prefix("order.") else { return Ok(None) };
-    let url = Fields::read(&envelope.body, &EVENT)?.required_text(RECEIPT_URL)?;
-    let id = receipt_of(&url).ok_or_else(|| {
-        Failure::invalid(RECEIPT_URL, "names no receipt: no part of its path is a number")
+    let url = JsonFields::read(&envelope.body, &EVENT_POINTERS)?.required_text(RECEIPT_URL)?;
+    let id = receipt_id(&url).ok_or_else(|| {
+        PermanentFailure::invalid(RECEIPT_URL, "names no receipt: no part of its path is a number")
     })?;
-    Ok(Some(Reference {
+    Ok(Some(ResourceChange {
         platform: "etsy",
         kind: ORDER.to_owned(),
         id: id.to_owned(),
@@ -77,7 +78,7 @@ pub(super) fn reference(
 }
 
 /// The last part of the path that is a number.
-fn receipt_of(url: &str) -> Option<&str> {
+fn receipt_id(url: &str) -> Option<&str> {
     let path = url.split(['?', '#']).next().unwrap_or_default();
     let number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     path.rsplit('/').find(number)
@@ -89,16 +90,19 @@ fn receipt_of(url: &str) -> Option<&str> {
 /// stays (both were seen side by side), and whether `refunds` lists refunds
 /// that did not come about. What was paid back is left at nothing; the status
 /// tells that something was.
-pub(super) fn order(reference: &Reference, resource: &[u8]) -> Result<OrderUpdate, Failure> {
-    let fields = Fields::read(resource, &RESOURCE)?;
+pub(super) fn order(
+    reference: &ResourceChange,
+    resource: &[u8],
+) -> Result<OrderUpdate, PermanentFailure> {
+    let fields = JsonFields::read(resource, &RECEIPT_POINTERS)?;
     let order_id = fields.required_text("/receipt_id")?;
     let platform_status = fields.text("/status")?.unwrap_or_default();
     let unpaid = fields.text("/is_paid")?.as_deref() == Some("false");
-    let total =
-        money(&fields, "/grandtotal")?.ok_or_else(|| Failure::missing("/grandtotal/amount"))?;
+    let total = money(&fields, "/grandtotal")?
+        .ok_or_else(|| PermanentFailure::missing("/grandtotal/amount"))?;
     let either = |pointers: [&str; 2]| {
-        let [newer, older] = pointers.map(|pointer| fields.moment(pointer));
-        Ok::<_, Failure>(newer?.or(older?))
+        let [newer, older] = pointers.map(|pointer| fields.timestamp(pointer));
+        Ok::<_, PermanentFailure>(newer?.or(older?))
     };
     let order = Order {
         number: order_id.clone(),
@@ -119,22 +123,23 @@ pub(super) fn order(reference: &Reference, resource: &[u8]) -> Result<OrderUpdat
 
 /// An amount as Etsy writes it: a count, and how many of those make one of
 /// the currency's main unit.
-fn money(fields: &Fields<'_>, place: &str) -> Result<Option<Money>, Failure> {
+fn money(fields: &JsonFields<'_>, place: &str) -> Result<Option<Money>, PermanentFailure> {
     let Some(count) = fields.decimal(&format!("{place}/amount"))? else { return Ok(None) };
     let divisor_at = format!("{place}/divisor");
     let divisor = fields.required_decimal(&divisor_at)?;
-    let digits = (0_u32..=6)
-        .find(|digits| Decimal::from(10_u64.pow(*digits)) == divisor)
-        .ok_or_else(|| Failure::invalid(divisor_at, "is no power of ten up to a million"))?;
+    let digits =
+        (0_u32..=6).find(|digits| Decimal::from(10_u64.pow(*digits)) == divisor).ok_or_else(
+            || PermanentFailure::invalid(divisor_at, "is no power of ten up to a million"),
+        )?;
     let currency = fields.required_currency(&format!("{place}/currency_code"))?;
-    Money::from_minor(count, currency, digits)
-        .map(Some)
-        .map_err(|error| Failure::invalid(format!("{place}/amount"), format!("is {error}")))
+    Money::from_minor_units(count, currency, digits).map(Some).map_err(|error| {
+        PermanentFailure::invalid(format!("{place}/amount"), format!("is {error}"))
+    })
 }
 
-fn lines(fields: &Fields<'_>, currency: Currency) -> Result<Vec<Line>, Failure> {
+fn lines(fields: &JsonFields<'_>, currency: Currency) -> Result<Vec<OrderLine>, PermanentFailure> {
     fields
-        .list("/transactions", &TRANSACTION)?
+        .list("/transactions", &TRANSACTION_POINTERS)?
         .iter()
         .map(|line| {
             let quantity = line.decimal("/quantity")?;
@@ -142,7 +147,7 @@ fn lines(fields: &Fields<'_>, currency: Currency) -> Result<Vec<Line>, Failure> 
             let unit_price = money(line, "/price")?
                 .filter(|price| price.currency == currency)
                 .map(|price| price.amount);
-            Ok(Line {
+            Ok(OrderLine {
                 id: line.text("/transaction_id")?,
                 sku: line.text("/sku")?,
                 title: line.text("/title")?,
@@ -169,6 +174,6 @@ fn status(word: &str, unpaid: bool) -> OrderStatus {
 }
 
 /// The receipt's id, which is its number.
-pub(super) fn number(body: &[u8]) -> Option<String> {
-    receipt_of(&first_text(body, &EVENT, &[RECEIPT_URL])?).map(str::to_owned)
+pub(super) fn business_key(body: &[u8]) -> Option<String> {
+    receipt_id(&first_text(body, &EVENT_POINTERS, &[RECEIPT_URL])?).map(str::to_owned)
 }

@@ -6,7 +6,7 @@ use ring::signature::Ed25519KeyPair;
 use crate::adapter::signature::Key;
 
 /// The length of an ed25519 seed, and of a public key.
-const SEED: usize = 32;
+const ED25519_KEY_BYTES: usize = 32;
 
 /// The key that a secret's text stands for: `whsec_` and base64, or base64
 /// alone, is shared; `whpk_` is an ed25519 public key; `whsk_` is a seed, or
@@ -14,17 +14,17 @@ const SEED: usize = 32;
 ///
 /// # Errors
 /// What is wrong with the text, without repeating it.
-pub(super) fn key(text: &str) -> Result<Key, String> {
+pub(super) fn parse_key(text: &str) -> Result<Key, String> {
     let text = text.trim();
     if let Some(text) = text.strip_prefix("whpk_") {
         let public = decode(text)?;
         return match public.len() {
-            SEED => Ok(Key::Public(public)),
-            other => Err(format!("a whpk_ public key is {SEED} bytes, not {other}")),
+            ED25519_KEY_BYTES => Ok(Key::Public(public)),
+            other => Err(format!("a whpk_ public key is {ED25519_KEY_BYTES} bytes, not {other}")),
         };
     }
     if let Some(text) = text.strip_prefix("whsk_") {
-        return seed(decode(text)?);
+        return parse_seed(decode(text)?);
     }
     let key = decode(text.strip_prefix("whsec_").unwrap_or(text))?;
     match key.len() {
@@ -33,15 +33,18 @@ pub(super) fn key(text: &str) -> Result<Key, String> {
     }
 }
 
-fn seed(mut bytes: Vec<u8>) -> Result<Key, String> {
-    if bytes.len() == 2 * SEED {
-        let public = bytes.split_off(SEED);
+fn parse_seed(mut bytes: Vec<u8>) -> Result<Key, String> {
+    if bytes.len() == 2 * ED25519_KEY_BYTES {
+        let public = bytes.split_off(ED25519_KEY_BYTES);
         Ed25519KeyPair::from_seed_and_public_key(&bytes, &public)
             .map_err(|_| "the two halves of the whsk_ secret are not of one pair".to_owned())?;
     }
     match bytes.len() {
-        SEED => Ok(Key::Seed(bytes)),
-        other => Err(format!("a whsk_ secret is {SEED} or {} bytes, not {other}", 2 * SEED)),
+        ED25519_KEY_BYTES => Ok(Key::Seed(bytes)),
+        other => Err(format!(
+            "a whsk_ secret is {ED25519_KEY_BYTES} or {} bytes, not {other}",
+            2 * ED25519_KEY_BYTES
+        )),
     }
 }
 

@@ -12,14 +12,14 @@ use crate::adapter::{
 /// The settings of a Standard Webhooks source.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct StandardWebhooksSettings {
     /// The platform, if it is one that is known here; then it tells all the
     /// rest itself.
     pub profile: Option<Profile>,
     /// How far the signed time may be from now, in s: 0 to 86400, default 300.
     pub tolerance_s: Option<u64>,
     /// What tells events apart, beside their signed id.
-    pub event: Option<EventSettings>,
+    pub event: Option<StandardWebhooksEventSettings>,
     /// Where an order's fields stand, if the source sends orders.
     pub order: Option<OrderFields>,
     /// Where an invoice's fields stand, if the source sends invoices.
@@ -54,7 +54,7 @@ impl Profile {
 /// What tells events apart, beside their signed id.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct EventSettings {
+pub struct StandardWebhooksEventSettings {
     /// What it is about; default `/type`, which the specification recommends.
     pub topic: Option<Selector>,
     /// The shop or company; default: there is only one.
@@ -63,10 +63,10 @@ pub struct EventSettings {
     pub version: Option<Selector>,
 }
 
-impl Settings {
+impl StandardWebhooksSettings {
     /// Whether events of several companies can be told apart.
-    pub fn tells_tenant(&self) -> bool {
-        self.event().tenant.is_some()
+    pub fn has_tenant_selector(&self) -> bool {
+        self.event_settings().tenant.is_some()
     }
 
     /// Checks what the types cannot say.
@@ -93,7 +93,7 @@ impl Settings {
     }
 
     /// What tells events apart: as the profile has it, else as it is written.
-    pub(super) fn event(&self) -> identity::EventSettings {
+    pub(super) fn event_settings(&self) -> identity::EventSettings {
         let pointer = |pointer: &str| Some(Selector::Pointer(pointer.to_owned()));
         let told = |topic, tenant| identity::EventSettings {
             topic: pointer(topic),
@@ -101,10 +101,12 @@ impl Settings {
             ..Default::default()
         };
         match self.profile {
-            Some(Profile::BigCommerce) => told(bigcommerce::TOPIC, bigcommerce::TENANT),
-            Some(Profile::Etsy) => told(etsy::TOPIC, etsy::TENANT),
+            Some(Profile::BigCommerce) => {
+                told(bigcommerce::TOPIC_POINTER, bigcommerce::TENANT_POINTER)
+            }
+            Some(Profile::Etsy) => told(etsy::TOPIC_POINTER, etsy::TENANT_POINTER),
             None => {
-                let EventSettings { topic, tenant, version } =
+                let StandardWebhooksEventSettings { topic, tenant, version } =
                     self.event.clone().unwrap_or_default();
                 let topic = topic.or_else(|| pointer("/type"));
                 identity::EventSettings { id: None, topic, tenant, version }
@@ -112,7 +114,7 @@ impl Settings {
         }
     }
 
-    pub(super) fn repeats_same_bytes(&self) -> bool {
+    pub(super) fn redelivers_identical_body(&self) -> bool {
         match self.profile {
             // Neither documentation says so, and a thin event tells no more
             // the second time.

@@ -12,11 +12,11 @@ use time::{Duration as Span, OffsetDateTime, macros::datetime};
 use super::*;
 use crate::{
     adapter::{
-        Adapter, Received,
-        conformance::{envelope, object},
+        Received, Source,
+        conformance::{envelope, json_object},
     },
     config::Config,
-    domain::{OrderUpdate, Reason, RefundStatus, Refunded},
+    domain::{OrderUpdate, ReasonCode, RefundStatus, RefundTarget},
 };
 
 // (a) of the specification's own libraries.
@@ -33,8 +33,8 @@ const SEED: &str = "whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk=";
 const PUBLIC: &str = "whpk_ZlN4eg7dSSqi0moX9hQUk3orrOouK3QVQSlJa248c/g=";
 const OTHER: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
-const NAMES: [&str; 3] = FAMILIES[0];
-const SVIX: [&str; 3] = FAMILIES[1];
+const NAMES: [&str; 3] = HEADER_FAMILIES[0];
+const SVIX: [&str; 3] = HEADER_FAMILIES[1];
 
 fn load(settings: &str, secret: &str) -> Result<Config, String> {
     let text = format!(
@@ -66,7 +66,7 @@ fn receive_at(
 ) -> Result<Received, Rejection> {
     let config = load(settings, secret).unwrap();
     let (headers, body) = (headers(given), Bytes::from_static(body.as_bytes()));
-    let call = Call { headers: &headers, query: "", body: &body, received_at };
+    let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at };
     config.sources.values().next().unwrap().receive(&call)
 }
 
@@ -79,7 +79,7 @@ fn signed(secret: &str, signatures: &str) -> Result<Received, Rejection> {
 fn is_taken(received: &Result<Received, Rejection>) -> bool {
     match received {
         Ok(_) => true,
-        Err(Rejection::Signature(_)) => false,
+        Err(Rejection::InvalidSignature(_)) => false,
         other => panic!("{other:?}"),
     }
 }
@@ -87,7 +87,7 @@ fn is_taken(received: &Result<Received, Rejection>) -> bool {
 #[test]
 fn the_published_vectors_verify() {
     for (secret, signature) in [(SECRET, V1), (SEED, V1A), (PUBLIC, V1A)] {
-        let Ok(Received::Events { events, secret: label }) = signed(secret, signature) else {
+        let Ok(Received::Events { events, secret_label: label }) = signed(secret, signature) else {
             panic!("{secret} must verify {signature}");
         };
         let expected = Event {
@@ -101,7 +101,7 @@ fn the_published_vectors_verify() {
     }
     // (b) of its Rust library, under Svix's names as well.
     let body = r#"{"email":"test@example.com","username":"test_user"}"#;
-    for names in FAMILIES {
+    for names in HEADER_FAMILIES {
         let given = [
             (names[0], "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk"),
             (names[1], "1649367553"),
@@ -134,7 +134,9 @@ fn any_signature_by_any_secret_will_do() {
         r#"{"email":"test@example.com","username":"test_user"}"#,
         datetime!(2022-04-07 21:39:13 UTC),
     );
-    assert!(matches!(rotated, Ok(Received::Events { secret, .. }) if secret == "env:T"));
+    assert!(
+        matches!(rotated, Ok(Received::Events { secret_label, .. }) if secret_label == "env:T")
+    );
 }
 
 #[test]
@@ -159,7 +161,7 @@ fn what_is_not_signed_so_is_refused() {
         (PUBLIC, "v1a,AAAA"),
         (PUBLIC, V1),
         // Beyond as many as are looked at.
-        (SECRET, &format!("{}{V1}", zeros.repeat(MOST_SIGNATURES))),
+        (SECRET, &format!("{}{V1}", zeros.repeat(MAX_SIGNATURES))),
     ] {
         assert!(!is_taken(&signed(secret, signatures)), "{secret} {signatures}");
     }
@@ -179,7 +181,7 @@ fn what_is_not_signed_so_is_refused() {
 fn the_families_of_headers_are_never_mixed() {
     let values = [ID, TIME, V1];
     for mix in 0..8_usize {
-        let family = |place: usize| &FAMILIES[(mix >> place) & 1];
+        let family = |place: usize| &HEADER_FAMILIES[(mix >> place) & 1];
         let given: Vec<_> = (0..3).map(|place| (family(place)[place], values[place])).collect();
         let whole = mix == 0 || mix == 7;
         assert_eq!(is_taken(&receive_at(("", SECRET), &given, BODY, AT)), whole, "{given:?}");
@@ -207,12 +209,12 @@ fn the_signed_time_may_be_five_minutes_away_in_either_direction() {
         }
     }
     let forged = receive_at(("", OTHER), &given, BODY, AT + Span::days(1));
-    assert_eq!(forged, Err(Rejection::forged()), "a forger is not told of the clock");
+    assert_eq!(forged, Err(Rejection::invalid_signature()), "a forger is not told of the clock");
 }
 
 #[test]
 fn secrets_tell_their_kind_by_their_text() {
-    let key = secret::key;
+    let key = secret::parse_key;
     let bytes = BASE64.decode(b"MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     for text in [SECRET, &SECRET["whsec_".len()..], &format!(" {SECRET}\n")] {
         assert_eq!(key(text), Ok(Key::Shared(bytes.clone())), "{text}");
@@ -248,8 +250,8 @@ fn secrets_tell_their_kind_by_their_text() {
     }
 }
 
-fn dress(source: &Adapter, body: &[u8]) -> HeaderMap {
-    let delivery = Delivery {
+fn dress(source: &Source, body: &[u8]) -> HeaderMap {
+    let delivery = OutgoingWebhook {
         topic: "order.paid",
         tenant: "ACME",
         event_id: "msg_1",
@@ -257,7 +259,7 @@ fn dress(source: &Adapter, body: &[u8]) -> HeaderMap {
         sent_at: AT,
         body,
     };
-    source.dress(&delivery).into_iter().collect()
+    source.signed_headers(&delivery).into_iter().collect()
 }
 
 #[test]
@@ -273,7 +275,7 @@ fn what_is_dressed_is_received() {
         let source = config.sources.values().next().unwrap();
         let body = Bytes::from_static(b"{}");
         let headers = dress(source, &body);
-        let call = Call { headers: &headers, query: "", body: &body, received_at: AT };
+        let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at: AT };
         let Ok(Received::Events { events, .. }) = source.receive(&call) else {
             panic!("{settings} {secret}");
         };
@@ -290,7 +292,7 @@ fn what_is_dressed_is_received() {
     let source = config.sources.values().next().unwrap();
     let body = Bytes::from_static(b"{}");
     let headers = dress(source, &body);
-    let call = Call { headers: &headers, query: "", body: &body, received_at: AT };
+    let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at: AT };
     assert!(!is_taken(&source.receive(&call)));
 }
 
@@ -318,12 +320,12 @@ const EVENT: &[(&str, &str)] = &[
 ];
 
 /// Received and then mapped, as receiver and worker do it.
-fn mapped(settings: &str, changes: &[(&str, &str)]) -> Result<Mapped, Failure> {
+fn mapped(settings: &str, changes: &[(&str, &str)]) -> Result<MappedEvent, PermanentFailure> {
     let config = load(settings, SECRET).unwrap();
     let source = config.sources.values().next().unwrap();
-    let body = Bytes::from(object(EVENT, changes));
+    let body = Bytes::from(json_object(EVENT, changes));
     let headers = dress(source, &body);
-    let call = Call { headers: &headers, query: "", body: &body, received_at: AT };
+    let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at: AT };
     let Ok(Received::Events { events, .. }) = source.receive(&call) else { panic!("{changes:?}") };
     let event = events[0].clone();
     source.map(&Envelope {
@@ -336,7 +338,7 @@ fn mapped(settings: &str, changes: &[(&str, &str)]) -> Result<Mapped, Failure> {
 #[test]
 fn events_are_mapped_as_configured() {
     match mapped(SETTINGS, &[]) {
-        Ok(Mapped::Change(Change::Order(update))) => match *update {
+        Ok(MappedEvent::Change(Change::Order(update))) => match *update {
             OrderUpdate::State { order_id, version, order, .. } => {
                 assert_eq!(order_id, "9007199254740993");
                 assert_eq!(version, datetime!(2026-01-02 12:00:00.5 UTC));
@@ -347,31 +349,32 @@ fn events_are_mapped_as_configured() {
         other => panic!("{other:?}"),
     }
     match mapped(SETTINGS, &[("type", "\"refund.made\"")]) {
-        Ok(Mapped::Change(Change::Refund(refund))) => {
-            assert_eq!(refund.refunded, Refunded::Order("9007199254740993".to_owned()));
+        Ok(MappedEvent::Change(Change::Refund(refund))) => {
+            assert_eq!(refund.target, RefundTarget::Order("9007199254740993".to_owned()));
             assert_eq!(refund.status, RefundStatus::Succeeded);
         }
         other => panic!("{other:?}"),
     }
     for topic in ["\"customer.made\"", "null", ""] {
-        assert_eq!(mapped(SETTINGS, &[("type", topic)]), Ok(Mapped::Ignored), "{topic}");
+        assert_eq!(mapped(SETTINGS, &[("type", topic)]), Ok(MappedEvent::Ignored), "{topic}");
     }
     let moved = SETTINGS.replace("tenant =", "topic = '/event'\n    tenant =");
-    assert_eq!(mapped(&moved, &[]), Ok(Mapped::Ignored));
+    assert_eq!(mapped(&moved, &[]), Ok(MappedEvent::Ignored));
     let moved = mapped(&moved, &[("event", "\"order.made\"")]);
-    assert!(matches!(moved, Ok(Mapped::Change(Change::Order(_)))));
+    assert!(matches!(moved, Ok(MappedEvent::Change(Change::Order(_)))));
 }
 
 #[test]
 fn a_company_that_cannot_be_read_is_not_taken_for_one_without_a_name() {
-    for (company, reason) in [("null", Reason::MissingField), ("{}", Reason::InvalidValue)] {
+    for (company, reason) in [("null", ReasonCode::MissingField), ("{}", ReasonCode::InvalidValue)]
+    {
         let failure = mapped(SETTINGS, &[("company", company)]).unwrap_err();
         assert_eq!((failure.field.as_str(), failure.reason), ("/company", reason), "{company}");
     }
     let config = load(SETTINGS, SECRET).unwrap();
     let source = config.sources.values().next().unwrap();
     let broken = source.map(&envelope("", "{\"type\":")).unwrap_err();
-    assert_eq!(broken.reason, Reason::InvalidJson);
+    assert_eq!(broken.reason, ReasonCode::InvalidJson);
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use time::OffsetDateTime;
 
 use crate::{
-    adapter::fields::Fields,
+    adapter::fields::JsonFields,
     domain::{
-        Currency, Failure, Invoice, InvoiceStatus, Money, Order, OrderStatus, OrderUpdate, Refund,
-        RefundStatus, Refunded,
+        Currency, Invoice, InvoiceStatus, Money, Order, OrderStatus, OrderUpdate, PermanentFailure,
+        Refund, RefundStatus, RefundTarget,
     },
 };
 
@@ -34,7 +34,7 @@ pub(super) const POINTERS: [&str; 18] = [
 
 /// Currencies that Stripe counts in other units than ISO 4217 has, with the
 /// decimals that an amount of Stripe's has. Where the two agree,
-/// [`Currency::minor_digits`] tells.
+/// [`Currency::stripe_minor_digits`] tells.
 ///
 /// Stripe's page on currencies lists those without decimals (MGA among them)
 /// and those with three (BHD, JOD, KWD, OMR, TND); all others have two, ISK
@@ -51,18 +51,18 @@ const MINOR_DIGITS: [(&str, u32); 8] = [
 ];
 
 /// How many decimals an amount of Stripe's in this currency has.
-pub(super) fn minor_digits(currency: Currency) -> u32 {
+pub(super) fn stripe_minor_digits(currency: Currency) -> u32 {
     MINOR_DIGITS
         .iter()
         .find(|(code, _)| *code == currency.as_str())
         .map_or_else(|| currency.minor_digits(), |(_, digits)| *digits)
 }
 
-fn money(fields: &Fields<'_>, pointer: &'static str) -> Result<Money, Failure> {
+fn money(fields: &JsonFields<'_>, pointer: &'static str) -> Result<Money, PermanentFailure> {
     let count = fields.required_decimal(pointer)?;
     let currency = fields.required_currency("/data/object/currency")?;
-    Money::from_minor(count, currency, minor_digits(currency))
-        .map_err(|error| Failure::invalid(pointer, format!("is {error}")))
+    Money::from_minor_units(count, currency, stripe_minor_digits(currency))
+        .map_err(|error| PermanentFailure::invalid(pointer, format!("is {error}")))
 }
 
 /// An invoice's state.
@@ -72,9 +72,9 @@ fn money(fields: &Fields<'_>, pointer: &'static str) -> Result<Money, Failure> {
 /// nothing, and the time of the event decides.
 pub(super) fn invoice(
     topic: &str,
-    fields: &Fields<'_>,
+    fields: &JsonFields<'_>,
     version: OffsetDateTime,
-) -> Result<Invoice, Failure> {
+) -> Result<Invoice, PermanentFailure> {
     let document_id = fields.required_text("/data/object/id")?;
     // Only drafts can be deleted; the invoice tells its last state, `draft`.
     let platform_status = match topic {
@@ -83,7 +83,7 @@ pub(super) fn invoice(
     };
     let status = match platform_status.as_str() {
         "deleted" => InvoiceStatus::Void,
-        word => InvoiceStatus::from_word(word),
+        word => InvoiceStatus::parse_or_other(word),
     };
     let sequence = match status {
         InvoiceStatus::Draft => 0,
@@ -100,7 +100,7 @@ pub(super) fn invoice(
         status,
         platform_status,
         total: money(fields, "/data/object/total")?,
-        due_on: fields.day("/data/object/due_date")?,
+        due_on: fields.date("/data/object/due_date")?,
         sequence,
         version,
     })
@@ -115,9 +115,9 @@ pub(super) fn invoice(
 /// payment that failed later shows in neither: there it is the topic's.
 pub(super) fn order(
     topic: &str,
-    fields: &Fields<'_>,
+    fields: &JsonFields<'_>,
     version: OffsetDateTime,
-) -> Result<Option<OrderUpdate>, Failure> {
+) -> Result<Option<OrderUpdate>, PermanentFailure> {
     if fields.decimal("/data/object/amount_total")?.is_none() {
         return Ok(None);
     }
@@ -154,7 +154,7 @@ pub(super) fn order(
         customer_ref,
         payment_ref: fields.text("/data/object/payment_intent")?,
         sequence,
-        placed_at: fields.moment("/data/object/created")?,
+        placed_at: fields.timestamp("/data/object/created")?,
         // Stripe does not send them with the session.
         lines: Vec::new(),
     };
@@ -162,7 +162,10 @@ pub(super) fn order(
 }
 
 /// A refund's state.
-pub(super) fn refund(fields: &Fields<'_>, version: OffsetDateTime) -> Result<Refund, Failure> {
+pub(super) fn refund(
+    fields: &JsonFields<'_>,
+    version: OffsetDateTime,
+) -> Result<Refund, PermanentFailure> {
     let refund_id = fields.required_text("/data/object/id")?;
     let payment = match fields.text("/data/object/payment_intent")? {
         Some(payment) => payment,
@@ -174,11 +177,11 @@ pub(super) fn refund(fields: &Fields<'_>, version: OffsetDateTime) -> Result<Ref
         "canceled" => RefundStatus::Cancelled,
         // The customer must say where to.
         "requires_action" => RefundStatus::Pending,
-        word => RefundStatus::from_word(word),
+        word => RefundStatus::parse_or_other(word),
     };
     Ok(Refund {
         refund_id,
-        refunded: Refunded::Payment(payment),
+        target: RefundTarget::Payment(payment),
         status,
         platform_status,
         amount: money(fields, "/data/object/amount")?,
@@ -189,10 +192,10 @@ pub(super) fn refund(fields: &Fields<'_>, version: OffsetDateTime) -> Result<Ref
 
 /// What went back of a charge so far; `None` if nothing has. A refund that
 /// fails afterwards is taken back here by the charge's next event only.
-pub(super) fn refunded_charge(
-    fields: &Fields<'_>,
+pub(super) fn charge_refund(
+    fields: &JsonFields<'_>,
     version: OffsetDateTime,
-) -> Result<Option<Refund>, Failure> {
+) -> Result<Option<Refund>, PermanentFailure> {
     let charge = fields.required_text("/data/object/id")?;
     let amount = money(fields, "/data/object/amount_refunded")?;
     if amount.amount.is_zero() {
@@ -200,7 +203,7 @@ pub(super) fn refunded_charge(
     }
     let payment = fields.text("/data/object/payment_intent")?;
     Ok(Some(Refund {
-        refunded: Refunded::Payment(payment.unwrap_or_else(|| charge.clone())),
+        target: RefundTarget::Payment(payment.unwrap_or_else(|| charge.clone())),
         refund_id: charge,
         status: RefundStatus::Succeeded,
         platform_status: fields.text("/data/object/status")?.unwrap_or_default(),

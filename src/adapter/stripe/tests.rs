@@ -7,17 +7,17 @@ use bytes::Bytes;
 use http::HeaderMap;
 use time::{Duration as Span, macros::datetime};
 
-use super::{objects::minor_digits, *};
+use super::{objects::stripe_minor_digits, *};
 use crate::{
     adapter::{
-        Adapter, Received,
-        conformance::{envelope, object},
+        Received, Source,
+        conformance::{envelope, json_object},
         signature::Key,
     },
     config::Config,
     domain::{
-        Change, Invoice, InvoiceStatus, Order, OrderStatus, OrderUpdate, Reason, Refund,
-        RefundStatus, Refunded,
+        Change, Invoice, InvoiceStatus, Order, OrderStatus, OrderUpdate, ReasonCode, Refund,
+        RefundStatus, RefundTarget,
     },
 };
 
@@ -28,30 +28,30 @@ const ITEM: &str = r#"{"account":"acct_123","api_version":"2017-05-25","created"
 const AT: OffsetDateTime = datetime!(2018-08-02 10:10:20 UTC);
 
 fn stripe() -> Stripe {
-    Stripe::new(&Settings::default()).unwrap()
+    Stripe::new(&StripeSettings::default()).unwrap()
 }
 
-fn source(secrets: &[&str]) -> Adapter {
-    let secret = |text: &&str| Secret::new(*text, stripe().key(text).unwrap()).unwrap();
-    Adapter::new(Box::new(stripe()), secrets.iter().map(secret).collect(), Vec::new())
+fn source(secrets: &[&str]) -> Source {
+    let secret = |text: &&str| Secret::new(*text, stripe().parse_key(text).unwrap()).unwrap();
+    Source::new(Box::new(stripe()), secrets.iter().map(secret).collect(), Vec::new())
 }
 
 fn receive(
-    source: &Adapter,
+    source: &Source,
     header: &str,
     received_at: OffsetDateTime,
 ) -> Result<Received, Rejection> {
     let headers = HeaderMap::from_iter([(
-        HeaderName::from_static(SIGNATURE),
+        HeaderName::from_static(SIGNATURE_HEADER),
         HeaderValue::from_str(header).unwrap(),
     )]);
     let body = Bytes::from_static(ITEM.as_bytes());
-    source.receive(&Call { headers: &headers, query: "", body: &body, received_at })
+    source.receive(&WebhookRequest { headers: &headers, query: "", body: &body, received_at })
 }
 
 fn refusal(received: Result<Received, Rejection>) -> String {
     match received {
-        Err(Rejection::Signature(detail)) => detail,
+        Err(Rejection::InvalidSignature(detail)) => detail,
         other => panic!("must be refused for its signature, is {other:?}"),
     }
 }

@@ -7,9 +7,9 @@ use super::*;
 use crate::{
     adapter::{
         Received,
-        conformance::{Source, envelope, object},
+        conformance::{ConfiguredSource, envelope, json_object},
     },
-    domain::Reason,
+    domain::ReasonCode,
 };
 
 const ORDER: &[(&str, &str)] = &[
@@ -23,13 +23,13 @@ const ORDER: &[(&str, &str)] = &[
     ("date_modified_gmt", "\"2026-01-02T12:00:00\""),
 ];
 
-fn mapped(topic: &str, changes: &[(&str, &str)]) -> Result<Mapped, Failure> {
-    WooCommerce {}.map(&envelope(topic, object(ORDER, changes)))
+fn mapped(topic: &str, changes: &[(&str, &str)]) -> Result<MappedEvent, PermanentFailure> {
+    WooCommerce {}.map(&envelope(topic, json_object(ORDER, changes)))
 }
 
 fn state(topic: &str, changes: &[(&str, &str)]) -> (String, OffsetDateTime, Order, bool) {
     match mapped(topic, changes) {
-        Ok(Mapped::Change(crate::domain::Change::Order(update))) => match *update {
+        Ok(MappedEvent::Change(crate::domain::Change::Order(update))) => match *update {
             OrderUpdate::State { order_id, version, order, restored } => {
                 (order_id, version, *order, restored)
             }
@@ -68,10 +68,10 @@ fn topics_are_changed_deleted_restored_or_ignored() {
     let envelope = envelope("order.deleted", r#"{"id":9007199254740993}"#);
     let order_id = "9007199254740993".to_owned();
     let update = OrderUpdate::Deleted { order_id, deleted_at: envelope.received_at };
-    let expected = Mapped::from(update);
+    let expected = MappedEvent::from(update);
     assert_eq!(WooCommerce {}.map(&envelope), Ok(expected));
     for topic in ["customer.created", "action.woocommerce_add_to_cart", ""] {
-        assert_eq!(mapped(topic, &[]), Ok(Mapped::Ignored), "{topic}");
+        assert_eq!(mapped(topic, &[]), Ok(MappedEvent::Ignored), "{topic}");
     }
 }
 
@@ -129,7 +129,7 @@ fn a_guest_is_nobody() {
 fn lines_keep_their_literals() {
     let items = r#"[{"id":3,"sku":"","name":"Mug","quantity":2,"price":4.15,"total":"8.30"}]"#;
     let decimal = |text: &str| text.parse::<Decimal>().ok();
-    let mug = Line {
+    let mug = OrderLine {
         id: Some("3".to_owned()),
         sku: None,
         title: Some("Mug".to_owned()),
@@ -143,34 +143,39 @@ fn lines_keep_their_literals() {
 #[test]
 fn a_failure_names_the_field() {
     for (change, reason, field) in [
-        (("id", "null"), Reason::MissingField, "/id"),
-        (("status", ""), Reason::MissingField, "/status"),
-        (("currency", ""), Reason::MissingField, "/currency"),
-        (("total", ""), Reason::MissingField, "/total"),
-        (("total", "\"1 200\""), Reason::InvalidValue, "/total"),
-        (("date_modified_gmt", "\"now\""), Reason::InvalidValue, "/date_modified_gmt"),
-        (("line_items", r#"[{},{"total":"x"}]"#), Reason::InvalidValue, "/line_items/1/total"),
-        (("refunds", r#"[{"total":[]}]"#), Reason::InvalidValue, "/refunds/0/total"),
+        (("id", "null"), ReasonCode::MissingField, "/id"),
+        (("status", ""), ReasonCode::MissingField, "/status"),
+        (("currency", ""), ReasonCode::MissingField, "/currency"),
+        (("total", ""), ReasonCode::MissingField, "/total"),
+        (("total", "\"1 200\""), ReasonCode::InvalidValue, "/total"),
+        (("date_modified_gmt", "\"now\""), ReasonCode::InvalidValue, "/date_modified_gmt"),
+        (("line_items", r#"[{},{"total":"x"}]"#), ReasonCode::InvalidValue, "/line_items/1/total"),
+        (("refunds", r#"[{"total":[]}]"#), ReasonCode::InvalidValue, "/refunds/0/total"),
     ] {
         let failure = mapped("order.updated", &[change]).unwrap_err();
         assert_eq!((failure.reason, failure.field.as_str()), (reason, field), "{change:?}");
     }
     let failure = WooCommerce {}.map(&envelope("order.deleted", "{}")).unwrap_err();
-    assert_eq!(failure, Failure::missing("/id"));
+    assert_eq!(failure, PermanentFailure::missing("/id"));
 }
 
 fn received(
     body: &'static str,
     headers: &[(&'static str, &'static str)],
 ) -> Result<Received, Rejection> {
-    let source = Source::load("woocommerce", "", &["FIRST"], &[]).unwrap();
+    let source = ConfiguredSource::load("woocommerce", "", &["FIRST"], &[]).unwrap();
     let headers = headers
         .iter()
         .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
         .collect();
     let body = Bytes::from_static(body.as_bytes());
     let received_at = datetime!(2026-01-04 0:00 UTC);
-    source.adapter().receive(&Call { headers: &headers, query: "", body: &body, received_at })
+    source.source().receive(&WebhookRequest {
+        headers: &headers,
+        query: "",
+        body: &body,
+        received_at,
+    })
 }
 
 #[test]
@@ -192,10 +197,10 @@ fn a_ping_is_known_by_its_exact_shape_alone() {
         r#"{"webhook_id":2}"#,
     ] {
         let given = received(body, &[form]);
-        assert!(matches!(given, Err(Rejection::Signature(_))), "{body:?}: {given:?}");
+        assert!(matches!(given, Err(Rejection::InvalidSignature(_))), "{body:?}: {given:?}");
     }
     let signed = received("webhook_id=2", &[form, ("x-wc-webhook-signature", "AAAA")]);
-    assert!(matches!(signed, Err(Rejection::Signature(_))), "signed: {signed:?}");
+    assert!(matches!(signed, Err(Rejection::InvalidSignature(_))), "signed: {signed:?}");
 }
 
 #[test]
@@ -206,21 +211,22 @@ fn what_every_call_carries_must_be_there() {
     assert!(received("{}", &[signed, topic, shop]).is_ok());
     for headers in [[signed, topic], [signed, shop]] {
         let given = received("{}", &headers);
-        assert!(matches!(given, Err(Rejection::Unreadable(_))), "{headers:?}: {given:?}");
+        assert!(matches!(given, Err(Rejection::Malformed(_))), "{headers:?}: {given:?}");
     }
 }
 
 #[test]
 fn an_orders_body_is_no_deletion_whatever_the_topic_says() {
     let failure = mapped("order.deleted", &[]).unwrap_err();
-    assert_eq!((failure.reason, failure.field.as_str()), (Reason::InvalidValue, "/status"));
+    assert_eq!((failure.reason, failure.field.as_str()), (ReasonCode::InvalidValue, "/status"));
 }
 
 #[test]
 fn slashes_are_no_shop_that_the_allow_list_lets_in() {
-    let source = Source::load("woocommerce", "", &["FIRST"], &["https://shop.example"]).unwrap();
+    let source =
+        ConfiguredSource::load("woocommerce", "", &["FIRST"], &["https://shop.example"]).unwrap();
     let body = Bytes::from_static(b"{}");
-    let sent = Delivery {
+    let sent = OutgoingWebhook {
         topic: "order.updated",
         tenant: "https://shop.example",
         event_id: "",
@@ -228,23 +234,23 @@ fn slashes_are_no_shop_that_the_allow_list_lets_in() {
         sent_at: OffsetDateTime::UNIX_EPOCH,
         body: &body,
     };
-    let mut headers: http::HeaderMap = source.adapter().dress(&sent).into_iter().collect();
+    let mut headers: http::HeaderMap = source.source().signed_headers(&sent).into_iter().collect();
     for (shop, let_in) in
         [("https://shop.example//", true), ("https://other.example/", false), ("//", false)]
     {
         headers.insert("x-wc-webhook-source", HeaderValue::from_static(shop));
         let received_at = OffsetDateTime::UNIX_EPOCH;
-        let call = Call { headers: &headers, query: "", body: &body, received_at };
-        assert_eq!(source.adapter().receive(&call).is_ok(), let_in, "{shop}");
+        let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at };
+        assert_eq!(source.source().receive(&call).is_ok(), let_in, "{shop}");
     }
 }
 
 #[test]
 fn a_second_deletion_of_the_same_order_is_another_event() {
-    let source = Source::load("woocommerce", "", &["FIRST"], &[]).unwrap();
+    let source = ConfiguredSource::load("woocommerce", "", &["FIRST"], &[]).unwrap();
     let received = |topic: &str, delivery: &'static str| {
         let body = Bytes::from_static(b"{\"id\":7}");
-        let sent = Delivery {
+        let sent = OutgoingWebhook {
             topic,
             tenant: "https://shop.example",
             event_id: "",
@@ -252,12 +258,13 @@ fn a_second_deletion_of_the_same_order_is_another_event() {
             sent_at: OffsetDateTime::UNIX_EPOCH,
             body: &body,
         };
-        let mut headers: http::HeaderMap = source.adapter().dress(&sent).into_iter().collect();
+        let mut headers: http::HeaderMap =
+            source.source().signed_headers(&sent).into_iter().collect();
         let name = HeaderName::from_static("x-wc-webhook-delivery-id");
         headers.insert(name, HeaderValue::from_static(delivery));
         let received_at = OffsetDateTime::UNIX_EPOCH;
-        let call = Call { headers: &headers, query: "", body: &body, received_at };
-        match source.adapter().receive(&call) {
+        let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at };
+        match source.source().receive(&call) {
             Ok(Received::Events { mut events, .. }) => events.remove(0).event_id,
             other => panic!("{other:?}"),
         }

@@ -3,12 +3,12 @@
 use std::sync::LazyLock;
 
 use crate::{
-    adapter::fields::{Fields, Pointers},
-    domain::{Change, Failure, Invoice, InvoiceStatus, Money, Reference},
+    adapter::fields::{JsonFields, JsonPointers},
+    domain::{Change, Invoice, InvoiceStatus, Money, PermanentFailure, ResourceChange},
 };
 
-static INVOICE: LazyLock<Pointers> = LazyLock::new(|| {
-    Pointers::new([
+static INVOICE_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
+    JsonPointers::new([
         "/Invoices/0/InvoiceID",
         "/Invoices/0/InvoiceNumber",
         "/Invoices/0/Type",
@@ -23,8 +23,8 @@ static INVOICE: LazyLock<Pointers> = LazyLock::new(|| {
 });
 
 /// The document's state.
-pub(super) fn map(reference: &Reference, resource: &[u8]) -> Result<Change, Failure> {
-    let fields = Fields::read(resource, &INVOICE)?;
+pub(super) fn map(reference: &ResourceChange, resource: &[u8]) -> Result<Change, PermanentFailure> {
+    let fields = JsonFields::read(resource, &INVOICE_POINTERS)?;
     let id = fields.required_text("/Invoices/0/InvoiceID")?;
     let platform_status = fields.required_text("/Invoices/0/Status")?;
     let status = match platform_status.to_uppercase().as_str() {
@@ -38,9 +38,9 @@ pub(super) fn map(reference: &Reference, resource: &[u8]) -> Result<Change, Fail
     let payable =
         fields.text("/Invoices/0/Type")?.is_some_and(|kind| kind.eq_ignore_ascii_case("ACCPAY"));
     let vendor = if payable { fields.text("/Invoices/0/Contact/Name")? } else { None };
-    let due_on = match fields.day("/Invoices/0/DueDateString")? {
+    let due_on = match fields.date("/Invoices/0/DueDateString")? {
         Some(day) => Some(day),
-        None => fields.day("/Invoices/0/DueDate")?,
+        None => fields.date("/Invoices/0/DueDate")?,
     };
     Ok(Change::Invoice(Box::new(Invoice {
         // A bill's number is the supplier's, and may be missing.
@@ -56,6 +56,6 @@ pub(super) fn map(reference: &Reference, resource: &[u8]) -> Result<Change, Fail
         },
         due_on,
         sequence: 0,
-        version: fields.moment("/Invoices/0/UpdatedDateUTC")?.unwrap_or(reference.changed_at),
+        version: fields.timestamp("/Invoices/0/UpdatedDateUTC")?.unwrap_or(reference.changed_at),
     })))
 }

@@ -10,10 +10,10 @@ use super::*;
 use crate::{
     adapter::{
         Received,
-        conformance::{Source, envelope, object},
+        conformance::{ConfiguredSource, envelope, json_object},
         signature::Key,
     },
-    domain::{Invoice, InvoiceStatus, Reason},
+    domain::{Invoice, InvoiceStatus, ReasonCode},
 };
 
 const INVOICE: &str = r#"{"resourceUrl":"https://api.xero.com/api.xro/2.0/Invoices/44aa0707-f718-4f1c-8d53-f2da9ca59533","resourceId":"44aa0707-f718-4f1c-8d53-f2da9ca59533","tenantId":"AEF86862-2015-4b6b-88bc-d89032cecc50","tenantType":"ORGANISATION","eventCategory":"INVOICE","eventType":"UPDATE","eventDateUtc":"2025-12-02T00:44:09.923"}"#;
@@ -29,7 +29,7 @@ fn call(events: &[&str]) -> String {
 }
 
 fn received(body: &str, tenants: &[&str]) -> Result<Received, Rejection> {
-    let source = Source::load("xero", "", &["FIRST"], tenants).unwrap();
+    let source = ConfiguredSource::load("xero", "", &["FIRST"], tenants).unwrap();
     let body = Bytes::copy_from_slice(body.as_bytes());
     source.receive(&body)
 }
@@ -47,14 +47,14 @@ fn only(body: &str) -> Event {
     events.remove(0)
 }
 
-fn mapped(event: Event) -> Result<Mapped, Failure> {
+fn mapped(event: Event) -> Result<MappedEvent, PermanentFailure> {
     let Event { tenant, version, topic, body, .. } = event;
     Xero {}.map(&Envelope { tenant, version, ..envelope(&topic, body) })
 }
 
-fn reference_of(event: Event) -> Reference {
+fn reference_of(event: Event) -> ResourceChange {
     match mapped(event) {
-        Ok(Mapped::Change(Change::Reference(reference))) => *reference,
+        Ok(MappedEvent::Change(Change::ResourceChanged(reference))) => *reference,
         other => panic!("must be a reference, is {other:?}"),
     }
 }
@@ -87,7 +87,7 @@ fn a_call_spans_organisations() {
     );
     assert_eq!(events[0].version, Some(datetime!(2025-12-02 0:44:09.923 UTC)));
 
-    let expected = Reference {
+    let expected = ResourceChange {
         platform: "xero",
         kind: "invoice".to_owned(),
         id: "44aa0707-f718-4f1c-8d53-f2da9ca59533".to_owned(),
@@ -108,18 +108,18 @@ fn an_event_is_the_same_at_whatever_place_it_comes_again() {
     let later = only(&call(&[&CREDIT_NOTE.replace("00:44:10", "00:44:11")]));
     assert_ne!(later.event_id, alone.event_id);
     assert!(later.version > alone.version, "out of order or not, each says when");
-    assert!(!Xero {}.repeats_same_bytes());
+    assert!(!Xero {}.redelivers_identical_body());
 }
 
 #[test]
 fn the_intent_to_receive_is_answered_and_changes_nothing() {
-    assert_eq!(Xero {}.answers(), Answers::Bare);
+    assert_eq!(Xero {}.response_style(), ResponseStyle::StatusOnly);
     let event = only(INTENT_BODY);
-    assert_eq!((event.topic.as_str(), event.tenant.as_str()), (INTENT, ""));
+    assert_eq!((event.topic.as_str(), event.tenant.as_str()), (INTENT_TOPIC, ""));
     assert_eq!(&event.body[..], INTENT_BODY.as_bytes());
     let another = only(&INTENT_BODY.replace("S0m3", "0th3"));
     assert_ne!(another.event_id, event.event_id);
-    assert_eq!(mapped(event), Ok(Mapped::Ignored));
+    assert_eq!(mapped(event), Ok(MappedEvent::Ignored));
     // An allow-list does not stand in its way: it names nobody.
     assert!(received(INTENT_BODY, &["aef86862-2015-4b6b-88bc-d89032cecc50"]).is_ok());
 
@@ -129,18 +129,18 @@ fn the_intent_to_receive_is_answered_and_changes_nothing() {
     headers.insert(SIGNATURE.header, "bm90IHRoZSBzaWduYXR1cmU=".parse().unwrap());
     let secret = Secret::new("env:S", Key::Shared(b"key".to_vec())).unwrap();
     let received_at = OffsetDateTime::UNIX_EPOCH;
-    let call = Call { headers: &headers, query: "", body: &body, received_at };
-    assert_eq!(Xero {}.verify(&call, &[secret]), Err(Rejection::forged()));
+    let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at };
+    assert_eq!(Xero {}.verify(&call, &[secret]), Err(Rejection::invalid_signature()));
 }
 
 #[test]
 fn what_cannot_be_divided_is_buried_whole() {
     for (body, reason, field) in [
-        ("", Reason::InvalidJson, ""),
-        ("{\"events\":[", Reason::InvalidJson, ""),
-        ("{}", Reason::MissingField, "/events"),
-        ("[]", Reason::MissingField, "/events"),
-        (r#"{"events":{}}"#, Reason::InvalidValue, "/events"),
+        ("", ReasonCode::InvalidJson, ""),
+        ("{\"events\":[", ReasonCode::InvalidJson, ""),
+        ("{}", ReasonCode::MissingField, "/events"),
+        ("[]", ReasonCode::MissingField, "/events"),
+        (r#"{"events":{}}"#, ReasonCode::InvalidValue, "/events"),
     ] {
         let event = only(body);
         assert_eq!((event.topic.as_str(), event.event_id.len()), ("", 64), "{body}");
@@ -148,9 +148,9 @@ fn what_cannot_be_divided_is_buried_whole() {
         assert_eq!((failure.reason, failure.field.as_str()), (reason, field), "{body}");
     }
     let whole = Xero {}.map(&envelope("invoice.update", call(&[INVOICE]))).unwrap_err();
-    assert_eq!(whole.reason, Reason::InvalidValue);
+    assert_eq!(whole.reason, ReasonCode::InvalidValue);
     let too_many = call(&vec![INVOICE; 1001]);
-    assert!(matches!(received(&too_many, &[]), Err(Rejection::Unreadable(_))));
+    assert!(matches!(received(&too_many, &[]), Err(Rejection::Malformed(_))));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn one_bad_event_does_not_cost_the_others() {
         let events = events(&call(&[&without(field), CREDIT_NOTE]));
         assert_eq!(events[0].event_id.len() == 64, field != "eventCategory", "{field}");
         let failure = mapped(events[0].clone()).unwrap_err();
-        assert_eq!(failure, Failure::missing(format!("/{field}")));
+        assert_eq!(failure, PermanentFailure::missing(format!("/{field}")));
         assert!(mapped(events[1].clone()).is_ok());
     }
     let late = INVOICE.replace("2025-12-02T00:44:09.923", "now");
@@ -188,7 +188,7 @@ fn a_foreign_organisation_holds_up_nobody() {
     let topics: Vec<_> = events.iter().map(|event| event.topic.as_str()).collect();
     assert_eq!(topics, ["invoice.update", "foreign:creditnote.create"]);
     let refused = received(&call(&[CREDIT_NOTE]), &allowed);
-    assert!(matches!(refused, Err(Rejection::Tenant("tenantId", _))), "{refused:?}");
+    assert!(matches!(refused, Err(Rejection::UnknownTenant("tenantId", _))), "{refused:?}");
 }
 
 const DOCUMENT: &[(&str, &str)] = &[
@@ -205,8 +205,8 @@ const DOCUMENT: &[(&str, &str)] = &[
     ("UpdatedDateUTC", r#""/Date(1764636249923+0000)/""#),
 ];
 
-fn fetched(changes: &[(&str, &str)]) -> Result<Invoice, Failure> {
-    let resource = format!(r#"{{"Status":"OK","Invoices":[{}]}}"#, object(DOCUMENT, changes));
+fn fetched(changes: &[(&str, &str)]) -> Result<Invoice, PermanentFailure> {
+    let resource = format!(r#"{{"Status":"OK","Invoices":[{}]}}"#, json_object(DOCUMENT, changes));
     let reference = reference_of(only(&call(&[INVOICE])));
     match (Xero {}).map_resource(&reference, &envelope("", ""), resource.as_bytes())? {
         Some(Change::Invoice(invoice)) => Ok(*invoice),
@@ -273,5 +273,5 @@ fn what_a_fetched_invoice_lacks_is_named() {
     }
     let reference = reference_of(only(&call(&[INVOICE])));
     let none = Xero {}.map_resource(&reference, &envelope("", ""), br#"{"Invoices":[]}"#);
-    assert_eq!(none, Err(Failure::missing("/Invoices/0/InvoiceID")));
+    assert_eq!(none, Err(PermanentFailure::missing("/Invoices/0/InvoiceID")));
 }

@@ -14,7 +14,7 @@ pub async fn clear(store: &Store) -> Result<(), StoreError> {
         .execute(
             "do $$ declare names text; begin
                 select string_agg(format('%I', tablename), ', ') into names
-                from pg_tables where schemaname = 'public' and tablename not in ('_sqlx_migrations', 'receipts_past');
+                from pg_tables where schemaname = 'public' and tablename not in ('_sqlx_migrations', 'receipts_dropped_partitions');
                 execute 'truncate ' || names || ' cascade';
             end $$",
         )
@@ -54,7 +54,7 @@ pub async fn begin_filling(
     generation: i32,
     is_open: bool,
 ) -> Result<(), StoreError> {
-    let table = format!("inbox_g{generation}");
+    let table = format!("inbox_p{generation}");
     let sql = if is_open {
         format!("alter table {table} drop constraint {table}_pkey")
     } else {
@@ -70,7 +70,7 @@ pub async fn begin_filling(
 /// What the database says.
 pub async fn fill(store: &Store, generation: i32, from: u64, to: u64) -> Result<(), StoreError> {
     let sql = format!(
-        "insert into inbox_g{generation} (key, receipt_id, digest, generation)
+        "insert into inbox_p{generation} (key, receipt_id, body_digest, partition_hour)
          select md5(n::text)::uuid, gen_random_uuid(), gen_random_uuid(), {generation}
          from generate_series({from}, {to}) as n"
     );
@@ -83,7 +83,7 @@ pub async fn fill(store: &Store, generation: i32, from: u64, to: u64) -> Result<
 /// # Errors
 /// What the database says.
 pub async fn end_filling(store: &Store, generation: i32, is_open: bool) -> Result<(), StoreError> {
-    let table = format!("inbox_g{generation}");
+    let table = format!("inbox_p{generation}");
     let keyed = format!("alter table {table} add primary key (key) with (fillfactor = 70)");
     store.execute(&keyed).await?;
     if !is_open {

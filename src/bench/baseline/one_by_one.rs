@@ -19,11 +19,11 @@ use time::OffsetDateTime;
 
 use super::broker::{Broker, short};
 use crate::{
-    adapter::Adapter,
+    adapter::Source,
     bench::{backlog::Backlog, stage::Stage},
-    broker::Parcel,
+    broker::IncomingMessage,
     domain::{Change, Invoice, OrderUpdate, SourceName},
-    worker::apply::Item,
+    worker::apply::Message,
 };
 
 /// Messages at once.
@@ -81,12 +81,13 @@ pub async fn run(stage: &Stage, backlog: &Backlog) -> anyhow::Result<Duration> {
 
 async fn settle(
     pool: &PgPool,
-    adapter: &Adapter,
+    adapter: &Source,
     source: &SourceName,
     delivery: Delivery,
 ) -> anyhow::Result<()> {
     let acker = delivery.acker;
-    let parcel = Parcel::new(delivery.routing_key.into(), delivery.properties, delivery.data);
+    let parcel =
+        IncomingMessage::new(delivery.routing_key.into(), delivery.properties, delivery.data);
     let understood = parcel
         .envelope(source, OffsetDateTime::now_utc())
         .and_then(|envelope| Ok((adapter.map(&envelope)?, envelope)));
@@ -95,7 +96,7 @@ async fn settle(
         acker.nack(BasicNackOptions { multiple: false, requeue: false }).await?;
         return Ok(());
     };
-    let item = Item::new(envelope, mapped);
+    let item = Message::new(envelope, mapped);
     let mut tx = pool.begin().await?;
     let outcome = apply(&mut tx, source, &item).await?;
     record(&mut tx, source, &item, outcome).await?;
@@ -107,10 +108,10 @@ async fn settle(
 async fn apply(
     tx: &mut Transaction<'_, Postgres>,
     source: &SourceName,
-    item: &Item,
+    item: &Message,
 ) -> anyhow::Result<&'static str> {
     let claimed = sqlx::query(
-        "insert into inbox (key, receipt_id, digest) values ($1, $2, $3)
+        "insert into inbox (key, receipt_id, body_digest) values ($1, $2, $3)
          on conflict do nothing",
     )
     .bind(item.envelope.key.inbox_id())
@@ -135,7 +136,7 @@ async fn apply(
 async fn order(
     tx: &mut Transaction<'_, Postgres>,
     source: &SourceName,
-    item: &Item,
+    item: &Message,
     update: &OrderUpdate,
 ) -> anyhow::Result<u64> {
     let OrderUpdate::State { order_id, version, order, .. } = update else { return Ok(0) };
@@ -143,12 +144,12 @@ async fn order(
     let written = sqlx::query(
         "insert into orders as known (
             source, tenant, order_id, number, status, platform_status, currency, total,
-            refunded_told, customer_ref, placed_at, version, lines, first_receipt, last_receipt)
+            refunded_reported, customer_ref, placed_at, version, lines, first_receipt, last_receipt)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::jsonb, $14, $14)
          on conflict (source, tenant, order_id) do update set
             number = excluded.number, status = excluded.status,
             platform_status = excluded.platform_status, currency = excluded.currency,
-            total = excluded.total, refunded_told = excluded.refunded_told,
+            total = excluded.total, refunded_reported = excluded.refunded_reported,
             customer_ref = excluded.customer_ref, placed_at = excluded.placed_at,
             version = excluded.version, lines = excluded.lines,
             last_receipt = excluded.last_receipt, updated_at = now()
@@ -176,7 +177,7 @@ async fn order(
 async fn invoice(
     tx: &mut Transaction<'_, Postgres>,
     source: &SourceName,
-    item: &Item,
+    item: &Message,
     invoice: &Invoice,
 ) -> anyhow::Result<u64> {
     let tenant = &item.envelope.tenant;
@@ -213,7 +214,7 @@ async fn invoice(
 async fn record(
     tx: &mut Transaction<'_, Postgres>,
     source: &SourceName,
-    item: &Item,
+    item: &Message,
     outcome: &str,
 ) -> anyhow::Result<()> {
     let envelope = &item.envelope;

@@ -22,7 +22,7 @@ pub async fn run(stage: &Stage, backlog: &Backlog) -> anyhow::Result<Duration> {
     let settings = &stage.config.broker;
     let begun = Instant::now();
     let lanes = (0..settings.publish_channels).map(|lane| {
-        let (broker, window) = (&broker, settings.publish_window);
+        let (broker, window) = (&broker, settings.max_unconfirmed);
         async move {
             let channel = broker.confirming().await?;
             let mut flying: VecDeque<PublisherConfirm> = VecDeque::with_capacity(window);

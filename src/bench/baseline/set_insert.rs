@@ -18,7 +18,7 @@ use crate::{
     bench::{backlog::Backlog, stage::Stage},
     domain::{Change, InvoiceConflict, Outcome, SourceName},
     store::{Store, inbox, invoices, orders, receipts},
-    worker::apply::Item,
+    worker::apply::Message,
 };
 
 /// Inserts a backlog over as many connections as the source has consumers;
@@ -34,7 +34,7 @@ pub async fn run(stage: &Stage, backlog: &Backlog) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     // Tasks, so that they may have a core each, as the worker's lanes may.
     let mut lanes = JoinSet::new();
-    for _ in 0..worker.consumers {
+    for _ in 0..worker.consumers_per_source {
         let (store, source) = (stage.store.clone(), source.clone());
         let (items, next) = (Arc::clone(&items), Arc::clone(&next));
         lanes.spawn(async move {
@@ -50,9 +50,9 @@ pub async fn run(stage: &Stage, backlog: &Backlog) -> anyhow::Result<Duration> {
     Ok(begun.elapsed())
 }
 
-async fn insert(store: &Store, source: &SourceName, items: &[Item]) -> anyhow::Result<()> {
+async fn insert(store: &Store, source: &SourceName, items: &[Message]) -> anyhow::Result<()> {
     // What repeats a key within the batch waits behind the first.
-    let mut first: HashMap<Uuid, &Item> = HashMap::with_capacity(items.len());
+    let mut first: HashMap<Uuid, &Message> = HashMap::with_capacity(items.len());
     for item in items {
         first.entry(item.envelope.key.inbox_id()).or_insert(item);
     }
@@ -65,8 +65,8 @@ async fn insert(store: &Store, source: &SourceName, items: &[Item]) -> anyhow::R
         })
         .collect();
     let mut tx = store.begin().await?;
-    let inbox::Claimed { free, .. } = inbox::claim(&mut tx, &claims).await?;
-    let ours = |item: &&Item| {
+    let inbox::ClaimResult { won: free, .. } = inbox::claim(&mut tx, &claims).await?;
+    let ours = |item: &&Message| {
         let key = item.envelope.key.inbox_id();
         free.contains(&key)
             && first
@@ -80,11 +80,11 @@ async fn insert(store: &Store, source: &SourceName, items: &[Item]) -> anyhow::R
         for change in &item.changes {
             match change {
                 Change::Order(update) => {
-                    let row = orders::Row { receipt_id, tenant, update };
+                    let row = orders::OrderRow { receipt_id, tenant, update };
                     told.entry((tenant, update.order_id())).or_insert(row);
                 }
                 Change::Invoice(invoice) => {
-                    let row = invoices::Row { receipt_id, tenant, generation: 0, invoice };
+                    let row = invoices::InvoiceRow { receipt_id, tenant, generation: 0, invoice };
                     billed.entry(invoice.id(source, tenant, 0)).or_insert(row);
                 }
                 _ => {}
@@ -100,17 +100,17 @@ async fn insert(store: &Store, source: &SourceName, items: &[Item]) -> anyhow::R
     }
     let row = |item| {
         let new = ours(&item);
-        receipts::Row {
+        receipts::ReceiptRow {
             envelope: &item.envelope,
             business_key: item.business_key(),
             outcome: if new { Outcome::Applied } else { Outcome::Duplicate },
-            wrote: None,
+            write_kind: None,
             attempts: 0,
             error: None,
             keep_payload: new,
         }
     };
-    let rows: Vec<receipts::Row<'_>> = items.iter().map(row).collect();
+    let rows: Vec<receipts::ReceiptRow<'_>> = items.iter().map(row).collect();
     receipts::record(&mut tx, &rows).await?;
     tx.commit().await?;
     Ok(())

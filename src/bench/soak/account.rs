@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::sample::queued;
 use crate::{
     bench::{baseline::database, stage::Stage},
-    broker::Link,
-    store::audit::{self, Sums},
+    broker::BrokerConnection,
+    store::audit::{self, Totals},
 };
 
 /// How long the last message may take after the last answer: the longest way
@@ -50,7 +50,7 @@ pub struct Accounts {
 /// A server fails.
 pub async fn settle(
     stage: &Stage,
-    link: &Link,
+    link: &BrokerConnection,
     accepted: usize,
     refused: usize,
 ) -> anyhow::Result<Accounts> {
@@ -66,20 +66,20 @@ pub async fn settle(
         tokio::time::sleep(LOOK).await;
     };
     let mut connection = stage.store.connection().await?;
-    let sums = audit::sums(&mut connection).await?;
+    let sums = audit::totals(&mut connection).await?;
     Ok(Accounts::of(&sums, i64::from(in_queues), accepted, refused))
 }
 
 impl Accounts {
-    fn of(sums: &Sums, in_queues: i64, accepted: i64, refused: i64) -> Self {
-        let Sums { applied, duplicate, stale, ignored, dead, .. } = *sums;
+    fn of(sums: &Totals, in_queues: i64, accepted: i64, refused: i64) -> Self {
+        let Totals { applied, duplicate, stale, ignored, dead, .. } = *sums;
         // What waits for its next attempt is on record and in a queue.
         let waiting = in_queues.max(sums.retried);
-        let contradictions = sums.dead_without_letter
-            + sums.letters_without_dead
+        let contradictions = sums.dead_receipts_without_dead_letter
+            + sums.dead_letters_without_dead_receipt
             + sums.keys_without_receipt
-            + sums.settled_without_key
-            + sums.books_without_receipt;
+            + sums.processed_without_key
+            + sums.documents_without_receipt;
         let accounted = applied + duplicate + stale + ignored + dead;
         let sound = (accepted..=accepted + refused).contains(&accounted);
         Self {
@@ -101,8 +101,8 @@ impl Accounts {
 mod tests {
     use super::*;
 
-    fn sums() -> Sums {
-        Sums { applied: 80, duplicate: 10, stale: 5, ignored: 3, dead: 2, ..Sums::default() }
+    fn sums() -> Totals {
+        Totals { applied: 80, duplicate: 10, stale: 5, ignored: 3, dead: 2, ..Totals::default() }
     }
 
     #[test]
@@ -125,18 +125,18 @@ mod tests {
     fn what_waits_is_not_done() {
         let told = Accounts::of(&sums(), 1, 100, 0);
         assert_eq!((told.waiting, told.complete), (1, false));
-        let told = Accounts::of(&Sums { retried: 2, ..sums() }, 1, 100, 0);
+        let told = Accounts::of(&Totals { retried: 2, ..sums() }, 1, 100, 0);
         assert_eq!((told.waiting, told.complete), (2, false));
     }
 
     #[test]
     fn books_that_contradict_each_other_are_not_complete() {
-        let contradicting: [fn(&mut Sums); 5] = [
-            |sums| sums.dead_without_letter = 1,
-            |sums| sums.letters_without_dead = 1,
+        let contradicting: [fn(&mut Totals); 5] = [
+            |sums| sums.dead_receipts_without_dead_letter = 1,
+            |sums| sums.dead_letters_without_dead_receipt = 1,
             |sums| sums.keys_without_receipt = 1,
-            |sums| sums.settled_without_key = 1,
-            |sums| sums.books_without_receipt = 1,
+            |sums| sums.processed_without_key = 1,
+            |sums| sums.documents_without_receipt = 1,
         ];
         for contradict in contradicting {
             let mut sums = sums();

@@ -16,7 +16,7 @@ use crate::{
         process::Process,
         stage::Stage,
     },
-    broker::{Link, topology::Depth},
+    broker::{BrokerConnection, topology::QueueDepth},
 };
 
 /// Answers and commits of one interval, as they come.
@@ -89,7 +89,7 @@ pub struct Table {
 pub struct Sampler<'a> {
     stage: &'a Stage,
     serving: &'a Process,
-    link: &'a Link,
+    link: &'a BrokerConnection,
     /// When the first interval began.
     pub begun: Instant,
     /// What the server had counted before.
@@ -107,7 +107,7 @@ impl<'a> Sampler<'a> {
     pub async fn new(
         stage: &'a Stage,
         serving: &'a Process,
-        link: &'a Link,
+        link: &'a BrokerConnection,
     ) -> anyhow::Result<Self> {
         let before = books::look(&stage.store).await?;
         let wal = books::wal_bytes(&stage.store).await?;
@@ -154,7 +154,7 @@ fn times(took: Vec<Duration>) -> Option<Percentiles> {
 }
 
 /// Messages on their way to the books, or to a person.
-pub fn queued(depths: &[Depth]) -> u32 {
+pub fn queued(depths: &[QueueDepth]) -> u32 {
     // Refused calls on their way to the call log are none.
     let ours = depths.iter().filter(|depth| depth.role != "calls");
     ours.filter_map(|depth| depth.ready).fold(0, u32::saturating_add)
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_what_is_on_its_way_to_the_books() {
-        let depth = |role, ready| Depth { queue: String::new(), role, source: None, ready };
+        let depth = |role, ready| QueueDepth { queue: String::new(), role, source: None, ready };
         let depths = [
             depth("inbound", Some(3)),
             depth("inbound", None),

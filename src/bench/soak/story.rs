@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 use http::Uri;
 
 use crate::{
-    adapter::Adapter,
+    adapter::Source,
     bench::{
         backlog::{self, Mix},
         load::{self, Prepared},
@@ -77,13 +77,13 @@ struct Sequence {
 
 /// Everything that is sent.
 pub struct Story {
-    sources: Arc<BTreeMap<SourceName, Adapter>>,
+    sources: Arc<BTreeMap<SourceName, Source>>,
     sequence: Sequence,
-    turns: Vec<Source>,
+    turns: Vec<SoakSource>,
 }
 
 /// What is sent to one source.
-struct Source {
+struct SoakSource {
     payload: Payload,
     uri: Uri,
     population: Campaign,
@@ -110,7 +110,7 @@ impl Story {
         let source = |payload: Payload| {
             let campaign = || backlog::campaign(stage, payload, 1, Mix::default());
             let runs = events.div_ceil(OF_ONE_RUN).max(1);
-            anyhow::Ok(Source {
+            anyhow::Ok(SoakSource {
                 payload,
                 uri: load::uri(&payload.source()?)?,
                 population: campaign()?,
@@ -152,7 +152,7 @@ impl Story {
     }
 }
 
-impl Source {
+impl SoakSource {
     fn run(&self, number: u64) -> anyhow::Result<&Campaign> {
         let run = self.runs.get(usize::try_from(number / OF_ONE_RUN)?);
         run.ok_or_else(|| anyhow::anyhow!("the soak is longer than was planned"))

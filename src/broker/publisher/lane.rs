@@ -25,67 +25,68 @@ use tokio::{
 };
 use tracing::error;
 
-use super::{Confirmed, Job, PublishError};
-use crate::broker::topology::short;
+use super::{Confirmed, PublishError, PublishRequest};
+use crate::broker::topology::short_string;
 
 /// A confirm that takes longer than this, on a connection that is not
 /// blocked, means that the channel is of no use any more.
-const STUCK: Duration = Duration::from_secs(30);
+const CONFIRM_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long handing a frame to the socket may take.
-const HAND_OVER: Duration = Duration::from_secs(10);
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One channel and what is in flight on it.
-pub(super) struct Lane {
+pub(super) struct ConfirmChannel {
     channel: Channel,
     status: ConnectionStatus,
-    window: usize,
-    flying: VecDeque<Flying>,
-    longest_refusal: Duration,
+    max_unconfirmed: usize,
+    unconfirmed: VecDeque<Unconfirmed>,
+    max_nack_duration: Duration,
     /// Since when every message with this routing key has been refused.
-    refused: HashMap<String, Instant>,
+    nacked_since: HashMap<String, Instant>,
 }
 
 /// A message that was published and whose fate is not known yet.
-struct Flying {
+struct Unconfirmed {
     confirm: lapin::PublisherConfirm,
-    since: Instant,
+    published_at: Instant,
     routing_key: String,
     /// What the broker said, once it did and until it is believed.
-    said: Option<Result<Confirmation, lapin::Error>>,
+    confirmation: Option<Result<Confirmation, lapin::Error>>,
     reply: oneshot::Sender<Result<Confirmed, PublishError>>,
 }
 
-impl Lane {
+impl ConfirmChannel {
     /// A lane on a channel in confirm mode.
     ///
     /// A quorum queue with a length limit tells a channel that it is full, and
     /// when there is room again; but not if the limit was taken away meanwhile
     /// (seen with RabbitMQ 3.10). A channel that is refused everything for
-    /// `longest_refusal` is therefore given up: another one may not be.
+    /// `max_nack_duration` is therefore given up: another one may not be.
     pub(super) fn new(
         channel: Channel,
         status: ConnectionStatus,
-        window: usize,
-        longest_refusal: Duration,
+        max_unconfirmed: usize,
+        max_nack_duration: Duration,
     ) -> Self {
-        let (flying, refused) = (VecDeque::new(), HashMap::new());
-        Self { channel, status, window, flying, longest_refusal, refused }
+        let (unconfirmed, nacked_since) = (VecDeque::new(), HashMap::new());
+        Self { channel, status, max_unconfirmed, unconfirmed, max_nack_duration, nacked_since }
     }
 
     /// Publishes jobs until the channel is of no use any more; says why.
     /// Replies that are dropped tell their callers that the publish was lost.
-    pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> String {
+    pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<PublishRequest>) -> String {
         let mut open = true;
         loop {
-            if !open && self.flying.is_empty() {
+            if !open && self.unconfirmed.is_empty() {
                 return "done".to_owned();
             }
-            let room = open && self.flying.len() < self.window;
-            let oldest = self.flying.front().map_or_else(Instant::now, |first| first.since);
+            let room = open && self.unconfirmed.len() < self.max_unconfirmed;
+            let oldest =
+                self.unconfirmed.front().map_or_else(Instant::now, |first| first.published_at);
             tokio::select! {
                 biased;
-                () = poll_fn(|context| self.look(context)), if !self.flying.is_empty() => {
-                    if let Err(why) = self.settle() {
+                () = poll_fn(|context| self.poll_confirms(context)), if !self.unconfirmed.is_empty() => {
+                    if let Err(why) = self.resolve_confirms() {
                         return why;
                     }
                 }
@@ -94,35 +95,35 @@ impl Lane {
                     open = next.is_some();
                     // Whoever waits goes along before the confirms are looked at.
                     while let Some(job) = next {
-                        if let Err(why) = self.send(job).await {
+                        if let Err(why) = self.publish(job).await {
                             return why;
                         }
-                        let room = self.flying.len() < self.window;
+                        let room = self.unconfirmed.len() < self.max_unconfirmed;
                         next = if room { jobs.try_recv().ok() } else { None };
                     }
                 }
-                () = tokio::time::sleep_until((oldest + STUCK).into()), if !self.flying.is_empty() => {
+                () = tokio::time::sleep_until((oldest + CONFIRM_STALL_TIMEOUT).into()), if !self.unconfirmed.is_empty() => {
                     if !self.status.blocked() {
                         return "the broker stopped confirming".to_owned();
                     }
                     // Blocked publishers get no confirms; look again later.
                     let now = Instant::now();
-                    for flying in &mut self.flying {
-                        flying.since = now;
+                    for flying in &mut self.unconfirmed {
+                        flying.published_at = now;
                     }
                 }
             }
         }
     }
 
-    async fn send(&mut self, job: Job) -> Result<(), String> {
-        let Job { message, reply } = job;
+    async fn publish(&mut self, job: PublishRequest) -> Result<(), String> {
+        let PublishRequest { message, reply } = job;
         if reply.is_closed() {
             // The caller gave up while it waited for its turn.
             return Ok(());
         }
-        let names = short(&message.exchange)
-            .and_then(|exchange| Ok((exchange, short(&message.routing_key)?)));
+        let names = short_string(&message.exchange)
+            .and_then(|exchange| Ok((exchange, short_string(&message.routing_key)?)));
         let (exchange, routing_key) = match names {
             Ok(names) => names,
             Err(error) => {
@@ -133,7 +134,7 @@ impl Lane {
         // Mandatory: without it the broker confirms what no queue took.
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let published = timeout(
-            HAND_OVER,
+            PUBLISH_TIMEOUT,
             self.channel.basic_publish(
                 exchange,
                 routing_key,
@@ -146,7 +147,13 @@ impl Lane {
         match published {
             Ok(Ok(confirm)) => {
                 let (since, routing_key) = (Instant::now(), message.routing_key);
-                self.flying.push_back(Flying { confirm, since, routing_key, said: None, reply });
+                self.unconfirmed.push_back(Unconfirmed {
+                    confirm,
+                    published_at: since,
+                    routing_key,
+                    confirmation: None,
+                    reply,
+                });
                 Ok(())
             }
             Ok(Err(error)) => Err(format!("publishing failed: {error}")),
@@ -156,13 +163,14 @@ impl Lane {
 
     /// Looks at every confirm in flight until a look finds nothing new.
     /// Ready as soon as anything was found.
-    fn look(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_confirms(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut any = false;
         loop {
             let mut new = false;
-            for flying in self.flying.iter_mut().filter(|flying| flying.said.is_none()) {
+            for flying in self.unconfirmed.iter_mut().filter(|flying| flying.confirmation.is_none())
+            {
                 if let Poll::Ready(said) = Pin::new(&mut flying.confirm).poll(context) {
-                    flying.said = Some(said);
+                    flying.confirmation = Some(said);
                     new = true;
                 }
             }
@@ -175,9 +183,9 @@ impl Lane {
 
     /// Believes what was found, unless it shows that the channel or the
     /// topology is broken: then nobody in flight is told of a success.
-    fn settle(&mut self) -> Result<(), String> {
-        for flying in &self.flying {
-            match &flying.said {
+    fn resolve_confirms(&mut self) -> Result<(), String> {
+        for flying in &self.unconfirmed {
+            match &flying.confirmation {
                 None | Some(Ok(Confirmation::Ack(None) | Confirmation::Nack(None))) => {}
                 Some(Ok(
                     Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)),
@@ -200,26 +208,26 @@ impl Lane {
             }
         }
         // What is still in flight keeps its place and its order.
-        for flying in std::mem::take(&mut self.flying) {
-            let result = match flying.said {
+        for flying in std::mem::take(&mut self.unconfirmed) {
+            let result = match flying.confirmation {
                 Some(Ok(Confirmation::Ack(_))) => {
-                    self.refused.remove(&flying.routing_key);
+                    self.nacked_since.remove(&flying.routing_key);
                     Ok(Confirmed(()))
                 }
                 Some(_) => {
-                    self.refused.entry(flying.routing_key).or_insert_with(Instant::now);
-                    Err(PublishError::Refused)
+                    self.nacked_since.entry(flying.routing_key).or_insert_with(Instant::now);
+                    Err(PublishError::Nacked)
                 }
                 None => {
-                    self.flying.push_back(flying);
+                    self.unconfirmed.push_back(flying);
                     continue;
                 }
             };
             // A caller that has given up hears nothing.
             drop(flying.reply.send(result));
         }
-        let given_up = |since: &Instant| since.elapsed() > self.longest_refusal;
-        match self.refused.iter().find(|(_, since)| given_up(since)) {
+        let given_up = |since: &Instant| since.elapsed() > self.max_nack_duration;
+        match self.nacked_since.iter().find(|(_, since)| given_up(since)) {
             Some((key, _)) => {
                 Err(format!("every message for {key} is refused; another channel may not be"))
             }

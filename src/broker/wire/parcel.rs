@@ -10,17 +10,18 @@ use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::{
-    ATTEMPT, BUSINESS_KEY, ERROR, FIRST_FAILED, GENERATION, IMPORT, LAST_FAILED, LINE, OVER_HTTP,
-    REASON, RECEIPT, REPLAY, SECRET, TENANT, VERSION, cut, insert, text,
+    ATTEMPT, BUSINESS_KEY, ERROR, FIRST_FAILED, GENERATION, IMPORT, LAST_FAILED, LINE, REASON,
+    RECEIPT, RECEIVER_APP_ID, REPLAY, SECRET, TENANT, VERSION, insert_header, long_string,
+    truncate,
 };
-use crate::domain::{Envelope, EventKey, Failure, ImportItem, Reason, SourceName};
+use crate::domain::{Envelope, EventKey, ImportPosition, PermanentFailure, ReasonCode, SourceName};
 
 /// Longer texts about a message are cut; an index takes 2700 bytes.
-const LONGEST_LABEL: usize = 2000;
+const MAX_TEXT_BYTES: usize = 2000;
 
 /// A message as the broker delivered it, before anything is believed of it.
 #[derive(Clone, Debug)]
-pub struct Parcel {
+pub struct IncomingMessage {
     /// The routing key it was published with: the source.
     pub routing_key: String,
     /// Its body.
@@ -30,9 +31,9 @@ pub struct Parcel {
 
 /// What a dead letter says about its death.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadMark {
+pub struct DeathInfo {
     /// Why.
-    pub reason: Reason,
+    pub reason: ReasonCode,
     /// The error and its causes.
     pub error: String,
     /// The number that people know the document by, if it could be read.
@@ -45,7 +46,7 @@ pub struct DeadMark {
     pub last_failed_at: OffsetDateTime,
 }
 
-impl Parcel {
+impl IncomingMessage {
     /// What a consumer was given.
     pub(crate) fn new(routing_key: String, properties: BasicProperties, body: Vec<u8>) -> Self {
         Self { routing_key, properties, body: body.into() }
@@ -54,20 +55,24 @@ impl Parcel {
     /// The event, as it came out of `source`'s queue.
     ///
     /// # Errors
-    /// [`Failure`] if the message does not keep the contract: no
+    /// [`PermanentFailure`] if the message does not keep the contract: no
     /// `message_id`, or a header that cannot be read.
-    pub fn envelope(&self, source: &SourceName, now: OffsetDateTime) -> Result<Envelope, Failure> {
-        let tenant = self.clean(TENANT)?.unwrap_or_default();
+    pub fn envelope(
+        &self,
+        source: &SourceName,
+        now: OffsetDateTime,
+    ) -> Result<Envelope, PermanentFailure> {
+        let tenant = self.text_without_nul(TENANT)?.unwrap_or_default();
         let message_id = self
             .properties
             .message_id()
             .as_ref()
             .map(ShortString::as_str)
             .filter(|id| !id.is_empty())
-            .ok_or_else(|| Failure::missing("message_id"))?;
+            .ok_or_else(|| PermanentFailure::missing("message_id"))?;
         let topic = self.properties.kind().as_ref().map_or("", ShortString::as_str);
         if topic.contains('\0') {
-            return Err(Failure::invalid("type", "contains a NUL character"));
+            return Err(PermanentFailure::invalid("type", "contains a NUL character"));
         }
         let receipt_id = self.receipt_id()?;
         Ok(Envelope {
@@ -76,13 +81,13 @@ impl Parcel {
             key: EventKey::from_message_id(source, &tenant, message_id),
             tenant,
             topic: topic.to_owned(),
-            version: self.moment(VERSION)?,
+            version: self.timestamp(VERSION)?,
             received_at: self.received_at(receipt_id, now),
-            attempt: self.number(ATTEMPT)?,
+            failed_attempts: self.number(ATTEMPT)?,
             generation: self.number(GENERATION)?,
-            replay: self.uuid(REPLAY)?,
-            over_http: self.is_over_http(),
-            secret: self.text(SECRET),
+            replay_id: self.uuid(REPLAY)?,
+            received_over_http: self.is_over_http(),
+            secret_label: self.text(SECRET),
             import: self.import(),
             body: self.body.clone(),
         })
@@ -91,27 +96,27 @@ impl Parcel {
     /// The receipt id that it carries.
     ///
     /// # Errors
-    /// [`Failure`] if it is no UUID.
-    pub fn receipt_id(&self) -> Result<Option<Uuid>, Failure> {
+    /// [`PermanentFailure`] if it is no UUID.
+    pub fn receipt_id(&self) -> Result<Option<Uuid>, PermanentFailure> {
         self.uuid(RECEIPT)
     }
 
     /// Gives the parcel a receipt id, if it has none that can be read: so
     /// that it can be archived once and only once.
-    pub fn ensure_receipt(&mut self) {
+    pub fn ensure_receipt_id(&mut self) {
         if !matches!(self.receipt_id(), Ok(Some(_))) {
             let mut headers = FieldTable::default();
             for (key, value) in self.headers() {
-                insert(&mut headers, key, value.clone());
+                insert_header(&mut headers, key, value.clone());
             }
-            insert(&mut headers, RECEIPT, text(&Uuid::now_v7().to_string()));
+            insert_header(&mut headers, RECEIPT, long_string(&Uuid::now_v7().to_string()));
             self.properties = self.properties.clone().with_headers(headers);
         }
     }
 
     /// When it failed first, if it did before.
     pub fn first_failed_at(&self) -> Option<OffsetDateTime> {
-        self.moment(FIRST_FAILED).ok().flatten()
+        self.timestamp(FIRST_FAILED).ok().flatten()
     }
 
     /// How many attempts have failed, as far as it can be read.
@@ -126,53 +131,53 @@ impl Parcel {
 
     /// The file that it stood in, if it came in with an import and both can
     /// be read. No reason to refuse a message.
-    pub fn import(&self) -> Option<ImportItem> {
+    pub fn import(&self) -> Option<ImportPosition> {
         let import_id = self.uuid(IMPORT).ok().flatten()?;
-        Some(ImportItem { import_id, line: self.number(LINE).ok()? })
+        Some(ImportPosition { import_id, line: self.number(LINE).ok()? })
     }
 
     /// Whether our receiver took it over HTTP.
     pub fn is_over_http(&self) -> bool {
-        self.properties.app_id().as_ref().is_some_and(|id| id.as_str() == OVER_HTTP)
+        self.properties.app_id().as_ref().is_some_and(|id| id.as_str() == RECEIVER_APP_ID)
     }
 
     /// The texts that describe it to a person, cleaned of what PostgreSQL
     /// does not store: `message_id`, topic and tenant.
-    pub fn labels(&self) -> [String; 3] {
+    pub fn identity_texts(&self) -> [String; 3] {
         let property = |text: &Option<ShortString>| {
-            text.as_ref().map_or_else(String::new, |text| cleaned(text.as_str()))
+            text.as_ref().map_or_else(String::new, |text| sanitize(text.as_str()))
         };
         [
             property(self.properties.message_id()),
             property(self.properties.kind()),
-            cleaned(&self.text(TENANT).unwrap_or_default()),
+            sanitize(&self.text(TENANT).unwrap_or_default()),
         ]
     }
 
     /// What a dead letter says about its death: our worker's mark, or what the
     /// broker wrote when it gave up by itself.
-    pub fn dead_mark(&self, now: OffsetDateTime) -> DeadMark {
-        let at = |key| self.moment(key).ok().flatten();
-        if let Some(reason) = self.text(REASON).as_deref().and_then(Reason::from_code) {
+    pub fn death_info(&self, now: OffsetDateTime) -> DeathInfo {
+        let at = |key| self.timestamp(key).ok().flatten();
+        if let Some(reason) = self.text(REASON).as_deref().and_then(ReasonCode::from_code) {
             let last = at(LAST_FAILED).unwrap_or(now);
-            return DeadMark {
+            return DeathInfo {
                 reason,
-                error: cleaned(&self.text(ERROR).unwrap_or_default()),
-                business_key: self.text(BUSINESS_KEY).map(|key| cleaned(&key)),
+                error: sanitize(&self.text(ERROR).unwrap_or_default()),
+                business_key: self.text(BUSINESS_KEY).map(|key| sanitize(&key)),
                 attempts: self.attempts(),
                 first_failed_at: at(FIRST_FAILED).unwrap_or(last),
                 last_failed_at: last,
             };
         }
-        let (code, queue) = self.death_by_broker();
+        let (code, queue) = self.broker_death();
         let reason = match code.as_str() {
-            "expired" => Reason::Expired,
-            "maxlen" => Reason::Maxlen,
+            "expired" => ReasonCode::Expired,
+            "maxlen" => ReasonCode::Maxlen,
             // "rejected" is nothing that we do, and "delivery_limit" what
             // remains: the message was delivered and never settled.
-            _ => Reason::DeliveryLimit,
+            _ => ReasonCode::DeliveryLimit,
         };
-        DeadMark {
+        DeathInfo {
             reason,
             error: format!("the broker gave up ({code}) in queue {queue}"),
             business_key: None,
@@ -183,7 +188,7 @@ impl Parcel {
     }
 
     /// The newest entry of `x-death`: reason and queue.
-    fn death_by_broker(&self) -> (String, String) {
+    fn broker_death(&self) -> (String, String) {
         let newest = match self.header("x-death") {
             Some(AMQPValue::FieldArray(deaths)) => deaths.as_slice().first(),
             _ => None,
@@ -193,14 +198,14 @@ impl Parcel {
             _ => None,
         };
         let unknown = || "unknown".to_owned();
-        let told = |key| entry(key).map_or_else(unknown, |text| cleaned(&text));
+        let told = |key| entry(key).map_or_else(unknown, |text| sanitize(&text));
         (told("reason"), told("queue"))
     }
 
     /// Properties and headers, for people.
-    pub fn describe(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         let mut described = Map::new();
-        let [message_id, topic, _] = self.labels();
+        let [message_id, topic, _] = self.identity_texts();
         described.insert("message_id".to_owned(), json!(message_id));
         described.insert("type".to_owned(), json!(topic));
         if let Some(timestamp) = self.properties.timestamp() {
@@ -209,7 +214,8 @@ impl Parcel {
         if let Some(app_id) = self.properties.app_id() {
             described.insert("app_id".to_owned(), json!(app_id.as_str().replace('\0', "")));
         }
-        let headers = self.headers().map(|(key, value)| (key.replace('\0', ""), readable(value)));
+        let headers =
+            self.headers().map(|(key, value)| (key.replace('\0', ""), header_to_json(value)));
         described.insert("headers".to_owned(), Value::Object(headers.collect()));
         Value::Object(described)
     }
@@ -240,8 +246,8 @@ impl Parcel {
     }
 
     /// About how many bytes its headers take.
-    pub(super) fn headers_weight(&self) -> usize {
-        self.headers().map(|(key, value)| key.len() + weight(value)).sum()
+    pub(super) fn headers_size(&self) -> usize {
+        self.headers().map(|(key, value)| key.len() + value_size(value)).sum()
     }
 
     pub(super) fn headers(&self) -> impl Iterator<Item = (&str, &AMQPValue)> {
@@ -259,16 +265,16 @@ impl Parcel {
         self.header(key).and_then(as_text)
     }
 
-    fn clean(&self, key: &str) -> Result<Option<String>, Failure> {
+    fn text_without_nul(&self, key: &str) -> Result<Option<String>, PermanentFailure> {
         match self.text(key) {
             Some(text) if text.contains('\0') => {
-                Err(Failure::invalid(key, "contains a NUL character"))
+                Err(PermanentFailure::invalid(key, "contains a NUL character"))
             }
             text => Ok(text),
         }
     }
 
-    pub(super) fn number(&self, key: &str) -> Result<u32, Failure> {
+    pub(super) fn number(&self, key: &str) -> Result<u32, PermanentFailure> {
         let number = match self.header(key) {
             None | Some(AMQPValue::Void) => return Ok(0),
             Some(AMQPValue::ShortShortInt(number)) => i64::from(*number),
@@ -278,25 +284,25 @@ impl Parcel {
             Some(AMQPValue::LongInt(number)) => i64::from(*number),
             Some(AMQPValue::LongUInt(number)) => i64::from(*number),
             Some(AMQPValue::LongLongInt(number)) => *number,
-            Some(_) => return Err(Failure::invalid(key, "is not a number")),
+            Some(_) => return Err(PermanentFailure::invalid(key, "is not a number")),
         };
-        u32::try_from(number).map_err(|_| Failure::invalid(key, "is not a count"))
+        u32::try_from(number).map_err(|_| PermanentFailure::invalid(key, "is not a count"))
     }
 
-    fn uuid(&self, key: &str) -> Result<Option<Uuid>, Failure> {
+    fn uuid(&self, key: &str) -> Result<Option<Uuid>, PermanentFailure> {
         self.text(key)
-            .map(|text| text.parse().map_err(|_| Failure::invalid(key, "is not a UUID")))
+            .map(|text| text.parse().map_err(|_| PermanentFailure::invalid(key, "is not a UUID")))
             .transpose()
     }
 
-    pub(super) fn moment(&self, key: &str) -> Result<Option<OffsetDateTime>, Failure> {
+    pub(super) fn timestamp(&self, key: &str) -> Result<Option<OffsetDateTime>, PermanentFailure> {
         self.text(key)
             .map(|text| {
                 OffsetDateTime::parse(&text, &Rfc3339)
                     .ok()
                     // In UTC, the last hours of the year 9999 may be no time at all.
                     .and_then(|moment| moment.checked_to_offset(UtcOffset::UTC))
-                    .ok_or_else(|| Failure::invalid(key, "is not a time in RFC 3339"))
+                    .ok_or_else(|| PermanentFailure::invalid(key, "is not a time in RFC 3339"))
             })
             .transpose()
     }
@@ -311,7 +317,7 @@ fn as_text(value: &AMQPValue) -> Option<String> {
 }
 
 /// A header's value as JSON, fit for `jsonb`.
-fn readable(value: &AMQPValue) -> Value {
+fn header_to_json(value: &AMQPValue) -> Value {
     match value {
         AMQPValue::Boolean(flag) => json!(flag),
         AMQPValue::ShortShortInt(number) => json!(number),
@@ -324,12 +330,12 @@ fn readable(value: &AMQPValue) -> Value {
         AMQPValue::Timestamp(number) => json!(number),
         AMQPValue::Float(number) => json!(number),
         AMQPValue::Double(number) => json!(number),
-        AMQPValue::FieldArray(values) => values.as_slice().iter().map(readable).collect(),
+        AMQPValue::FieldArray(values) => values.as_slice().iter().map(header_to_json).collect(),
         AMQPValue::FieldTable(table) => Value::Object(
             table
                 .inner()
                 .iter()
-                .map(|(key, value)| (key.as_str().replace('\0', ""), readable(value)))
+                .map(|(key, value)| (key.as_str().replace('\0', ""), header_to_json(value)))
                 .collect(),
         ),
         AMQPValue::LongString(_) | AMQPValue::ShortString(_) => {
@@ -340,17 +346,17 @@ fn readable(value: &AMQPValue) -> Value {
 }
 
 /// A text as PostgreSQL stores and indexes it: without NUL, and not endless.
-pub(super) fn cleaned(text: &str) -> String {
-    cut(text, LONGEST_LABEL).replace('\0', "\u{fffd}")
+pub(super) fn sanitize(text: &str) -> String {
+    truncate(text, MAX_TEXT_BYTES).replace('\0', "\u{fffd}")
 }
 
-fn weight(value: &AMQPValue) -> usize {
+fn value_size(value: &AMQPValue) -> usize {
     match value {
         AMQPValue::LongString(text) => text.len() + 8,
         AMQPValue::ByteArray(bytes) => bytes.len() + 8,
-        AMQPValue::FieldArray(values) => values.as_slice().iter().map(weight).sum(),
+        AMQPValue::FieldArray(values) => values.as_slice().iter().map(value_size).sum(),
         AMQPValue::FieldTable(table) => {
-            table.inner().iter().map(|(key, value)| key.as_str().len() + weight(value)).sum()
+            table.inner().iter().map(|(key, value)| key.as_str().len() + value_size(value)).sum()
         }
         _ => 16,
     }

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use time::{Duration, OffsetDateTime};
 
-use super::{Finding, Verdict};
+use super::{CheckStatus, Finding};
 use crate::{
-    adapter::Adapter,
-    cli::show::moment,
+    adapter::Source,
+    cli::show::timestamp,
     config::Config,
     domain::SourceName,
     store::{
         Store, StoreError,
-        secret_uses::{self, Use},
+        secret_uses::{self, SecretUse},
     },
 };
 
@@ -20,23 +20,25 @@ use crate::{
 ///
 /// # Errors
 /// The database cannot be asked.
-pub(super) async fn look(store: &Store, config: &Config) -> Result<Vec<Finding>, StoreError> {
+pub(super) async fn findings(store: &Store, config: &Config) -> Result<Vec<Finding>, StoreError> {
     let mut connection = store.connection().await?;
-    let uses = secret_uses::all(&mut connection).await?;
+    let uses = secret_uses::list(&mut connection).await?;
     let days = config.receiver.unused_secret_days;
     let findings = config.sources.iter().flat_map(|(source, adapter)| {
-        let labels: Vec<&str> = Adapter::secret_labels(adapter).collect();
-        unused(source, &labels, &uses, days, OffsetDateTime::now_utc())
+        let labels: Vec<&str> = Source::secret_labels(adapter).collect();
+        unused_secrets(source, &labels, &uses, days, OffsetDateTime::now_utc())
     });
-    Ok(findings.map(|told| Finding { what: "secrets", verdict: Verdict::Warn, told }).collect())
+    Ok(findings
+        .map(|told| Finding { subject: "secrets", status: CheckStatus::Warning, message: told })
+        .collect())
 }
 
 /// Warns of each of a source's secrets that another one has outlived. Where
 /// no secret verified anything, nothing came in, and nothing can be said.
-fn unused(
+fn unused_secrets(
     source: &SourceName,
     labels: &[&str],
-    uses: &[Use],
+    uses: &[SecretUse],
     days: u16,
     now: OffsetDateTime,
 ) -> Vec<String> {
@@ -49,13 +51,13 @@ fn unused(
     let unused = |label: &&str| match last_uses.get(*label) {
         None => Some(format!(
             "{label} of {source} has never verified a message, another secret did on {}",
-            moment(newest)
+            timestamp(newest)
         )),
         Some(last) if *last < newest && now - *last > Duration::days(days.into()) => Some(format!(
             "{label} of {source} verified its last message on {}, another secret did on {}: \
                  it may be removed",
-            moment(*last),
-            moment(newest)
+            timestamp(*last),
+            timestamp(newest)
         )),
         Some(_) => None,
     };
@@ -71,15 +73,15 @@ mod tests {
     const NOW: OffsetDateTime = datetime!(2026-03-01 0:00 UTC);
 
     fn told(uses: &[(&str, &str, i64)], labels: &[&str]) -> Vec<String> {
-        let uses: Vec<Use> = uses
+        let uses: Vec<SecretUse> = uses
             .iter()
-            .map(|(source, secret, days)| Use {
+            .map(|(source, secret, days)| SecretUse {
                 source: (*source).to_owned(),
                 secret: (*secret).to_owned(),
                 last_used_at: NOW - Duration::days(*days),
             })
             .collect();
-        unused(&"shop".parse().unwrap(), labels, &uses, 30, NOW)
+        unused_secrets(&"shop".parse().unwrap(), labels, &uses, 30, NOW)
     }
 
     #[test]

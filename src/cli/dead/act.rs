@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use super::which::{Which, reason};
 use crate::{
-    broker::Link,
-    cli::{DONE, FAILED, PARTLY, acting},
+    broker::BrokerConnection,
+    cli::{EXIT_DONE, EXIT_FAILED, EXIT_PARTLY, acting},
     config::Config,
     review::{self, Replay},
     service,
-    store::{Store, acts::Actor, dead_letters::Summary},
+    store::{Store, acts::Actor, dead_letters::DeadLetterSummary},
     worker::archive,
 };
 
@@ -51,7 +51,7 @@ async fn selection(
     which: &Which,
     act: &Act,
     reason_always: bool,
-) -> anyhow::Result<Vec<Summary>> {
+) -> anyhow::Result<Vec<DeadLetterSummary>> {
     ensure!(
         !which.is_everything() || act.reason_code.is_some() || act.all,
         "this would mean every letter; name some, give a condition, or say --all"
@@ -68,21 +68,21 @@ async fn selection(
 }
 
 /// Shows what an act would mean, counted by reason.
-fn preview(verb: &str, letters: &[Summary], json: bool) -> anyhow::Result<u8> {
+fn preview(verb: &str, letters: &[DeadLetterSummary], json: bool) -> anyhow::Result<u8> {
     let mut by_reason: BTreeMap<&str, usize> = BTreeMap::new();
     for letter in letters {
         *by_reason.entry(&letter.reason).or_default() += 1;
     }
     if json {
         let preview = json!({"dry_run": true, "letters": letters.len(), "by_reason": by_reason});
-        say!("{}", serde_json::to_string_pretty(&preview)?);
-        return Ok(DONE);
+        outln!("{}", serde_json::to_string_pretty(&preview)?);
+        return Ok(EXIT_DONE);
     }
-    say!("{} letters would be {verb}:", letters.len());
+    outln!("{} letters would be {verb}:", letters.len());
     for (reason, count) in by_reason {
-        say!("{count:>8}  {reason}");
+        outln!("{count:>8}  {reason}");
     }
-    Ok(DONE)
+    Ok(EXIT_DONE)
 }
 
 pub(super) async fn replay(
@@ -95,10 +95,10 @@ pub(super) async fn replay(
     if act.dry_run {
         return preview("replayed", &letters, act.json);
     }
-    let (publisher, topology, _stop) = acting::publisher(config).await?;
+    let (publisher, topology, _stop) = acting::connect_publisher(config).await?;
     let name = acting::actor(act.actor.as_ref());
     let reason = act.reason.as_deref().unwrap_or("");
-    let actor = Actor { name: &name, reason };
+    let actor = Actor { name: &name, comment: reason };
     let filter = which.filter(act.reason_code.as_ref());
     let run = Replay::open(store, &publisher, topology, actor, &filter, letters.len()).await?;
     let mut sent = 0;
@@ -111,19 +111,19 @@ pub(super) async fn replay(
     }
     if act.json {
         let result = json!({"replay_id": run.replay_id, "sent": sent, "failed": failures});
-        say!("{}", serde_json::to_string_pretty(&result)?);
+        outln!("{}", serde_json::to_string_pretty(&result)?);
     } else {
-        say!("{sent} of {} letters were sent in again (run {}).", letters.len(), run.replay_id);
-        say!("They are resolved once a worker has applied them, or a target has them:");
-        say!("tallyhook dead list --state all");
+        outln!("{sent} of {} letters were sent in again (run {}).", letters.len(), run.replay_id);
+        outln!("They are resolved once a worker has applied them, or a target has them:");
+        outln!("tallyhook dead list --state all");
         for failure in &failures {
             eprintln!("failed: {failure}");
         }
     }
     Ok(match (sent, failures.len()) {
-        (_, 0) => DONE,
-        (0, _) => FAILED,
-        _ => PARTLY,
+        (_, 0) => EXIT_DONE,
+        (0, _) => EXIT_FAILED,
+        _ => EXIT_PARTLY,
     })
 }
 
@@ -134,17 +134,17 @@ pub(super) async fn discard(store: &Store, which: &Which, act: &Act) -> anyhow::
     }
     let ids: Vec<Uuid> = letters.iter().map(|letter| letter.dead_letter_id).collect();
     let name = acting::actor(act.actor.as_ref());
-    let actor = Actor { name: &name, reason: act.reason.as_deref().unwrap_or("") };
+    let actor = Actor { name: &name, comment: act.reason.as_deref().unwrap_or("") };
     let discarded = review::discard(store, &ids, actor).await?;
     if act.json {
-        say!("{}", json!({"selected": ids.len(), "discarded": discarded}));
+        outln!("{}", json!({"selected": ids.len(), "discarded": discarded}));
     } else {
-        say!("{discarded} of {} letters were discarded; they stay on record.", ids.len());
+        outln!("{discarded} of {} letters were discarded; they stay on record.", ids.len());
     }
     Ok(match (discarded, ids.len() as u64) {
-        (done, all) if done == all => DONE,
-        (0, _) => FAILED,
-        _ => PARTLY,
+        (done, all) if done == all => EXIT_DONE,
+        (0, _) => EXIT_FAILED,
+        _ => EXIT_PARTLY,
     })
 }
 
@@ -155,8 +155,8 @@ pub(super) async fn drain(
     json: bool,
 ) -> anyhow::Result<u8> {
     let topology = service::topology(config);
-    let link = Link::open(&config.broker.url, "tallyhook dead drain").await?;
-    let dead = topology.dead();
+    let link = BrokerConnection::open(&config.broker.url, "tallyhook dead drain").await?;
+    let dead = topology.dead_letter_queue();
     let (waiting, drained) = if dry_run {
         let depths = topology.depths(&link).await?;
         let depth = depths.into_iter().find(|depth| depth.queue == dead);
@@ -166,10 +166,10 @@ pub(super) async fn drain(
     };
     link.close().await;
     match (json, dry_run) {
-        (true, true) => say!("{}", json!({"waiting": waiting})),
-        (true, false) => say!("{}", json!({"drained": drained})),
-        (false, true) => say!("{waiting} messages wait in {dead}."),
-        (false, false) => say!("{drained} messages were brought from {dead} into the table."),
+        (true, true) => outln!("{}", json!({"waiting": waiting})),
+        (true, false) => outln!("{}", json!({"drained": drained})),
+        (false, true) => outln!("{waiting} messages wait in {dead}."),
+        (false, false) => outln!("{drained} messages were brought from {dead} into the table."),
     }
-    Ok(DONE)
+    Ok(EXIT_DONE)
 }

@@ -9,39 +9,39 @@ use anyhow::Context as _;
 use uuid::Uuid;
 
 use crate::{
-    cli::{DONE, show},
+    cli::{EXIT_DONE, show},
     review,
     store::{
         Store,
-        dead_letters::{Filter, Summary},
+        dead_letters::{DeadLetterFilter, DeadLetterSummary},
     },
 };
 
 pub(super) async fn list(
     store: &Store,
-    filter: &Filter,
+    filter: &DeadLetterFilter,
     limit: u32,
     json: bool,
 ) -> anyhow::Result<u8> {
     let letters = review::list(store, filter, limit).await?;
     if json {
-        say!("{}", serde_json::to_string_pretty(&letters)?);
-        return Ok(DONE);
+        outln!("{}", serde_json::to_string_pretty(&letters)?);
+        return Ok(EXIT_DONE);
     }
     if letters.is_empty() {
-        say!("No dead letters{}.", filter.state.as_ref().map_or("", |_| " in this state"));
-        return Ok(DONE);
+        outln!("No dead letters{}.", filter.state.as_ref().map_or("", |_| " in this state"));
+        return Ok(EXIT_DONE);
     }
     print_letters(&letters)?;
     if letters.len() == limit as usize {
-        say!("\nOnly the first {limit} are shown; see --limit.");
+        outln!("\nOnly the first {limit} are shown; see --limit.");
     }
-    Ok(DONE)
+    Ok(EXIT_DONE)
 }
 
-fn print_letters(letters: &[Summary]) -> anyhow::Result<()> {
+fn print_letters(letters: &[DeadLetterSummary]) -> anyhow::Result<()> {
     // Only some are of deliveries.
-    let has_target = letters.iter().any(|letter| letter.target.is_some());
+    let has_target = letters.iter().any(|letter| letter.destination.is_some());
     let mut table = show::table(&[
         "ID",
         "FIRST FAILED",
@@ -55,8 +55,8 @@ fn print_letters(letters: &[Summary]) -> anyhow::Result<()> {
     for letter in letters {
         table.add_row([
             letter.dead_letter_id.to_string(),
-            show::moment(letter.first_failed_at),
-            letter.target.as_ref().map_or_else(
+            show::timestamp(letter.first_failed_at),
+            letter.destination.as_ref().map_or_else(
                 || letter.source.clone(),
                 |target| format!("{} > {target}", letter.source),
             ),
@@ -67,18 +67,18 @@ fn print_letters(letters: &[Summary]) -> anyhow::Result<()> {
                 || letter.state.clone(),
                 |outcome| format!("{}: {outcome}", letter.state),
             ),
-            show::brief(&letter.error, 60),
+            show::truncate(&letter.error, 60),
         ]);
     }
-    say!("{table}");
+    outln!("{table}");
     Ok(())
 }
 
 pub(super) async fn show_one(store: &Store, id: Uuid, json: bool) -> anyhow::Result<u8> {
     let letter = review::show(store, id).await?;
     if json {
-        say!("{}", serde_json::to_string_pretty(&letter)?);
-        return Ok(DONE);
+        outln!("{}", serde_json::to_string_pretty(&letter)?);
+        return Ok(EXIT_DONE);
     }
     let summary = &letter.summary;
     let mut table = show::table(&["", ""]);
@@ -90,7 +90,7 @@ pub(super) async fn show_one(store: &Store, id: Uuid, json: bool) -> anyhow::Res
     table.add_row(["dead letter".to_owned(), summary.dead_letter_id.to_string()]);
     // Of a delivery it is the delivery's id.
     table.add_row([what.to_owned(), summary.receipt_id.to_string()]);
-    if let Some(target) = &summary.target {
+    if let Some(target) = &summary.destination {
         table.add_row(["target", target]);
     }
     for (name, value) in [
@@ -103,30 +103,30 @@ pub(super) async fn show_one(store: &Store, id: Uuid, json: bool) -> anyhow::Res
         ("error", summary.error.clone()),
         ("attempts", summary.attempts.to_string()),
         ("state", format!("{} {outcome}", summary.state)),
-        ("received", show::moment(letter.received_at)),
-        ("first failed", show::moment(summary.first_failed_at)),
-        ("last failed", show::moment(summary.last_failed_at)),
+        ("received", show::timestamp(letter.received_at)),
+        ("first failed", show::timestamp(summary.first_failed_at)),
+        ("last failed", show::timestamp(summary.last_failed_at)),
     ] {
         table.add_row([name, value.trim_end()]);
     }
-    say!("{}", table.to_string().trim_start_matches([' ', '\n']));
-    for act in &letter.acts {
-        say!("\n{} {} by {}: {}", show::moment(act.at), act.act, act.actor, act.reason);
+    outln!("{}", table.to_string().trim_start_matches([' ', '\n']));
+    for act in &letter.history {
+        outln!("\n{} {} by {}: {}", show::timestamp(act.at), act.action, act.actor, act.comment);
     }
-    say!("\nheaders {}", serde_json::to_string_pretty(&letter.headers)?);
+    outln!("\nheaders {}", serde_json::to_string_pretty(&letter.headers)?);
     let body = if summary.delivery_id.is_some() { "request" } else { "payload" };
     let payload = letter.payload.or(letter.payload_base64).unwrap_or_default();
-    say!("\n{body} ({} bytes)\n{payload}", summary.payload_bytes);
+    outln!("\n{body} ({} bytes)\n{payload}", summary.payload_bytes);
     if let (Some(id), Some(response)) = (summary.delivery_id, letter.headers["response"].as_str()) {
-        say!("\nresponse ({} bytes)\n{}", response.len(), show::harmless(response));
-        say!("\nAll of it: tallyhook deliveries show {id}");
+        outln!("\nresponse ({} bytes)\n{}", response.len(), show::strip_control_chars(response));
+        outln!("\nAll of it: tallyhook deliveries show {id}");
     }
-    Ok(DONE)
+    Ok(EXIT_DONE)
 }
 
 pub(super) async fn export(
     store: &Store,
-    filter: &Filter,
+    filter: &DeadLetterFilter,
     output: Option<PathBuf>,
 ) -> anyhow::Result<u8> {
     let letters = review::select(store, filter).await?;
@@ -146,5 +146,5 @@ pub(super) async fn export(
     if std::io::stderr().is_terminal() {
         eprintln!("{} letters", letters.len());
     }
-    Ok(DONE)
+    Ok(EXIT_DONE)
 }

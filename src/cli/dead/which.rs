@@ -6,7 +6,9 @@ use clap::Args;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{adapter::moment::parse_moment, domain::Reason, store::dead_letters::Filter};
+use crate::{
+    adapter::moment::parse_timestamp, domain::ReasonCode, store::dead_letters::DeadLetterFilter,
+};
 
 /// Which dead letters: every condition must hold.
 #[derive(Debug, Args)]
@@ -38,10 +40,10 @@ pub(super) struct Which {
 }
 
 pub(super) fn reason(text: &str) -> Result<String, String> {
-    if Reason::from_code(text).is_some() {
+    if ReasonCode::from_code(text).is_some() {
         return Ok(text.to_owned());
     }
-    let codes = Reason::ALL.map(Reason::code).join(", ");
+    let codes = ReasonCode::ALL.map(ReasonCode::as_str).join(", ");
     Err(format!("no such reason; one of {codes}"))
 }
 
@@ -60,13 +62,13 @@ pub(super) fn moment(text: &str) -> Result<OffsetDateTime, String> {
             .checked_sub(Duration::from_secs(seconds).checked_mul(number)?.try_into().ok()?)
     };
     ago()
-        .or_else(|| parse_moment(text))
+        .or_else(|| parse_timestamp(text))
         .ok_or_else(|| "neither a time (2026-01-31T12:00:00Z) nor a span (15m, 6h, 3d)".to_owned())
 }
 
 impl Which {
-    pub(super) fn filter(&self, reason: Option<&String>) -> Filter {
-        Filter {
+    pub(super) fn filter(&self, reason: Option<&String>) -> DeadLetterFilter {
+        DeadLetterFilter {
             ids: self.ids.clone(),
             state: (self.state != "all").then(|| self.state.clone()),
             source: self.source.clone(),
@@ -75,7 +77,7 @@ impl Which {
             since: self.since,
             until: self.until,
             number: self.number.clone(),
-            target: self.target.clone(),
+            destination: self.target.clone(),
         }
     }
 

@@ -7,14 +7,14 @@ use uuid::Uuid;
 
 use super::{Which, look, state, why};
 use crate::{
-    cli::{DONE, FAILED, PARTLY, acting, show},
+    cli::{EXIT_DONE, EXIT_FAILED, EXIT_PARTLY, acting, show},
     config::Config,
     domain::DeliveryState,
-    review::deliveries::{self, DeliveryError, LookUp, Reissued},
+    review::deliveries::{self, DeliveryError, LookupFinding, ReissueResult},
     store::{
         Store,
         acts::Actor,
-        deliveries::{Delivery, Filter},
+        deliveries::{Delivery, DeliveryFilter},
     },
 };
 
@@ -92,7 +92,7 @@ pub(super) async fn void(store: &Store, arguments: &VoidArgs) -> anyhow::Result<
         None => arguments.ids.clone(),
     };
     let name = acting::actor(arguments.actor.as_ref());
-    let actor = Actor { name: &name, reason: &arguments.reason };
+    let actor = Actor { name: &name, comment: &arguments.reason };
     let mut voided = Vec::new();
     let mut failures = Vec::new();
     for id in &ids {
@@ -103,7 +103,7 @@ pub(super) async fn void(store: &Store, arguments: &VoidArgs) -> anyhow::Result<
     }
     if arguments.json {
         let result = json!({"voided": voided, "failed": failures});
-        say!("{}", serde_json::to_string_pretty(&result)?);
+        outln!("{}", serde_json::to_string_pretty(&result)?);
     } else {
         for delivery in &voided {
             print_voided(delivery)?;
@@ -117,8 +117,11 @@ pub(super) async fn void(store: &Store, arguments: &VoidArgs) -> anyhow::Result<
 
 /// The only delivery of a number that can still be voided.
 async fn the_one(store: &Store, number: &str, target: Option<&String>) -> anyhow::Result<Uuid> {
-    let filter =
-        Filter { number: Some(number.to_owned()), target: target.cloned(), ..Filter::default() };
+    let filter = DeliveryFilter {
+        number: Some(number.to_owned()),
+        destination: target.cloned(),
+        ..DeliveryFilter::default()
+    };
     let mut found = deliveries::select(store, &filter).await?;
     found.retain(|delivery| delivery.state != DeliveryState::Voided.as_str());
     match found.as_slice() {
@@ -133,21 +136,24 @@ async fn the_one(store: &Store, number: &str, target: Option<&String>) -> anyhow
 }
 
 fn print_voided(delivery: &Delivery) -> anyhow::Result<()> {
-    let Delivery { delivery_id, event, target, .. } = delivery;
+    let Delivery { delivery_id, event, destination: target, .. } = delivery;
     let number = delivery.document_number.as_ref().unwrap_or(&delivery.document_id);
-    say!("voided: {delivery_id}, {event} of {number} to {target}");
+    outln!("voided: {delivery_id}, {event} of {number} to {target}");
     match (&delivery.remote_id, delivery.first_sent_at, delivery.delivered_at) {
         (Some(remote_id), ..) => {
-            say!("It was there as {}. Nothing was deleted there.", show::harmless(remote_id));
+            outln!(
+                "It was there as {}. Nothing was deleted there.",
+                show::strip_control_chars(remote_id)
+            );
         }
         (None, Some(_), None) => {
-            say!(
+            outln!(
                 "It was sent, and never confirmed: {target} may have it all the same; look there."
             );
         }
         _ => {}
     }
-    say!("To issue it anew, under another key: tallyhook reissue {delivery_id} --reason WHY");
+    outln!("To issue it anew, under another key: tallyhook reissue {delivery_id} --reason WHY");
     Ok(())
 }
 
@@ -157,44 +163,47 @@ pub(super) async fn reissue(
     arguments: &ReissueArgs,
 ) -> anyhow::Result<u8> {
     let name = acting::actor(arguments.actor.as_ref());
-    let actor = Actor { name: &name, reason: &arguments.reason };
+    let actor = Actor { name: &name, comment: &arguments.reason };
     let reissued =
-        deliveries::reissue(store, &config.targets, arguments.id, arguments.gone, actor).await;
+        deliveries::reissue(store, &config.destinations, arguments.id, arguments.gone, actor).await;
     let reissued = match reissued {
         Ok(reissued) => reissued,
-        Err(error @ (DeliveryError::StillThere { .. } | DeliveryError::Doubt { .. })) => bail!(
+        Err(
+            error
+            @ (DeliveryError::StillAtDestination { .. } | DeliveryError::MayStillExist { .. }),
+        ) => bail!(
             "{error}. Nothing was re-issued. If you have looked, and it is gone there: --gone"
         ),
         Err(error) => return Err(error.into()),
     };
     if arguments.json {
-        say!("{}", serde_json::to_string_pretty(&reissued)?);
+        outln!("{}", serde_json::to_string_pretty(&reissued)?);
     } else {
         print_reissued(arguments.id, &reissued)?;
     }
-    Ok(DONE)
+    Ok(EXIT_DONE)
 }
 
-fn print_reissued(old: Uuid, reissued: &Reissued) -> anyhow::Result<()> {
-    let Reissued { delivery, key, look_up, .. } = reissued;
-    let target = &delivery.target;
-    if let LookUp::There { remote_id } = look_up {
+fn print_reissued(old: Uuid, reissued: &ReissueResult) -> anyhow::Result<()> {
+    let ReissueResult { delivery, key, look_up, .. } = reissued;
+    let target = &delivery.destination;
+    if let LookupFinding::Found { remote_id } = look_up {
         let shown = remote_id.as_ref().map_or_else(String::new, |id| format!(" as {id}"));
         eprintln!(
             "WARNING: {target} still shows it{}. It was re-issued because you said that it is \
              gone; if it is not, {target} will have it twice.",
-            show::harmless(&shown)
+            show::strip_control_chars(&shown)
         );
     }
-    say!(
+    outln!(
         "re-issued: delivery {}, generation {}, to {target}, instead of {old}",
         delivery.delivery_id,
-        delivery.generation
+        delivery.issue
     );
     if let Some(key) = key {
-        say!("Its key is {key}.");
+        outln!("Its key is {key}.");
     }
-    say!(
+    outln!(
         "The key is made of the document and the generation: {target} has never seen it and takes \
          it as new,\nand every attempt of this delivery sends the same one. Only another re-issue \
          changes it."
@@ -217,15 +226,15 @@ pub(super) async fn retry(store: &Store, arguments: &RetryArgs) -> anyhow::Resul
     let mut meant: Vec<Uuid> = selected.iter().map(|delivery| delivery.delivery_id).collect();
     if *dry_run {
         if *json {
-            say!("{}", json!({"dry_run": true, "deliveries": meant}));
+            outln!("{}", json!({"dry_run": true, "deliveries": meant}));
         } else {
-            say!("{} deliveries would be tried again.\n{}", meant.len(), look::table(&selected));
+            outln!("{} deliveries would be tried again.\n{}", meant.len(), look::table(&selected));
         }
-        return Ok(DONE);
+        return Ok(EXIT_DONE);
     }
     // What was named and has not failed must be told, not passed over; what was
     // named and is not of the condition is not meant.
-    let named = Filter { ids: ids.clone(), ..Filter::default() };
+    let named = DeliveryFilter { ids: ids.clone(), ..DeliveryFilter::default() };
     let failed = DeliveryState::Failed.as_str();
     let known = if ids.is_empty() { Vec::new() } else { deliveries::select(store, &named).await? };
     let is_failed = |id: &Uuid| known.iter().any(|it| it.delivery_id == *id && it.state == failed);
@@ -241,17 +250,18 @@ pub(super) async fn retry(store: &Store, arguments: &RetryArgs) -> anyhow::Resul
         meant.len()
     );
     let name = acting::actor(arguments.actor.as_ref());
-    let retried = deliveries::retry(store, &meant, &filter, Actor { name: &name, reason }).await?;
+    let retried =
+        deliveries::retry(store, &meant, &filter, Actor { name: &name, comment: reason }).await?;
     let mut refused: Vec<String> = retried.refused.iter().map(ToString::to_string).collect();
     refused.extend(not_meant.iter().map(|id| format!("delivery {id} is not of the condition")));
     if *json {
         let result = json!({
             "replay_id": retried.replay_id, "retried": retried.deliveries, "failed": refused,
         });
-        say!("{}", serde_json::to_string_pretty(&result)?);
+        outln!("{}", serde_json::to_string_pretty(&result)?);
     } else {
         let done = retried.deliveries.len();
-        say!("{done} of {} deliveries are tried again, under the keys they had.", meant.len());
+        outln!("{done} of {} deliveries are tried again, under the keys they had.", meant.len());
         for failure in &refused {
             eprintln!("failed: {failure}");
         }
@@ -261,8 +271,8 @@ pub(super) async fn retry(store: &Store, arguments: &RetryArgs) -> anyhow::Resul
 
 fn code(done: usize, failed: usize) -> u8 {
     match (done, failed) {
-        (_, 0) => DONE,
-        (0, _) => FAILED,
-        _ => PARTLY,
+        (_, 0) => EXIT_DONE,
+        (0, _) => EXIT_FAILED,
+        _ => EXIT_PARTLY,
     }
 }

@@ -7,7 +7,7 @@ use crate::domain::ImportState;
 
 /// The answer to a file that was read, as far as it could be.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Accepted {
+pub(super) struct AcceptedImport {
     pub(super) import_id: Uuid,
     pub(super) state: ImportState,
     /// Why it broke off.
@@ -20,12 +20,12 @@ pub(super) struct Accepted {
     pub(super) rejected: u64,
     /// Each field at fault of the first rejected lines.
     #[serde(default)]
-    pub(super) rejections: Vec<Rejection>,
+    pub(super) rejections: Vec<RejectedField>,
 }
 
 /// A field that is wrong with a line.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Rejection {
+pub(super) struct RejectedField {
     pub(super) line: u32,
     /// Empty if it is the line as a whole.
     #[serde(default)]
@@ -35,7 +35,7 @@ pub(super) struct Rejection {
 
 /// How far an import has come, as the database knows it.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Progress {
+pub(super) struct ImportStatus {
     pub(super) import_id: Uuid,
     pub(super) source: String,
     #[serde(default)]
@@ -52,14 +52,14 @@ pub(super) struct Progress {
     #[serde(default)]
     pub(super) past_retention: u64,
     #[serde(flatten)]
-    pub(super) tally: Tally,
+    pub(super) counts: OutcomeCounts,
     #[serde(flatten)]
-    pub(super) times: Times,
+    pub(super) timing: ImportTiming,
 }
 
 /// What became of items that were taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-pub(super) struct Tally {
+pub(super) struct OutcomeCounts {
     pub(super) created: u64,
     pub(super) updated: u64,
     pub(super) duplicate: u64,
@@ -68,7 +68,7 @@ pub(super) struct Tally {
     pub(super) dead: u64,
 }
 
-impl Tally {
+impl OutcomeCounts {
     /// All of them.
     pub(super) fn sum(self) -> u64 {
         let Self { created, updated, duplicate, stale, ignored, dead } = self;
@@ -78,7 +78,7 @@ impl Tally {
 
 /// How long it took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
-pub(super) struct Times {
+pub(super) struct ImportTiming {
     /// From the call's begin to the last outcome so far.
     pub(super) elapsed_ms: Option<f64>,
     /// How many transactions it took.
@@ -89,8 +89,8 @@ pub(super) struct Times {
 
 /// Some lines of an import.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Page {
-    pub(super) items: Vec<Item>,
+pub(super) struct ItemPage {
+    pub(super) items: Vec<ItemOutcome>,
     /// Where the lines behind these are, if there are any.
     #[serde(default)]
     pub(super) next: Option<String>,
@@ -98,7 +98,7 @@ pub(super) struct Page {
 
 /// What became of one line.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub(super) struct Item {
+pub(super) struct ItemOutcome {
     pub(super) line: u32,
     pub(super) outcome: String,
     #[serde(default)]

@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    Job, Told,
-    answer::{Item, Tally, Times},
-    file::File,
-    report::{End, Problem, Report},
+    ImportJob, ImportResult,
+    answer::{ImportTiming, ItemOutcome, OutcomeCounts},
+    file::ReportFile,
+    report::{EndReason, ImportReport, ItemProblem},
 };
 use crate::{
     config::Config,
@@ -21,7 +21,7 @@ use crate::{
     store::{Conn, Store, inbox, invoices},
 };
 use forecast::Forecast;
-use lines::{Known, Read, Rehearsal};
+use lines::{ParsedEvent, Read, Rehearsal};
 
 /// Reads the file and asks the database; nothing is sent, nothing is written
 /// but the report.
@@ -29,12 +29,12 @@ use lines::{Known, Read, Rehearsal};
 /// # Errors
 /// The file cannot be opened, or the database cannot be asked.
 pub(super) async fn run(
-    job: &Job<'_>,
+    job: &ImportJob<'_>,
     config: &Config,
-    mut file: Option<File>,
-) -> anyhow::Result<Told> {
+    mut file: Option<ReportFile>,
+) -> anyhow::Result<ImportResult> {
     // First: without it nothing can be said of any line.
-    let store = Store::unhurried(&config.database).context("database.url")?;
+    let store = Store::without_timeout(&config.database).context("database.url")?;
     let mut connection = store.connection().await.context("the database cannot be reached")?;
     let (sender, mut batches) = mpsc::channel(2);
     let (input, limit) = (job.input.clone(), config.receiver.body_limit_bytes);
@@ -49,7 +49,7 @@ pub(super) async fn run(
         }
     });
     let mut report = nothing_yet(job);
-    let mut forecast = Forecast::new(job.adapter.rules().invoice_conflict);
+    let mut forecast = Forecast::new(job.import_source.conflict_policy().invoice_conflict);
     while let Some(batch) = batches.recv().await {
         let batch = batch?;
         let known =
@@ -57,14 +57,14 @@ pub(super) async fn run(
         for read in batch {
             match read {
                 Read::Broken(error) => {
-                    report.state = ImportState::BrokenOff;
+                    report.state = ImportState::Interrupted;
                     report.error = Some(error);
                 }
                 Read::Item { line, event } => {
                     let told = forecast.tell(line, event, &known);
                     count(&mut report, &told);
                     if let Some(file) = &mut file {
-                        file.add(&told)?;
+                        file.add_item(&told)?;
                     }
                 }
             }
@@ -74,12 +74,12 @@ pub(super) async fn run(
     store.close().await;
     let written = file.map(|file| file.finish(&report)).transpose();
     let is_reported = matches!(written, Ok(Some(())));
-    Ok(Told { report, is_reported, unreported: written.err() })
+    Ok(ImportResult { report, has_report_file: is_reported, report_error: written.err() })
 }
 
-fn nothing_yet(job: &Job<'_>) -> Report {
-    Report {
-        ended: End::Checked,
+fn nothing_yet(job: &ImportJob<'_>) -> ImportReport {
+    ImportReport {
+        ended: EndReason::Checked,
         source: job.source.to_string(),
         name: job.input.name(),
         import_id: None,
@@ -89,19 +89,19 @@ fn nothing_yet(job: &Job<'_>) -> Report {
         waiting: 0,
         rejected: 0,
         past_retention: 0,
-        tally: Some(Tally::default()),
-        times: Times::default(),
+        counts: Some(OutcomeCounts::default()),
+        timing: ImportTiming::default(),
         rejections: Vec::new(),
         dead_letters: Vec::new(),
-        trouble: None,
+        status_error: None,
     }
 }
 
 /// What the database knows of the events of a batch.
 #[derive(Debug, Default)]
 struct Books {
-    settled: HashMap<Uuid, inbox::Settled>,
-    invoices: HashMap<Uuid, invoices::Standing>,
+    settled: HashMap<Uuid, inbox::ProcessedKey>,
+    invoices: HashMap<Uuid, invoices::ExistingInvoice>,
 }
 
 async fn look_up(connection: &mut Conn, batch: &[Read]) -> anyhow::Result<Books> {
@@ -113,15 +113,15 @@ async fn look_up(connection: &mut Conn, batch: &[Read]) -> anyhow::Result<Books>
         ids
     };
     let keys = sorted(&mut events().map(|event| event.key));
-    let ids = sorted(&mut events().filter_map(Known::invoice_id));
+    let ids = sorted(&mut events().filter_map(ParsedEvent::invoice_id));
     Ok(Books {
-        settled: inbox::settled(connection, &keys).await?,
-        invoices: invoices::standing(connection, &ids).await?,
+        settled: inbox::lookup(connection, &keys).await?,
+        invoices: invoices::load_existing(connection, &ids).await?,
     })
 }
 
-fn count(report: &mut Report, line: &Item) {
-    let tally = report.tally.get_or_insert_default();
+fn count(report: &mut ImportReport, line: &ItemOutcome) {
+    let tally = report.counts.get_or_insert_default();
     report.total += 1;
     match (line.outcome.as_str(), line.effect.as_deref()) {
         ("rejected", _) => {
@@ -140,8 +140,8 @@ fn count(report: &mut Report, line: &Item) {
     }
 }
 
-fn keep(problems: &mut Vec<Problem>, line: &Item) {
-    if problems.len() < super::PROBLEMS {
-        problems.push(Problem::from(line.clone()));
+fn keep(problems: &mut Vec<ItemProblem>, line: &ItemOutcome) {
+    if problems.len() < super::MAX_PROBLEMS {
+        problems.push(ItemProblem::from(line.clone()));
     }
 }

@@ -13,81 +13,81 @@ use uuid::Uuid;
 
 use super::{
     super::{receiver, show},
-    answer::{Item, Page, Progress},
+    answer::{ImportStatus, ItemOutcome, ItemPage},
 };
-use crate::adapter::Adapter;
-pub(super) use upload::{Input, MAYBE, Upload};
+use crate::adapter::Source;
+pub(super) use upload::{FileUpload, Input, MAYBE_TAKEN};
 
 /// How long the receiver may take over an answer that it only looks up.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection may take to come.
-const CONNECT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A receiver of imports.
-pub(super) struct Receiver {
+pub(super) struct ReceiverClient {
     client: Client,
     base: Url,
 }
 
 /// Why the receiver's answer is not the one asked for.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
+pub(super) enum UploadError {
     /// It answered with a problem.
     #[error("the receiver answered {status}{detail}")]
-    Answered {
+    ErrorResponse {
         status: StatusCode,
         /// What it says about it, behind a colon.
         detail: String,
         /// How long it asks to wait.
-        wait: Option<Duration>,
+        retry_after: Option<Duration>,
     },
     /// There was no connection.
     #[error("no connection: {0}")]
-    Unreached(String),
+    NotConnected(String),
     /// There was no answer, or not all of it.
     #[error("{0}")]
-    Silent(String),
+    NoResponse(String),
 }
 
-impl Trouble {
+impl UploadError {
     /// Whether the same may well be answered otherwise after a while.
-    fn may_pass(&self) -> bool {
+    fn is_transient(&self) -> bool {
         match self {
-            Self::Answered { status, .. } => {
+            Self::ErrorResponse { status, .. } => {
                 status.is_server_error()
                     || *status == StatusCode::TOO_MANY_REQUESTS
                     || *status == StatusCode::REQUEST_TIMEOUT
             }
-            Self::Unreached(_) | Self::Silent(_) => true,
+            Self::NotConnected(_) | Self::NoResponse(_) => true,
         }
     }
 
     /// How long the receiver asks to wait.
-    fn wait(&self) -> Option<Duration> {
+    fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Answered { wait, .. } => *wait,
-            Self::Unreached(_) | Self::Silent(_) => None,
+            Self::ErrorResponse { retry_after: wait, .. } => *wait,
+            Self::NotConnected(_) | Self::NoResponse(_) => None,
         }
     }
 }
 
 /// The part of a problem (RFC 9457) that people read.
 #[derive(Deserialize)]
-struct Told {
+struct ProblemDetails {
     detail: String,
 }
 
-impl Receiver {
+impl ReceiverClient {
     /// Prepares to talk to a receiver.
     ///
     /// # Errors
     /// What the HTTP client says.
     pub(super) fn new(base: Url) -> anyhow::Result<Self> {
-        crate::tls::install_crypto();
+        crate::tls::install_crypto_provider();
         let mut builder = Client::builder()
             .user_agent(concat!("tallyhook-import/", env!("CARGO_PKG_VERSION")))
             // None for the whole: a file takes as long as it takes.
-            .connect_timeout(CONNECT)
+            .connect_timeout(CONNECT_TIMEOUT)
             .redirect(redirect::Policy::none())
             .no_proxy();
         if base.scheme() == "http" {
@@ -103,11 +103,14 @@ impl Receiver {
     ///
     /// # Errors
     /// [`Trouble`]: it could not be asked.
-    pub(super) async fn progress(&self, import_id: Uuid) -> Result<Option<Progress>, Trouble> {
-        let url = receiver::beneath(&self.base, &["imports", &import_id.to_string()]);
-        match read(self.client.get(url).timeout(TIMEOUT)).await {
+    pub(super) async fn status(
+        &self,
+        import_id: Uuid,
+    ) -> Result<Option<ImportStatus>, UploadError> {
+        let url = receiver::append_path(&self.base, &["imports", &import_id.to_string()]);
+        match fetch_json(self.client.get(url).timeout(RESPONSE_TIMEOUT)).await {
             Ok(progress) => Ok(Some(progress)),
-            Err(Trouble::Answered { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
+            Err(UploadError::ErrorResponse { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
             Err(trouble) => Err(trouble),
         }
     }
@@ -117,16 +120,16 @@ impl Receiver {
     ///
     /// # Errors
     /// The receiver could not be asked; or what taking a line says.
-    pub(super) async fn lines(
+    pub(super) async fn for_each_item(
         &self,
         import_id: Uuid,
         credentials: &HeaderMap,
         outcome: Option<&str>,
         most: usize,
-        mut take: impl FnMut(Item) -> anyhow::Result<()>,
+        mut take: impl FnMut(ItemOutcome) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let id = import_id.to_string();
-        let mut url = receiver::beneath(&self.base, &["imports", &id, "items"]);
+        let mut url = receiver::append_path(&self.base, &["imports", &id, "items"]);
         url.query_pairs_mut().append_pair("limit", "1000");
         if let Some(outcome) = outcome {
             url.query_pairs_mut().append_pair("outcome", outcome);
@@ -134,7 +137,7 @@ impl Receiver {
         let mut taken = 0;
         loop {
             let request = self.client.get(url.clone()).headers(credentials.clone());
-            let page: Page = read(request.timeout(TIMEOUT)).await?;
+            let page: ItemPage = fetch_json(request.timeout(RESPONSE_TIMEOUT)).await?;
             for line in page.items {
                 if taken == most {
                     return Ok(());
@@ -154,7 +157,7 @@ impl Receiver {
 
 /// The headers that prove a file of this source, with its first secret. The
 /// tenant is of use where a header tells it.
-pub(super) fn credentials(adapter: &Adapter, tenant: Option<&str>) -> HeaderMap {
+pub(super) fn credential_headers(adapter: &Source, tenant: Option<&str>) -> HeaderMap {
     let tenant = tenant.or(match adapter.tenants() {
         [only] => Some(only.as_str()),
         _ => None,
@@ -164,36 +167,38 @@ pub(super) fn credentials(adapter: &Adapter, tenant: Option<&str>) -> HeaderMap 
 }
 
 /// The JSON that a request is answered with.
-async fn read<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, Trouble> {
-    let response = request.send().await.map_err(silent)?;
-    understood(response).await
+async fn fetch_json<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, UploadError> {
+    let response = request.send().await.map_err(transport_error)?;
+    parse_response(response).await
 }
 
-async fn understood<T: DeserializeOwned>(response: Response) -> Result<T, Trouble> {
+async fn parse_response<T: DeserializeOwned>(response: Response) -> Result<T, UploadError> {
     let status = response.status();
-    let wait = retry_after(&response);
-    let body = response.bytes().await.map_err(silent)?;
+    let wait = retry_after_header(&response);
+    let body = response.bytes().await.map_err(transport_error)?;
     if !status.is_success() {
-        let told = serde_json::from_slice::<Told>(&body).ok();
-        let detail =
-            told.map_or_else(String::new, |told| format!(": {}", show::harmless(&told.detail)));
-        return Err(Trouble::Answered { status, detail, wait });
+        let told = serde_json::from_slice::<ProblemDetails>(&body).ok();
+        let detail = told.map_or_else(String::new, |told| {
+            format!(": {}", show::strip_control_chars(&told.detail))
+        });
+        return Err(UploadError::ErrorResponse { status, detail, retry_after: wait });
     }
-    serde_json::from_slice(&body)
-        .map_err(|error| Trouble::Silent(format!("the receiver's answer is not ours: {error}")))
+    serde_json::from_slice(&body).map_err(|error| {
+        UploadError::NoResponse(format!("the receiver's answer is not ours: {error}"))
+    })
 }
 
-fn retry_after(response: &Response) -> Option<Duration> {
+fn retry_after_header(response: &Response) -> Option<Duration> {
     let seconds = response.headers().get(http::header::RETRY_AFTER)?.to_str().ok()?;
     seconds.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// All that an error of the HTTP client says, in one line.
-fn silent(error: reqwest::Error) -> Trouble {
+fn transport_error(error: reqwest::Error) -> UploadError {
     let is_connect = error.is_connect();
     let error = anyhow::Error::new(error.without_url());
     // The outermost only says that a request was sent.
     let causes = error.chain().skip(1).map(ToString::to_string).collect::<Vec<_>>();
     let told = if causes.is_empty() { error.to_string() } else { causes.join(": ") };
-    if is_connect { Trouble::Unreached(told) } else { Trouble::Silent(told) }
+    if is_connect { UploadError::NotConnected(told) } else { UploadError::NoResponse(told) }
 }

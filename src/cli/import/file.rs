@@ -11,20 +11,20 @@ use std::{
 use anyhow::Context as _;
 use tempfile::NamedTempFile;
 
-use super::{answer::Item, report::Report};
+use super::{answer::ItemOutcome, report::ImportReport};
 
 /// How a report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum ReportFormat {
     /// A header, and a row a line.
     Csv,
     /// An object with `items` and `import`.
     Json,
 }
 
-impl Form {
+impl ReportFormat {
     /// The form that a file's name tells, if it tells one.
-    pub(super) fn of(path: &Path) -> Option<Self> {
+    pub(super) fn from_path(path: &Path) -> Option<Self> {
         let extension = path.extension()?.to_str()?;
         match extension.to_ascii_lowercase().as_str() {
             "csv" => Some(Self::Csv),
@@ -35,21 +35,21 @@ impl Form {
 }
 
 /// A report that is being written. It stands under its name only when it is
-/// whole; without [`File::finish`] nothing stays.
-pub(super) struct File {
+/// whole; without [`ReportFile::write_report_file`] nothing stays.
+pub(super) struct ReportFile {
     out: BufWriter<NamedTempFile>,
     path: PathBuf,
-    form: Form,
+    format: ReportFormat,
     is_first: bool,
 }
 
-impl File {
+impl ReportFile {
     /// Begins a report beside where it is to stand: whether it can be written
     /// there is known before anything is sent.
     ///
     /// # Errors
     /// It cannot.
-    pub(super) fn begin(path: &Path, form: Form) -> anyhow::Result<Self> {
+    pub(super) fn create(path: &Path, form: ReportFormat) -> anyhow::Result<Self> {
         let cannot = || format!("cannot write the report {}", path.display());
         anyhow::ensure!(!path.is_dir(), "{}: it is a folder", cannot());
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -61,20 +61,22 @@ impl File {
             .with_context(cannot)?;
         let mut out = BufWriter::new(file);
         match form {
-            Form::Csv => writeln!(out, "line,outcome,effect,number,error").with_context(cannot)?,
-            Form::Json => write!(out, "{{\"items\":[").with_context(cannot)?,
+            ReportFormat::Csv => {
+                writeln!(out, "line,outcome,effect,number,error").with_context(cannot)?
+            }
+            ReportFormat::Json => write!(out, "{{\"items\":[").with_context(cannot)?,
         }
-        Ok(Self { out, path: path.to_owned(), form, is_first: true })
+        Ok(Self { out, path: path.to_owned(), format: form, is_first: true })
     }
 
     /// Adds a line.
     ///
     /// # Errors
     /// The disk is full, or the like.
-    pub(super) fn add(&mut self, line: &Item) -> anyhow::Result<()> {
-        let written = match self.form {
-            Form::Csv => writeln!(self.out, "{}", row(line)),
-            Form::Json => {
+    pub(super) fn add_item(&mut self, line: &ItemOutcome) -> anyhow::Result<()> {
+        let written = match self.format {
+            ReportFormat::Csv => writeln!(self.out, "{}", csv_row(line)),
+            ReportFormat::Json => {
                 let comma = if self.is_first { "" } else { "," };
                 write!(self.out, "{comma}\n{}", serde_json::to_string(line)?)
             }
@@ -87,9 +89,9 @@ impl File {
     ///
     /// # Errors
     /// The disk is full, or the like.
-    pub(super) fn finish(mut self, report: &Report) -> anyhow::Result<()> {
+    pub(super) fn finish(mut self, report: &ImportReport) -> anyhow::Result<()> {
         let cannot = || format!("cannot write the report {}", self.path.display());
-        if self.form == Form::Json {
+        if self.format == ReportFormat::Json {
             let totals = serde_json::to_string(report)?;
             writeln!(self.out, "\n],\"import\":{totals}}}").with_context(cannot)?;
         }
@@ -101,17 +103,18 @@ impl File {
 }
 
 /// A line as a row of CSV (RFC 4180).
-fn row(line: &Item) -> String {
-    let text = |text: &Option<String>| quoted(&inert(text.as_deref().unwrap_or_default()));
-    let Item { outcome, effect, business_key, error, .. } = line;
+fn csv_row(line: &ItemOutcome) -> String {
+    let text =
+        |text: &Option<String>| csv_quoted(&escape_formula(text.as_deref().unwrap_or_default()));
+    let ItemOutcome { outcome, effect, business_key, error, .. } = line;
     let cells =
-        [line.line.to_string(), quoted(outcome), text(effect), text(business_key), text(error)];
+        [line.line.to_string(), csv_quoted(outcome), text(effect), text(business_key), text(error)];
     cells.join(",")
 }
 
 /// What a vendor wrote is no formula: a spreadsheet takes what stands behind
 /// an apostrophe for text.
-fn inert(text: &str) -> Cow<'_, str> {
+fn escape_formula(text: &str) -> Cow<'_, str> {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
         Cow::Owned(format!("'{text}"))
     } else {
@@ -119,7 +122,7 @@ fn inert(text: &str) -> Cow<'_, str> {
     }
 }
 
-fn quoted(text: &str) -> String {
+fn csv_quoted(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
@@ -133,15 +136,15 @@ mod tests {
 
     use super::{
         super::{
-            answer::{Tally, Times},
-            report::End,
+            answer::{ImportTiming, OutcomeCounts},
+            report::EndReason,
         },
         *,
     };
     use crate::domain::ImportState;
 
-    fn lines() -> [Item; 2] {
-        let line = Item {
+    fn lines() -> [ItemOutcome; 2] {
+        let line = ItemOutcome {
             line: 2,
             outcome: "applied".to_owned(),
             effect: Some("created".to_owned()),
@@ -150,7 +153,7 @@ mod tests {
             receipt_id: Some(Uuid::nil()),
             attempts: 1,
         };
-        let refused = Item {
+        let refused = ItemOutcome {
             line: 3,
             outcome: "rejected".to_owned(),
             effect: None,
@@ -161,9 +164,9 @@ mod tests {
         [line, refused]
     }
 
-    fn report() -> Report {
-        Report {
-            ended: End::Settled,
+    fn report() -> ImportReport {
+        ImportReport {
+            ended: EndReason::Completed,
             source: "vendors".to_owned(),
             name: None,
             import_id: None,
@@ -173,20 +176,20 @@ mod tests {
             waiting: 0,
             rejected: 1,
             past_retention: 0,
-            tally: Some(Tally { created: 1, ..Tally::default() }),
-            times: Times::default(),
+            counts: Some(OutcomeCounts { created: 1, ..OutcomeCounts::default() }),
+            timing: ImportTiming::default(),
             rejections: Vec::new(),
             dead_letters: Vec::new(),
-            trouble: None,
+            status_error: None,
         }
     }
 
     fn written(name: &str) -> String {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
-        let mut file = File::begin(&path, Form::of(&path).unwrap()).unwrap();
+        let mut file = ReportFile::create(&path, ReportFormat::from_path(&path).unwrap()).unwrap();
         for line in &lines() {
-            file.add(line).unwrap();
+            file.add_item(line).unwrap();
         }
         assert!(!path.exists(), "a part of a report is taken for all of it");
         file.finish(&report()).unwrap();
@@ -208,13 +211,13 @@ mod tests {
     fn a_spreadsheet_computes_nothing_of_what_a_vendor_wrote() {
         for number in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
             let [line, _] = lines();
-            let line = Item { business_key: Some(number.to_owned()), ..line };
-            let cell = row(&line).replace('"', "");
+            let line = ItemOutcome { business_key: Some(number.to_owned()), ..line };
+            let cell = csv_row(&line).replace('"', "");
             assert!(cell.contains(&format!(",'{number},")), "{cell}");
         }
         let [_, refused] = lines();
-        let refused = Item { error: Some("=HYPERLINK(1)".to_owned()), ..refused };
-        assert_eq!(row(&refused), "3,rejected,,,'=HYPERLINK(1)");
+        let refused = ItemOutcome { error: Some("=HYPERLINK(1)".to_owned()), ..refused };
+        assert_eq!(csv_row(&refused), "3,rejected,,,'=HYPERLINK(1)");
     }
 
     #[test]
@@ -230,10 +233,10 @@ mod tests {
     fn where_nothing_can_be_written_is_known_at_once() {
         let folder = tempfile::tempdir().unwrap();
         for path in [folder.path().join("none/out.csv"), folder.path().to_owned()] {
-            assert!(File::begin(&path, Form::Csv).is_err(), "{}", path.display());
+            assert!(ReportFile::create(&path, ReportFormat::Csv).is_err(), "{}", path.display());
         }
         for name in ["out", "out.txt", ".json"] {
-            assert_eq!(Form::of(Path::new(name)), None, "{name}");
+            assert_eq!(ReportFormat::from_path(Path::new(name)), None, "{name}");
         }
     }
 }

@@ -7,16 +7,18 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    super::{DONE, FAILED, PARTLY},
-    answer::{Accepted, Item, Progress, Rejection, Tally, Times},
+    super::{EXIT_DONE, EXIT_FAILED, EXIT_PARTLY},
+    answer::{
+        AcceptedImport, ImportStatus, ImportTiming, ItemOutcome, OutcomeCounts, RejectedField,
+    },
 };
 use crate::domain::ImportState;
 
 /// What came of an import, or would come of it; `--json` prints it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Report {
+pub(super) struct ImportReport {
     /// Why it ends here.
-    pub(super) ended: End,
+    pub(super) ended: EndReason,
     /// Where the file was sent to.
     pub(super) source: String,
     /// What the file is called.
@@ -37,23 +39,23 @@ pub(super) struct Report {
     pub(super) past_retention: u64,
     /// What became of the others; absent if nobody could be asked.
     #[serde(flatten)]
-    pub(super) tally: Option<Tally>,
+    pub(super) counts: Option<OutcomeCounts>,
     #[serde(flatten)]
-    pub(super) times: Times,
+    pub(super) timing: ImportTiming,
     /// The first rejected lines.
-    pub(super) rejections: Vec<Problem>,
+    pub(super) rejections: Vec<ItemProblem>,
     /// The first lines that are dead letters.
-    pub(super) dead_letters: Vec<Problem>,
+    pub(super) dead_letters: Vec<ItemProblem>,
     /// Why more is not known.
-    pub(super) trouble: Option<String>,
+    pub(super) status_error: Option<String>,
 }
 
 /// Why the report ends where it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum End {
+pub(super) enum EndReason {
     /// Every item has its outcome.
-    Settled,
+    Completed,
     /// The time to wait is over.
     TimedOut,
     /// Somebody pressed Ctrl-C.
@@ -66,29 +68,29 @@ pub(super) enum End {
 
 /// What is wrong with a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Problem {
+pub(super) struct ItemProblem {
     pub(super) line: u32,
     /// The number that people know the invoice by, if it can be told.
     pub(super) number: Option<String>,
     pub(super) error: String,
 }
 
-impl From<Item> for Problem {
-    fn from(line: Item) -> Self {
-        let Item { line, business_key, error, .. } = line;
+impl From<ItemOutcome> for ItemProblem {
+    fn from(line: ItemOutcome) -> Self {
+        let ItemOutcome { line, business_key, error, .. } = line;
         let error = error.unwrap_or_else(|| "nothing is known of why".to_owned());
         Self { line, number: business_key, error }
     }
 }
 
-impl Report {
+impl ImportReport {
     /// From the answer to the file, and what the database knew last.
-    pub(super) fn new(
+    pub(super) fn from_accepted(
         source: String,
         name: Option<String>,
-        accepted: &Accepted,
-        known: Option<Progress>,
-        ended: End,
+        accepted: &AcceptedImport,
+        known: Option<ImportStatus>,
+        ended: EndReason,
         trouble: Option<String>,
     ) -> Self {
         let accepted_only = Self {
@@ -102,22 +104,22 @@ impl Report {
             waiting: accepted.published,
             rejected: accepted.rejected,
             past_retention: 0,
-            tally: None,
-            times: Times::default(),
-            rejections: problems(&accepted.rejections),
+            counts: None,
+            timing: ImportTiming::default(),
+            rejections: group_rejected_fields(&accepted.rejections),
             dead_letters: Vec::new(),
-            trouble,
+            status_error: trouble,
         };
         match known {
             None => accepted_only,
             Some(known) => {
                 // The database may not have heard of all rejected lines yet,
                 // nor of the file's end.
-                let counted = known.tally.sum() + accepted.rejected;
+                let counted = known.counts.sum() + accepted.rejected;
                 Self {
                     waiting: accepted.items.saturating_sub(counted),
-                    tally: Some(known.tally),
-                    times: known.times,
+                    counts: Some(known.counts),
+                    timing: known.timing,
                     ..accepted_only
                 }
             }
@@ -125,10 +127,10 @@ impl Report {
     }
 
     /// From what the database knows, at some later time.
-    pub(super) fn later(known: Progress) -> Self {
-        let is_settled = known.is_settled();
+    pub(super) fn from_status(known: ImportStatus) -> Self {
+        let is_settled = known.is_complete();
         Self {
-            ended: if is_settled { End::Settled } else { End::NotWaited },
+            ended: if is_settled { EndReason::Completed } else { EndReason::NotWaited },
             source: known.source,
             name: known.name,
             import_id: Some(known.import_id),
@@ -138,53 +140,53 @@ impl Report {
             waiting: known.waiting,
             rejected: known.rejected,
             past_retention: known.past_retention,
-            tally: Some(known.tally),
-            times: known.times,
+            counts: Some(known.counts),
+            timing: known.timing,
             rejections: Vec::new(),
             dead_letters: Vec::new(),
-            trouble: None,
+            status_error: None,
         }
     }
 
     /// How many are dead letters, as far as that is known.
     pub(super) fn dead(&self) -> u64 {
-        self.tally.map_or(0, |tally| tally.dead)
+        self.counts.map_or(0, |tally| tally.dead)
     }
 
     /// The exit code. An empty file is done; a file of which nothing came
     /// through has failed. What still waits counts only for who waited.
-    pub(super) fn code(&self) -> u8 {
+    pub(super) fn exit_code(&self) -> u8 {
         let bad = self.rejected + self.dead();
-        let is_broken = self.state == ImportState::BrokenOff;
+        let is_broken = self.state == ImportState::Interrupted;
         let is_open = match self.ended {
-            End::Settled | End::Checked => false,
+            EndReason::Completed | EndReason::Checked => false,
             // Durable is all that was asked for, unless it was asked later.
-            End::NotWaited => self.tally.is_some(),
-            End::TimedOut | End::Interrupted => true,
+            EndReason::NotWaited => self.counts.is_some(),
+            EndReason::TimedOut | EndReason::Interrupted => true,
         };
         if bad >= self.total && (bad > 0 || is_broken) {
-            FAILED
+            EXIT_FAILED
         } else if bad > 0 || is_broken || is_open {
-            PARTLY
+            EXIT_PARTLY
         } else {
-            DONE
+            EXIT_DONE
         }
     }
 }
 
-impl Progress {
+impl ImportStatus {
     /// Whether nothing will change any more.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.state != ImportState::Receiving && self.waiting == 0
     }
 }
 
 /// The fields at fault, put together item by item. Several items may begin on
 /// one line; a field that was named already is one of the next item.
-fn problems(rejections: &[Rejection]) -> Vec<Problem> {
-    let mut problems: Vec<Problem> = Vec::new();
+fn group_rejected_fields(rejections: &[RejectedField]) -> Vec<ItemProblem> {
+    let mut problems: Vec<ItemProblem> = Vec::new();
     let mut fields: Vec<&str> = Vec::new();
-    for Rejection { line, field, message } in rejections {
+    for RejectedField { line, field, message } in rejections {
         let told = if field.is_empty() { message.clone() } else { format!("{field}: {message}") };
         match problems.last_mut().filter(|last| last.line == *line) {
             Some(last) if !fields.contains(&field.as_str()) => {
@@ -193,7 +195,7 @@ fn problems(rejections: &[Rejection]) -> Vec<Problem> {
             }
             _ => {
                 fields.clear();
-                problems.push(Problem { line: *line, number: None, error: told });
+                problems.push(ItemProblem { line: *line, number: None, error: told });
             }
         }
         fields.push(field);

@@ -6,10 +6,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    cli::{DONE, FAILED, PARTLY, acting},
+    cli::{EXIT_DONE, EXIT_FAILED, EXIT_PARTLY, acting},
     config::Config,
     review::quarantine::{self, Release},
-    store::{Store, acts::Actor, quarantine::Filter},
+    store::{Store, acts::Actor, quarantine::QuarantineFilter},
 };
 
 /// Which calls, and how an act of a person is carried out.
@@ -42,7 +42,7 @@ async fn selection(store: &Store, act: &Act, reason_always: bool) -> anyhow::Res
         !act.ids.is_empty() || act.source.is_some() || act.all,
         "this would mean every call; name some, give --source, or say --all"
     );
-    let filter = Filter { ids: act.ids.clone(), source: act.source.clone() };
+    let filter = QuarantineFilter { ids: act.ids.clone(), source: act.source.clone() };
     let calls = quarantine::list(store, &filter, u32::MAX).await?;
     let found: Vec<Uuid> = calls.into_iter().map(|call| call.receipt_id).collect();
     let named = act.reason.as_deref().is_some_and(|reason| !reason.trim().is_empty());
@@ -59,20 +59,20 @@ async fn selection(store: &Store, act: &Act, reason_always: bool) -> anyhow::Res
 
 pub(super) async fn release(store: &Store, config: &Config, act: &Act) -> anyhow::Result<u8> {
     let calls = selection(store, act, false).await?;
-    let (publisher, topology, _stop) = acting::publisher(config).await?;
+    let (publisher, topology, _stop) = acting::connect_publisher(config).await?;
     let name = acting::actor(act.actor.as_ref());
     let release = Release {
         store,
         sources: &config.sources,
         publisher: &publisher,
         topology: &topology,
-        actor: Actor { name: &name, reason: act.reason.as_deref().unwrap_or("") },
+        actor: Actor { name: &name, comment: act.reason.as_deref().unwrap_or("") },
     };
     let mut released = 0;
     let mut events = 0;
     let mut failures = Vec::new();
     for id in &calls {
-        match release.call(*id).await {
+        match release.request(*id).await {
             Ok(sent) => {
                 released += 1;
                 events += sent;
@@ -82,33 +82,33 @@ pub(super) async fn release(store: &Store, config: &Config, act: &Act) -> anyhow
     }
     if act.json {
         let result = json!({"released": released, "events": events, "failed": failures});
-        say!("{}", serde_json::to_string_pretty(&result)?);
+        outln!("{}", serde_json::to_string_pretty(&result)?);
     } else {
-        say!("{released} of {} calls were released; {events} events were sent in.", calls.len());
+        outln!("{released} of {} calls were released; {events} events were sent in.", calls.len());
         for failure in &failures {
             eprintln!("failed: {failure}");
         }
     }
     Ok(match (released, failures.len()) {
-        (_, 0) => DONE,
-        (0, _) => FAILED,
-        _ => PARTLY,
+        (_, 0) => EXIT_DONE,
+        (0, _) => EXIT_FAILED,
+        _ => EXIT_PARTLY,
     })
 }
 
 pub(super) async fn discard(store: &Store, act: &Act) -> anyhow::Result<u8> {
     let calls = selection(store, act, true).await?;
     let name = acting::actor(act.actor.as_ref());
-    let actor = Actor { name: &name, reason: act.reason.as_deref().unwrap_or("") };
+    let actor = Actor { name: &name, comment: act.reason.as_deref().unwrap_or("") };
     let discarded = quarantine::discard(store, &calls, actor).await?;
     if act.json {
-        say!("{}", json!({"selected": calls.len(), "discarded": discarded}));
+        outln!("{}", json!({"selected": calls.len(), "discarded": discarded}));
     } else {
-        say!("{discarded} of {} calls were discarded.", calls.len());
+        outln!("{discarded} of {} calls were discarded.", calls.len());
     }
     Ok(match (discarded, calls.len() as u64) {
-        (done, all) if done == all => DONE,
-        (0, _) => FAILED,
-        _ => PARTLY,
+        (done, all) if done == all => EXIT_DONE,
+        (0, _) => EXIT_FAILED,
+        _ => EXIT_PARTLY,
     })
 }

@@ -17,19 +17,19 @@ fn load(text: &str) -> Result<Retention, String> {
 #[test]
 fn the_defaults_keep_keys_longer_than_they_have_to() {
     let retention = load(&format!("{SHOP}{PAY}")).unwrap();
-    assert_eq!(retention.keys, Some(60 * DAY));
+    assert_eq!(retention.dedupe_window, Some(60 * DAY));
     assert_eq!(retention.receipts, None);
-    assert_eq!(retention.receipts_span, 7 * DAY);
+    assert_eq!(retention.receipts_partition, 7 * DAY);
     // Stripe's 30 days, two weeks in the broker, and 1 + 2 + 4 + 8 seconds.
-    let needed = &retention.needed;
-    assert_eq!(needed.sum(), 44 * DAY + Duration::from_secs(15));
+    let needed = &retention.required_window;
+    assert_eq!(needed.total(), 44 * DAY + Duration::from_secs(15));
     assert_eq!(
         needed.to_string(),
         "30 d until its platform gives up (sources.pay, stripe), 14 d in the broker \
          (retention.backlog_days), 15 s between attempts (retry): 44 d 15 s"
     );
     // Shopify gives up after four hours.
-    assert_eq!(load(SHOP).unwrap().needed.resends, Duration::from_hours(4));
+    assert_eq!(load(SHOP).unwrap().required_window.redelivery, Duration::from_hours(4));
 }
 
 #[test]
@@ -59,7 +59,10 @@ fn keys_that_would_be_forgotten_too_early_are_refused_with_the_sum() {
 
 #[test]
 fn forever_is_a_word_and_no_number() {
-    assert_eq!(load(&format!("{SHOP}[retention]\nkeys_days = 'forever'\n")).unwrap().keys, None);
+    assert_eq!(
+        load(&format!("{SHOP}[retention]\nkeys_days = 'forever'\n")).unwrap().dedupe_window,
+        None
+    );
     for (key, value) in [
         ("keys_days", "0"),
         ("keys_days", "-1"),
@@ -100,6 +103,6 @@ fn a_span_is_told_in_its_two_largest_units() {
     for (seconds, told) in
         [(0, "0 ms"), (59, "59 s"), (3600, "1 h"), (90_061, "1 d 1 h"), (86_415, "1 d 15 s")]
     {
-        assert_eq!(Span(Duration::from_secs(seconds)).to_string(), told);
+        assert_eq!(HumanDuration(Duration::from_secs(seconds)).to_string(), told);
     }
 }

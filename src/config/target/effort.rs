@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde::Deserialize;
 
-use crate::target::Effort;
+use crate::target::DeliveryPolicy;
 
 /// The keys as they are written.
 #[derive(Deserialize)]
@@ -78,7 +78,7 @@ impl Raw {
     ///
     /// # Errors
     /// The first key that is out of range.
-    pub(super) fn effort(&self, path: &str) -> anyhow::Result<Effort> {
+    pub(super) fn policy(&self, path: &str) -> anyhow::Result<DeliveryPolicy> {
         ensure!((1..=1000).contains(&self.concurrency), "{path}.concurrency must be 1 to 1000");
         ensure!((1..=100_000).contains(&self.per_second), "{path}.per_second must be 1 to 100000");
         ensure!((1..=100).contains(&self.attempts), "{path}.attempts must be 1 to 100");
@@ -98,15 +98,15 @@ impl Raw {
         Ok(self.trusted())
     }
 
-    fn trusted(&self) -> Effort {
-        Effort {
-            concurrency: self.concurrency,
-            per_second: self.per_second,
-            attempts: self.attempts,
-            first_delay: Duration::from_millis(self.first_delay_ms),
-            longest_delay: Duration::from_millis(self.longest_delay_ms),
-            breaker_failures: self.breaker_failures,
-            breaker_open: Duration::from_millis(self.breaker_open_ms),
+    fn trusted(&self) -> DeliveryPolicy {
+        DeliveryPolicy {
+            max_concurrency: self.concurrency,
+            rate_limit_per_second: self.per_second,
+            max_attempts: self.attempts,
+            initial_delay: Duration::from_millis(self.first_delay_ms),
+            max_delay: Duration::from_millis(self.longest_delay_ms),
+            circuit_breaker_threshold: self.breaker_failures,
+            circuit_breaker_open: Duration::from_millis(self.breaker_open_ms),
             timeout: Duration::from_millis(self.timeout_ms),
         }
     }
@@ -114,7 +114,7 @@ impl Raw {
 
 /// How hard an exchange's deliveries are tried, so many at once. None of its
 /// attempts counts, so the rest is as good as any.
-pub(super) fn of_batches(size: usize) -> Effort {
+pub(super) fn policy_for_batches(size: usize) -> DeliveryPolicy {
     let raw = Raw {
         concurrency: size,
         per_second: Raw::per_second(),

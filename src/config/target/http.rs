@@ -8,19 +8,22 @@ use http::{HeaderName, HeaderValue, Method, header};
 use serde::Deserialize;
 
 use crate::{
-    adapter::fields::is_pointer,
+    adapter::fields::is_json_pointer,
     config::{SecretLookup, headers},
     domain::DocumentEvent,
-    fetch::{Options, Template},
-    target::http::{Body, Expected, HttpTarget, LookUp, PLACES, Settings, TELLING},
+    fetch::{HttpOptions, UrlTemplate},
+    target::http::{
+        BodyTemplate, HttpDestination, HttpDestinationSettings, IDENTIFYING_PLACEHOLDERS,
+        LookupRules, ResponseRules, URL_PLACEHOLDERS,
+    },
 };
 
 /// The most of an answer that is read, in bytes. What a target tells of one
 /// document is far smaller.
-const ANSWER_LIMIT: usize = 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 
 /// What is set by us, or would make another request of it.
-const OURS: [HeaderName; 6] = [
+const RESERVED_HEADERS: [HeaderName; 6] = [
     header::CONNECTION,
     header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
@@ -91,27 +94,28 @@ impl Default for RawAnswer {
 ///
 /// # Errors
 /// The first thing that is wrong, with `path` and the key within it.
-pub(super) fn target(
+pub(super) fn build_http_destination(
     section: Value,
     events: &[DocumentEvent],
     timeout: Duration,
     secrets: &SecretLookup,
     path: &str,
-) -> anyhow::Result<HttpTarget> {
+) -> anyhow::Result<HttpDestination> {
     let raw: Raw = section.try_deserialize().with_context(|| path.to_owned())?;
     let method = match raw.method.as_str() {
         "POST" => Method::POST,
         "PUT" => Method::PUT,
         other => bail!("{path}.method: {other:?} is not one of POST, PUT"),
     };
-    let url = Template::parse(&raw.url, PLACES, &[]).with_context(|| format!("{path}.url"))?;
+    let url = UrlTemplate::parse(&raw.url, URL_PLACEHOLDERS, &[])
+        .with_context(|| format!("{path}.url"))?;
     let content_type =
         HeaderValue::try_from(&raw.content_type).with_context(|| format!("{path}.content_type"))?;
-    let body = Body::compile(format!("{path}.body"), &raw.body, &content_type)?;
+    let body = BodyTemplate::compile(format!("{path}.body"), &raw.body, &content_type)?;
     let idempotency_header = idempotency_header(&raw, path)?;
     let headers = headers::headers(raw.headers, &[], secrets, path)?;
     for (name, _) in &headers {
-        let taken = OURS.contains(name)
+        let taken = RESERVED_HEADERS.contains(name)
             || *name == header::CONTENT_TYPE
             || idempotency_header.as_ref() == Some(name);
         ensure!(!taken, "{path}.headers.{name}: this header is set by Tallyhook itself");
@@ -121,31 +125,31 @@ pub(super) fn target(
 
     let urls = [("url", Some(&url)), ("lookup.url", look_up.as_ref().map(|it| &it.url))];
     let named = urls.iter().filter_map(|(_, url)| url.as_ref()?.example().host_str());
-    let fetch = Options {
+    let fetch = HttpOptions {
         hosts: named.map(str::to_owned).collect(),
         allow_private_addresses: raw.allow_private_addresses,
         timeout,
-        body_limit: ANSWER_LIMIT,
+        body_limit: MAX_RESPONSE_BYTES,
     };
     for (key, url) in urls {
         if let Some(url) = url {
-            fetch.admit(url.example()).with_context(|| format!("{path}.{key}"))?;
+            fetch.check_url(url.example()).with_context(|| format!("{path}.{key}"))?;
         }
     }
-    let target = HttpTarget::new(Settings {
-        path: path.to_owned(),
+    let target = HttpDestination::new(HttpDestinationSettings {
+        config_path: path.to_owned(),
         url,
         method,
         content_type,
         body,
         idempotency_header,
         headers,
-        answer,
-        look_up,
-        fetch,
+        response_rules: answer,
+        lookup: look_up,
+        client_options: fetch,
     })
     .with_context(|| path.to_owned())?;
-    target.rehearse(events)?;
+    target.validate(events)?;
     Ok(target)
 }
 
@@ -162,29 +166,30 @@ fn idempotency_header(raw: &Raw, path: &str) -> anyhow::Result<Option<HeaderName
     }
     let at = || format!("{path}.idempotency_header");
     let name: HeaderName = raw.idempotency_header.parse().with_context(at)?;
-    let taken = OURS.contains(&name) || name == header::CONTENT_TYPE;
+    let taken = RESERVED_HEADERS.contains(&name) || name == header::CONTENT_TYPE;
     ensure!(!taken, "{}: {name} carries something else", at());
     Ok(Some(name))
 }
 
-fn expected(raw: RawAnswer, path: &str) -> anyhow::Result<Expected> {
+fn expected(raw: RawAnswer, path: &str) -> anyhow::Result<ResponseRules> {
     if let Some(id) = &raw.id {
-        ensure!(is_pointer(id), "{path}.id: {id:?} is not a JSON pointer (/id)");
+        ensure!(is_json_pointer(id), "{path}.id: {id:?} is not a JSON pointer (/id)");
     }
     ensure!(
         raw.already_exists.iter().all(|text| !text.trim().is_empty()),
         "{path}.already_exists: an empty text stands in every answer"
     );
-    Ok(Expected { id: raw.id, already_exists: raw.already_exists })
+    Ok(ResponseRules { id_pointer: raw.id, already_exists: raw.already_exists })
 }
 
-fn look_up(raw: RawLookUp, path: &str) -> anyhow::Result<LookUp> {
-    let url = Template::parse(&raw.url, PLACES, TELLING).with_context(|| format!("{path}.url"))?;
-    ensure!(is_pointer(&raw.id), "{path}.id: {:?} is not a JSON pointer (/0/id)", raw.id);
-    if let Some(pointer) = raw.matches.keys().find(|pointer| !is_pointer(pointer)) {
+fn look_up(raw: RawLookUp, path: &str) -> anyhow::Result<LookupRules> {
+    let url = UrlTemplate::parse(&raw.url, URL_PLACEHOLDERS, IDENTIFYING_PLACEHOLDERS)
+        .with_context(|| format!("{path}.url"))?;
+    ensure!(is_json_pointer(&raw.id), "{path}.id: {:?} is not a JSON pointer (/0/id)", raw.id);
+    if let Some(pointer) = raw.matches.keys().find(|pointer| !is_json_pointer(pointer)) {
         bail!("{path}.matches.{pointer}: it is not a JSON pointer (/0/vendor)");
     }
-    Ok(LookUp { url, id: raw.id, matches: raw.matches.into_iter().collect() })
+    Ok(LookupRules { url, id_pointer: raw.id, matches: raw.matches.into_iter().collect() })
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ impl PostgresServer {
     ///
     /// # Errors
     ///
-    /// As [`PostgresServer::start`].
+    /// As [`PostgresServer::init`].
     pub async fn start_with(dir: &Path, options: &Options) -> Result<Self> {
         let binaries = binaries::postgres().await?;
         let dir = data_dir::create(dir)?;

@@ -79,7 +79,7 @@ impl RabbitMqServer {
     ///
     /// # Errors
     ///
-    /// As [`RabbitMqServer::start`].
+    /// As [`RabbitMqServer::init`].
     pub async fn start_with(dir: &Path, options: &Options) -> Result<Self> {
         let binaries = binaries::rabbitmq().await?;
         let dir = data_dir::create(dir)?;

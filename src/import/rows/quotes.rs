@@ -2,69 +2,75 @@
 
 /// What a line leaves open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum QuoteState {
     /// Nothing: the record ends with it.
     Closed,
     /// A quoted field, which goes on with the next line.
     Open,
     /// A quote stands where no program writes one.
-    Wrong,
+    Invalid,
 }
 
 /// Follows a record's quotes over its lines.
-pub(super) struct Quotes {
+pub(super) struct QuoteTracker {
     delimiter: u8,
     /// How many delimiters may still come between fields.
-    left: usize,
-    place: Place,
+    delimiters_left: usize,
+    position: FieldPosition,
     /// Whether a field goes over the end of a line.
-    spans: bool,
+    spans_lines: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum FieldPosition {
     /// Before a field.
-    Before,
+    FieldStart,
     /// In a field without quotes.
-    Plain,
+    Unquoted,
     /// Within quotes.
     Quoted,
     /// Behind a quote that closes, unless another follows.
-    Behind,
+    AfterQuote,
 }
 
-impl Quotes {
+impl QuoteTracker {
     /// Of a record of at most so many fields.
     pub(super) fn new(delimiter: u8, fields: usize) -> Self {
-        Self { delimiter, left: fields.saturating_sub(1), place: Place::Before, spans: false }
+        Self {
+            delimiter,
+            delimiters_left: fields.saturating_sub(1),
+            position: FieldPosition::FieldStart,
+            spans_lines: false,
+        }
     }
 
     /// Sees a line of the record, without its terminator.
-    pub(super) fn see(&mut self, line: &[u8]) -> Seen {
+    pub(super) fn read_line(&mut self, line: &[u8]) -> QuoteState {
         for byte in line {
-            self.place = match (self.place, *byte) {
-                (Place::Quoted, b'"') => Place::Behind,
-                (Place::Before | Place::Behind, b'"') | (Place::Quoted, _) => Place::Quoted,
+            self.position = match (self.position, *byte) {
+                (FieldPosition::Quoted, b'"') => FieldPosition::AfterQuote,
+                (FieldPosition::FieldStart | FieldPosition::AfterQuote, b'"')
+                | (FieldPosition::Quoted, _) => FieldPosition::Quoted,
                 // Too many fields in several lines are no record. Without an end
                 // here, what follows were looked at again from each line on.
-                (_, byte) if byte == self.delimiter => match self.left.checked_sub(1) {
-                    None if self.spans => return Seen::Wrong,
+                (_, byte) if byte == self.delimiter => match self.delimiters_left.checked_sub(1) {
+                    None if self.spans_lines => return QuoteState::Invalid,
                     left => {
-                        self.left = left.unwrap_or_default();
-                        Place::Before
+                        self.delimiters_left = left.unwrap_or_default();
+                        FieldPosition::FieldStart
                     }
                 },
-                (Place::Behind, _) => return Seen::Wrong,
+                (FieldPosition::AfterQuote, _) => return QuoteState::Invalid,
                 // A bare quote such as 5" is text; behind a field of several
                 // lines it is rather the end of one that began there.
-                (Place::Plain, b'"') if self.spans => return Seen::Wrong,
-                (Place::Before | Place::Plain, _) => Place::Plain,
+                (FieldPosition::Unquoted, b'"') if self.spans_lines => return QuoteState::Invalid,
+                (FieldPosition::FieldStart | FieldPosition::Unquoted, _) => FieldPosition::Unquoted,
             };
         }
-        if self.place == Place::Quoted {
-            self.spans = true;
-            return Seen::Open;
+        if self.position == FieldPosition::Quoted {
+            self.spans_lines = true;
+            return QuoteState::Open;
         }
-        Seen::Closed
+        QuoteState::Closed
     }
 }

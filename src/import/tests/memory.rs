@@ -48,15 +48,15 @@ const ROOM: usize = 8 * LIMIT;
 
 /// How many items are read well, and not; and whether it broke off.
 fn read(format: ImportFormat, beginning: &str, again: &str) -> (usize, usize, bool) {
-    let mut reader = Reader::new(Long::new(beginning, again), format, &form(&[]), LIMIT);
+    let mut reader = FileReader::new(Long::new(beginning, again), format, &form(&[]), LIMIT);
     let (mut good, mut bad, mut is_broken) = (0, 0, false);
     while let Some(read) = reader.next() {
         match read {
-            Ok(Item { body: Ok(_), .. }) => good += 1,
-            Ok(Item { body: Err(_), .. }) => bad += 1,
+            Ok(FileItem { body: Ok(_), .. }) => good += 1,
+            Ok(FileItem { body: Err(_), .. }) => bad += 1,
             Err(_) => is_broken = true,
         }
-        let room = reader.room();
+        let room = reader.buffer_capacity();
         assert!(room <= ROOM, "{format:?}: {room} bytes are held");
     }
     (good, bad, is_broken)
@@ -94,12 +94,12 @@ fn nor_is_more_looked_at_than_a_row_can_be() {
     // Each line leaves a quote open, whether a row begins or goes on with it.
     // Were all behind it looked at for each, a file would take days.
     let file = Long::new("a,b\n", "x\",\"x\n");
-    let mut reader = Reader::new(file, ImportFormat::Csv, &form(&[]), LIMIT);
+    let mut reader = FileReader::new(file, ImportFormat::Csv, &form(&[]), LIMIT);
     for line in 2..1000 {
         let item = reader.next().unwrap().unwrap();
         assert_eq!((item.line, &item.raw[..]), (line, &b"x\",\"x"[..]));
         assert!(item.body.is_err());
     }
-    let room = reader.room();
+    let room = reader.buffer_capacity();
     assert!(room < LIMIT / 4, "{room} bytes were looked at");
 }

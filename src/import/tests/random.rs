@@ -76,7 +76,7 @@ fn file(lines: &[Line], end: &str) -> (Vec<u8>, Vec<Told>) {
 fn check(lines: &[Line], end: &str, chunk: usize) -> Result<(), TestCaseError> {
     let (file, expected) = file(lines, end);
     let input = io::BufReader::with_capacity(chunk, &file[..]);
-    let read: Vec<Told> = Reader::new(input, ImportFormat::Csv, &form(&["a"]), 10_000)
+    let read: Vec<Told> = FileReader::new(input, ImportFormat::Csv, &form(&["a"]), 10_000)
         .map(|item| {
             let item = item.unwrap();
             let fields = item.body.ok().map(|body| {
@@ -126,7 +126,7 @@ proptest! {
         limit in 1_usize..20,
     ) {
         for format in [ImportFormat::Csv, ImportFormat::NdJson, ImportFormat::Json] {
-            let read = Reader::new(&file[..], format, &form(&[]), limit).count();
+            let read = FileReader::new(&file[..], format, &form(&[]), limit).count();
             prop_assert!(read <= file.len() + 1);
         }
     }

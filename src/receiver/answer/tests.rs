@@ -3,7 +3,7 @@
 use http_body_util::BodyExt as _;
 
 use super::*;
-use crate::domain::Reason;
+use crate::domain::ReasonCode;
 
 const RECEIPT: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001);
 
@@ -34,9 +34,9 @@ fn headers(more: &[(&str, &str)]) -> Vec<(String, String)> {
 fn invalid() -> Problem {
     Problem {
         failures: vec![
-            Failure::missing("/invoiceNumber"),
-            Failure::invalid("/amount", "is \"x\""),
-            Failure::new(Reason::InvalidJson, "no"),
+            PermanentFailure::missing("/invoiceNumber"),
+            PermanentFailure::invalid("/amount", "is \"x\""),
+            PermanentFailure::new(ReasonCode::InvalidJson, "no"),
         ],
         ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", "three")
     }
@@ -44,11 +44,12 @@ fn invalid() -> Problem {
 
 #[tokio::test]
 async fn a_robot_is_told_what_it_reads() {
-    let answer = told(invalid().answer(Answers::Callback, RECEIPT)).await;
+    let answer = told(invalid().to_response(ResponseStyle::Callback, RECEIPT)).await;
     let body = r#"{"status":"error","message":"three","retryable":false,"errors":[{"field":"/invoiceNumber","message":"is missing or null"},{"field":"/amount","message":"is \"x\""},{"field":"","message":"no"}]}"#;
     assert_eq!(answer, (422, headers(&[("content-type", "application/json")]), body.to_owned()));
 
-    let answer = told(Problem::unavailable("later", 5).answer(Answers::Callback, RECEIPT)).await;
+    let answer =
+        told(Problem::unavailable("later", 5).to_response(ResponseStyle::Callback, RECEIPT)).await;
     let body = r#"{"status":"error","message":"later","retryable":true,"errors":[]}"#;
     let expected = headers(&[("content-type", "application/json"), ("retry-after", "5")]);
     assert_eq!(answer, (503, expected, body.to_owned()));
@@ -69,7 +70,7 @@ async fn only_what_may_be_taken_later_is_retryable() {
     ] {
         let status = StatusCode::from_u16(status).unwrap();
         let problem = Problem::new(status, "", "x");
-        let (_, _, body) = told(problem.answer(Answers::Callback, RECEIPT)).await;
+        let (_, _, body) = told(problem.to_response(ResponseStyle::Callback, RECEIPT)).await;
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!(body["retryable"], retryable, "{status}");
     }
@@ -80,18 +81,19 @@ async fn a_bare_answer_is_a_status_and_nothing_else() {
     for (problem, status, more) in [
         (invalid(), 422, &[][..]),
         (Problem::unavailable("later", 7), 503, &[("retry-after", "7")]),
-        (Problem::wrong_method(), 405, &[("allow", "POST")]),
+        (Problem::method_not_allowed(), 405, &[("allow", "POST")]),
     ] {
-        let answer = told(problem.answer(Answers::Bare, RECEIPT)).await;
+        let answer = told(problem.to_response(ResponseStyle::StatusOnly, RECEIPT)).await;
         assert_eq!(answer, (status, headers(more), String::new()));
     }
-    let answer = told(accepted(RECEIPT, None)).await;
+    let answer = told(accepted_response(RECEIPT, None)).await;
     assert_eq!(answer, (200, headers(&[]), String::new()));
 }
 
 #[tokio::test]
 async fn a_problem_lists_fields_only_where_there_are_some() {
-    let (status, told_headers, body) = told(invalid().answer(Answers::Problems, RECEIPT)).await;
+    let (status, told_headers, body) =
+        told(invalid().to_response(ResponseStyle::ProblemJson, RECEIPT)).await;
     assert_eq!(status, 422);
     assert_eq!(told_headers, headers(&[("content-type", "application/problem+json")]));
     let body: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -99,16 +101,16 @@ async fn a_problem_lists_fields_only_where_there_are_some() {
     let first = json!({"field": "/invoiceNumber", "message": "is missing or null"});
     assert_eq!(body["errors"][0], first);
     let plain = Problem::new(StatusCode::BAD_REQUEST, "Unreadable", "x");
-    let (_, _, body) = told(plain.answer(Answers::Problems, RECEIPT)).await;
+    let (_, _, body) = told(plain.to_response(ResponseStyle::ProblemJson, RECEIPT)).await;
     assert!(!body.contains("errors"), "{body}");
 }
 
 #[tokio::test]
 async fn what_is_accepted_is_answered_with_the_callers_body() {
-    let answer = told(accepted(RECEIPT, Some(Bytes::from_static(b"{}")))).await;
+    let answer = told(accepted_response(RECEIPT, Some(Bytes::from_static(b"{}")))).await;
     let expected = headers(&[("content-type", "application/json")]);
     assert_eq!(answer, (200, expected, "{}".to_owned()));
     let given = HeaderMap::from_iter([(header::ALLOW, HeaderValue::from_static("POST"))]);
-    let answer = told(leave(RECEIPT, given)).await;
+    let answer = told(handshake_response(RECEIPT, given)).await;
     assert_eq!(answer, (200, headers(&[("allow", "POST")]), String::new()));
 }

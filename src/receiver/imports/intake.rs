@@ -14,101 +14,103 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
-    inlet::{self, Cut},
-    reading::{self, Found, Origin, Piece, Rejected},
-    report::Tally,
+    inlet::{self, BodyInterrupted},
+    reading::{self, ImportContext, ParseResult, ParsedItem, RejectedItem},
+    report::ImportCounts,
 };
 use crate::{
-    broker::{Confirmed, Outgoing, PublishError},
-    domain::{ImportItem, ImportNote, ImportState, RefusedCall},
-    import::Broken,
+    broker::{Confirmed, OutgoingMessage, PublishError},
+    domain::{ImportPosition, ImportProgress, ImportState, RejectedRequest},
+    import::FileError,
     receiver::Receiver,
 };
 
 /// After so many items, or so long, it is told how far the import has come.
-const NOTED_ITEMS: u64 = 5000;
-const NOTED_AFTER: Duration = Duration::from_secs(2);
+const PROGRESS_ITEMS: u64 = 5000;
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What an import that is under way may take once the process stops.
-const FAREWELL: Duration = Duration::from_secs(10);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last note is kept while the broker is away, and how often it
 /// is tried again.
-const KEPT: Duration = Duration::from_mins(10);
-const PAUSE: Duration = Duration::from_secs(2);
+const PROGRESS_RETRY_TIMEOUT: Duration = Duration::from_mins(10);
+const PROGRESS_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// An admitted import.
-pub(super) struct Intake {
+pub(super) struct Upload {
     pub(super) receiver: Receiver,
-    pub(super) origin: Origin,
+    pub(super) context: ImportContext,
     /// What the sender calls the file.
-    pub(super) name: Option<String>,
+    pub(super) file_name: Option<String>,
     /// The length that the head tells.
-    pub(super) length: Option<u64>,
+    pub(super) content_length: Option<u64>,
 }
 
 /// How an import ended.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum UploadEnd {
     /// All of the file was read, and all of it is durable.
-    Whole,
+    Complete,
     /// The file cannot be read from there on.
-    Broken(Broken),
+    Unreadable(FileError),
     /// The body ended before its end.
-    Cut(Cut),
+    Interrupted(BodyInterrupted),
     /// The broker does not have everything.
-    Broker(PublishError),
+    PublishFailed(PublishError),
     /// A mistake of ours.
     Panicked,
 }
 
-impl End {
+impl UploadEnd {
     /// Why the import broke off, if it did.
     pub(super) fn error(&self) -> Option<String> {
         match self {
-            Self::Whole => None,
-            Self::Broken(broken) => Some(broken.to_string()),
-            Self::Cut(cut) => Some(cut.told()),
-            Self::Broker(error) => Some(error.to_string()),
+            Self::Complete => None,
+            Self::Unreadable(broken) => Some(broken.to_string()),
+            Self::Interrupted(cut) => Some(cut.message()),
+            Self::PublishFailed(error) => Some(error.to_string()),
             Self::Panicked => Some("the file could not be read: a mistake of ours".to_owned()),
         }
     }
 }
 
 /// What was confirmed.
-enum Done {
-    Published,
+enum PublishedKind {
+    Event,
     Rejected,
-    Noted,
+    Progress,
 }
 
-type Flying<'a> = FuturesUnordered<BoxFuture<'a, Result<Done, PublishError>>>;
+type PendingPublishes<'a> = FuturesUnordered<BoxFuture<'a, Result<PublishedKind, PublishError>>>;
 
-impl Intake {
+impl Upload {
     /// Takes the file in. The rest of the body may still come.
-    pub(super) async fn run(&self, body: &mut Body) -> (Tally, End) {
-        let mut tally = Tally::default();
-        if let Err(error) = self.tell(&self.note(&tally, ImportState::Receiving, None)).await {
-            return (tally, End::Broker(error));
+    pub(super) async fn run(&self, body: &mut Body) -> (ImportCounts, UploadEnd) {
+        let mut tally = ImportCounts::default();
+        if let Err(error) =
+            self.publish_progress(&self.progress(&tally, ImportState::Receiving, None)).await
+        {
+            return (tally, UploadEnd::PublishFailed(error));
         }
         let (inlet, outlet) = inlet::pipe();
-        let (pieces, thread) = reading::begin(&self.receiver, self.origin.clone(), outlet);
+        let (pieces, thread) = reading::start_parser(&self.receiver, self.context.clone(), outlet);
         let idle = Duration::from_millis(self.receiver.settings.body_timeout_ms);
         let stopping = async {
             self.receiver.stop.cancelled().await;
-            tokio::time::sleep(FAREWELL).await;
+            tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
         };
         let (passed, published) = tokio::join!(
-            inlet.pass(body, self.length, idle, stopping),
+            inlet.forward(body, self.content_length, idle, stopping),
             self.publish(pieces, &mut tally),
         );
         let end = match (published, passed, thread.await) {
-            (Err(error), ..) => End::Broker(error),
-            (Ok(()), Err(cut), _) => End::Cut(cut),
-            (Ok(()), Ok(()), Ok(Err(broken))) => End::Broken(broken),
-            (Ok(()), Ok(()), Ok(Ok(()))) => End::Whole,
-            (Ok(()), Ok(()), Err(_)) => End::Panicked,
+            (Err(error), ..) => UploadEnd::PublishFailed(error),
+            (Ok(()), Err(cut), _) => UploadEnd::Interrupted(cut),
+            (Ok(()), Ok(()), Ok(Err(broken))) => UploadEnd::Unreadable(broken),
+            (Ok(()), Ok(()), Ok(Ok(()))) => UploadEnd::Complete,
+            (Ok(()), Ok(()), Err(_)) => UploadEnd::Panicked,
         };
-        let end = self.close(&tally, end).await;
+        let end = self.finish(&tally, end).await;
         (tally, end)
     }
 
@@ -117,11 +119,12 @@ impl Intake {
     /// the tally knows what is durable.
     async fn publish(
         &self,
-        mut pieces: mpsc::Receiver<Piece>,
-        tally: &mut Tally,
+        mut pieces: mpsc::Receiver<ParsedItem>,
+        tally: &mut ImportCounts,
     ) -> Result<(), PublishError> {
-        let mut flying = Flying::new();
-        let mut clock = tokio::time::interval_at(Instant::now() + NOTED_AFTER, NOTED_AFTER);
+        let mut flying = PendingPublishes::new();
+        let mut clock =
+            tokio::time::interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut result = Ok(());
         let mut noted = 0;
@@ -131,21 +134,21 @@ impl Intake {
                 biased;
                 Some(done) = flying.next() => {
                     match done {
-                        Ok(Done::Published) => tally.published += 1,
-                        Ok(Done::Rejected) => tally.rejected += 1,
-                        Ok(Done::Noted) => {}
+                        Ok(PublishedKind::Event) => tally.published += 1,
+                        Ok(PublishedKind::Rejected) => tally.rejected += 1,
+                        Ok(PublishedKind::Progress) => {}
                         Err(error) => {
                             // The reader learns of it when it sends the next.
                             pieces.close();
                             result = result.and(Err(error));
                         }
                     }
-                    tally.items() >= noted + NOTED_ITEMS
+                    tally.items() >= noted + PROGRESS_ITEMS
                 }
                 piece = pieces.recv(), if goes_on => {
                     goes_on = piece.is_some();
                     if let Some(piece) = piece.filter(|_| result.is_ok()) {
-                        flying.push(self.send(piece, tally));
+                        flying.push(self.publish_item(piece, tally));
                     }
                     false
                 }
@@ -153,9 +156,12 @@ impl Intake {
             };
             if is_due && goes_on && result.is_ok() {
                 noted = tally.items();
-                let note = self.note(tally, ImportState::Receiving, None);
+                let note = self.progress(tally, ImportState::Receiving, None);
                 flying.push(
-                    async move { self.tell(&note).await.map(|_durable| Done::Noted) }.boxed(),
+                    async move {
+                        self.publish_progress(&note).await.map(|_durable| PublishedKind::Progress)
+                    }
+                    .boxed(),
                 );
             }
         }
@@ -163,17 +169,22 @@ impl Intake {
     }
 
     /// One item's way to the broker; it keeps its places until it is there.
-    fn send<'a>(
+    fn publish_item<'a>(
         &'a self,
-        piece: Piece,
-        tally: &mut Tally,
-    ) -> BoxFuture<'a, Result<Done, PublishError>> {
+        piece: ParsedItem,
+        tally: &mut ImportCounts,
+    ) -> BoxFuture<'a, Result<PublishedKind, PublishError>> {
         let Receiver { topology, publisher, .. } = &self.receiver;
-        let (message, done) = match &piece.found {
-            Found::Event(envelope) => (Outgoing::inbound(topology, envelope), Done::Published),
-            Found::Rejected(rejected) => {
-                tally.reject(rejected.line, &rejected.failures);
-                (Outgoing::call(topology, &self.refused(rejected)), Done::Rejected)
+        let (message, done) = match &piece.result {
+            ParseResult::Event(envelope) => {
+                (OutgoingMessage::inbound(topology, envelope), PublishedKind::Event)
+            }
+            ParseResult::Rejected(rejected) => {
+                tally.add_rejections(rejected.line, &rejected.failures);
+                (
+                    OutgoingMessage::rejected_request(topology, &self.rejected_request(rejected)),
+                    PublishedKind::Rejected,
+                )
             }
         };
         async move {
@@ -185,10 +196,10 @@ impl Intake {
     }
 
     /// A rejected line as it stands in the call log.
-    fn refused(&self, rejected: &Rejected) -> RefusedCall {
-        let Rejected { line, failures, raw } = rejected;
-        let Origin { import_id, source, .. } = &self.origin;
-        RefusedCall {
+    fn rejected_request(&self, rejected: &RejectedItem) -> RejectedRequest {
+        let RejectedItem { line, failures, raw } = rejected;
+        let ImportContext { import_id, source, .. } = &self.context;
+        RejectedRequest {
             receipt_id: Uuid::now_v7(),
             source: source.clone(),
             tenant: String::new(),
@@ -196,61 +207,66 @@ impl Intake {
             status: Some(202),
             error: failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
             body: raw.clone(),
-            import: Some(ImportItem { import_id: *import_id, line: *line }),
-            head: None,
+            import: Some(ImportPosition { import_id: *import_id, line: *line }),
+            request_head: None,
         }
     }
 
     /// Tells how it ended. Without that on record the file was not taken, and
     /// the sender is told so; it is tried again all the same, so that the
     /// import does not come in for ever.
-    async fn close(&self, tally: &Tally, end: End) -> End {
+    async fn finish(&self, tally: &ImportCounts, end: UploadEnd) -> UploadEnd {
         let error = end.error();
-        let state = if error.is_none() { ImportState::Received } else { ImportState::BrokenOff };
+        let state = if error.is_none() { ImportState::Received } else { ImportState::Interrupted };
         info!(
-            import_id = %self.origin.import_id,
-            source = %self.origin.source,
+            import_id = %self.context.import_id,
+            source = %self.context.source,
             state = state.as_str(),
             error,
             published = tally.published,
             rejected = tally.rejected,
             "the file was read"
         );
-        let note = self.note(tally, state, error);
-        let Err(error) = self.tell(&note).await else { return end };
-        tokio::spawn(keep_telling(self.receiver.clone(), note));
+        let note = self.progress(tally, state, error);
+        let Err(error) = self.publish_progress(&note).await else { return end };
+        tokio::spawn(retry_publish_progress(self.receiver.clone(), note));
         match end {
-            End::Whole => End::Broker(error),
+            UploadEnd::Complete => UploadEnd::PublishFailed(error),
             broken => broken,
         }
     }
 
-    fn note(&self, tally: &Tally, state: ImportState, error: Option<String>) -> ImportNote {
+    fn progress(
+        &self,
+        tally: &ImportCounts,
+        state: ImportState,
+        error: Option<String>,
+    ) -> ImportProgress {
         let has_ended = state != ImportState::Receiving;
-        ImportNote {
-            import_id: self.origin.import_id,
-            source: self.origin.source.clone(),
-            name: self.name.clone(),
+        ImportProgress {
+            import_id: self.context.import_id,
+            source: self.context.source.clone(),
+            name: self.file_name.clone(),
             state,
             items: tally.items(),
             error,
-            begun_at: self.origin.begun_at,
-            read_at: has_ended.then(OffsetDateTime::now_utc),
+            started_at: self.context.started_at,
+            received_at: has_ended.then(OffsetDateTime::now_utc),
         }
     }
 
-    async fn tell(&self, note: &ImportNote) -> Result<Confirmed, PublishError> {
+    async fn publish_progress(&self, note: &ImportProgress) -> Result<Confirmed, PublishError> {
         let Receiver { topology, publisher, .. } = &self.receiver;
-        publisher.publish(Outgoing::import_note(topology, note)).await
+        publisher.publish(OutgoingMessage::import_progress(topology, note)).await
     }
 }
 
 /// Tries to tell how an import ended, for a while.
-async fn keep_telling(receiver: Receiver, note: ImportNote) {
-    let deadline = Instant::now() + KEPT;
+async fn retry_publish_progress(receiver: Receiver, note: ImportProgress) {
+    let deadline = Instant::now() + PROGRESS_RETRY_TIMEOUT;
     while Instant::now() < deadline && !receiver.stop.is_cancelled() {
-        tokio::time::sleep(PAUSE).await;
-        let message = Outgoing::import_note(&receiver.topology, &note);
+        tokio::time::sleep(PROGRESS_RETRY_INTERVAL).await;
+        let message = OutgoingMessage::import_progress(&receiver.topology, &note);
         if receiver.publisher.publish(message).await.is_ok() {
             return;
         }

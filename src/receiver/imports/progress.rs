@@ -13,54 +13,57 @@ use time::OffsetDateTime;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::super::{Receiver, answer, answer::Problem, hooks::refuse};
+use super::super::{Receiver, answer, answer::Problem, hooks::rejection_problem};
 use crate::{
-    adapter::{Answers, Call},
+    adapter::{ResponseStyle, WebhookRequest},
     domain::Outcome,
     store::{
         StoreError,
-        imports::{self, Import, Item, Page},
+        imports::{self, Import, ImportItemRow, ItemPage},
     },
 };
 
 /// Items on a page, unless another number is asked for, and at most.
-const ITEMS: i64 = 100;
-const MOST_ITEMS: i64 = 1000;
+const DEFAULT_PAGE_SIZE: i64 = 100;
+const MAX_PAGE_SIZE: i64 = 1000;
 
 /// The id as it stands in the path.
-type Id = Result<Path<String>, PathRejection>;
+type ImportPath = Result<Path<String>, PathRejection>;
 
 /// `GET /imports/{id}`: how far it has come. Whoever knows the id may ask:
 /// it cannot be guessed, and opens nothing but these numbers.
-pub(in crate::receiver) async fn show(State(receiver): State<Receiver>, id: Id) -> Response<Body> {
+pub(in crate::receiver) async fn get_import(
+    State(receiver): State<Receiver>,
+    id: ImportPath,
+) -> Response<Body> {
     let receipt_id = Uuid::now_v7();
-    match receiver.progress(id).await {
-        Ok(import) => answer::json(StatusCode::OK, receipt_id, &Progress::of(&import)),
-        Err(problem) => problem.answer(Answers::Problems, receipt_id),
+    match receiver.find_import(id).await {
+        Ok(import) => answer::json_response(StatusCode::OK, receipt_id, &ImportStatus::of(&import)),
+        Err(problem) => problem.to_response(ResponseStyle::ProblemJson, receipt_id),
     }
 }
 
 /// `GET /imports/{id}/items`: what became of each, for whoever has the
 /// source's secret.
-pub(in crate::receiver) async fn items(
+pub(in crate::receiver) async fn get_import_items(
     State(receiver): State<Receiver>,
-    id: Id,
+    id: ImportPath,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response<Body> {
     let receipt_id = Uuid::now_v7();
-    match receiver.items(id, uri.query().unwrap_or_default(), &headers).await {
-        Ok(page) => answer::json(StatusCode::OK, receipt_id, &page),
-        Err(problem) => problem.answer(Answers::Problems, receipt_id),
+    match receiver.find_items(id, uri.query().unwrap_or_default(), &headers).await {
+        Ok(page) => answer::json_response(StatusCode::OK, receipt_id, &page),
+        Err(problem) => problem.to_response(ResponseStyle::ProblemJson, receipt_id),
     }
 }
 
 impl Receiver {
-    async fn progress(&self, id: Id) -> Result<Import, Problem> {
+    async fn find_import(&self, id: ImportPath) -> Result<Import, Problem> {
         // One way of writing it, so that a stranger's guesses cost nothing.
         let id = id.ok().map(|Path(text)| text).filter(|text| text.len() == 36);
         let id = id.and_then(|text| text.parse().ok()).ok_or_else(unknown_import)?;
-        let found = self.ask(async |conn| imports::find(conn, id).await).await?;
+        let found = self.query_store(async |conn| imports::find(conn, id).await).await?;
         // It may be on its way: the worker has it from the broker.
         found.ok_or_else(|| Problem {
             retry_after_s: Some(self.settings.retry_after_s),
@@ -68,35 +71,42 @@ impl Receiver {
         })
     }
 
-    async fn items(&self, id: Id, query: &str, headers: &HeaderMap) -> Result<ItemsPage, Problem> {
-        let import = self.progress(id).await?;
+    async fn find_items(
+        &self,
+        id: ImportPath,
+        query: &str,
+        headers: &HeaderMap,
+    ) -> Result<ItemsPage, Problem> {
+        let import = self.find_import(id).await?;
         let source = import.source.parse().ok();
         let adapter = source.and_then(|source| self.sources.get(&source));
         let adapter = adapter.ok_or_else(super::unknown_source)?;
         let received_at = OffsetDateTime::now_utc();
-        let call = Call { headers, query, body: &Bytes::new(), received_at };
-        adapter.admit(&call).map_err(|rejection| refuse(&rejection))?;
-        let asked = asked(query)?;
+        let call = WebhookRequest { headers, query, body: &Bytes::new(), received_at };
+        adapter.authenticate_upload(&call).map_err(|rejection| rejection_problem(&rejection))?;
+        let asked = parse_page(query)?;
         // One more tells whether there is another page.
-        let page = Page { limit: asked.limit + 1, ..asked.clone() };
-        let mut items =
-            self.ask(async |conn| imports::items(conn, import.import_id, &page).await).await?;
+        let page = ItemPage { limit: asked.limit + 1, ..asked.clone() };
+        let mut items = self
+            .query_store(async |conn| imports::list_items(conn, import.import_id, &page).await)
+            .await?;
         let limit = usize::try_from(asked.limit).unwrap_or_default();
         let goes_on = items.len() > limit;
         items.truncate(limit);
-        let next = items.last().filter(|_| goes_on).map(|last| next(&import, &asked, last));
-        let items = items.into_iter().map(Told::of).collect();
-        Ok(ItemsPage { items, next, past_retention: import.past })
+        let next =
+            items.last().filter(|_| goes_on).map(|last| next_page_url(&import, &asked, last));
+        let items = items.into_iter().map(ItemStatus::of).collect();
+        Ok(ItemsPage { items, next, past_retention: import.past_retention })
     }
 
     /// Asks the database, if not too many do.
-    async fn ask<T>(
+    async fn query_store<T>(
         &self,
         question: impl AsyncFnOnce(&mut crate::store::Conn) -> Result<T, StoreError>,
     ) -> Result<T, Problem> {
-        let busy = || self.not_now("too many ask at once; ask again");
-        let _place = self.questions.try_acquire().map_err(|_| busy())?;
-        let answered = self.store.in_time(async {
+        let busy = || self.unavailable("too many ask at once; ask again");
+        let _place = self.query_permits.try_acquire().map_err(|_| busy())?;
+        let answered = self.store.with_timeout(async {
             let mut tx = self.store.begin().await?;
             let answer = question(&mut tx).await?;
             tx.commit().await?;
@@ -104,7 +114,7 @@ impl Receiver {
         });
         answered.await.map_err(|error| {
             debug!(%error, "an import cannot be looked up");
-            self.not_now("what became of it cannot be looked up now; the import goes on")
+            self.unavailable("what became of it cannot be looked up now; the import goes on")
         })
     }
 }
@@ -115,8 +125,8 @@ fn unknown_import() -> Problem {
 }
 
 /// What a query asks for.
-fn asked(query: &str) -> Result<Page, Problem> {
-    let mut page = Page { outcome: None, after: (-1, Uuid::nil()), limit: ITEMS };
+fn parse_page(query: &str) -> Result<ItemPage, Problem> {
+    let mut page = ItemPage { outcome: None, after: (-1, Uuid::nil()), limit: DEFAULT_PAGE_SIZE };
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
         let wrong = |must: &str| {
             Problem::new(StatusCode::BAD_REQUEST, "Unreadable", format!("{key} must be {must}"))
@@ -132,11 +142,12 @@ fn asked(query: &str) -> Result<Page, Problem> {
                     Some(outcome.ok_or_else(|| wrong(&format!("one of {}", words.join(", "))))?);
             }
             "after" => {
-                page.after = after(&value).ok_or_else(|| wrong("a line, or what `next` told"))?;
+                page.after =
+                    parse_position(&value).ok_or_else(|| wrong("a line, or what `next` told"))?;
             }
             "limit" => {
-                let limit = value.parse().ok().filter(|limit| (1..=MOST_ITEMS).contains(limit));
-                page.limit = limit.ok_or_else(|| wrong(&format!("1 to {MOST_ITEMS}")))?;
+                let limit = value.parse().ok().filter(|limit| (1..=MAX_PAGE_SIZE).contains(limit));
+                page.limit = limit.ok_or_else(|| wrong(&format!("1 to {MAX_PAGE_SIZE}")))?;
             }
             _ => {}
         }
@@ -145,7 +156,7 @@ fn asked(query: &str) -> Result<Page, Problem> {
 }
 
 /// Behind a line, or behind one of several items that begin on it.
-fn after(text: &str) -> Option<(i64, Uuid)> {
+fn parse_position(text: &str) -> Option<(i64, Uuid)> {
     let (line, receipt_id) = match text.split_once('.') {
         Some((line, receipt_id)) => (line, receipt_id.parse().ok()?),
         None => (text, Uuid::max()),
@@ -154,7 +165,7 @@ fn after(text: &str) -> Option<(i64, Uuid)> {
 }
 
 /// Where the next page is.
-fn next(import: &Import, asked: &Page, last: &Item) -> String {
+fn next_page_url(import: &Import, asked: &ItemPage, last: &ImportItemRow) -> String {
     let outcome =
         asked.outcome.as_ref().map_or_else(String::new, |word| format!("&outcome={word}"));
     format!(
@@ -165,7 +176,7 @@ fn next(import: &Import, asked: &Page, last: &Item) -> String {
 
 /// How far an import has come.
 #[derive(Serialize)]
-struct Progress<'a> {
+struct ImportStatus<'a> {
     import_id: Uuid,
     source: &'a str,
     name: Option<&'a str>,
@@ -184,18 +195,18 @@ struct Progress<'a> {
     past_retention: i64,
     duplicate_rate: f64,
     #[serde(with = "time::serde::rfc3339")]
-    begun_at: OffsetDateTime,
+    started_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
-    read_at: Option<OffsetDateTime>,
+    received_at: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339::option")]
-    settled_at: Option<OffsetDateTime>,
+    completed_at: Option<OffsetDateTime>,
     elapsed_ms: i64,
     batches: i64,
     average_batch_ms: Option<i64>,
     items: String,
 }
 
-impl<'a> Progress<'a> {
+impl<'a> ImportStatus<'a> {
     fn of(import: &'a Import) -> Self {
         Self {
             import_id: import.import_id,
@@ -212,11 +223,11 @@ impl<'a> Progress<'a> {
             ignored: import.ignored,
             rejected: import.rejected,
             dead: import.dead,
-            past_retention: import.past,
+            past_retention: import.past_retention,
             duplicate_rate: import.duplicate_rate(),
-            begun_at: import.begun_at,
-            read_at: import.read_at,
-            settled_at: import.settled_at,
+            started_at: import.started_at,
+            received_at: import.received_at,
+            completed_at: import.completed_at,
             elapsed_ms: import.elapsed_ms(),
             batches: import.batches,
             average_batch_ms: import.average_batch_ms(),
@@ -228,7 +239,7 @@ impl<'a> Progress<'a> {
 /// Some of an import's items.
 #[derive(Serialize)]
 struct ItemsPage {
-    items: Vec<Told>,
+    items: Vec<ItemStatus>,
     next: Option<String>,
     /// Items, of whatever outcome, that are on no page: their receipts are
     /// past retention.
@@ -237,7 +248,7 @@ struct ItemsPage {
 
 /// What became of an item.
 #[derive(Serialize)]
-struct Told {
+struct ItemStatus {
     line: i64,
     outcome: String,
     effect: Option<String>,
@@ -247,9 +258,17 @@ struct Told {
     error: Option<String>,
 }
 
-impl Told {
-    fn of(item: Item) -> Self {
-        let Item { line, receipt_id, outcome, effect, business_key, attempts, error } = item;
+impl ItemStatus {
+    fn of(item: ImportItemRow) -> Self {
+        let ImportItemRow {
+            line,
+            receipt_id,
+            outcome,
+            write_kind: effect,
+            business_key,
+            attempts,
+            error,
+        } = item;
         Self { line, outcome, effect, receipt_id, business_key, attempts, error }
     }
 }
@@ -260,13 +279,13 @@ mod tests {
 
     #[test]
     fn a_page_is_asked_for_by_outcome_place_and_size() {
-        let page = asked("").unwrap();
+        let page = parse_page("").unwrap();
         assert_eq!((page.outcome, page.after, page.limit), (None, (-1, Uuid::nil()), 100));
         let id = Uuid::now_v7();
-        let page = asked(&format!("outcome=created&after=7.{id}&limit=1000")).unwrap();
+        let page = parse_page(&format!("outcome=created&after=7.{id}&limit=1000")).unwrap();
         assert_eq!(page.outcome.as_deref(), Some("created"));
         assert_eq!((page.after, page.limit), ((7, id), 1000));
-        assert_eq!(asked("after=7&token=x").unwrap().after, (7, Uuid::max()));
+        assert_eq!(parse_page("after=7&token=x").unwrap().after, (7, Uuid::max()));
         for (query, key) in [
             ("outcome=fine", "outcome"),
             ("after=-1", "after"),
@@ -276,7 +295,7 @@ mod tests {
             ("limit=1001", "limit"),
             ("limit=many", "limit"),
         ] {
-            let detail = asked(query).err().unwrap().detail;
+            let detail = parse_page(query).err().unwrap().detail;
             assert!(detail.starts_with(&format!("{key} must be ")), "{query}: {detail}");
         }
     }

@@ -9,89 +9,89 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    domain::{Failure, ImportState, SourceName},
+    domain::{ImportState, PermanentFailure, SourceName},
     receiver::answer,
 };
 
 /// More mistakes are counted, and stand in the call log.
-const TOLD: usize = 1000;
+const MAX_REPORTED: usize = 1000;
 /// A message of more bytes is cut.
-const LONGEST_MESSAGE: usize = 500;
+const MAX_MESSAGE_BYTES: usize = 500;
 
 /// What was counted of an import.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct ImportCounts {
     /// Items that are durable in their source's queue.
     pub(super) published: u64,
     /// Lines whose rejection is durable.
     pub(super) rejected: u64,
-    rejections: Vec<Rejection>,
+    rejections: Vec<RejectedField>,
     omitted: u64,
 }
 
 /// What is wrong with a line.
 #[derive(Debug, Serialize)]
-struct Rejection {
+struct RejectedField {
     line: u32,
     /// As the sender names it; empty if it is the line as a whole.
     field: String,
     message: String,
 }
 
-impl Tally {
+impl ImportCounts {
     /// All that are durable.
     pub(super) fn items(&self) -> u64 {
         self.published.saturating_add(self.rejected)
     }
 
     /// Keeps what is wrong with a line, if not too much is known already.
-    pub(super) fn reject(&mut self, line: u32, failures: &[Failure]) {
-        for Failure { field, detail, .. } in failures {
-            if self.rejections.len() == TOLD {
+    pub(super) fn add_rejections(&mut self, line: u32, failures: &[PermanentFailure]) {
+        for PermanentFailure { field, detail, .. } in failures {
+            if self.rejections.len() == MAX_REPORTED {
                 self.omitted += 1;
                 continue;
             }
-            self.rejections.push(Rejection {
+            self.rejections.push(RejectedField {
                 line,
-                field: cut(field).to_owned(),
-                message: cut(detail).to_owned(),
+                field: truncate(field).to_owned(),
+                message: truncate(detail).to_owned(),
             });
         }
     }
 }
 
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(LONGEST_MESSAGE)]
+fn truncate(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_MESSAGE_BYTES)]
 }
 
 /// The answer to a file that was read, as far as it could be.
 #[derive(Serialize)]
-pub(super) struct Report<'a> {
+pub(super) struct ImportSummary<'a> {
     import_id: Uuid,
     source: &'a SourceName,
     state: ImportState,
     items: u64,
     published: u64,
     rejected: u64,
-    rejections: &'a [Rejection],
+    rejections: &'a [RejectedField],
     rejections_omitted: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     status: String,
 }
 
-impl<'a> Report<'a> {
+impl<'a> ImportSummary<'a> {
     /// Of a file that was read to its end, or to this error.
     pub(super) fn new(
         import_id: Uuid,
         source: &'a SourceName,
-        tally: &'a Tally,
+        tally: &'a ImportCounts,
         error: Option<String>,
     ) -> Self {
         Self {
             import_id,
             source,
-            state: if error.is_some() { ImportState::BrokenOff } else { ImportState::Received },
+            state: if error.is_some() { ImportState::Interrupted } else { ImportState::Received },
             items: tally.items(),
             published: tally.published,
             rejected: tally.rejected,
@@ -103,8 +103,8 @@ impl<'a> Report<'a> {
     }
 
     /// 202: everything that it tells is durable, and not yet applied.
-    pub(super) fn answer(&self) -> Response<Body> {
-        answer::json(StatusCode::ACCEPTED, self.import_id, self)
+    pub(super) fn response(&self) -> Response<Body> {
+        answer::json_response(StatusCode::ACCEPTED, self.import_id, self)
     }
 }
 
@@ -114,13 +114,16 @@ mod tests {
 
     #[test]
     fn every_field_of_a_line_is_told_and_too_many_are_counted() {
-        let mut tally = Tally::default();
-        let failures = [Failure::missing("amount"), Failure::invalid("due_date", "x".repeat(999))];
+        let mut tally = ImportCounts::default();
+        let failures = [
+            PermanentFailure::missing("amount"),
+            PermanentFailure::invalid("due_date", "x".repeat(999)),
+        ];
         for line in 1..=501 {
-            tally.reject(line, &failures);
+            tally.add_rejections(line, &failures);
         }
         let source = "vendors".parse().unwrap();
-        let report = Report::new(Uuid::nil(), &source, &tally, None);
+        let report = ImportSummary::new(Uuid::nil(), &source, &tally, None);
         let told = serde_json::to_value(&report).unwrap();
         assert_eq!(told["rejections"].as_array().unwrap().len(), 1000);
         assert_eq!(told["rejections_omitted"], 2);
@@ -130,8 +133,12 @@ mod tests {
         );
         assert_eq!(told["rejections"][1]["message"].as_str().unwrap().len(), 500);
         assert_eq!((&told["state"], told.get("error")), (&"received".into(), None));
-        let broken = Report::new(Uuid::nil(), &source, &tally, Some("line 7: why".to_owned()));
+        let broken =
+            ImportSummary::new(Uuid::nil(), &source, &tally, Some("line 7: why".to_owned()));
         let told = serde_json::to_value(&broken).unwrap();
-        assert_eq!((&told["state"], &told["error"]), (&"broken_off".into(), &"line 7: why".into()));
+        assert_eq!(
+            (&told["state"], &told["error"]),
+            (&"interrupted".into(), &"line 7: why".into())
+        );
     }
 }

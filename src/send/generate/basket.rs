@@ -122,13 +122,13 @@ impl Basket {
         rng: &mut StdRng,
         id: u64,
         number: u64,
-        begun_at: OffsetDateTime,
+        started_at: OffsetDateTime,
         age: u32,
     ) -> Self {
         let customer = customer(rng);
         let count = rng.random_range(1..=6);
         let lines: Vec<_> = (1..=count).map(|nth| line(rng, id, nth)).collect();
-        let updated_at = begun_at - Duration::seconds(rng.random_range(0..3_600));
+        let updated_at = started_at - Duration::seconds(rng.random_range(0..3_600));
         let created_at = updated_at - Duration::minutes(rng.random_range(5..2_000));
         let paid = rng.random_range(0..4) > 0;
         Self {

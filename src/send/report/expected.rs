@@ -81,7 +81,7 @@ impl Expected {
             // What is dead never claims its key, so its repeats are dead too.
             Fate::Dead(reason) => {
                 self.dead += 1;
-                *self.dead_reasons.entry(reason.code()).or_default() += 1;
+                *self.dead_reasons.entry(reason.as_str()).or_default() += 1;
             }
             Fate::Applied | Fate::Ignored if !claimed.insert(step.event) => self.duplicate += 1,
             Fate::Applied => self.applied += 1,

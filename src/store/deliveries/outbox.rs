@@ -14,28 +14,28 @@ use crate::{
 
 /// That a target hears of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subscription {
+pub struct OutboxSubscription {
     /// The target.
-    pub target: String,
+    pub destination: String,
     /// The event.
     pub event: DocumentEvent,
     /// Whether what it makes of it is a mirror.
-    pub mirror: bool,
+    pub is_mirror: bool,
 }
 
 /// Subscriptions turned on their side, as `unnest` wants them.
-struct Columns<'a> {
-    targets: Vec<&'a str>,
+struct SubscriptionColumns<'a> {
+    destinations: Vec<&'a str>,
     events: Vec<&'a str>,
-    mirrors: Vec<bool>,
+    are_mirrors: Vec<bool>,
 }
 
-impl<'a> Columns<'a> {
-    fn of(subscriptions: &'a [Subscription]) -> Self {
+impl<'a> SubscriptionColumns<'a> {
+    fn of(subscriptions: &'a [OutboxSubscription]) -> Self {
         Self {
-            targets: subscriptions.iter().map(|one| one.target.as_str()).collect(),
+            destinations: subscriptions.iter().map(|one| one.destination.as_str()).collect(),
             events: subscriptions.iter().map(|one| one.event.as_str()).collect(),
-            mirrors: subscriptions.iter().map(|one| one.mirror).collect(),
+            are_mirrors: subscriptions.iter().map(|one| one.is_mirror).collect(),
         }
     }
 }
@@ -44,19 +44,20 @@ impl<'a> Columns<'a> {
 ///
 /// # Errors
 /// What the database says.
-pub async fn write_invoices(
+pub async fn insert_for_invoices(
     conn: &mut Conn,
-    subscriptions: &[Subscription],
+    subscriptions: &[OutboxSubscription],
     invoices: &[Uuid],
     receipts: &[Uuid],
 ) -> Result<u64, StoreError> {
-    let Columns { targets, events, mirrors } = Columns::of(subscriptions);
+    let SubscriptionColumns { destinations: targets, events, are_mirrors: mirrors } =
+        SubscriptionColumns::of(subscriptions);
     let written = sqlx::query!(
         r#"
         insert into deliveries (
-            target, event, mirror, source, tenant, document_id, document_number, revision,
+            destination, event, is_mirror, source, tenant, document_id, document_number, cause_receipt_id,
             receipt_id, document)
-        select heard.target, heard.event, heard.mirror, changed.source, changed.tenant,
+        select heard.destination, heard.event, heard.is_mirror, changed.source, changed.tenant,
             changed.invoice_id::text, changed.invoice_number,
             -- Once for each invoice, whichever message it was.
             case when heard.event = 'invoice.created'
@@ -70,10 +71,10 @@ pub async fn write_invoices(
             from invoices
             where invoice_id = any($1) and last_receipt = any($2)
         ) as changed
-        join unnest($3::text[], $4::text[], $5::boolean[]) as heard (target, event, mirror)
+        join unnest($3::text[], $4::text[], $5::boolean[]) as heard (destination, event, is_mirror)
             using (event)
-        order by changed.invoice_id, heard.target
-        on conflict on constraint deliveries_once do nothing
+        order by changed.invoice_id, heard.destination
+        on conflict on constraint deliveries_unique do nothing
         "#,
         invoices,
         receipts,
@@ -90,22 +91,23 @@ pub async fn write_invoices(
 ///
 /// # Errors
 /// What the database says.
-pub async fn write_orders(
+pub async fn insert_for_orders(
     conn: &mut Conn,
     source: &SourceName,
-    subscriptions: &[Subscription],
+    subscriptions: &[OutboxSubscription],
     orders: &[(&str, &str)],
     receipts: &[Uuid],
 ) -> Result<u64, StoreError> {
-    let Columns { targets, events, mirrors } = Columns::of(subscriptions);
+    let SubscriptionColumns { destinations: targets, events, are_mirrors: mirrors } =
+        SubscriptionColumns::of(subscriptions);
     let tenants: Vec<&str> = orders.iter().map(|(tenant, _)| *tenant).collect();
     let ids: Vec<&str> = orders.iter().map(|(_, id)| *id).collect();
     let written = sqlx::query!(
         r#"
         insert into deliveries (
-            target, event, mirror, source, tenant, document_id, document_number, revision,
+            destination, event, is_mirror, source, tenant, document_id, document_number, cause_receipt_id,
             receipt_id, document)
-        select heard.target, heard.event, heard.mirror, changed.source, changed.tenant,
+        select heard.destination, heard.event, heard.is_mirror, changed.source, changed.tenant,
             changed.order_id, changed.number, changed.last_receipt, changed.last_receipt,
             changed.document
         from (
@@ -117,10 +119,10 @@ pub async fn write_orders(
                 and known.order_id = told.order_id
             where known.last_receipt = any($4)
         ) as changed
-        join unnest($5::text[], $6::text[], $7::boolean[]) as heard (target, event, mirror)
+        join unnest($5::text[], $6::text[], $7::boolean[]) as heard (destination, event, is_mirror)
             using (event)
-        order by changed.tenant, changed.order_id, heard.target
-        on conflict on constraint deliveries_once do nothing
+        order by changed.tenant, changed.order_id, heard.destination
+        on conflict on constraint deliveries_unique do nothing
         "#,
         source.as_str(),
         &tenants as &[&str],
@@ -139,22 +141,23 @@ pub async fn write_orders(
 ///
 /// # Errors
 /// What the database says.
-pub async fn write_refunds(
+pub async fn insert_for_refunds(
     conn: &mut Conn,
     source: &SourceName,
-    subscriptions: &[Subscription],
+    subscriptions: &[OutboxSubscription],
     refunds: &[(&str, &str)],
     receipts: &[Uuid],
 ) -> Result<u64, StoreError> {
-    let Columns { targets, events, mirrors } = Columns::of(subscriptions);
+    let SubscriptionColumns { destinations: targets, events, are_mirrors: mirrors } =
+        SubscriptionColumns::of(subscriptions);
     let tenants: Vec<&str> = refunds.iter().map(|(tenant, _)| *tenant).collect();
     let ids: Vec<&str> = refunds.iter().map(|(_, id)| *id).collect();
     let written = sqlx::query!(
         r#"
         insert into deliveries (
-            target, event, mirror, source, tenant, document_id, document_number, revision,
+            destination, event, is_mirror, source, tenant, document_id, document_number, cause_receipt_id,
             receipt_id, document)
-        select heard.target, heard.event, heard.mirror, changed.source, changed.tenant,
+        select heard.destination, heard.event, heard.is_mirror, changed.source, changed.tenant,
             changed.refund_id, changed.order_id, changed.last_receipt,
             changed.last_receipt, changed.document
         from (
@@ -165,10 +168,10 @@ pub async fn write_refunds(
                 and known.source = $1
             where known.last_receipt = any($4)
         ) as changed
-        join unnest($5::text[], $6::text[], $7::boolean[]) as heard (target, event, mirror)
+        join unnest($5::text[], $6::text[], $7::boolean[]) as heard (destination, event, is_mirror)
             using (event)
-        order by changed.tenant, changed.refund_id, heard.target
-        on conflict on constraint deliveries_once do nothing
+        order by changed.tenant, changed.refund_id, heard.destination
+        on conflict on constraint deliveries_unique do nothing
         "#,
         source.as_str(),
         &tenants as &[&str],

@@ -6,15 +6,15 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::tick_off;
+use super::update_mirrored_at;
 use crate::{
-    domain::{DeliveryState, DocumentEvent, Reason},
+    domain::{DeliveryState, DocumentEvent, ReasonCode},
     store::{Conn, StoreError},
 };
 
 /// A delivery whose turn it is.
 #[derive(Clone, Debug)]
-pub struct Due {
+pub struct DueDelivery {
     /// Its id.
     pub delivery_id: Uuid,
     /// What it tells.
@@ -28,9 +28,9 @@ pub struct Due {
     /// The number that people know it by.
     pub document_number: Option<String>,
     /// Which issue of it.
-    pub generation: i32,
+    pub issue: i32,
     /// The message that made it; nil for what is told once.
-    pub revision: Uuid,
+    pub cause_receipt_id: Uuid,
     /// The document as it was when the delivery was written.
     pub document: Value,
     /// When the delivery was written.
@@ -44,7 +44,7 @@ pub struct Due {
     /// Whether it was sent before.
     pub was_sent: bool,
     /// Whether the target may have it already.
-    pub is_doubtful: bool,
+    pub may_be_delivered: bool,
 }
 
 /// Locks the deliveries to a target whose turn it is, longest due first, until
@@ -54,19 +54,23 @@ pub struct Due {
 ///
 /// # Errors
 /// What the database says.
-pub async fn due(conn: &mut Conn, target: &str, limit: usize) -> Result<Vec<Due>, StoreError> {
+pub async fn lock_due(
+    conn: &mut Conn,
+    target: &str,
+    limit: usize,
+) -> Result<Vec<DueDelivery>, StoreError> {
     let events: Vec<&str> = DocumentEvent::ALL.iter().map(|event| event.as_str()).collect();
     Ok(sqlx::query_as!(
-        Due,
+        DueDelivery,
         r#"
-        select delivery_id, event, source, tenant, document_id, document_number, generation,
-            revision, document, created_at, idempotency_key, request, attempts,
+        select delivery_id, event, source, tenant, document_id, document_number, issue,
+            cause_receipt_id, document, created_at, idempotency_key, request, attempts,
             first_sent_at is not null as "was_sent!",
             -- What is written anew had been sent, and not always in vain.
             (state <> 'pending' or (first_sent_at is not null and request is null))
-                as "is_doubtful!"
+                as "may_be_delivered!"
         from deliveries as mine
-        where target = $1 and next_attempt_at <= now() and event = any($3)
+        where destination = $1 and next_attempt_at <= now() and event = any($3)
           -- Whoever was sending is dead, or as good as that. Not with `or`
           -- between states: then the index would not give them in order.
           and state in ('pending', 'sending', 'uncertain')
@@ -74,17 +78,17 @@ pub async fn due(conn: &mut Conn, target: &str, limit: usize) -> Result<Vec<Due>
           -- Not with `not exists`: that is joined as a whole, all of the
           -- outbox to itself, for the few rows that are wanted.
           and (
-            select before.position from deliveries as before
-            where before.document_id = mine.document_id and before.target = mine.target
+            select before.sequence from deliveries as before
+            where before.document_id = mine.document_id and before.destination = mine.destination
               and before.source = mine.source and before.tenant = mine.tenant
               -- An order and a refund may have the same id.
               and split_part(before.event, '.', 1) = split_part(mine.event, '.', 1)
-              and before.position < mine.position
+              and before.sequence < mine.sequence
               and before.state in ('pending', 'sending', 'uncertain', 'failed')
             limit 1) is null
         -- What failed goes behind what was not tried yet: one that makes the
-        -- target hang must not be every probe of an open breaker.
-        order by next_attempt_at, position
+        -- destination hang must not be every probe of an open breaker.
+        order by next_attempt_at, sequence
         limit $2
         for update of mine skip locked
         "#,
@@ -98,11 +102,11 @@ pub async fn due(conn: &mut Conn, target: &str, limit: usize) -> Result<Vec<Due>
 
 /// A due delivery that is about to be sent.
 #[derive(Clone, Debug)]
-pub struct Claimed {
+pub struct ClaimRequest {
     /// Its id.
     pub delivery_id: Uuid,
     /// The key that goes with it.
-    pub key: Uuid,
+    pub idempotency_key: Uuid,
     /// What is sent.
     pub request: String,
 }
@@ -114,11 +118,11 @@ pub struct Claimed {
 /// What the database says.
 pub async fn claim(
     conn: &mut Conn,
-    claims: &[Claimed],
+    claims: &[ClaimRequest],
     lease: Duration,
 ) -> Result<OffsetDateTime, StoreError> {
     let ids: Vec<Uuid> = claims.iter().map(|claim| claim.delivery_id).collect();
-    let keys: Vec<Uuid> = claims.iter().map(|claim| claim.key).collect();
+    let keys: Vec<Uuid> = claims.iter().map(|claim| claim.idempotency_key).collect();
     let requests: Vec<&str> = claims.iter().map(|claim| claim.request.as_str()).collect();
     let lease = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
     let until = sqlx::query_scalar!(
@@ -148,7 +152,7 @@ pub async fn claim(
 
 /// What an attempt comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AttemptOutcome {
     /// The target has it.
     Delivered {
         /// The target's own id of what it made.
@@ -157,20 +161,20 @@ pub enum Outcome {
         warning: Option<String>,
     },
     /// It is tried again, not before this pause is over.
-    Again {
+    Retry {
         /// Whether the target may have it.
-        is_doubtful: bool,
+        may_be_delivered: bool,
         /// Whether the attempt counts.
-        counts: bool,
+        counts_as_attempt: bool,
         /// The pause.
-        after: Duration,
+        delay: Duration,
         /// Why.
         error: String,
     },
     /// A person must look at it.
     Failed {
         /// Why, as a code.
-        reason: Reason,
+        reason: ReasonCode,
         /// Why, in words.
         error: String,
     },
@@ -178,13 +182,13 @@ pub enum Outcome {
 
 /// An attempt that came to an end.
 #[derive(Clone, Debug)]
-pub struct Attempt {
+pub struct AttemptRecord {
     /// The delivery.
     pub delivery_id: Uuid,
     /// Until when it was [claimed](claim); none if it could not even be sent.
     pub lease_until: Option<OffsetDateTime>,
     /// What it comes to.
-    pub outcome: Outcome,
+    pub outcome: AttemptOutcome,
     /// The status that the target answered.
     pub status: Option<u16>,
     /// The start of the body of the answer.
@@ -197,8 +201,11 @@ pub struct Attempt {
 ///
 /// # Errors
 /// What the database says.
-pub async fn settle(conn: &mut Conn, attempts: &[Attempt]) -> Result<Vec<Uuid>, StoreError> {
-    let told: Vec<Row<'_>> = attempts.iter().map(Row::of).collect();
+pub async fn record_attempts(
+    conn: &mut Conn,
+    attempts: &[AttemptRecord],
+) -> Result<Vec<Uuid>, StoreError> {
+    let told: Vec<AttemptRow<'_>> = attempts.iter().map(AttemptRow::of).collect();
     macro_rules! column {
         ($row:ident => $value:expr) => {
             told.iter().map(|$row| $value).collect::<Vec<_>>()
@@ -227,13 +234,13 @@ pub async fn settle(conn: &mut Conn, attempts: &[Attempt]) -> Result<Vec<Uuid>, 
         where known.delivery_id = told.delivery_id
           and known.state in ('pending', 'uncertain', 'sending')
           and known.lease_until is not distinct from told.lease_until
-        returning known.delivery_id, known.document_id, known.mirror, known.state
+        returning known.delivery_id, known.document_id, known.is_mirror, known.state
         "#,
         &column!(row => row.attempt.delivery_id),
         &column!(row => row.attempt.lease_until) as &[Option<OffsetDateTime>],
         &column!(row => row.state.as_str()) as &[&str],
-        &column!(row => i32::from(row.counts)),
-        &column!(row => row.pause_ms),
+        &column!(row => i32::from(row.counts_as_attempt)),
+        &column!(row => row.delay_ms),
         &column!(row => row.remote_id) as &[Option<&str>],
         &column!(row => row.attempt.status.and_then(|status| i16::try_from(status).ok()))
             as &[Option<i16>],
@@ -243,7 +250,7 @@ pub async fn settle(conn: &mut Conn, attempts: &[Attempt]) -> Result<Vec<Uuid>, 
     )
     .fetch_all(&mut *conn)
     .await?;
-    let reasons: Vec<(Uuid, Reason)> = recorded
+    let reasons: Vec<(Uuid, ReasonCode)> = recorded
         .iter()
         .filter_map(|row| {
             let told = told.iter().find(|told| told.attempt.delivery_id == row.delivery_id)?;
@@ -251,7 +258,7 @@ pub async fn settle(conn: &mut Conn, attempts: &[Attempt]) -> Result<Vec<Uuid>, 
         })
         .collect();
     if !reasons.is_empty() {
-        bury(conn, &reasons).await?;
+        insert_dead_letters(conn, &reasons).await?;
     }
     let delivered: Vec<Uuid> = recorded
         .iter()
@@ -259,57 +266,66 @@ pub async fn settle(conn: &mut Conn, attempts: &[Attempt]) -> Result<Vec<Uuid>, 
         .map(|row| row.delivery_id)
         .collect();
     if !delivered.is_empty() {
-        resolve(conn, &delivered).await?;
+        resolve_dead_letters(conn, &delivered).await?;
     }
     let mirrored: Vec<String> = recorded
         .iter()
-        .filter(|row| row.mirror && row.state == DeliveryState::Delivered.as_str())
+        .filter(|row| row.is_mirror && row.state == DeliveryState::Delivered.as_str())
         .map(|row| row.document_id.clone())
         .collect();
     if !mirrored.is_empty() {
-        tick_off(conn, &mirrored).await?;
+        update_mirrored_at(conn, &mirrored).await?;
     }
     Ok(recorded.into_iter().map(|row| row.delivery_id).collect())
 }
 
 /// An attempt as the columns want it.
-struct Row<'a> {
-    attempt: &'a Attempt,
+struct AttemptRow<'a> {
+    attempt: &'a AttemptRecord,
     state: DeliveryState,
-    counts: bool,
-    pause_ms: i64,
+    counts_as_attempt: bool,
+    delay_ms: i64,
     remote_id: Option<&'a str>,
     error: Option<&'a str>,
     warning: Option<&'a str>,
-    reason: Option<Reason>,
+    reason: Option<ReasonCode>,
 }
 
-impl<'a> Row<'a> {
-    fn of(attempt: &'a Attempt) -> Self {
+impl<'a> AttemptRow<'a> {
+    fn of(attempt: &'a AttemptRecord) -> Self {
         let row = Self {
             attempt,
             state: DeliveryState::Delivered,
-            counts: false,
-            pause_ms: 0,
+            counts_as_attempt: false,
+            delay_ms: 0,
             remote_id: None,
             error: None,
             warning: None,
             reason: None,
         };
         match &attempt.outcome {
-            Outcome::Delivered { remote_id, warning } => {
+            AttemptOutcome::Delivered { remote_id, warning } => {
                 Self { remote_id: remote_id.as_deref(), warning: warning.as_deref(), ..row }
             }
-            Outcome::Again { is_doubtful, counts, after, error } => Self {
-                state: if *is_doubtful { DeliveryState::Uncertain } else { DeliveryState::Pending },
-                counts: *counts,
-                pause_ms: i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
+            AttemptOutcome::Retry {
+                may_be_delivered,
+                counts_as_attempt: counts,
+                delay: after,
+                error,
+            } => Self {
+                state: if *may_be_delivered {
+                    DeliveryState::Uncertain
+                } else {
+                    DeliveryState::Pending
+                },
+                counts_as_attempt: *counts,
+                delay_ms: i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
                 error: Some(error),
                 ..row
             },
-            Outcome::Failed { reason, error } => Self {
+            AttemptOutcome::Failed { reason, error } => Self {
                 state: DeliveryState::Failed,
-                counts: true,
+                counts_as_attempt: true,
                 error: Some(error),
                 reason: Some(*reason),
                 ..row
@@ -320,9 +336,12 @@ impl<'a> Row<'a> {
 
 /// Lays failed deliveries before a person, with both bodies. One that a
 /// person had tried again is open again.
-async fn bury(conn: &mut Conn, failed: &[(Uuid, Reason)]) -> Result<(), StoreError> {
+async fn insert_dead_letters(
+    conn: &mut Conn,
+    failed: &[(Uuid, ReasonCode)],
+) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = failed.iter().map(|(id, _)| *id).collect();
-    let reasons: Vec<&str> = failed.iter().map(|(_, reason)| reason.code()).collect();
+    let reasons: Vec<&str> = failed.iter().map(|(_, reason)| reason.as_str()).collect();
     let letters: Vec<Uuid> = failed.iter().map(|_| Uuid::now_v7()).collect();
     sqlx::query!(
         r#"
@@ -335,8 +354,8 @@ async fn bury(conn: &mut Conn, failed: &[(Uuid, Reason)]) -> Result<(), StoreErr
             failed.tenant, failed.event, failed.document_number, told.reason, failed.error,
             failed.attempts, failed.created_at, now(), now(),
             jsonb_build_object(
-                'delivery_id', failed.delivery_id, 'target', failed.target,
-                'idempotency_key', failed.idempotency_key, 'generation', failed.generation,
+                'delivery_id', failed.delivery_id, 'destination', failed.destination,
+                'idempotency_key', failed.idempotency_key, 'issue', failed.issue,
                 'response_status', failed.response_status, 'response', failed.response),
             convert_to(coalesce(failed.request, failed.document::text), 'UTF8')
         from unnest($1::uuid[], $2::text[], $3::uuid[]) as told (delivery_id, reason, letter)
@@ -361,7 +380,7 @@ async fn bury(conn: &mut Conn, failed: &[(Uuid, Reason)]) -> Result<(), StoreErr
 }
 
 /// Closes the letters of deliveries that arrived after all.
-async fn resolve(conn: &mut Conn, delivered: &[Uuid]) -> Result<(), StoreError> {
+async fn resolve_dead_letters(conn: &mut Conn, delivered: &[Uuid]) -> Result<(), StoreError> {
     sqlx::query!(
         "update dead_letters set state = 'resolved', outcome = 'applied', closed_at = now()
          where delivery_id = any($1) and state in ('open', 'replayed')",

@@ -4,39 +4,37 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::tick_off;
+use super::update_mirrored_at;
 use crate::store::{Conn, StoreError, acts::Actor};
 
 /// Why a verb does not go with a delivery.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum ActionRefusal {
     /// There is none of this id.
     #[error("there is no delivery {0}")]
-    NoSuchDelivery(Uuid),
+    NotFound(Uuid),
     /// A call is under way: nobody knows what comes of it.
     #[error("delivery {0} is being sent at this moment; wait for what comes of it")]
-    UnderWay(Uuid),
+    InFlight(Uuid),
     /// It is in a state that the verb does not start from.
-    #[error("delivery {id} is {state}; {needed}")]
-    State {
+    #[error("delivery {id} is {state}; {requirement}")]
+    WrongState {
         /// Which.
         id: Uuid,
         /// Its state.
         state: String,
         /// What the verb needs.
-        needed: &'static str,
+        requirement: &'static str,
     },
     /// There is a newer issue already.
-    #[error(
-        "delivery {id} was re-issued before; its newest issue is {newest}, generation {generation}"
-    )]
-    Reissued {
+    #[error("delivery {id} was re-issued before; its newest issue is {newest}, issue {issue}")]
+    AlreadyReissued {
         /// Which.
         id: Uuid,
         /// The newest issue.
         newest: Uuid,
         /// Its generation.
-        generation: i32,
+        issue: i32,
     },
 }
 
@@ -49,40 +47,40 @@ pub async fn void(
     conn: &mut Conn,
     id: Uuid,
     actor: Actor<'_>,
-) -> Result<Result<(), Refusal>, StoreError> {
+) -> Result<Result<(), ActionRefusal>, StoreError> {
     let voided = sqlx::query!(
         r#"
         with voided as (
             update deliveries
-            set state = 'voided', voided_at = now(), voided_by = $2, void_reason = $3,
+            set state = 'voided', voided_at = now(), voided_by = $2, void_comment = $3,
                 lease_until = null, updated_at = now()
             where delivery_id = $1
               and (state in ('pending', 'uncertain', 'failed', 'delivered')
                    or (state = 'sending' and lease_until < now()))
-            returning delivery_id, document_id, mirror
+            returning delivery_id, document_id, is_mirror
         ), closed as (
             update dead_letters set state = 'discarded', closed_at = now()
             from voided
             where dead_letters.delivery_id = voided.delivery_id
               and dead_letters.state in ('open', 'replayed')
         ), told as (
-            insert into audit_log (actor, act, reason, delivery_id, dead_letter_id)
+            insert into audit_log (actor, action, comment, delivery_id, dead_letter_id)
             select $2, 'void', $3, voided.delivery_id, letter.dead_letter_id
             from voided left join dead_letters as letter using (delivery_id)
         )
-        select document_id, mirror from voided
+        select document_id, is_mirror from voided
         "#,
         id,
         actor.name,
-        actor.reason,
+        actor.comment,
     )
     .fetch_optional(&mut *conn)
     .await?;
     let Some(voided) = voided else {
-        return Ok(Err(refusal(conn, id, "it is taken back already").await?));
+        return Ok(Err(refusal_for_state(conn, id, "it is taken back already").await?));
     };
-    if voided.mirror {
-        tick_off(conn, &[voided.document_id]).await?;
+    if voided.is_mirror {
+        update_mirrored_at(conn, &[voided.document_id]).await?;
     }
     Ok(Ok(()))
 }
@@ -92,22 +90,25 @@ pub async fn void(
 ///
 /// # Errors
 /// What the database says.
-pub async fn can_reissue(conn: &mut Conn, id: Uuid) -> Result<Result<(), Refusal>, StoreError> {
+pub async fn check_reissuable(
+    conn: &mut Conn,
+    id: Uuid,
+) -> Result<Result<(), ActionRefusal>, StoreError> {
     let state =
         sqlx::query_scalar!("select state from deliveries where delivery_id = $1 for update", id)
             .fetch_optional(&mut *conn)
             .await?;
     if state.as_deref() != Some("voided") {
-        return Ok(Err(refusal(conn, id, NOT_VOIDED).await?));
+        return Ok(Err(refusal_for_state(conn, id, VOID_FIRST).await?));
     }
     let newest = sqlx::query!(
         r#"
-        select newer.delivery_id, newer.generation
+        select newer.delivery_id, newer.issue
         from deliveries as old
         join deliveries as newer
-            using (target, event, source, tenant, document_id, revision)
-        where old.delivery_id = $1 and newer.generation > old.generation
-        order by newer.generation desc
+            using (destination, event, source, tenant, document_id, cause_receipt_id)
+        where old.delivery_id = $1 and newer.issue > old.issue
+        order by newer.issue desc
         limit 1
         "#,
         id
@@ -115,12 +116,12 @@ pub async fn can_reissue(conn: &mut Conn, id: Uuid) -> Result<Result<(), Refusal
     .fetch_optional(conn)
     .await?;
     Ok(newest.map_or(Ok(()), |newest| {
-        let (newest, generation) = (newest.delivery_id, newest.generation);
-        Err(Refusal::Reissued { id, newest, generation })
+        let (newest, generation) = (newest.delivery_id, newest.issue);
+        Err(ActionRefusal::AlreadyReissued { id, newest, issue: generation })
     }))
 }
 
-const NOT_VOIDED: &str = "void it first, with the reason";
+const VOID_FIRST: &str = "void it first, with the reason";
 
 /// Makes a new issue of a voided delivery, of the document as it is now. Each
 /// is re-issued once; what becomes of the new one can be voided and re-issued
@@ -134,18 +135,18 @@ pub async fn reissue(
     id: Uuid,
     actor: Actor<'_>,
     detail: &Value,
-) -> Result<Result<Uuid, Refusal>, StoreError> {
-    if let Err(refused) = can_reissue(conn, id).await? {
+) -> Result<Result<Uuid, ActionRefusal>, StoreError> {
+    if let Err(refused) = check_reissuable(conn, id).await? {
         return Ok(Err(refused));
     }
     let reissued = sqlx::query_scalar!(
         r#"
         with reissued as (
             insert into deliveries (
-                target, event, mirror, source, tenant, document_id, document_number, generation,
-                revision, receipt_id, document)
-            select target, event, mirror, source, tenant, document_id, document_number,
-                generation + 1, revision, receipt_id,
+                destination, event, is_mirror, source, tenant, document_id, document_number, issue,
+                cause_receipt_id, receipt_id, document)
+            select destination, event, is_mirror, source, tenant, document_id, document_number,
+                issue + 1, cause_receipt_id, receipt_id,
                 coalesce(
                     case split_part(event, '.', 1)
                     when 'invoice' then (
@@ -163,28 +164,28 @@ pub async fn reissue(
                     document)
             from deliveries as voided
             where delivery_id = $1 and state = 'voided'
-            on conflict on constraint deliveries_once do nothing
-            returning delivery_id, generation
+            on conflict on constraint deliveries_unique do nothing
+            returning delivery_id, issue
         ), told as (
-            insert into audit_log (actor, act, reason, delivery_id, detail)
+            insert into audit_log (actor, action, comment, delivery_id, detail)
             select $2, 'reissue', $3, $1, $4::jsonb || jsonb_build_object(
-                'delivery_id', delivery_id, 'generation', generation)
+                'delivery_id', delivery_id, 'issue', issue)
             from reissued
         )
         select delivery_id from reissued
         "#,
         id,
         actor.name,
-        actor.reason,
+        actor.comment,
         detail,
     )
     .fetch_optional(&mut *conn)
     .await?;
     let Some(new) = reissued else {
         // Outside of a transaction somebody was faster all the same.
-        return Ok(Err(match can_reissue(conn, id).await? {
+        return Ok(Err(match check_reissuable(conn, id).await? {
             Err(refused) => refused,
-            Ok(()) => refusal(conn, id, NOT_VOIDED).await?,
+            Ok(()) => refusal_for_state(conn, id, VOID_FIRST).await?,
         }));
     };
     Ok(Ok(new))
@@ -228,7 +229,7 @@ pub async fn retry(
             from again
             where letter.delivery_id = again.delivery_id and letter.state in ('open', 'replayed')
         ), told as (
-            insert into audit_log (actor, act, reason, delivery_id, dead_letter_id, detail)
+            insert into audit_log (actor, action, comment, delivery_id, dead_letter_id, detail)
             select $3, 'replay', $4, again.delivery_id, letter.dead_letter_id,
                 jsonb_build_object('replay_id', $2)
             from again left join dead_letters as letter using (delivery_id)
@@ -238,7 +239,7 @@ pub async fn retry(
         ids,
         replay_id,
         actor.name,
-        actor.reason,
+        actor.comment,
     )
     .fetch_all(conn)
     .await?)
@@ -248,17 +249,21 @@ pub async fn retry(
 ///
 /// # Errors
 /// What the database says.
-pub async fn why_not_retried(conn: &mut Conn, id: Uuid) -> Result<Refusal, StoreError> {
-    refusal(conn, id, "only what failed is tried again").await
+pub async fn retry_refusal(conn: &mut Conn, id: Uuid) -> Result<ActionRefusal, StoreError> {
+    refusal_for_state(conn, id, "only what failed is tried again").await
 }
 
-async fn refusal(conn: &mut Conn, id: Uuid, needed: &'static str) -> Result<Refusal, StoreError> {
+async fn refusal_for_state(
+    conn: &mut Conn,
+    id: Uuid,
+    needed: &'static str,
+) -> Result<ActionRefusal, StoreError> {
     let state = sqlx::query_scalar!("select state from deliveries where delivery_id = $1", id)
         .fetch_optional(conn)
         .await?;
     Ok(match state {
-        None => Refusal::NoSuchDelivery(id),
-        Some(state) if state == "sending" => Refusal::UnderWay(id),
-        Some(state) => Refusal::State { id, state, needed },
+        None => ActionRefusal::NotFound(id),
+        Some(state) if state == "sending" => ActionRefusal::InFlight(id),
+        Some(state) => ActionRefusal::WrongState { id, state, requirement: needed },
     })
 }

@@ -9,47 +9,47 @@ use sqlx::{AssertSqlSafe, Executor as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::spans::{Plan, Span, lowest_id};
-use crate::store::{Conn, Fault, Store, StoreError, Tx};
+use super::spans::{PartitionRange, ReceiptsRetention, lowest_id};
+use crate::store::{Conn, ErrorClass, Store, StoreError, Tx};
 
 /// What holds for each of these transactions. Writers wait behind whoever
 /// waits for a lock on their table, so that must be short; to count what a
 /// partition holds takes as long as it takes.
-const MANNERS: &str = "set local lock_timeout = '500ms'; set local statement_timeout = 0; \
+const SESSION_SETTINGS: &str = "set local lock_timeout = '500ms'; set local statement_timeout = 0; \
     set local idle_in_transaction_session_timeout = '30s'";
 /// See the migration that partitioned the table.
-const STORAGE: &str = "autovacuum_vacuum_insert_scale_factor = 0, \
+const STORAGE_PARAMETERS: &str = "autovacuum_vacuum_insert_scale_factor = 0, \
     autovacuum_vacuum_insert_threshold = 100000, autovacuum_freeze_min_age = 0";
 /// So many rows, of so many bytes together, are taken from one partition to
 /// another while writers wait.
-const FEW: i64 = 5_000;
-const FEW_BYTES: i64 = 16 * 1024 * 1024;
+const MAX_MOVED_ROWS: i64 = 5_000;
+const MAX_MOVED_BYTES: i64 = 16 * 1024 * 1024;
 /// Receipts that are deleted from the default partition in one transaction,
 /// and how often in a row.
-const BATCH: i64 = 5_000;
-const BATCHES: u32 = 200;
+const DELETE_BATCH_ROWS: i64 = 5_000;
+const MAX_DELETE_BATCHES: u32 = 200;
 
 /// A receipt that has no final outcome yet: its message waits in a queue, or
 /// for a person. A dead letter that was discarded is final; one that nobody
 /// knows must be seen by `tallyhook audit`.
-const UNSETTLED: &str = "(receipt.outcome = 'retried' or receipt.outcome = 'dead' and not exists (
+const IS_WAITING: &str = "(receipt.outcome = 'retried' or receipt.outcome = 'dead' and not exists (
     select from dead_letters as letter
     where letter.receipt_id = receipt.receipt_id and letter.state in ('discarded', 'resolved')))";
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct ReceiptsMaintenanceReport {
     /// The partitions that were made.
-    pub made: Vec<String>,
+    pub created: Vec<String>,
     /// Those that could not be: too many receipts of their time lie in the
     /// default partition, and stay there.
-    pub crowded: Vec<String>,
+    pub blocked: Vec<String>,
     /// Those that are gone.
-    pub dropped: Vec<Dropped>,
+    pub dropped: Vec<DroppedPartition>,
     /// Those that are past retention and stay, for what is in them.
-    pub held: Vec<Held>,
+    pub retained: Vec<RetainedPartition>,
     /// Receipts that were deleted from the default partition.
-    pub rest_deleted: u64,
+    pub default_deleted: u64,
     /// Somebody was in the way, or another worker is at it: what is not done
     /// yet is done the next time.
     pub is_busy: bool,
@@ -57,25 +57,25 @@ pub struct Kept {
 
 /// A partition that is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dropped {
+pub struct DroppedPartition {
     /// Its name.
     pub table: String,
     /// How many receipts went with it.
     pub receipts: i64,
     /// How many had to stay: they are in the default partition now.
-    pub carried: usize,
+    pub moved: usize,
 }
 
 /// A partition that has to stay for now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct RetainedPartition {
     /// Its name.
     pub table: String,
     /// Receipts that wait, in a queue or for a person; at least so many.
-    pub unsettled: usize,
+    pub waiting: usize,
     /// Receipts that are not past retention, whatever time their ids tell; at
     /// least so many.
-    pub young: usize,
+    pub recent: usize,
 }
 
 /// Makes the partitions that are missing and lets go of what is past
@@ -84,47 +84,54 @@ pub struct Held {
 ///
 /// # Errors
 /// What the database says; not that somebody was in the way.
-pub async fn keep(store: &Store, plan: &Plan) -> Result<Kept, StoreError> {
-    let mut kept = Kept::default();
-    match work(store, plan, &mut kept).await {
+pub async fn maintain(
+    store: &Store,
+    plan: &ReceiptsRetention,
+) -> Result<ReceiptsMaintenanceReport, StoreError> {
+    let mut kept = ReceiptsMaintenanceReport::default();
+    match maintain_partitions(store, plan, &mut kept).await {
         Ok(Some(())) => {}
         Ok(None) => kept.is_busy = true,
-        Err(error) if error.fault() == Fault::Contention => kept.is_busy = true,
+        Err(error) if error.class() == ErrorClass::Contention => kept.is_busy = true,
         Err(error) => return Err(error),
     }
     Ok(kept)
 }
 
 /// `None`, as from everything here: another worker is at it.
-async fn work(store: &Store, plan: &Plan, kept: &mut Kept) -> Result<Option<()>, StoreError> {
-    if make_missing(store, plan, kept).await?.is_none() {
+async fn maintain_partitions(
+    store: &Store,
+    plan: &ReceiptsRetention,
+    kept: &mut ReceiptsMaintenanceReport,
+) -> Result<Option<()>, StoreError> {
+    if create_missing(store, plan, kept).await?.is_none() {
         return Ok(None);
     }
-    let Some(mut tx) = alone(store).await? else { return Ok(None) };
+    let Some(mut tx) = begin_exclusive(store).await? else { return Ok(None) };
     let clock = sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&mut *tx).await?;
-    let known = known(&mut tx).await?;
+    let known = list_partitions(&mut tx).await?;
     tx.rollback().await?;
     // A clock that is ahead by years would let go of everything: two of them
     // must agree.
     let Some(cutoff) = plan.cutoff(plan.now.min(clock)) else { return Ok(Some(())) };
-    for part in known.iter().filter(|part| part.span.until <= cutoff) {
-        let Some(mut tx) = alone(store).await? else { return Ok(None) };
-        match let_go(&mut tx, part, cutoff).await? {
+    for part in known.iter().filter(|part| part.range.until <= cutoff) {
+        let Some(mut tx) = begin_exclusive(store).await? else { return Ok(None) };
+        match drop_partition(&mut tx, part, cutoff).await? {
             Ok(dropped) => {
                 tx.commit().await?;
                 kept.dropped.push(dropped);
             }
             Err(held) => {
                 tx.rollback().await?;
-                kept.held.push(held);
+                kept.retained.push(held);
             }
         }
     }
-    for _ in 0..BATCHES {
-        let Some(mut tx) = alone(store).await? else { return Ok(None) };
-        let deleted = thin_out(&mut tx, cutoff).await?;
+    for _ in 0..MAX_DELETE_BATCHES {
+        let Some(mut tx) = begin_exclusive(store).await? else { return Ok(None) };
+        let deleted = delete_expired_rows(&mut tx, cutoff).await?;
         tx.commit().await?;
-        kept.rest_deleted += deleted;
+        kept.default_deleted += deleted;
         if deleted == 0 {
             break;
         }
@@ -133,9 +140,9 @@ async fn work(store: &Store, plan: &Plan, kept: &mut Kept) -> Result<Option<()>,
 }
 
 /// A transaction that nobody else has at this moment; `None` if somebody has.
-async fn alone(store: &Store) -> Result<Option<Tx>, StoreError> {
+async fn begin_exclusive(store: &Store) -> Result<Option<Tx>, StoreError> {
     let mut tx = store.begin().await?;
-    tx.execute(MANNERS).await?;
+    tx.execute(SESSION_SETTINGS).await?;
     let is_free = sqlx::query_scalar!(
         r#"select pg_try_advisory_xact_lock(hashtext('tallyhook receipts')) as "free!""#
     )
@@ -149,45 +156,51 @@ async fn alone(store: &Store) -> Result<Option<Tx>, StoreError> {
 }
 
 /// A partition that is there.
-struct Part {
+struct Partition {
     /// As it is written in a statement.
     table: String,
     from: Uuid,
     until: Uuid,
-    span: Span,
+    range: PartitionRange,
 }
 
 /// The partitions of a time, earliest first.
-async fn known(conn: &mut Conn) -> Result<Vec<Part>, StoreError> {
+async fn list_partitions(conn: &mut Conn) -> Result<Vec<Partition>, StoreError> {
     let rows = sqlx::query!(
         r#"select name as "table!", from_id as "from!", until_id as "until!"
-           from receipts_spans order by from_id"#
+           from receipts_partitions order by from_id"#
     )
     .fetch_all(conn)
     .await?;
-    let part = |(table, from, until)| Part { table, from, until, span: Span::of(from, until) };
+    let part = |(table, from, until)| Partition {
+        table,
+        from,
+        until,
+        range: PartitionRange::from_ids(from, until),
+    };
     Ok(rows.into_iter().map(|row| part((row.table, row.from, row.until))).collect())
 }
 
-async fn make_missing(
+async fn create_missing(
     store: &Store,
-    plan: &Plan,
-    kept: &mut Kept,
+    plan: &ReceiptsRetention,
+    kept: &mut ReceiptsMaintenanceReport,
 ) -> Result<Option<()>, StoreError> {
-    let mut crowded: Vec<Span> = Vec::new();
+    let mut crowded: Vec<PartitionRange> = Vec::new();
     loop {
-        let Some(mut tx) = alone(store).await? else { return Ok(None) };
+        let Some(mut tx) = begin_exclusive(store).await? else { return Ok(None) };
         // Looked up each time: another worker may have made some in between.
-        let known: Vec<Span> = known(&mut tx).await?.into_iter().map(|part| part.span).collect();
-        let missing = plan.missing(&known).into_iter().find(|span| !crowded.contains(span));
+        let known: Vec<PartitionRange> =
+            list_partitions(&mut tx).await?.into_iter().map(|part| part.range).collect();
+        let missing = plan.missing_ranges(&known).into_iter().find(|span| !crowded.contains(span));
         let Some(span) = missing else {
             tx.rollback().await?;
-            kept.crowded = crowded.iter().map(Span::table).collect();
+            kept.blocked = crowded.iter().map(PartitionRange::table_name).collect();
             return Ok(Some(()));
         };
-        if make(&mut tx, &span, plan.now).await? {
+        if create_partition(&mut tx, &span, plan.now).await? {
             tx.commit().await?;
-            kept.made.push(span.table());
+            kept.created.push(span.table_name());
         } else {
             tx.rollback().await?;
             crowded.push(span);
@@ -197,9 +210,14 @@ async fn make_missing(
 
 /// Makes a partition. What came before it went to the default one, and is
 /// taken over; `false` if that is too much.
-async fn make(conn: &mut Conn, span: &Span, now: OffsetDateTime) -> Result<bool, StoreError> {
-    let (table, [from, until]) = (span.table(), [span.from, span.until].map(lowest_id));
-    let create = format!("create table {table} (like receipts including all) with ({STORAGE})");
+async fn create_partition(
+    conn: &mut Conn,
+    span: &PartitionRange,
+    now: OffsetDateTime,
+) -> Result<bool, StoreError> {
+    let (table, [from, until]) = (span.table_name(), [span.from, span.until].map(lowest_id));
+    let create =
+        format!("create table {table} (like receipts including all) with ({STORAGE_PARAMETERS})");
     conn.execute(AssertSqlSafe(create)).await?;
     // Whoever is about to write to the default partition what belongs into this
     // one would be refused: so nobody may be, if the time has come.
@@ -209,23 +227,23 @@ async fn make(conn: &mut Conn, span: &Span, now: OffsetDateTime) -> Result<bool,
     // Attaching asks for this one in any case, and searches the partition for
     // what belongs into the new one. (`create table ... partition of` would
     // lock out everybody from the whole.)
-    conn.execute("lock table receipts_rest in access exclusive mode").await?;
+    conn.execute("lock table receipts_default in access exclusive mode").await?;
     let strays = sqlx::query_scalar!(
         r#"select count(*) as "count!" from (
-            select from receipts_rest where receipt_id >= $1 and receipt_id < $2 limit $3
+            select from receipts_default where receipt_id >= $1 and receipt_id < $2 limit $3
         ) as stray"#,
         from,
         until,
-        FEW + 1,
+        MAX_MOVED_ROWS + 1,
     )
     .fetch_one(&mut *conn)
     .await?;
-    if strays > FEW {
+    if strays > MAX_MOVED_ROWS {
         return Ok(false);
     }
     let take_over = format!(
         "with stray as (
-            delete from receipts_rest where receipt_id >= $1 and receipt_id < $2 returning *
+            delete from receipts_default where receipt_id >= $1 and receipt_id < $2 returning *
         )
         insert into {table} select * from stray"
     );
@@ -244,45 +262,50 @@ async fn make(conn: &mut Conn, span: &Span, now: OffsetDateTime) -> Result<bool,
 
 /// Drops a partition. A few receipts that have to stay are put into the
 /// default one; for many, the partition stays.
-async fn let_go(
+async fn drop_partition(
     conn: &mut Conn,
-    part: &Part,
+    part: &Partition,
     cutoff: OffsetDateTime,
-) -> Result<Result<Dropped, Held>, StoreError> {
-    let Part { table, from, until, .. } = part;
+) -> Result<Result<DroppedPartition, RetainedPartition>, StoreError> {
+    let Partition { table, from, until, .. } = part;
     // Only who writes to this very partition waits while it is counted: what
     // comes that late is rare. It is counted before the whole is locked.
     conn.execute(AssertSqlSafe(format!("lock table {table} in share mode"))).await?;
     let staying = format!(
-        "select receipt_id, {UNSETTLED} as unsettled,
+        "select receipt_id, {IS_WAITING} as unsettled,
             coalesce(pg_column_size(payload), 0)::bigint as bytes
          from {table} as receipt
-         where {UNSETTLED} or received_at >= $1 or processed_at >= $1
+         where {IS_WAITING} or received_at >= $1 or processed_at >= $1
          limit $2"
     );
     let staying: Vec<(Uuid, bool, i64)> = sqlx::query_as(AssertSqlSafe(staying))
         .persistent(false)
         .bind(cutoff)
-        .bind(FEW + 1)
+        .bind(MAX_MOVED_ROWS + 1)
         .fetch_all(&mut *conn)
         .await?;
     let bytes: i64 = staying.iter().map(|(_, _, bytes)| bytes).sum();
-    if i64::try_from(staying.len()).unwrap_or(i64::MAX) > FEW || bytes > FEW_BYTES {
+    if i64::try_from(staying.len()).unwrap_or(i64::MAX) > MAX_MOVED_ROWS || bytes > MAX_MOVED_BYTES
+    {
         let unsettled = staying.iter().filter(|(_, unsettled, _)| *unsettled).count();
         let young = staying.len() - unsettled;
-        return Ok(Err(Held { table: table.clone(), unsettled, young }));
+        return Ok(Err(RetainedPartition {
+            table: table.clone(),
+            waiting: unsettled,
+            recent: young,
+        }));
     }
     let staying: Vec<Uuid> = staying.into_iter().map(|(id, _, _)| id).collect();
-    let remember = remembering(
+    let remember = counting_statement(
         &format!(
-            "select outcome, effect, import_id, processed_at from {table} as receipt
+            "select outcome, write_kind, import_id, processed_at from {table} as receipt
              where not exists (
                 select from unnest($4::uuid[]) as staying (receipt_id)
                 where staying.receipt_id = receipt.receipt_id)"
         ),
-        "insert into receipts_past (
+        "insert into receipts_dropped_partitions (
             name, ids, applied, duplicate, stale, ignored, dead, rejected)
-         select $1::text, receipt_ids($2::uuid, $3::uuid),
+         select $1::text, receipt_id_range($2::uuid, $3::uuid),
             applied, duplicate, stale, ignored, dead, rejected
          from total
          returning applied + duplicate + stale + ignored + dead + rejected",
@@ -310,22 +333,22 @@ async fn let_go(
             .await?;
     }
     conn.execute(AssertSqlSafe(format!("drop table {table}"))).await?;
-    Ok(Ok(Dropped { table: table.clone(), receipts, carried: staying.len() }))
+    Ok(Ok(DroppedPartition { table: table.clone(), receipts, moved: staying.len() }))
 }
 
 /// Deletes some of what is past retention in the default partition; how many.
-async fn thin_out(conn: &mut Conn, cutoff: OffsetDateTime) -> Result<u64, StoreError> {
-    let remember = remembering(
+async fn delete_expired_rows(conn: &mut Conn, cutoff: OffsetDateTime) -> Result<u64, StoreError> {
+    let remember = counting_statement(
         &format!(
-            "delete from receipts_rest where receipt_id in (
-                select receipt_id from receipts_rest as receipt
-                where received_at < $1 and processed_at < $1 and not {UNSETTLED}
+            "delete from receipts_default where receipt_id in (
+                select receipt_id from receipts_default as receipt
+                where received_at < $1 and processed_at < $1 and not {IS_WAITING}
                 order by received_at
                 limit $2
                 for update of receipt skip locked)
-             returning outcome, effect, import_id, processed_at"
+             returning outcome, write_kind, import_id, processed_at"
         ),
-        "update receipts_past as past set
+        "update receipts_dropped_partitions as past set
             applied = past.applied + total.applied,
             duplicate = past.duplicate + total.duplicate,
             stale = past.stale + total.stale,
@@ -341,7 +364,7 @@ async fn thin_out(conn: &mut Conn, cutoff: OffsetDateTime) -> Result<u64, StoreE
     );
     let deleted: i64 = sqlx::query_scalar(AssertSqlSafe(remember))
         .bind(cutoff)
-        .bind(BATCH)
+        .bind(DELETE_BATCH_ROWS)
         .fetch_one(conn)
         .await?;
     Ok(u64::try_from(deleted).unwrap_or_default())
@@ -349,10 +372,10 @@ async fn thin_out(conn: &mut Conn, cutoff: OffsetDateTime) -> Result<u64, StoreE
 
 /// A statement that counts what `gone` gives: for the imports it was of, and
 /// in `total` for a last part that remembers it.
-fn remembering(gone: &str, last: &str) -> String {
+fn counting_statement(gone: &str, last: &str) -> String {
     format!(
         "with gone as ({gone}), counted as (
-            select outcome, effect, import_id,
+            select outcome, write_kind, import_id,
                 -- One transaction has one; nobody asks but for imports.
                 case when import_id is not null then processed_at end as processed_at,
                 count(*) as receipts
@@ -370,9 +393,9 @@ fn remembering(gone: &str, last: &str) -> String {
         ), imported as (
             select import_id,
                 coalesce(sum(receipts) filter (
-                    where outcome = 'applied' and effect = 'created'), 0) as created,
+                    where outcome = 'applied' and write_kind = 'created'), 0) as created,
                 coalesce(sum(receipts) filter (
-                    where outcome = 'applied' and effect is distinct from 'created'), 0)
+                    where outcome = 'applied' and write_kind is distinct from 'created'), 0)
                     as updated,
                 coalesce(sum(receipts) filter (where outcome = 'duplicate'), 0) as duplicate,
                 coalesce(sum(receipts) filter (where outcome = 'stale'), 0) as stale,
@@ -386,15 +409,15 @@ fn remembering(gone: &str, last: &str) -> String {
             from counted where import_id is not null group by import_id
         ), remembered as (
             update imports as import set
-                past_created = past_created + imported.created,
-                past_updated = past_updated + imported.updated,
-                past_duplicate = past_duplicate + imported.duplicate,
-                past_stale = past_stale + imported.stale,
-                past_ignored = past_ignored + imported.ignored,
-                past_dead = past_dead + imported.dead,
-                past_rejected = past_rejected + imported.rejected,
-                past_batches = past_batches + imported.batches,
-                past_last_at = greatest(past_last_at, imported.last_at)
+                dropped_created = dropped_created + imported.created,
+                dropped_updated = dropped_updated + imported.updated,
+                dropped_duplicate = dropped_duplicate + imported.duplicate,
+                dropped_stale = dropped_stale + imported.stale,
+                dropped_ignored = dropped_ignored + imported.ignored,
+                dropped_dead = dropped_dead + imported.dead,
+                dropped_rejected = dropped_rejected + imported.rejected,
+                dropped_batches = dropped_batches + imported.batches,
+                dropped_last_at = greatest(dropped_last_at, imported.last_at)
             from imported where import.import_id = imported.import_id
         )
         {last}"

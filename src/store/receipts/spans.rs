@@ -10,28 +10,28 @@ use time::{OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 use uuid::Uuid;
 
 /// A day, by which spans are counted.
-const DAY_S: u64 = 24 * 60 * 60;
+const DAY_SECONDS: u64 = 24 * 60 * 60;
 /// More are not made at once: a clock may be wrong by years.
-const MOST: usize = 100;
+const MAX_MISSING: usize = 100;
 
 /// The time of a partition: from a moment up to another one, which belongs to
 /// the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct PartitionRange {
     /// Where it begins.
     pub from: OffsetDateTime,
     /// Where the next one begins.
     pub until: OffsetDateTime,
 }
 
-impl Span {
+impl PartitionRange {
     /// The span of these ids.
-    pub fn of(from: Uuid, until: Uuid) -> Self {
-        Self { from: moment(from), until: moment(until) }
+    pub fn from_ids(from: Uuid, until: Uuid) -> Self {
+        Self { from: id_timestamp(from), until: id_timestamp(until) }
     }
 
     /// The table that holds it.
-    pub fn table(&self) -> String {
+    pub fn table_name(&self) -> String {
         let day = self.from.to_offset(UtcOffset::UTC).date();
         format!("receipts_{:04}{:02}{:02}", day.year(), u8::from(day.month()), day.day())
     }
@@ -39,39 +39,39 @@ impl Span {
 
 /// How long receipts are kept, and in what pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct ReceiptsRetention {
     /// How much time a partition holds, in whole days; one at least. Another
     /// value than before is harmless: it holds for the next ones.
-    pub span: Duration,
+    pub partition_span: Duration,
     /// For how much time to come there are partitions.
-    pub ahead: Duration,
+    pub premake: Duration,
     /// How long receipts are kept; for ever if not said.
-    pub keep: Option<Duration>,
+    pub keep_for: Option<Duration>,
     /// The worker's clock.
     pub now: OffsetDateTime,
 }
 
-impl Plan {
+impl ReceiptsRetention {
     /// What is older than this may go.
     pub(super) fn cutoff(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
-        self.keep.map(|keep| now.saturating_sub(signed(keep)))
+        self.keep_for.map(|keep| now.saturating_sub(to_signed(keep)))
     }
 
     /// The spans that no partition holds, earliest first. It looks as far back
     /// as ahead: for what came while nobody made partitions. They end where
     /// others begin, wherever that is, so that none overlap.
-    pub(super) fn missing(&self, known: &[Span]) -> Vec<Span> {
+    pub(super) fn missing_ranges(&self, known: &[PartitionRange]) -> Vec<PartitionRange> {
         let today = midnight(self.now);
         let oldest = known.iter().map(|span| span.from).min().unwrap_or(today);
-        let back = midnight(self.now.saturating_sub(signed(self.ahead)));
+        let back = midnight(self.now.saturating_sub(to_signed(self.premake)));
         // What retention let go of is not missing.
         let kept = self.cutoff(self.now).map_or(back, midnight);
-        let end = self.now.saturating_add(signed(self.ahead));
-        let days = (self.span.as_secs() / DAY_S).max(1);
-        let length = signed(Duration::from_secs(days.saturating_mul(DAY_S)));
+        let end = self.now.saturating_add(to_signed(self.premake));
+        let days = (self.partition_span.as_secs() / DAY_SECONDS).max(1);
+        let length = to_signed(Duration::from_secs(days.saturating_mul(DAY_SECONDS)));
         let mut missing = Vec::new();
         let mut at = oldest.max(back).max(kept).min(today);
-        while at <= end && missing.len() < MOST {
+        while at <= end && missing.len() < MAX_MISSING {
             if let Some(there) = known.iter().find(|span| span.from <= at && at < span.until) {
                 at = there.until;
                 continue;
@@ -82,7 +82,7 @@ impl Plan {
             if until == at {
                 break;
             }
-            missing.push(Span { from: at, until });
+            missing.push(PartitionRange { from: at, until });
             at = until;
         }
         missing
@@ -97,7 +97,7 @@ pub fn lowest_id(at: OffsetDateTime) -> Uuid {
 }
 
 /// The moment of an id, whatever its version.
-fn moment(id: Uuid) -> OffsetDateTime {
+fn id_timestamp(id: Uuid) -> OffsetDateTime {
     let nanoseconds = i128::try_from((id.as_u128() >> 80) * 1_000_000).unwrap_or(i128::MAX);
     OffsetDateTime::from_unix_timestamp_nanos(nanoseconds)
         .unwrap_or(PrimitiveDateTime::MAX.assume_utc())
@@ -107,6 +107,6 @@ fn midnight(at: OffsetDateTime) -> OffsetDateTime {
     at.to_offset(UtcOffset::UTC).replace_time(Time::MIDNIGHT)
 }
 
-fn signed(duration: Duration) -> time::Duration {
+fn to_signed(duration: Duration) -> time::Duration {
     time::Duration::try_from(duration).unwrap_or(time::Duration::MAX)
 }

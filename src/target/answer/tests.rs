@@ -3,38 +3,48 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::fetch::Cause;
+use crate::fetch::FetchErrorKind;
 
-fn answer(status: u16, body: &str) -> fetch::Answer {
+fn answer(status: u16, body: &str) -> fetch::HttpResponse {
     let body = Bytes::copy_from_slice(body.as_bytes());
     let status = http::StatusCode::from_u16(status).unwrap();
-    fetch::Answer { status, retry_after: None, body, cut: None }
+    fetch::HttpResponse { status, retry_after: None, body, truncated_by: None }
 }
 
-fn expected(id: Option<&str>) -> Expected {
-    Expected { id: id.map(str::to_owned), already_exists: vec!["Already exists".to_owned()] }
+fn expected(id: Option<&str>) -> ResponseRules {
+    ResponseRules {
+        id_pointer: id.map(str::to_owned),
+        already_exists: vec!["Already exists".to_owned()],
+    }
 }
 
-fn has(id: Option<&str>) -> Said {
-    Said::Plainly(Told::Has { remote_id: id.map(str::to_owned), warning: None })
+fn has(id: Option<&str>) -> ResponseClass {
+    ResponseClass::Final(AttemptResult::Delivered {
+        remote_id: id.map(str::to_owned),
+        warning: None,
+    })
 }
 
-fn unknown(error: &str) -> Said {
-    Said::Plainly(Told::Unknown(error.to_owned()))
+fn unknown(error: &str) -> ResponseClass {
+    ResponseClass::Final(AttemptResult::Unknown(error.to_owned()))
 }
 
-fn refused(status: u16) -> Said {
+fn refused(status: u16) -> ResponseClass {
     let error = format!("answered {status}");
-    Said::Plainly(Told::Refused { reason: Reason::DeliveryRefused, error })
+    ResponseClass::Final(AttemptResult::Rejected { reason: ReasonCode::DeliveryRefused, error })
 }
 
-fn not_now(status: u16, counts: bool) -> Said {
+fn not_now(status: u16, counts: bool) -> ResponseClass {
     let error = format!("answered {status}");
-    Said::Plainly(Told::NotNow { error, retry_after: None, counts })
+    ResponseClass::Final(AttemptResult::RetryLater {
+        error,
+        retry_after: None,
+        counts_as_attempt: counts,
+    })
 }
 
-fn exists(status: u16, id: Option<&str>) -> Said {
-    Said::Exists { status, remote_id: id.map(str::to_owned) }
+fn exists(status: u16, id: Option<&str>) -> ResponseClass {
+    ResponseClass::AlreadyExists { status, remote_id: id.map(str::to_owned) }
 }
 
 #[test]
@@ -70,33 +80,37 @@ fn each_status_means_this() {
         (504, "", unknown("answered 504")),
         (599, "", unknown("answered 599")),
     ] {
-        let read = expected(Some("/id")).read(&answer(status, body));
+        let read = expected(Some("/id")).classify(&answer(status, body));
         assert_eq!(read, meaning, "{status} {body}");
     }
 }
 
 #[test]
 fn without_a_place_for_the_id_a_success_is_enough() {
-    assert_eq!(expected(None).read(&answer(204, "")), has(None));
-    assert_eq!(expected(None).read(&answer(409, r#"{"id": 7}"#)), exists(409, None));
+    assert_eq!(expected(None).classify(&answer(204, "")), has(None));
+    assert_eq!(expected(None).classify(&answer(409, r#"{"id": 7}"#)), exists(409, None));
 }
 
 #[test]
 fn a_body_that_breaks_off_leaves_the_status() {
-    let cut =
-        |status, body| fetch::Answer { cut: Some(Cause::Interrupted), ..answer(status, body) };
-    let read = expected(Some("/id")).read(&cut(201, r#"{"id": "#));
+    let cut = |status, body| fetch::HttpResponse {
+        truncated_by: Some(FetchErrorKind::Interrupted),
+        ..answer(status, body)
+    };
+    let read = expected(Some("/id")).classify(&cut(201, r#"{"id": "#));
     assert_eq!(read, unknown("answered 201, but of its body: the answer broke off"));
-    assert_eq!(expected(None).read(&cut(201, "")), has(None));
-    assert_eq!(expected(Some("/id")).read(&cut(422, "no")), refused(422));
+    assert_eq!(expected(None).classify(&cut(201, "")), has(None));
+    assert_eq!(expected(Some("/id")).classify(&cut(422, "no")), refused(422));
 }
 
 #[test]
 fn what_a_target_asks_to_wait_is_told() {
     let wait = Some(Duration::from_secs(7));
     for (status, told) in [(429, wait), (503, wait)] {
-        let busy = fetch::Answer { retry_after: wait, ..answer(status, "") };
-        let Said::Plainly(Told::NotNow { retry_after, .. }) = expected(None).read(&busy) else {
+        let busy = fetch::HttpResponse { retry_after: wait, ..answer(status, "") };
+        let ResponseClass::Final(AttemptResult::RetryLater { retry_after, .. }) =
+            expected(None).classify(&busy)
+        else {
             panic!("{status}");
         };
         assert_eq!(retry_after, told);
@@ -105,14 +119,17 @@ fn what_a_target_asks_to_wait_is_told() {
 
 #[test]
 fn an_answer_is_kept_as_far_as_it_can_be() {
-    let long = format!("{}é{}", "x".repeat(KEPT - 1), "y".repeat(100));
+    let long = format!("{}é{}", "x".repeat(MAX_STORED_BODY_BYTES - 1), "y".repeat(100));
     for (body, kept_body) in [
         (b"a\0b".as_slice(), "a\u{fffd}b".to_owned()),
         (b"a\xffb", "a\u{fffd}b".to_owned()),
-        (long.as_bytes(), "x".repeat(KEPT - 1)),
+        (long.as_bytes(), "x".repeat(MAX_STORED_BODY_BYTES - 1)),
         (b"", String::new()),
     ] {
-        let answer = fetch::Answer { body: Bytes::copy_from_slice(body), ..answer(418, "") };
-        assert_eq!(kept(&answer), Answer { status: Some(418), body: kept_body });
+        let answer = fetch::HttpResponse { body: Bytes::copy_from_slice(body), ..answer(418, "") };
+        assert_eq!(
+            stored_response(&answer),
+            DestinationResponse { status: Some(418), body: kept_body }
+        );
     }
 }

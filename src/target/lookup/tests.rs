@@ -3,31 +3,36 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    fetch::Cause,
-    target::http::{PLACES, TELLING},
+    fetch::FetchErrorKind,
+    target::http::{IDENTIFYING_PLACEHOLDERS, URL_PLACEHOLDERS},
 };
 
-fn look_up(id: &str, matches: &[(&str, &str)]) -> LookUp {
+fn look_up(id: &str, matches: &[(&str, &str)]) -> LookupRules {
     let own = |(pointer, field): &(&str, &str)| ((*pointer).to_owned(), (*field).to_owned());
-    LookUp {
-        url: Template::parse("https://a.example/i?n={number}", PLACES, TELLING).unwrap(),
-        id: id.to_owned(),
+    LookupRules {
+        url: UrlTemplate::parse(
+            "https://a.example/i?n={number}",
+            URL_PLACEHOLDERS,
+            IDENTIFYING_PLACEHOLDERS,
+        )
+        .unwrap(),
+        id_pointer: id.to_owned(),
         matches: matches.iter().map(own).collect(),
     }
 }
 
-fn answer(status: u16, body: &str) -> fetch::Answer {
+fn answer(status: u16, body: &str) -> fetch::HttpResponse {
     let status = http::StatusCode::from_u16(status).unwrap();
     let body = Bytes::copy_from_slice(body.as_bytes());
-    fetch::Answer { status, retry_after: None, body, cut: None }
+    fetch::HttpResponse { status, retry_after: None, body, truncated_by: None }
 }
 
 /// The id, `nowhere`, or the error.
-fn told(look_up: &LookUp, status: u16, body: &str) -> String {
+fn told(look_up: &LookupRules, status: u16, body: &str) -> String {
     let document = json!({"vendor": "Ann", "number": 7, "total": "12.50", "due_on": null});
-    match look_up.read(&answer(status, body), &document) {
-        Ok(Found::There { remote_id }) => remote_id.unwrap_or_default(),
-        Ok(Found::Nowhere) => "nowhere".to_owned(),
+    match look_up.evaluate(&answer(status, body), &document) {
+        Ok(LookupResult::Found { remote_id }) => remote_id.unwrap_or_default(),
+        Ok(LookupResult::NotFound) => "nowhere".to_owned(),
         Err(error) => error,
     }
 }
@@ -38,8 +43,10 @@ fn each_answer_says_this() {
     let one = look_up("/id", &[]);
     let bare = look_up("/0/id", &[]);
     let path = "https://a.example/i/{number}?full=1";
-    let by_path =
-        LookUp { url: Template::parse(path, PLACES, TELLING).unwrap(), ..look_up("/id", &[]) };
+    let by_path = LookupRules {
+        url: UrlTemplate::parse(path, URL_PLACEHOLDERS, IDENTIFYING_PLACEHOLDERS).unwrap(),
+        ..look_up("/id", &[])
+    };
     for (look_up, status, body, expected) in [
         (&list, 200, r#"{"invoices": [{"id": "I-1"}]}"#, "I-1"),
         (&list, 200, r#"{"invoices": [{"id": 5}, {"id": 6}]}"#, "5"),
@@ -73,8 +80,11 @@ fn each_answer_says_this() {
         let said = told(look_up, status, body);
         assert!(said.contains(expected), "{status} {body} must say {expected:?}, says {said:?}");
     }
-    let cut = fetch::Answer { cut: Some(Cause::TooLarge(1)), ..answer(200, "[]") };
-    assert!(bare.read(&cut, &Value::Null).unwrap_err().contains("more than 1 bytes"));
+    let cut = fetch::HttpResponse {
+        truncated_by: Some(FetchErrorKind::TooLarge(1)),
+        ..answer(200, "[]")
+    };
+    assert!(bare.evaluate(&cut, &Value::Null).unwrap_err().contains("more than 1 bytes"));
 }
 
 #[test]

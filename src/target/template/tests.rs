@@ -5,9 +5,9 @@ use super::*;
 
 const JSON: &str = "application/json";
 
-fn compile(text: &str, content_type: &str) -> Result<Body, String> {
+fn compile(text: &str, content_type: &str) -> Result<BodyTemplate, String> {
     let content_type = HeaderValue::try_from(content_type).unwrap();
-    Body::compile("targets.x.body".to_owned(), text, &content_type)
+    BodyTemplate::compile("targets.x.body".to_owned(), text, &content_type)
         .map_err(|failure| failure.to_string())
 }
 
@@ -17,15 +17,15 @@ fn render(text: &str, content_type: &str, vendor: &str) -> Result<String, String
         "vendor": vendor, "number": "A/1", "total": "12.50", "due_on": null,
         "lines": [{"sku": "a"}, {"sku": null}, {}],
     });
-    let about = About {
+    let about = DeliveryPayload {
         document: &document,
         event: "invoice.created",
         source: "vendors",
         tenant: "north",
         document_id: "32d02f0b-c140-5d1b-8b80-5c04c9bbee3d",
         document_number: Some("A/1"),
-        generation: 2,
-        key: Uuid::nil(),
+        issue: 2,
+        idempotency_key: Uuid::nil(),
     };
     compile(text, content_type)?.render(&about).map_err(|failure| failure.to_string())
 }
@@ -130,5 +130,5 @@ fn what_does_not_fit_is_named() {
 fn it_knows_the_names_it_asks_for() {
     let body =
         compile("{% set a = b %}{{ a }}{% for c in d %}{{ c }}{% endfor %}{{ range(1) }}", JSON);
-    assert_eq!(body.unwrap().names(), ["b", "d"]);
+    assert_eq!(body.unwrap().variables(), ["b", "d"]);
 }

@@ -8,41 +8,41 @@ use std::{
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{Item, books::Told};
+use super::{Message, books::WriteResult};
 use crate::{
     domain::{Change, DocumentEvent, SourceName, invoice::invoice_id},
     store::{
         Conn, StoreError,
-        deliveries::{self, Subscription},
+        deliveries::{self, OutboxSubscription},
     },
-    target::Target,
+    target::Destination,
 };
 
 /// Which targets hear of which sources' documents.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    heard: BTreeMap<SourceName, Subscriptions>,
-    written: Arc<Notify>,
+    subscriptions: BTreeMap<SourceName, SourceSubscriptions>,
+    notify: Arc<Notify>,
 }
 
 /// Who hears of one source's documents, by kind of document.
 #[derive(Clone, Debug, Default)]
-struct Subscriptions {
-    orders: Vec<Subscription>,
-    invoices: Vec<Subscription>,
-    refunds: Vec<Subscription>,
+struct SourceSubscriptions {
+    orders: Vec<OutboxSubscription>,
+    invoices: Vec<OutboxSubscription>,
+    refunds: Vec<OutboxSubscription>,
 }
 
 /// The documents that a batch changed, each once.
 #[derive(Debug, Default)]
-struct Changed<'a> {
+struct ChangedDocuments<'a> {
     orders: BTreeSet<(&'a str, &'a str)>,
     invoices: BTreeSet<Uuid>,
     refunds: BTreeSet<(&'a str, &'a str)>,
 }
 
-impl<'a> Changed<'a> {
-    fn of(source: &SourceName, items: &[&'a Item]) -> Self {
+impl<'a> ChangedDocuments<'a> {
+    fn of(source: &SourceName, items: &[&'a Message]) -> Self {
         let mut changed = Self::default();
         for item in items {
             let (tenant, generation) = (item.envelope.tenant.as_str(), item.envelope.generation);
@@ -62,7 +62,7 @@ impl<'a> Changed<'a> {
                         changed.refunds.insert((tenant, refund.refund_id.as_str()));
                     }
                     // It says that something changed, and not what.
-                    Change::Reference(_) => {}
+                    Change::ResourceChanged(_) => {}
                 }
             }
         }
@@ -74,35 +74,36 @@ impl Outbox {
     /// The targets that hear of these sources.
     pub fn new<'a>(
         sources: impl IntoIterator<Item = &'a SourceName>,
-        targets: &BTreeMap<String, Target>,
+        targets: &BTreeMap<String, Destination>,
     ) -> Self {
         let of = |source: &SourceName| {
-            let mut heard = Subscriptions::default();
-            for target in targets.values().filter(|target| target.hears(source)) {
+            let mut heard = SourceSubscriptions::default();
+            for target in targets.values().filter(|target| target.subscribes_to(source)) {
                 for event in &target.events {
-                    let subscription = Subscription {
-                        target: target.name.clone(),
+                    let subscription = OutboxSubscription {
+                        destination: target.name.clone(),
                         event: *event,
-                        mirror: target.mirrors(*event),
+                        is_mirror: target.is_mirror(*event),
                     };
-                    heard.of(*event).push(subscription);
+                    heard.for_event(*event).push(subscription);
                 }
             }
             heard
         };
-        let heard = sources.into_iter().map(|source| (source.clone(), of(source))).collect();
-        Self { heard, written: Arc::default() }
+        let subscriptions =
+            sources.into_iter().map(|source| (source.clone(), of(source))).collect();
+        Self { subscriptions, notify: Arc::default() }
     }
 
     /// Told whenever something was written and committed.
-    pub fn written(&self) -> Arc<Notify> {
-        Arc::clone(&self.written)
+    pub fn notifier(&self) -> Arc<Notify> {
+        Arc::clone(&self.notify)
     }
 
     /// Tells whoever delivers that there is something to deliver.
-    pub(super) fn committed(&self, source: &SourceName) {
-        if self.heard.get(source).is_some_and(|heard| !heard.is_empty()) {
-            self.written.notify_waiters();
+    pub(super) fn notify_committed(&self, source: &SourceName) {
+        if self.subscriptions.get(source).is_some_and(|heard| !heard.is_empty()) {
+            self.notify.notify_waiters();
         }
     }
 
@@ -111,35 +112,36 @@ impl Outbox {
         &self,
         conn: &mut Conn,
         source: &SourceName,
-        told: &Told,
-        ours: &[&Item],
+        told: &WriteResult,
+        ours: &[&Message],
     ) -> Result<(), StoreError> {
-        let Some(heard) = self.heard.get(source).filter(|heard| !heard.is_empty()) else {
+        let Some(heard) = self.subscriptions.get(source).filter(|heard| !heard.is_empty()) else {
             return Ok(());
         };
         let applied =
             ours.iter().filter(|item| told.applied.contains_key(&item.envelope.receipt_id));
-        let applied: Vec<&Item> = applied.copied().collect();
+        let applied: Vec<&Message> = applied.copied().collect();
         let receipts: Vec<Uuid> = applied.iter().map(|item| item.envelope.receipt_id).collect();
-        let changed = Changed::of(source, &applied);
+        let changed = ChangedDocuments::of(source, &applied);
         if !heard.orders.is_empty() && !changed.orders.is_empty() {
             let orders: Vec<_> = changed.orders.into_iter().collect();
-            deliveries::write_orders(conn, source, &heard.orders, &orders, &receipts).await?;
+            deliveries::insert_for_orders(conn, source, &heard.orders, &orders, &receipts).await?;
         }
         if !heard.refunds.is_empty() && !changed.refunds.is_empty() {
             let refunds: Vec<_> = changed.refunds.into_iter().collect();
-            deliveries::write_refunds(conn, source, &heard.refunds, &refunds, &receipts).await?;
+            deliveries::insert_for_refunds(conn, source, &heard.refunds, &refunds, &receipts)
+                .await?;
         }
         if !heard.invoices.is_empty() && !changed.invoices.is_empty() {
             let invoices: Vec<Uuid> = changed.invoices.into_iter().collect();
-            deliveries::write_invoices(conn, &heard.invoices, &invoices, &receipts).await?;
+            deliveries::insert_for_invoices(conn, &heard.invoices, &invoices, &receipts).await?;
         }
         Ok(())
     }
 }
 
-impl Subscriptions {
-    fn of(&mut self, event: DocumentEvent) -> &mut Vec<Subscription> {
+impl SourceSubscriptions {
+    fn for_event(&mut self, event: DocumentEvent) -> &mut Vec<OutboxSubscription> {
         match event {
             DocumentEvent::OrderUpserted | DocumentEvent::OrderDeleted => &mut self.orders,
             DocumentEvent::InvoiceCreated

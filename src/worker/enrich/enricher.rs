@@ -7,23 +7,23 @@ use prometheus::Histogram;
 use tracing::{info, warn};
 
 use crate::{
-    config::Enrichment,
-    domain::{Failure, Reference, SourceName},
-    fetch::{Cause, FetchError, Fetcher, headers},
-    gate::{Gate, Limits, Verdict},
+    config::EnrichmentSettings,
+    domain::{PermanentFailure, ResourceChange, SourceName},
+    fetch::{FetchError, FetchErrorKind, HttpFetcher, headers},
+    gate::{CallLimiter, CallLimits, CallResult},
     metrics::Metrics,
 };
 
 /// How many seconds' worth of fetches a batch may need: it is not
 /// acknowledged before all of them are done.
-const BATCH_SECONDS: usize = 5;
+const MAX_BATCH_FETCH_SECONDS: usize = 5;
 
 /// Fetches what one source's events name. The source's lanes share it.
 pub struct Enricher {
-    settings: Enrichment,
-    fetcher: Fetcher,
-    gate: Gate,
-    seconds: Histogram,
+    settings: EnrichmentSettings,
+    fetcher: HttpFetcher,
+    limiter: CallLimiter,
+    duration_seconds: Histogram,
 }
 
 /// One thing on a platform.
@@ -36,17 +36,17 @@ pub(super) struct Resource {
 
 /// What came of a wish to have a resource.
 #[derive(Clone, Debug)]
-pub(super) enum Got {
+pub(super) enum FetchOutcome {
     /// Its bytes.
-    Whole(Bytes),
+    Fetched(Bytes),
     /// An attempt that failed; the error and its causes.
     Failed(String),
     /// As that, and it was we who refused.
-    Refused(String),
+    Blocked(String),
     /// It can never be fetched.
-    Never(Failure),
+    Permanent(PermanentFailure),
     /// It was not asked for: the breaker is open for so long.
-    Denied(Duration),
+    CircuitOpen(Duration),
 }
 
 impl Enricher {
@@ -56,21 +56,21 @@ impl Enricher {
     /// What the HTTP client says.
     pub fn new(
         source: &SourceName,
-        settings: &Enrichment,
+        settings: &EnrichmentSettings,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
         let labels = &[source.as_str()];
         let open = metrics.enrichment_breaker_open.with_label_values(labels);
         open.set(0);
         // Shown before anything was fetched, so that an alert can tell 0 from nothing.
-        for result in super::RESULTS {
+        for result in super::ENRICHMENT_RESULTS {
             metrics.enrichments.with_label_values(&[source.as_str(), result]);
         }
-        let limits = Limits {
-            concurrency: settings.concurrency,
-            per_second: settings.per_second,
-            breaker_failures: settings.breaker_failures,
-            breaker_open: settings.breaker_open,
+        let limits = CallLimits {
+            max_concurrency: settings.concurrency,
+            rate_limit_per_second: settings.per_second,
+            circuit_breaker_threshold: settings.breaker_failures,
+            circuit_breaker_open: settings.circuit_breaker_open,
         };
         let source = source.clone();
         let changed = move |is_open| {
@@ -82,9 +82,9 @@ impl Enricher {
             }
         };
         Ok(Self {
-            fetcher: Fetcher::new(settings.fetch.clone())?,
-            gate: Gate::new(&limits, changed),
-            seconds: metrics.enrichment_seconds.with_label_values(labels),
+            fetcher: HttpFetcher::new(settings.http_options.clone())?,
+            limiter: CallLimiter::new(&limits, changed),
+            duration_seconds: metrics.enrichment_duration.with_label_values(labels),
             settings: settings.clone(),
         })
     }
@@ -93,59 +93,64 @@ impl Enricher {
     pub fn batch_size(&self) -> usize {
         usize::try_from(self.settings.per_second)
             .unwrap_or(usize::MAX)
-            .saturating_mul(BATCH_SECONDS)
+            .saturating_mul(MAX_BATCH_FETCH_SECONDS)
     }
 
     /// Whether what an event names is to be fetched.
-    pub(super) fn wants(&self, reference: &Reference) -> bool {
-        !reference.is_gone() && self.settings.urls.contains_key(&reference.kind)
+    pub(super) fn handles(&self, reference: &ResourceChange) -> bool {
+        !reference.is_deletion() && self.settings.urls.contains_key(&reference.kind)
     }
 
     /// Fetches a resource, when it is its turn.
-    pub(super) async fn get(&self, resource: &Resource) -> Got {
+    pub(super) async fn fetch(&self, resource: &Resource) -> FetchOutcome {
         let Resource { tenant, kind, id } = resource;
         let values = [("tenant", tenant.as_str()), ("kind", kind), ("id", id)];
         // Only what is wanted is asked for.
         let Some(template) = self.settings.urls.get(kind) else {
-            return Got::Refused(format!("no URL is configured for {kind}"));
+            return FetchOutcome::Blocked(format!("no URL is configured for {kind}"));
         };
         let url = match template.fill(&values) {
             Ok(url) => url,
-            Err(unfit) => return Got::Never(Failure::invalid(unfit.place, unfit.to_string())),
+            Err(unfit) => {
+                return FetchOutcome::Permanent(PermanentFailure::invalid(
+                    unfit.placeholder,
+                    unfit.to_string(),
+                ));
+            }
         };
-        let pass = match self.gate.enter().await {
+        let pass = match self.limiter.acquire().await {
             Ok(pass) => pass,
-            Err(wait) => return Got::Denied(wait),
+            Err(wait) => return FetchOutcome::CircuitOpen(wait),
         };
-        let headers = match headers::fill(&self.settings.headers, &values).await {
+        let headers = match headers::resolve(&self.settings.headers, &values).await {
             Ok(headers) => headers,
-            Err(error) => return Got::Failed(error),
+            Err(error) => return FetchOutcome::Failed(error),
         };
         let begun = Instant::now();
         let got = self.fetcher.get(&url, headers).await;
-        self.seconds.observe(begun.elapsed().as_secs_f64());
-        pass.tell(match &got {
-            Ok(_) => Verdict::Answered,
-            Err(error) => verdict(error),
+        self.duration_seconds.observe(begun.elapsed().as_secs_f64());
+        pass.record(match &got {
+            Ok(_) => CallResult::Responded,
+            Err(error) => call_result(error),
         });
         match got {
-            Ok(body) => Got::Whole(body),
+            Ok(body) => FetchOutcome::Fetched(body),
             Err(error) => {
-                let refused = error.cause == Cause::Refused;
+                let refused = error.kind == FetchErrorKind::Blocked;
                 let error = format!("{:#}", anyhow::Error::from(error));
-                if refused { Got::Refused(error) } else { Got::Failed(error) }
+                if refused { FetchOutcome::Blocked(error) } else { FetchOutcome::Failed(error) }
             }
         }
     }
 }
 
 /// What a failed fetch tells about the platform.
-fn verdict(error: &FetchError) -> Verdict {
+fn call_result(error: &FetchError) -> CallResult {
     if error.is_outage() {
-        Verdict::Away(error.retry_after())
-    } else if error.cause == Cause::Refused {
-        Verdict::Nothing
+        CallResult::Unavailable(error.retry_after())
+    } else if error.kind == FetchErrorKind::Blocked {
+        CallResult::NotCalled
     } else {
-        Verdict::Answered
+        CallResult::Responded
     }
 }

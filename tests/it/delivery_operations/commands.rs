@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tallyhook::domain::Reason;
+use tallyhook::domain::ReasonCode;
 use uuid::Uuid;
 
 use super::{REQUEST, TARGETS, assert_sound, delivered, failed, send, state, to, with_an_invoice};
@@ -53,7 +53,7 @@ async fn delivery_commands_list_void_reissue_and_retry() {
         [to(&app, "economy").await, to(&app, "ledger").await, to(&app, "events").await];
     send(&app, economy.delivery_id, delivered("INV-7"), Some(201)).await;
     send(&app, queue.delivery_id, delivered("1"), None).await;
-    send(&app, ledger.delivery_id, failed(Reason::DeliveryRefused), Some(422)).await;
+    send(&app, ledger.delivery_id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     let binary = Binary::on(&app, TARGETS);
     let id = economy.delivery_id.to_string();
 
@@ -63,7 +63,8 @@ async fn delivery_commands_list_void_reissue_and_retry() {
         found.as_array().unwrap().len()
     };
     let receipt = app.text("select receipt_id::text from receipts").await;
-    let key = app.text("select idempotency_key::text from deliveries where mirror limit 1").await;
+    let key =
+        app.text("select idempotency_key::text from deliveries where is_mirror limit 1").await;
     for (arguments, count) in [
         (&[][..], 3),
         (&["--limit", "2"], 2),
@@ -146,7 +147,7 @@ async fn delivery_commands_list_void_reissue_and_retry() {
     let audit = binary.json(&["audit"]);
     assert_eq!(audit["wrong"], json!([]), "{audit:#}");
     assert_eq!(audit["deliveries"].as_array().unwrap().len(), 5, "{audit:#}");
-    app.execute("update invoices set ticked_off_at = now()").await;
+    app.execute("update invoices set mirrored_at = now()").await;
     let audit = binary.run(&["audit"]);
     assert!(audit.0 == 1 && audit.1.contains("ticked off without a mirror"), "{audit:?}");
 }
@@ -156,7 +157,7 @@ async fn dead_commands_handle_dead_letters_of_deliveries() {
     let app = with_an_invoice().await;
     for target in ["economy", "ledger"] {
         let id = to(&app, target).await.delivery_id;
-        send(&app, id, failed(Reason::DeliveryRefused), Some(422)).await;
+        send(&app, id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     }
     // One of a message beside them.
     let mut poison = erp_invoice("I-2", 1, "1.00");
@@ -180,12 +181,12 @@ async fn dead_commands_handle_dead_letters_of_deliveries() {
 
     let sent = binary.json(&["dead", "replay", "--all", "--reason", "mended"]);
     assert_eq!((&sent["sent"], &sent["failed"]), (&json!(3), &json!([])));
-    let outcomes = "select string_agg(state, ' ' order by target) from deliveries";
+    let outcomes = "select string_agg(state, ' ' order by destination) from deliveries";
     assert_eq!(app.text(outcomes).await, "pending pending pending");
     app.consumer("erp").await.drain(1).await;
     app.archive_dead_letters(1).await;
     let economy = to(&app, "economy").await.delivery_id;
-    send(&app, economy, failed(Reason::DeliveryRefused), Some(422)).await;
+    send(&app, economy, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     let gone = ["dead", "discard", "--target", "economy", "--reason", "not ours"];
     assert_eq!(binary.json(&gone)["discarded"], 1);
     assert_eq!(state(&app, economy).await, "voided");

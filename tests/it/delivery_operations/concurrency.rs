@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tallyhook::{
-    domain::Reason,
+    domain::ReasonCode,
     review::deliveries::DeliveryError,
-    store::deliveries::{self, Refusal},
+    store::deliveries::{self, ActionRefusal},
 };
 
 use super::{
@@ -20,12 +20,12 @@ async fn void_then_late_response_changes_nothing() {
     let economy = to(&app, "economy").await;
     let until = claim(&app, &economy, Duration::ZERO).await;
     void(&app, economy.delivery_id).await.unwrap();
-    let row = "select deliveries::text from deliveries where target = 'economy'";
+    let row = "select deliveries::text from deliveries where destination = 'economy'";
     let before = app.text(row).await;
     let late = attempt(economy.delivery_id, Some(until), delivered("INV-7"), Some(201));
     assert_eq!(settle(&app, late).await, 0);
     // Nor does what could not even be sent.
-    let unsent = attempt(economy.delivery_id, None, failed(Reason::InvalidValue), None);
+    let unsent = attempt(economy.delivery_id, None, failed(ReasonCode::InvalidValue), None);
     assert_eq!(settle(&app, unsent).await, 0);
     assert_eq!(app.text(row).await, before);
     assert_eq!(app.count("select count(*) from dead_letters").await, 0);
@@ -46,7 +46,7 @@ async fn void_during_claim_waits_and_is_rejected() {
     let app = with_an_invoice().await;
     let economy = to(&app, "economy").await;
     let mut worker = app.tools.store.begin().await.unwrap();
-    assert_eq!(deliveries::due(&mut worker, "economy", 9).await.unwrap().len(), 1);
+    assert_eq!(deliveries::lock_due(&mut worker, "economy", 9).await.unwrap().len(), 1);
     let person = async { void(&app, economy.delivery_id).await };
     let claiming = async {
         blocked(&app).await;
@@ -54,7 +54,10 @@ async fn void_during_claim_waits_and_is_rejected() {
         worker.commit().await.unwrap();
     };
     let (refused, ()) = tokio::join!(person, claiming);
-    assert!(matches!(refused, Err(DeliveryError::Refused(Refusal::UnderWay(_)))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(DeliveryError::Refused(ActionRefusal::InFlight(_)))),
+        "{refused:?}"
+    );
     assert_eq!(state(&app, economy.delivery_id).await, "sending");
 }
 
@@ -65,9 +68,9 @@ async fn claim_during_void_skips_the_delivery() {
     let mut person = app.tools.store.begin().await.unwrap();
     deliveries::void(&mut person, economy.delivery_id, ANNA).await.unwrap().unwrap();
     let mut worker = app.tools.store.begin().await.unwrap();
-    assert!(deliveries::due(&mut worker, "economy", 9).await.unwrap().is_empty());
+    assert!(deliveries::lock_due(&mut worker, "economy", 9).await.unwrap().is_empty());
     person.commit().await.unwrap();
-    assert!(deliveries::due(&mut worker, "economy", 9).await.unwrap().is_empty());
+    assert!(deliveries::lock_due(&mut worker, "economy", 9).await.unwrap().is_empty());
     // One that claims without having looked meets the constraint.
     let error = deliveries::claim(&mut worker, &[claimed(&economy)], LEASE).await.unwrap_err();
     assert_eq!(error.constraint(), Some("deliveries_voided"), "{error}");
@@ -81,7 +84,7 @@ async fn void_during_recording_waits_for_the_response() {
     let until = claim(&app, &economy, Duration::ZERO).await;
     let mut worker = app.tools.store.begin().await.unwrap();
     let answer = attempt(economy.delivery_id, Some(until), delivered("INV-7"), Some(201));
-    assert_eq!(deliveries::settle(&mut worker, &[answer]).await.unwrap().len(), 1);
+    assert_eq!(deliveries::record_attempts(&mut worker, &[answer]).await.unwrap().len(), 1);
     let person = async { void(&app, economy.delivery_id).await };
     let recording = async {
         blocked(&app).await;
@@ -103,7 +106,7 @@ async fn mirrors_delivered_concurrently_mark_the_invoice_mirrored() {
     let [first, second] = [claim(&app, &economy, LEASE).await, claim(&app, &ledger, LEASE).await];
     let mut one = app.tools.store.begin().await.unwrap();
     let answer = attempt(economy.delivery_id, Some(first), delivered("INV-7"), Some(201));
-    deliveries::settle(&mut one, &[answer]).await.unwrap();
+    deliveries::record_attempts(&mut one, &[answer]).await.unwrap();
     let other =
         settle(&app, attempt(ledger.delivery_id, Some(second), delivered("L-1"), Some(201)));
     // Neither sees that the other is there until it is committed.
@@ -125,22 +128,28 @@ async fn reissue_concurrently_creates_one_delivery() {
     let won = [both.0.is_ok(), both.1.is_ok()];
     assert_ne!(won[0], won[1], "{both:?}");
     let lost = both.0.err().or(both.1.err()).unwrap();
-    assert!(matches!(lost, DeliveryError::Refused(Refusal::Reissued { .. })), "{lost:?}");
+    assert!(
+        matches!(lost, DeliveryError::Refused(ActionRefusal::AlreadyReissued { .. })),
+        "{lost:?}"
+    );
 
     // Without the lock it is the constraint that lets only one through.
     let id = to(&app, "ledger").await.delivery_id;
     void(&app, id).await.unwrap();
-    let copy = "insert into deliveries (target, event, mirror, source, tenant, document_id,
-                    generation, revision, receipt_id, document)
-                select target, event, mirror, source, tenant, document_id, 1, revision,
+    let copy = "insert into deliveries (destination, event, is_mirror, source, tenant, document_id,
+                    issue, cause_receipt_id, receipt_id, document)
+                select destination, event, is_mirror, source, tenant, document_id, 1, cause_receipt_id,
                     receipt_id, document
-                from deliveries where target = 'ledger' and state = 'voided'";
+                from deliveries where destination = 'ledger' and state = 'voided'";
     app.execute(copy).await;
-    assert_eq!(refusal(&app.db, copy).await, ("23505".to_owned(), "deliveries_once".to_owned()));
+    assert_eq!(refusal(&app.db, copy).await, ("23505".to_owned(), "deliveries_unique".to_owned()));
     let lost = reissue(&app, id, true).await;
     assert!(
-        matches!(&lost, Err(DeliveryError::Refused(Refusal::Reissued { generation: 1, .. }))),
+        matches!(
+            &lost,
+            Err(DeliveryError::Refused(ActionRefusal::AlreadyReissued { issue: 1, .. }))
+        ),
         "{lost:?}"
     );
-    assert_eq!(app.count("select count(*) from audit_log where act = 'reissue'").await, 1);
+    assert_eq!(app.count("select count(*) from audit_log where action = 'reissue'").await, 1);
 }

@@ -1,26 +1,26 @@
 //! What the tables refuse, and what the audit sees.
 
-use tallyhook::domain::Reason;
+use tallyhook::domain::ReasonCode;
 
 use super::{delivered, failed, refusal, send, to, with_an_invoice};
 
 #[tokio::test]
 async fn deliveries_impossible_states_are_rejected() {
     let app = with_an_invoice().await;
-    app.execute("delete from deliveries where target <> 'economy'").await;
+    app.execute("delete from deliveries where destination <> 'economy'").await;
     for (set, constraint) in [
         (
             "state = 'lost', first_sent_at = now(), idempotency_key = gen_random_uuid(),
              request = '{}'",
             "deliveries_state_check",
         ),
-        ("target = ''", "deliveries_target_check"),
+        ("destination = ''", "deliveries_destination_check"),
         ("event = 'invoice.eaten'", "deliveries_event_check"),
         ("document_id = ''", "deliveries_document_id_check"),
         ("document = '[]'", "deliveries_document_check"),
-        ("generation = -1", "deliveries_generation_check"),
+        ("issue = -1", "deliveries_issue_check"),
         ("attempts = -1", "deliveries_attempts_check"),
-        ("first_sent_at = now()", "deliveries_keyed"),
+        ("first_sent_at = now()", "deliveries_sent_with_key"),
         ("state = 'uncertain', error = 'e'", "deliveries_sent"),
         ("state = 'delivered', delivered_at = now()", "deliveries_sent"),
         (
@@ -40,7 +40,7 @@ async fn deliveries_impossible_states_are_rejected() {
         ("state = 'voided', voided_at = now()", "deliveries_voided"),
         ("state = 'voided', voided_at = now(), voided_by = 'anna'", "deliveries_voided"),
         (
-            "state = 'voided', voided_at = now(), voided_by = 'anna', void_reason = ''",
+            "state = 'voided', voided_at = now(), voided_by = 'anna', void_comment = ''",
             "deliveries_voided",
         ),
     ] {
@@ -51,14 +51,14 @@ async fn deliveries_impossible_states_are_rejected() {
             "{set}"
         );
     }
-    let sql = "insert into deliveries (target, event, mirror, source, tenant, document_id,
-                   document_number, generation, revision, receipt_id, document)
-               select target, event, mirror, source, tenant, document_id, document_number,
-                   generation, revision, receipt_id, document from deliveries";
-    assert_eq!(refusal(&app.db, sql).await, ("23505".to_owned(), "deliveries_once".to_owned()));
+    let sql = "insert into deliveries (destination, event, is_mirror, source, tenant, document_id,
+                   document_number, issue, cause_receipt_id, receipt_id, document)
+               select destination, event, is_mirror, source, tenant, document_id, document_number,
+                   issue, cause_receipt_id, receipt_id, document from deliveries";
+    assert_eq!(refusal(&app.db, sql).await, ("23505".to_owned(), "deliveries_unique".to_owned()));
     app.execute(
         "update deliveries set state = 'voided', voided_at = now(), voided_by = 'anna',
-             void_reason = 'why'",
+             void_comment = 'why'",
     )
     .await;
 }
@@ -68,14 +68,14 @@ async fn audit_finds_rows_changed_by_hand() {
     let app = with_an_invoice().await;
     let [economy, ledger] = [to(&app, "economy").await, to(&app, "ledger").await];
     send(&app, economy.delivery_id, delivered("INV-7"), Some(201)).await;
-    send(&app, ledger.delivery_id, failed(Reason::DeliveryRefused), Some(422)).await;
+    send(&app, ledger.delivery_id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     let wrong = async || {
         let totals = app.totals().await;
         [
-            totals.ticked_off_without_mirror,
-            totals.mirrored_without_tick,
-            totals.letters_against_delivery,
-            totals.failed_without_letter,
+            totals.mirrored_without_delivery,
+            totals.delivered_not_marked_mirrored,
+            totals.dead_letters_contradicting_delivery,
+            totals.failed_deliveries_without_dead_letter,
         ]
     };
     assert_eq!(wrong().await, [0; 4]);
@@ -86,19 +86,19 @@ async fn audit_finds_rows_changed_by_hand() {
                  outcome = case when '{state}' = 'resolved' then 'applied' end"
         )
     };
-    app.execute("update invoices set ticked_off_at = now()").await;
+    app.execute("update invoices set mirrored_at = now()").await;
     assert_eq!(wrong().await, [1, 0, 0, 0]);
     app.execute(
         "update deliveries set state = 'delivered', delivered_at = now()
-                 where target = 'ledger'",
+                 where destination = 'ledger'",
     )
     .await;
     assert_eq!(wrong().await, [0, 0, 1, 0], "an open letter of what is there");
     app.execute(&dead_letter("resolved")).await;
     assert_eq!(wrong().await, [0; 4]);
-    app.execute("update invoices set ticked_off_at = null").await;
+    app.execute("update invoices set mirrored_at = null").await;
     assert_eq!(wrong().await, [0, 1, 0, 0]);
-    app.execute("update deliveries set state = 'failed', error = 'e' where target = 'ledger'")
+    app.execute("update deliveries set state = 'failed', error = 'e' where destination = 'ledger'")
         .await;
     assert_eq!(wrong().await, [0, 0, 1, 1], "a failed one, and its letter is closed");
     app.execute(&dead_letter("discarded")).await;
@@ -107,7 +107,7 @@ async fn audit_finds_rows_changed_by_hand() {
     assert_eq!(wrong().await, [0; 4]);
     // Ticked off with no delivery at all.
     app.execute(
-        "update invoices set ticked_off_at = now();
+        "update invoices set mirrored_at = now();
                  update dead_letters set delivery_id = null;
                  delete from deliveries",
     )

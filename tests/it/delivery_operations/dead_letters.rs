@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tallyhook::{
-    domain::Reason,
+    domain::ReasonCode,
     review::{self, Replay, ReviewError, deliveries as desk},
     store::dead_letters,
 };
@@ -14,15 +14,21 @@ use super::{
 };
 use crate::support::{TestApp, erp_order};
 
-async fn dead_letters(app: &TestApp) -> Vec<dead_letters::Summary> {
-    let filter = dead_letters::Filter { target: Some("economy".to_owned()), ..Default::default() };
+async fn dead_letters(app: &TestApp) -> Vec<dead_letters::DeadLetterSummary> {
+    let filter = dead_letters::DeadLetterFilter {
+        destination: Some("economy".to_owned()),
+        ..Default::default()
+    };
     review::select(&app.tools.store, &filter).await.unwrap()
 }
 
-async fn replay(app: &TestApp, dead_letter: &dead_letters::Summary) -> Result<(), ReviewError> {
+async fn replay(
+    app: &TestApp,
+    dead_letter: &dead_letters::DeadLetterSummary,
+) -> Result<(), ReviewError> {
     let topology = Arc::clone(&app.tools.topology);
     let (store, publisher) = (&app.tools.store, &app.tools.publisher);
-    let filter = dead_letters::Filter::default();
+    let filter = dead_letters::DeadLetterFilter::default();
     let run = Replay::open(store, publisher, topology, ANNA, &filter, 1).await.unwrap();
     run.send(dead_letter).await
 }
@@ -31,10 +37,10 @@ async fn replay(app: &TestApp, dead_letter: &dead_letters::Summary) -> Result<()
 async fn replay_of_delivery_dead_letter_sends_to_its_destination() {
     let app = with_an_invoice().await;
     let id = to(&app, "economy").await.delivery_id;
-    send(&app, id, failed(Reason::AttemptsExhausted), Some(503)).await;
+    send(&app, id, failed(ReasonCode::AttemptsExhausted), Some(503)).await;
     let dead_letter = dead_letters(&app).await.pop().unwrap();
     assert_eq!(
-        (dead_letter.delivery_id, dead_letter.target.as_deref()),
+        (dead_letter.delivery_id, dead_letter.destination.as_deref()),
         (Some(id), Some("economy"))
     );
     let shown = review::show(&app.tools.store, dead_letter.dead_letter_id).await.unwrap();
@@ -46,20 +52,26 @@ async fn replay_of_delivery_dead_letter_sends_to_its_destination() {
     assert_eq!(state(&app, id).await, "uncertain");
     // An old list does not send it a second time, and it is in no queue.
     let again = replay(&app, &dead_letter).await;
-    assert!(matches!(&again, Err(ReviewError::Closed(_, now)) if now == "replayed"), "{again:?}");
+    assert!(
+        matches!(&again, Err(ReviewError::AlreadyClosed(_, now)) if now == "replayed"),
+        "{again:?}"
+    );
     app.consumer("erp").await.assert_idle(&app, erp_order("1", 1, "1.00")).await;
     // It fails again, and then arrives.
-    send(&app, id, failed(Reason::DeliveryRefused), Some(422)).await;
+    send(&app, id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     assert_eq!(app.text(LETTER).await, "open delivery_refused");
     assert_sound(&app).await;
     replay(&app, &dead_letters(&app).await[0]).await.unwrap();
     send(&app, id, delivered("INV-7"), Some(201)).await;
     assert_eq!(app.text(LETTER).await, "resolved applied delivery_refused");
     let again = replay(&app, &dead_letter).await;
-    assert!(matches!(&again, Err(ReviewError::Closed(_, now)) if now == "resolved"), "{again:?}");
-    let acts = review::show(&app.tools.store, dead_letter.dead_letter_id).await.unwrap().acts;
+    assert!(
+        matches!(&again, Err(ReviewError::AlreadyClosed(_, now)) if now == "resolved"),
+        "{again:?}"
+    );
+    let acts = review::show(&app.tools.store, dead_letter.dead_letter_id).await.unwrap().history;
     assert_eq!(acts.len(), 2);
-    assert_eq!(desk::show(&app.tools.store, id).await.unwrap().acts.len(), 2);
+    assert_eq!(desk::show(&app.tools.store, id).await.unwrap().history.len(), 2);
     assert_sound(&app).await;
     app.assert_conserved(2).await;
 }
@@ -69,7 +81,7 @@ async fn discard_of_delivery_dead_letter_voids_only_its_delivery() {
     let app = with_an_invoice().await;
     let [economy, ledger] = [to(&app, "economy").await, to(&app, "ledger").await];
     for id in [economy.delivery_id, ledger.delivery_id] {
-        send(&app, id, failed(Reason::DeliveryRefused), Some(422)).await;
+        send(&app, id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     }
     let dead_letter = dead_letters(&app).await.pop().unwrap();
     let id = [dead_letter.dead_letter_id];
@@ -91,15 +103,21 @@ async fn discard_of_delivery_dead_letter_voids_only_its_delivery() {
     let voided = one(&app, economy.delivery_id).await;
     assert_eq!(voided.state, "voided");
     assert_eq!(voided.voided_by.as_deref(), Some("anna"));
-    assert_eq!(voided.void_reason.as_deref(), Some(ANNA.reason));
+    assert_eq!(voided.void_comment.as_deref(), Some(ANNA.comment));
     assert_eq!(state(&app, ledger.delivery_id).await, "failed");
     let shown = desk::show(&app.tools.store, economy.delivery_id).await.unwrap();
-    assert_eq!(shown.acts.iter().map(|act| act.act.as_str()).collect::<Vec<_>>(), ["discard"]);
+    assert_eq!(
+        shown.history.iter().map(|act| act.action.as_str()).collect::<Vec<_>>(),
+        ["discard"]
+    );
     // Neither an old list nor a retry brings it back; a re-issue does.
     let sent = replay(&app, &dead_letter).await;
-    assert!(matches!(&sent, Err(ReviewError::Closed(_, now)) if now == "discarded"), "{sent:?}");
+    assert!(
+        matches!(&sent, Err(ReviewError::AlreadyClosed(_, now)) if now == "discarded"),
+        "{sent:?}"
+    );
     assert!(retry(&app, &[economy.delivery_id]).await.deliveries.is_empty());
-    assert_eq!(reissue(&app, economy.delivery_id, true).await.unwrap().delivery.generation, 1);
+    assert_eq!(reissue(&app, economy.delivery_id, true).await.unwrap().delivery.issue, 1);
     // And one whose delivery is tried again meanwhile is not discarded.
     let other =
         app.text("select dead_letter_id::text from dead_letters where state = 'open'").await;

@@ -1,7 +1,7 @@
 //! Whose turn it is, and what it costs to find out.
 
 use tallyhook::{
-    domain::Reason,
+    domain::ReasonCode,
     store::{Conn, deliveries},
 };
 
@@ -12,7 +12,7 @@ use crate::support::TestApp;
 async fn write(app: &TestApp, event: &str, id: &str, state: &str, how: &str) {
     app.execute(&format!(
         "insert into deliveries (
-            target, event, mirror, source, tenant, document_id, revision, receipt_id, document,
+            destination, event, is_mirror, source, tenant, document_id, cause_receipt_id, receipt_id, document,
             state, error, next_attempt_at)
          select 'shelf', '{event}', false, 'erp', '', {id}, gen_random_uuid(), gen_random_uuid(),
             '{{}}', '{state}', 'no', now() - interval '1 minute'
@@ -23,7 +23,7 @@ async fn write(app: &TestApp, event: &str, id: &str, state: &str, how: &str) {
 
 async fn events_due(app: &TestApp, limit: usize) -> Vec<String> {
     let mut tx = app.tools.store.begin().await.unwrap();
-    let due = deliveries::due(&mut tx, "shelf", limit).await.unwrap();
+    let due = deliveries::lock_due(&mut tx, "shelf", limit).await.unwrap();
     tx.rollback().await.unwrap();
     due.into_iter().map(|due| due.event).collect()
 }
@@ -54,12 +54,12 @@ async fn due_retried_rejection_is_looked_up_first() {
     let economy = to(&app, "economy").await;
     let due = async || {
         let mut tx = app.tools.store.begin().await.unwrap();
-        let due = deliveries::due(&mut tx, "economy", 1).await.unwrap().remove(0);
+        let due = deliveries::lock_due(&mut tx, "economy", 1).await.unwrap().remove(0);
         tx.rollback().await.unwrap();
-        (due.request.is_some(), due.is_doubtful)
+        (due.request.is_some(), due.may_be_delivered)
     };
     assert_eq!(due().await, (false, false));
-    send(&app, economy.delivery_id, failed(Reason::DeliveryRefused), Some(422)).await;
+    send(&app, economy.delivery_id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     assert_eq!(retry(&app, &[economy.delivery_id]).await.deliveries, [economy.delivery_id]);
     // Written anew; but an earlier call may have worked, or a person made it
     // there by hand.
@@ -83,7 +83,7 @@ async fn due_reads_few_rows_of_a_long_backlog() {
         }
         let mut tx = app.tools.store.begin().await.unwrap();
         let before = read(&mut tx).await;
-        assert_eq!(deliveries::due(&mut tx, "shelf", 4).await.unwrap().len(), 4);
+        assert_eq!(deliveries::lock_due(&mut tx, "shelf", 4).await.unwrap().len(), 4);
         let rows = read(&mut tx).await - before;
         assert!(rows < 100, "{rows} were read, analyzed: {analyzed}");
         tx.rollback().await.unwrap();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::{Router, http::StatusCode};
-use tallyhook::review::deliveries::{self as desk, DeliveryError, LookUp};
+use tallyhook::review::deliveries::{self as desk, DeliveryError, LookupFinding};
 use tokio::net::TcpListener;
 
 use super::{
@@ -27,23 +27,27 @@ async fn reissue_of_uncertain_delivery_needs_confirmation() {
     }
     for (id, why) in [(queue.delivery_id, "queue"), (economy.delivery_id, "no look-up")] {
         match reissue(&app, id, false).await {
-            Err(DeliveryError::Doubt { why: told, .. }) => assert!(told.contains(why), "{told}"),
+            Err(DeliveryError::MayStillExist { why: told, .. }) => {
+                assert!(told.contains(why), "{told}")
+            }
             other => panic!("{other:?}"),
         }
     }
     let nowhere = BTreeMap::new();
     match desk::reissue(&app.tools.store, &nowhere, queue.delivery_id, false, ANNA).await {
-        Err(DeliveryError::Doubt { why, .. }) => assert!(why.contains("not configured"), "{why}"),
+        Err(DeliveryError::MayStillExist { why, .. }) => {
+            assert!(why.contains("not configured"), "{why}")
+        }
         other => panic!("{other:?}"),
     }
     assert_eq!(app.count("select count(*) from deliveries").await, 3);
     let reissued = reissue(&app, unsent.delivery_id, false).await.unwrap();
-    assert!(matches!(reissued.look_up, LookUp::Unknown { .. }), "{reissued:?}");
+    assert!(matches!(reissued.look_up, LookupFinding::Unknown { .. }), "{reissued:?}");
     let reissued = reissue(&app, queue.delivery_id, true).await.unwrap();
-    assert!(reissued.told_gone && matches!(reissued.look_up, LookUp::Unknown { .. }));
+    assert!(reissued.confirmed_gone && matches!(reissued.look_up, LookupFinding::Unknown { .. }));
     let told = "select string_agg((detail->'look_up'->>'answer') || ' '
-                    || (detail->>'told_gone'), ', ' order by audit_id)
-                from audit_log where act = 'reissue'";
+                    || (detail->>'confirmed_gone'), ', ' order by audit_id)
+                from audit_log where action = 'reissue'";
     assert_eq!(app.text(told).await, "unknown false, unknown true");
 }
 
@@ -98,7 +102,7 @@ async fn reissue_looks_the_invoice_up_at_the_destination() {
 
     economy.answers(200, r#"{"invoices":[{"id":"INV-7"}]}"#);
     match reissue(&app, id, false).await {
-        Err(error @ DeliveryError::StillThere { .. }) => {
+        Err(error @ DeliveryError::StillAtDestination { .. }) => {
             assert!(error.to_string().contains("economy shows it as INV-7"), "{error}");
         }
         other => panic!("{other:?}"),
@@ -107,13 +111,16 @@ async fn reissue_looks_the_invoice_up_at_the_destination() {
     for (status, body) in [(500, ""), (200, "nonsense"), (200, r#"{"invoices":[{}]}"#)] {
         economy.answers(status, body);
         let doubt = reissue(&app, id, false).await;
-        assert!(matches!(doubt, Err(DeliveryError::Doubt { .. })), "{status} {body}: {doubt:?}");
+        assert!(
+            matches!(doubt, Err(DeliveryError::MayStillExist { .. })),
+            "{status} {body}: {doubt:?}"
+        );
     }
-    assert_eq!(app.count("select count(*) from audit_log where act = 'reissue'").await, 0);
+    assert_eq!(app.count("select count(*) from audit_log where action = 'reissue'").await, 0);
 
     economy.answers(200, r#"{"invoices":[]}"#);
     let new = reissue(&app, id, false).await.unwrap();
-    assert_eq!(new.look_up, LookUp::Nowhere);
+    assert_eq!(new.look_up, LookupFinding::NotFound);
     // A person's word outweighs what it shows, and that goes on record.
     let new = new.delivery.delivery_id;
     send(&app, new, delivered("INV-8"), Some(201)).await;
@@ -126,9 +133,9 @@ async fn reissue_looks_the_invoice_up_at_the_destination() {
     let done = binary.run(&["reissue", &new, "--reason", "why", "--gone"]);
     assert!(done.0 == 0 && done.1.contains("WARNING: economy still shows it as INV-8"), "{done:?}");
     let told = "select string_agg(concat_ws(' ', detail->'look_up'->>'answer',
-                    detail->'look_up'->>'remote_id', detail->>'told_gone',
-                    detail->>'against_the_look_up'), ', ' order by audit_id)
-                from audit_log where act = 'reissue'";
+                    detail->'look_up'->>'remote_id', detail->>'confirmed_gone',
+                    detail->>'overrides_lookup'), ', ' order by audit_id)
+                from audit_log where action = 'reissue'";
     assert_eq!(app.text(told).await, "nowhere false false, there INV-8 true true");
 }
 
@@ -140,7 +147,7 @@ async fn reissue_of_unsent_delivery_is_rejected_if_lookup_finds_it() {
     void(&app, id).await.unwrap();
     economy.answers(200, r#"{"invoices":[{"id":"INV-1"}]}"#);
     let refused = reissue(&app, id, false).await;
-    assert!(matches!(refused, Err(DeliveryError::StillThere { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(DeliveryError::StillAtDestination { .. })), "{refused:?}");
     economy.answers(503, "");
     assert!(reissue(&app, id, false).await.is_ok());
 }

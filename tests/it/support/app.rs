@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use lapin::types::AMQPValue;
 use sqlx::PgPool;
 use tallyhook::{
-    broker::{Confirmed, Link, Outgoing, PublishError, Publisher},
+    broker::{BrokerConnection, Confirmed, OutgoingMessage, PublishError, Publisher},
     config::Config,
     deliver,
     domain::{Envelope, SourceName},
@@ -13,9 +13,12 @@ use tallyhook::{
     service,
     store::{
         Store,
-        audit::{self, Sums},
+        audit::{self, Totals},
     },
-    worker::{InHand, Outbox, SecretUses, Tools, Trouble, archive, enrich::enrichers, lane::Lane},
+    worker::{
+        ConsumerError, InFlightKeys, Outbox, SecretUsage, WorkerContext, archive,
+        enrich::enrichers, lane::SourceConsumer,
+    },
 };
 use time::OffsetDateTime;
 use tokio::{task::JoinHandle, time::timeout};
@@ -72,8 +75,8 @@ pub(crate) const WHSEC: &str = "whsec_VGFsbHlob29rIGtub3dzIHRoaXMgc2VjcmV0";
 /// The product's parts on a database and a queue prefix of their own, with a connected publisher.
 pub(crate) struct TestApp {
     pub(crate) config: Config,
-    pub(crate) tools: Tools,
-    pub(crate) link: Link,
+    pub(crate) tools: WorkerContext,
+    pub(crate) link: BrokerConnection,
     pub(crate) db: PgPool,
     _stop: DropGuard,
 }
@@ -120,22 +123,24 @@ impl TestApp {
         let topology = Arc::new(service::topology(&config));
         let publisher =
             Publisher::start(&config.broker, Arc::clone(&topology), metrics.clone(), stop.clone());
-        timeout(seconds(60), publisher.ready()).await.expect("the publisher did not connect");
-        let tools = Tools {
+        timeout(seconds(60), publisher.wait_until_ready())
+            .await
+            .expect("the publisher did not connect");
+        let tools = WorkerContext {
             sources: Arc::clone(&config.sources),
             enrichers: Arc::new(enrichers(&config.enrichments, &metrics).unwrap()),
-            outbox: Arc::new(Outbox::new(config.sources.keys(), &config.targets)),
+            outbox: Arc::new(Outbox::new(config.sources.keys(), &config.destinations)),
             store: Store::new(&config.database).unwrap(),
             publisher,
             topology,
-            schedule: config.retry.schedule(),
+            retry_schedule: config.retry.schedule(),
             settings: config.worker.clone(),
-            in_hand: InHand::default(),
-            secret_uses: SecretUses::default(),
+            in_flight: InFlightKeys::default(),
+            secret_usage: SecretUsage::default(),
             metrics,
-            committed: None,
+            commit_listener: None,
         };
-        let link = Link::open(&config.broker.url, "test").await.unwrap();
+        let link = BrokerConnection::open(&config.broker.url, "test").await.unwrap();
         let db = PgPool::connect_lazy(&config.database.url).unwrap();
         Self { config, tools, link, db, _stop: stop.drop_guard() }
     }
@@ -143,28 +148,31 @@ impl TestApp {
     /// A consumer of a source's queue.
     pub(crate) async fn consumer(&self, source: &str) -> SteppedConsumer {
         let source: SourceName = source.parse().unwrap();
-        SteppedConsumer(Lane::open(self.tools.clone(), source, &self.link).await.unwrap())
+        SteppedConsumer(SourceConsumer::open(self.tools.clone(), source, &self.link).await.unwrap())
     }
 
     /// A consumer with a connection of its own, so that the test can close it.
-    pub(crate) async fn consumer_on_own_connection(&self, source: &str) -> (Link, SteppedConsumer) {
-        let link = Link::open(&self.config.broker.url, "test lane").await.unwrap();
+    pub(crate) async fn consumer_on_own_connection(
+        &self,
+        source: &str,
+    ) -> (BrokerConnection, SteppedConsumer) {
+        let link = BrokerConnection::open(&self.config.broker.url, "test lane").await.unwrap();
         let source: SourceName = source.parse().unwrap();
-        let consumer = Lane::open(self.tools.clone(), source, &link).await.unwrap();
+        let consumer = SourceConsumer::open(self.tools.clone(), source, &link).await.unwrap();
         (link, SteppedConsumer(consumer))
     }
 
     /// Delivers what the outbox holds, until the returned value is dropped.
     pub(crate) fn start_delivery(&self) -> RunningDelivery {
         let stop = CancellationToken::new();
-        let tools = deliver::Tools {
+        let tools = deliver::DeliveryContext {
             store: self.tools.store.clone(),
             broker_url: self.config.broker.url.clone(),
             confirm_timeout: Duration::from_millis(self.config.broker.confirm_timeout_ms),
-            written: self.tools.outbox.written(),
+            outbox_changed: self.tools.outbox.notifier(),
             metrics: self.tools.metrics.clone(),
         };
-        let targets = Arc::clone(&self.config.targets);
+        let targets = Arc::clone(&self.config.destinations);
         let running = tokio::spawn(deliver::run(tools, targets, stop.clone()));
         RunningDelivery { running, _stop: stop.drop_guard() }
     }
@@ -175,7 +183,7 @@ impl TestApp {
     }
 
     pub(crate) async fn publish(&self, envelope: &Envelope) -> Result<Confirmed, PublishError> {
-        let message = Outgoing::inbound(&self.tools.topology, envelope);
+        let message = OutgoingMessage::inbound(&self.tools.topology, envelope);
         self.tools.publisher.publish(message).await
     }
 
@@ -200,7 +208,7 @@ impl TestApp {
 
     /// Archives the dead-letter queue, once it holds `expected` messages.
     pub(crate) async fn archive_dead_letters(&self, expected: usize) {
-        let queue = self.tools.topology.dead();
+        let queue = self.tools.topology.dead_letter_queue();
         let mut archived = 0;
         for _ in 0..40 {
             let quiet = Duration::from_millis(if archived < expected { 500 } else { 60 });
@@ -212,25 +220,25 @@ impl TestApp {
         assert_eq!(archived, expected, "messages in the dead-letter queue");
     }
 
-    pub(crate) async fn totals(&self) -> Sums {
-        audit::sums(&mut self.tools.store.connection().await.unwrap()).await.unwrap()
+    pub(crate) async fn totals(&self) -> Totals {
+        audit::totals(&mut self.tools.store.connection().await.unwrap()).await.unwrap()
     }
 
     /// Every accepted message has exactly one receipt, and the tables agree (P3).
     pub(crate) async fn assert_conserved(&self, accepted: i64) {
         let totals = self.totals().await;
-        let Sums { applied, duplicate, stale, ignored, retried, dead, .. } = totals;
+        let Totals { applied, duplicate, stale, ignored, retried, dead, .. } = totals;
         assert_eq!(applied + duplicate + stale + ignored + retried + dead, accepted, "{totals:?}");
         assert_eq!(retried, 0, "something still waits: {totals:?}");
-        assert_eq!(totals.dead_without_letter, 0, "{totals:?}");
-        assert_eq!(totals.letters_without_dead, 0, "{totals:?}");
-        assert_eq!(totals.settled_without_key, 0, "{totals:?}");
+        assert_eq!(totals.dead_receipts_without_dead_letter, 0, "{totals:?}");
+        assert_eq!(totals.dead_letters_without_dead_receipt, 0, "{totals:?}");
+        assert_eq!(totals.processed_without_key, 0, "{totals:?}");
         assert_eq!(totals.keys_without_receipt, 0, "{totals:?}");
-        assert_eq!(totals.books_without_receipt, 0, "{totals:?}");
-        assert_eq!(totals.ticked_off_without_mirror, 0, "{totals:?}");
-        assert_eq!(totals.mirrored_without_tick, 0, "{totals:?}");
-        assert_eq!(totals.letters_against_delivery, 0, "{totals:?}");
-        assert_eq!(totals.failed_without_letter, 0, "{totals:?}");
+        assert_eq!(totals.documents_without_receipt, 0, "{totals:?}");
+        assert_eq!(totals.mirrored_without_delivery, 0, "{totals:?}");
+        assert_eq!(totals.delivered_not_marked_mirrored, 0, "{totals:?}");
+        assert_eq!(totals.dead_letters_contradicting_delivery, 0, "{totals:?}");
+        assert_eq!(totals.failed_deliveries_without_dead_letter, 0, "{totals:?}");
     }
 
     /// One number from a query.
@@ -313,7 +321,7 @@ async fn configure(urls: &ServerUrls, sources: &[&str], tune: impl FnOnce(&mut C
 }
 
 /// A consumer that is stepped batch by batch, with a time limit.
-pub(crate) struct SteppedConsumer(pub(crate) Lane);
+pub(crate) struct SteppedConsumer(pub(crate) SourceConsumer);
 
 impl SteppedConsumer {
     /// One batch; its size.
@@ -321,7 +329,7 @@ impl SteppedConsumer {
         self.try_step().await.unwrap()
     }
 
-    pub(crate) async fn try_step(&mut self) -> Result<usize, Trouble> {
+    pub(crate) async fn try_step(&mut self) -> Result<usize, ConsumerError> {
         timeout(seconds(30), self.0.step()).await.expect("no message came")
     }
 

@@ -1,8 +1,8 @@
 //! Receipts of long ago: what a test did a moment ago, as if it had been then.
 
 use tallyhook::store::receipts::{
-    retention::{self, Kept},
-    spans::Plan,
+    retention::{self, ReceiptsMaintenanceReport},
+    spans::ReceiptsRetention,
 };
 
 use super::{TestApp, app::now, seconds};
@@ -10,18 +10,18 @@ use super::{TestApp, app::now, seconds};
 pub(crate) const DAY: std::time::Duration = seconds(24 * 60 * 60);
 
 /// Partitions of a week, made four weeks ahead, as of so many days ago.
-pub(crate) fn plan(days_ago: i64, keep_days: Option<u32>) -> Plan {
-    Plan {
-        span: 7 * DAY,
-        ahead: 28 * DAY,
-        keep: keep_days.map(|days| DAY * days),
+pub(crate) fn plan(days_ago: i64, keep_days: Option<u32>) -> ReceiptsRetention {
+    ReceiptsRetention {
+        partition_span: 7 * DAY,
+        premake: 28 * DAY,
+        keep_for: keep_days.map(|days| DAY * days),
         now: now() - time::Duration::days(days_ago),
     }
 }
 
 impl TestApp {
-    pub(crate) async fn keep(&self, plan: &Plan) -> Kept {
-        retention::keep(&self.tools.store, plan).await.unwrap()
+    pub(crate) async fn keep(&self, plan: &ReceiptsRetention) -> ReceiptsMaintenanceReport {
+        retention::maintain(&self.tools.store, plan).await.unwrap()
     }
 
     /// Moves all that is on record so many days into the past, where there are
@@ -37,7 +37,7 @@ impl TestApp {
             )
         };
         let id = earlier("receipt_id");
-        let books = ["orders", "invoices", "refunds", "resource_references"].map(|table| {
+        let books = ["orders", "invoices", "refunds", "resource_changes"].map(|table| {
             format!(
                 "update {table} set first_receipt = {}, last_receipt = {}, created_at = created_at - interval '{days} days'",
                 earlier("first_receipt"),
@@ -52,9 +52,9 @@ impl TestApp {
                  floor(extract(epoch from now() - {interval}) / 3600);
              begin
                  execute format(
-                     'create table if not exists inbox_g%s partition of inbox (primary key (key))
+                     'create table if not exists inbox_p%s partition of inbox (primary key (key))
                       for values in (%s)', hour, hour);
-                 update inbox set receipt_id = {id}, generation = hour;
+                 update inbox set receipt_id = {id}, partition_hour = hour;
              end $$;
              update dead_letters set receipt_id = {id},
                  first_failed_at = first_failed_at - {interval},

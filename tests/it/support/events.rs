@@ -17,11 +17,11 @@ fn event(source: &str, tenant: &str, topic: &str, event_id: &str, body: String) 
         topic: topic.to_owned(),
         version: None,
         received_at: now(),
-        attempt: 0,
+        failed_attempts: 0,
         generation: 0,
-        replay: None,
-        over_http: true,
-        secret: None,
+        replay_id: None,
+        received_over_http: true,
+        secret_label: None,
         import: None,
         body: body.into(),
     }
@@ -177,5 +177,5 @@ fn moment(minute: u32) -> String {
 }
 
 fn time_of(minute: u32) -> Option<time::OffsetDateTime> {
-    tallyhook::adapter::moment::parse_moment(&moment(minute))
+    tallyhook::adapter::moment::parse_timestamp(&moment(minute))
 }

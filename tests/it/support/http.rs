@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use reqwest::{Client, Response};
 use tallyhook::{
-    adapter::Delivery,
+    adapter::OutgoingWebhook,
     config::Config,
-    service::{Roles, Service},
+    service::{App, Roles},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -18,7 +18,7 @@ use super::{app::now, seconds};
 
 /// A running service.
 pub(crate) struct TestServer {
-    pub(crate) service: Service,
+    pub(crate) service: App,
     config: Config,
     client: Client,
 }
@@ -26,13 +26,15 @@ pub(crate) struct TestServer {
 impl TestServer {
     /// Starts the service and waits until it is ready.
     pub(crate) async fn start(config: &Config, roles: Roles) -> Self {
-        let service = Service::start(config, roles).await.unwrap();
-        timeout(seconds(60), service.ready()).await.expect("the service did not become ready");
+        let service = App::start(config, roles).await.unwrap();
+        timeout(seconds(60), service.wait_until_ready())
+            .await
+            .expect("the service did not become ready");
         Self { service, config: config.clone(), client: client() }
     }
 
     pub(crate) fn receiver(&self) -> SocketAddr {
-        self.service.receiver.unwrap()
+        self.service.receiver_address.unwrap()
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -107,7 +109,7 @@ pub(crate) fn dress(
     body: &str,
 ) -> Vec<(http::HeaderName, http::HeaderValue)> {
     let adapter = &config.sources[&source.parse().unwrap()];
-    adapter.dress(&Delivery {
+    adapter.signed_headers(&OutgoingWebhook {
         topic: if source == "woo" { "order.updated" } else { "orders/updated" },
         tenant: "demo.myshopify.com",
         event_id,

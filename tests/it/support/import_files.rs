@@ -22,7 +22,7 @@ secrets = ['env:TOKEN']
 /// The secret of [`VENDORS`].
 pub(crate) const TOKEN: &str = "a-token-of-the-tests";
 
-/// The columns of [`row`].
+/// The columns of [`csv_row`].
 pub(crate) const HEADER: &str = "vendor,invoice_number,amount,currency,due_date\n";
 
 /// One invoice as a row.
@@ -98,7 +98,7 @@ pub(crate) async fn progress(server: &TestServer, id: &str) -> Value {
 pub(crate) async fn done(server: &TestServer, id: &str) -> Value {
     eventually("the import", seconds(120), || async {
         let told = progress(server, id).await;
-        matches!(told["state"].as_str(), Some("received" | "broken_off")) && told["waiting"] == 0
+        matches!(told["state"].as_str(), Some("received" | "interrupted")) && told["waiting"] == 0
     })
     .await;
     progress(server, id).await

@@ -73,9 +73,9 @@ impl ServerPair {
         let urls =
             ServerUrls { postgres: servers.postgres.url(""), rabbitmq: servers.rabbitmq.url() };
         urls.create_empty_database(TEMPLATE).await;
-        let store = Store::new(&config::Database {
+        let store = Store::new(&config::DatabaseConfig {
             url: format!("{}{TEMPLATE}", urls.postgres),
-            connections: 2,
+            max_connections: 2,
             connect_timeout_ms: 10_000,
             statement_timeout_ms: 30_000,
         })

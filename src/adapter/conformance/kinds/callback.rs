@@ -3,8 +3,9 @@
 use super::super::{
     Secrets,
     kind::{
-        Delta::{Body, Header},
-        Kind, Proof, Unreadable, behind,
+        Case, Credential, UnreadableBody,
+        Variation::{Body, Header},
+        split_after,
     },
 };
 
@@ -17,58 +18,58 @@ pub(super) const USERS: Secrets = [
 ];
 
 /// A token that is shown as it is.
-pub(super) const BEARER: Proof = Proof {
+pub(super) const BEARER: Credential = Credential {
     header: "Authorization",
     // It is the secret.
-    known: "Bearer c0ffee00",
-    token: |value| behind("Bearer ", value),
+    known_value: "Bearer c0ffee00",
+    token: |value| split_after("Bearer ", value),
     signs_body: false,
-    refuses: &[
+    rejected: &[
         ("of another scheme", |value| value.replace("Bearer", "Basic")),
         ("of no scheme", |value| value.replace("Bearer ", "")),
         ("the scheme written together with it", |value| value.replace(' ', "")),
     ],
-    takes: &[("the scheme in lower case", |value| value.replace("Bearer", "bearer"))],
-    ..Proof::HMAC
+    accepted: &[("the scheme in lower case", |value| value.replace("Bearer", "bearer"))],
+    ..Credential::HMAC
 };
 
 /// A user and a password.
-pub(super) const BASIC: Proof = Proof {
+pub(super) const BASIC: Credential = Credential {
     // printf robot:c0ffee00 | base64
-    known: "Basic cm9ib3Q6YzBmZmVlMDA=",
-    token: |value| behind("Basic ", value),
-    refuses: &[
+    known_value: "Basic cm9ib3Q6YzBmZmVlMDA=",
+    token: |value| split_after("Basic ", value),
+    rejected: &[
         ("of another scheme", |value| value.replace("Basic", "Bearer")),
         ("as it is", |_| "Basic robot:c0ffee00".to_owned()),
         // printf robot: | base64, printf :c0ffee00 | base64
         ("no password", |_| "Basic cm9ib3Q6".to_owned()),
         ("no user", |_| "Basic OmMwZmZlZTAw".to_owned()),
     ],
-    takes: &[("the scheme in lower case", |value| value.replace("Basic", "basic"))],
+    accepted: &[("the scheme in lower case", |value| value.replace("Basic", "basic"))],
     ..BEARER
 };
 
-const ROBOT: Kind = Kind {
+const ROBOT: Case = Case {
     name: "callback",
-    word: "callback",
+    kind: "callback",
     settings: r#"tenant = "/company""#,
-    malformed: &["two words"],
-    proof: BEARER,
+    malformed_secrets: &["two words"],
+    credential: BEARER,
     topic: "invoice",
     tenant: "ACME",
     allowed: &["ACME"],
     foreign: &["acme", "ACME2", ""],
-    elsewhere: Some(Body(
+    other_tenant: Some(Body(
         br#"{"invoiceNumber":"F-1","transactionId":"t-1","amount":10.00,"vendor":"Robots","currency":"EUR","company":"acme"}"#,
     )),
-    alike: &[Body(
+    same_tenant: &[Body(
         br#"{"invoiceNumber":"F-1","transactionId":"t-1","amount":10.00,"vendor":"Robots","currency":"EUR","company":" ACME "}"#,
     )],
     body: br#"{"invoiceNumber":"F-1","transactionId":"t-1","amount":10.00,"vendor":"Robots","currency":"EUR","company":"ACME"}"#,
-    unmappable: Some(
+    unmappable_body: Some(
         br#"{"invoiceNumber":"F-1","vendor":"Robots","currency":"EURO","company":"ACME"}"#,
     ),
-    number: "F-1",
+    business_key: "F-1",
     redelivered: &[
         Header("x-attempt", "2"),
         // Robots write their bodies anew.
@@ -79,7 +80,7 @@ const ROBOT: Kind = Kind {
             br#"{"invoiceNumber":"F-1","transactionId":"t-1","amount":11.00,"vendor":"Robots","currency":"EUR","company":"ACME"}"#,
         ),
     ],
-    another: &[
+    different_event: &[
         Body(
             br#"{"invoiceNumber":"F-2","transactionId":"t-1","amount":10.00,"vendor":"Robots","currency":"EUR","company":"ACME"}"#,
         ),
@@ -91,36 +92,36 @@ const ROBOT: Kind = Kind {
         ),
     ],
     repeats_same_bytes: false,
-    unreadable: Unreadable::Refused,
-    ..Kind::PLAIN
+    unreadable: UnreadableBody::Rejected,
+    ..Case::DEFAULT
 };
 
-pub(super) const ROWS: &[Kind] = &[
+pub(super) const ROWS: &[Case] = &[
     ROBOT,
-    Kind {
+    Case {
         name: "callback, by password",
         settings: r#"
             authentication = "basic"
             tenant = "/company"
         "#,
         secrets: &USERS,
-        malformed: &["robot", "robot:"],
-        proof: BASIC,
+        malformed_secrets: &["robot", "robot:"],
+        credential: BASIC,
         ..ROBOT
     },
-    Kind {
+    Case {
         name: "callback, signed",
         settings: r#"
             authentication = "hmac"
             tenant = "/company"
         "#,
-        malformed: &[],
-        proof: Proof {
+        malformed_secrets: &[],
+        credential: Credential {
             header: "X-Signature",
             // openssl dgst -sha256 -hmac c0ffee00
-            known: "efef5e1e615030ce124dcc0185b3f504f2ca72d7feac481f3b2c40f5729b5311",
-            forgives: &["in upper case"],
-            ..Proof::HMAC
+            known_value: "efef5e1e615030ce124dcc0185b3f504f2ca72d7feac481f3b2c40f5729b5311",
+            tolerated: &["in upper case"],
+            ..Credential::HMAC
         },
         ..ROBOT
     },

@@ -2,15 +2,15 @@
 
 use super::{
     super::kind::{
-        Delta::{Body, EventId, Header, Tenant},
-        Kind, Many, Proof,
+        Case, Credential, MultiEventCase,
+        Variation::{Body, EventId, Header, Tenant},
     },
     callback::BEARER,
 };
 
-const BINARY: Kind = Kind {
+const BINARY: Case = Case {
     name: "cloudevents",
-    word: "cloudevents",
+    kind: "cloudevents",
     settings: r#"
         [sources.inbox.event]
         tenant = "attribute:company"
@@ -21,18 +21,18 @@ const BINARY: Kind = Kind {
         currency = "const:EUR"
         total = "/total"
     "#,
-    malformed: &["two words"],
-    proof: Proof { in_query: Some("access_token"), ..BEARER },
+    malformed_secrets: &["two words"],
+    credential: Credential { query_parameter: Some("access_token"), ..BEARER },
     topic: "com.example.order.paid",
     tenant: "Müller & Co",
     allowed: &["Müller & Co"],
     foreign: &["müller & co", "M%C3%BCller & Co", ""],
-    elsewhere: Some(Tenant("ACME")),
-    alike: &[Header("ce-company", "Müller & Co"), Header("ce-company", "\"M%c3%bcller & Co\"")],
+    other_tenant: Some(Tenant("ACME")),
+    same_tenant: &[Header("ce-company", "Müller & Co"), Header("ce-company", "\"M%c3%bcller & Co\"")],
     body: br#"{"id":7,"number":"A-7","total":1.50}"#,
-    unmappable: Some(br#"{"id":7,"number":"A-7","total":"much"}"#),
-    number: "A-7",
-    forms: &[
+    unmappable_body: Some(br#"{"id":7,"number":"A-7","total":"much"}"#),
+    business_key: "A-7",
+    equivalent_forms: &[
         &[
             Header("content-type", "application/cloudevents+json"),
             Body(
@@ -58,17 +58,17 @@ const BINARY: Kind = Kind {
         Header("ce-time", "2026-01-02T03:04:09Z"),
         Body(br#"{"id":7,"number":"A-7","total":2.50}"#),
     ],
-    another: &[EventId("evt-2"), Header("ce-source", "/another")],
+    different_event: &[EventId("evt-2"), Header("ce-source", "/another")],
     repeats_same_bytes: false,
     // Structured ones need another body: they are among the forms.
-    takes: &[
+    accepted_media_types: &[
         "application/json",
         "application/json; charset=utf-8",
         "Application/JSON;charset=UTF-8",
         "application/vnd.api+json",
         "",
     ],
-    many: Some(Many {
+    multi_event: Some(MultiEventCase {
         deltas: &[Header("content-type", "application/cloudevents-batch+json; charset=utf-8")],
         // The same id of two senders is two events.
         body: br#"[
@@ -81,7 +81,7 @@ const BINARY: Kind = Kind {
             ["/b 1", "Bolt", "com.example.order.paid"],
             ["/a 2", "ACME", "com.example.lead.made"],
         ],
-        anew: &[
+        regrouped: &[
             &[
                 br#"[{"specversion":"1.0","id":"2","source":"/a","type":"com.example.lead.made","company":"ACME","data":null},{"specversion":"1.0","id":"1","source":"/b","type":"com.example.order.paid","company":"Bolt","data":{"id":8,"number":"A-8","total":1.50}},{"data":{"id":7,"number":"A-7","total":1.50},"specversion":"1.0","id":"1","source":"/a","type":"com.example.order.paid","company":"ACME"}]"#,
             ],
@@ -91,7 +91,7 @@ const BINARY: Kind = Kind {
             ],
         ],
     }),
-    ..Kind::PLAIN
+    ..Case::DEFAULT
 };
 
-pub(super) const ROWS: &[Kind] = &[BINARY];
+pub(super) const ROWS: &[Case] = &[BINARY];

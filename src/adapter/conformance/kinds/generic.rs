@@ -2,8 +2,9 @@
 
 use super::{
     super::kind::{
-        Delta::{Body, EventId, Header, Tenant},
-        Kind, Proof, behind,
+        Case, Credential,
+        Variation::{Body, EventId, Header, Tenant},
+        split_after,
     },
     callback::{BASIC, BEARER, USERS},
 };
@@ -35,67 +36,67 @@ macro_rules! by_pointers {
     };
 }
 
-const POINTERS: Kind = Kind {
+const POINTERS: Case = Case {
     name: "generic, by pointers",
-    word: "generic",
+    kind: "generic",
     settings: by_pointers!(
         r#"
         [sources.inbox.signature]
         prefix = "sha256="
         "#
     ),
-    proof: Proof {
+    credential: Credential {
         header: "X-Signature",
         // openssl dgst -sha256 -hmac c0ffee00
-        known: "sha256=e5c77076e739ddc9b5ec00756d6dbc3d5c265e7da2ab2bebbe81fa9b49d1ce43",
-        token: |value| behind("sha256=", value),
-        forgives: &["in upper case"],
-        ..Proof::HMAC
+        known_value: "sha256=e5c77076e739ddc9b5ec00756d6dbc3d5c265e7da2ab2bebbe81fa9b49d1ce43",
+        token: |value| split_after("sha256=", value),
+        tolerated: &["in upper case"],
+        ..Credential::HMAC
     },
     topic: "order.paid",
     tenant: "ACME",
     allowed: &["ACME"],
     // A company's id is a text like any other: its case counts.
     foreign: &["acme", "ACME2", ""],
-    elsewhere: Some(Body(
+    other_tenant: Some(Body(
         br#"{"event_id":"e1","type":"order.paid","company":"acme","order":{"id":1,"number":"A-1","currency":"EUR","total":10.00}}"#,
     )),
     body: br#"{"event_id":"e1","type":"order.paid","company":"ACME","order":{"id":1,"number":"A-1","currency":"EUR","total":10.00}}"#,
-    unmappable: Some(br#"{"event_id":"e1","type":"order.paid","company":"ACME","order":{"id":1,"number":"A-1","currency":"EUR"}}"#),
-    number: "A-1",
+    unmappable_body: Some(br#"{"event_id":"e1","type":"order.paid","company":"ACME","order":{"id":1,"number":"A-1","currency":"EUR"}}"#),
+    business_key: "A-1",
     redelivered: &[
         Header("x-attempt", "2"),
         Body(
             br#"{"event_id":"e1","type":"order.paid","company":"ACME","order":{"id":1,"number":"A-1","currency":"EUR","total":11.00}}"#,
         ),
     ],
-    another: &[Body(
+    different_event: &[Body(
         br#"{"event_id":"e2","type":"order.paid","company":"ACME","order":{"id":1,"number":"A-1","currency":"EUR","total":10.00}}"#,
     )],
-    ..Kind::PLAIN
+    ..Case::DEFAULT
 };
 
 /// A signature beside which an id, a time and an address are signed.
-const SIGNED_BESIDE: Proof = Proof {
+const SIGNED_BESIDE: Credential = Credential {
     header: "X-Signatures",
     // (printf 'evt-1.1767323045000.%s.' "$url"; cat body) | openssl dgst -sha256 -hmac c0ffee00
-    known: "v1,gox5AqXawiqptCjPULI1YJPIdZ1perbgv3PBr/OH7gQ=",
-    token: |value| behind("v1,", value),
-    refuses: &[
+    known_value: "v1,gox5AqXawiqptCjPULI1YJPIdZ1perbgv3PBr/OH7gQ=",
+    token: |value| split_after("v1,", value),
+    rejected: &[
         ("of another version", |value| value.replace("v1,", "v2,")),
         ("of no version", |value| value.replace("v1,", "")),
     ],
-    takes: &[("among others", |value| format!("v1,* {value} v2,AAAA"))],
-    joins: Some(|first, second| format!("{first} {second}")),
-    with: &["X-Id", "X-Time"],
-    binds: &[
+    accepted: &[("among others", |value| format!("v1,* {value} v2,AAAA"))],
+    join: Some(|first, second| format!("{first} {second}")),
+    required_headers: &["X-Id", "X-Time"],
+    signed_headers: &[
         Header("X-Id", "evt-2"),
         Header("X-Time", "1767323045001"),
         Header("X-Time", "1767323045"),
         Header("X-Time", "now"),
     ],
     tolerance_s: Some(300),
-    strangers: &[by_pointers!(
+    foreign_settings: &[by_pointers!(
         r#"
         [sources.inbox.signature]
         header = "X-Signatures"
@@ -109,14 +110,14 @@ const SIGNED_BESIDE: Proof = Proof {
         url = "https://hooks.example/hooks/inbox/"
         "#
     )],
-    ..Proof::HMAC
+    ..Credential::HMAC
 };
 
-pub(super) const ROWS: &[Kind] = &[
+pub(super) const ROWS: &[Case] = &[
     POINTERS,
-    Kind {
+    Case {
         name: "generic, by headers",
-        word: "generic",
+        kind: "generic",
         settings: r#"
             repeats_same_bytes = false
             [sources.inbox.signature]
@@ -133,26 +134,26 @@ pub(super) const ROWS: &[Kind] = &[
             currency = "const:EUR"
             total = "/total"
         "#,
-        proof: Proof {
+        credential: Credential {
             header: "X-Sum",
             // openssl dgst -sha512 -mac HMAC -macopt hexkey:c0ffee00
-            known: "jNQL7W2INGuzhTRIajk4/uIEBe62iQEVdWo+S3z7uD0JzuYlxLvzikUaq6qY3Z3RJIaJ3UVc06XT5/2/Xj8A4g==",
-            ..Proof::HMAC
+            known_value: "jNQL7W2INGuzhTRIajk4/uIEBe62iQEVdWo+S3z7uD0JzuYlxLvzikUaq6qY3Z3RJIaJ3UVc06XT5/2/Xj8A4g==",
+            ..Credential::HMAC
         },
         topic: "invoice",
         tenant: "Müller & Co",
         allowed: &["Müller & Co"],
         foreign: &["müller & co", "Müller & Co/", ""],
-        elsewhere: Some(Tenant("ACME")),
+        other_tenant: Some(Tenant("ACME")),
         body: br#"{"number":"R/7","total":"10.00"}"#,
-        unmappable: Some(br#"{"number":"R/7","total":"ten"}"#),
-        number: "R/7",
+        unmappable_body: Some(br#"{"number":"R/7","total":"ten"}"#),
+        business_key: "R/7",
         redelivered: &[Header("x-attempt", "2"), Body(br#"{"number":"R/7","total":"11.00"}"#)],
-        another: &[EventId("evt-2")],
+        different_event: &[EventId("evt-2")],
         repeats_same_bytes: false,
-        ..Kind::PLAIN
+        ..Case::DEFAULT
     },
-    Kind {
+    Case {
         name: "generic, signed with a time",
         settings: by_pointers!(
             r#"
@@ -164,34 +165,34 @@ pub(super) const ROWS: &[Kind] = &[
             tolerance_s = 60
             "#
         ),
-        proof: Proof {
+        credential: Credential {
             header: "X-Signature",
             // (printf '%s.' 1767323045; cat body) | openssl dgst -sha256 -hmac c0ffee00
-            known: "t=1767323045,v1=6607e754acb2c87ac2aa634e4b27146f49032d5b66b838302a36b90c80a100a8",
-            token: |value| behind("v1=", value),
+            known_value: "t=1767323045,v1=6607e754acb2c87ac2aa634e4b27146f49032d5b66b838302a36b90c80a100a8",
+            token: |value| split_after("v1=", value),
             // What stands behind a comma is another item.
-            forgives: &["in upper case", "twice"],
-            refuses: &[
+            tolerated: &["in upper case", "twice"],
+            rejected: &[
                 ("another time", |value| value.replace("t=1767323045", "t=1767323046")),
                 ("no time", |value| value.replace("t=1767323045,", "")),
                 ("a time that is no number", |value| value.replace("t=1767323045", "t=now")),
                 ("a wrong time first", |value| format!("t=1767323046,{value}")),
                 ("another item alone", |value| value.replace("v1=", "v0=")),
             ],
-            takes: &[
+            accepted: &[
                 ("beside another item", |value| format!("{value},v0=00")),
                 ("behind a broken one", |value| value.replace("v1=", "v1=*,v1=")),
             ],
-            joins: Some(|first, second| {
-                let [_, token, _] = behind("v1=", second);
+            join: Some(|first, second| {
+                let [_, token, _] = split_after("v1=", second);
                 format!("{first},v1={token}")
             }),
             tolerance_s: Some(60),
-            ..Proof::HMAC
+            ..Credential::HMAC
         },
         ..POINTERS
     },
-    Kind {
+    Case {
         name: "generic, signed with an id and an address",
         settings: by_pointers!(
             r#"
@@ -207,22 +208,22 @@ pub(super) const ROWS: &[Kind] = &[
             url = "https://hooks.example/hooks/inbox"
             "#
         ),
-        proof: SIGNED_BESIDE,
+        credential: SIGNED_BESIDE,
         ..POINTERS
     },
-    Kind {
+    Case {
         name: "generic, by token",
         settings: by_pointers!(r#"authentication = "bearer""#),
-        malformed: &["two words"],
-        proof: BEARER,
+        malformed_secrets: &["two words"],
+        credential: BEARER,
         ..POINTERS
     },
-    Kind {
+    Case {
         name: "generic, by password",
         settings: by_pointers!(r#"authentication = "basic""#),
         secrets: &USERS,
-        malformed: &["robot", "robot:"],
-        proof: BASIC,
+        malformed_secrets: &["robot", "robot:"],
+        credential: BASIC,
         ..POINTERS
     },
 ];

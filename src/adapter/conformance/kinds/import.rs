@@ -2,38 +2,38 @@
 
 use super::{
     super::kind::{
-        Delta::{Body, Header},
-        Kind, Unreadable,
+        Case, UnreadableBody,
+        Variation::{Body, Header},
     },
     callback::{BASIC, BEARER, USERS},
 };
 
-const FILES: Kind = Kind {
+const FILES: Case = Case {
     name: "import",
-    word: "import",
+    kind: "import",
     // A pointer, as the suite names fields; columns have tests of their own.
     settings: r#"
         tenant = "/company"
         [sources.inbox.invoice]
         currency = "/currency"
     "#,
-    malformed: &["two words"],
-    proof: BEARER,
+    malformed_secrets: &["two words"],
+    credential: BEARER,
     topic: "invoice",
     tenant: "ACME",
     allowed: &["ACME"],
     foreign: &["acme", "ACME2", ""],
-    elsewhere: Some(Body(
+    other_tenant: Some(Body(
         br#"{"vendor":"Smith","invoice_number":"F-1","amount":10.00,"currency":"EUR","due_date":"2026-02-01","company":"acme"}"#,
     )),
-    alike: &[Body(
+    same_tenant: &[Body(
         br#"{"vendor":"Smith","invoice_number":"F-1","amount":10.00,"currency":"EUR","due_date":"2026-02-01","company":" ACME "}"#,
     )],
     body: br#"{"vendor":"Smith","invoice_number":"F-1","amount":10.00,"currency":"EUR","due_date":"2026-02-01","company":"ACME"}"#,
-    unmappable: Some(
+    unmappable_body: Some(
         br#"{"vendor":"Smith","invoice_number":"F-1","amount":10.00,"currency":"EURO","company":"ACME"}"#,
     ),
-    number: "F-1",
+    business_key: "F-1",
     redelivered: &[
         Header("x-attempt", "2"),
         // Written otherwise, it says the same.
@@ -41,7 +41,7 @@ const FILES: Kind = Kind {
             br#"{ "company":"ACME", "currency":"eur", "due_date":"2026-02-01T00:00:00Z", "amount":"10", "invoice_number":" F-1", "vendor": "Smith ", "note":"" }"#,
         ),
     ],
-    another: &[
+    different_event: &[
         Body(
             br#"{"vendor":"Jones","invoice_number":"F-1","amount":10.00,"currency":"EUR","due_date":"2026-02-01","company":"ACME"}"#,
         ),
@@ -59,13 +59,13 @@ const FILES: Kind = Kind {
         ),
     ],
     repeats_same_bytes: false,
-    unreadable: Unreadable::Refused,
-    ..Kind::PLAIN
+    unreadable: UnreadableBody::Rejected,
+    ..Case::DEFAULT
 };
 
-pub(super) const ROWS: &[Kind] = &[
+pub(super) const ROWS: &[Case] = &[
     FILES,
-    Kind {
+    Case {
         name: "import, by password",
         settings: r#"
             authentication = "basic"
@@ -74,8 +74,8 @@ pub(super) const ROWS: &[Kind] = &[
             currency = "/currency"
         "#,
         secrets: &USERS,
-        malformed: &["robot", "robot:"],
-        proof: BASIC,
+        malformed_secrets: &["robot", "robot:"],
+        credential: BASIC,
         ..FILES
     },
 ];

@@ -1,34 +1,34 @@
 //! QuickBooks, in both of its formats.
 
 use super::super::kind::{
-    Delta::{Body, Header},
-    Kind, Many, Proof,
+    Case, Credential, MultiEventCase,
+    Variation::{Body, Header},
 };
 
-const CLOUD: Kind = Kind {
+const CLOUD: Case = Case {
     name: "quickbooks",
-    word: "quickbooks",
-    proof: Proof {
+    kind: "quickbooks",
+    credential: Credential {
         header: "intuit-signature",
         // openssl dgst -sha256 -hmac c0ffee00
-        known: "Gda3I/yQkWodaHv7M9IroUL/gx+CYb+KNHXG9R21pxo=",
-        ..Proof::HMAC
+        known_value: "Gda3I/yQkWodaHv7M9IroUL/gx+CYb+KNHXG9R21pxo=",
+        ..Credential::HMAC
     },
     topic: "qbo.invoice.updated.v1",
     tenant: "9130347",
     allowed: &["9130347"],
     foreign: &["913034", "91303470", ""],
-    elsewhere: Some(Body(
+    other_tenant: Some(Body(
         br#"[{"specversion":"1.0","id":"e-1","source":"intuit.x","type":"qbo.invoice.updated.v1","time":"2026-01-02T03:04:00Z","intuitentityid":"42","intuitaccountid":"9130348","data":{}}]"#,
     )),
     body: br#"[{"specversion":"1.0","id":"e-1","source":"intuit.x","type":"qbo.invoice.updated.v1","time":"2026-01-02T03:04:00Z","intuitentityid":"42","intuitaccountid":"9130347","data":{}}]"#,
-    kept: Some(
+    stored_body: Some(
         br#"{"specversion":"1.0","id":"e-1","source":"intuit.x","type":"qbo.invoice.updated.v1","time":"2026-01-02T03:04:00Z","intuitentityid":"42","intuitaccountid":"9130347","data":{}}"#,
     ),
-    unmappable: Some(
+    unmappable_body: Some(
         br#"[{"specversion":"1.0","id":"e-1","source":"intuit.x","type":"qbo.invoice.updated.v1","time":"soon","intuitentityid":"42","intuitaccountid":"9130347","data":{}}]"#,
     ),
-    number: "42",
+    business_key: "42",
     redelivered: &[
         Header("x-attempt", "2"),
         Header("content-type", "application/cloudevents+json"),
@@ -37,11 +37,11 @@ const CLOUD: Kind = Kind {
             br#"[ {"id":"e-1","specversion":"1.0","source":"intuit.x","type":"qbo.invoice.updated.v1","time":"2026-01-02T03:04:00Z","intuitentityid":"42","intuitaccountid":"9130347"} ]"#,
         ),
     ],
-    another: &[Body(
+    different_event: &[Body(
         br#"[{"specversion":"1.0","id":"e-2","source":"intuit.x","type":"qbo.invoice.updated.v1","time":"2026-01-02T03:04:00Z","intuitentityid":"42","intuitaccountid":"9130347","data":{}}]"#,
     )],
     repeats_same_bytes: false,
-    many: Some(Many {
+    multi_event: Some(MultiEventCase {
         deltas: &[Header("content-type", "application/cloudevents-batch+json")],
         body: br#"[
             {"specversion":"1.0","id":"e-1","source":"intuit.x","type":"qbo.invoice.updated.v1","time":"2026-01-02T03:04:00Z","intuitentityid":"42","intuitaccountid":"9130347","data":{}},
@@ -51,7 +51,7 @@ const CLOUD: Kind = Kind {
             ["e-1", "9130347", "qbo.invoice.updated.v1"],
             ["e-2", "9130348", "qbo.bill.deleted.v1"],
         ],
-        anew: &[
+        regrouped: &[
             &[
                 br#"[{"specversion":"1.0","id":"e-2","source":"intuit.x","type":"qbo.bill.deleted.v1","time":"2026-01-02T03:04:00Z","intuitentityid":"43","intuitaccountid":"9130348","data":{}},{"specversion":"1.0","id":"e-1","source":"intuit.x","type":"qbo.invoice.updated.v1","time":"2026-01-02T03:04:00Z","intuitentityid":"42","intuitaccountid":"9130347","data":{}}]"#,
             ],
@@ -61,23 +61,23 @@ const CLOUD: Kind = Kind {
             ],
         ],
     }),
-    ..Kind::PLAIN
+    ..Case::DEFAULT
 };
 
-pub(super) const ROWS: &[Kind] = &[
+pub(super) const ROWS: &[Case] = &[
     CLOUD,
-    Kind {
+    Case {
         name: "quickbooks, the older format",
-        proof: Proof { known: "H4q+jiBWVm4mf8VsTncfx2b2DgGLQb4gCTxLC9wJYrU=", ..CLOUD.proof },
+        credential: Credential { known_value: "H4q+jiBWVm4mf8VsTncfx2b2DgGLQb4gCTxLC9wJYrU=", ..CLOUD.credential },
         topic: "invoice.update",
-        elsewhere: Some(Body(
+        other_tenant: Some(Body(
             br#"{"eventNotifications":[{"realmId":"9130348","dataChangeEvent":{"entities":[{"name":"Invoice","id":"42","operation":"Update","lastUpdated":"2026-01-02T03:04:00.000Z"}]}}]}"#,
         )),
         body: br#"{"eventNotifications":[{"realmId":"9130347","dataChangeEvent":{"entities":[{"name":"Invoice","id":"42","operation":"Update","lastUpdated":"2026-01-02T03:04:00.000Z"}]}}]}"#,
-        kept: Some(
+        stored_body: Some(
             br#"{"name":"Invoice","id":"42","operation":"Update","lastUpdated":"2026-01-02T03:04:00.000Z"}"#,
         ),
-        unmappable: Some(
+        unmappable_body: Some(
             br#"{"eventNotifications":[{"realmId":"9130347","dataChangeEvent":{"entities":[{"name":"Invoice","id":"42","operation":"Update","lastUpdated":"soon"}]}}]}"#,
         ),
         redelivered: &[
@@ -86,7 +86,7 @@ pub(super) const ROWS: &[Kind] = &[
                 br#"{"eventNotifications":[ {"dataChangeEvent":{"entities":[{"id":"42","name":"Invoice","operation":"Update","lastUpdated":"2026-01-02T03:04:00.000Z"}]},"realmId":"9130347"}]}"#,
             ),
         ],
-        another: &[
+        different_event: &[
             Body(
                 br#"{"eventNotifications":[{"realmId":"9130347","dataChangeEvent":{"entities":[{"name":"Invoice","id":"42","operation":"Update","lastUpdated":"2026-01-02T03:04:01.000Z"}]}}]}"#,
             ),
@@ -100,7 +100,7 @@ pub(super) const ROWS: &[Kind] = &[
                 br#"{"eventNotifications":[{"realmId":"9130347","dataChangeEvent":{"entities":[{"name":"Invoice","id":"43","operation":"Update","lastUpdated":"2026-01-02T03:04:00.000Z"}]}}]}"#,
             ),
         ],
-        many: Some(Many {
+        multi_event: Some(MultiEventCase {
             deltas: &[],
             // The same document of two companies, and two of one.
             body: br#"{"eventNotifications":[
@@ -114,7 +114,7 @@ pub(super) const ROWS: &[Kind] = &[
                 ["9130347:Bill:42:Delete:2026-01-02T03:04:00.000Z", "9130347", "bill.delete"],
                 ["9130348:Invoice:42:Update:2026-01-02T03:04:00.000Z", "9130348", "invoice.update"],
             ],
-            anew: &[
+            regrouped: &[
                 &[
                     br#"{"eventNotifications":[{"realmId":"9130348","dataChangeEvent":{"entities":[{"name":"Invoice","id":"42","operation":"Update","lastUpdated":"2026-01-02T03:04:00.000Z"}]}},{"realmId":"9130347","dataChangeEvent":{"entities":[{"name":"Bill","id":"42","operation":"Delete","lastUpdated":"2026-01-02T03:04:00.000Z"}]}},{"realmId":"9130347","dataChangeEvent":{"entities":[{"name":"Invoice","id":"42","operation":"Update","lastUpdated":"2026-01-02T03:04:00.000Z"}]}}]}"#,
                 ],

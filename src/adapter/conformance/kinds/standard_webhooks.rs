@@ -3,8 +3,9 @@
 use super::super::{
     Secrets,
     kind::{
-        Delta::{Body, EventId, Header},
-        Kind, Proof, behind,
+        Case, Credential,
+        Variation::{Body, EventId, Header},
+        split_after,
     },
 };
 
@@ -34,54 +35,54 @@ const SETTINGS: &str = r#"
     total = "/data/total"
 "#;
 
-const PROOF: Proof = Proof {
+const PROOF: Credential = Credential {
     header: "webhook-signature",
-    token: |value| behind(",", value),
-    refuses: &[
+    token: |value| split_after(",", value),
+    rejected: &[
         ("of a version of tomorrow", |value| value.replace("v1", "v2")),
-        ("of no version", |value| behind(",", value)[1].to_owned()),
+        ("of no version", |value| split_after(",", value)[1].to_owned()),
         ("its version in upper case", |value| value.replace("v1", "V1")),
     ],
-    takes: &[
+    accepted: &[
         ("beside a version of tomorrow", |value| format!("{value} v2,AAAA")),
         ("behind broken ones", |value| format!("v1,* v1a,* nonsense {value}")),
     ],
-    joins: Some(|first, second| format!("{first} {second}")),
-    with: &["webhook-id", "webhook-timestamp"],
-    binds: &[
+    join: Some(|first, second| format!("{first} {second}")),
+    required_headers: &["webhook-id", "webhook-timestamp"],
+    signed_headers: &[
         Header("webhook-id", "evt-2"),
         Header("webhook-timestamp", "1767323046"),
         Header("webhook-timestamp", "+1767323045"),
         Header("webhook-timestamp", "now"),
     ],
     tolerance_s: Some(300),
-    ..Proof::HMAC
+    ..Credential::HMAC
 };
 
-const MAPPED: Kind = Kind {
+const MAPPED: Case = Case {
     name: "standard_webhooks",
-    word: "standard_webhooks",
+    kind: "standard_webhooks",
     settings: SETTINGS,
     secrets: &SHARED,
-    malformed: &["whsec_c0ffee00", "whsec_********************************", "whsec_", "whsk_c0ffee00", "whpk_c0ffee00"],
-    proof: Proof {
+    malformed_secrets: &["whsec_c0ffee00", "whsec_********************************", "whsec_", "whsk_c0ffee00", "whpk_c0ffee00"],
+    credential: Credential {
         // (printf '%s.%s.' evt-1 1767323045; cat body) | openssl dgst -sha256 -mac HMAC
         //     -macopt hexkey:...
-        known: "v1,isM4hSSDHQejHv1QEyBIcdJ38ceJitUnh6gUGOWShbA=",
+        known_value: "v1,isM4hSSDHQejHv1QEyBIcdJ38ceJitUnh6gUGOWShbA=",
         ..PROOF
     },
     topic: "invoice.paid",
     tenant: "ACME",
     allowed: &["ACME"],
     foreign: &["acme", "ACME2", ""],
-    elsewhere: Some(Body(
+    other_tenant: Some(Body(
         br#"{"type":"invoice.paid","timestamp":"2026-01-02T03:04:00Z","company":"acme","data":{"number":"F-1","currency":"EUR","total":"10.00"}}"#,
     )),
     body: br#"{"type":"invoice.paid","timestamp":"2026-01-02T03:04:00Z","company":"ACME","data":{"number":"F-1","currency":"EUR","total":"10.00"}}"#,
-    unmappable: Some(
+    unmappable_body: Some(
         br#"{"type":"invoice.paid","timestamp":"2026-01-02T03:04:00Z","company":"ACME","data":{"number":"F-1","currency":"EUR"}}"#,
     ),
-    number: "F-1",
+    business_key: "F-1",
     redelivered: &[
         Header("x-attempt", "2"),
         // The signed id is the event's, whatever the body.
@@ -91,42 +92,42 @@ const MAPPED: Kind = Kind {
         // Another family of names beside it, which nobody signed.
         Header("svix-id", "evt-2"),
     ],
-    another: &[EventId("evt-2")],
-    ..Kind::PLAIN
+    different_event: &[EventId("evt-2")],
+    ..Case::DEFAULT
 };
 
-pub(super) const ROWS: &[Kind] = &[
+pub(super) const ROWS: &[Case] = &[
     MAPPED,
-    Kind {
+    Case {
         name: "standard_webhooks, by ed25519",
         secrets: &SEEDS,
-        malformed: &["whsk_", "whsk_c0ffee00"],
-        proof: Proof {
+        malformed_secrets: &["whsk_", "whsk_c0ffee00"],
+        credential: Credential {
             // Python's cryptography: Ed25519PrivateKey.from_private_bytes(seed).sign(...)
-            known: "v1a,TxiAuKiuPHaWAinT13xyyfy93OIwKYgQ0jBDG07li1sL9PChAyA5czfxJooM0LYE9NPCJ90/zcYykt2fd1OjBQ==",
+            known_value: "v1a,TxiAuKiuPHaWAinT13xyyfy93OIwKYgQ0jBDG07li1sL9PChAyA5czfxJooM0LYE9NPCJ90/zcYykt2fd1OjBQ==",
             ..PROOF
         },
         ..MAPPED
     },
-    Kind {
+    Case {
         name: "standard_webhooks, bigcommerce",
         settings: r#"profile = "bigcommerce""#,
         // The text is the key.
         secrets: &super::super::SECRETS,
-        malformed: &[],
-        proof: Proof { known: "v1,RuQzSu6qLFQ/RSkdl6t9yMMm2YIvPw+SniV8k0dOPjc=", ..PROOF },
+        malformed_secrets: &[],
+        credential: Credential { known_value: "v1,RuQzSu6qLFQ/RSkdl6t9yMMm2YIvPw+SniV8k0dOPjc=", ..PROOF },
         topic: "store/order/updated",
         tenant: "stores/abc1",
         allowed: &["stores/abc1"],
         foreign: &["abc1", "stores/ABC1", "stores/abc", ""],
-        elsewhere: Some(Body(
+        other_tenant: Some(Body(
             br#"{"scope":"store/order/updated","store_id":"1","data":{"type":"order","id":173331},"hash":"h","created_at":1767323000,"producer":"stores/abc2"}"#,
         )),
         body: br#"{"scope":"store/order/updated","store_id":"1","data":{"type":"order","id":173331},"hash":"h","created_at":1767323000,"producer":"stores/abc1"}"#,
-        unmappable: Some(
+        unmappable_body: Some(
             br#"{"scope":"store/order/updated","store_id":"1","data":{"type":"order","id":173331},"hash":"h","created_at":"soon","producer":"stores/abc1"}"#,
         ),
-        number: "173331",
+        business_key: "173331",
         redelivered: &[
             Body(
                 br#"{"scope":"store/order/updated","store_id":"1","data":{"type":"order","id":173331},"hash":"g","created_at":1767323000,"producer":"stores/abc1"}"#,
@@ -135,29 +136,29 @@ pub(super) const ROWS: &[Kind] = &[
         repeats_same_bytes: false,
         ..MAPPED
     },
-    Kind {
+    Case {
         name: "standard_webhooks, etsy",
         settings: r#"profile = "etsy""#,
-        proof: Proof {
-            known: "v1,WrEBlwB2WuJqyx0zuCLvWl+y9KxezayKopwsEHAWxnc=",
+        credential: Credential {
+            known_value: "v1,WrEBlwB2WuJqyx0zuCLvWl+y9KxezayKopwsEHAWxnc=",
             // Early documentation leaves the version out.
-            refuses: &[("of a version of tomorrow", |value| value.replace("v1", "v2"))],
-            takes: &[("of no version", |value| behind(",", value)[1].to_owned())],
+            rejected: &[("of a version of tomorrow", |value| value.replace("v1", "v2"))],
+            accepted: &[("of no version", |value| split_after(",", value)[1].to_owned())],
             ..PROOF
         },
         topic: "order.paid",
         tenant: "4711",
         allowed: &["4711"],
         foreign: &["471", "47110", ""],
-        elsewhere: Some(Body(
+        other_tenant: Some(Body(
             br#"{"event_type":"order.paid","resource_url":"https://api.example/v3/application/shops/4712/receipts/99","shop_id":4712}"#,
         )),
-        alike: &[Body(
+        same_tenant: &[Body(
             br#"{"event_type":"order.paid","resource_url":"https://api.example/v3/application/shops/4711/receipts/99","shop_id":"4711"}"#,
         )],
         body: br#"{"event_type":"order.paid","resource_url":"https://api.example/v3/application/shops/4711/receipts/99","shop_id":4711}"#,
-        unmappable: None,
-        number: "99",
+        unmappable_body: None,
+        business_key: "99",
         redelivered: &[Header("x-attempt", "2")],
         repeats_same_bytes: false,
         ..MAPPED

@@ -1,18 +1,18 @@
 //! Stripe.
 
-use super::super::kind::{Delta::Body, Kind, Proof, behind};
+use super::super::kind::{Case, Credential, Variation::Body, split_after};
 
-pub(super) const ROWS: &[Kind] = &[Kind {
+pub(super) const ROWS: &[Case] = &[Case {
     name: "stripe",
-    word: "stripe",
-    proof: Proof {
+    kind: "stripe",
+    credential: Credential {
         header: "Stripe-Signature",
         // (printf '%s.' 1767323045; cat body) | openssl dgst -sha256 -hmac c0ffee00
-        known: "t=1767323045,v1=2c39fdefae30963842890d97255c143310737a56471d0b4561f8710c0d7e26ab",
-        token: |value| behind("v1=", value),
+        known_value: "t=1767323045,v1=2c39fdefae30963842890d97255c143310737a56471d0b4561f8710c0d7e26ab",
+        token: |value| split_after("v1=", value),
         // What stands behind a comma is another item, of no scheme.
-        forgives: &["in upper case", "twice"],
-        refuses: &[
+        tolerated: &["in upper case", "twice"],
+        rejected: &[
             ("another time", |value| value.replace("t=1767323045", "t=1767323046")),
             ("the same time, written otherwise", |value| value.replace("t=", "t=+")),
             ("no time", |value| value.replace("t=1767323045,", "")),
@@ -24,7 +24,7 @@ pub(super) const ROWS: &[Kind] = &[Kind {
             ("a scheme of tomorrow alone", |value| value.replace("v1=", "v2=")),
             ("the scheme in upper case", |value| value.replace("v1=", "V1=")),
         ],
-        takes: &[
+        accepted: &[
             ("beside another scheme", |value| format!("{value},v0={}", "0".repeat(64))),
             ("beside another signature", |value| format!("{value},v1={}", "0".repeat(64))),
             ("behind another signature", |value| {
@@ -36,34 +36,34 @@ pub(super) const ROWS: &[Kind] = &[Kind {
                 format!("{signature},{time}")
             }),
         ],
-        joins: Some(|first, second| {
-            let [_, token, _] = behind("v1=", second);
+        join: Some(|first, second| {
+            let [_, token, _] = split_after("v1=", second);
             format!("{first},v1={token}")
         }),
         tolerance_s: Some(300),
-        ..Proof::HMAC
+        ..Credential::HMAC
     },
     topic: "invoice.paid",
     tenant: "acct_1A",
     allowed: &["acct_1A"],
     foreign: &["acct_1a", "ACCT_1A", "acct_1", ""],
-    elsewhere: Some(Body(
+    other_tenant: Some(Body(
         br#"{"id":"evt_1","object":"event","type":"invoice.paid","created":1767323000,"account":"acct_1a","data":{"object":{"id":"in_1","object":"invoice","number":"F-1","status":"paid","currency":"eur","total":1000}}}"#,
     )),
     body: br#"{"id":"evt_1","object":"event","type":"invoice.paid","created":1767323000,"account":"acct_1A","data":{"object":{"id":"in_1","object":"invoice","number":"F-1","status":"paid","currency":"eur","total":1000}}}"#,
-    unmappable: Some(
+    unmappable_body: Some(
         br#"{"id":"evt_1","object":"event","type":"invoice.paid","created":1767323000,"account":"acct_1A","data":{"object":{"id":"in_1","object":"invoice","number":"F-1","status":"paid","currency":"eur"}}}"#,
     ),
-    number: "F-1",
+    business_key: "F-1",
     redelivered: &[
         // Counts the addresses that have not answered yet.
         Body(
             br#"{"id":"evt_1","object":"event","type":"invoice.paid","created":1767323000,"account":"acct_1A","pending_webhooks":1,"data":{"object":{"id":"in_1","object":"invoice","number":"F-1","status":"paid","currency":"eur","total":1000}}}"#,
         ),
     ],
-    another: &[Body(
+    different_event: &[Body(
         br#"{"id":"evt_2","object":"event","type":"invoice.paid","created":1767323000,"account":"acct_1A","data":{"object":{"id":"in_1","object":"invoice","number":"F-1","status":"paid","currency":"eur","total":1000}}}"#,
     )],
     repeats_same_bytes: false,
-    ..Kind::PLAIN
+    ..Case::DEFAULT
 }];

@@ -1,18 +1,18 @@
 //! Xero.
 
 use super::super::kind::{
-    Delta::{Body, Header},
-    Kind, Many, Proof,
+    Case, Credential, MultiEventCase,
+    Variation::{Body, Header},
 };
 
-pub(super) const ROWS: &[Kind] = &[Kind {
+pub(super) const ROWS: &[Case] = &[Case {
     name: "xero",
-    word: "xero",
-    proof: Proof {
+    kind: "xero",
+    credential: Credential {
         header: "x-xero-signature",
         // openssl dgst -sha256 -hmac c0ffee00
-        known: "ETBAaLNGNRZC8ynDo8yPguYaJA8ADf5iFIs93oE2WIk=",
-        ..Proof::HMAC
+        known_value: "ETBAaLNGNRZC8ynDo8yPguYaJA8ADf5iFIs93oE2WIk=",
+        ..Credential::HMAC
     },
     topic: "invoice.update",
     tenant: "c2cc9b6e-9458-4c7d-93cc-f02b81b0594f",
@@ -21,20 +21,20 @@ pub(super) const ROWS: &[Kind] = &[Kind {
         "C2CC9B6E-9458-4C7D-93CC-F02B81B0594F",
     ],
     foreign: &["c2cc9b6e", "c2cc9b6e-9458-4c7d-93cc-f02b81b0594e", ""],
-    alike: &[Body(
+    same_tenant: &[Body(
         br#"{"events":[{"resourceUrl":"https://api.example/Invoices/a1","resourceId":"a1","tenantId":"C2CC9B6E-9458-4c7d-93cc-f02b81b0594f","tenantType":"ORGANISATION","eventCategory":"INVOICE","eventType":"UPDATE","eventDateUtc":"2026-01-02T03:04:00.120"}],"firstEventSequence":1,"lastEventSequence":1,"entropy":"A"}"#,
     )],
-    elsewhere: Some(Body(
+    other_tenant: Some(Body(
         br#"{"events":[{"resourceUrl":"https://api.example/Invoices/a1","resourceId":"a1","tenantId":"00000000-9458-4c7d-93cc-f02b81b0594f","tenantType":"ORGANISATION","eventCategory":"INVOICE","eventType":"UPDATE","eventDateUtc":"2026-01-02T03:04:00.120"}],"firstEventSequence":1,"lastEventSequence":1,"entropy":"A"}"#,
     )),
     body: br#"{"events":[{"resourceUrl":"https://api.example/Invoices/a1","resourceId":"a1","tenantId":"c2cc9b6e-9458-4c7d-93cc-f02b81b0594f","tenantType":"ORGANISATION","eventCategory":"INVOICE","eventType":"UPDATE","eventDateUtc":"2026-01-02T03:04:00.120"}],"firstEventSequence":1,"lastEventSequence":1,"entropy":"A"}"#,
-    kept: Some(
+    stored_body: Some(
         br#"{"resourceUrl":"https://api.example/Invoices/a1","resourceId":"a1","tenantId":"c2cc9b6e-9458-4c7d-93cc-f02b81b0594f","tenantType":"ORGANISATION","eventCategory":"INVOICE","eventType":"UPDATE","eventDateUtc":"2026-01-02T03:04:00.120"}"#,
     ),
-    unmappable: Some(
+    unmappable_body: Some(
         br#"{"events":[{"resourceId":"a1","tenantId":"c2cc9b6e-9458-4c7d-93cc-f02b81b0594f","eventCategory":"INVOICE","eventType":"UPDATE","eventDateUtc":"soon"}],"firstEventSequence":1,"lastEventSequence":1,"entropy":"A"}"#,
     ),
-    number: "a1",
+    business_key: "a1",
     redelivered: &[
         Header("x-attempt", "2"),
         // In another call, with other numbers and another entropy.
@@ -42,7 +42,7 @@ pub(super) const ROWS: &[Kind] = &[Kind {
             br#"{"events": [{"resourceId":"a1","resourceUrl":"https://api.example/Invoices/a1","tenantId":"c2cc9b6e-9458-4c7d-93cc-f02b81b0594f","tenantType":"ORGANISATION","eventCategory":"INVOICE","eventType":"UPDATE","eventDateUtc":"2026-01-02T03:04:00.120"}],"firstEventSequence":7,"lastEventSequence":7,"entropy":"B"}"#,
         ),
     ],
-    another: &[
+    different_event: &[
         Body(
             br#"{"events":[{"resourceId":"a1","tenantId":"c2cc9b6e-9458-4c7d-93cc-f02b81b0594f","eventCategory":"INVOICE","eventType":"UPDATE","eventDateUtc":"2026-01-02T03:04:00.121"}],"firstEventSequence":1,"lastEventSequence":1,"entropy":"A"}"#,
         ),
@@ -54,7 +54,7 @@ pub(super) const ROWS: &[Kind] = &[Kind {
         ),
     ],
     repeats_same_bytes: false,
-    many: Some(Many {
+    multi_event: Some(MultiEventCase {
         deltas: &[],
         body: br#"{"events":[
             {"resourceId":"a1","tenantId":"c2cc9b6e-9458-4c7d-93cc-f02b81b0594f","eventCategory":"INVOICE","eventType":"UPDATE","eventDateUtc":"2026-01-02T03:04:00.120"},
@@ -78,7 +78,7 @@ pub(super) const ROWS: &[Kind] = &[Kind {
                 "creditnote.create",
             ],
         ],
-        anew: &[
+        regrouped: &[
             &[
                 br#"{"events":[{"resourceId":"a1","tenantId":"00000000-9458-4c7d-93cc-f02b81b0594f","eventCategory":"CREDITNOTE","eventType":"Create","eventDateUtc":"2026-01-02T03:04:00.120","data":{}},{"resourceId":"a1","tenantId":"c2cc9b6e-9458-4c7d-93cc-f02b81b0594f","eventCategory":"INVOICE","eventType":"UPDATE","eventDateUtc":"2026-01-02T03:04:00.125"},{"resourceId":"a1","tenantId":"c2cc9b6e-9458-4c7d-93cc-f02b81b0594f","eventCategory":"INVOICE","eventType":"UPDATE","eventDateUtc":"2026-01-02T03:04:00.120"}],"firstEventSequence":1,"lastEventSequence":3,"entropy":"B"}"#,
             ],
@@ -88,5 +88,5 @@ pub(super) const ROWS: &[Kind] = &[Kind {
             ],
         ],
     }),
-    ..Kind::PLAIN
+    ..Case::DEFAULT
 }];

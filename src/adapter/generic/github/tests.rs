@@ -7,9 +7,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use time::OffsetDateTime;
 
 use crate::{
-    adapter::{Adapter, Call, Delivery, Event, Received, Rejection, conformance::envelope},
+    adapter::{
+        Event, OutgoingWebhook, Received, Rejection, Source, WebhookRequest, conformance::envelope,
+    },
     config::Config,
-    domain::{Change, Mapped, Reason},
+    domain::{Change, MappedEvent, ReasonCode},
 };
 
 const ORDERS: &str = r#"
@@ -25,7 +27,7 @@ fn source(secret: &str, settings: &str) -> Result<Config, String> {
     Config::from_toml(&text, &variables).map_err(|error| format!("{error:#}"))
 }
 
-fn adapter(config: &Config) -> &Adapter {
+fn adapter(config: &Config) -> &Source {
     config.sources.values().next().unwrap()
 }
 
@@ -37,7 +39,7 @@ fn receive(config: &Config, headers: &[(&str, &str)], body: &str) -> Result<Even
     }
     let body = Bytes::copy_from_slice(body.as_bytes());
     let received_at = OffsetDateTime::UNIX_EPOCH;
-    let call = Call { headers: &map, query: "", body: &body, received_at };
+    let call = WebhookRequest { headers: &map, query: "", body: &body, received_at };
     match adapter(config).receive(&call)? {
         Received::Events { mut events, .. } if events.len() == 1 => Ok(events.remove(0)),
         other => panic!("{other:?}"),
@@ -47,7 +49,7 @@ fn receive(config: &Config, headers: &[(&str, &str)], body: &str) -> Result<Even
 /// The headers of a signed delivery.
 fn signed(config: &Config, topic: &str, body: &str) -> Vec<(String, String)> {
     let at = OffsetDateTime::UNIX_EPOCH;
-    let delivery = Delivery {
+    let delivery = OutgoingWebhook {
         topic,
         tenant: "",
         event_id: "d-1",
@@ -56,7 +58,7 @@ fn signed(config: &Config, topic: &str, body: &str) -> Vec<(String, String)> {
         body: body.as_bytes(),
     };
     let text = |value: HeaderValue| value.to_str().unwrap().to_owned();
-    let headers = adapter(config).dress(&delivery).into_iter();
+    let headers = adapter(config).signed_headers(&delivery).into_iter();
     headers.map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
@@ -91,7 +93,7 @@ fn githubs_vectors_verify() {
         assert_eq!(event.event_id, "72d3162e-cc78-11e3-81ab-4c9367dc0958");
         assert_eq!((event.topic.as_str(), event.tenant.as_str()), ("issues", ""));
         let stranger = receive(&source("other", "").unwrap(), &headers, body);
-        assert_eq!(stranger, Err(Rejection::forged()));
+        assert_eq!(stranger, Err(Rejection::invalid_signature()));
         // The older signature is SHA-1 and opens nothing.
         let headers = [("X-Hub-Signature", signature), ("X-GitHub-Event", "issues")];
         let error = receive(&source(secret, "").unwrap(), &headers, body).unwrap_err();
@@ -123,7 +125,7 @@ fn a_form_is_verified_as_it_came_and_kept_as_json() {
         ],
         "payload=%7B%7D",
     );
-    assert_eq!(tampered, Err(Rejection::forged()));
+    assert_eq!(tampered, Err(Rejection::invalid_signature()));
     // Only a form is read as one, and `generic` takes none unless told.
     let headers = signed(&config, "push", "payload=1");
     let headers: Vec<_> =
@@ -139,16 +141,16 @@ fn a_ping_changes_nothing_unless_it_is_mapped_by_name() {
         let config = source("s", settings).unwrap();
         adapter(&config).map(&envelope(topic, r#"{"id":1,"total":2}"#.to_owned()))
     };
-    assert_eq!(mapped("", "push"), Ok(Mapped::Ignored));
-    assert_eq!(mapped("", "ping"), Ok(Mapped::Ignored));
-    assert_eq!(mapped(ORDERS, "ping"), Ok(Mapped::Ignored));
-    assert_eq!(mapped(&format!("{ORDERS}topics = ['p*']"), "ping"), Ok(Mapped::Ignored));
-    let order = |result| matches!(result, Ok(Mapped::Change(Change::Order(_))));
+    assert_eq!(mapped("", "push"), Ok(MappedEvent::Ignored));
+    assert_eq!(mapped("", "ping"), Ok(MappedEvent::Ignored));
+    assert_eq!(mapped(ORDERS, "ping"), Ok(MappedEvent::Ignored));
+    assert_eq!(mapped(&format!("{ORDERS}topics = ['p*']"), "ping"), Ok(MappedEvent::Ignored));
+    let order = |result| matches!(result, Ok(MappedEvent::Change(Change::Order(_))));
     assert!(order(mapped(ORDERS, "push")));
     assert!(order(mapped(&format!("{ORDERS}topics = ['ping']"), "ping")));
     let config = source("s", ORDERS).unwrap();
     let broken = adapter(&config).map(&envelope("push", "payload=".to_owned())).unwrap_err();
-    assert_eq!(broken.reason, Reason::InvalidJson);
+    assert_eq!(broken.reason, ReasonCode::InvalidJson);
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn squares_own_vectors_verify() {
         ),
     ] {
         let verify = |url: &str, header: &str| {
-            let square = Square::new(Settings { url: Some(url.to_owned()) }).unwrap();
+            let square = Square::new(SquareSettings { url: Some(url.to_owned()) }).unwrap();
             let secret = Secret::new("env:S", Key::Shared(key.as_bytes().to_vec())).unwrap();
             let mut headers = HeaderMap::new();
             headers.insert(
@@ -29,30 +29,36 @@ fn squares_own_vectors_verify() {
             );
             let body = Bytes::from(body);
             let received_at = datetime!(2026-01-02 0:00 UTC);
-            let call = Call { headers: &headers, query: "", body: &body, received_at };
+            let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at };
             square.verify(&call, &[secret])
         };
-        assert_eq!(verify(url, SIGNATURE), Ok(0), "{url}");
+        assert_eq!(verify(url, SIGNATURE_HEADER), Ok(0), "{url}");
         // Byte for byte: the same place under another spelling is no match.
         for other in [
             format!("{url}/"),
             url.replace("https", "http"),
             url.to_uppercase().replace("HTTPS", "https"),
         ] {
-            assert_eq!(verify(&other, SIGNATURE), Err(Rejection::forged()), "{other}");
+            assert_eq!(
+                verify(&other, SIGNATURE_HEADER),
+                Err(Rejection::invalid_signature()),
+                "{other}"
+            );
         }
         let legacy = verify(url, "x-square-signature");
-        assert!(matches!(legacy, Err(Rejection::Signature(_))), "{legacy:?}");
+        assert!(matches!(legacy, Err(Rejection::InvalidSignature(_))), "{legacy:?}");
     }
 }
 
 #[test]
 fn the_url_is_needed_whole() {
     for settings in ["", "url = ''", "url = 'hooks.example/square'", "url = 'https://a b'"] {
-        let error = Source::load("square", settings, &["FIRST"], &[]).err().unwrap_or_default();
+        let error =
+            ConfiguredSource::load("square", settings, &["FIRST"], &[]).err().unwrap_or_default();
         assert!(error.contains("sources.inbox.url"), "{settings}: {error}");
     }
-    let error = Source::load("square", "uri = 'https://a'", &["FIRST"], &[]).err().unwrap();
+    let error =
+        ConfiguredSource::load("square", "uri = 'https://a'", &["FIRST"], &[]).err().unwrap();
     assert!(error.contains("sources.inbox") && error.contains("uri"), "{error}");
 }
 
@@ -61,11 +67,12 @@ fn received(
     tenants: &[&str],
     more: &[(&'static str, &str)],
 ) -> Result<Received, Rejection> {
-    let source = Source::load("square", &format!("url = '{URL}'"), &["FIRST"], tenants).unwrap();
-    let adapter = source.adapter();
+    let source =
+        ConfiguredSource::load("square", &format!("url = '{URL}'"), &["FIRST"], tenants).unwrap();
+    let adapter = source.source();
     let body = Bytes::copy_from_slice(body.as_bytes());
     let received_at = datetime!(2026-01-02 3:04:05 UTC);
-    let delivery = Delivery {
+    let delivery = OutgoingWebhook {
         topic: "",
         tenant: "",
         event_id: "",
@@ -73,11 +80,11 @@ fn received(
         sent_at: received_at,
         body: &body,
     };
-    let mut headers: HeaderMap = adapter.dress(&delivery).into_iter().collect();
+    let mut headers: HeaderMap = adapter.signed_headers(&delivery).into_iter().collect();
     for (name, value) in more {
         headers.insert(*name, value.parse().unwrap());
     }
-    adapter.receive(&Call { headers: &headers, query: "", body: &body, received_at })
+    adapter.receive(&WebhookRequest { headers: &headers, query: "", body: &body, received_at })
 }
 
 fn only(received: Result<Received, Rejection>) -> Event {
@@ -97,7 +104,7 @@ fn an_event_is_known_by_its_own_id_whatever_the_attempt() {
     assert_eq!(first.version, Some(datetime!(2026-01-02 3:04:05.123456789 UTC)));
     let again = [("square-retry-number", "2"), ("square-retry-reason", "http_timeout")];
     assert_eq!(only(received(&body, &[], &again)), first);
-    assert!(!square().repeats_same_bytes());
+    assert!(!square().redelivers_identical_body());
 }
 
 #[test]
@@ -105,7 +112,7 @@ fn a_merchants_id_keeps_its_case_in_the_allow_list() {
     let body = event("invoice.updated", "{}");
     assert!(received(&body, &["MLEFBHHSJGVHD"], &[]).is_ok());
     let refused = received(&body, &["mlefbhhsjgvhd"], &[]);
-    assert!(matches!(refused, Err(Rejection::Tenant("merchant_id", _))), "{refused:?}");
+    assert!(matches!(refused, Err(Rejection::UnknownTenant("merchant_id", _))), "{refused:?}");
 }
 
 #[test]
@@ -114,14 +121,14 @@ fn what_cannot_be_read_goes_before_a_person() {
     let bare = only(received(r#"{"data":{"type":"webhooks","id":"fake_id"}}"#, &["M1"], &[]));
     assert_eq!((bare.topic.as_str(), bare.tenant.as_str()), ("", ""));
     let failure = square().map(&envelope("", bare.body)).unwrap_err();
-    assert_eq!(failure, Failure::missing("/type"));
+    assert_eq!(failure, PermanentFailure::missing("/type"));
 
     let broken = only(received("{\"type\":", &[], &[]));
     assert_eq!(broken.event_id.len(), 64);
     let failure = square().map(&envelope("", broken.body)).unwrap_err();
-    assert_eq!(failure.reason, Reason::InvalidJson);
+    assert_eq!(failure.reason, ReasonCode::InvalidJson);
 
     let nameless = r#"{"type":"invoice.updated","data":{}}"#;
     let failure = square().map(&envelope("invoice.updated", nameless)).unwrap_err();
-    assert_eq!(failure, Failure::missing("/merchant_id"));
+    assert_eq!(failure, PermanentFailure::missing("/merchant_id"));
 }

@@ -13,10 +13,10 @@ const ORDER: &[(&str, &str)] = &[
     ("updated_at", "\"2026-01-02T00:00:00Z\""),
 ];
 
-fn fetched(changes: &[(&str, &str)]) -> Result<Option<Change>, Failure> {
+fn fetched(changes: &[(&str, &str)]) -> Result<Option<Change>, PermanentFailure> {
     let reference =
         reference("order.updated", r#"{"order_updated":{"order_id":"o-1","version":3}}"#);
-    let resource = format!(r#"{{"order":{}}}"#, object(ORDER, changes));
+    let resource = format!(r#"{{"order":{}}}"#, json_object(ORDER, changes));
     square().map_resource(&reference, &envelope("order.updated", ""), resource.as_bytes())
 }
 
@@ -116,6 +116,6 @@ fn an_order_that_only_returns_is_no_order_of_the_books() {
     assert_eq!(fetched(&[("returns", r#"[{"source_order_id":"o-0"}]"#)]), Ok(None));
     let exchange = [("returns", "[{}]"), ("line_items", "[{}]")];
     assert!(fetched(&exchange).unwrap().is_some());
-    assert_eq!(fetched(&[("id", "")]), Err(Failure::missing("/order/id")));
-    assert_eq!(fetched(&[("state", "")]), Err(Failure::missing("/order/state")));
+    assert_eq!(fetched(&[("id", "")]), Err(PermanentFailure::missing("/order/id")));
+    assert_eq!(fetched(&[("state", "")]), Err(PermanentFailure::missing("/order/state")));
 }

@@ -3,7 +3,7 @@
 use rust_decimal::Decimal;
 
 use super::*;
-use crate::domain::{Line, Order, OrderStatus};
+use crate::domain::{Order, OrderLine, OrderStatus};
 
 fn source(profile: &str) -> Config {
     let secret = if profile == "etsy" { SECRET } else { "client secret" };
@@ -15,12 +15,12 @@ fn told(
     profile: &str,
     base: &[(&str, &str)],
     changes: &[(&str, &str)],
-) -> (Event, Result<Mapped, Failure>) {
+) -> (Event, Result<MappedEvent, PermanentFailure>) {
     let config = source(profile);
     let source = config.sources.values().next().unwrap();
-    let body = Bytes::from(object(base, changes));
+    let body = Bytes::from(json_object(base, changes));
     let headers = dress(source, &body);
-    let call = Call { headers: &headers, query: "", body: &body, received_at: AT };
+    let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at: AT };
     let Ok(Received::Events { events, .. }) = source.receive(&call) else { panic!("{changes:?}") };
     let event = events[0].clone();
     let envelope = Envelope {
@@ -31,9 +31,9 @@ fn told(
     (event, source.map(&envelope))
 }
 
-fn reference(profile: &str, base: &[(&str, &str)], changes: &[(&str, &str)]) -> Reference {
+fn reference(profile: &str, base: &[(&str, &str)], changes: &[(&str, &str)]) -> ResourceChange {
     match told(profile, base, changes).1 {
-        Ok(Mapped::Change(Change::Reference(reference))) => *reference,
+        Ok(MappedEvent::Change(Change::ResourceChanged(reference))) => *reference,
         other => panic!("{changes:?}: {other:?}"),
     }
 }
@@ -42,10 +42,10 @@ fn fetched(
     profile: &str,
     base: &[(&str, &str)],
     changes: &[(&str, &str)],
-) -> Result<(String, OffsetDateTime, Order), Failure> {
+) -> Result<(String, OffsetDateTime, Order), PermanentFailure> {
     let config = source(profile);
     let source = config.sources.values().next().unwrap();
-    let reference = Reference {
+    let reference = ResourceChange {
         platform: "either",
         kind: "order".to_owned(),
         id: "250".to_owned(),
@@ -53,7 +53,7 @@ fn fetched(
         changed_at: AT,
         action: "created".to_owned(),
     };
-    let resource = object(base, changes);
+    let resource = json_object(base, changes);
     match source.map_resource(&reference, &envelope("", ""), resource.as_bytes())? {
         Some(Change::Order(update)) => match *update {
             OrderUpdate::State { order_id, version, order, restored: false } => {
@@ -96,7 +96,7 @@ fn a_hook_of_bigcommerce_names_an_order() {
         (event.topic.as_str(), event.tenant.as_str()),
         ("store/order/statusUpdated", "stores/AbC123")
     );
-    let expected = Reference {
+    let expected = ResourceChange {
         platform: "bigcommerce",
         kind: "order".to_owned(),
         id: "9007199254740993".to_owned(),
@@ -118,10 +118,10 @@ fn a_hook_of_bigcommerce_names_an_order() {
     for scope in ["store/product/updated", "store/order/message/created", "store/cart/created", "x"]
     {
         let scope = format!("{scope:?}");
-        assert_eq!(told("bigcommerce", HOOK, &[("scope", &scope)]).1, Ok(Mapped::Ignored));
+        assert_eq!(told("bigcommerce", HOOK, &[("scope", &scope)]).1, Ok(MappedEvent::Ignored));
     }
     let other = [("data", r#"{"type":"shipment","id":1}"#)];
-    assert_eq!(told("bigcommerce", HOOK, &other).1, Ok(Mapped::Ignored));
+    assert_eq!(told("bigcommerce", HOOK, &other).1, Ok(MappedEvent::Ignored));
     let untimed = reference("bigcommerce", HOOK, &[("created_at", "")]);
     assert_eq!(untimed.changed_at, envelope("", "").received_at);
     for (change, field) in [
@@ -218,7 +218,7 @@ fn an_event_of_etsy_names_a_receipt() {
     let (event, _) = told("etsy", ETSY, &[]);
     assert_eq!((event.topic.as_str(), event.tenant.as_str()), ("order.paid", "12"));
     assert_eq!(event.version, Some(AT), "the signed time");
-    let expected = Reference {
+    let expected = ResourceChange {
         platform: "etsy",
         kind: "order".to_owned(),
         id: "9007199254740993".to_owned(),
@@ -244,7 +244,7 @@ fn an_event_of_etsy_names_a_receipt() {
         assert_eq!(told("etsy", ETSY, &[change]).1.unwrap_err().field, field);
     }
     let listing = [("event_type", "\"listing.updated\"")];
-    assert_eq!(told("etsy", ETSY, &listing).1, Ok(Mapped::Ignored));
+    assert_eq!(told("etsy", ETSY, &listing).1, Ok(MappedEvent::Ignored));
 }
 
 #[test]
@@ -284,9 +284,15 @@ fn a_receipt_of_etsy_is_a_row() {
         ("112.50", "USD")
     );
     assert_eq!(order.customer_ref.as_deref(), Some("102574536"));
-    let nothing =
-        Line { id: None, sku: None, title: None, quantity: None, unit_price: None, total: None };
-    let mug = Line {
+    let nothing = OrderLine {
+        id: None,
+        sku: None,
+        title: None,
+        quantity: None,
+        unit_price: None,
+        total: None,
+    };
+    let mug = OrderLine {
         id: Some("7".to_owned()),
         sku: Some("S".to_owned()),
         title: Some("Mug".to_owned()),
@@ -350,7 +356,7 @@ fn only_orders_are_fetched() {
     for profile in ["etsy", "bigcommerce"] {
         let config = source(profile);
         let source = config.sources.values().next().unwrap();
-        let reference = Reference {
+        let reference = ResourceChange {
             platform: "either",
             kind: "listing".to_owned(),
             id: "1".to_owned(),
@@ -367,8 +373,8 @@ fn the_number_is_the_one_of_the_reference() {
     for (profile, base) in [("bigcommerce", HOOK), ("etsy", ETSY)] {
         let config = source(profile);
         let source = config.sources.values().next().unwrap();
-        let number = source.number(&envelope("", object(base, &[])));
+        let number = source.business_key(&envelope("", json_object(base, &[])));
         assert_eq!(number.as_deref(), Some("9007199254740993"));
-        assert_eq!(source.number(&envelope("", "<x/>")), None);
+        assert_eq!(source.business_key(&envelope("", "<x/>")), None);
     }
 }

@@ -41,20 +41,24 @@ fn event(topic: &str, object: &str) -> String {
     )
 }
 
-fn mapped(topic: &str, base: &[(&str, &str)], changes: &[(&str, &str)]) -> Result<Mapped, Failure> {
-    stripe().map(&envelope(topic, event(topic, &object(base, changes))))
+fn mapped(
+    topic: &str,
+    base: &[(&str, &str)],
+    changes: &[(&str, &str)],
+) -> Result<MappedEvent, PermanentFailure> {
+    stripe().map(&envelope(topic, event(topic, &json_object(base, changes))))
 }
 
 fn as_invoice(topic: &str, changes: &[(&str, &str)]) -> Invoice {
     match mapped(topic, INVOICE, changes) {
-        Ok(Mapped::Change(Change::Invoice(invoice))) => *invoice,
+        Ok(MappedEvent::Change(Change::Invoice(invoice))) => *invoice,
         other => panic!("{topic} {changes:?}: {other:?}"),
     }
 }
 
 fn as_order(topic: &str, changes: &[(&str, &str)]) -> (String, OffsetDateTime, Order) {
     match mapped(topic, SESSION, changes) {
-        Ok(Mapped::Change(Change::Order(update))) => match *update {
+        Ok(MappedEvent::Change(Change::Order(update))) => match *update {
             OrderUpdate::State { order_id, version, order, restored: false } => {
                 (order_id, version, *order)
             }
@@ -66,7 +70,7 @@ fn as_order(topic: &str, changes: &[(&str, &str)]) -> (String, OffsetDateTime, O
 
 fn as_refund(topic: &str, changes: &[(&str, &str)]) -> Refund {
     match mapped(topic, REFUND, changes) {
-        Ok(Mapped::Change(Change::Refund(refund))) => *refund,
+        Ok(MappedEvent::Change(Change::Refund(refund))) => *refund,
         other => panic!("{topic} {changes:?}: {other:?}"),
     }
 }
@@ -138,7 +142,7 @@ fn a_checkout_session_is_an_order() {
     assert_eq!(guest.customer_ref.as_deref(), Some("a@shop.example"));
     // A session that saves a card is about no money.
     let setup = [("amount_total", "null"), ("currency", "null")];
-    assert_eq!(mapped("checkout.session.completed", SESSION, &setup), Ok(Mapped::Ignored));
+    assert_eq!(mapped("checkout.session.completed", SESSION, &setup), Ok(MappedEvent::Ignored));
 }
 
 #[test]
@@ -179,12 +183,12 @@ fn a_refund_names_the_payment() {
     for topic in ["refund.created", "refund.updated", "refund.failed", "charge.refund.updated"] {
         let refund = as_refund(topic, &[]);
         assert_eq!(refund.refund_id, "re_1");
-        assert_eq!(refund.refunded, Refunded::Payment("pi_1".to_owned()));
+        assert_eq!(refund.target, RefundTarget::Payment("pi_1".to_owned()));
         assert_eq!(refund.amount.amount.to_string(), "10.00");
         assert_eq!(refund.version, datetime!(2026-01-02 12:00:05 UTC));
     }
     let older = as_refund("refund.created", &[("payment_intent", "null")]);
-    assert_eq!(older.refunded, Refunded::Payment("ch_1".to_owned()));
+    assert_eq!(older.target, RefundTarget::Payment("ch_1".to_owned()));
     for (literal, status, word) in [
         ("\"succeeded\"", RefundStatus::Succeeded, "succeeded"),
         ("\"pending\"", RefundStatus::Pending, "pending"),
@@ -236,7 +240,7 @@ fn stripe_counts_some_currencies_its_own_way() {
         ("USDC", 2),
     ] {
         let Ok(currency) = code.parse() else { continue };
-        assert_eq!(minor_digits(currency), digits, "{code}");
+        assert_eq!(stripe_minor_digits(currency), digits, "{code}");
     }
     for (code, expected) in [
         ("jpy", "59894"),
@@ -272,29 +276,29 @@ fn what_nobody_maps_is_ignored() {
         ("checkout.session.of_tomorrow", &[("object", "\"something\"")]),
         ("terminal.reader.action_failed", &[]),
     ] {
-        assert_eq!(mapped(topic, base, &[]), Ok(Mapped::Ignored), "{topic}");
+        assert_eq!(mapped(topic, base, &[]), Ok(MappedEvent::Ignored), "{topic}");
     }
-    assert_eq!(stripe().map(&envelope("invoiceitem.created", ITEM)), Ok(Mapped::Ignored));
+    assert_eq!(stripe().map(&envelope("invoiceitem.created", ITEM)), Ok(MappedEvent::Ignored));
 }
 
 #[test]
 fn a_body_that_cannot_be_read_is_never_ignored() {
     for (topic, body, reason, field) in [
-        ("", "<event/>", Reason::InvalidJson, ""),
-        ("", "", Reason::InvalidJson, ""),
-        ("plan.created", "{\"type\":", Reason::InvalidJson, ""),
-        ("", "{}", Reason::MissingField, "/type"),
-        ("", r#"{"type":{}}"#, Reason::InvalidValue, "/type"),
+        ("", "<event/>", ReasonCode::InvalidJson, ""),
+        ("", "", ReasonCode::InvalidJson, ""),
+        ("plan.created", "{\"type\":", ReasonCode::InvalidJson, ""),
+        ("", "{}", ReasonCode::MissingField, "/type"),
+        ("", r#"{"type":{}}"#, ReasonCode::InvalidValue, "/type"),
     ] {
         let failure = stripe().map(&envelope(topic, body)).unwrap_err();
         assert_eq!((failure.reason, failure.field.as_str()), (reason, field), "{body}");
     }
     // Where another producer told no topic, the body's own counts.
-    let body = event("invoice.paid", &object(INVOICE, &[]));
-    assert!(matches!(stripe().map(&envelope("", body)), Ok(Mapped::Change(_))));
+    let body = event("invoice.paid", &json_object(INVOICE, &[]));
+    assert!(matches!(stripe().map(&envelope("", body)), Ok(MappedEvent::Change(_))));
     let broken = Bytes::from_static(b"<event/>");
     let source = source(&["whsec_a"]);
-    let delivery = Delivery {
+    let delivery = OutgoingWebhook {
         topic: "",
         tenant: "",
         event_id: "",
@@ -302,60 +306,75 @@ fn a_body_that_cannot_be_read_is_never_ignored() {
         sent_at: AT,
         body: &broken,
     };
-    let headers: HeaderMap = source.dress(&delivery).into_iter().collect();
-    let call = Call { headers: &headers, query: "", body: &broken, received_at: AT };
+    let headers: HeaderMap = source.signed_headers(&delivery).into_iter().collect();
+    let call = WebhookRequest { headers: &headers, query: "", body: &broken, received_at: AT };
     let Ok(Received::Events { events, .. }) = source.receive(&call) else { panic!("is refused") };
-    assert_eq!((events[0].event_id.as_str(), events[0].topic.as_str()), (&*digest_of(&broken), ""));
+    assert_eq!(
+        (events[0].event_id.as_str(), events[0].topic.as_str()),
+        (&*sha256_hex(&broken), "")
+    );
 }
 
 #[test]
 fn a_failure_names_the_field() {
     for (topic, base, change, reason, field) in [
-        ("invoice.paid", INVOICE, ("id", ""), Reason::MissingField, "/data/object/id"),
-        ("invoice.paid", INVOICE, ("status", "null"), Reason::MissingField, "/data/object/status"),
-        ("invoice.paid", INVOICE, ("total", "null"), Reason::MissingField, "/data/object/total"),
-        ("invoice.paid", INVOICE, ("total", "9.5"), Reason::InvalidValue, "/data/object/total"),
+        ("invoice.paid", INVOICE, ("id", ""), ReasonCode::MissingField, "/data/object/id"),
+        (
+            "invoice.paid",
+            INVOICE,
+            ("status", "null"),
+            ReasonCode::MissingField,
+            "/data/object/status",
+        ),
+        (
+            "invoice.paid",
+            INVOICE,
+            ("total", "null"),
+            ReasonCode::MissingField,
+            "/data/object/total",
+        ),
+        ("invoice.paid", INVOICE, ("total", "9.5"), ReasonCode::InvalidValue, "/data/object/total"),
         (
             "invoice.paid",
             INVOICE,
             ("currency", "\"euro\""),
-            Reason::InvalidValue,
+            ReasonCode::InvalidValue,
             "/data/object/currency",
         ),
         (
             "invoice.paid",
             INVOICE,
             ("due_date", "\"soon\""),
-            Reason::InvalidValue,
+            ReasonCode::InvalidValue,
             "/data/object/due_date",
         ),
         (
             "checkout.session.completed",
             SESSION,
             ("amount_total", "\"x\""),
-            Reason::InvalidValue,
+            ReasonCode::InvalidValue,
             "/data/object/amount_total",
         ),
         (
             "checkout.session.completed",
             SESSION,
             ("currency", "null"),
-            Reason::MissingField,
+            ReasonCode::MissingField,
             "/data/object/currency",
         ),
-        ("refund.created", REFUND, ("amount", ""), Reason::MissingField, "/data/object/amount"),
+        ("refund.created", REFUND, ("amount", ""), ReasonCode::MissingField, "/data/object/amount"),
     ] {
         let failure = mapped(topic, base, &[change]).unwrap_err();
         assert_eq!((failure.reason, failure.field.as_str()), (reason, field), "{topic} {change:?}");
     }
     let nowhere = mapped("refund.created", REFUND, &[("payment_intent", ""), ("charge", "null")]);
-    assert_eq!(nowhere, Err(Failure::missing("/data/object/charge")));
+    assert_eq!(nowhere, Err(PermanentFailure::missing("/data/object/charge")));
 }
 
 #[test]
 fn an_account_that_is_told_is_not_left_out() {
     let of = |account: &str, tenant: &str| {
-        let body = event("invoice.paid", &object(INVOICE, &[]));
+        let body = event("invoice.paid", &json_object(INVOICE, &[]));
         let body = body.replacen('{', &format!("{{\"account\":{account},"), 1);
         let mut told = envelope("invoice.paid", body);
         tenant.clone_into(&mut told.tenant);
@@ -363,7 +382,7 @@ fn an_account_that_is_told_is_not_left_out() {
     };
     assert_eq!(of("\"acct_1\"", "acct_1"), Ok(()));
     assert_eq!(of("null", ""), Ok(()));
-    assert_eq!(of("\"acct_1\"", ""), Err(Failure::missing("x-tallyhook-tenant")));
+    assert_eq!(of("\"acct_1\"", ""), Err(PermanentFailure::missing("x-tallyhook-tenant")));
     assert_eq!(of("[1]", "").unwrap_err().field, "/account");
 }
 
@@ -375,7 +394,7 @@ fn a_thin_event_names_a_resource() {
         );
         stripe().map(&envelope("v2.core.account.updated", body))
     };
-    let expected = Reference {
+    let expected = ResourceChange {
         platform: "stripe",
         kind: "v2.core.account".to_owned(),
         id: "acct_9".to_owned(),
@@ -384,12 +403,12 @@ fn a_thin_event_names_a_resource() {
         action: "updated".to_owned(),
     };
     let related = r#"{"id":"acct_9","type":"v2.core.account","url":"/v2/core/accounts/acct_9"}"#;
-    assert_eq!(thin(related), Ok(Mapped::from(expected)));
+    assert_eq!(thin(related), Ok(MappedEvent::from(expected)));
     for nothing in ["null", "{}"] {
-        assert_eq!(thin(nothing), Ok(Mapped::Ignored));
+        assert_eq!(thin(nothing), Ok(MappedEvent::Ignored));
     }
-    assert_eq!(thin(r#"{"id":"acct_9"}"#), Err(Failure::missing("/related_object/type")));
-    assert_eq!(thin(r#"{"type":"x"}"#), Err(Failure::missing("/related_object/id")));
+    assert_eq!(thin(r#"{"id":"acct_9"}"#), Err(PermanentFailure::missing("/related_object/type")));
+    assert_eq!(thin(r#"{"type":"x"}"#), Err(PermanentFailure::missing("/related_object/id")));
 }
 
 #[test]
@@ -402,12 +421,12 @@ fn the_number_is_the_one_of_the_row() {
         ("refund.created", REFUND, &[], "pi_1"),
         ("refund.created", REFUND, &[("payment_intent", "null")], "ch_1"),
     ] {
-        let envelope = envelope(topic, event(topic, &object(base, changes)));
-        assert_eq!(stripe().number(&envelope).as_deref(), Some(expected), "{topic}");
-        let Ok(Mapped::Change(change)) = stripe().map(&envelope) else { panic!("{topic}") };
+        let envelope = envelope(topic, event(topic, &json_object(base, changes)));
+        assert_eq!(stripe().business_key(&envelope).as_deref(), Some(expected), "{topic}");
+        let Ok(MappedEvent::Change(change)) = stripe().map(&envelope) else { panic!("{topic}") };
         assert_eq!(change.business_key(), expected);
     }
-    assert_eq!(stripe().number(&envelope("", "<event/>")), None);
+    assert_eq!(stripe().business_key(&envelope("", "<event/>")), None);
 }
 
 #[test]
@@ -422,16 +441,16 @@ fn a_charge_tells_all_that_went_back_of_it_so_far() {
         ("payment_intent", "\"pi_1\""),
     ];
     let refund = |changes: &[(&str, &str)]| match mapped("charge.refunded", charge, changes) {
-        Ok(Mapped::Change(crate::domain::Change::Refund(refund))) => *refund,
+        Ok(MappedEvent::Change(crate::domain::Change::Refund(refund))) => *refund,
         other => panic!("not a refund: {other:?}"),
     };
     let told = refund(&[]);
     assert_eq!((told.refund_id.as_str(), told.cumulative), ("ch_1", true));
-    assert_eq!(told.refunded, Refunded::Payment("pi_1".to_owned()));
+    assert_eq!(told.target, RefundTarget::Payment("pi_1".to_owned()));
     assert_eq!(told.amount.amount.to_string(), "19.99");
     // Without an intent the charge is the payment.
     let alone = refund(&[("payment_intent", "")]);
-    assert_eq!(alone.refunded, Refunded::Payment("ch_1".to_owned()));
+    assert_eq!(alone.target, RefundTarget::Payment("ch_1".to_owned()));
     let failure = mapped("charge.refunded", charge, &[("amount_refunded", "")]).unwrap_err();
     assert_eq!(failure.field, "/data/object/amount_refunded");
 }

@@ -8,11 +8,11 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::{Books, lines::Known};
+use super::{Books, lines::ParsedEvent};
 use crate::{
-    cli::import::answer::Item,
-    domain::{Invoice, InvoiceConflict, Outcome, Wrote},
-    store::invoices::Standing,
+    cli::import::answer::ItemOutcome,
+    domain::{Invoice, InvoiceConflict, Outcome, WriteKind},
+    store::invoices::ExistingInvoice,
 };
 
 /// What the lines so far would have done.
@@ -21,12 +21,12 @@ pub(super) struct Forecast {
     /// Keys that would be settled.
     settled: HashSet<Uuid>,
     /// Invoices as they would stand.
-    invoices: HashMap<Uuid, Standing>,
+    invoices: HashMap<Uuid, ExistingInvoice>,
 }
 
 /// What would become of one line.
 enum Fate {
-    Applied(Wrote),
+    Applied(WriteKind),
     Other(Outcome),
     Failed(Outcome, String),
 }
@@ -38,7 +38,12 @@ impl Forecast {
     }
 
     /// What would become of a line, behind those told before.
-    pub(super) fn tell(&mut self, line: u32, event: Result<Known, String>, books: &Books) -> Item {
+    pub(super) fn tell(
+        &mut self,
+        line: u32,
+        event: Result<ParsedEvent, String>,
+        books: &Books,
+    ) -> ItemOutcome {
         let number = event.as_ref().ok().and_then(|event| event.number.clone());
         let fate = match event {
             Ok(event) => self.fate(event, books),
@@ -49,7 +54,7 @@ impl Forecast {
             Fate::Other(outcome) => (outcome, None, None),
             Fate::Failed(outcome, error) => (outcome, None, Some(error)),
         };
-        Item {
+        ItemOutcome {
             line,
             outcome: outcome.as_str().to_owned(),
             effect: effect.map(|wrote| wrote.as_str().to_owned()),
@@ -60,8 +65,8 @@ impl Forecast {
         }
     }
 
-    fn fate(&mut self, event: Known, books: &Books) -> Fate {
-        let Known { key, mapped, .. } = event;
+    fn fate(&mut self, event: ParsedEvent, books: &Books) -> Fate {
+        let ParsedEvent { key, mapped, .. } = event;
         let change = match mapped {
             Ok(change) => change,
             Err(failure) => return Fate::Failed(Outcome::Dead, failure.to_string()),
@@ -108,8 +113,8 @@ impl Forecast {
         if is_stale {
             return Fate::Other(Outcome::Stale);
         }
-        let wrote = if known.is_some() { Wrote::Updated } else { Wrote::Created };
-        let stands = Standing {
+        let wrote = if known.is_some() { WriteKind::Updated } else { WriteKind::Created };
+        let stands = ExistingInvoice {
             transaction_id: invoice.transaction_id.clone().or(known_transaction),
             sequence: invoice.sequence,
             version: invoice.version,

@@ -11,9 +11,12 @@ use uuid::Uuid;
 
 use super::super::client::Input;
 use crate::{
-    adapter::{Adapter, Call},
-    domain::{Change, Envelope, Failure, ImportFormat, ImportItem, Invoice, Mapped, SourceName},
-    import::{Item, Reader},
+    adapter::{Source, WebhookRequest},
+    domain::{
+        Change, Envelope, ImportFormat, ImportPosition, Invoice, MappedEvent, PermanentFailure,
+        SourceName,
+    },
+    import::{FileItem, FileReader},
 };
 
 /// How many lines are looked up at once.
@@ -23,14 +26,14 @@ const BATCH: usize = 1000;
 #[derive(Debug)]
 pub(super) enum Read {
     /// An item, or what is wrong with it.
-    Item { line: u32, event: Result<Known, String> },
+    Item { line: u32, event: Result<ParsedEvent, String> },
     /// Nothing behind this can be read.
     Broken(String),
 }
 
 impl Read {
     /// The event, if it is one.
-    pub(super) fn event(&self) -> Option<&Known> {
+    pub(super) fn event(&self) -> Option<&ParsedEvent> {
         match self {
             Self::Item { event: Ok(event), .. } => Some(event),
             Self::Item { .. } | Self::Broken(_) => None,
@@ -40,16 +43,16 @@ impl Read {
 
 /// An event that the receiver would send on.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(super) struct ParsedEvent {
     /// As it would stand in the inbox.
     pub(super) key: Uuid,
     /// The number that people know it by.
     pub(super) number: Option<String>,
     /// What the worker would make of it.
-    pub(super) mapped: Result<Option<(Uuid, Box<Invoice>)>, Failure>,
+    pub(super) mapped: Result<Option<(Uuid, Box<Invoice>)>, PermanentFailure>,
 }
 
-impl Known {
+impl ParsedEvent {
     /// Under which id its invoice would stand.
     pub(super) fn invoice_id(&self) -> Option<Uuid> {
         self.mapped.as_ref().ok()?.as_ref().map(|(id, _)| *id)
@@ -64,7 +67,7 @@ pub(super) fn read(
     limit: usize,
     batches: &mpsc::Sender<anyhow::Result<Vec<Read>>>,
 ) {
-    let (reader, csv) = match (open(input), rehearsal.adapter.csv()) {
+    let (reader, csv) = match (open(input), rehearsal.adapter.csv_dialect()) {
         (Ok(reader), Some(csv)) => (reader, csv),
         (Err(error), _) => return drop(batches.blocking_send(Err(error))),
         (_, None) => return,
@@ -73,7 +76,7 @@ pub(super) fn read(
     // position, also where an array has several on one line.
     let mut position = 0_u32;
     let mut batch = Vec::new();
-    for item in Reader::new(reader, rehearsal.format, csv, limit) {
+    for item in FileReader::new(reader, rehearsal.format, csv, limit) {
         batch.push(match item {
             Ok(item) => {
                 position = item.line.max(position.saturating_add(1));
@@ -104,50 +107,50 @@ fn open(input: &Input) -> anyhow::Result<Box<dyn BufRead>> {
 /// An import that is not sent.
 pub(super) struct Rehearsal<'a> {
     source: &'a SourceName,
-    adapter: &'a Adapter,
+    adapter: &'a Source,
     format: ImportFormat,
     headers: HeaderMap,
-    begun_at: OffsetDateTime,
+    started_at: OffsetDateTime,
 }
 
 impl<'a> Rehearsal<'a> {
     /// An import that begins now, with the headers that it would be sent with.
     pub(super) fn new(
         source: &'a SourceName,
-        adapter: &'a Adapter,
+        adapter: &'a Source,
         format: ImportFormat,
         headers: HeaderMap,
     ) -> Self {
-        Self { source, adapter, format, headers, begun_at: OffsetDateTime::now_utc() }
+        Self { source, adapter, format, headers, started_at: OffsetDateTime::now_utc() }
     }
 
-    fn play(&self, item: Item, position: u32) -> Read {
+    fn play(&self, item: FileItem, position: u32) -> Read {
         let line = item.line;
         let event = self.event(item, position).map_err(|failures| {
-            failures.iter().map(Failure::to_string).collect::<Vec<_>>().join("; ")
+            failures.iter().map(PermanentFailure::to_string).collect::<Vec<_>>().join("; ")
         });
         Read::Item { line, event }
     }
 
-    fn event(&self, item: Item, position: u32) -> Result<Known, Vec<Failure>> {
+    fn event(&self, item: FileItem, position: u32) -> Result<ParsedEvent, Vec<PermanentFailure>> {
         let body = item.body.map_err(|failure| vec![failure])?;
-        let (headers, received_at) = (&self.headers, self.begun_at);
-        let call = Call { headers, query: "", body: &body, received_at };
-        let event = self.adapter.item(&call, self.format, position)?;
+        let (headers, received_at) = (&self.headers, self.started_at);
+        let call = WebhookRequest { headers, query: "", body: &body, received_at };
+        let event = self.adapter.import_event(&call, self.format, position)?;
         // The secret's label makes no difference to what becomes of it.
         let envelope = event
             .envelope(self.source, Uuid::now_v7(), received_at, "")
-            .map_err(|rejection| vec![Failure::invalid("", rejection.to_string())])?;
-        let import = Some(ImportItem { import_id: Uuid::nil(), line: item.line });
+            .map_err(|rejection| vec![PermanentFailure::invalid("", rejection.to_string())])?;
+        let import = Some(ImportPosition { import_id: Uuid::nil(), line: item.line });
         let envelope = Envelope { import, ..envelope };
         let mapped = self.adapter.map(&envelope).map(|mapped| match mapped {
-            Mapped::Change(Change::Invoice(invoice)) => {
+            MappedEvent::Change(Change::Invoice(invoice)) => {
                 let id = invoice.id(self.source, &envelope.tenant, envelope.generation);
                 Some((id, invoice))
             }
-            Mapped::Change(_) | Mapped::Ignored => None,
+            MappedEvent::Change(_) | MappedEvent::Ignored => None,
         });
-        let number = self.adapter.number(&envelope);
-        Ok(Known { key: envelope.key.inbox_id(), number, mapped })
+        let number = self.adapter.business_key(&envelope);
+        Ok(ParsedEvent { key: envelope.key.inbox_id(), number, mapped })
     }
 }

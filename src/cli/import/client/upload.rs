@@ -21,19 +21,19 @@ use indicatif::ProgressBar;
 use reqwest::{Body, Url};
 use tokio::{sync::mpsc, time::sleep};
 
-use super::{Receiver, Trouble, silent, understood};
-use crate::cli::{import::answer::Accepted, receiver};
+use super::{ReceiverClient, UploadError, parse_response, transport_error};
+use crate::cli::{import::answer::AcceptedImport, receiver};
 
 /// How much is read at once, in bytes.
-const PIECE: usize = 64 * 1024;
+const CHUNK_BYTES: usize = 64 * 1024;
 /// How many pieces are read ahead.
-const PIECES: usize = 4;
+const CHUNKS_AHEAD: usize = 4;
 /// How often a file is sent again.
-const MOST_RESENDS: u32 = 4;
+const MAX_RESENDS: u32 = 4;
 /// The longest wait before a file is sent again, whatever the receiver asks.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const MAX_RESEND_DELAY: Duration = Duration::from_secs(30);
 /// How long a transfer may stand still.
-const STALL: Duration = Duration::from_mins(2);
+const STALL_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// What is imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,11 +58,11 @@ impl Input {
         }
     }
 
-    async fn open(&self) -> anyhow::Result<Opened> {
+    async fn open(&self) -> anyhow::Result<OpenInput> {
         let cannot = || format!("nothing was sent: cannot read {self}");
         match self {
             Self::Stdin => {
-                Ok(Opened { from: Box::new(io::stdin()), length: None, is_lasting: false })
+                Ok(OpenInput { reader: Box::new(io::stdin()), length: None, is_rereadable: false })
             }
             Self::File(path) => {
                 let file = tokio::fs::File::open(path).await.with_context(cannot)?;
@@ -73,7 +73,11 @@ impl Input {
                 // Not so a pipe, which is read once.
                 let is_lasting = metadata.is_file();
                 let length = is_lasting.then_some(metadata.len());
-                Ok(Opened { from: Box::new(file.into_std().await), length, is_lasting })
+                Ok(OpenInput {
+                    reader: Box::new(file.into_std().await),
+                    length,
+                    is_rereadable: is_lasting,
+                })
             }
         }
     }
@@ -89,40 +93,40 @@ impl fmt::Display for Input {
 }
 
 /// An input that is about to be read.
-struct Opened {
-    from: Box<dyn Read + Send + Sync>,
+struct OpenInput {
+    reader: Box<dyn Read + Send + Sync>,
     length: Option<u64>,
     /// Whether it can be read again.
-    is_lasting: bool,
+    is_rereadable: bool,
 }
 
 /// What is sent, and as what.
-pub(in crate::cli::import) struct Upload<'a> {
+pub(in crate::cli::import) struct FileUpload<'a> {
     pub(in crate::cli::import) input: &'a Input,
     pub(in crate::cli::import) source: &'a str,
     pub(in crate::cli::import) media_type: &'static str,
     pub(in crate::cli::import) credentials: &'a HeaderMap,
 }
 
-impl Receiver {
+impl ReceiverClient {
     /// Sends a file, again for a while if nobody takes it, and gives back the
     /// answer of who did.
     ///
     /// # Errors
     /// Nobody took all of it; the message says what is known of the rest.
-    pub(in crate::cli::import) async fn send(
+    pub(in crate::cli::import) async fn upload(
         &self,
-        upload: &Upload<'_>,
+        upload: &FileUpload<'_>,
         bar: &ProgressBar,
-    ) -> anyhow::Result<Accepted> {
-        let mut url = receiver::beneath(&self.base, &["imports", upload.source]);
+    ) -> anyhow::Result<AcceptedImport> {
+        let mut url = receiver::append_path(&self.base, &["imports", upload.source]);
         if let Some(name) = upload.input.name() {
             url.query_pairs_mut().append_pair("name", &name);
         }
         let mut resends = 0;
         loop {
             let opened = upload.input.open().await?;
-            let is_lasting = opened.is_lasting;
+            let is_lasting = opened.is_rereadable;
             bar.set_position(0);
             if let Some(length) = opened.length {
                 bar.set_length(length);
@@ -132,18 +136,18 @@ impl Receiver {
                 Err(trouble) => trouble,
             };
             let can = match trouble {
-                Trouble::Unreached(_) => is_lasting || *upload.input == Input::Stdin,
+                UploadError::NotConnected(_) => is_lasting || *upload.input == Input::Stdin,
                 _ => is_lasting,
             };
-            if resends == MOST_RESENDS || !can || !trouble.may_pass() {
-                bail!("{}", self.told(upload, &trouble, can));
+            if resends == MAX_RESENDS || !can || !trouble.is_transient() {
+                bail!("{}", self.describe_failure(upload, &trouble, can));
             }
-            let wait = trouble.wait().unwrap_or(Duration::from_secs(1 << resends));
-            let wait = wait.min(LONGEST_WAIT);
+            let wait = trouble.retry_after().unwrap_or(Duration::from_secs(1 << resends));
+            let wait = wait.min(MAX_RESEND_DELAY);
             resends += 1;
             bar.suspend(|| {
                 let seconds = wait.as_secs();
-                eprintln!("{trouble}; again in {seconds} s ({resends} of {MOST_RESENDS})");
+                eprintln!("{trouble}; again in {seconds} s ({resends} of {MAX_RESENDS})");
             });
             sleep(wait).await;
         }
@@ -155,16 +159,16 @@ impl Receiver {
     /// The file cannot be read.
     async fn attempt(
         &self,
-        upload: &Upload<'_>,
+        upload: &FileUpload<'_>,
         url: &Url,
-        opened: Opened,
+        opened: OpenInput,
         bar: &ProgressBar,
-    ) -> anyhow::Result<Result<Accepted, Trouble>> {
+    ) -> anyhow::Result<Result<AcceptedImport, UploadError>> {
         let sent = Arc::new(AtomicU64::new(0));
         let unread: Arc<OnceLock<io::Error>> = Arc::default();
         let body = {
             let (sent, unread, bar) = (Arc::clone(&sent), Arc::clone(&unread), bar.clone());
-            pieces(opened.from).map(move |piece| match piece {
+            chunks(opened.reader).map(move |piece| match piece {
                 Ok(piece) => {
                     let length = piece.len() as u64;
                     sent.fetch_add(length, Ordering::Relaxed);
@@ -184,17 +188,17 @@ impl Receiver {
             .headers(upload.credentials.clone())
             .header(header::CONTENT_TYPE, HeaderValue::from_static(upload.media_type))
             .body(Body::wrap(StreamBody::new(body)));
-        let answer = async { understood(request.send().await.map_err(silent)?).await };
+        let answer = async { parse_response(request.send().await.map_err(transport_error)?).await };
         tokio::pin!(answer);
         let mut seen = 0;
         let answer = loop {
             tokio::select! {
                 answer = &mut answer => break answer,
-                () = sleep(STALL) => {
+                () = sleep(STALL_TIMEOUT) => {
                     let now = sent.load(Ordering::Relaxed);
                     if now == seen {
-                        let text = format!("nothing moved for {} s", STALL.as_secs());
-                        break Err(Trouble::Silent(text));
+                        let text = format!("nothing moved for {} s", STALL_TIMEOUT.as_secs());
+                        break Err(UploadError::NoResponse(text));
                     }
                     seen = now;
                 }
@@ -202,7 +206,7 @@ impl Receiver {
         };
         match Arc::into_inner(unread).and_then(OnceLock::into_inner) {
             Some(error) => {
-                let told = format!("cannot read {} to its end; {MAYBE}", upload.input);
+                let told = format!("cannot read {} to its end; {MAYBE_TAKEN}", upload.input);
                 Err(anyhow::Error::new(error).context(told))
             }
             None => Ok(answer),
@@ -210,11 +214,16 @@ impl Receiver {
     }
 
     /// Why a file was not taken, and what is known of it.
-    fn told(&self, upload: &Upload<'_>, trouble: &Trouble, can: bool) -> String {
+    fn describe_failure(
+        &self,
+        upload: &FileUpload<'_>,
+        trouble: &UploadError,
+        can: bool,
+    ) -> String {
         let once = if can { "" } else { "; it could be read only once, and was not sent again" };
         match trouble {
-            Trouble::Unreached(_) => format!("nothing was sent to {}: {trouble}", self.base),
-            Trouble::Answered { status, .. } if !trouble.may_pass() => {
+            UploadError::NotConnected(_) => format!("nothing was sent to {}: {trouble}", self.base),
+            UploadError::ErrorResponse { status, .. } if !trouble.is_transient() => {
                 let hint = match *status {
                     StatusCode::UNAUTHORIZED => {
                         format!(". Sent was the first secret of the source {}", upload.source)
@@ -230,8 +239,10 @@ impl Receiver {
                 format!("nothing was taken: {trouble}{hint}")
             }
             // It says itself how much of it is in.
-            Trouble::Answered { detail, .. } if !detail.is_empty() => format!("{trouble}{once}"),
-            _ => format!("{trouble}{once}; {MAYBE}"),
+            UploadError::ErrorResponse { detail, .. } if !detail.is_empty() => {
+                format!("{trouble}{once}")
+            }
+            _ => format!("{trouble}{once}; {MAYBE_TAKEN}"),
         }
     }
 }
@@ -240,24 +251,24 @@ impl Receiver {
 /// standard input must not hold the process up when it is to end. It begins
 /// when the first piece is asked for: without a connection nothing is read, and
 /// so nothing is missing when standard input is sent after all.
-fn pieces(
+fn chunks(
     from: Box<dyn Read + Send + Sync>,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync {
     let mut from = Some(from);
-    let (sender, mut receiver) = mpsc::channel(PIECES);
+    let (sender, mut receiver) = mpsc::channel(CHUNKS_AHEAD);
     let mut sender = Some(sender);
     stream::poll_fn(move |context| {
         if let Some((from, sender)) = from.take().zip(sender.take()) {
-            std::thread::spawn(move || read(from, &sender));
+            std::thread::spawn(move || read_chunks(from, &sender));
         }
         receiver.poll_recv(context)
     })
 }
 
 /// Reads to the end, or until nobody takes it any more.
-fn read(mut from: Box<dyn Read + Send + Sync>, sender: &mpsc::Sender<io::Result<Bytes>>) {
+fn read_chunks(mut from: Box<dyn Read + Send + Sync>, sender: &mpsc::Sender<io::Result<Bytes>>) {
     loop {
-        let mut piece = vec![0; PIECE];
+        let mut piece = vec![0; CHUNK_BYTES];
         let read = match from.read(&mut piece) {
             Ok(0) => return,
             Ok(length) => {
@@ -276,5 +287,5 @@ fn read(mut from: Box<dyn Read + Send + Sync>, sender: &mpsc::Sender<io::Result<
 }
 
 /// What is true of a file that was not answered for.
-pub(in crate::cli::import) const MAYBE: &str =
+pub(in crate::cli::import) const MAYBE_TAKEN: &str =
     "some of it may have been taken; sending it again adds nothing twice";

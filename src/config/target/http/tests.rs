@@ -1,14 +1,14 @@
 use super::*;
 use crate::{
     config::Config,
-    target::{Target, Way},
+    target::{Destination, Transport},
 };
 
 const URL: &str = "url = 'https://api.example.com/invoices'\n";
 const BODY: &str = "body = '{\"n\": {{ number }}}'\n";
 
 /// A target with these settings that hears of these events.
-fn load_for(events: &str, settings: &str) -> Result<Target, String> {
+fn load_for(events: &str, settings: &str) -> Result<Destination, String> {
     let variables = BTreeMap::from([
         ("S".to_owned(), "secret".to_owned()),
         ("TOKEN".to_owned(), "hunter2".to_owned()),
@@ -19,27 +19,30 @@ fn load_for(events: &str, settings: &str) -> Result<Target, String> {
          events = [{events}]\n{settings}"
     );
     let config = Config::from_toml(&text, &variables).map_err(|error| format!("{error:#}"))?;
-    let targets = std::sync::Arc::into_inner(config.targets).unwrap();
+    let targets = std::sync::Arc::into_inner(config.destinations).unwrap();
     Ok(targets.into_iter().next().unwrap().1)
 }
 
-fn load(settings: &str) -> Result<Target, String> {
+fn load(settings: &str) -> Result<Destination, String> {
     load_for("'invoice.created'", settings)
 }
 
-fn http(target: Target) -> HttpTarget {
-    match target.way {
-        Way::Http(target) => *target,
-        Way::Broker { .. } => panic!("no HTTP target"),
+fn http(target: Destination) -> HttpDestination {
+    match target.transport {
+        Transport::Http(target) => *target,
+        Transport::Amqp { .. } => panic!("no HTTP target"),
     }
 }
 
 #[test]
 fn a_url_and_a_body_are_enough() {
     let target = load(&format!("{URL}{BODY}")).unwrap();
-    assert_eq!((target.effort.concurrency, target.way.to_string()), (4, "http".to_owned()));
+    assert_eq!(
+        (target.policy.max_concurrency, target.transport.to_string()),
+        (4, "http".to_owned())
+    );
     let target = http(target);
-    assert!(!target.offers_look_up());
+    assert!(!target.supports_lookup());
     let shown = format!("{target:?}");
     for part in ["method: POST", "application/json", "idempotency-key", "already exists", "30s"] {
         assert!(shown.contains(part), "{part} is not in {shown}");
@@ -59,7 +62,7 @@ fn every_setting_is_taken() {
         ))
         .unwrap(),
     );
-    assert!(target.offers_look_up());
+    assert!(target.supports_lookup());
     let shown = format!("{target:?}");
     for part in [
         "1.234s",

@@ -10,7 +10,7 @@ use tokio::{
 use crate::fetch::Url;
 
 /// What it does on one connection, in this order.
-pub(crate) type Play = Vec<Step>;
+pub(crate) type Script = Vec<Step>;
 
 /// One thing that it does.
 #[derive(Clone, Debug)]
@@ -18,21 +18,21 @@ pub(crate) enum Step {
     /// Reads a whole request.
     Read,
     /// Writes this.
-    Say(String),
+    Write(String),
     /// Writes a chunked body until nobody listens any more.
-    Babble,
+    WriteEndlessly,
     /// Keeps the connection open and does nothing more.
-    Hold,
+    KeepOpen,
 }
 
 /// A server that plays these, one a connection, and then closes its door.
-pub(crate) struct Server {
+pub(crate) struct ScriptedServer {
     port: u16,
     heard: Arc<Mutex<Vec<String>>>,
 }
 
-impl Server {
-    pub(crate) async fn start(plays: Vec<Play>) -> Self {
+impl ScriptedServer {
+    pub(crate) async fn start(plays: Vec<Script>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let heard = Arc::<Mutex<Vec<String>>>::default();
@@ -41,7 +41,7 @@ impl Server {
             let mut held = Vec::new();
             for play in plays {
                 let (stream, _) = listener.accept().await.unwrap();
-                held.extend(perform(stream, play, &ears).await);
+                held.extend(run_script(stream, play, &ears).await);
             }
             drop(listener);
             std::future::pending::<()>().await;
@@ -62,41 +62,41 @@ impl Server {
     }
 
     /// The requests so far, each as it came.
-    pub(crate) fn heard(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.heard.lock().unwrap().clone()
     }
 }
 
 /// An answer with a length.
-pub(crate) fn answer(status: u16, body: &str) -> Step {
-    Step::Say(format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+pub(crate) fn response(status: u16, body: &str) -> Step {
+    Step::Write(format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
 }
 
 /// The connection, if it is held.
-async fn perform(
+async fn run_script(
     mut stream: TcpStream,
-    play: Play,
+    play: Script,
     heard: &Mutex<Vec<String>>,
 ) -> Option<TcpStream> {
     for step in play {
         match step {
             Step::Read => {
-                let request = request(&mut stream).await?;
+                let request = read_request(&mut stream).await?;
                 heard.lock().unwrap().push(request);
             }
-            Step::Say(text) => stream.write_all(text.as_bytes()).await.ok()?,
-            Step::Babble => {
+            Step::Write(text) => stream.write_all(text.as_bytes()).await.ok()?,
+            Step::WriteEndlessly => {
                 let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
                 while stream.write_all(chunk.as_bytes()).await.is_ok() {}
             }
-            Step::Hold => return Some(stream),
+            Step::KeepOpen => return Some(stream),
         }
     }
     None
 }
 
 /// A whole request; nothing if the connection ends before.
-async fn request(stream: &mut TcpStream) -> Option<String> {
+async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();

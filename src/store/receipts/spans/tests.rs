@@ -6,15 +6,15 @@ use super::*;
 const NOW: OffsetDateTime = datetime!(2026-11-22 15:30:00.123 UTC);
 
 fn days(count: u64) -> Duration {
-    Duration::from_secs(count * DAY_S)
+    Duration::from_secs(count * DAY_SECONDS)
 }
 
-fn plan(span: u64, ahead: u64) -> Plan {
-    Plan { span: days(span), ahead: days(ahead), keep: None, now: NOW }
+fn plan(span: u64, ahead: u64) -> ReceiptsRetention {
+    ReceiptsRetention { partition_span: days(span), premake: days(ahead), keep_for: None, now: NOW }
 }
 
-fn span(from: OffsetDateTime, until: OffsetDateTime) -> Span {
-    Span { from, until }
+fn span(from: OffsetDateTime, until: OffsetDateTime) -> PartitionRange {
+    PartitionRange { from, until }
 }
 
 /// An id that somebody made at that moment.
@@ -50,19 +50,19 @@ fn a_span_is_found_again_in_its_ids() {
         span(datetime!(2026-11-16 00:00 UTC), datetime!(2026-11-23 00:00 UTC)),
         span(datetime!(1970-01-01 00:00 UTC), datetime!(2400-02-29 12:34:56.789 UTC)),
     ] {
-        assert_eq!(Span::of(lowest_id(known.from), lowest_id(known.until)), known);
+        assert_eq!(PartitionRange::from_ids(lowest_id(known.from), lowest_id(known.until)), known);
     }
     assert_eq!(lowest_id(datetime!(1969-12-31 23:59 UTC)), Uuid::nil());
-    assert!(moment(Uuid::max()) > datetime!(9999-12-31 00:00 UTC));
+    assert!(id_timestamp(Uuid::max()) > datetime!(9999-12-31 00:00 UTC));
     // Also in a zone where it is another day.
     let eve = span(datetime!(2026-11-22 20:00 -5), datetime!(2026-11-30 00:00 UTC));
-    assert_eq!(eve.table(), "receipts_20261123");
+    assert_eq!(eve.table_name(), "receipts_20261123");
 }
 
 #[test]
 fn spans_follow_the_last_one_without_a_gap() {
     let last = span(datetime!(2026-11-20 00:00 UTC), datetime!(2026-11-24 00:00 UTC));
-    let missing = plan(7, 14).missing(&[last]);
+    let missing = plan(7, 14).missing_ranges(&[last]);
     assert_eq!(
         missing,
         [
@@ -73,15 +73,15 @@ fn spans_follow_the_last_one_without_a_gap() {
     // Whoever has them needs no more, whatever span the next ones will have.
     let known = [&[last], &missing[..]].concat();
     for length in [1, 7, 30] {
-        assert_eq!(plan(length, 14).missing(&known), []);
+        assert_eq!(plan(length, 14).missing_ranges(&known), []);
     }
     assert_eq!(
-        plan(30, 16).missing(&known),
+        plan(30, 16).missing_ranges(&known),
         [span(datetime!(2026-12-08 00:00 UTC), datetime!(2027-01-07 00:00 UTC))]
     );
     // A table with none, and a span shorter than a day.
     let today = datetime!(2026-11-22 00:00 UTC);
-    assert_eq!(plan(0, 0).missing(&[]), [span(today, datetime!(2026-11-23 00:00 UTC))]);
+    assert_eq!(plan(0, 0).missing_ranges(&[]), [span(today, datetime!(2026-11-23 00:00 UTC))]);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_hole_is_filled_up_to_what_follows_it() {
     // Made by a clock that was ahead.
     let future = span(datetime!(2026-11-25 00:00 UTC), datetime!(2027-11-25 00:00 UTC));
     assert_eq!(
-        plan(7, 14).missing(&[future, past]),
+        plan(7, 14).missing_ranges(&[future, past]),
         [
             span(past.until, datetime!(2026-11-19 00:00 UTC)),
             span(datetime!(2026-11-19 00:00 UTC), future.from),
@@ -98,7 +98,7 @@ fn a_hole_is_filled_up_to_what_follows_it() {
     );
     // So long ago that nothing of it can be on its way.
     let ancient = span(datetime!(2019-01-01 00:00 UTC), datetime!(2019-02-01 00:00 UTC));
-    let missing = plan(7, 0).missing(&[ancient]);
+    let missing = plan(7, 0).missing_ranges(&[ancient]);
     assert_eq!(missing, [span(datetime!(2026-11-22 00:00 UTC), datetime!(2026-11-29 00:00 UTC))]);
 }
 
@@ -106,17 +106,23 @@ fn a_hole_is_filled_up_to_what_follows_it() {
 fn what_was_dropped_is_not_made_again() {
     let held = span(datetime!(2026-10-01 00:00 UTC), datetime!(2026-10-08 00:00 UTC));
     let kept = span(datetime!(2026-11-19 00:00 UTC), datetime!(2026-12-31 00:00 UTC));
-    let plan = Plan { keep: Some(days(3)), ..plan(7, 28) };
-    assert_eq!(plan.missing(&[held, kept]), []);
+    let plan = ReceiptsRetention { keep_for: Some(days(3)), ..plan(7, 28) };
+    assert_eq!(plan.missing_ranges(&[held, kept]), []);
 }
 
 #[test]
 fn no_length_of_time_is_too_much() {
     for huge in [Duration::MAX, days(1 << 40)] {
-        let plan = Plan { span: days(1), ahead: huge, keep: Some(huge), now: NOW };
-        assert_eq!(plan.missing(&[]).len(), MOST);
-        let plan = Plan { span: huge, ahead: days(1), keep: None, now: NOW };
-        assert_eq!(plan.missing(&[]).len(), 1);
+        let plan = ReceiptsRetention {
+            partition_span: days(1),
+            premake: huge,
+            keep_for: Some(huge),
+            now: NOW,
+        };
+        assert_eq!(plan.missing_ranges(&[]).len(), MAX_MISSING);
+        let plan =
+            ReceiptsRetention { partition_span: huge, premake: days(1), keep_for: None, now: NOW };
+        assert_eq!(plan.missing_ranges(&[]).len(), 1);
         assert!(plan.cutoff(NOW).is_none());
     }
 }

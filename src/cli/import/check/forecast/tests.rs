@@ -2,15 +2,15 @@ use time::{OffsetDateTime, macros::datetime};
 
 use super::{super::Books, *};
 use crate::{
-    domain::{Failure, InvoiceStatus, Money},
-    store::inbox::Settled,
+    domain::{InvoiceStatus, Money, PermanentFailure},
+    store::inbox::ProcessedKey,
 };
 
 const NEWER: OffsetDateTime = datetime!(2026-02-01 0:00 UTC);
 const OLDER: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
 
 /// A line about invoice `id`, under an event key of its own or another's.
-fn told(key: u128, id: u128, transaction: Option<&str>, version: OffsetDateTime) -> Known {
+fn told(key: u128, id: u128, transaction: Option<&str>, version: OffsetDateTime) -> ParsedEvent {
     let invoice = Invoice {
         document_id: None,
         status: InvoiceStatus::Open,
@@ -23,21 +23,21 @@ fn told(key: u128, id: u128, transaction: Option<&str>, version: OffsetDateTime)
         sequence: 0,
         version,
     };
-    Known {
+    ParsedEvent {
         key: Uuid::from_u128(key),
         number: Some(id.to_string()),
         mapped: Ok(Some((Uuid::from_u128(id), Box::new(invoice)))),
     }
 }
 
-fn standing(id: u128, transaction: Option<&str>, is_deleted: bool) -> (Uuid, Standing) {
+fn standing(id: u128, transaction: Option<&str>, is_deleted: bool) -> (Uuid, ExistingInvoice) {
     let transaction_id = transaction.map(str::to_owned);
     let version = OLDER + time::Duration::DAY;
-    (Uuid::from_u128(id), Standing { transaction_id, sequence: 0, version, is_deleted })
+    (Uuid::from_u128(id), ExistingInvoice { transaction_id, sequence: 0, version, is_deleted })
 }
 
 /// The words for each line, one after the other.
-fn words(on_conflict: InvoiceConflict, books: &Books, events: Vec<Known>) -> Vec<String> {
+fn words(on_conflict: InvoiceConflict, books: &Books, events: Vec<ParsedEvent>) -> Vec<String> {
     let mut forecast = Forecast::new(on_conflict);
     let lines = events.into_iter().map(|event| forecast.tell(1, Ok(event), books));
     lines.map(|line| line.effect.unwrap_or(line.outcome)).collect()
@@ -45,7 +45,7 @@ fn words(on_conflict: InvoiceConflict, books: &Books, events: Vec<Known>) -> Vec
 
 #[test]
 fn a_line_does_what_it_would_do_behind_the_books_and_the_lines_before() {
-    let settled = Settled { receipt_id: Uuid::nil(), body_digest: Uuid::nil() };
+    let settled = ProcessedKey { receipt_id: Uuid::nil(), body_digest: Uuid::nil() };
     let books = Books {
         settled: [(Uuid::from_u128(1), settled)].into(),
         invoices: [standing(50, Some("a"), false), standing(60, Some("a"), true)].into(),
@@ -101,12 +101,12 @@ fn what_is_wrong_is_told_with_its_number() {
     assert_eq!((line.line, line.outcome.as_str()), (7, "rejected"));
     assert_eq!(line.error.as_deref(), Some("amount: is missing or null"));
 
-    let mapped = Err(Failure::missing("/amount"));
-    let dead = Known { mapped, ..told(1, 10, None, NEWER) };
+    let mapped = Err(PermanentFailure::missing("/amount"));
+    let dead = ParsedEvent { mapped, ..told(1, 10, None, NEWER) };
     let line = forecast.tell(8, Ok(dead), &books);
     assert_eq!((line.outcome.as_str(), line.business_key.as_deref()), ("dead", Some("10")));
 
-    let ignored = Known { mapped: Ok(None), ..told(1, 10, None, NEWER) };
+    let ignored = ParsedEvent { mapped: Ok(None), ..told(1, 10, None, NEWER) };
     assert_eq!(forecast.tell(9, Ok(ignored), &books).outcome, "ignored");
 
     forecast.tell(10, Ok(told(2, 20, Some("a"), NEWER)), &books);
