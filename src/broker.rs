@@ -4,16 +4,16 @@
 //! The only place that speaks AMQP. Why each thing is done the way it is
 //! stands beside it; most of it was found out by losing messages.
 
-mod announcer;
 pub mod connection;
 pub mod consumer;
+mod event_publisher;
+pub mod message;
 pub mod publisher;
 pub mod topology;
-pub mod wire;
 
-pub use announcer::{EventPublisher, PublishOutcome};
 pub use connection::{BrokerConnection, BrokerError, check_url};
 pub use consumer::{Consumer, Delivery};
+pub use event_publisher::{EventPublisher, PublishOutcome};
+pub use message::{DeathInfo, IncomingMessage, OutgoingMessage};
 pub use publisher::{Confirmed, PublishError, Publisher};
 pub use topology::Topology;
-pub use wire::{DeathInfo, IncomingMessage, OutgoingMessage};

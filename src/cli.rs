@@ -9,17 +9,17 @@ macro_rules! outln {
     }};
 }
 
-mod acting;
 mod audit;
 mod bench;
 mod check;
 mod dead;
 mod deliveries;
 mod import;
+mod operator;
+mod output;
 mod quarantine;
-mod receiver;
+mod receiver_url;
 mod send;
-mod show;
 mod source;
 mod trace;
 
@@ -29,11 +29,11 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
+    app::{App, Roles, stop_signal},
     config::{Config, LoadOptions},
-    dev,
-    service::{App, Roles, stop_signal},
+    observability::telemetry,
     store::Store,
-    telemetry,
+    tools::dev,
 };
 
 /// Everything was done.

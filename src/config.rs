@@ -2,19 +2,19 @@
 //! over both. Checked as a whole before anything starts; every error names
 //! the key.
 
+pub mod destinations;
 pub mod enrich;
 mod headers;
 pub mod retention;
 pub mod secret;
 pub mod settings;
-pub mod source;
-pub mod target;
+pub mod sources;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::{Context as _, bail};
 
-use crate::{adapter::Source, domain::SourceName, target::Destination};
+use crate::{destinations::Destination, domain::SourceName, sources::Source};
 pub use enrich::EnrichmentSettings;
 pub use retention::Retention;
 pub use secret::SecretLookup;
@@ -149,7 +149,7 @@ impl Config {
                 bail!("{path}: this name stands for messages of no source; choose another");
             }
             let (value, enrich) = enrich::split(value, &path)?;
-            let adapter = source::build_source(value, secrets, &path)?;
+            let adapter = sources::build_source(value, secrets, &path)?;
             if let Some(enrich) = enrich {
                 let path = format!("{path}.enrich");
                 if raw.retry.max_retries == 0 {
@@ -171,7 +171,7 @@ impl Config {
             .destinations
             .into_iter()
             .map(|(name, value)| {
-                let target = target::build_destination(&name, value, &known, secrets)?;
+                let target = destinations::build_destination(&name, value, &known, secrets)?;
                 Ok((name, target))
             })
             .collect::<anyhow::Result<_>>()?;
@@ -231,7 +231,7 @@ mod tests {
         let secrets = SecretLookup::from_environment(true);
         assert_eq!(
             Config::build(origin, nothing, &secrets).unwrap().sources.len(),
-            source::SOURCE_KINDS.len()
+            sources::SOURCE_KINDS.len()
         );
     }
 
@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(target.policy.timeout.as_millis(), 500);
         assert_eq!(target.sources, ["vendors".parse().unwrap()]);
         assert!(
-            matches!(&target.transport, crate::target::Transport::Http(http) if http.supports_lookup())
+            matches!(&target.transport, crate::destinations::Transport::Http(http) if http.supports_lookup())
         );
 
         let folder = tempfile::tempdir().unwrap();
@@ -298,7 +298,7 @@ mod tests {
         std::fs::write(&path, theirs).unwrap();
         let config = load(Some(&path), url);
         let target = &config.destinations["accounting"];
-        assert!(matches!(target.transport, crate::target::Transport::Amqp { .. }));
+        assert!(matches!(target.transport, crate::destinations::Transport::Amqp { .. }));
         assert_eq!((config.destinations.len(), target.sources.as_slice()), (1, [].as_slice()));
     }
 

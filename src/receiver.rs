@@ -3,11 +3,11 @@
 //! for the database; only whoever asks what became of a file is answered from
 //! there.
 
-mod answer;
 mod body;
-mod hooks;
 mod imports;
-mod record;
+mod rejected_requests;
+mod response;
+mod webhooks;
 
 use std::{
     collections::BTreeMap,
@@ -27,13 +27,15 @@ use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    adapter::Source,
     broker::{Publisher, Topology},
     config,
     domain::SourceName,
-    health::{Health, livez, readyz},
-    metrics::Metrics,
-    server::serve,
+    net::http_server::serve,
+    observability::{
+        health::{Health, livez, readyz},
+        metrics::Metrics,
+    },
+    sources::Source,
     store::Store,
 };
 
@@ -62,7 +64,7 @@ pub struct Receiver {
     /// When this process stops.
     stop: CancellationToken,
     log_limiter: Arc<OncePerSecond>,
-    sampler: Arc<record::CallLogSampler>,
+    sampler: Arc<rejected_requests::CallLogSampler>,
 }
 
 /// Says yes once in so many seconds.
@@ -96,7 +98,7 @@ impl Receiver {
             import_permits: Arc::new(Semaphore::new(imports::MAX_CONCURRENT_IMPORTS)),
             query_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_QUERIES)),
             log_limiter: Arc::default(),
-            sampler: Arc::new(record::CallLogSampler::new(sources.keys())),
+            sampler: Arc::new(rejected_requests::CallLogSampler::new(sources.keys())),
             stop: CancellationToken::new(),
             settings,
             sources,
@@ -117,9 +119,9 @@ impl Receiver {
         let app = Router::new()
             .route(
                 "/hooks/{source}",
-                post(hooks::receive_webhook)
-                    .options(hooks::handshake)
-                    .fallback(hooks::method_not_allowed),
+                post(webhooks::receive_webhook)
+                    .options(webhooks::handshake)
+                    .fallback(webhooks::method_not_allowed),
             )
             .route(
                 "/imports/{name}",
@@ -134,9 +136,9 @@ impl Receiver {
             .with_state(self)
             .route("/livez", get(livez))
             .route("/readyz", get(readyz).with_state(health))
-            .fallback(answer::not_found)
-            .method_not_allowed_fallback(answer::probe_method_not_allowed)
-            .layer(map_response(answer::set_receipt_header));
+            .fallback(response::not_found)
+            .method_not_allowed_fallback(response::probe_method_not_allowed)
+            .layer(map_response(response::set_receipt_header));
         serve(listener, app, header_timeout, stop).await;
         // A file whose client is gone is told of all the same.
         let all = u32::try_from(imports::MAX_CONCURRENT_IMPORTS).unwrap_or(u32::MAX);

@@ -15,9 +15,10 @@ use crate::{
     broker::{Confirmed, OutgoingMessage, PublishError, Publisher, Topology},
     domain::{Envelope, EventKey, ImportPosition, SourceName},
     store::{
-        Store, StoreError,
-        acts::{self, Actor, AuditEntry},
-        dead_letters::{self, DeadLetterContents, DeadLetterFilter, DeadLetterSummary},
+        Store, StoreError, audit_log,
+        audit_log::{Actor, AuditEntry},
+        dead_letters,
+        dead_letters::{DeadLetterContents, DeadLetterFilter, DeadLetterSummary},
         deliveries as outbox,
     },
 };
@@ -120,7 +121,7 @@ pub async fn show(store: &Store, id: Uuid) -> Result<DeadLetterDetail, ReviewErr
         .ok_or(ReviewError::NotFound(id))?;
     let contents =
         dead_letters::contents(&mut connection, id).await?.ok_or(ReviewError::NotFound(id))?;
-    let acts = acts::list_for_dead_letter(&mut connection, id).await?;
+    let acts = audit_log::list_for_dead_letter(&mut connection, id).await?;
     let (payload, payload_base64) = match String::from_utf8(contents.payload) {
         Ok(text) => (Some(text), None),
         Err(error) => (None, Some(data_encoding::BASE64.encode(error.as_bytes()))),
@@ -142,7 +143,7 @@ pub async fn show(store: &Store, id: Uuid) -> Result<DeadLetterDetail, ReviewErr
 /// [`ReviewError::Store`].
 pub async fn discard(store: &Store, ids: &[Uuid], actor: Actor<'_>) -> Result<u64, ReviewError> {
     let mut connection = store.connection().await?;
-    Ok(acts::discard(&mut connection, ids, actor).await?)
+    Ok(audit_log::discard(&mut connection, ids, actor).await?)
 }
 
 /// A run that sends selected letters in again.
@@ -172,7 +173,7 @@ impl<'a> Replay<'a> {
         let mut connection = store.connection().await?;
         // A filter is plain texts: it can always be written as JSON.
         let filter = serde_json::to_value(filter).unwrap_or_else(|_| json!({}));
-        acts::insert_replay(&mut connection, replay_id, actor, &filter, letters).await?;
+        audit_log::insert_replay(&mut connection, replay_id, actor, &filter, letters).await?;
         Ok(Self { replay_id, store, publisher, topology, actor })
     }
 
@@ -203,7 +204,7 @@ impl<'a> Replay<'a> {
             };
         }
         self.publish(letter, contents).await?;
-        acts::mark_replayed(&mut connection, id, self.replay_id, self.actor).await?;
+        audit_log::mark_replayed(&mut connection, id, self.replay_id, self.actor).await?;
         Ok(())
     }
 
@@ -241,7 +242,8 @@ impl<'a> Replay<'a> {
             source,
             tenant: letter.tenant.clone(),
             topic: letter.topic.clone(),
-            version: text("x-tallyhook-version").and_then(crate::adapter::moment::parse_timestamp),
+            version: text("x-tallyhook-version")
+                .and_then(crate::sources::timestamp::parse_timestamp),
             received_at: contents.received_at,
             // A person's act: it has all its attempts before it again.
             failed_attempts: 0,

@@ -6,22 +6,23 @@
 //! invoices, references, receipts, dead letters, deliveries, quarantine,
 //! imports: two batches in another order would deadlock.
 
-pub mod acts;
-pub mod audit;
+pub mod audit_log;
 pub mod dead_letters;
 pub mod deliveries;
-pub mod fault;
+pub mod error;
 pub mod imports;
 pub mod inbox;
 pub mod invoices;
 pub mod orders;
 pub mod quarantine;
 pub mod receipts;
-pub mod references;
+pub mod reconciliation;
 pub mod refunds;
+pub mod resource_changes;
+pub mod retry;
 pub mod secret_uses;
-pub mod trace;
-mod tx;
+pub mod timeline;
+mod transaction;
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,8 +36,8 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::{config, domain::WriteKind};
-pub use fault::{ErrorClass, StoreError};
-pub use tx::Tx;
+pub use error::{ErrorClass, StoreError};
+pub use transaction::Tx;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 

@@ -2,21 +2,19 @@
 //! every message of it, and only then acknowledge. Beside them the archiver,
 //! which brings the dead before a person, the call log and the rerouter.
 
-pub mod appetite;
 pub mod apply;
-pub mod archive;
-mod call_log;
-pub mod collect;
-mod duty;
+pub mod batch;
+pub mod dead_letter_archiver;
 pub mod enrich;
-pub mod housekeeping;
-pub mod in_hand;
-pub mod lane;
-pub mod patience;
+pub mod in_flight;
+pub mod prefetch;
 pub mod pulse;
-mod reroute;
-pub mod secret_use;
-pub mod settle;
+mod rejected_request_consumer;
+pub mod retry_or_dead_letter;
+pub mod secret_usage;
+pub mod source_consumer;
+mod supervisor;
+mod unrouted_consumer;
 
 use std::{
     collections::BTreeMap,
@@ -30,22 +28,23 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::{
-    adapter::Source,
     broker::{BrokerConnection, BrokerError, PublishError, Publisher, Topology},
     config,
     domain::SourceName,
-    metrics::Metrics,
-    retry::{self, RetrySchedule},
+    observability::metrics::Metrics,
+    retry,
+    retry::RetrySchedule,
+    sources::Source,
     store::{Store, StoreError},
 };
 
 pub use apply::Outbox;
-use duty::ConsumerKind;
 use enrich::Enricher;
-pub use in_hand::InFlightKeys;
+pub use in_flight::InFlightKeys;
 use pulse::CONNECTION;
 pub use pulse::HealthRegistry;
-pub use secret_use::SecretUsage;
+pub use secret_usage::SecretUsage;
+use supervisor::ConsumerKind;
 
 /// How long lanes may take to finish their batches when the worker stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 use super::{
     connection::{BrokerConnection, BrokerError, with_timeout},
+    message::IncomingMessage,
     topology::short_string,
-    wire::IncomingMessage,
 };
 
 /// A queue that gives nothing for this long is looked at.

@@ -9,7 +9,7 @@
 //! A returned (unroutable) message is attached to whichever confirm the
 //! client happens to process next; `lane` shows how we are not taken in.
 
-mod lane;
+mod confirm_channel;
 
 use std::{
     sync::{
@@ -30,11 +30,11 @@ use tracing::{info, warn};
 
 use super::{
     connection::{BrokerConnection, BrokerError, with_timeout},
+    message::OutgoingMessage,
     topology::Topology,
-    wire::OutgoingMessage,
 };
-use crate::{config, metrics::Metrics, retry};
-use lane::ConfirmChannel;
+use crate::{config, observability::metrics::Metrics, retry};
+use confirm_channel::ConfirmChannel;
 
 /// Proof that the broker has the message: only this file makes one.
 #[derive(Debug)]

@@ -6,12 +6,12 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use super::{EXIT_DONE, EXIT_FAILED, show};
+use super::{EXIT_DONE, EXIT_FAILED, output};
 use crate::{
+    app,
     broker::{BrokerConnection, topology::QueueDepth},
     config::Config,
-    service,
-    store::{Store, audit, deliveries},
+    store::{Store, deliveries, reconciliation},
 };
 
 #[derive(Debug, Args)]
@@ -31,11 +31,11 @@ pub(super) struct AuditArgs {
 pub(super) async fn run(arguments: &AuditArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let store = Store::without_timeout(&config.database).context("database.url")?;
     let mut connection = store.connection().await.context("the database cannot be reached")?;
-    let sums = audit::totals(&mut connection).await?;
+    let sums = reconciliation::totals(&mut connection).await?;
     let counts = deliveries::count_by_state(&mut connection, true).await?;
     drop(connection);
     let link = BrokerConnection::open(&config.broker.url, "tallyhook audit").await?;
-    let depths = service::topology(config).depths(&link).await?;
+    let depths = app::topology(config).depths(&link).await?;
     link.close().await;
     store.close().await;
 
@@ -85,7 +85,7 @@ fn in_queues(depths: &[QueueDepth], roles: &[&str]) -> i64 {
     ours.filter_map(|depth| depth.ready).map(i64::from).sum()
 }
 
-fn contradictions(sums: &audit::Totals) -> Vec<String> {
+fn contradictions(sums: &reconciliation::Totals) -> Vec<String> {
     let mut wrong = Vec::new();
     for (count, what) in [
         (sums.dead_receipts_without_dead_letter, "receipts say dead and have no dead letter"),
@@ -118,13 +118,13 @@ fn contradictions(sums: &audit::Totals) -> Vec<String> {
 }
 
 fn print(
-    sums: &audit::Totals,
+    sums: &reconciliation::Totals,
     depths: &[QueueDepth],
     waiting: i64,
     accounted: i64,
     accepted: Option<i64>,
 ) -> anyhow::Result<()> {
-    let mut table = show::table(&["OUTCOME", "MESSAGES"]);
+    let mut table = output::table(&["OUTCOME", "MESSAGES"]);
     for (name, count) in [
         ("applied", sums.applied),
         ("duplicate", sums.duplicate),
@@ -161,7 +161,7 @@ fn print_deliveries(counts: &[deliveries::DeliveryCount]) -> anyhow::Result<()> 
     if counts.is_empty() {
         return Ok(());
     }
-    let mut table = show::table(&["TARGET", "STATE", "DELIVERIES"]);
+    let mut table = output::table(&["TARGET", "STATE", "DELIVERIES"]);
     for count in counts {
         table.add_row([count.destination.clone(), count.state.clone(), count.count.to_string()]);
     }

@@ -11,12 +11,15 @@ use anyhow::Context as _;
 
 use super::{EXIT_DONE, EXIT_FAILED};
 use crate::{
-    bench::{self, Scenario, Settings, backlog::Mix, plot, readme, report::Report, table},
+    app::stop_signal,
     config::Config,
-    dev::servers::Servers,
-    send::plan::Share,
-    service::stop_signal,
-    telemetry,
+    observability::telemetry,
+    tools::{
+        bench,
+        bench::{Scenario, Settings, backlog::Mix, plot, readme, report::Report, table},
+        dev::servers::Servers,
+        send::plan::Share,
+    },
 };
 
 /// Measures what this will do on your machines, beside their raw limits.

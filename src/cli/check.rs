@@ -10,10 +10,10 @@ use serde_json::json;
 
 use super::{EXIT_DONE, EXIT_FAILED};
 use crate::{
+    app,
     broker::BrokerConnection,
     config::Config,
     domain::SourceName,
-    service,
     store::{Store, StoreError, deliveries},
 };
 
@@ -173,7 +173,7 @@ async fn broker_findings(config: &Config) -> Vec<Finding> {
             return vec![Finding::new(what, told)];
         }
     };
-    let topology = service::topology(config);
+    let topology = app::topology(config);
     let mut findings = vec![Finding::new(what, Ok("answers".to_owned()))];
     let told = match topology.depths(&link).await {
         Err(error) => Err(error.to_string()),

@@ -1,8 +1,8 @@
 //! `tallyhook dead`: what waits for a person.
 
-mod act;
-mod look;
-mod which;
+mod actions;
+mod filter;
+mod queries;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -11,8 +11,8 @@ use clap::{Args, Subcommand};
 use uuid::Uuid;
 
 use crate::{config::Config, store::Store};
-use act::Act;
-use which::{Which, reason};
+use actions::Act;
+use filter::{Which, reason};
 
 #[derive(Debug, Args)]
 pub(super) struct DeadArgs {
@@ -87,15 +87,17 @@ pub(super) async fn run(arguments: DeadArgs, config: &Config) -> anyhow::Result<
     let store = Store::without_timeout(&config.database).context("database.url")?;
     let code = match arguments.act {
         DeadCommand::List { which, reason, limit, json } => {
-            look::list(&store, &which.filter(reason.as_ref()), limit, json).await?
+            queries::list(&store, &which.filter(reason.as_ref()), limit, json).await?
         }
-        DeadCommand::Show { id, json } => look::show_one(&store, id, json).await?,
-        DeadCommand::Replay { which, act } => act::replay(&store, config, &which, &act).await?,
-        DeadCommand::Discard { which, act } => act::discard(&store, &which, &act).await?,
+        DeadCommand::Show { id, json } => queries::show_one(&store, id, json).await?,
+        DeadCommand::Replay { which, act } => actions::replay(&store, config, &which, &act).await?,
+        DeadCommand::Discard { which, act } => actions::discard(&store, &which, &act).await?,
         DeadCommand::Export { which, reason, output } => {
-            look::export(&store, &which.filter(reason.as_ref()), output).await?
+            queries::export(&store, &which.filter(reason.as_ref()), output).await?
         }
-        DeadCommand::Drain { dry_run, json } => act::drain(&store, config, dry_run, json).await?,
+        DeadCommand::Drain { dry_run, json } => {
+            actions::drain(&store, config, dry_run, json).await?
+        }
     };
     store.close().await;
     Ok(ExitCode::from(code))

@@ -1,7 +1,7 @@
 //! `tallyhook deliveries`: what other systems hear, and what became of it.
 
-mod act;
-mod look;
+mod actions;
+mod queries;
 
 use std::process::ExitCode;
 
@@ -14,8 +14,8 @@ use crate::{
     domain::DeliveryState,
     store::{Store, deliveries::DeliveryFilter},
 };
-pub(super) use act::ReissueArgs;
-pub(super) use look::table;
+pub(super) use actions::ReissueArgs;
+pub(super) use queries::table;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -51,12 +51,12 @@ enum DeliveriesCommand {
         json: bool,
     },
     /// Take deliveries back, for good. Its key is never used again.
-    Void(act::VoidArgs),
+    Void(actions::VoidArgs),
     /// Issue a voided delivery anew, of the document as it is now, under
     /// another key.
     Reissue(ReissueArgs),
     /// Have failed deliveries tried again, under the keys they had.
-    Retry(act::RetryArgs),
+    Retry(actions::RetryArgs),
 }
 
 /// Which deliveries: every condition must hold.
@@ -111,12 +111,14 @@ pub(super) async fn run(arguments: &DeliveriesArgs, config: &Config) -> anyhow::
     let store = Store::without_timeout(&config.database).context("database.url")?;
     let code = match &arguments.act {
         DeliveriesCommand::List { which, state, limit, json } => {
-            look::list(&store, &which.filter(&[], *state), *limit, *json).await?
+            queries::list(&store, &which.filter(&[], *state), *limit, *json).await?
         }
-        DeliveriesCommand::Show { id, json } => look::show_one(&store, *id, *json).await?,
-        DeliveriesCommand::Void(arguments) => act::void(&store, arguments).await?,
-        DeliveriesCommand::Reissue(arguments) => act::reissue(&store, config, arguments).await?,
-        DeliveriesCommand::Retry(arguments) => act::retry(&store, arguments).await?,
+        DeliveriesCommand::Show { id, json } => queries::show_one(&store, *id, *json).await?,
+        DeliveriesCommand::Void(arguments) => actions::void(&store, arguments).await?,
+        DeliveriesCommand::Reissue(arguments) => {
+            actions::reissue(&store, config, arguments).await?
+        }
+        DeliveriesCommand::Retry(arguments) => actions::retry(&store, arguments).await?,
     };
     store.close().await;
     Ok(ExitCode::from(code))
@@ -125,7 +127,7 @@ pub(super) async fn run(arguments: &DeliveriesArgs, config: &Config) -> anyhow::
 /// `tallyhook reissue`, which is the same as `tallyhook deliveries reissue`.
 pub(super) async fn reissue(arguments: &ReissueArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let store = Store::without_timeout(&config.database).context("database.url")?;
-    let code = act::reissue(&store, config, arguments).await?;
+    let code = actions::reissue(&store, config, arguments).await?;
     store.close().await;
     Ok(ExitCode::from(code))
 }

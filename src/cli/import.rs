@@ -1,13 +1,13 @@
 //! `tallyhook import`: sends a file of invoices, and waits for what becomes
 //! of each line.
 
-mod answer;
-mod check;
+mod api;
 mod client;
-mod file;
+mod dry_run;
 mod report;
-mod table;
-mod watch;
+mod report_file;
+mod summary;
+mod wait;
 
 use std::{
     path::{Path, PathBuf},
@@ -22,17 +22,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Url;
 use uuid::Uuid;
 
-use super::{Arguments, EXIT_DONE, EXIT_PARTLY, EXIT_USAGE, receiver};
+use super::{Arguments, EXIT_DONE, EXIT_PARTLY, EXIT_USAGE, receiver_url};
 use crate::{
-    adapter::Source,
     config::Config,
     domain::{ImportFormat, SourceName},
+    sources::Source,
 };
-use answer::{AcceptedImport, ItemOutcome};
+use api::{AcceptedImport, ItemOutcome};
 use client::{FileUpload, Input, ReceiverClient};
-use file::{ReportFile, ReportFormat};
 use report::{EndReason, ImportReport, ItemProblem};
-use watch::WaitResult;
+use report_file::{ReportFile, ReportFormat};
+use wait::WaitResult;
 
 /// How many lines at fault a report holds of each kind.
 const MAX_PROBLEMS: usize = 1000;
@@ -160,7 +160,7 @@ pub(super) async fn run(arguments: ImportArgs, config: &Config) -> anyhow::Resul
     let file = arguments.report.as_deref().zip(form);
     let file = file.map(|(path, form)| ReportFile::create(path, form)).transpose()?;
     let end = match (job, arguments.status) {
-        (Some(job), _) if arguments.check => until_ctrl_c(check::run(&job, config, file)).await?,
+        (Some(job), _) if arguments.check => until_ctrl_c(dry_run::run(&job, config, file)).await?,
         (Some(job), _) => upload_and_wait(&arguments, &job, config, file).await?,
         (None, Some(import_id)) => look_up_status(&arguments, import_id, config, file).await?,
         (None, None) => return usage_error("a file or --status is needed"),
@@ -169,7 +169,7 @@ pub(super) async fn run(arguments: ImportArgs, config: &Config) -> anyhow::Resul
     if arguments.json {
         outln!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        outln!("{}", table::render(&report, is_reported));
+        outln!("{}", summary::render(&report, is_reported));
     }
     let mut code = report.exit_code();
     if let Some(error) = unreported {
@@ -250,8 +250,10 @@ async fn upload_and_wait(
     config: &Config,
     file: Option<ReportFile>,
 ) -> anyhow::Result<ImportResult> {
-    let receiver =
-        ReceiverClient::new(receiver::base_url(arguments.url.as_ref(), config.receiver.listen)?)?;
+    let receiver = ReceiverClient::new(receiver_url::base_url(
+        arguments.url.as_ref(),
+        config.receiver.listen,
+    )?)?;
     let upload = FileUpload {
         input: &job.input,
         source: job.source.as_str(),
@@ -302,7 +304,7 @@ async fn wait_for_outcomes(
     bar.set_length(accepted.items);
     let patience = Duration::from_secs(arguments.timeout.into());
     let seen =
-        watch::wait_until_complete(receiver, accepted.import_id, accepted.items, patience, &bar)
+        wait::wait_until_complete(receiver, accepted.import_id, accepted.items, patience, &bar)
             .await;
     bar.finish_and_clear();
     seen
@@ -314,8 +316,10 @@ async fn look_up_status(
     config: &Config,
     file: Option<ReportFile>,
 ) -> anyhow::Result<ImportResult> {
-    let receiver =
-        ReceiverClient::new(receiver::base_url(arguments.url.as_ref(), config.receiver.listen)?)?;
+    let receiver = ReceiverClient::new(receiver_url::base_url(
+        arguments.url.as_ref(),
+        config.receiver.listen,
+    )?)?;
     let known = receiver.status(import_id).await?.with_context(|| {
         format!("nothing is known of an import {import_id}, or no worker has heard of it yet")
     })?;

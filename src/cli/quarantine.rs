@@ -1,6 +1,6 @@
 //! `tallyhook quarantine`: forged calls that wait for a mended secret.
 
-mod act;
+mod actions;
 
 use std::process::ExitCode;
 
@@ -8,13 +8,13 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
-use super::{EXIT_DONE, show};
+use super::{EXIT_DONE, output};
 use crate::{
     config::Config,
     review::quarantine,
     store::{Store, quarantine::QuarantineFilter},
 };
-use act::Act;
+use actions::Act;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -61,8 +61,8 @@ pub(super) async fn run(arguments: QuarantineArgs, config: &Config) -> anyhow::R
             list(&store, source, limit, json).await?
         }
         QuarantineCommand::Show { id, json } => show_one(&store, id, json).await?,
-        QuarantineCommand::Release(act) => act::release(&store, config, &act).await?,
-        QuarantineCommand::Discard(act) => act::discard(&store, &act).await?,
+        QuarantineCommand::Release(act) => actions::release(&store, config, &act).await?,
+        QuarantineCommand::Discard(act) => actions::discard(&store, &act).await?,
     };
     store.close().await;
     Ok(ExitCode::from(code))
@@ -79,14 +79,14 @@ async fn list(store: &Store, source: Option<String>, limit: u32, json: bool) -> 
         outln!("No quarantined calls.");
         return Ok(EXIT_DONE);
     }
-    let mut table = show::table(&["ID", "RECEIVED", "SOURCE", "BYTES", "ERROR"]);
+    let mut table = output::table(&["ID", "RECEIVED", "SOURCE", "BYTES", "ERROR"]);
     for call in &calls {
         table.add_row([
             call.receipt_id.to_string(),
-            show::timestamp(call.received_at),
+            output::timestamp(call.received_at),
             call.source.clone(),
             call.payload_bytes.to_string(),
-            show::truncate(&call.error, 80),
+            output::truncate(&call.error, 80),
         ]);
     }
     outln!("{table}");
@@ -102,27 +102,27 @@ async fn show_one(store: &Store, id: Uuid, json: bool) -> anyhow::Result<u8> {
         outln!("{}", serde_json::to_string_pretty(&call)?);
         return Ok(EXIT_DONE);
     }
-    let mut table = show::table(&["", ""]);
+    let mut table = output::table(&["", ""]);
     for (name, value) in [
         ("receipt", call.receipt_id.to_string()),
         ("source", call.source),
-        ("received", show::timestamp(call.received_at)),
+        ("received", output::timestamp(call.received_at)),
         ("error", call.error),
         ("parameters", call.parameters.join(", ")),
     ] {
-        table.add_row([name.to_owned(), show::strip_control_chars(&value)]);
+        table.add_row([name.to_owned(), output::strip_control_chars(&value)]);
     }
     outln!("{}", table.to_string().trim_start_matches([' ', '\n']));
     for field in call.headers.as_array().into_iter().flatten() {
         let name = field["name"].as_str().unwrap_or_default();
         let value = match (field["value"].as_str(), field["base64"].as_str()) {
-            (Some(text), _) => show::strip_control_chars(text),
+            (Some(text), _) => output::strip_control_chars(text),
             (None, Some(base64)) => format!("{base64} (base64)"),
             (None, None) => "(kept, not shown)".to_owned(),
         };
         outln!("{name}: {value}");
     }
     let payload = call.payload.or(call.payload_base64).unwrap_or_default();
-    outln!("\npayload ({} bytes)\n{}", call.payload_bytes, show::strip_control_chars(&payload));
+    outln!("\npayload ({} bytes)\n{}", call.payload_bytes, output::strip_control_chars(&payload));
     Ok(EXIT_DONE)
 }

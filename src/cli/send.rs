@@ -8,12 +8,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Url;
 use time::OffsetDateTime;
 
-use super::receiver;
+use super::receiver_url;
 use crate::{
-    adapter::Source,
     config::Config,
     domain::SourceName,
-    send::{
+    sources::Source,
+    tools::send::{
         Pace, Stop,
         campaign::{Campaign, Choice},
         generate::Run,
@@ -132,8 +132,8 @@ pub(super) async fn run(args: SendArgs, config: Config) -> anyhow::Result<ExitCo
         let known: Vec<_> = config.sources.keys().map(SourceName::as_str).collect();
         bail!("no source {} is configured, only {}", args.source, known.join(", "));
     };
-    let base = receiver::base_url(args.url.as_ref(), config.receiver.listen)?;
-    let url = receiver::append_path(&base, &["hooks", args.source.as_str()]);
+    let base = receiver_url::base_url(args.url.as_ref(), config.receiver.listen)?;
+    let url = receiver_url::append_path(&base, &["hooks", args.source.as_str()]);
     let campaign = campaign(&args, adapter).await?;
     let concurrency = usize::from(args.concurrency);
     let poster =

@@ -1,6 +1,6 @@
 //! `tallyhook source`: which sources there are, and how one more is set up.
 
-mod recipes;
+mod setup_guides;
 
 use std::{fmt::Write as _, io::Write as _, path::Path, process::ExitCode};
 
@@ -8,9 +8,9 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use serde_json::json;
 
-use super::{EXIT_DONE, show};
+use super::{EXIT_DONE, output};
 use crate::{config::Config, domain::SourceName};
-use recipes::{RECIPES, Recipe};
+use setup_guides::{RECIPES, Recipe};
 
 #[derive(Debug, Args)]
 pub(super) struct SourceArgs {
@@ -67,7 +67,7 @@ pub(super) fn run(
 }
 
 fn add(arguments: &AddArgs, file: Option<&Path>) -> anyhow::Result<()> {
-    let recipe = recipes::find(&arguments.kind).context("there is no such kind")?;
+    let recipe = setup_guides::find(&arguments.kind).context("there is no such kind")?;
     let made = Made::new(recipe, arguments)?;
     match file {
         None => {
@@ -174,7 +174,7 @@ fn list(config: &Config, json: bool) -> anyhow::Result<()> {
         outln!("{}", serde_json::to_string_pretty(&sources)?);
         return Ok(());
     }
-    let mut table = show::table(&["source", "kind", "path", "secrets", "tenants"]);
+    let mut table = output::table(&["source", "kind", "path", "secrets", "tenants"]);
     for (name, adapter) in config.sources.iter() {
         let secrets: Vec<&str> = adapter.secret_labels().collect();
         let tenants = match adapter.tenants() {
@@ -198,7 +198,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::config::source::SOURCE_KINDS;
+    use crate::config::sources::SOURCE_KINDS;
 
     /// A secret that is well-formed for a kind.
     fn secret(kind: &str) -> &'static str {
@@ -276,7 +276,7 @@ mod tests {
     fn a_source_is_added_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tallyhook.toml");
-        let made = made(recipes::find("shopify").unwrap());
+        let made = made(setup_guides::find("shopify").unwrap());
         append(&path, &made).unwrap();
         let error = append(&path, &made).unwrap_err().to_string();
         assert!(error.contains("[sources.my-source]"), "{error}");

@@ -6,10 +6,10 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use super::{EXIT_DONE, EXIT_FAILED, show};
+use super::{EXIT_DONE, EXIT_FAILED, output};
 use crate::{
     config::Config,
-    store::{Store, trace},
+    store::{Store, timeline},
 };
 
 #[derive(Debug, Args)]
@@ -25,10 +25,10 @@ pub(super) struct TraceArgs {
 pub(super) async fn run(arguments: &TraceArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let store = Store::without_timeout(&config.database).context("database.url")?;
     let mut connection = store.connection().await.context("the database cannot be reached")?;
-    let documents = trace::documents(&mut connection, &arguments.what).await?;
-    let steps = trace::entries(&mut connection, &arguments.what).await?;
+    let documents = timeline::documents(&mut connection, &arguments.what).await?;
+    let steps = timeline::entries(&mut connection, &arguments.what).await?;
     let deliveries =
-        trace::deliveries(&mut connection, &arguments.what, &documents, &steps).await?;
+        timeline::deliveries(&mut connection, &arguments.what, &documents, &steps).await?;
     drop(connection);
     store.close().await;
     let found = !documents.is_empty() || !steps.is_empty() || !deliveries.is_empty();
@@ -46,7 +46,10 @@ pub(super) async fn run(arguments: &TraceArgs, config: &Config) -> anyhow::Resul
     Ok(ExitCode::from(if found { EXIT_DONE } else { EXIT_FAILED }))
 }
 
-fn print(documents: &[trace::DocumentState], steps: &[trace::TimelineEntry]) -> anyhow::Result<()> {
+fn print(
+    documents: &[timeline::DocumentState],
+    steps: &[timeline::TimelineEntry],
+) -> anyhow::Result<()> {
     for document in documents {
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
         outln!(
@@ -59,24 +62,25 @@ fn print(documents: &[trace::DocumentState], steps: &[trace::TimelineEntry]) -> 
             text(&document.platform_status),
             text(&document.total),
             text(&document.currency),
-            document.version.map_or_else(|| "-".to_owned(), show::timestamp),
+            document.version.map_or_else(|| "-".to_owned(), output::timestamp),
             document
                 .deleted_at
-                .map_or_else(String::new, |at| { format!(", deleted {}", show::timestamp(at)) }),
+                .map_or_else(String::new, |at| { format!(", deleted {}", output::timestamp(at)) }),
         );
     }
     if steps.is_empty() {
         return Ok(());
     }
-    let mut table = show::table(&["RECEIVED", "TOPIC", "OUTCOME", "ATTEMPTS", "RECEIPT", "ERROR"]);
+    let mut table =
+        output::table(&["RECEIVED", "TOPIC", "OUTCOME", "ATTEMPTS", "RECEIPT", "ERROR"]);
     for step in steps {
         table.add_row([
-            show::timestamp(step.received_at),
+            output::timestamp(step.received_at),
             step.topic.clone(),
             step.outcome.clone(),
             step.attempts.to_string(),
             step.receipt_id.to_string(),
-            show::truncate(step.error.as_deref().unwrap_or_default(), 60),
+            output::truncate(step.error.as_deref().unwrap_or_default(), 60),
         ]);
     }
     outln!("{table}");

@@ -7,9 +7,11 @@ use anyhow::{Context as _, ensure};
 use config::Value;
 use serde::Deserialize;
 
-use super::{SecretLookup, headers, source};
-use crate::fetch::{
-    HttpOptions, UrlTemplate, headers::SecretHeaders, template::RESOURCE_PLACEHOLDERS,
+use super::{SecretLookup, headers, sources};
+use crate::net::{
+    http_client::{HttpOptions, UrlTemplate},
+    secret_headers::SecretHeaders,
+    url_template::RESOURCE_PLACEHOLDERS,
 };
 
 /// How one source's thin events are enriched.
@@ -128,7 +130,7 @@ pub(super) fn build_enrichment(
     path: &str,
 ) -> anyhow::Result<EnrichmentSettings> {
     let mut table = section.into_table().with_context(|| format!("{path} must be a section"))?;
-    let hosts = source::parse_list(table.remove("hosts"), path, "hosts")?;
+    let hosts = sources::parse_list(table.remove("hosts"), path, "hosts")?;
     let rest = Value::new(None, config::ValueKind::Table(table));
     let raw: Raw = rest.try_deserialize().with_context(|| path.to_owned())?;
     raw.check(path)?;
@@ -169,7 +171,7 @@ pub(super) fn build_enrichment(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Config, fetch::headers::HeaderValueSource};
+    use crate::{config::Config, net::secret_headers::HeaderValueSource};
 
     fn load(enrich: &str) -> Result<EnrichmentSettings, String> {
         let variables = BTreeMap::from([

@@ -6,10 +6,10 @@ use anyhow::{Context as _, bail, ensure};
 use http::{HeaderName, HeaderValue};
 
 use super::SecretLookup;
-use crate::fetch::{
-    TextTemplate,
-    headers::{HeaderValueSource, SecretHeaders},
-    template::Placeholder,
+use crate::net::{
+    http_client::TextTemplate,
+    secret_headers::{HeaderValueSource, SecretHeaders},
+    url_template::Placeholder,
 };
 
 /// Reads and checks a table of headers, the section's key `headers`. What is

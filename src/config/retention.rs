@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use anyhow::ensure;
 use serde::{Deserialize, Deserializer, de};
 
-use crate::{adapter::Source, domain::SourceName, retry::RetrySchedule};
+use crate::{domain::SourceName, retry::RetrySchedule, sources::Source};
 
 const DAY: Duration = Duration::from_hours(24);
 const HOUR: Duration = Duration::from_hours(1);

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-use super::answer::Problem;
+use super::response::Problem;
 
 /// How much of a body that is too large is read and thrown away: a client
 /// that is still sending would otherwise see its connection break, and never

@@ -6,11 +6,11 @@
 //! socket the sender. An import goes on in a task of its own: a client that
 //! goes away takes nothing along of what was read.
 
-mod inlet;
-mod intake;
-mod progress;
-mod reading;
-mod report;
+mod body_pipe;
+mod parser_thread;
+mod status;
+mod summary;
+mod upload;
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,22 +25,21 @@ use tracing::{Instrument as _, debug, error, info, info_span};
 use uuid::Uuid;
 
 use super::{
-    Receiver,
-    answer::Problem,
-    body,
-    hooks::{SourcePath, UNKNOWN_SOURCE_LABEL, rejection_problem, unknown_source},
+    Receiver, body,
+    response::Problem,
+    webhooks::{SourcePath, UNKNOWN_SOURCE_LABEL, rejection_problem, unknown_source},
 };
 use crate::{
-    adapter::{Rejection, ResponseStyle, Source, WebhookRequest},
     broker::{Confirmed, OutgoingMessage, PublishError},
     domain::{ImportFormat, RejectedRequest, SourceName},
-    metrics::GaugeGuard,
+    observability::metrics::GaugeGuard,
+    sources::{Rejection, ResponseStyle, Source, WebhookRequest},
 };
-use inlet::BodyInterrupted;
-use intake::{Upload, UploadEnd};
-pub(super) use progress::{get_import, get_import_items};
-use reading::ImportContext;
-use report::{ImportCounts, ImportSummary};
+use body_pipe::BodyInterrupted;
+use parser_thread::ImportContext;
+pub(super) use status::{get_import, get_import_items};
+use summary::{ImportCounts, ImportSummary};
+use upload::{Upload, UploadEnd};
 
 /// Files that may come in at once.
 pub(super) const MAX_CONCURRENT_IMPORTS: usize = 4;

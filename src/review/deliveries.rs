@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
+    destinations::{DeliveryPayload, Destination, LookupResult, Transport},
     store::{
-        Store, StoreError,
-        acts::{self, Actor, AuditEntry},
-        dead_letters::{self, DeadLetterSummary},
-        deliveries::{
-            self, ActionRefusal, Delivery, DeliveryContents, DeliveryFilter, DeliveryIssue,
-        },
+        Store, StoreError, audit_log,
+        audit_log::{Actor, AuditEntry},
+        dead_letters,
+        dead_letters::DeadLetterSummary,
+        deliveries,
+        deliveries::{ActionRefusal, Delivery, DeliveryContents, DeliveryFilter, DeliveryIssue},
     },
-    target::{DeliveryPayload, Destination, LookupResult, Transport},
 };
 
 /// Deliveries read at once while a selection is made.
@@ -126,7 +126,7 @@ pub async fn show(store: &Store, id: Uuid) -> Result<DeliveryDetail, DeliveryErr
         contents,
         issues: deliveries::list_issues(&mut connection, id).await?,
         dead_letter: letter,
-        history: acts::list_for_delivery(&mut connection, id).await?,
+        history: audit_log::list_for_delivery(&mut connection, id).await?,
     })
 }
 
@@ -317,7 +317,7 @@ pub async fn retry(
     let mut tx = store.begin().await?;
     // A filter is plain texts: it can always be written as JSON.
     let filter = json!({"deliveries": serde_json::to_value(filter).unwrap_or_else(|_| json!({}))});
-    acts::insert_replay(&mut tx, run, actor, &filter, ids.len()).await?;
+    audit_log::insert_replay(&mut tx, run, actor, &filter, ids.len()).await?;
     let deliveries = deliveries::retry(&mut tx, ids, run, actor).await?;
     let mut refused = Vec::new();
     for id in ids.iter().filter(|id| !deliveries.contains(id)) {

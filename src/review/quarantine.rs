@@ -10,14 +10,15 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    adapter::{Received, Rejection, Source, WebhookRequest, kept},
     broker::{Confirmed, OutgoingMessage, PublishError, Publisher, Topology},
     domain::{Envelope, SourceName},
+    sources::{Received, Rejection, Source, WebhookRequest, stored_headers},
     store::{
         Store, StoreError,
-        acts::Actor,
-        inbox::generations,
-        quarantine::{self, QuarantineFilter, QuarantineSummary, QuarantinedRequest},
+        audit_log::Actor,
+        inbox::partitions,
+        quarantine,
+        quarantine::{QuarantineFilter, QuarantineSummary, QuarantinedRequest},
     },
 };
 
@@ -120,8 +121,11 @@ pub async fn show(store: &Store, id: Uuid) -> Result<QuarantinedRequestDetail, Q
         source,
         received_at,
         error,
-        headers: kept::redacted(&headers),
-        parameters: kept::query_parameter_names(&query).into_iter().map(str::to_owned).collect(),
+        headers: stored_headers::redacted(&headers),
+        parameters: stored_headers::query_parameter_names(&query)
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
         payload_bytes,
         payload,
         payload_base64,
@@ -174,7 +178,7 @@ impl Release<'_> {
         };
         let since = {
             let mut connection = self.store.connection().await?;
-            generations::remembered_since(&mut connection).await?
+            partitions::remembered_since(&mut connection).await?
         };
         let earliest = kept.received_at - adapter.redelivery_window();
         if let Some(forgotten_until) = since.filter(|since| earliest < *since) {
@@ -204,14 +208,14 @@ fn envelopes(
     id: Uuid,
     kept: QuarantinedRequest,
 ) -> Result<Vec<Envelope>, Rejection> {
-    let (headers, body) = (kept::from_json(&kept.headers), kept.payload.into());
+    let (headers, body) = (stored_headers::from_json(&kept.headers), kept.payload.into());
     let received_at = kept.received_at;
     let call = WebhookRequest { headers: &headers, query: &kept.query, body: &body, received_at };
     let (events, secret) = match adapter.receive(&call)? {
         Received::Ping => return Ok(Vec::new()),
         Received::Events { events, secret_label: secret } => (events, secret),
     };
-    let envelope = |(index, event): (usize, crate::adapter::Event)| {
+    let envelope = |(index, event): (usize, crate::sources::Event)| {
         // The same ones each time: a second release is our own redelivery.
         let receipt_id = match index {
             0 => id,

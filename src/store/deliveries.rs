@@ -1,8 +1,8 @@
 //! `deliveries`: what other systems must hear, and what became of telling them.
 
+mod attempts;
+mod operator_actions;
 mod outbox;
-mod settle;
-mod verbs;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use super::{Conn, StoreError};
 use crate::domain::{DeliveryIdentity, DeliveryState, DocumentEvent};
-pub use outbox::{OutboxSubscription, insert_for_invoices, insert_for_orders, insert_for_refunds};
-pub use settle::{
+pub use attempts::{
     AttemptOutcome, AttemptRecord, ClaimRequest, DueDelivery, claim, lock_due, record_attempts,
 };
-pub use verbs::{ActionRefusal, check_reissuable, reissue, retry, retry_refusal, void};
+pub use operator_actions::{ActionRefusal, check_reissuable, reissue, retry, retry_refusal, void};
+pub use outbox::{OutboxSubscription, insert_for_invoices, insert_for_orders, insert_for_refunds};
 
 /// Which deliveries; every condition must hold, and an empty filter is all.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -19,7 +19,7 @@
 //!
 //! The tests in `tests/it/generations.rs` try it.
 
-pub mod generations;
+pub mod partitions;
 
 use std::collections::{HashMap, HashSet};
 

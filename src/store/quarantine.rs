@@ -6,7 +6,7 @@ use sqlx::Executor as _;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Conn, StoreError, acts::Actor};
+use super::{Conn, StoreError, audit_log::Actor};
 use crate::domain::{RejectedRequest, RequestHead, SourceName};
 
 /// Takes calls in, each with its head, and lets go of the oldest beyond a

@@ -1,7 +1,7 @@
 //! `receipts`: the call log, one row for every message received.
 
-pub mod retention;
-pub mod spans;
+pub mod partition_range;
+pub mod partitions;
 
 use sqlx::types::Uuid;
 use time::OffsetDateTime;

@@ -1,7 +1,7 @@
 //! One batch, one transaction: claim the keys, apply the changes set by set,
 //! record the receipts.
 
-mod books;
+mod documents;
 mod outbox;
 
 use std::collections::{HashMap, HashSet};
@@ -10,14 +10,14 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::{
-    adapter::ConflictPolicy,
     domain::{
         Change, Envelope, InvoiceConflict, MappedEvent, Outcome, PermanentFailure, ReasonCode,
         SourceName,
     },
+    sources::ConflictPolicy,
     store::{Conn, Store, StoreError, dead_letters, inbox, receipts},
 };
-use books::WriteResult;
+use documents::WriteResult;
 pub use outbox::Outbox;
 
 /// A message that was understood and is ready to be applied.
@@ -117,7 +117,7 @@ async fn write_batch(
     let standings = claim(conn, rules, items).await?;
     let ours = items.iter().zip(&standings).filter(|(_, standing)| **standing == Claim::Won);
     let ours: Vec<&Message> = ours.map(|(item, _)| item).collect();
-    let told = books::write(conn, source, rules.invoice_conflict, &ours).await?;
+    let told = documents::write(conn, source, rules.invoice_conflict, &ours).await?;
     let effects = outcomes(rules, items, &standings, &told);
     release_claims(conn, items, &standings, &effects).await?;
     record_receipts(conn, items, &effects, &told).await?;

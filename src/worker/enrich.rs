@@ -24,16 +24,15 @@ use uuid::Uuid;
 use super::{
     ConsumerError, WorkerContext,
     apply::Message,
-    patience::retry_while_unavailable,
-    settle::{FailedAttempt, Unprocessable},
+    retry_or_dead_letter::{FailedAttempt, Unprocessable},
 };
 use crate::{
-    adapter::Source,
     broker::IncomingMessage,
     config::EnrichmentSettings,
     domain::{Change, Envelope, PermanentFailure, ResourceChange, SourceName},
-    metrics::Metrics,
-    store::{StoreError, inbox, references},
+    observability::metrics::Metrics,
+    sources::Source,
+    store::{StoreError, inbox, resource_changes, retry::retry_while_unavailable},
 };
 
 pub use enricher::Enricher;
@@ -252,19 +251,19 @@ async fn find_skippable(
     thin: &[&Message],
 ) -> Result<HashSet<Uuid>, StoreError> {
     let keys: Vec<Uuid> = thin.iter().map(|item| item.envelope.key.inbox_id()).collect();
-    let rows: Vec<references::ResourceChangeRow<'_>> = thin
+    let rows: Vec<resource_changes::ResourceChangeRow<'_>> = thin
         .iter()
         .filter_map(|item| {
             let Envelope { receipt_id, tenant, .. } = &item.envelope;
             let reference = reference(item)?;
-            Some(references::ResourceChangeRow { receipt_id: *receipt_id, tenant, reference })
+            Some(resource_changes::ResourceChangeRow { receipt_id: *receipt_id, tenant, reference })
         })
         .collect();
     tools
         .store
         .with_timeout(async {
             let mut connection = tools.store.connection().await?;
-            let mut vain = references::superseded(&mut connection, source, &rows).await?;
+            let mut vain = resource_changes::superseded(&mut connection, source, &rows).await?;
             let settled = inbox::lookup(&mut connection, &keys).await?;
             let settled = thin.iter().zip(&keys).filter(|(_, key)| settled.contains_key(key));
             vain.extend(settled.map(|(item, _)| item.envelope.receipt_id));

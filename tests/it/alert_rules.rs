@@ -22,7 +22,7 @@ fn expressions() -> String {
 /// The names that the one file of metrics registers, with what a histogram
 /// adds to its own.
 fn registered() -> BTreeSet<String> {
-    let source = include_str!("../../src/metrics.rs");
+    let source = include_str!("../../src/observability/metrics.rs");
     let names = source.split('"').filter(|text| text.starts_with("tallyhook_"));
     let suffixes = ["", "_bucket", "_sum", "_count"];
     names.flat_map(|name| suffixes.map(|suffix| format!("{name}{suffix}"))).collect()

@@ -180,7 +180,7 @@ fn webhooks_are_taken_without_the_database() {
 fn nothing_but_the_command_line_imports_the_bench() {
     for file in files().iter().filter(|file| !["bench", "cli"].contains(&file.module.as_str())) {
         let imported = imports(&file.text).iter().any(|import| import == "bench");
-        assert!(!imported, "{} imports crate::bench", file.path);
+        assert!(!imported, "{} imports crate::tools::bench", file.path);
     }
 }
 

@@ -5,10 +5,11 @@ use bytes::Bytes;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use tallyhook::{
+    app::Roles,
     config::Config,
-    review::{self, Replay},
-    service::Roles,
-    store::{acts::Actor, dead_letters::DeadLetterFilter},
+    review,
+    review::Replay,
+    store::{audit_log::Actor, dead_letters::DeadLetterFilter},
 };
 
 use crate::support::{SHOP, TestApp, TestServer, eventually, http::client, proxy::Proxy, seconds};

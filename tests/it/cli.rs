@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::{Value, json};
 use sqlx::Connection as _;
-use tallyhook::dev::servers::Servers;
+use tallyhook::tools::dev::servers::Servers;
 use tokio::process::Child;
 
 const SECRET: &str = "somebody's secret";

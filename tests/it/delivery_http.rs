@@ -4,7 +4,7 @@
 use serde_json::json;
 use tallyhook::{
     review::deliveries,
-    store::{acts::Actor, deliveries::DeliveryFilter},
+    store::{audit_log::Actor, deliveries::DeliveryFilter},
 };
 
 use crate::support::{

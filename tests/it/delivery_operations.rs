@@ -14,10 +14,14 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tallyhook::{
     domain::ReasonCode,
-    review::deliveries::{self as desk, DeliveryError, ReissueResult},
+    review::{
+        deliveries as desk,
+        deliveries::{DeliveryError, ReissueResult},
+    },
     store::{
-        acts::Actor,
-        deliveries::{self, AttemptOutcome, AttemptRecord, ClaimRequest, Delivery, DeliveryFilter},
+        audit_log::Actor,
+        deliveries,
+        deliveries::{AttemptOutcome, AttemptRecord, ClaimRequest, Delivery, DeliveryFilter},
     },
 };
 use time::OffsetDateTime;

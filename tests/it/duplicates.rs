@@ -1,7 +1,7 @@
 //! Duplicates, in every place where they can meet, have no effect and are all
 //! on record (P2).
 
-use tallyhook::service::Roles;
+use tallyhook::app::Roles;
 
 use crate::support::{
     SHOP, TestApp, TestServer, erp_invoice,

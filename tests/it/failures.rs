@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use tallyhook::{
+    app::{App, Roles},
     broker::OutgoingMessage,
-    service::{App, Roles},
     worker::ConsumerError,
 };
 use tokio::time::Instant;

@@ -12,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
-use tallyhook::service::Roles;
+use tallyhook::app::Roles;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tallyhook::{
-    review::{self, Replay},
-    service::Roles,
-    store::{acts::Actor, dead_letters::DeadLetterFilter, imports},
+    app::Roles,
+    review,
+    review::Replay,
+    store::{audit_log::Actor, dead_letters::DeadLetterFilter, imports},
 };
 
 use crate::support::{

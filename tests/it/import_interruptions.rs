@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tallyhook::service::Roles;
+use tallyhook::app::Roles;
 
 use crate::support::{
     TestApp, TestServer, eventually,

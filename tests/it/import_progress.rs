@@ -2,9 +2,9 @@
 //! only, and none that cannot be written stops another.
 
 use tallyhook::{
+    app::Roles,
     broker::{Confirmed, OutgoingMessage},
     domain::{ImportProgress, ImportState},
-    service::Roles,
     store::imports,
 };
 use time::{Duration, OffsetDateTime};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tallyhook::{config::Config, service::Roles};
+use tallyhook::{app::Roles, config::Config};
 
 use crate::support::{
     ERP, TestApp, TestServer,

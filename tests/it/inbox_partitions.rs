@@ -14,11 +14,8 @@ use sqlx::{Connection as _, Executor as _, PgConnection, migrate::Migrator};
 use tallyhook::{
     config,
     store::{
-        Conn, Store,
-        inbox::{
-            self, Claim, ClaimResult, ProcessedKey,
-            generations::{self, LockOutcome},
-        },
+        Conn, Store, inbox,
+        inbox::{Claim, ClaimResult, ProcessedKey, partitions, partitions::LockOutcome},
     },
 };
 use tokio::task::JoinSet;
@@ -33,7 +30,7 @@ const OPEN: &str = "select pg_get_expr(adbin, adrelid)::bigint from pg_attrdef
 async fn turn(app: &TestApp) -> i32 {
     let next = i32::try_from(app.count(OPEN).await).unwrap() + 1;
     assert_eq!(
-        generations::create_partition(&app.tools.store, next).await.unwrap(),
+        partitions::create_partition(&app.tools.store, next).await.unwrap(),
         LockOutcome::Done
     );
     next
@@ -96,7 +93,7 @@ async fn inbox_key_is_claimed_once_while_partitions_are_created() {
         let mut switches = 0;
         while !is_over.load(Ordering::Relaxed) {
             let next = i32::try_from(app.count(OPEN).await).unwrap() + 1;
-            let turn = generations::create_partition(&app.tools.store, next).await.unwrap();
+            let turn = partitions::create_partition(&app.tools.store, next).await.unwrap();
             switches += i32::from(turn == LockOutcome::Done);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -310,7 +307,7 @@ async fn inbox_migration_keeps_the_existing_rows() {
     let told = claimed.existing[&key];
     assert_eq!((told.receipt_id, told.body_digest), expected);
     let next = i32::try_from(first).unwrap() + 1;
-    assert_eq!(generations::create_partition(&store, next).await.unwrap(), LockOutcome::Done);
+    assert_eq!(partitions::create_partition(&store, next).await.unwrap(), LockOutcome::Done);
     let claimed = claim(&store, &[claim_of(key), claim_of(Uuid::now_v7())]).await;
     assert_eq!((claimed.won.len(), claimed.existing.len()), (1, 1));
 }

@@ -6,20 +6,21 @@ use std::time::Duration;
 use tallyhook::{
     config::DatabaseConfig,
     domain::Envelope,
+    maintenance::retention,
     review,
     store::{
         Store,
-        acts::Actor,
+        audit_log::Actor,
         dead_letters::DeadLetterFilter,
+        inbox,
         inbox::{
-            self, Claim,
-            generations::{
-                self, InboxMaintenanceReport, InboxRetention, PARTITIONS_PER_HORIZON,
+            Claim, partitions,
+            partitions::{
+                InboxMaintenanceReport, InboxRetention, PARTITIONS_PER_HORIZON,
                 RetainedInboxPartition,
             },
         },
     },
-    worker::housekeeping,
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -33,7 +34,7 @@ const GENERATIONS: &str = "select count(*) from pg_inherits where inhparent = 'i
 
 /// Keeps house as if so many days had gone by.
 async fn after(app: &TestApp, days: u32) -> InboxMaintenanceReport {
-    generations::maintain(&app.tools.store, &plan(days)).await.unwrap()
+    partitions::maintain(&app.tools.store, &plan(days)).await.unwrap()
 }
 
 fn plan(days: u32) -> InboxRetention {
@@ -163,7 +164,7 @@ async fn inbox_dead_letter_without_key_retains_nothing() {
 async fn inbox_without_retention_creates_and_drops_nothing() {
     let app = TestApp::new().await;
     let forever = InboxRetention { dedupe_window: None, ..plan(10_000) };
-    let kept = generations::maintain(&app.tools.store, &forever).await.unwrap();
+    let kept = partitions::maintain(&app.tools.store, &forever).await.unwrap();
     assert_eq!((kept.created, kept.dropped.len(), kept.status.partitions.len()), (None, 0, 1));
 }
 
@@ -196,10 +197,10 @@ async fn inbox_maintenance_waits_for_long_transactions_without_blocking() {
     let mut long = store.begin().await.unwrap();
     inbox::claim(&mut long, &[claim_of(Uuid::now_v7())]).await.unwrap();
     let held_up = InboxRetention { dedupe_window: Some(DAY), now: now() + 22 * DAY };
-    let kept = generations::maintain(store, &held_up).await.unwrap();
+    let kept = partitions::maintain(store, &held_up).await.unwrap();
     assert!(kept.is_deferred && kept.dropped.is_empty(), "{kept:?}");
     long.rollback().await.unwrap();
-    let kept = generations::maintain(store, &held_up).await.unwrap();
+    let kept = partitions::maintain(store, &held_up).await.unwrap();
     assert_eq!((kept.is_deferred, kept.dropped.len()), (false, 1));
 }
 
@@ -244,7 +245,7 @@ async fn inbox_maintenance_runs_in_one_worker_at_a_time() {
     let (mut opened, mut forgotten) = (Vec::new(), Vec::new());
     for round in 1..=8 {
         let at = plan(round * 21);
-        let keeping = others.iter().map(|store| generations::maintain(store, &at));
+        let keeping = others.iter().map(|store| partitions::maintain(store, &at));
         for kept in futures_util::future::join_all(keeping).await {
             let kept = kept.unwrap();
             assert!(!kept.is_deferred);
@@ -281,7 +282,7 @@ async fn inbox_closed_partition_is_vacuumed_and_frozen() {
 async fn maintenance_reports_its_work_and_survives_an_outage() {
     let app = TestApp::with(&[SHOP], |_| ()).await;
     let (retention, metrics) = (&app.config.retention, &app.tools.metrics);
-    let kept = housekeeping::run_once(&app.tools.store, retention, metrics).await.unwrap();
+    let kept = retention::run_once(&app.tools.store, retention, metrics).await.unwrap();
     assert_eq!((kept.inbox.status.partitions.len(), kept.receipts.retained.len()), (1, 0));
     let generations = |state: &str| metrics.inbox_partitions.with_label_values(&[state]).get();
     assert_eq!((generations("kept"), generations("held")), (1, 0));
@@ -299,7 +300,7 @@ async fn maintenance_reports_its_work_and_survives_an_outage() {
         ..app.config.database.clone()
     })
     .unwrap();
-    housekeeping::run_once(&nowhere, retention, metrics).await.unwrap_err();
+    retention::run_once(&nowhere, retention, metrics).await.unwrap_err();
     assert_eq!(
         (metrics.maintenance_failures.get(), metrics.maintenance_last_success.get()),
         (1, 17)
@@ -323,7 +324,7 @@ async fn maintenance_runs_when_a_worker_starts() {
         open - 365 * 24
     ))
     .await;
-    let roles = tallyhook::service::Roles { receiver: false, worker: true };
+    let roles = tallyhook::app::Roles { receiver: false, worker: true };
     let server = crate::support::TestServer::start(&app.config, roles).await;
     eventually("a new generation", seconds(30), || async { app.count(GENERATIONS).await == 2 })
         .await;

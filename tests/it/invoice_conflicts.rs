@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tallyhook::{
     domain::Envelope,
-    review::{self, Replay},
-    store::{acts::Actor, dead_letters::DeadLetterFilter},
+    review,
+    review::Replay,
+    store::{audit_log::Actor, dead_letters::DeadLetterFilter},
 };
 
 use crate::support::{

@@ -2,7 +2,7 @@
 //! once all of them are durable.
 
 use serde_json::{Value, json};
-use tallyhook::{config::Config, service::Roles};
+use tallyhook::{app::Roles, config::Config};
 
 use crate::support::{TestApp, TestServer, eventually, seconds, servers};
 

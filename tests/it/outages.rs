@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tallyhook::service::Roles;
+use tallyhook::app::Roles;
 use tokio::{task::JoinHandle, time::Instant};
 
 use crate::support::{

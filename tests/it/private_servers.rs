@@ -1,19 +1,21 @@
 //! The private servers: they crash and come back with their data, and leave nothing behind.
 
-use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
-use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+use lapin::{
+    BasicProperties, Confirmation, Connection, ConnectionProperties,
+    options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
 };
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties};
 use sqlx::{Connection as _, PgConnection};
-use tallyhook::dev::servers::{PostgresServer, RabbitMqServer, Servers};
+use tallyhook::tools::dev::servers::{PostgresServer, RabbitMqServer, Servers};
 
 #[tokio::test]
 async fn private_postgres_keeps_rows_after_kill_and_stop() -> Result<()> {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tallyhook::{broker::PublishError, domain::Envelope, service::Roles};
+use tallyhook::{app::Roles, broker::PublishError, domain::Envelope};
 use tokio::time::{Instant, timeout};
 
 use crate::support::{

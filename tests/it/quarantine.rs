@@ -5,10 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use reqwest::Response;
 use tallyhook::{
+    app::Roles,
     config::Config,
-    review::quarantine::{self, QuarantineError, Release},
-    service::Roles,
-    store::{acts::Actor, quarantine::QuarantineFilter},
+    review::{
+        quarantine,
+        quarantine::{QuarantineError, Release},
+    },
+    store::{audit_log::Actor, quarantine::QuarantineFilter},
 };
 use uuid::Uuid;
 

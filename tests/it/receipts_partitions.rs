@@ -7,10 +7,7 @@ use sqlx::migrate::Migrator;
 use tallyhook::{
     config,
     domain::{Envelope, Outcome},
-    store::{
-        Store,
-        receipts::{self, spans},
-    },
+    store::{Store, receipts, receipts::partition_range},
 };
 use time::{Duration, OffsetDateTime};
 use uuid::{NoContext, Timestamp, Uuid};
@@ -65,7 +62,7 @@ async fn write(app: &TestApp, id: &str, rows: &str) {
 
 /// The lowest id of a moment and this number, as SQL writes it.
 fn numbered(at: OffsetDateTime) -> String {
-    let id = spans::lowest_id(at).to_string();
+    let id = partition_range::lowest_id(at).to_string();
     format!("('{}' || lpad(n::text, 12, '0'))::uuid", &id[..24])
 }
 
@@ -169,14 +166,14 @@ async fn receipts_recorded_concurrently_are_inserted_once() {
 async fn receipts_partitions_are_created_ahead_and_identical() {
     let app = TestApp::new().await;
     assert_eq!(app.keep(&plan(0, None)).await.created.len(), 0, "the migration made some");
-    let far = spans::ReceiptsRetention { premake: 90 * DAY, ..plan(0, None) };
+    let far = partition_range::ReceiptsRetention { premake: 90 * DAY, ..plan(0, None) };
     let (one, other) = tokio::join!(app.keep(&far), app.keep(&far));
     let made: BTreeSet<&String> = one.created.iter().chain(&other.created).collect();
     assert_eq!(made.len(), one.created.len() + other.created.len(), "some were made twice");
     // Each may have been in the other's way.
     let left = app.keep(&far).await;
     assert!((8..=10).contains(&(made.len() + left.created.len())), "{one:?} {other:?} {left:?}");
-    assert_eq!(app.keep(&far).await, receipts::retention::ReceiptsMaintenanceReport::default());
+    assert_eq!(app.keep(&far).await, receipts::partitions::ReceiptsMaintenanceReport::default());
     let holes = "select count(*) from receipts_partitions as span
         where until_id < receipt_id_at(now() + interval '90 days') and not exists (
             select from receipts_partitions as next where next.from_id = span.until_id)";

@@ -8,14 +8,15 @@ use std::sync::{
 
 use serde_json::Value;
 use tallyhook::{
+    app::Roles,
     domain::{Envelope, Outcome},
-    review::{self, Replay},
-    service::Roles,
+    review,
+    review::Replay,
     store::{
-        acts::Actor,
+        audit_log::Actor,
         dead_letters::DeadLetterFilter,
-        imports,
-        receipts::{self, retention::ReceiptsMaintenanceReport, spans::ReceiptsRetention},
+        imports, receipts,
+        receipts::{partition_range::ReceiptsRetention, partitions::ReceiptsMaintenanceReport},
     },
 };
 use uuid::Uuid;
@@ -84,7 +85,7 @@ async fn receipts_retention_drops_rows_and_audit_still_balances() {
 
     let after = app.totals().await;
     assert_eq!(after.past_retention, 5);
-    assert_eq!(tallyhook::store::audit::Totals { past_retention: 0, ..after }, totals);
+    assert_eq!(tallyhook::store::reconciliation::Totals { past_retention: 0, ..after }, totals);
     app.assert_conserved(10).await;
     // Nothing is done twice.
     assert_eq!(app.keep(&plan(0, Some(90))).await, ReceiptsMaintenanceReport::default());
@@ -166,7 +167,7 @@ async fn receipts_retention_moves_waiting_rows_before_the_drop() {
                  from receipts";
     assert_eq!(app.text(stays).await, "dead receipts_default, retried receipts_default");
     let after = app.totals().await;
-    assert_eq!(tallyhook::store::audit::Totals { past_retention: 0, ..after }, before);
+    assert_eq!(tallyhook::store::reconciliation::Totals { past_retention: 0, ..after }, before);
     assert_eq!(before.dead_letters_without_dead_receipt, 0, "{before:?}");
 
     // Both are settled a hundred days late: then they are young.
@@ -373,7 +374,7 @@ async fn receipts_writes_succeed_during_maintenance() {
                         .into_iter()
                         .map(|days| {
                             let at = now() + time::Duration::days(days);
-                            let low = receipts::spans::lowest_id(at).as_u128();
+                            let low = receipts::partition_range::lowest_id(at).as_u128();
                             let made = Uuid::now_v7().as_u128() & ((1 << 80) - 1);
                             Envelope {
                                 receipt_id: Uuid::from_u128(low | made),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::{Client, Response};
-use tallyhook::{config::Config, service::Roles};
+use tallyhook::{app::Roles, config::Config};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -210,7 +210,7 @@ async fn receiver_odd_bytes_are_answered_without_panic() {
     let post = |source: &str, body: Vec<u8>, extra: Vec<(&'static str, Vec<u8>)>| {
         let mut request = http.post(server.url(&format!("/hooks/{source}")));
         let adapter = &app.config.sources[&source.parse().unwrap()];
-        let headers = adapter.signed_headers(&tallyhook::adapter::OutgoingWebhook {
+        let headers = adapter.signed_headers(&tallyhook::sources::OutgoingWebhook {
             topic: "orders/updated",
             tenant: "demo.myshopify.com",
             event_id: "odd",
@@ -329,7 +329,7 @@ async fn receiver_probes_and_metrics_report_the_state() {
     .await;
     let text = metrics().await;
     // Every name in the one file that defines them.
-    let source = include_str!("../../src/metrics.rs");
+    let source = include_str!("../../src/observability/metrics.rs");
     let names: Vec<&str> =
         source.split('"').filter(|text| text.starts_with("tallyhook_")).collect();
     assert!(names.len() > 10);

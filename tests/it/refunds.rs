@@ -3,7 +3,7 @@
 
 use tallyhook::{
     domain::{Envelope, SourceName},
-    worker::lane::SourceConsumer,
+    worker::source_consumer::SourceConsumer,
 };
 
 use crate::support::{

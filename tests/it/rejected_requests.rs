@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use reqwest::Response;
-use tallyhook::{adapter::Source, config::Config, service::Roles};
+use tallyhook::{app::Roles, config::Config, sources::Source};
 
 use crate::support::{
     SHOP, TestApp, TestServer,

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tallyhook::{
     domain::Envelope,
-    review::{self, Replay, ReviewError},
+    review,
+    review::{Replay, ReviewError},
     store::{
-        acts::Actor,
+        audit_log::Actor,
         dead_letters::{DeadLetterFilter, DeadLetterSummary},
     },
 };

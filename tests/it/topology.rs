@@ -133,7 +133,7 @@ async fn topology_unknown_source_is_dead_lettered() {
     let app = TestApp::new().await;
     let server = crate::support::TestServer::start(
         &app.config,
-        tallyhook::service::Roles { receiver: false, worker: true },
+        tallyhook::app::Roles { receiver: false, worker: true },
     )
     .await;
     for key in ["nobody", "Not a source's name"] {
@@ -209,7 +209,7 @@ async fn topology_deleted_queues_are_redeclared() {
     let app = TestApp::new().await;
     let server = crate::support::TestServer::start(
         &app.config,
-        tallyhook::service::Roles { receiver: false, worker: true },
+        tallyhook::app::Roles { receiver: false, worker: true },
     )
     .await;
     let amqp = app.amqp().await;

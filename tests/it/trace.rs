@@ -1,7 +1,7 @@
 //! A document's story: found by what people know of it, at a cost that does
 //! not grow with the tables.
 
-use tallyhook::store::{Conn, trace};
+use tallyhook::store::{Conn, timeline};
 
 use crate::support::{ERP, TestApp, erp_order, shop_order};
 
@@ -46,7 +46,7 @@ async fn trace_order_by_platform_id_reads_few_pages() {
             app.execute("vacuum analyze orders").await;
         }
         let pages = cost(&app, "orders", async |conn| {
-            let found = trace::documents(conn, "29999").await.unwrap();
+            let found = timeline::documents(conn, "29999").await.unwrap();
             let told: Vec<&str> = found.iter().map(|order| order.tenant.as_str()).collect();
             assert_eq!(told, ["2"], "analyzed: {analyzed}");
         })
@@ -68,7 +68,7 @@ async fn trace_order_by_number_or_id_is_found_once() {
     for (text, sources) in
         [("7", &["erp", "shop"][..]), ("#7", &["shop"]), ("8", &[]), ("shop", &[])]
     {
-        let found = trace::documents(&mut conn, text).await.unwrap();
+        let found = timeline::documents(&mut conn, text).await.unwrap();
         let told: Vec<&str> = found.iter().map(|order| order.source.as_str()).collect();
         assert_eq!(told, sources, "{text}");
     }
@@ -99,7 +99,7 @@ async fn trace_messages_read_few_pages_of_receipts() {
         }
         for text in ["k77", "#77"] {
             let pages = cost(&app, "receipts%", async |conn| {
-                assert_eq!(trace::entries(conn, text).await.unwrap().len(), 3);
+                assert_eq!(timeline::entries(conn, text).await.unwrap().len(), 3);
             })
             .await;
             // The rows alone have some four hundred.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tallyhook::{adapter::OutgoingWebhook, service::Roles};
+use tallyhook::{app::Roles, sources::OutgoingWebhook};
 use time::OffsetDateTime;
 use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 

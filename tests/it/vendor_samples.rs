@@ -14,12 +14,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use tallyhook::{
-    adapter::{Event, OutgoingWebhook, Received, Rejection, Source, WebhookRequest},
     config::Config,
     domain::{
         Change, Envelope, EventKey, InvoiceStatus, MappedEvent, Order, OrderStatus, OrderUpdate,
         RefundStatus, RefundTarget, ResourceChange, SourceName,
     },
+    sources::{Event, OutgoingWebhook, Received, Rejection, Source, WebhookRequest},
 };
 use time::{
     OffsetDateTime,

@@ -10,8 +10,8 @@ use nix::{
 };
 use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use tallyhook::{
-    bench::baseline::gate::{self, Gate},
     domain::Envelope,
+    tools::bench::baseline::{gate, gate::Gate},
 };
 use tempfile::TempDir;
 use tokio::process::{Child, Command};

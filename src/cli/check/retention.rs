@@ -3,7 +3,7 @@
 use super::{CheckStatus, Finding};
 use crate::{
     config::{Config, retention::HumanDuration},
-    store::{Store, StoreError, inbox::generations},
+    store::{Store, StoreError, inbox::partitions},
 };
 
 /// What the settings say, and what they are made of.
@@ -22,9 +22,9 @@ pub(super) async fn inbox_findings(
     config: &Config,
 ) -> Result<Vec<Finding>, StoreError> {
     let mut connection = store.connection().await?;
-    let now = generations::database_now(&mut connection).await?;
-    let plan = generations::InboxRetention { dedupe_window: config.retention.dedupe_window, now };
-    let state = generations::status(&mut connection, &plan).await?;
+    let now = partitions::database_now(&mut connection).await?;
+    let plan = partitions::InboxRetention { dedupe_window: config.retention.dedupe_window, now };
+    let state = partitions::status(&mut connection, &plan).await?;
     let mut findings = vec![Finding {
         subject: "inbox",
         status: CheckStatus::Ok,

@@ -6,14 +6,11 @@ use time::{Duration, OffsetDateTime};
 
 use super::{CheckStatus, Finding};
 use crate::{
-    adapter::Source,
-    cli::show::timestamp,
+    cli::output::timestamp,
     config::Config,
     domain::SourceName,
-    store::{
-        Store, StoreError,
-        secret_uses::{self, SecretUse},
-    },
+    sources::Source,
+    store::{Store, StoreError, secret_uses, secret_uses::SecretUse},
 };
 
 /// What is to be said of the configured secrets.

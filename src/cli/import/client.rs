@@ -11,11 +11,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{
-    super::{receiver, show},
-    answer::{ImportStatus, ItemOutcome, ItemPage},
+use super::api::{ImportStatus, ItemOutcome, ItemPage};
+use crate::{
+    cli::{output, receiver_url},
+    sources::Source,
 };
-use crate::adapter::Source;
 pub(super) use upload::{FileUpload, Input, MAYBE_TAKEN};
 
 /// How long the receiver may take over an answer that it only looks up.
@@ -83,7 +83,7 @@ impl ReceiverClient {
     /// # Errors
     /// What the HTTP client says.
     pub(super) fn new(base: Url) -> anyhow::Result<Self> {
-        crate::tls::install_crypto_provider();
+        crate::net::tls::install_crypto_provider();
         let mut builder = Client::builder()
             .user_agent(concat!("tallyhook-import/", env!("CARGO_PKG_VERSION")))
             // None for the whole: a file takes as long as it takes.
@@ -107,7 +107,7 @@ impl ReceiverClient {
         &self,
         import_id: Uuid,
     ) -> Result<Option<ImportStatus>, UploadError> {
-        let url = receiver::append_path(&self.base, &["imports", &import_id.to_string()]);
+        let url = receiver_url::append_path(&self.base, &["imports", &import_id.to_string()]);
         match fetch_json(self.client.get(url).timeout(RESPONSE_TIMEOUT)).await {
             Ok(progress) => Ok(Some(progress)),
             Err(UploadError::ErrorResponse { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
@@ -129,7 +129,7 @@ impl ReceiverClient {
         mut take: impl FnMut(ItemOutcome) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let id = import_id.to_string();
-        let mut url = receiver::append_path(&self.base, &["imports", &id, "items"]);
+        let mut url = receiver_url::append_path(&self.base, &["imports", &id, "items"]);
         url.query_pairs_mut().append_pair("limit", "1000");
         if let Some(outcome) = outcome {
             url.query_pairs_mut().append_pair("outcome", outcome);
@@ -179,7 +179,7 @@ async fn parse_response<T: DeserializeOwned>(response: Response) -> Result<T, Up
     if !status.is_success() {
         let told = serde_json::from_slice::<ProblemDetails>(&body).ok();
         let detail = told.map_or_else(String::new, |told| {
-            format!(": {}", show::strip_control_chars(&told.detail))
+            format!(": {}", output::strip_control_chars(&told.detail))
         });
         return Err(UploadError::ErrorResponse { status, detail, retry_after: wait });
     }

@@ -8,9 +8,7 @@ use uuid::Uuid;
 
 use super::{
     super::{EXIT_DONE, EXIT_FAILED, EXIT_PARTLY},
-    answer::{
-        AcceptedImport, ImportStatus, ImportTiming, ItemOutcome, OutcomeCounts, RejectedField,
-    },
+    api::{AcceptedImport, ImportStatus, ImportTiming, ItemOutcome, OutcomeCounts, RejectedField},
 };
 use crate::domain::ImportState;
 

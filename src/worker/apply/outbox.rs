@@ -8,14 +8,11 @@ use std::{
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{Message, books::WriteResult};
+use super::{Message, documents::WriteResult};
 use crate::{
+    destinations::Destination,
     domain::{Change, DocumentEvent, SourceName, invoice::invoice_id},
-    store::{
-        Conn, StoreError,
-        deliveries::{self, OutboxSubscription},
-    },
-    target::Destination,
+    store::{Conn, StoreError, deliveries, deliveries::OutboxSubscription},
 };
 
 /// Which targets hear of which sources' documents.

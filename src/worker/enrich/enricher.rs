@@ -9,9 +9,12 @@ use tracing::{info, warn};
 use crate::{
     config::EnrichmentSettings,
     domain::{PermanentFailure, ResourceChange, SourceName},
-    fetch::{FetchError, FetchErrorKind, HttpFetcher, headers},
-    gate::{CallLimiter, CallLimits, CallResult},
-    metrics::Metrics,
+    net::{
+        call_limiter::{CallLimiter, CallLimits, CallResult},
+        http_client::{FetchError, FetchErrorKind, HttpFetcher},
+        secret_headers,
+    },
+    observability::metrics::Metrics,
 };
 
 /// How many seconds' worth of fetches a batch may need: it is not
@@ -122,7 +125,7 @@ impl Enricher {
             Ok(pass) => pass,
             Err(wait) => return FetchOutcome::CircuitOpen(wait),
         };
-        let headers = match headers::resolve(&self.settings.headers, &values).await {
+        let headers = match secret_headers::resolve(&self.settings.headers, &values).await {
             Ok(headers) => headers,
             Err(error) => return FetchOutcome::Failed(error),
         };

@@ -5,19 +5,16 @@ use std::{sync::Arc, time::Duration};
 use lapin::types::AMQPValue;
 use sqlx::PgPool;
 use tallyhook::{
+    app,
     broker::{BrokerConnection, Confirmed, OutgoingMessage, PublishError, Publisher},
     config::Config,
-    deliver,
+    delivery,
     domain::{Envelope, SourceName},
-    metrics::Metrics,
-    service,
-    store::{
-        Store,
-        audit::{self, Totals},
-    },
+    observability::metrics::Metrics,
+    store::{Store, reconciliation, reconciliation::Totals},
     worker::{
-        ConsumerError, InFlightKeys, Outbox, SecretUsage, WorkerContext, archive,
-        enrich::enrichers, lane::SourceConsumer,
+        ConsumerError, InFlightKeys, Outbox, SecretUsage, WorkerContext, dead_letter_archiver,
+        enrich::enrichers, source_consumer::SourceConsumer,
     },
 };
 use time::OffsetDateTime;
@@ -120,7 +117,7 @@ impl TestApp {
         let config = configure(urls, sources, tune).await;
         let stop = CancellationToken::new();
         let metrics = Metrics::new().unwrap();
-        let topology = Arc::new(service::topology(&config));
+        let topology = Arc::new(app::topology(&config));
         let publisher =
             Publisher::start(&config.broker, Arc::clone(&topology), metrics.clone(), stop.clone());
         timeout(seconds(60), publisher.wait_until_ready())
@@ -165,7 +162,7 @@ impl TestApp {
     /// Delivers what the outbox holds, until the returned value is dropped.
     pub(crate) fn start_delivery(&self) -> RunningDelivery {
         let stop = CancellationToken::new();
-        let tools = deliver::DeliveryContext {
+        let tools = delivery::DeliveryContext {
             store: self.tools.store.clone(),
             broker_url: self.config.broker.url.clone(),
             confirm_timeout: Duration::from_millis(self.config.broker.confirm_timeout_ms),
@@ -173,7 +170,7 @@ impl TestApp {
             metrics: self.tools.metrics.clone(),
         };
         let targets = Arc::clone(&self.config.destinations);
-        let running = tokio::spawn(deliver::run(tools, targets, stop.clone()));
+        let running = tokio::spawn(delivery::run(tools, targets, stop.clone()));
         RunningDelivery { running, _stop: stop.drop_guard() }
     }
 
@@ -212,7 +209,9 @@ impl TestApp {
         let mut archived = 0;
         for _ in 0..40 {
             let quiet = Duration::from_millis(if archived < expected { 500 } else { 60 });
-            archived += archive::drain(&queue, &self.link, &self.tools.store, quiet).await.unwrap();
+            archived += dead_letter_archiver::drain(&queue, &self.link, &self.tools.store, quiet)
+                .await
+                .unwrap();
             if archived >= expected {
                 break;
             }
@@ -221,7 +220,7 @@ impl TestApp {
     }
 
     pub(crate) async fn totals(&self) -> Totals {
-        audit::totals(&mut self.tools.store.connection().await.unwrap()).await.unwrap()
+        reconciliation::totals(&mut self.tools.store.connection().await.unwrap()).await.unwrap()
     }
 
     /// Every accepted message has exactly one receipt, and the tables agree (P3).

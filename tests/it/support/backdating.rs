@@ -1,8 +1,7 @@
 //! Receipts of long ago: what a test did a moment ago, as if it had been then.
 
 use tallyhook::store::receipts::{
-    retention::{self, ReceiptsMaintenanceReport},
-    spans::ReceiptsRetention,
+    partition_range::ReceiptsRetention, partitions, partitions::ReceiptsMaintenanceReport,
 };
 
 use super::{TestApp, app::now, seconds};
@@ -21,7 +20,7 @@ pub(crate) fn plan(days_ago: i64, keep_days: Option<u32>) -> ReceiptsRetention {
 
 impl TestApp {
     pub(crate) async fn keep(&self, plan: &ReceiptsRetention) -> ReceiptsMaintenanceReport {
-        retention::maintain(&self.tools.store, plan).await.unwrap()
+        partitions::maintain(&self.tools.store, plan).await.unwrap()
     }
 
     /// Moves all that is on record so many days into the past, where there are

@@ -4,7 +4,7 @@
 use reqwest::{Client, RequestBuilder, Response};
 use serde::Deserialize;
 use serde_json::Value;
-use tallyhook::dev::servers::{MockAccountingOptions, MockAccountingServer, Options};
+use tallyhook::tools::dev::servers::{MockAccountingOptions, MockAccountingServer, Options};
 use tempfile::TempDir;
 
 use super::http::client;

@@ -177,5 +177,5 @@ fn moment(minute: u32) -> String {
 }
 
 fn time_of(minute: u32) -> Option<time::OffsetDateTime> {
-    tallyhook::adapter::moment::parse_timestamp(&moment(minute))
+    tallyhook::sources::timestamp::parse_timestamp(&moment(minute))
 }

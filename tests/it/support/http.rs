@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use reqwest::{Client, Response};
 use tallyhook::{
-    adapter::OutgoingWebhook,
+    app::{App, Roles},
     config::Config,
-    service::{App, Roles},
+    sources::OutgoingWebhook,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -6,7 +6,7 @@
 use std::sync::{Mutex, OnceLock};
 
 use sqlx::{Connection as _, Executor as _, PgConnection};
-use tallyhook::{config, dev::servers::Servers, store::Store};
+use tallyhook::{config, store::Store, tools::dev::servers::Servers};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{Semaphore, SemaphorePermit},

@@ -22,7 +22,7 @@ use reqwest::{Body, Url};
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{ReceiverClient, UploadError, parse_response, transport_error};
-use crate::cli::{import::answer::AcceptedImport, receiver};
+use crate::cli::{import::api::AcceptedImport, receiver_url};
 
 /// How much is read at once, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -119,7 +119,7 @@ impl ReceiverClient {
         upload: &FileUpload<'_>,
         bar: &ProgressBar,
     ) -> anyhow::Result<AcceptedImport> {
-        let mut url = receiver::append_path(&self.base, &["imports", upload.source]);
+        let mut url = receiver_url::append_path(&self.base, &["imports", upload.source]);
         if let Some(name) = upload.input.name() {
             url.query_pairs_mut().append_pair("name", &name);
         }

@@ -229,7 +229,7 @@ fn whoever_asks_later_is_told_the_same() {
 
 fn hold(cases: &[Case]) {
     for (index, Case { report, code, says, says_not }) in cases.iter().enumerate() {
-        let text = super::super::table::render(report, false);
+        let text = crate::cli::import::summary::render(report, false);
         assert_eq!(report.exit_code(), *code, "case {index}: {text}");
         for said in *says {
             assert!(text.contains(said), "case {index} must say {said:?}: {text}");
@@ -248,7 +248,7 @@ fn a_check_says_what_would_be() {
     report.import_id = None;
     let dead = "invoice 7 stands with transaction a".to_owned();
     report.dead_letters = vec![ItemProblem { line: 9, number: Some("7".to_owned()), error: dead }];
-    let text = super::super::table::render(&report, false);
+    let text = crate::cli::import::summary::render(&report, false);
     assert_eq!(report.exit_code(), EXIT_PARTLY);
     for said in [
         "checked, nothing was sent",
@@ -268,10 +268,10 @@ fn the_first_lines_at_fault_are_shown_and_the_rest_counted() {
     let accepted = accepted(40, 25, "received");
     let report = report(&accepted, None, EndReason::NotWaited);
     assert_eq!(report.rejections.len(), 25);
-    let shown = super::super::table::render(&report, false);
+    let shown = crate::cli::import::summary::render(&report, false);
     assert!(shown.contains("and 5 more; --report FILE has all"), "{shown}");
     assert_eq!(shown.matches("is missing or null").count(), 20);
-    let reported = super::super::table::render(&report, true);
+    let reported = crate::cli::import::summary::render(&report, true);
     assert!(reported.contains("and 5 more, all in the report"), "{reported}");
 }
 
@@ -305,7 +305,7 @@ fn strangers_texts_do_nothing_to_the_terminal() {
     let mut report = report(&accepted(1, 1, "received"), None, EndReason::NotWaited);
     report.rejections[0].error = "\u{1b}[2Jgone".to_owned();
     report.name = Some("\u{1b}[31m.csv".to_owned());
-    assert!(!super::super::table::render(&report, false).contains('\u{1b}'));
+    assert!(!crate::cli::import::summary::render(&report, false).contains('\u{1b}'));
 }
 
 #[test]

@@ -1,0 +1,181 @@
+//! Acting on dead letters: replay, discard, drain.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::filter::{Which, reason};
+use crate::{
+    app,
+    broker::BrokerConnection,
+    cli::{EXIT_DONE, EXIT_FAILED, EXIT_PARTLY, operator},
+    config::Config,
+    review,
+    review::Replay,
+    store::{Store, audit_log::Actor, dead_letters::DeadLetterSummary},
+    worker::dead_letter_archiver,
+};
+
+/// A dead-letter queue that gives nothing for this long is empty.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// How an act of a person is carried out.
+#[derive(Debug, Args)]
+pub(super) struct Act {
+    /// Dead for this reason.
+    #[arg(long, value_name = "CODE", value_parser = reason)]
+    reason_code: Option<String>,
+    /// Why; goes on record. Needed for discarding, and for replaying more
+    /// than one.
+    #[arg(long, value_name = "WHY")]
+    reason: Option<String>,
+    /// Who; goes on record. Default: the user of this session.
+    #[arg(long = "by", value_name = "WHO", env = "TALLYHOOK_OPERATOR")]
+    actor: Option<String>,
+    /// Only show which letters would be meant.
+    #[arg(long)]
+    dry_run: bool,
+    /// Take every open letter, when no condition is given.
+    #[arg(long)]
+    all: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The letters that an act means, frozen, and the reason given for it.
+async fn selection(
+    store: &Store,
+    which: &Which,
+    act: &Act,
+    reason_always: bool,
+) -> anyhow::Result<Vec<DeadLetterSummary>> {
+    ensure!(
+        !which.is_everything() || act.reason_code.is_some() || act.all,
+        "this would mean every letter; name some, give a condition, or say --all"
+    );
+    let letters = review::select(store, &which.filter(act.reason_code.as_ref())).await?;
+    let named = act.reason.as_deref().is_some_and(|reason| !reason.trim().is_empty());
+    let needs_reason = reason_always || letters.len() > 1;
+    ensure!(
+        act.dry_run || !needs_reason || named,
+        "{} letters are meant; say why with --reason",
+        letters.len()
+    );
+    Ok(letters)
+}
+
+/// Shows what an act would mean, counted by reason.
+fn preview(verb: &str, letters: &[DeadLetterSummary], json: bool) -> anyhow::Result<u8> {
+    let mut by_reason: BTreeMap<&str, usize> = BTreeMap::new();
+    for letter in letters {
+        *by_reason.entry(&letter.reason).or_default() += 1;
+    }
+    if json {
+        let preview = json!({"dry_run": true, "letters": letters.len(), "by_reason": by_reason});
+        outln!("{}", serde_json::to_string_pretty(&preview)?);
+        return Ok(EXIT_DONE);
+    }
+    outln!("{} letters would be {verb}:", letters.len());
+    for (reason, count) in by_reason {
+        outln!("{count:>8}  {reason}");
+    }
+    Ok(EXIT_DONE)
+}
+
+pub(super) async fn replay(
+    store: &Store,
+    config: &Config,
+    which: &Which,
+    act: &Act,
+) -> anyhow::Result<u8> {
+    let letters = selection(store, which, act, false).await?;
+    if act.dry_run {
+        return preview("replayed", &letters, act.json);
+    }
+    let (publisher, topology, _stop) = operator::connect_publisher(config).await?;
+    let name = operator::actor(act.actor.as_ref());
+    let reason = act.reason.as_deref().unwrap_or("");
+    let actor = Actor { name: &name, comment: reason };
+    let filter = which.filter(act.reason_code.as_ref());
+    let run = Replay::open(store, &publisher, topology, actor, &filter, letters.len()).await?;
+    let mut sent = 0;
+    let mut failures = Vec::new();
+    for letter in &letters {
+        match run.send(letter).await {
+            Ok(()) => sent += 1,
+            Err(error) => failures.push(format!("{:#}", anyhow::Error::from(error))),
+        }
+    }
+    if act.json {
+        let result = json!({"replay_id": run.replay_id, "sent": sent, "failed": failures});
+        outln!("{}", serde_json::to_string_pretty(&result)?);
+    } else {
+        outln!("{sent} of {} letters were sent in again (run {}).", letters.len(), run.replay_id);
+        outln!("They are resolved once a worker has applied them, or a target has them:");
+        outln!("tallyhook dead list --state all");
+        for failure in &failures {
+            eprintln!("failed: {failure}");
+        }
+    }
+    Ok(match (sent, failures.len()) {
+        (_, 0) => EXIT_DONE,
+        (0, _) => EXIT_FAILED,
+        _ => EXIT_PARTLY,
+    })
+}
+
+pub(super) async fn discard(store: &Store, which: &Which, act: &Act) -> anyhow::Result<u8> {
+    let letters = selection(store, which, act, true).await?;
+    if act.dry_run {
+        return preview("discarded", &letters, act.json);
+    }
+    let ids: Vec<Uuid> = letters.iter().map(|letter| letter.dead_letter_id).collect();
+    let name = operator::actor(act.actor.as_ref());
+    let actor = Actor { name: &name, comment: act.reason.as_deref().unwrap_or("") };
+    let discarded = review::discard(store, &ids, actor).await?;
+    if act.json {
+        outln!("{}", json!({"selected": ids.len(), "discarded": discarded}));
+    } else {
+        outln!("{discarded} of {} letters were discarded; they stay on record.", ids.len());
+    }
+    Ok(match (discarded, ids.len() as u64) {
+        (done, all) if done == all => EXIT_DONE,
+        (0, _) => EXIT_FAILED,
+        _ => EXIT_PARTLY,
+    })
+}
+
+pub(super) async fn drain(
+    store: &Store,
+    config: &Config,
+    dry_run: bool,
+    json: bool,
+) -> anyhow::Result<u8> {
+    let topology = app::topology(config);
+    let link = BrokerConnection::open(&config.broker.url, "tallyhook dead drain").await?;
+    let dead = topology.dead_letter_queue();
+    let (waiting, drained) = if dry_run {
+        let depths = topology.depths(&link).await?;
+        let depth = depths.into_iter().find(|depth| depth.queue == dead);
+        (depth.and_then(|depth| depth.ready).unwrap_or_default(), 0)
+    } else {
+        (
+            0,
+            dead_letter_archiver::drain(&dead, &link, store, QUIET)
+                .await
+                .context("draining stopped")?,
+        )
+    };
+    link.close().await;
+    match (json, dry_run) {
+        (true, true) => outln!("{}", json!({"waiting": waiting})),
+        (true, false) => outln!("{}", json!({"drained": drained})),
+        (false, true) => outln!("{waiting} messages wait in {dead}."),
+        (false, false) => outln!("{drained} messages were brought from {dead} into the table."),
+    }
+    Ok(EXIT_DONE)
+}

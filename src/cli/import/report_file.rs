@@ -1,0 +1,239 @@
+//! The report of every line, in a file: CSV or JSON, as the file is called.
+
+use std::{
+    borrow::Cow,
+    fs::Permissions,
+    io::{BufWriter, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use tempfile::NamedTempFile;
+
+use super::{api::ItemOutcome, report::ImportReport};
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReportFormat {
+    /// A header, and a row a line.
+    Csv,
+    /// An object with `items` and `import`.
+    Json,
+}
+
+impl ReportFormat {
+    /// The form that a file's name tells, if it tells one.
+    pub(super) fn from_path(path: &Path) -> Option<Self> {
+        let extension = path.extension()?.to_str()?;
+        match extension.to_ascii_lowercase().as_str() {
+            "csv" => Some(Self::Csv),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+/// A report that is being written. It stands under its name only when it is
+/// whole; without [`ReportFile::write_report_file`] nothing stays.
+pub(super) struct ReportFile {
+    out: BufWriter<NamedTempFile>,
+    path: PathBuf,
+    format: ReportFormat,
+    is_first: bool,
+}
+
+impl ReportFile {
+    /// Begins a report beside where it is to stand: whether it can be written
+    /// there is known before anything is sent.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub(super) fn create(path: &Path, form: ReportFormat) -> anyhow::Result<Self> {
+        let cannot = || format!("cannot write the report {}", path.display());
+        anyhow::ensure!(!path.is_dir(), "{}: it is a folder", cannot());
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let file = tempfile::Builder::new()
+            .prefix(".tallyhook-report-")
+            // As any file of this user: the umask takes off what it takes off.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder.unwrap_or(Path::new(".")))
+            .with_context(cannot)?;
+        let mut out = BufWriter::new(file);
+        match form {
+            ReportFormat::Csv => {
+                writeln!(out, "line,outcome,effect,number,error").with_context(cannot)?
+            }
+            ReportFormat::Json => write!(out, "{{\"items\":[").with_context(cannot)?,
+        }
+        Ok(Self { out, path: path.to_owned(), format: form, is_first: true })
+    }
+
+    /// Adds a line.
+    ///
+    /// # Errors
+    /// The disk is full, or the like.
+    pub(super) fn add_item(&mut self, line: &ItemOutcome) -> anyhow::Result<()> {
+        let written = match self.format {
+            ReportFormat::Csv => writeln!(self.out, "{}", csv_row(line)),
+            ReportFormat::Json => {
+                let comma = if self.is_first { "" } else { "," };
+                write!(self.out, "{comma}\n{}", serde_json::to_string(line)?)
+            }
+        };
+        self.is_first = false;
+        written.with_context(|| format!("cannot write the report {}", self.path.display()))
+    }
+
+    /// Ends the report with the totals, and puts it where it is to stand.
+    ///
+    /// # Errors
+    /// The disk is full, or the like.
+    pub(super) fn finish(mut self, report: &ImportReport) -> anyhow::Result<()> {
+        let cannot = || format!("cannot write the report {}", self.path.display());
+        if self.format == ReportFormat::Json {
+            let totals = serde_json::to_string(report)?;
+            writeln!(self.out, "\n],\"import\":{totals}}}").with_context(cannot)?;
+        }
+        let file = self.out.into_inner().map_err(std::io::IntoInnerError::into_error);
+        let file = file.with_context(cannot)?;
+        file.persist(&self.path).map_err(|error| error.error).with_context(cannot)?;
+        Ok(())
+    }
+}
+
+/// A line as a row of CSV (RFC 4180).
+fn csv_row(line: &ItemOutcome) -> String {
+    let text =
+        |text: &Option<String>| csv_quoted(&escape_formula(text.as_deref().unwrap_or_default()));
+    let ItemOutcome { outcome, effect, business_key, error, .. } = line;
+    let cells =
+        [line.line.to_string(), csv_quoted(outcome), text(effect), text(business_key), text(error)];
+    cells.join(",")
+}
+
+/// What a vendor wrote is no formula: a spreadsheet takes what stands behind
+/// an apostrophe for text.
+fn escape_formula(text: &str) -> Cow<'_, str> {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        Cow::Owned(format!("'{text}"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+fn csv_quoted(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::{super::report::EndReason, *};
+    use crate::{
+        cli::import::api::{ImportTiming, OutcomeCounts},
+        domain::ImportState,
+    };
+
+    fn lines() -> [ItemOutcome; 2] {
+        let line = ItemOutcome {
+            line: 2,
+            outcome: "applied".to_owned(),
+            effect: Some("created".to_owned()),
+            business_key: Some("A, \"B\"".to_owned()),
+            error: None,
+            receipt_id: Some(Uuid::nil()),
+            attempts: 1,
+        };
+        let refused = ItemOutcome {
+            line: 3,
+            outcome: "rejected".to_owned(),
+            effect: None,
+            business_key: None,
+            error: Some("amount: is missing\nor null".to_owned()),
+            ..line.clone()
+        };
+        [line, refused]
+    }
+
+    fn report() -> ImportReport {
+        ImportReport {
+            ended: EndReason::Completed,
+            source: "vendors".to_owned(),
+            name: None,
+            import_id: None,
+            state: ImportState::Received,
+            error: None,
+            total: 2,
+            waiting: 0,
+            rejected: 1,
+            past_retention: 0,
+            counts: Some(OutcomeCounts { created: 1, ..OutcomeCounts::default() }),
+            timing: ImportTiming::default(),
+            rejections: Vec::new(),
+            dead_letters: Vec::new(),
+            status_error: None,
+        }
+    }
+
+    fn written(name: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        let mut file = ReportFile::create(&path, ReportFormat::from_path(&path).unwrap()).unwrap();
+        for line in &lines() {
+            file.add_item(line).unwrap();
+        }
+        assert!(!path.exists(), "a part of a report is taken for all of it");
+        file.finish(&report()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn csv_keeps_every_text_in_its_cell() {
+        assert_eq!(
+            written("out.CSV"),
+            "line,outcome,effect,number,error\n\
+             2,applied,created,\"A, \"\"B\"\"\",\n\
+             3,rejected,,,\"amount: is missing\nor null\"\n"
+        );
+    }
+
+    #[test]
+    fn a_spreadsheet_computes_nothing_of_what_a_vendor_wrote() {
+        for number in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
+            let [line, _] = lines();
+            let line = ItemOutcome { business_key: Some(number.to_owned()), ..line };
+            let cell = csv_row(&line).replace('"', "");
+            assert!(cell.contains(&format!(",'{number},")), "{cell}");
+        }
+        let [_, refused] = lines();
+        let refused = ItemOutcome { error: Some("=HYPERLINK(1)".to_owned()), ..refused };
+        assert_eq!(csv_row(&refused), "3,rejected,,,'=HYPERLINK(1)");
+    }
+
+    #[test]
+    fn json_has_lines_and_totals() {
+        let told: serde_json::Value = serde_json::from_str(&written("out.json")).unwrap();
+        assert_eq!(told["items"][0]["number"], "A, \"B\"");
+        assert_eq!(told["items"][1]["error"], "amount: is missing\nor null");
+        assert_eq!((&told["import"]["total"], &told["import"]["created"]), (&2.into(), &1.into()));
+        assert_eq!(told["import"]["ended"], "settled");
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_is_known_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path().join("none/out.csv"), folder.path().to_owned()] {
+            assert!(ReportFile::create(&path, ReportFormat::Csv).is_err(), "{}", path.display());
+        }
+        for name in ["out", "out.txt", ".json"] {
+            assert_eq!(ReportFormat::from_path(Path::new(name)), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! A signature by settings: which header holds it, and what is signed.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use time::OffsetDateTime;
+
+use super::settings::{SignatureSettings, TimestampUnit};
+use crate::sources::{
+    OutgoingWebhook, Rejection, WebhookRequest,
+    mapping::InvalidSettings,
+    signature::{Algorithm, Encoding, MAX_SIGNATURES, Secret, check_timestamp},
+};
+
+/// Seconds that a signed time may be from now, unless something else is said.
+const DEFAULT_TOLERANCE_S: u64 = 300;
+
+/// The settings of a signature, checked.
+pub(super) struct SignatureScheme {
+    header: HeaderName,
+    prefix: String,
+    algorithm: Algorithm,
+    encoding: Encoding,
+    format: HeaderFormat,
+    template: Vec<TemplatePart>,
+    timestamp: Option<TimestampRule>,
+    id: Option<ValueLocation>,
+    url: String,
+}
+
+/// How a header holds signatures.
+enum HeaderFormat {
+    /// It is one.
+    Single,
+    /// Those under this key in a list such as `t=1,v1=abc`.
+    KeyValueList(String),
+    /// Those with the prefix, with spaces between them.
+    SpaceSeparated,
+}
+
+/// A piece of what is signed.
+enum TemplatePart {
+    Text(String),
+    Body,
+    Timestamp,
+    Id,
+    Url,
+    Header(HeaderName),
+}
+
+/// Where a signed value stands.
+#[derive(PartialEq, Eq)]
+enum ValueLocation {
+    /// In a header of its own.
+    Header(HeaderName),
+    /// Under this key in the signature's header.
+    Item(String),
+}
+
+struct TimestampRule {
+    location: ValueLocation,
+    unit: TimestampUnit,
+    tolerance: Duration,
+}
+
+impl SignatureScheme {
+    pub(super) fn new(settings: SignatureSettings) -> Result<Self, InvalidSettings> {
+        let SignatureSettings { header, prefix, item, list, template, timestamp, id, url, .. } =
+            settings;
+        let header = header.as_deref().unwrap_or("x-signature").parse();
+        let header = header.map_err(|_| invalid_setting("header", "is no header name"))?;
+        let grammar = match (item, list) {
+            (None, false) => HeaderFormat::Single,
+            (None, true) => HeaderFormat::SpaceSeparated,
+            (Some(_), true) => {
+                return Err(invalid_setting(
+                    "list",
+                    "cannot be where signature.item says another list",
+                ));
+            }
+            (Some(item), false) => HeaderFormat::KeyValueList(item),
+        };
+        if matches!(&grammar, HeaderFormat::KeyValueList(item) if !is_list_key(item)) {
+            return Err(invalid_setting("item", "is no key of a list such as t=1,v1=abc"));
+        }
+        let template = parse_template(template.as_deref().unwrap_or("{body}"))
+            .map_err(|detail| invalid_setting("template", detail))?;
+        let names = |wanted: fn(&TemplatePart) -> bool| template.iter().any(wanted);
+
+        let place = |key: &str, text: Option<String>| {
+            let place = |text: String| ValueLocation::parse(&text, &grammar);
+            text.map(place).transpose().map_err(|detail| invalid_setting(key, detail))
+        };
+        let timestamp = match place("timestamp", timestamp)? {
+            Some(place) => {
+                if !names(|part| matches!(part, TemplatePart::Timestamp)) {
+                    let detail = "must have {timestamp}: a time that is not signed proves nothing";
+                    return Err(invalid_setting("template", detail));
+                }
+                let seconds = settings.tolerance_s.unwrap_or(DEFAULT_TOLERANCE_S);
+                // What was recorded on the way could be played again for as long.
+                if !(1..=86_400).contains(&seconds) {
+                    return Err(invalid_setting(
+                        "tolerance_s",
+                        "must be 1 to 86400, which is a day",
+                    ));
+                }
+                let unit = settings.timestamp_unit.unwrap_or_default();
+                Some(TimestampRule {
+                    location: place,
+                    unit,
+                    tolerance: Duration::from_secs(seconds),
+                })
+            }
+            None if names(|part| matches!(part, TemplatePart::Timestamp)) => {
+                return Err(invalid_setting(
+                    "timestamp",
+                    "is needed: the template has {timestamp}",
+                ));
+            }
+            None => None,
+        };
+        for (key, given) in [
+            ("tolerance_s", settings.tolerance_s.is_some()),
+            ("timestamp_unit", settings.timestamp_unit.is_some()),
+        ] {
+            if given && timestamp.is_none() {
+                return Err(invalid_setting(
+                    key,
+                    "is for a signed time, and there is no timestamp",
+                ));
+            }
+        }
+        let id = place("id", id)?;
+        for (key, named, given) in [
+            ("id", names(|part| matches!(part, TemplatePart::Id)), id.is_some()),
+            ("url", names(|part| matches!(part, TemplatePart::Url)), url.is_some()),
+        ] {
+            match (named, given) {
+                (true, false) => {
+                    return Err(invalid_setting(
+                        key,
+                        format!("is needed: the template has {{{key}}}"),
+                    ));
+                }
+                (false, true) => {
+                    return Err(invalid_setting(key, format!("is for a template with {{{key}}}")));
+                }
+                _ => {}
+            }
+        }
+        Ok(Self {
+            header,
+            prefix: prefix.unwrap_or_default(),
+            algorithm: settings.algorithm,
+            encoding: settings.encoding,
+            format: grammar,
+            template,
+            timestamp,
+            id,
+            url: url.unwrap_or_default(),
+        })
+    }
+
+    pub(super) fn verify(
+        &self,
+        call: &WebhookRequest<'_>,
+        secrets: &[Secret],
+    ) -> Result<usize, Rejection> {
+        let presented = required_header(call, &self.header)?;
+        let signatures = self.signatures(presented)?;
+        let find = |place: &Option<ValueLocation>| {
+            let place = place.as_ref();
+            place.map_or(Ok(""), |place| self.value_at(place, call, presented))
+        };
+        let id = find(&self.id)?;
+        let time = match &self.timestamp {
+            Some(timestamp) => self.value_at(&timestamp.location, call, presented)?,
+            None => "",
+        };
+        let mut signed: Vec<&[u8]> = Vec::with_capacity(self.template.len());
+        for part in &self.template {
+            signed.push(match part {
+                TemplatePart::Text(text) => text.as_bytes(),
+                TemplatePart::Body => call.body,
+                TemplatePart::Timestamp => time.as_bytes(),
+                TemplatePart::Id => id.as_bytes(),
+                TemplatePart::Url => self.url.as_bytes(),
+                TemplatePart::Header(name) => required_header(call, name)?.as_bytes(),
+            });
+        }
+        let index = secrets
+            .iter()
+            .position(|secret| secret.verifies_any(self.algorithm, &signed, &signatures))
+            .ok_or_else(Rejection::invalid_signature)?;
+        if let Some(timestamp) = &self.timestamp {
+            check_timestamp(call, timestamp.seconds(time)?, timestamp.tolerance)?;
+        }
+        Ok(index)
+    }
+
+    /// The signatures that a header presents.
+    fn signatures(&self, presented: &str) -> Result<Vec<Vec<u8>>, Rejection> {
+        let decode = |text: &str| self.encoding.decode(text.strip_prefix(self.prefix.as_str())?);
+        let found: Vec<_> = match &self.format {
+            HeaderFormat::Single => decode(presented).into_iter().collect(),
+            HeaderFormat::KeyValueList(item) => list_pairs(presented)
+                .filter(|(key, _)| key == item)
+                .filter_map(|(_, value)| decode(value))
+                .take(MAX_SIGNATURES)
+                .collect(),
+            HeaderFormat::SpaceSeparated => {
+                presented.split_ascii_whitespace().filter_map(decode).take(MAX_SIGNATURES).collect()
+            }
+        };
+        if found.is_empty() {
+            let header = &self.header;
+            return Err(Rejection::InvalidSignature(match &self.format {
+                HeaderFormat::Single => format!("the header {header} is not a signature"),
+                HeaderFormat::KeyValueList(item) => {
+                    format!("the header {header} has no signature {item}=")
+                }
+                HeaderFormat::SpaceSeparated => {
+                    format!("the header {header} has no signature of this scheme")
+                }
+            }));
+        }
+        Ok(found)
+    }
+
+    fn value_at<'a>(
+        &self,
+        place: &ValueLocation,
+        call: &WebhookRequest<'a>,
+        presented: &'a str,
+    ) -> Result<&'a str, Rejection> {
+        match place {
+            ValueLocation::Header(name) => required_header(call, name),
+            ValueLocation::Item(item) => list_pairs(presented)
+                .find(|(key, value)| key == item && !value.is_empty())
+                .map(|(_, value)| value)
+                .ok_or_else(|| {
+                    Rejection::InvalidSignature(format!(
+                        "the header {} has no {item}=",
+                        self.header
+                    ))
+                }),
+        }
+    }
+
+    pub(super) fn sign(
+        &self,
+        delivery: &OutgoingWebhook<'_>,
+        mut dressed: Vec<(HeaderName, HeaderValue)>,
+        secret: &Secret,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        let time = self.timestamp.as_ref().map(|timestamp| timestamp.text(delivery.sent_at));
+        let told = [
+            (self.timestamp.as_ref().map(|timestamp| &timestamp.location), time.as_deref()),
+            (self.id.as_ref(), Some(delivery.event_id)),
+        ];
+        let mut list = String::new();
+        for (place, value) in told {
+            match (place, value) {
+                (Some(ValueLocation::Header(name)), Some(value)) => {
+                    let known = dressed.iter().any(|(dressed, _)| dressed == name);
+                    if let (false, Ok(value)) = (known, value.parse()) {
+                        dressed.push((name.clone(), value));
+                    }
+                }
+                (Some(ValueLocation::Item(item)), Some(value)) => {
+                    list.extend([item, "=", value, ","])
+                }
+                _ => {}
+            }
+        }
+        let header = |name: &HeaderName| {
+            let found = dressed.iter().find(|(dressed, _)| dressed == name);
+            found.map(|(_, value)| value.as_bytes()).unwrap_or_default()
+        };
+        let parts: Vec<&[u8]> = self
+            .template
+            .iter()
+            .map(|part| match part {
+                TemplatePart::Text(text) => text.as_bytes(),
+                TemplatePart::Body => delivery.body,
+                TemplatePart::Timestamp => time.as_deref().unwrap_or_default().as_bytes(),
+                // As it is written there, which may be encoded.
+                TemplatePart::Id => match &self.id {
+                    Some(ValueLocation::Header(name)) => header(name),
+                    Some(ValueLocation::Item(_)) | None => delivery.event_id.as_bytes(),
+                },
+                TemplatePart::Url => self.url.as_bytes(),
+                TemplatePart::Header(name) => header(name),
+            })
+            .collect();
+        let signature = self.encoding.encode(&secret.hmac(self.algorithm, &parts));
+        let signature = format!("{}{signature}", self.prefix);
+        let value = match &self.format {
+            HeaderFormat::Single | HeaderFormat::SpaceSeparated => signature,
+            HeaderFormat::KeyValueList(item) => format!("{list}{item}={signature}"),
+        };
+        if let Ok(value) = value.parse() {
+            dressed.push((self.header.clone(), value));
+        }
+        dressed
+    }
+}
+
+impl ValueLocation {
+    fn parse(text: &str, grammar: &HeaderFormat) -> Result<Self, String> {
+        if let Some(name) = text.strip_prefix("header:") {
+            let name = name.parse().map_err(|_| format!("{name:?} is no header name"))?;
+            return Ok(Self::Header(name));
+        }
+        let Some(item) = text.strip_prefix("item:").filter(|item| is_list_key(item)) else {
+            return Err(format!("{text:?} is neither header:NAME nor item:NAME"));
+        };
+        match grammar {
+            HeaderFormat::KeyValueList(signature) if signature == item => {
+                Err(format!("{text:?} is the signature itself"))
+            }
+            HeaderFormat::KeyValueList(_) => Ok(Self::Item(item.to_owned())),
+            HeaderFormat::Single | HeaderFormat::SpaceSeparated => Err(format!(
+                "{text:?} is for a list such as t=1,v1=abc; signature.item says which is signed"
+            )),
+        }
+    }
+}
+
+impl TimestampRule {
+    fn seconds(&self, text: &str) -> Result<i64, Rejection> {
+        let count: i64 = text.parse().map_err(|_| {
+            Rejection::InvalidSignature("the signed time is no whole number since 1970".to_owned())
+        })?;
+        Ok(match self.unit {
+            TimestampUnit::S => count,
+            TimestampUnit::Ms => count.div_euclid(1000),
+        })
+    }
+
+    fn text(&self, moment: OffsetDateTime) -> String {
+        match self.unit {
+            TimestampUnit::S => moment.unix_timestamp().to_string(),
+            TimestampUnit::Ms => (moment.unix_timestamp_nanos() / 1_000_000).to_string(),
+        }
+    }
+}
+
+fn invalid_setting(key: &str, detail: impl Into<String>) -> InvalidSettings {
+    InvalidSettings::new(&format!("signature.{key}"), detail)
+}
+
+/// Whether a text can be the key of a list such as `t=1,v1=abc`.
+fn is_list_key(text: &str) -> bool {
+    !text.is_empty() && !text.contains([',', '=', ' '])
+}
+
+/// The keys and values of a list such as `t=1,v1=abc`.
+fn list_pairs(list: &str) -> impl Iterator<Item = (&str, &str)> {
+    list.split(',').filter_map(|pair| pair.trim().split_once('='))
+}
+
+fn required_header<'a>(call: &WebhookRequest<'a>, name: &HeaderName) -> Result<&'a str, Rejection> {
+    call.header(name.as_str()).ok_or_else(|| {
+        Rejection::InvalidSignature(format!("the header {name} is missing or empty"))
+    })
+}
+
+/// Reads a template such as `{timestamp}.{body}`.
+fn parse_template(template: &str) -> Result<Vec<TemplatePart>, String> {
+    let mut parts = Vec::new();
+    let mut rest = template;
+    while let Some((text, behind)) = rest.split_once('{') {
+        parts.push(TemplatePart::Text(text.to_owned()));
+        let (name, behind) = behind.split_once('}').ok_or("has a { without a }")?;
+        parts.push(match name {
+            "body" => TemplatePart::Body,
+            "timestamp" => TemplatePart::Timestamp,
+            "id" => TemplatePart::Id,
+            "url" => TemplatePart::Url,
+            _ => {
+                let header = name.strip_prefix("header:").and_then(|name| name.parse().ok());
+                TemplatePart::Header(header.ok_or_else(|| {
+                    format!(
+                        "has {{{name}}}, which is none of {{body}}, {{timestamp}}, {{id}}, {{url}} \
+                         and {{header:NAME}}"
+                    )
+                })?)
+            }
+        });
+        rest = behind;
+    }
+    parts.push(TemplatePart::Text(rest.to_owned()));
+    if parts.iter().any(|part| matches!(part, TemplatePart::Text(text) if text.contains('}'))) {
+        return Err("has a } without a {".to_owned());
+    }
+    parts.retain(|part| !matches!(part, TemplatePart::Text(text) if text.is_empty()));
+    if parts.iter().filter(|part| matches!(part, TemplatePart::Body)).count() != 1 {
+        return Err("must have {body} once: what is not signed could be anything".to_owned());
+    }
+    Ok(parts)
+}

@@ -1,0 +1,134 @@
+//! Callback: robots that post an invoice and wait for its id.
+//!
+//! The answer is lost now and then, and the robot posts again: it must get
+//! the same answer, byte for byte, and there must be one invoice. So the id
+//! is derived from what the body says, and never looked up; and the body is
+//! checked here, where the robot can still be told what is wrong with it.
+
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+
+use super::{
+    DEFAULT_REDELIVERY_WINDOW, Event, OutgoingWebhook, Platform, Rejection, ResponseStyle,
+    WebhookRequest,
+    authentication::Authentication,
+    invoice_payload::{INVOICE_TOPIC, InvoicePayload, InvoicePayloads},
+    mapping::InvalidSettings,
+    signature::{Key, Secret, Verified},
+};
+use crate::domain::{
+    Envelope, InvoiceConflict, MappedEvent, PermanentFailure, SourceName, invoice::invoice_id,
+};
+pub use settings::CallbackSettings;
+
+/// A source of kind `callback`, its settings checked and its pointers compiled.
+pub struct Callback {
+    authentication: Authentication,
+    on_conflict: InvoiceConflict,
+    redelivers_identical_body: bool,
+    payloads: InvoicePayloads,
+}
+
+impl Callback {
+    /// Checks settings and compiles their pointers.
+    ///
+    /// # Errors
+    /// [`InvalidSettings`] that names the key.
+    pub fn new(settings: CallbackSettings) -> Result<Self, InvalidSettings> {
+        let CallbackSettings {
+            authentication,
+            signature,
+            tenant,
+            on_conflict,
+            repeats_same_bytes,
+            invoice,
+        } = settings;
+        let bills = InvoicePayloads::new(invoice.into(), tenant)?;
+        let authentication = Authentication::new(authentication, signature)?;
+        Ok(Self {
+            authentication,
+            on_conflict,
+            redelivers_identical_body: repeats_same_bytes,
+            payloads: bills,
+        })
+    }
+}
+
+impl Platform for Callback {
+    fn kind(&self) -> &'static str {
+        "callback"
+    }
+
+    fn parse_key(&self, text: &str) -> Result<Key, String> {
+        self.authentication.parse_key(text)
+    }
+
+    fn redelivers_identical_body(&self) -> bool {
+        self.redelivers_identical_body
+    }
+
+    fn redelivery_window(&self) -> Duration {
+        // As the robot is written.
+        DEFAULT_REDELIVERY_WINDOW
+    }
+
+    fn response_style(&self) -> ResponseStyle {
+        ResponseStyle::Callback
+    }
+
+    fn invoice_conflict(&self) -> InvoiceConflict {
+        self.on_conflict
+    }
+
+    fn success_body(&self, source: &SourceName, event: &Event) -> Option<Bytes> {
+        let InvoicePayload { vendor, invoice_number, .. } = self.payloads.read(&event.body).ok()?;
+        let id = invoice_id(source, &event.tenant, &vendor, &invoice_number, 0);
+        let body =
+            format!(r#"{{"status":"success","invoiceId":"{id}","message":"Invoice processed"}}"#);
+        Some(Bytes::from(body))
+    }
+
+    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+        self.authentication.verify(call, secrets)
+    }
+
+    /// One invoice, checked whole: what the worker would bury is refused here.
+    fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
+        let call = verified.request();
+        let (tenant, bill) =
+            self.payloads.read_with_tenant(call).map_err(Rejection::InvalidFields)?;
+        Ok(vec![Event {
+            event_id: bill.identity(),
+            tenant,
+            topic: INVOICE_TOPIC.to_owned(),
+            version: None,
+            body: call.body.clone(),
+        }])
+    }
+
+    fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
+        self.payloads.map(envelope)
+    }
+
+    fn business_key(&self, envelope: &Envelope) -> Option<String> {
+        self.payloads.business_key(envelope)
+    }
+
+    fn tenant_location(&self) -> &'static str {
+        "the configured tenant field"
+    }
+
+    fn signed_headers(
+        &self,
+        delivery: &OutgoingWebhook<'_>,
+        secret: &Secret,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        self.authentication.sign(delivery, self.payloads.tenant_headers(delivery), secret)
+    }
+}

@@ -1,0 +1,380 @@
+//! What robots post, and what they are told.
+
+use http::HeaderMap;
+use rust_decimal::Decimal;
+use time::macros::{date, datetime};
+
+use super::*;
+use crate::{
+    domain::{Change, EventKey, Invoice, InvoiceStatus, Money},
+    sources::{
+        Received, Source,
+        conformance::{ConfiguredSource, envelope, json_object},
+    },
+};
+
+const LEAST: &[(&str, &str)] =
+    &[("invoiceNumber", "\"INV-1\""), ("transactionId", "\"T-1\""), ("amount", "\"12.50\"")];
+
+const OWN: &str = r#"
+    tenant = "/company"
+    [sources.inbox.invoice]
+    invoice_number = "/doc/no"
+    transaction_id = "/doc/booking"
+    amount = "/doc/cents"
+    minor_units = true
+    vendor = "const:ACME"
+    currency = "/doc/currency"
+    due_on = "/doc/due"
+    status = "/doc/state"
+    statuses = { BEZAHLT = "paid" }
+    version = "/doc/changed"
+"#;
+
+fn source(settings: &str) -> ConfiguredSource {
+    ConfiguredSource::load("callback", settings, &["FIRST"], &[]).unwrap()
+}
+
+/// An authentic call with these bytes.
+fn call(adapter: &Source, body: impl Into<Bytes>, more: &[(&'static str, &str)]) -> Outcome {
+    let body = body.into();
+    let at = envelope("", "").received_at;
+    let delivery = OutgoingWebhook {
+        topic: INVOICE_TOPIC,
+        tenant: "acme",
+        event_id: "",
+        triggered_at: at,
+        sent_at: at,
+        body: &body,
+    };
+    let mut headers: HeaderMap = adapter.signed_headers(&delivery).into_iter().collect();
+    for (name, value) in more {
+        headers.insert(*name, value.parse().unwrap());
+    }
+    match adapter.receive(&WebhookRequest {
+        headers: &headers,
+        query: "",
+        body: &body,
+        received_at: at,
+    }) {
+        Ok(Received::Events { mut events, .. }) if events.len() == 1 => Ok(events.remove(0)),
+        Ok(other) => panic!("must be one event: {other:?}"),
+        Err(rejection) => Err(rejection),
+    }
+}
+
+type Outcome = Result<Event, Rejection>;
+
+fn event(settings: &str, changes: &[(&str, &str)]) -> Event {
+    let body = json_object(LEAST, changes);
+    call(source(settings).source(), body.clone(), &[]).unwrap_or_else(|rejection| {
+        panic!("{body}: {rejection}");
+    })
+}
+
+/// The fields at fault, in the order in which they are told.
+fn faults(outcome: Outcome) -> Vec<String> {
+    match outcome {
+        Err(Rejection::InvalidFields(failures)) => {
+            failures.into_iter().map(|failure| failure.field).collect()
+        }
+        other => panic!("must be refused for its fields: {other:?}"),
+    }
+}
+
+fn invoice(settings: &str, event: Event) -> Invoice {
+    let envelope = Envelope {
+        tenant: event.tenant,
+        version: event.version,
+        ..envelope(INVOICE_TOPIC, event.body)
+    };
+    match source(settings).source().map(&envelope) {
+        Ok(MappedEvent::Change(Change::Invoice(invoice))) => *invoice,
+        other => panic!("must be an invoice: {other:?}"),
+    }
+}
+
+fn acceptance(event: &Event) -> String {
+    let body = source("").source().success_body(&"inbox".parse().unwrap(), event).unwrap();
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+#[test]
+fn a_robot_that_posts_the_documented_names_needs_no_settings() {
+    let told = event(
+        "",
+        &[
+            ("vendor", "\"ACME\""),
+            ("currency", "\"eur\""),
+            ("dueDate", "\"2026-02-28\""),
+            ("somethingElse", "[{}]"),
+        ],
+    );
+    assert_eq!((told.topic.as_str(), told.tenant.as_str()), ("invoice", ""));
+    let expected = Invoice {
+        document_id: None,
+        vendor: "ACME".to_owned(),
+        invoice_number: "INV-1".to_owned(),
+        transaction_id: Some("T-1".to_owned()),
+        status: InvoiceStatus::Open,
+        platform_status: "open".to_owned(),
+        total: Money { amount: Decimal::new(1250, 2), currency: "EUR".parse().unwrap() },
+        due_on: Some(date!(2026 - 02 - 28)),
+        sequence: 0,
+        version: envelope("", "").received_at,
+    };
+    assert_eq!(invoice("", told), expected);
+}
+
+#[test]
+fn what_may_be_left_out_may_be_left_out() {
+    for changes in [
+        &[][..],
+        &[("vendor", "null"), ("currency", "null"), ("dueDate", "null")],
+        &[("vendor", "\" \""), ("currency", "\"\""), ("dueDate", "\"\"")],
+    ] {
+        let read = invoice("", event("", changes));
+        assert_eq!((read.vendor.as_str(), read.due_on), ("", None));
+        assert_eq!(read.total.currency.as_str(), "XXX");
+    }
+}
+
+#[test]
+fn an_invoice_is_read_as_configured() {
+    let doc = r#"{"no":77,"booking":"b:1","cents":-1250,"currency":"JPY","due":"2026-03-01",
+        "state":"BEZAHLT","changed":"2026-01-02T12:00:00Z"}"#;
+    let told = event(OWN, &[("company", "\"acme\""), ("doc", doc)]);
+    assert_eq!(told.tenant, "acme");
+    let read = invoice(OWN, told);
+    assert_eq!((read.vendor.as_str(), read.invoice_number.as_str()), ("ACME", "77"));
+    assert_eq!(read.transaction_id.as_deref(), Some("b:1"));
+    assert_eq!((read.status, read.platform_status.as_str()), (InvoiceStatus::Paid, "BEZAHLT"));
+    // Yen have no smaller unit; and this is a credit note.
+    assert_eq!(read.total.amount, Decimal::from(-1250));
+    assert_eq!(read.due_on, Some(date!(2026 - 03 - 01)));
+    assert_eq!(read.version, datetime!(2026-01-02 12:00 UTC));
+}
+
+#[test]
+fn amounts_are_exact_as_texts_and_as_numbers() {
+    for (literal, exact) in [
+        ("\"12.50\"", "12.50"),
+        ("12.50", "12.50"),
+        ("-0.01", "-0.01"),
+        ("\" 7 \"", "7"),
+        ("1e2", "100"),
+        ("0", "0"),
+        ("9007199254740993.01", "9007199254740993.01"),
+    ] {
+        let read = invoice("", event("", &[("amount", literal)]));
+        assert_eq!(read.total.amount.to_string(), exact, "{literal}");
+    }
+}
+
+#[test]
+fn every_field_at_fault_is_told_at_once() {
+    let long = format!("\"{}\"", "x".repeat(256));
+    let refused = |changes: &[(&str, &str)]| {
+        faults(call(source("").source(), json_object(LEAST, changes), &[]))
+    };
+    let all = [
+        ("invoiceNumber", ""),
+        ("transactionId", "\"\\u0000\""),
+        ("amount", "\"ten\""),
+        ("vendor", "{}"),
+        ("currency", "\"EURO\""),
+        ("dueDate", "\"soon\""),
+    ];
+    let fields =
+        ["/invoiceNumber", "/transactionId", "/vendor", "/amount", "/currency", "/dueDate"];
+    assert_eq!(refused(&all), fields);
+    for (name, literal) in [
+        ("invoiceNumber", "null"),
+        ("invoiceNumber", "\"\""),
+        ("invoiceNumber", "\" \\t\""),
+        ("invoiceNumber", "[1]"),
+        ("invoiceNumber", &long),
+        ("transactionId", &long),
+        ("vendor", &long),
+        ("amount", "null"),
+        ("amount", "\"\""),
+        ("amount", "true"),
+        ("amount", "\"1,50\""),
+        ("amount", "\"NaN\""),
+        ("amount", "1e999"),
+        ("amount", "\"0.12345678901234567890123456789\""),
+        ("currency", "7"),
+        ("dueDate", "\"2026-02-30\""),
+    ] {
+        assert_eq!(refused(&[(name, literal)]), [format!("/{name}")], "{name} {literal}");
+    }
+    for body in [&b"[]"[..], b"7", b"null", b"\"x\"", b"{}"] {
+        let refused = faults(call(source("").source(), body, &[]));
+        assert_eq!(refused, ["/invoiceNumber", "/transactionId", "/amount"], "{body:?}");
+    }
+    for body in [&b""[..], b"<invoice/>", b"{\"amount\":1", b"\xff\xfe{}", b"{}{}"] {
+        assert_eq!(faults(call(source("").source(), body, &[])), [""], "{body:?}");
+    }
+}
+
+#[test]
+fn minor_units_need_a_currency_and_whole_numbers() {
+    let doc = |cents: &str, currency: &str| {
+        let doc = format!(r#"{{"no":"1","booking":"2","cents":{cents},"currency":{currency}}}"#);
+        let body = json_object(&[], &[("company", "\"acme\""), ("doc", &doc)]);
+        call(source(OWN).source(), body, &[])
+    };
+    assert!(doc("1250", "\"EUR\"").is_ok());
+    assert_eq!(faults(doc("1250", "null")), ["/doc/currency"]);
+    assert_eq!(faults(doc("12.5", "\"EUR\"")), ["/doc/cents"]);
+    assert_eq!(faults(doc("\"x\"", "\"€\"")), ["/doc/cents", "/doc/currency"]);
+}
+
+#[test]
+fn a_company_that_is_told_apart_must_be_told() {
+    let body = || json_object(LEAST, &[]);
+    assert_eq!(faults(call(source("tenant = '/company'").source(), body(), &[])), ["/company"]);
+    let by_header = source("tenant = 'header:X-Company'");
+    assert_eq!(call(by_header.source(), body(), &[]).unwrap().tenant, "acme");
+    let untold = call(by_header.source(), body(), &[("x-company", " ")]);
+    assert_eq!(faults(untold), ["header:x-company"]);
+    let long = call(by_header.source(), body(), &[("x-company", &"x".repeat(256))]);
+    assert_eq!(faults(long), ["header:x-company"]);
+    // Another AMQP producer left it out.
+    let failure = by_header.source().map(&envelope(INVOICE_TOPIC, body())).unwrap_err();
+    assert_eq!(failure.field, "x-tallyhook-tenant");
+    // The rest is told with it.
+    let nothing = call(source("tenant = '/company'").source(), "{}", &[]);
+    assert_eq!(faults(nothing), ["/invoiceNumber", "/transactionId", "/amount", "/company"]);
+}
+
+#[test]
+fn the_answer_is_the_same_bytes_for_the_same_invoice() {
+    let first = event("", &[("vendor", "\"ACME\"")]);
+    let id = invoice("", first.clone()).id(&"inbox".parse().unwrap(), "", 0);
+    let expected =
+        format!(r#"{{"status":"success","invoiceId":"{id}","message":"Invoice processed"}}"#);
+    assert_eq!(acceptance(&first), expected);
+    // Written anew, corrected, or under another transaction: one invoice.
+    for changes in [
+        &[("vendor", "\"ACME\""), ("note", "\"retry\"")][..],
+        &[("vendor", "\" ACME \""), ("invoiceNumber", "\"INV-1 \"")],
+        &[("vendor", "\"ACME\""), ("amount", "13")],
+        &[("vendor", "\"ACME\""), ("transactionId", "\"T-2\"")],
+    ] {
+        assert_eq!(acceptance(&event("", changes)), expected, "{changes:?}");
+    }
+    for changes in
+        [&[][..], &[("vendor", "\"Other\"")], &[("vendor", "\"ACME\""), ("invoiceNumber", "2")]]
+    {
+        assert_ne!(acceptance(&event("", changes)), expected, "{changes:?}");
+    }
+}
+
+#[test]
+fn companies_have_invoices_of_their_own() {
+    let by_header = source("tenant = 'header:X-Company'");
+    let told = |company: &str| {
+        let event =
+            call(by_header.source(), json_object(LEAST, &[]), &[("x-company", company)]).unwrap();
+        by_header.source().success_body(&"inbox".parse().unwrap(), &event)
+    };
+    assert_eq!(told("acme"), told("acme"));
+    assert_ne!(told("acme"), told("other"));
+}
+
+#[test]
+fn vendor_number_and_transaction_make_the_event() {
+    let id = |vendor: &str, number: &str, transaction: &str| {
+        let changes = [vendor, number, transaction].map(|text| format!("{text:?}"));
+        let [vendor, number, transaction] = &changes;
+        let names = ["vendor", "invoiceNumber", "transactionId"];
+        let literals = [vendor.as_str(), number, transaction];
+        event("", &names.into_iter().zip(literals).collect::<Vec<_>>()).event_id
+    };
+    assert_eq!(id("ACME", "INV/1", "T-1"), "ACME:INV/1:T-1");
+    assert_eq!(id("", "INV/1", "T-1"), "INV/1:T-1");
+    let ids = [
+        id("", "a", "b"),
+        id("a", "b", "c"),
+        id("", "a:b", "c"),
+        id("", "a", "b:c"),
+        id("a", "b:c", "d"),
+        id("a:b", "c", "d"),
+        id("", r"a\", "b"),
+        id("", r"a\:b", "c"),
+        id("", r"a\", ":b"),
+    ];
+    for (index, one) in ids.iter().enumerate() {
+        assert!(!ids[..index].contains(one), "{one}");
+    }
+    let key = EventKey::new(&"erp".parse().unwrap(), "", &id("ACME", "1", "2"), 0);
+    assert_eq!(key.as_str(), "erp||ACME:1:2");
+}
+
+#[test]
+fn bearer_is_what_robots_show_unless_something_else_is_said() {
+    let body = || json_object(LEAST, &[]);
+    let bearer = source("");
+    assert!(call(bearer.source(), body(), &[("authorization", "Bearer c0ffee00")]).is_ok());
+    let signing = source("authentication = 'hmac'");
+    assert!(call(signing.source(), body(), &[]).is_ok());
+    let shown = call(signing.source(), body(), &[("x-signature", "c0ffee00")]);
+    assert!(matches!(shown, Err(Rejection::InvalidSignature(_))), "{shown:?}");
+    for value in ["Bearer c0ffee01", "Basic c0ffee00", ""] {
+        // Nothing is said of the body before the caller is known.
+        let refused = call(bearer.source(), "{}", &[("authorization", value)]);
+        assert!(matches!(refused, Err(Rejection::InvalidSignature(_))), "{value}: {refused:?}");
+    }
+}
+
+#[test]
+fn conflicts_are_what_the_settings_say() {
+    let rules = |settings: &str| {
+        let rules = source(settings).source().conflict_policy();
+        (rules.invoice_conflict, rules.redelivers_identical_body)
+    };
+    assert_eq!(rules(""), (InvoiceConflict::Review, false));
+    assert_eq!(rules("on_conflict = 'update'"), (InvoiceConflict::Update, false));
+    assert_eq!(
+        rules("on_conflict = 'duplicate'\nrepeats_same_bytes = true"),
+        (InvoiceConflict::Duplicate, true)
+    );
+}
+
+#[test]
+fn only_invoices_of_other_producers_are_mapped() {
+    let body = json_object(LEAST, &[]);
+    let adapter = source("");
+    let mapped = |topic: &str| adapter.source().map(&envelope(topic, body.clone()));
+    assert!(matches!(mapped(""), Ok(MappedEvent::Change(_))));
+    assert_eq!(mapped("order.created"), Ok(MappedEvent::Ignored));
+    let bad =
+        envelope(INVOICE_TOPIC, json_object(LEAST, &[("amount", "\"x\""), ("dueDate", "\"x\"")]));
+    assert_eq!(adapter.source().map(&bad).unwrap_err().field, "/amount");
+    assert_eq!(adapter.source().business_key(&bad).as_deref(), Some("INV-1"));
+}
+
+#[test]
+fn settings_that_are_wrong_are_refused_by_key() {
+    for (settings, tenants, key) in [
+        ("[sources.inbox.invoice]\ncurrency = 'const:EURO'", &[][..], "inbox.invoice.currency"),
+        ("[sources.inbox.invoice]\nstatuses = { X = 'payed' }", &[], "inbox.invoice.statuses.X"),
+        ("[sources.inbox.invoice]\namount = 'amount'", &[], "sources.inbox"),
+        ("[sources.inbox.invoice]\namuont = '/amount'", &[], "amuont"),
+        ("[sources.inbox.invoice]\nvendor = 'header:X'", &[], "sources.inbox"),
+        ("[sources.inbox.signature]\nheader = 'X-Sum'", &[], "inbox.signature"),
+        ("on_conflict = 'ignore'", &[], "sources.inbox"),
+        ("", &["acme"], "inbox.tenant"),
+    ] {
+        let loaded = ConfiguredSource::load("callback", settings, &["FIRST"], tenants);
+        let error = loaded.err().unwrap_or_default();
+        assert!(error.contains(key), "{settings} must name {key}, says {error:?}");
+    }
+    let allowed =
+        ConfiguredSource::load("callback", "tenant = '/company'", &["FIRST"], &["Acme"]).unwrap();
+    let told =
+        |company: &str| call(allowed.source(), json_object(LEAST, &[("company", company)]), &[]);
+    assert_eq!(told("\"Acme\"").unwrap().tenant, "Acme");
+    assert!(matches!(told("\"acme\""), Err(Rejection::UnknownTenant(..))));
+}

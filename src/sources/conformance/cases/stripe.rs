@@ -1,0 +1,69 @@
+//! Stripe.
+
+use crate::sources::conformance::case::{Case, Credential, Variation::Body, split_after};
+
+pub(super) const ROWS: &[Case] = &[Case {
+    name: "stripe",
+    kind: "stripe",
+    credential: Credential {
+        header: "Stripe-Signature",
+        // (printf '%s.' 1767323045; cat body) | openssl dgst -sha256 -hmac c0ffee00
+        known_value: "t=1767323045,v1=2c39fdefae30963842890d97255c143310737a56471d0b4561f8710c0d7e26ab",
+        token: |value| split_after("v1=", value),
+        // What stands behind a comma is another item, of no scheme.
+        tolerated: &["in upper case", "twice"],
+        rejected: &[
+            ("another time", |value| value.replace("t=1767323045", "t=1767323046")),
+            ("the same time, written otherwise", |value| value.replace("t=", "t=+")),
+            ("no time", |value| value.replace("t=1767323045,", "")),
+            ("an empty time", |value| value.replace("t=1767323045", "t=")),
+            ("a time that is no number", |value| value.replace("t=1767323045", "t=now")),
+            ("two times", |value| format!("{value},t=1767323046")),
+            ("two times, the wrong one first", |value| format!("t=1767323046,{value}")),
+            ("the scheme for tests alone", |value| value.replace("v1=", "v0=")),
+            ("a scheme of tomorrow alone", |value| value.replace("v1=", "v2=")),
+            ("the scheme in upper case", |value| value.replace("v1=", "V1=")),
+        ],
+        accepted: &[
+            ("beside another scheme", |value| format!("{value},v0={}", "0".repeat(64))),
+            ("beside another signature", |value| format!("{value},v1={}", "0".repeat(64))),
+            ("behind another signature", |value| {
+                value.replace("v1=", &format!("v1={},v1=", "0".repeat(64)))
+            }),
+            ("behind a broken one", |value| value.replace("v1=", "v1=*,v1=")),
+            ("the time last", |value| {
+                let (time, signature) = value.split_once(',').unwrap();
+                format!("{signature},{time}")
+            }),
+        ],
+        join: Some(|first, second| {
+            let [_, token, _] = split_after("v1=", second);
+            format!("{first},v1={token}")
+        }),
+        tolerance_s: Some(300),
+        ..Credential::HMAC
+    },
+    topic: "invoice.paid",
+    tenant: "acct_1A",
+    allowed: &["acct_1A"],
+    foreign: &["acct_1a", "ACCT_1A", "acct_1", ""],
+    other_tenant: Some(Body(
+        br#"{"id":"evt_1","object":"event","type":"invoice.paid","created":1767323000,"account":"acct_1a","data":{"object":{"id":"in_1","object":"invoice","number":"F-1","status":"paid","currency":"eur","total":1000}}}"#,
+    )),
+    body: br#"{"id":"evt_1","object":"event","type":"invoice.paid","created":1767323000,"account":"acct_1A","data":{"object":{"id":"in_1","object":"invoice","number":"F-1","status":"paid","currency":"eur","total":1000}}}"#,
+    unmappable_body: Some(
+        br#"{"id":"evt_1","object":"event","type":"invoice.paid","created":1767323000,"account":"acct_1A","data":{"object":{"id":"in_1","object":"invoice","number":"F-1","status":"paid","currency":"eur"}}}"#,
+    ),
+    business_key: "F-1",
+    redelivered: &[
+        // Counts the addresses that have not answered yet.
+        Body(
+            br#"{"id":"evt_1","object":"event","type":"invoice.paid","created":1767323000,"account":"acct_1A","pending_webhooks":1,"data":{"object":{"id":"in_1","object":"invoice","number":"F-1","status":"paid","currency":"eur","total":1000}}}"#,
+        ),
+    ],
+    different_event: &[Body(
+        br#"{"id":"evt_2","object":"event","type":"invoice.paid","created":1767323000,"account":"acct_1A","data":{"object":{"id":"in_1","object":"invoice","number":"F-1","status":"paid","currency":"eur","total":1000}}}"#,
+    )],
+    repeats_same_bytes: false,
+    ..Case::DEFAULT
+}];

@@ -1,0 +1,46 @@
+//! GitHub, and whoever signs as it does: `generic` with other defaults.
+//!
+//! Source of the rules: docs.github.com, "Validating webhook deliveries" and
+//! "Webhook events and payloads".
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use super::{Generic, GenericSettings};
+use crate::sources::{
+    authentication::AuthenticationMethod, mapping::InvalidSettings, selector::Selector,
+};
+
+impl Generic {
+    /// A source of kind `github`: what the settings leave out is as GitHub
+    /// has it. `X-Hub-Signature`, which is SHA-1, has no role.
+    ///
+    /// # Errors
+    /// [`InvalidSettings`] that names the key.
+    pub fn github(mut settings: GenericSettings) -> Result<Self, InvalidSettings> {
+        if settings.authentication == AuthenticationMethod::Hmac {
+            let signature = settings.signature.get_or_insert_default();
+            signature.header.get_or_insert_with(|| "x-hub-signature-256".to_owned());
+            signature.prefix.get_or_insert_with(|| "sha256=".to_owned());
+        }
+        let event = &mut settings.event;
+        let header = |name: &str| Selector::Header(name.to_owned());
+        // Kept on redelivery.
+        event.id.get_or_insert_with(|| header("x-github-delivery"));
+        event.topic.get_or_insert_with(|| header("x-github-event"));
+        // A webhook may be set to send forms; the signature is over the form.
+        settings.form.get_or_insert_with(|| "payload".to_owned());
+        let generic = Self::new(settings)?;
+        // Only a person sends again, for three days: docs.github.com,
+        // "Redelivering webhooks".
+        let resends_for = Duration::from_hours(3 * 24);
+        Ok(Self {
+            kind: "github",
+            test_topic: Some("ping"),
+            redelivery_window: resends_for,
+            ..generic
+        })
+    }
+}

@@ -1,0 +1,301 @@
+//! Invoices that are told whole, in a body of their own: by robots that call
+//! back, and in files. Every field that is wrong is told: whoever reads the
+//! answer shall mend them all at once.
+
+mod field_map;
+
+use http::{HeaderName, HeaderValue};
+use rust_decimal::Decimal;
+use time::{Date, OffsetDateTime};
+
+use super::{
+    OutgoingWebhook, WebhookRequest,
+    json_fields::{JsonFields, JsonPointers},
+    mapping::InvalidSettings,
+    selector::{FieldPointer, FieldSource, Selector},
+};
+use crate::domain::{
+    Currency, Envelope, Invoice, InvoiceStatus, MappedEvent, Money, PermanentFailure, ReasonCode,
+};
+pub(super) use field_map::FieldMap;
+
+/// What all events are about that are invoices.
+pub(super) const INVOICE_TOPIC: &str = "invoice";
+
+/// Longer names are no numbers or ids; and the index of the invoices would
+/// not take all of them.
+const MAX_NAME_BYTES: usize = 255;
+
+/// An invoice as a body tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct InvoicePayload {
+    /// Empty where the source is the vendor.
+    pub(super) vendor: String,
+    pub(super) invoice_number: String,
+    /// There, unless no layout says where it stands.
+    pub(super) transaction_id: Option<String>,
+    pub(super) platform_status: String,
+    pub(super) total: Money,
+    pub(super) due_on: Option<Date>,
+    pub(super) version: Option<OffsetDateTime>,
+}
+
+impl InvoicePayload {
+    /// Reads an invoice.
+    ///
+    /// # Errors
+    /// What is wrong, field by field.
+    fn read(from: &FieldMap, fields: &JsonFields<'_>) -> Result<Self, Vec<PermanentFailure>> {
+        let mut failures = Vec::new();
+        let invoice_number =
+            ok_or_record(required_name(&from.invoice_number, fields), &mut failures);
+        let transaction_id = match &from.transaction_id {
+            Some(transaction) => {
+                ok_or_record(required_name(transaction, fields), &mut failures).map(Some)
+            }
+            None => Some(None),
+        };
+        let vendor = ok_or_record(vendor(from, fields), &mut failures);
+        let amount = fields.required_decimal(from.amount.as_str());
+        let amount = ok_or_record(amount, &mut failures);
+        let currency = ok_or_record(currency(from, fields), &mut failures);
+        let due_on = ok_or_record(fields.date(from.due_on.as_str()), &mut failures);
+        let platform_status = match &from.status {
+            Some(status) => ok_or_record(optional_name(status, fields), &mut failures),
+            None => Some(None),
+        };
+        let version = match &from.version {
+            Some(version) => ok_or_record(fields.timestamp(version.as_str()), &mut failures),
+            None => Some(None),
+        };
+        let total = amount.zip(currency).and_then(|(amount, currency)| {
+            ok_or_record(total(from, amount, currency), &mut failures)
+        });
+        // One that was not kept has left its failure.
+        let whole = || {
+            Some(Self {
+                vendor: vendor?,
+                invoice_number: invoice_number?,
+                transaction_id: transaction_id?,
+                platform_status: platform_status?.unwrap_or_else(|| "open".to_owned()),
+                total: total?,
+                due_on: due_on?,
+                version: version?,
+            })
+        };
+        whole().ok_or(failures)
+    }
+}
+
+impl InvoicePayload {
+    /// Vendor (if one is told), number and transaction (if one is told), so
+    /// written that no others share the text.
+    pub(super) fn identity(&self) -> String {
+        let escaped = |part: &str| part.replace('\\', r"\\").replace(':', r"\:");
+        let Self { vendor, invoice_number, transaction_id, .. } = self;
+        let parts = [vendor.as_str(), invoice_number, transaction_id.as_deref().unwrap_or("")];
+        let told = parts.into_iter().filter(|part| !part.is_empty());
+        told.map(escaped).collect::<Vec<_>>().join(":")
+    }
+}
+
+/// A source's bills: where their fields stand, and whose they are.
+pub(super) struct InvoicePayloads {
+    field_map: FieldMap,
+    tenant: Option<Selector>,
+    pointers: JsonPointers,
+}
+
+impl InvoicePayloads {
+    /// Checks settings and compiles their pointers.
+    ///
+    /// # Errors
+    /// [`InvalidSettings`] that names the key.
+    pub(super) fn new(layout: FieldMap, tenant: Option<Selector>) -> Result<Self, InvalidSettings> {
+        layout.check()?;
+        let of_tenant = tenant.as_ref().and_then(Selector::pointer);
+        let fields = JsonPointers::new(layout.pointers().chain(of_tenant));
+        Ok(Self { field_map: layout, tenant, pointers: fields })
+    }
+
+    /// The bill in a body.
+    ///
+    /// # Errors
+    /// What is wrong, field by field.
+    pub(super) fn read(&self, body: &[u8]) -> Result<InvoicePayload, Vec<PermanentFailure>> {
+        let fields = JsonFields::read(body, &self.pointers).map_err(|failure| vec![failure])?;
+        InvoicePayload::read(&self.field_map, &fields)
+    }
+
+    /// The bill in a call, and whose it is.
+    ///
+    /// # Errors
+    /// What is wrong, field by field.
+    pub(super) fn read_with_tenant(
+        &self,
+        call: &WebhookRequest<'_>,
+    ) -> Result<(String, InvoicePayload), Vec<PermanentFailure>> {
+        let fields =
+            JsonFields::read(call.body, &self.pointers).map_err(|failure| vec![failure])?;
+        match (self.tenant(call, &fields), InvoicePayload::read(&self.field_map, &fields)) {
+            (Ok(tenant), Ok(bill)) => Ok((tenant, bill)),
+            (tenant, bill) => Err(bill.err().into_iter().flatten().chain(tenant.err()).collect()),
+        }
+    }
+
+    /// The company; it must be told where companies are told apart.
+    fn tenant(
+        &self,
+        call: &WebhookRequest<'_>,
+        fields: &JsonFields<'_>,
+    ) -> Result<String, PermanentFailure> {
+        let field = || self.tenant_location().unwrap_or_default();
+        let told = match &self.tenant {
+            None => return Ok(String::new()),
+            Some(Selector::Constant(constant)) => return Ok(constant.clone()),
+            Some(Selector::Pointer(pointer)) => name_at(pointer, fields)?,
+            Some(Selector::Header(name)) => {
+                trimmed_name(call.header(name).unwrap_or_default(), &field())?
+            }
+        };
+        told.ok_or_else(|| PermanentFailure::missing(field()))
+    }
+
+    /// What tells the company, if something does.
+    pub(super) fn tenant_location(&self) -> Option<String> {
+        match self.tenant.as_ref()? {
+            Selector::Pointer(pointer) => Some(pointer.clone()),
+            Selector::Header(name) => Some(format!("header:{name}")),
+            Selector::Constant(constant) => Some(format!("const:{constant}")),
+        }
+    }
+
+    /// What an event changes in the books.
+    ///
+    /// # Errors
+    /// [`PermanentFailure`] that names the field.
+    pub(super) fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
+        // Other AMQP producers may leave the topic out, or send another.
+        if !matches!(envelope.topic.as_str(), INVOICE_TOPIC | "") {
+            return Ok(MappedEvent::Ignored);
+        }
+        let bill = self.read(&envelope.body).map_err(first_failure)?;
+        let told_apart = matches!(self.tenant, Some(Selector::Pointer(_) | Selector::Header(_)));
+        if told_apart && envelope.tenant.is_empty() {
+            // Only another AMQP producer can have left it out.
+            return Err(PermanentFailure::missing("x-tallyhook-tenant"));
+        }
+        let word = self.field_map.statuses.get(&bill.platform_status);
+        Ok(MappedEvent::from(Invoice {
+            document_id: None,
+            status: InvoiceStatus::parse_or_other(word.unwrap_or(&bill.platform_status)),
+            vendor: bill.vendor,
+            invoice_number: bill.invoice_number,
+            transaction_id: bill.transaction_id,
+            platform_status: bill.platform_status,
+            total: bill.total,
+            due_on: bill.due_on,
+            sequence: 0,
+            version: bill.version.or(envelope.version).unwrap_or(envelope.received_at),
+        }))
+    }
+
+    /// The number, where it can be read.
+    pub(super) fn business_key(&self, envelope: &Envelope) -> Option<String> {
+        let fields = JsonFields::read(&envelope.body, &self.pointers).ok()?;
+        name_at(self.field_map.invoice_number.as_str(), &fields).ok().flatten()
+    }
+
+    /// The header that tells the company, where one does.
+    pub(super) fn tenant_headers(
+        &self,
+        delivery: &OutgoingWebhook<'_>,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        match &self.tenant {
+            Some(Selector::Header(name)) => {
+                name.parse().ok().zip(delivery.tenant.parse().ok()).into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// What failed first; a body that cannot be read fails at something.
+fn first_failure(failures: Vec<PermanentFailure>) -> PermanentFailure {
+    let unread = || PermanentFailure::new(ReasonCode::InvalidValue, "the invoice cannot be read");
+    failures.into_iter().next().unwrap_or_else(unread)
+}
+
+/// The value, if there is one; else its failure is kept.
+fn ok_or_record<T>(
+    read: Result<T, PermanentFailure>,
+    failures: &mut Vec<PermanentFailure>,
+) -> Option<T> {
+    read.map_err(|failure| failures.push(failure)).ok()
+}
+
+/// The name that a pointer leads to.
+fn name_at(pointer: &str, fields: &JsonFields<'_>) -> Result<Option<String>, PermanentFailure> {
+    fields.text(pointer)?.map_or(Ok(None), |text| trimmed_name(&text, pointer))
+}
+
+/// A name without the white space around it, which makes no other invoice;
+/// `None` if nothing is left.
+fn trimmed_name(text: &str, field: &str) -> Result<Option<String>, PermanentFailure> {
+    let text = text.trim();
+    if text.len() > MAX_NAME_BYTES {
+        return Err(PermanentFailure::invalid(
+            field,
+            format!("is longer than {MAX_NAME_BYTES} bytes"),
+        ));
+    }
+    Ok((!text.is_empty()).then(|| text.to_owned()))
+}
+
+fn optional_name(
+    from: &FieldSource,
+    fields: &JsonFields<'_>,
+) -> Result<Option<String>, PermanentFailure> {
+    match from {
+        FieldSource::Pointer(pointer) => name_at(pointer, fields),
+        FieldSource::Constant(constant) => Ok(Some(constant.clone())),
+    }
+}
+
+fn required_name(from: &FieldPointer, fields: &JsonFields<'_>) -> Result<String, PermanentFailure> {
+    let pointer = from.as_str();
+    name_at(pointer, fields)?.ok_or_else(|| PermanentFailure::missing(pointer))
+}
+
+/// The vendor; empty if none is told and the source may be the vendor.
+fn vendor(from: &FieldMap, fields: &JsonFields<'_>) -> Result<String, PermanentFailure> {
+    match optional_name(&from.vendor, fields)? {
+        Some(vendor) => Ok(vendor),
+        None if from.requires_vendor_and_currency => {
+            Err(PermanentFailure::missing(from.vendor.label()))
+        }
+        None => Ok(String::new()),
+    }
+}
+
+/// The currency; [`Currency::NONE`] if none is told, unless the amount means
+/// nothing without one.
+fn currency(from: &FieldMap, fields: &JsonFields<'_>) -> Result<Currency, PermanentFailure> {
+    match optional_name(&from.currency, fields)? {
+        Some(code) => code
+            .parse()
+            .map_err(|error| PermanentFailure::invalid(from.currency.label(), format!("{error}"))),
+        None if from.minor_units || from.requires_vendor_and_currency => {
+            Err(PermanentFailure::missing(from.currency.label()))
+        }
+        None => Ok(Currency::NONE),
+    }
+}
+
+fn total(from: &FieldMap, amount: Decimal, currency: Currency) -> Result<Money, PermanentFailure> {
+    if !from.minor_units {
+        return Ok(Money { amount, currency });
+    }
+    Money::from_minor_units(amount, currency, currency.minor_digits())
+        .map_err(|error| PermanentFailure::invalid(from.amount.as_str(), format!("is {error}")))
+}

@@ -1,0 +1,427 @@
+//! Reads the few fields that a mapping needs out of a body, in one pass.
+//!
+//! A Shopify order has some 600 fields; a mapping needs 15. [`JsonPointers`] are
+//! JSON pointers (RFC 6901) compiled once; [`Fields`] are the raw literals
+//! found at them, everything else being skipped without being built. Numbers
+//! stay literals, so money and ids above 2^53 are exact.
+
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, ops::Range};
+
+use rust_decimal::Decimal;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use time::{Date, OffsetDateTime, macros::format_description};
+
+use super::timestamp::parse_timestamp;
+use crate::domain::{Currency, PermanentFailure, ReasonCode, money::parse_decimal};
+
+/// Longer texts than this are no ids, numbers or names.
+const MAX_TEXT_BYTES: usize = 2048;
+
+/// No order has more lines. Four megabytes of `0,0,0` would cost half a
+/// gigabyte to look at.
+const MAX_ELEMENTS: usize = 10_000;
+
+/// JSON pointers, compiled once.
+#[derive(Debug, Default)]
+pub struct JsonPointers {
+    names: Vec<String>,
+    root: Node,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// The place of the pointer that ends here.
+    slot: Option<usize>,
+    children: Vec<(String, Node)>,
+}
+
+impl JsonPointers {
+    /// Compiles pointers such as `/customer/id`; duplicates are one.
+    pub fn new<S: AsRef<str>>(pointers: impl IntoIterator<Item = S>) -> Self {
+        let mut compiled = Self::default();
+        for pointer in pointers {
+            compiled.add(pointer.as_ref());
+        }
+        compiled
+    }
+
+    fn add(&mut self, pointer: &str) {
+        if self.names.iter().any(|name| name == pointer) {
+            return;
+        }
+        let mut node = &mut self.root;
+        for part in pointer.split('/').skip(1) {
+            let key = part.replace("~1", "/").replace("~0", "~");
+            let known = node.children.iter().position(|(name, _)| *name == key);
+            let index = known.unwrap_or_else(|| {
+                node.children.push((key, Node::default()));
+                node.children.len() - 1
+            });
+            node = &mut node.children[index].1;
+        }
+        node.slot = Some(self.names.len());
+        self.names.push(pointer.to_owned());
+    }
+}
+
+/// Whether a text is a JSON pointer to something within a document.
+pub fn is_json_pointer(text: &str) -> bool {
+    text.starts_with('/')
+}
+
+/// The literals found at [`JsonPointers`] in one body.
+#[derive(Debug)]
+pub struct JsonFields<'a> {
+    text: &'a str,
+    pointers: &'a JsonPointers,
+    values: Vec<Option<&'a RawValue>>,
+    /// Where this document stands within the body; empty for the body itself.
+    path: String,
+}
+
+impl<'a> JsonFields<'a> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// [`ReasonCode::InvalidJson`], with the line and column.
+    pub fn read(body: &'a [u8], pointers: &'a JsonPointers) -> Result<Self, PermanentFailure> {
+        let text = std::str::from_utf8(body).map_err(|error| {
+            PermanentFailure::new(
+                ReasonCode::InvalidJson,
+                format!("the body is not UTF-8 from byte {} on", error.valid_up_to()),
+            )
+        })?;
+        Self::read_text(text, pointers, String::new())
+    }
+
+    fn read_text(
+        text: &'a str,
+        pointers: &'a JsonPointers,
+        place: String,
+    ) -> Result<Self, PermanentFailure> {
+        let mut values = vec![None; pointers.names.len()];
+        let mut json = serde_json::Deserializer::from_str(text);
+        PointerVisitor { node: &pointers.root, values: &mut values }
+            .deserialize(&mut json)
+            .and_then(|()| json.end())
+            .map_err(|error| {
+                PermanentFailure::new(
+                    ReasonCode::InvalidJson,
+                    format!("the body is not JSON: {error}"),
+                )
+            })?;
+        Ok(Self { text, pointers, values, path: place })
+    }
+
+    /// The document as it is written: a part of the body's own bytes.
+    pub fn raw_json(&self) -> &'a str {
+        self.text
+    }
+
+    /// Whether there is anything but null at a pointer.
+    pub fn has(&self, pointer: &str) -> bool {
+        self.raw(pointer).is_some()
+    }
+
+    /// The literal at a pointer; `None` if it is missing or null.
+    fn raw(&self, pointer: &str) -> Option<&'a RawValue> {
+        let slot = self.pointers.names.iter().position(|name| name == pointer)?;
+        self.values[slot].filter(|value| value.get() != "null")
+    }
+
+    /// Where the text at a pointer stands within the document, its quotes
+    /// included; `None` if there is none, or something else.
+    pub(super) fn text_range(&self, pointer: &str) -> Option<Range<usize>> {
+        let literal = self.raw(pointer)?.get();
+        // Each literal is a part of the document's own bytes.
+        let start = literal.as_ptr().addr().checked_sub(self.text.as_ptr().addr())?;
+        literal.starts_with('"').then(|| start..start + literal.len())
+    }
+
+    /// How a pointer within this document is named to people.
+    pub fn path_of(&self, pointer: &str) -> String {
+        format!("{}{pointer}", self.path)
+    }
+
+    /// A text, or a number or boolean as it is written; `None` if it is
+    /// missing, null or empty.
+    ///
+    /// # Errors
+    /// [`ReasonCode::InvalidValue`] for lists and objects, for texts that
+    /// PostgreSQL could not store (NUL), and for texts beyond 2048 bytes.
+    pub fn text(&self, pointer: &str) -> Result<Option<String>, PermanentFailure> {
+        let Some(raw) = self.raw(pointer) else {
+            return Ok(None);
+        };
+        let text = match raw.get().as_bytes().first() {
+            Some(b'"') => serde_json::from_str::<String>(raw.get()).map_err(|_| {
+                PermanentFailure::invalid(self.path_of(pointer), "is not a readable text")
+            })?,
+            Some(b'{' | b'[') => {
+                return Err(PermanentFailure::invalid(
+                    self.path_of(pointer),
+                    "is a list or an object",
+                ));
+            }
+            _ => raw.get().to_owned(),
+        };
+        if text.contains('\0') {
+            return Err(PermanentFailure::invalid(
+                self.path_of(pointer),
+                "contains a NUL character",
+            ));
+        }
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(PermanentFailure::invalid(
+                self.path_of(pointer),
+                format!("is longer than {MAX_TEXT_BYTES} bytes"),
+            ));
+        }
+        Ok((!text.is_empty()).then_some(text))
+    }
+
+    /// A text without the white space around it; `None` if nothing is left.
+    fn trimmed(&self, pointer: &str) -> Result<Option<String>, PermanentFailure> {
+        let text = self.text(pointer)?;
+        Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
+    }
+
+    /// A text that must be there.
+    ///
+    /// # Errors
+    /// As [`Fields::text`], and [`ReasonCode::MissingField`].
+    pub fn required_text(&self, pointer: &str) -> Result<String, PermanentFailure> {
+        self.text(pointer)?.ok_or_else(|| PermanentFailure::missing(self.path_of(pointer)))
+    }
+
+    /// An exact number, from a decimal string or a JSON number.
+    ///
+    /// # Errors
+    /// [`ReasonCode::InvalidValue`] if it is not a number.
+    pub fn decimal(&self, pointer: &str) -> Result<Option<Decimal>, PermanentFailure> {
+        let Some(text) = self.text(pointer)? else {
+            return Ok(None);
+        };
+        parse_decimal(text.trim()).map(Some).map_err(|error| {
+            PermanentFailure::invalid(self.path_of(pointer), format!("is {error}"))
+        })
+    }
+
+    /// An exact number that must be there.
+    ///
+    /// # Errors
+    /// As [`Fields::decimal`], and [`ReasonCode::MissingField`].
+    pub fn required_decimal(&self, pointer: &str) -> Result<Decimal, PermanentFailure> {
+        self.decimal(pointer)?.ok_or_else(|| PermanentFailure::missing(self.path_of(pointer)))
+    }
+
+    /// A whole number, such as a version; `None` if it is missing or null.
+    ///
+    /// # Errors
+    /// [`ReasonCode::InvalidValue`] if it is not one, or beyond 64 bits.
+    pub fn integer(&self, pointer: &str) -> Result<Option<i64>, PermanentFailure> {
+        let Some(text) = self.text(pointer)? else {
+            return Ok(None);
+        };
+        text.trim().parse().map(Some).map_err(|_| {
+            PermanentFailure::invalid(self.path_of(pointer), "is no whole number of 64 bits")
+        })
+    }
+
+    /// A currency that must be there.
+    ///
+    /// # Errors
+    /// [`ReasonCode::MissingField`], [`ReasonCode::InvalidValue`].
+    pub fn required_currency(&self, pointer: &str) -> Result<Currency, PermanentFailure> {
+        self.required_text(pointer)?
+            .parse()
+            .map_err(|error| PermanentFailure::invalid(self.path_of(pointer), format!("{error}")))
+    }
+
+    /// A moment: RFC 3339, the same without a zone (taken as UTC) or without a
+    /// colon in it (`-0700`), RFC 2822, whole seconds since 1970, or the
+    /// milliseconds of `/Date(1573755038314+0000)/`.
+    ///
+    /// # Errors
+    /// [`ReasonCode::InvalidValue`] if it is none of these.
+    pub fn timestamp(&self, pointer: &str) -> Result<Option<OffsetDateTime>, PermanentFailure> {
+        let Some(text) = self.trimmed(pointer)? else {
+            return Ok(None);
+        };
+        parse_timestamp(&text).map(Some).ok_or_else(|| {
+            let detail = "is no time (RFC 3339, RFC 2822 or seconds since 1970)";
+            PermanentFailure::invalid(self.path_of(pointer), detail)
+        })
+    }
+
+    /// A day: `YYYY-MM-DD`, or the day of a moment.
+    ///
+    /// # Errors
+    /// [`ReasonCode::InvalidValue`] if it is neither.
+    pub fn date(&self, pointer: &str) -> Result<Option<Date>, PermanentFailure> {
+        let Some(text) = self.trimmed(pointer)? else {
+            return Ok(None);
+        };
+        Date::parse(&text, format_description!("[year]-[month]-[day]"))
+            .ok()
+            .filter(|day| day.year() > 0)
+            .or_else(|| parse_timestamp(&text).map(OffsetDateTime::date))
+            .map(Some)
+            .ok_or_else(|| {
+                PermanentFailure::invalid(self.path_of(pointer), "is no day (YYYY-MM-DD)")
+            })
+    }
+
+    /// How many elements a list has; 0 if there is none.
+    ///
+    /// # Errors
+    /// [`ReasonCode::InvalidValue`] if it is there and no list.
+    pub fn count(&self, pointer: &str) -> Result<usize, PermanentFailure> {
+        let Some(raw) = self.raw(pointer) else {
+            return Ok(0);
+        };
+        // These take no room, however many there are.
+        serde_json::from_str::<Vec<IgnoredAny>>(raw.get())
+            .map(|elements| elements.len())
+            .map_err(|_| PermanentFailure::invalid(self.path_of(pointer), "is not a list"))
+    }
+
+    /// The elements of a list, each read at `within`; empty if there is none.
+    ///
+    /// # Errors
+    /// [`ReasonCode::InvalidValue`] if it is there and no list.
+    pub fn list(
+        &self,
+        pointer: &str,
+        within: &'a JsonPointers,
+    ) -> Result<Vec<Self>, PermanentFailure> {
+        let Some(raw) = self.raw(pointer) else {
+            return Ok(Vec::new());
+        };
+        let elements: Vec<&'a RawValue> = serde_json::from_str(raw.get())
+            .map_err(|_| PermanentFailure::invalid(self.path_of(pointer), "is not a list"))?;
+        if elements.len() > MAX_ELEMENTS {
+            let detail = format!("has more than {MAX_ELEMENTS} elements");
+            return Err(PermanentFailure::invalid(self.path_of(pointer), detail));
+        }
+        elements
+            .into_iter()
+            .enumerate()
+            .map(|(index, element)| {
+                let place = format!("{}/{index}", self.path_of(pointer));
+                Self::read_text(element.get(), within, place)
+            })
+            .collect()
+    }
+}
+
+/// Walks a document along the pointers and keeps the literals at their ends.
+struct PointerVisitor<'p, 'v, 'de> {
+    node: &'p Node,
+    values: &'v mut [Option<&'de RawValue>],
+}
+
+impl<'de> DeserializeSeed<'de> for PointerVisitor<'_, '_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        let Some(slot) = self.node.slot else {
+            return json.deserialize_any(self);
+        };
+        let raw = <&'de RawValue as serde::Deserialize>::deserialize(json)?;
+        self.values[slot] = Some(raw);
+        if self.node.children.is_empty() {
+            return Ok(());
+        }
+        let inner = PointerVisitor { node: self.node, values: self.values };
+        serde_json::Deserializer::from_str(raw.get())
+            .deserialize_any(inner)
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl<'de> Visitor<'de> for PointerVisitor<'_, '_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(child) = map.next_key_seed(KeySeed(self.node))? {
+            match child {
+                Some(node) => {
+                    map.next_value_seed(PointerVisitor { node, values: &mut *self.values })?
+                }
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        for index in 0_usize.. {
+            let name = index.to_string();
+            let child = self.node.children.iter().find(|(key, _)| *key == name);
+            let more = match child {
+                Some((_, node)) => seq
+                    .next_element_seed(PointerVisitor { node, values: &mut *self.values })?
+                    .is_some(),
+                None => seq.next_element::<IgnoredAny>()?.is_some(),
+            };
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    // A scalar where a pointer expects something below it: nothing is found.
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// Reads an object's key and finds the node it leads to.
+struct KeySeed<'p>(&'p Node);
+
+impl<'p, 'de> DeserializeSeed<'de> for KeySeed<'p> {
+    type Value = Option<&'p Node>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_identifier(self)
+    }
+}
+
+impl<'p> Visitor<'_> for KeySeed<'p> {
+    type Value = Option<&'p Node>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(self.0.children.iter().find(|(name, _)| name == key).map(|(_, node)| node))
+    }
+}

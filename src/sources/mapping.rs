@@ -1,0 +1,337 @@
+//! Mapping by settings: JSON pointers tell where an order's, an invoice's or
+//! a refund's fields stand. For every kind whose bodies the platform leaves
+//! to the sender.
+
+mod settings;
+
+use rust_decimal::Decimal;
+use time::OffsetDateTime;
+
+use super::{
+    json_fields::{JsonFields, JsonPointers},
+    selector::{FieldPointer, FieldSource},
+};
+use crate::domain::{
+    Envelope, Invoice, InvoiceStatus, MappedEvent, Money, Order, OrderLine, OrderStatus,
+    OrderUpdate, PermanentFailure, Refund, RefundStatus, RefundTarget, money::parse_decimal,
+};
+pub(super) use settings::check_statuses;
+pub use settings::{InvalidSettings, InvoiceFields, LineFields, OrderFields, RefundFields};
+
+/// A source's mapping, its settings checked and its pointers compiled.
+#[derive(Debug)]
+pub struct Mapping {
+    order: Option<OrderFields>,
+    invoice: Option<InvoiceFields>,
+    refund: Option<RefundFields>,
+    fields: JsonPointers,
+    line: JsonPointers,
+}
+
+impl Mapping {
+    /// Checks settings and compiles their pointers.
+    ///
+    /// # Errors
+    /// [`InvalidSettings`] that names the key.
+    pub fn new(
+        order: Option<OrderFields>,
+        invoice: Option<InvoiceFields>,
+        refund: Option<RefundFields>,
+    ) -> Result<Self, InvalidSettings> {
+        check_settings(order.as_ref(), invoice.as_ref(), refund.as_ref())?;
+        let of_orders = order.iter().flat_map(OrderFields::pointers);
+        let of_invoices = invoice.iter().flat_map(InvoiceFields::pointers);
+        let of_refunds = refund.iter().flat_map(RefundFields::pointers);
+        let fields = JsonPointers::new(of_orders.chain(of_invoices).chain(of_refunds));
+        let line = JsonPointers::new(order.iter().flat_map(|order| order.line.pointers()));
+        Ok(Self { order, invoice, refund, fields, line })
+    }
+
+    /// Whether the topic decides what a body is, so that it must be known.
+    pub fn needs_topic(&self) -> bool {
+        let Self { order, invoice, refund, .. } = self;
+        order.as_ref().is_some_and(|order| {
+            !matches_every_topic(&order.topics) || !order.deleted_topics.is_empty()
+        }) || invoice.as_ref().is_some_and(|invoice| !matches_every_topic(&invoice.topics))
+            || refund.as_ref().is_some_and(|refund| !matches_every_topic(&refund.topics))
+    }
+
+    /// Whether anything is mapped for a topic.
+    pub fn maps_topic(&self, topic: &str) -> bool {
+        let Self { order, invoice, refund, .. } = self;
+        order.as_ref().is_some_and(|order| {
+            topic_matches(&order.deleted_topics, topic) || topic_matches(&order.topics, topic)
+        }) || invoice.as_ref().is_some_and(|invoice| topic_matches(&invoice.topics, topic))
+            || refund.as_ref().is_some_and(|refund| topic_matches(&refund.topics, topic))
+    }
+
+    /// Whether a topic is listed as it is, and not only matched by a `*`.
+    pub fn lists_topic(&self, topic: &str) -> bool {
+        let of_orders = self.order.iter().flat_map(|order| [&order.topics, &order.deleted_topics]);
+        let of_invoices = self.invoice.iter().map(|invoice| &invoice.topics);
+        let of_refunds = self.refund.iter().map(|refund| &refund.topics);
+        of_orders.chain(of_invoices).chain(of_refunds).flatten().any(|listed| listed == topic)
+    }
+
+    /// What an event of this topic and body changes in the books.
+    ///
+    /// # Errors
+    /// [`PermanentFailure`] that names the field.
+    pub fn map(
+        &self,
+        topic: &str,
+        envelope: &Envelope,
+        body: &[u8],
+    ) -> Result<MappedEvent, PermanentFailure> {
+        let read = || JsonFields::read(body, &self.fields).map(FieldReader);
+        if let Some(order) = &self.order {
+            if topic_matches(&order.deleted_topics, topic) {
+                return Ok(MappedEvent::from(OrderUpdate::Deleted {
+                    order_id: read()?.required_text(&order.id)?,
+                    deleted_at: envelope.version.unwrap_or(envelope.received_at),
+                }));
+            }
+            if topic_matches(&order.topics, topic) {
+                return Ok(MappedEvent::from(self.map_order(order, &read()?, envelope)?));
+            }
+        }
+        if let Some(invoice) =
+            self.invoice.as_ref().filter(|from| topic_matches(&from.topics, topic))
+        {
+            return Ok(MappedEvent::from(map_invoice(invoice, &read()?, envelope)?));
+        }
+        if let Some(refund) = self.refund.as_ref().filter(|from| topic_matches(&from.topics, topic))
+        {
+            return Ok(MappedEvent::from(map_refund(refund, &read()?, envelope)?));
+        }
+        Ok(MappedEvent::Ignored)
+    }
+
+    /// The number that people know the document by, if it can be read.
+    pub fn business_key(&self, body: &[u8]) -> Option<String> {
+        let fields = FieldReader(JsonFields::read(body, &self.fields).ok()?);
+        [
+            self.order.as_ref().and_then(|order| order.number.as_ref()),
+            self.order.as_ref().map(|order| &order.id),
+            self.invoice.as_ref().map(|invoice| &invoice.invoice_number),
+            self.refund.as_ref().map(|refund| &refund.order_id),
+        ]
+        .into_iter()
+        .flatten()
+        .find_map(|from| fields.text(Some(from)).ok().flatten())
+    }
+
+    fn map_order(
+        &self,
+        from: &OrderFields,
+        fields: &FieldReader<'_>,
+        envelope: &Envelope,
+    ) -> Result<OrderUpdate, PermanentFailure> {
+        let order_id = fields.required_text(&from.id)?;
+        let platform_status = fields.text(from.status.as_ref())?.unwrap_or_default();
+        let word = from.statuses.get(&platform_status).unwrap_or(&platform_status);
+        let total = fields.money(&from.total, &from.currency, from.minor_units)?;
+        let refunded = match &from.refunded {
+            Some(refunded) => fields.amount(refunded, total, from.minor_units)?,
+            None => None,
+        };
+        let order = Order {
+            number: fields.text(from.number.as_ref())?.unwrap_or_else(|| order_id.clone()),
+            status: OrderStatus::parse_or_other(word),
+            platform_status,
+            total,
+            refunded: refunded.unwrap_or_default(),
+            customer_ref: fields.text(from.customer.as_ref())?,
+            payment_ref: None,
+            sequence: 0,
+            placed_at: fields.timestamp(from.placed_at.as_ref())?,
+            lines: match &from.lines {
+                Some(pointer) => fields
+                    .0
+                    .list(pointer.as_str(), &self.line)?
+                    .into_iter()
+                    .map(|line| map_line(&from.line, &FieldReader(line)))
+                    .collect::<Result<_, _>>()?,
+                None => Vec::new(),
+            },
+        };
+        let version = fields.version(from.version.as_ref(), envelope)?;
+        Ok(OrderUpdate::State { order_id, version, order: Box::new(order), restored: false })
+    }
+}
+
+fn check_settings(
+    order: Option<&OrderFields>,
+    invoice: Option<&InvoiceFields>,
+    refund: Option<&RefundFields>,
+) -> Result<(), InvalidSettings> {
+    // What is looked for first must not take everything.
+    let shadows = "a source with more than one kind of document must say which topics are which";
+    if order.is_some_and(|order| matches_every_topic(&order.topics))
+        && (invoice.is_some() || refund.is_some())
+    {
+        return Err(InvalidSettings::new("order.topics", shadows));
+    }
+    if invoice.is_some_and(|invoice| matches_every_topic(&invoice.topics)) && refund.is_some() {
+        return Err(InvalidSettings::new("invoice.topics", shadows));
+    }
+    if let Some(order) = order {
+        let words = OrderStatus::ALL.map(OrderStatus::as_str);
+        settings::check_statuses("order.statuses", &order.statuses, &words)?;
+    }
+    if let Some(invoice) = invoice {
+        let words = InvoiceStatus::ALL.map(InvoiceStatus::as_str);
+        settings::check_statuses("invoice.statuses", &invoice.statuses, &words)?;
+    }
+    if let Some(refund) = refund {
+        let words = RefundStatus::ALL.map(RefundStatus::as_str);
+        settings::check_statuses("refund.statuses", &refund.statuses, &words)?;
+    }
+    Ok(())
+}
+
+fn matches_every_topic(topics: &[String]) -> bool {
+    topics.iter().any(|topic| topic == "*")
+}
+
+/// Whether a topic is one of these, where a `*` at the end stands for any rest.
+fn topic_matches(patterns: &[String], topic: &str) -> bool {
+    patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
+        Some(start) => topic.starts_with(start),
+        None => pattern == topic,
+    })
+}
+
+fn map_line(from: &LineFields, fields: &FieldReader<'_>) -> Result<OrderLine, PermanentFailure> {
+    Ok(OrderLine {
+        id: fields.text(from.id.as_ref())?,
+        sku: fields.text(from.sku.as_ref())?,
+        title: fields.text(from.title.as_ref())?,
+        quantity: fields.decimal(from.quantity.as_ref())?,
+        unit_price: fields.decimal(from.unit_price.as_ref())?,
+        total: fields.decimal(from.total.as_ref())?,
+    })
+}
+
+fn map_invoice(
+    from: &InvoiceFields,
+    fields: &FieldReader<'_>,
+    envelope: &Envelope,
+) -> Result<Invoice, PermanentFailure> {
+    let platform_status = fields.text(from.status.as_ref())?.unwrap_or_else(|| "open".to_owned());
+    let word = from.statuses.get(&platform_status).unwrap_or(&platform_status);
+    Ok(Invoice {
+        document_id: fields.text(from.document_id.as_ref())?,
+        vendor: fields.text(from.vendor.as_ref())?.unwrap_or_default(),
+        invoice_number: fields.required_text(&from.invoice_number)?,
+        transaction_id: fields.text(from.transaction_id.as_ref())?,
+        status: InvoiceStatus::parse_or_other(word),
+        platform_status,
+        total: fields.money(&from.total, &from.currency, from.minor_units)?,
+        due_on: from.due_on.as_ref().map_or(Ok(None), |pointer| fields.0.date(pointer.as_str()))?,
+        sequence: 0,
+        version: fields.version(from.version.as_ref(), envelope)?,
+    })
+}
+
+fn map_refund(
+    from: &RefundFields,
+    fields: &FieldReader<'_>,
+    envelope: &Envelope,
+) -> Result<Refund, PermanentFailure> {
+    let platform_status =
+        fields.text(from.status.as_ref())?.unwrap_or_else(|| "succeeded".to_owned());
+    let word = from.statuses.get(&platform_status).unwrap_or(&platform_status);
+    Ok(Refund {
+        refund_id: fields.required_text(&from.id)?,
+        target: RefundTarget::Order(fields.required_text(&from.order_id)?),
+        status: RefundStatus::parse_or_other(word),
+        platform_status,
+        amount: fields.money(&from.amount, &from.currency, from.minor_units)?,
+        cumulative: false,
+        version: fields.version(from.version.as_ref(), envelope)?,
+    })
+}
+
+/// Reads configured fields: pointers from the body, constants as they are.
+struct FieldReader<'a>(JsonFields<'a>);
+
+impl FieldReader<'_> {
+    fn text(&self, from: Option<&FieldSource>) -> Result<Option<String>, PermanentFailure> {
+        match from {
+            Some(FieldSource::Pointer(pointer)) => self.0.text(pointer),
+            Some(FieldSource::Constant(constant)) => Ok(Some(constant.clone())),
+            None => Ok(None),
+        }
+    }
+
+    fn required_text(&self, from: &FieldSource) -> Result<String, PermanentFailure> {
+        self.text(Some(from))?.ok_or_else(|| PermanentFailure::missing(from.label()))
+    }
+
+    fn decimal(&self, from: Option<&FieldSource>) -> Result<Option<Decimal>, PermanentFailure> {
+        match from {
+            // Names the field by its place, also within a line.
+            Some(FieldSource::Pointer(pointer)) => self.0.decimal(pointer),
+            Some(from @ FieldSource::Constant(constant)) => parse_decimal(constant.trim())
+                .map(Some)
+                .map_err(|error| PermanentFailure::invalid(from.label(), format!("is {error}"))),
+            None => Ok(None),
+        }
+    }
+
+    fn money(
+        &self,
+        amount: &FieldSource,
+        currency: &FieldSource,
+        minor_units: bool,
+    ) -> Result<Money, PermanentFailure> {
+        let told = Money {
+            amount: self
+                .decimal(Some(amount))?
+                .ok_or_else(|| PermanentFailure::missing(amount.label()))?,
+            currency: self
+                .required_text(currency)?
+                .parse()
+                .map_err(|error| PermanentFailure::invalid(currency.label(), format!("{error}")))?,
+        };
+        if minor_units { from_minor_units(told, amount) } else { Ok(told) }
+    }
+
+    /// Another amount in the currency of the first.
+    fn amount(
+        &self,
+        from: &FieldSource,
+        of: Money,
+        minor_units: bool,
+    ) -> Result<Option<Decimal>, PermanentFailure> {
+        match self.decimal(Some(from))? {
+            Some(amount) if minor_units => {
+                from_minor_units(Money { amount, ..of }, from).map(|money| Some(money.amount))
+            }
+            told => Ok(told),
+        }
+    }
+
+    fn timestamp(
+        &self,
+        from: Option<&FieldPointer>,
+    ) -> Result<Option<OffsetDateTime>, PermanentFailure> {
+        from.map_or(Ok(None), |pointer| self.0.timestamp(pointer.as_str()))
+    }
+
+    fn version(
+        &self,
+        from: Option<&FieldPointer>,
+        envelope: &Envelope,
+    ) -> Result<OffsetDateTime, PermanentFailure> {
+        Ok(self.timestamp(from)?.or(envelope.version).unwrap_or(envelope.received_at))
+    }
+}
+
+/// An amount that counts the currency's smallest unit.
+fn from_minor_units(told: Money, from: &FieldSource) -> Result<Money, PermanentFailure> {
+    let digits = told.currency.minor_digits();
+    Money::from_minor_units(told.amount, told.currency, digits)
+        .map_err(|error| PermanentFailure::invalid(from.label(), format!("is {error}")))
+}

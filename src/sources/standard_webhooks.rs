@@ -1,0 +1,264 @@
+//! Standard Webhooks: whoever signs by that specification (and Svix, from
+//! which it came), mapped by settings; and two platforms that do, `BigCommerce`
+//! and Etsy, each a profile that brings its own mapping.
+//!
+//! Source of the rules: <https://www.standardwebhooks.com>.
+
+mod bigcommerce;
+mod etsy;
+mod secret;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use super::{
+    DEFAULT_REDELIVERY_WINDOW, Event, OutgoingWebhook, Platform, Rejection, WebhookRequest,
+    event_extraction::EventExtractor,
+    mapping::{InvalidSettings, Mapping},
+    signature::{
+        Algorithm, Encoding, Key, MAX_SIGNATURES, Secret, Verified, check_timestamp,
+        parse_tolerance,
+    },
+    timestamp::parse_timestamp,
+};
+use crate::domain::{Change, Envelope, MappedEvent, PermanentFailure, ResourceChange};
+pub use settings::{Profile, StandardWebhooksSettings};
+
+/// A source of kind `standard_webhooks`, its settings checked and its
+/// pointers compiled.
+#[derive(Debug)]
+pub struct StandardWebhooks {
+    profile: Option<Profile>,
+    tolerance: Duration,
+    extractor: EventExtractor,
+    mapping: Mapping,
+    redelivers_identical_body: bool,
+}
+
+impl StandardWebhooks {
+    /// Checks settings and compiles their pointers.
+    ///
+    /// # Errors
+    /// [`InvalidSettings`] that names the key.
+    pub fn new(settings: StandardWebhooksSettings) -> Result<Self, InvalidSettings> {
+        settings.check()?;
+        let (profile, repeats_same_bytes) =
+            (settings.profile, settings.redelivers_identical_body());
+        let tolerance = parse_tolerance(settings.tolerance_s)?;
+        let event = settings.event_settings();
+        let mapping = Mapping::new(settings.order, settings.invoice, settings.refund)?;
+        let identity = EventExtractor::new(event, &mapping)?;
+        Ok(Self {
+            profile,
+            tolerance,
+            extractor: identity,
+            mapping,
+            redelivers_identical_body: repeats_same_bytes,
+        })
+    }
+
+    fn signed_headers_of<'a>(
+        &self,
+        call: &WebhookRequest<'a>,
+    ) -> Result<SignedHeaders<'a>, Rejection> {
+        // Etsy's early documentation leaves the `v1,` out.
+        SignedHeaders::read(call, self.profile == Some(Profile::Etsy))
+    }
+}
+
+/// The two families of header names. A call carries one of them whole: an id
+/// of one beside a signature of the other would be an id that nobody signed.
+const HEADER_FAMILIES: [[&str; 3]; 2] = [
+    ["webhook-id", "webhook-timestamp", "webhook-signature"],
+    ["svix-id", "svix-timestamp", "svix-signature"],
+];
+
+/// What the headers say.
+#[derive(Debug)]
+struct SignedHeaders<'a> {
+    id: &'a str,
+    /// The time as it is written, which is how it is signed.
+    timestamp: &'a str,
+    unix: i64,
+    /// The HMACs: `v1,<base64>`.
+    hmacs: Vec<Vec<u8>>,
+    /// The ed25519 signatures: `v1a,<base64>`.
+    ed25519: Vec<Vec<u8>>,
+}
+
+impl<'a> SignedHeaders<'a> {
+    fn read(call: &WebhookRequest<'a>, bare_is_hmac: bool) -> Result<Self, Rejection> {
+        let whole = |[id, time, signatures]: [&str; 3]| {
+            Some((call.header(id)?, call.header(time)?, call.header(signatures)?))
+        };
+        let [[id, time, signature], _] = HEADER_FAMILIES;
+        let (id, time, signatures) =
+            HEADER_FAMILIES.into_iter().find_map(whole).ok_or_else(|| {
+                Rejection::InvalidSignature(format!(
+                    "one of the headers {id}, {time}, {signature} is missing"
+                ))
+            })?;
+        let unix = time
+            .parse()
+            .map_err(|_| Rejection::InvalidSignature("the signed time is no number".to_owned()))?;
+        let (mut hmacs, mut ed25519) = (Vec::new(), Vec::new());
+        for entry in signatures.split_ascii_whitespace().take(MAX_SIGNATURES) {
+            let (found, text) = match entry.split_once(',') {
+                Some(("v1", text)) => (&mut hmacs, text),
+                Some(("v1a", text)) => (&mut ed25519, text),
+                None if bare_is_hmac => (&mut hmacs, entry),
+                // A version of tomorrow stands beside one that we know.
+                _ => continue,
+            };
+            found.extend(Encoding::Base64.decode(text));
+        }
+        Ok(Self { id, timestamp: time, unix, hmacs, ed25519 })
+    }
+}
+
+/// What is signed in front of the body.
+fn signed_prefix(id: &str, time: &str) -> String {
+    format!("{id}.{time}.")
+}
+
+impl Platform for StandardWebhooks {
+    fn kind(&self) -> &'static str {
+        "standard_webhooks"
+    }
+
+    fn parse_key(&self, text: &str) -> Result<Key, String> {
+        match self.profile {
+            // BigCommerce signs with the text of the client secret itself.
+            Some(Profile::BigCommerce) => Ok(Key::Shared(text.as_bytes().to_vec())),
+            Some(Profile::Etsy) | None => secret::parse_key(text),
+        }
+    }
+
+    fn redelivers_identical_body(&self) -> bool {
+        self.redelivers_identical_body
+    }
+
+    fn redelivery_window(&self) -> Duration {
+        match self.profile {
+            // Until the webhook is turned off: developer.bigcommerce.com, webhooks.
+            Some(Profile::BigCommerce) => Duration::from_hours(48),
+            // 8 tries within 38 hours: developers.etsy.com, webhooks.
+            Some(Profile::Etsy) => Duration::from_hours(38),
+            // The specification's example takes three days and more.
+            None => DEFAULT_REDELIVERY_WINDOW,
+        }
+    }
+
+    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+        let signed = self.signed_headers_of(call)?;
+        let head = signed_prefix(signed.id, signed.timestamp);
+        // ed25519 takes a message in one piece.
+        let message = if signed.ed25519.is_empty() {
+            Vec::new()
+        } else {
+            [head.as_bytes(), call.body].concat()
+        };
+        let index = secrets
+            .iter()
+            .position(|secret| match secret.key() {
+                Key::Shared(_) => secret.verifies_any(
+                    Algorithm::Sha256,
+                    &[head.as_bytes(), call.body],
+                    &signed.hmacs,
+                ),
+                Key::Public(_) | Key::Seed(_) => {
+                    secret.verifies_any_ed25519(&message, &signed.ed25519)
+                }
+            })
+            .ok_or_else(Rejection::invalid_signature)?;
+        // Behind the signature, so that only the sender is told of its clock.
+        check_timestamp(call, signed.unix, self.tolerance)?;
+        Ok(index)
+    }
+
+    fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
+        let call = verified.request();
+        let signed = self.signed_headers_of(call)?;
+        let mut event = self.extractor.extract(call, Some(signed.id));
+        if self.profile == Some(Profile::Etsy) {
+            // Its bodies tell no time.
+            event.version = parse_timestamp(signed.timestamp);
+        }
+        Ok(vec![event])
+    }
+
+    fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
+        let read = match self.profile {
+            None => return self.extractor.map(envelope, &self.mapping),
+            Some(Profile::BigCommerce) => bigcommerce::resource_change,
+            Some(Profile::Etsy) => etsy::resource_change,
+        };
+        let Some(reference) = read(&self.extractor.topic(envelope)?, envelope)? else {
+            return Ok(MappedEvent::Ignored);
+        };
+        self.extractor.require_tenant(envelope)?;
+        Ok(MappedEvent::from(reference))
+    }
+
+    fn map_resource(
+        &self,
+        reference: &ResourceChange,
+        _envelope: &Envelope,
+        resource: &[u8],
+    ) -> Result<Option<Change>, PermanentFailure> {
+        let read = match self.profile {
+            Some(Profile::BigCommerce) => bigcommerce::order,
+            Some(Profile::Etsy) => etsy::order,
+            None => return Ok(None),
+        };
+        if reference.kind != ORDER {
+            return Ok(None);
+        }
+        Ok(Some(Change::Order(Box::new(read(reference, resource)?))))
+    }
+
+    fn business_key(&self, envelope: &Envelope) -> Option<String> {
+        match self.profile {
+            None => self.mapping.business_key(&envelope.body),
+            Some(Profile::BigCommerce) => bigcommerce::business_key(&envelope.body),
+            Some(Profile::Etsy) => etsy::business_key(&envelope.body),
+        }
+    }
+
+    fn tenant_location(&self) -> &'static str {
+        match self.profile {
+            None => "the configured tenant field",
+            Some(Profile::BigCommerce) => bigcommerce::TENANT_POINTER,
+            Some(Profile::Etsy) => etsy::TENANT_POINTER,
+        }
+    }
+
+    fn signed_headers(
+        &self,
+        delivery: &OutgoingWebhook<'_>,
+        secret: &Secret,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        let time = delivery.sent_at.unix_timestamp().to_string();
+        let head = signed_prefix(delivery.event_id, &time);
+        let parts = [head.as_bytes(), delivery.body];
+        let (version, signature) = match secret.key() {
+            Key::Shared(_) => ("v1", secret.hmac(Algorithm::Sha256, &parts)),
+            Key::Public(_) | Key::Seed(_) => ("v1a", secret.ed25519(&parts.concat())),
+        };
+        let signature = format!("{version},{}", Encoding::Base64.encode(&signature));
+        let mut headers = self.extractor.event_headers(delivery);
+        headers.extend(
+            HEADER_FAMILIES[0].into_iter().zip([delivery.event_id, &time, &signature]).filter_map(
+                |(name, value)| Some((HeaderName::from_static(name), value.parse().ok()?)),
+            ),
+        );
+        headers
+    }
+}
+
+/// What both platforms' references name.
+const ORDER: &str = "order";

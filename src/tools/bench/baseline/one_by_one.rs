@@ -1,0 +1,241 @@
+//! The consumer that people write by hand: one transaction for each message,
+//! sixteen at once, an acknowledgement for each. It writes the same rows and
+//! is as safe; everything about it is usual.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use lapin::{
+    message::Delivery,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    types::FieldTable,
+};
+use sqlx::{PgPool, Postgres, Transaction, postgres::PgPoolOptions};
+use time::OffsetDateTime;
+
+use super::broker::{Broker, short};
+use crate::{
+    broker::IncomingMessage,
+    domain::{Change, Invoice, OrderUpdate, SourceName},
+    sources::Source,
+    tools::bench::{backlog::Backlog, stage::Stage},
+    worker::apply::Message,
+};
+
+/// Messages at once.
+const AT_ONCE: u16 = 16;
+
+/// Consumes a backlog that lies in its queue; how long it took.
+///
+/// # Errors
+/// What a server says.
+pub async fn run(stage: &Stage, backlog: &Backlog) -> anyhow::Result<Duration> {
+    let source = backlog.payload.source()?;
+    let sources = Arc::clone(&stage.config.sources);
+    let broker = Broker::open(&stage.config.broker.url).await?;
+    let channel = broker.channel().await?;
+    let pool = PgPoolOptions::new()
+        .max_connections(AT_ONCE.into())
+        .min_connections(AT_ONCE.into())
+        .test_before_acquire(false)
+        .connect(&stage.config.database.url)
+        .await?;
+    let begun = Instant::now();
+    // As many again on their way, so that nobody waits for the network.
+    channel.basic_qos(2 * AT_ONCE, BasicQosOptions::default()).await?;
+    let queue = stage.topology.inbound_queue(&source);
+    let consuming = channel.basic_consume(
+        short(&queue)?,
+        short("")?,
+        BasicConsumeOptions::default(),
+        FieldTable::default(),
+    );
+    let deliveries = consuming.await?.take(backlog.messages.len());
+    let mut settled = deliveries
+        .map(|delivery| {
+            let (pool, sources, source) = (pool.clone(), Arc::clone(&sources), source.clone());
+            // A task each, so that more than one core may be used.
+            let settling = async move {
+                let adapter = sources.get(&source).context("the bench has no such source")?;
+                settle(&pool, adapter, &source, delivery?).await
+            };
+            async { tokio::spawn(settling).await? }
+        })
+        .buffer_unordered(AT_ONCE.into());
+    let mut count = 0;
+    while let Some(done) = settled.next().await {
+        done?;
+        count += 1;
+    }
+    let took = begun.elapsed();
+    drop(settled);
+    anyhow::ensure!(count == backlog.messages.len(), "the consumer ended after {count} messages");
+    pool.close().await;
+    broker.close().await;
+    Ok(took)
+}
+
+async fn settle(
+    pool: &PgPool,
+    adapter: &Source,
+    source: &SourceName,
+    delivery: Delivery,
+) -> anyhow::Result<()> {
+    let acker = delivery.acker;
+    let parcel =
+        IncomingMessage::new(delivery.routing_key.into(), delivery.properties, delivery.data);
+    let understood = parcel
+        .envelope(source, OffsetDateTime::now_utc())
+        .and_then(|envelope| Ok((adapter.map(&envelope)?, envelope)));
+    let Ok((mapped, envelope)) = understood else {
+        // To the dead, by the queue's own dead-letter exchange.
+        acker.nack(BasicNackOptions { multiple: false, requeue: false }).await?;
+        return Ok(());
+    };
+    let item = Message::new(envelope, mapped);
+    let mut tx = pool.begin().await?;
+    let outcome = apply(&mut tx, source, &item).await?;
+    record(&mut tx, source, &item, outcome).await?;
+    tx.commit().await?;
+    acker.ack(BasicAckOptions::default()).await?;
+    Ok(())
+}
+
+async fn apply(
+    tx: &mut Transaction<'_, Postgres>,
+    source: &SourceName,
+    item: &Message,
+) -> anyhow::Result<&'static str> {
+    let claimed = sqlx::query(
+        "insert into inbox (key, receipt_id, body_digest) values ($1, $2, $3)
+         on conflict do nothing",
+    )
+    .bind(item.envelope.key.inbox_id())
+    .bind(item.envelope.receipt_id)
+    .bind(item.digest())
+    .execute(&mut **tx)
+    .await?;
+    if claimed.rows_affected() == 0 {
+        return Ok("duplicate");
+    }
+    let mut written = 0;
+    for change in &item.changes {
+        written += match change {
+            Change::Order(update) => order(tx, source, item, update).await?,
+            Change::Invoice(told) => invoice(tx, source, item, told).await?,
+            _ => 0,
+        };
+    }
+    Ok(if written > 0 { "applied" } else { "stale" })
+}
+
+async fn order(
+    tx: &mut Transaction<'_, Postgres>,
+    source: &SourceName,
+    item: &Message,
+    update: &OrderUpdate,
+) -> anyhow::Result<u64> {
+    let OrderUpdate::State { order_id, version, order, .. } = update else { return Ok(0) };
+    let lines = serde_json::to_string(&order.lines).context("lines")?;
+    let written = sqlx::query(
+        "insert into orders as known (
+            source, tenant, order_id, number, status, platform_status, currency, total,
+            refunded_reported, customer_ref, placed_at, version, lines, first_receipt, last_receipt)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::jsonb, $14, $14)
+         on conflict (source, tenant, order_id) do update set
+            number = excluded.number, status = excluded.status,
+            platform_status = excluded.platform_status, currency = excluded.currency,
+            total = excluded.total, refunded_reported = excluded.refunded_reported,
+            customer_ref = excluded.customer_ref, placed_at = excluded.placed_at,
+            version = excluded.version, lines = excluded.lines,
+            last_receipt = excluded.last_receipt, updated_at = now()
+         where known.version <= excluded.version",
+    )
+    .bind(source.as_str())
+    .bind(&item.envelope.tenant)
+    .bind(order_id)
+    .bind(&order.number)
+    .bind(order.status.as_str())
+    .bind(&order.platform_status)
+    .bind(order.total.currency.as_str())
+    .bind(order.total.amount)
+    .bind(order.refunded)
+    .bind(&order.customer_ref)
+    .bind(order.placed_at)
+    .bind(version)
+    .bind(lines)
+    .bind(item.envelope.receipt_id)
+    .execute(&mut **tx)
+    .await?;
+    Ok(written.rows_affected())
+}
+
+async fn invoice(
+    tx: &mut Transaction<'_, Postgres>,
+    source: &SourceName,
+    item: &Message,
+    invoice: &Invoice,
+) -> anyhow::Result<u64> {
+    let tenant = &item.envelope.tenant;
+    let written = sqlx::query(
+        "insert into invoices as known (
+            invoice_id, source, tenant, vendor, invoice_number, transaction_id, status,
+            platform_status, currency, total, due_on, version, first_receipt, last_receipt)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)
+         on conflict (invoice_id) do update set
+            transaction_id = excluded.transaction_id, status = excluded.status,
+            platform_status = excluded.platform_status, currency = excluded.currency,
+            total = excluded.total, due_on = excluded.due_on, version = excluded.version,
+            last_receipt = excluded.last_receipt, updated_at = now()
+         where known.version <= excluded.version",
+    )
+    .bind(invoice.id(source, tenant, 0))
+    .bind(source.as_str())
+    .bind(tenant)
+    .bind(&invoice.vendor)
+    .bind(&invoice.invoice_number)
+    .bind(&invoice.transaction_id)
+    .bind(invoice.status.as_str())
+    .bind(&invoice.platform_status)
+    .bind(invoice.total.currency.as_str())
+    .bind(invoice.total.amount)
+    .bind(invoice.due_on)
+    .bind(invoice.version)
+    .bind(item.envelope.receipt_id)
+    .execute(&mut **tx)
+    .await?;
+    Ok(written.rows_affected())
+}
+
+async fn record(
+    tx: &mut Transaction<'_, Postgres>,
+    source: &SourceName,
+    item: &Message,
+    outcome: &str,
+) -> anyhow::Result<()> {
+    let envelope = &item.envelope;
+    let payload = (outcome != "duplicate").then_some(envelope.body.as_ref());
+    sqlx::query(
+        "insert into receipts (
+            receipt_id, source, tenant, event_key, topic, business_key, received_at,
+            response_status, outcome, attempts, payload)
+         values ($1, $2, $3, $4, $5, $6, $7, 200, $8, 0, $9)
+         on conflict (receipt_id) do nothing",
+    )
+    .bind(envelope.receipt_id)
+    .bind(source.as_str())
+    .bind(&envelope.tenant)
+    .bind(envelope.key.as_str())
+    .bind(&envelope.topic)
+    .bind(item.business_key())
+    .bind(envelope.received_at)
+    .bind(outcome)
+    .bind(payload)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
