@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    const MIGRATION: &str = include_str!("../../migrations/0005_deliveries.sql");
+    const MIGRATION: &str = include_str!("../../migrations/0002_documents.sql");
 
     /// The names that a function of the migration puts into its object.
     fn told(function: &str) -> BTreeSet<&'static str> {

@@ -254,9 +254,9 @@ async fn cli_commands_report_the_same_messages() {
         (&json!(1), &json!(1))
     );
     assert!(stage.run(&["dead", "discard", &id, "--reason", "a test"]).status.success());
-    let acts = stage.json(&["dead", "show", &id, "--json"])["acts"].clone();
+    let acts = stage.json(&["dead", "show", &id, "--json"])["history"].clone();
     let acts: Vec<_> =
-        acts.as_array().unwrap().iter().map(|act| (&act["act"], &act["actor"])).collect();
+        acts.as_array().unwrap().iter().map(|act| (&act["action"], &act["actor"])).collect();
     assert_eq!(acts, [(&json!("replay"), &json!("ann")), (&json!("discard"), &json!("ann"))]);
 
     // Without a worker the broker's own dead-letter queue can be drained by hand.

@@ -145,7 +145,7 @@ async fn import_command_same_file_twice_reports_duplicates() {
     let items = report["items"].as_array().unwrap();
     assert_eq!(items.len(), 1200, "the report has pages, and is to have them all");
     assert_eq!(items[0]["line"], 2);
-    assert_eq!((&items[0]["effect"], &items[0]["number"]), (&json!("created"), &json!("A-1")));
+    assert_eq!((&items[0]["write_kind"], &items[0]["number"]), (&json!("created"), &json!("A-1")));
     let totals = &report["import"];
     assert_eq!((&totals["created"], &totals["total"]), (&json!(1200), &json!(1200)));
 

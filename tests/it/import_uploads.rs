@@ -118,7 +118,7 @@ async fn import_lines_are_independent_and_counted() {
     assert_eq!(told.iter().filter(|(_, outcome)| *outcome == "rejected").count(), 3);
     assert!(lines[3]["error"].as_str().unwrap().starts_with("amount: "), "{}", lines[3]);
     assert_eq!(lines[6]["business_key"], "INV-5");
-    assert_eq!((&lines[6]["effect"], &lines[6]["attempts"]), (&json!("created"), &json!(0)));
+    assert_eq!((&lines[6]["write_kind"], &lines[6]["attempts"]), (&json!("created"), &json!(0)));
     let status = "select string_agg(distinct response_status::text, ',') from receipts";
     assert_eq!(app.text(status).await, "202");
     let kept = "select convert_from(payload, 'UTF8') from receipts

@@ -102,7 +102,7 @@ pub(super) struct ItemOutcome {
     pub(super) line: u32,
     pub(super) outcome: String,
     #[serde(default)]
-    pub(super) effect: Option<String>,
+    pub(super) write_kind: Option<String>,
     /// The number that people know the invoice by.
     #[serde(rename(serialize = "number"), default)]
     pub(super) business_key: Option<String>,

@@ -123,7 +123,7 @@ async fn look_up(connection: &mut Conn, batch: &[Read]) -> anyhow::Result<Books>
 fn count(report: &mut ImportReport, line: &ItemOutcome) {
     let tally = report.counts.get_or_insert_default();
     report.total += 1;
-    match (line.outcome.as_str(), line.effect.as_deref()) {
+    match (line.outcome.as_str(), line.write_kind.as_deref()) {
         ("rejected", _) => {
             report.rejected += 1;
             keep(&mut report.rejections, line);

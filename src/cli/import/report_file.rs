@@ -62,7 +62,7 @@ impl ReportFile {
         let mut out = BufWriter::new(file);
         match form {
             ReportFormat::Csv => {
-                writeln!(out, "line,outcome,effect,number,error").with_context(cannot)?
+                writeln!(out, "line,outcome,write_kind,number,error").with_context(cannot)?
             }
             ReportFormat::Json => write!(out, "{{\"items\":[").with_context(cannot)?,
         }
@@ -106,9 +106,14 @@ impl ReportFile {
 fn csv_row(line: &ItemOutcome) -> String {
     let text =
         |text: &Option<String>| csv_quoted(&escape_formula(text.as_deref().unwrap_or_default()));
-    let ItemOutcome { outcome, effect, business_key, error, .. } = line;
-    let cells =
-        [line.line.to_string(), csv_quoted(outcome), text(effect), text(business_key), text(error)];
+    let ItemOutcome { outcome, write_kind, business_key, error, .. } = line;
+    let cells = [
+        line.line.to_string(),
+        csv_quoted(outcome),
+        text(write_kind),
+        text(business_key),
+        text(error),
+    ];
     cells.join(",")
 }
 
@@ -144,7 +149,7 @@ mod tests {
         let line = ItemOutcome {
             line: 2,
             outcome: "applied".to_owned(),
-            effect: Some("created".to_owned()),
+            write_kind: Some("created".to_owned()),
             business_key: Some("A, \"B\"".to_owned()),
             error: None,
             receipt_id: Some(Uuid::nil()),
@@ -153,7 +158,7 @@ mod tests {
         let refused = ItemOutcome {
             line: 3,
             outcome: "rejected".to_owned(),
-            effect: None,
+            write_kind: None,
             business_key: None,
             error: Some("amount: is missing\nor null".to_owned()),
             ..line.clone()
@@ -198,7 +203,7 @@ mod tests {
     fn csv_keeps_every_text_in_its_cell() {
         assert_eq!(
             written("out.CSV"),
-            "line,outcome,effect,number,error\n\
+            "line,outcome,write_kind,number,error\n\
              2,applied,created,\"A, \"\"B\"\"\",\n\
              3,rejected,,,\"amount: is missing\nor null\"\n"
         );

@@ -254,7 +254,7 @@ struct ItemsPage {
 struct ItemStatus {
     line: i64,
     outcome: String,
-    effect: Option<String>,
+    write_kind: Option<String>,
     receipt_id: Uuid,
     business_key: Option<String>,
     attempts: i32,
@@ -263,16 +263,9 @@ struct ItemStatus {
 
 impl ItemStatus {
     fn of(item: ImportItemRow) -> Self {
-        let ImportItemRow {
-            line,
-            receipt_id,
-            outcome,
-            write_kind: effect,
-            business_key,
-            attempts,
-            error,
-        } = item;
-        Self { line, outcome, effect, receipt_id, business_key, attempts, error }
+        let ImportItemRow { line, receipt_id, outcome, write_kind, business_key, attempts, error } =
+            item;
+        Self { line, outcome, write_kind, receipt_id, business_key, attempts, error }
     }
 }
 

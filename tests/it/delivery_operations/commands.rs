@@ -120,10 +120,10 @@ async fn delivery_commands_list_void_reissue_and_retry() {
     let twice = binary.run(&["deliveries", "reissue", &id, "--reason", "why", "--gone"]);
     assert!(twice.0 == 1 && twice.1.contains("re-issued before"), "{twice:?}");
     let queued = binary.json(&["deliveries", "reissue", &queued, "--reason", "why", "--gone"]);
-    assert_eq!((&queued["generation"], &queued["target"]), (&json!(1), &json!("events")));
-    let acts = binary.json(&["deliveries", "show", &id])["acts"].clone();
+    assert_eq!((&queued["issue"], &queued["destination"]), (&json!(1), &json!("events")));
+    let acts = binary.json(&["deliveries", "show", &id])["history"].clone();
     let acts: Vec<_> =
-        acts.as_array().unwrap().iter().map(|act| (&act["act"], &act["actor"])).collect();
+        acts.as_array().unwrap().iter().map(|act| (&act["action"], &act["actor"])).collect();
     assert_eq!(acts, [(&json!("void"), &json!("ann")), (&json!("reissue"), &json!("bert"))]);
 
     // Tried again: what failed, and nothing else.

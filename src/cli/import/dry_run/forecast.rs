@@ -49,7 +49,7 @@ impl Forecast {
             Ok(event) => self.fate(event, books),
             Err(error) => Fate::Failed(Outcome::Rejected, error),
         };
-        let (outcome, effect, error) = match fate {
+        let (outcome, write_kind, error) = match fate {
             Fate::Applied(wrote) => (Outcome::Applied, Some(wrote), None),
             Fate::Other(outcome) => (outcome, None, None),
             Fate::Failed(outcome, error) => (outcome, None, Some(error)),
@@ -57,7 +57,7 @@ impl Forecast {
         ItemOutcome {
             line,
             outcome: outcome.as_str().to_owned(),
-            effect: effect.map(|wrote| wrote.as_str().to_owned()),
+            write_kind: write_kind.map(|wrote| wrote.as_str().to_owned()),
             business_key: number,
             error,
             receipt_id: None,

@@ -40,7 +40,7 @@ fn standing(id: u128, transaction: Option<&str>, is_deleted: bool) -> (Uuid, Exi
 fn words(on_conflict: InvoiceConflict, books: &Books, events: Vec<ParsedEvent>) -> Vec<String> {
     let mut forecast = Forecast::new(on_conflict);
     let lines = events.into_iter().map(|event| forecast.tell(1, Ok(event), books));
-    lines.map(|line| line.effect.unwrap_or(line.outcome)).collect()
+    lines.map(|line| line.write_kind.unwrap_or(line.outcome)).collect()
 }
 
 #[test]
