@@ -122,7 +122,7 @@ impl Config {
             })?;
             // Not merged: a target of two halves is nobody's.
             mock_accounting =
-                mock_accounting.filter(|_| alone.get_table("targets.accounting").is_err());
+                mock_accounting.filter(|_| alone.get_table("destinations.accounting").is_err());
             over = Some(file);
         }
         if let Some(address) = mock_accounting {
@@ -154,7 +154,7 @@ impl Config {
                 let path = format!("{path}.enrich");
                 if raw.retry.max_retries == 0 {
                     bail!(
-                        "{path} needs retry.retries of 1 or more: what cannot be fetched waits there"
+                        "{path} needs retry.max_retries of 1 or more: what cannot be fetched waits there"
                     );
                 }
                 let enrichment = enrich::build_enrichment(enrich, secrets, &path)?;
@@ -294,7 +294,7 @@ mod tests {
         std::fs::write(&path, "[worker]\nbatch_size = 7\n").unwrap();
         assert_eq!(load(Some(&path), url).destinations.len(), 1);
         // A user's own is no mixture of both.
-        let theirs = "[targets.accounting]\nkind = 'rabbitmq'\nevents = ['order.upserted']\n";
+        let theirs = "[destinations.accounting]\nkind = 'rabbitmq'\nevents = ['order.upserted']\n";
         std::fs::write(&path, theirs).unwrap();
         let config = load(Some(&path), url);
         let target = &config.destinations["accounting"];
@@ -304,9 +304,9 @@ mod tests {
 
     #[test]
     fn the_example_of_targets_is_sound() {
-        let names = ["VENDORS_SECRET", "ECONOMY_TOKEN"];
+        let names = ["VENDORS_SECRET", "ACCOUNTING_TOKEN"];
         let variables = names.map(|name| (name.to_owned(), "hunter2".to_owned()));
-        let text = include_str!("../config/target-example.toml");
+        let text = include_str!("../config/destination-example.toml");
         let config = Config::from_toml(text, &variables.into()).unwrap();
         let kinds: Vec<String> =
             config.destinations.values().map(|target| target.transport.to_string()).collect();
@@ -327,8 +327,8 @@ mod tests {
             ("[sources.unknown]\nkind = 'shopify'\nsecrets = ['env:S']\n", "sources.unknown"),
             ("[sources.'a/b']\nkind = 'shopify'\nsecrets = ['env:S']\n", "sources.a/b"),
             (&format!("{SHOP}color = 'red'\n"), "color"),
-            (&format!("{SHOP}quarantine = 10001\n"), "sources.shop.quarantine"),
-            (&format!("{SHOP}quarantine = -1\n"), "sources.shop.quarantine"),
+            (&format!("{SHOP}quarantine_limit = 10001\n"), "sources.shop.quarantine_limit"),
+            (&format!("{SHOP}quarantine_limit = -1\n"), "sources.shop.quarantine_limit"),
             (&format!("{SHOP}[receiver]\nunused_secret_days = 0\n"), "receiver.unused_secret_days"),
             (&format!("{SHOP}[receiver]\nlisten = 'here'\n"), "receiver.listen"),
             (&format!("{SHOP}[receiver]\nlimit = 1\n"), "limit"),

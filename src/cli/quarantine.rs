@@ -18,7 +18,7 @@ use actions::Act;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Calls are kept of sources with `quarantine = N`: the newest N, at most one a second, and none with
+Calls are kept of sources with `quarantine_limit = N`: the newest N, at most one a second, and none with
 a body above 256 KiB.")]
 pub(super) struct QuarantineArgs {
     #[command(subcommand)]

@@ -1,4 +1,4 @@
-//! One `[targets.<name>]` section: a system that hears of documents.
+//! One `[destinations.<name>]` section: a system that hears of documents.
 
 mod delivery_policy;
 mod http;
@@ -64,7 +64,7 @@ pub(super) fn build_destination(
     sources: &[&SourceName],
     secrets: &SecretLookup,
 ) -> anyhow::Result<Destination> {
-    let path = &format!("targets.{name}");
+    let path = &format!("destinations.{name}");
     // It stands in URLs, labels and tables, as a source's does.
     name.parse::<SourceName>().ok().with_context(|| {
         format!("{path}: a target's name must be 1 to 64 characters of a-z, 0-9, - and _")

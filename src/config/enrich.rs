@@ -24,11 +24,11 @@ pub struct EnrichmentSettings {
     /// What may be fetched, and for how long.
     pub http_options: HttpOptions,
     /// The most fetches in a second.
-    pub per_second: u32,
+    pub rate_limit_per_second: u32,
     /// The most fetches at once.
-    pub concurrency: usize,
+    pub max_concurrency: usize,
     /// So many outage-like failures in a row open the breaker.
-    pub breaker_failures: u32,
+    pub circuit_breaker_threshold: u32,
     /// How long it is open at first.
     pub circuit_breaker_open: Duration,
 }
@@ -50,13 +50,13 @@ struct Raw {
     #[serde(default = "Raw::body_limit_bytes")]
     body_limit_bytes: usize,
     #[serde(default = "Raw::rate_limit_per_second")]
-    per_second: u32,
+    rate_limit_per_second: u32,
     #[serde(default = "Raw::max_concurrency")]
-    concurrency: usize,
+    max_concurrency: usize,
     #[serde(default = "Raw::circuit_breaker_threshold")]
-    breaker_failures: u32,
-    #[serde(default = "Raw::breaker_open_ms")]
-    breaker_open_ms: u64,
+    circuit_breaker_threshold: u32,
+    #[serde(default = "Raw::circuit_breaker_open_ms")]
+    circuit_breaker_open_ms: u64,
 }
 
 impl Raw {
@@ -80,7 +80,7 @@ impl Raw {
         5
     }
 
-    const fn breaker_open_ms() -> u64 {
+    const fn circuit_breaker_open_ms() -> u64 {
         30_000
     }
 
@@ -92,7 +92,7 @@ impl Raw {
         );
         for (key, value, longest) in [
             ("timeout_ms", self.timeout_ms, 60_000),
-            ("breaker_open_ms", self.breaker_open_ms, 300_000),
+            ("circuit_breaker_open_ms", self.circuit_breaker_open_ms, 300_000),
         ] {
             ensure!((100..=longest).contains(&value), "{path}.{key} must be 100 to {longest}");
         }
@@ -100,11 +100,14 @@ impl Raw {
             (1..=MAX_BODY_LIMIT_BYTES).contains(&self.body_limit_bytes),
             "{path}.body_limit_bytes must be 1 to {MAX_BODY_LIMIT_BYTES}"
         );
-        ensure!((1..=1000).contains(&self.per_second), "{path}.per_second must be 1 to 1000");
-        ensure!((1..=64).contains(&self.concurrency), "{path}.concurrency must be 1 to 64");
         ensure!(
-            (1..=1000).contains(&self.breaker_failures),
-            "{path}.breaker_failures must be 1 to 1000"
+            (1..=1000).contains(&self.rate_limit_per_second),
+            "{path}.rate_limit_per_second must be 1 to 1000"
+        );
+        ensure!((1..=64).contains(&self.max_concurrency), "{path}.max_concurrency must be 1 to 64");
+        ensure!(
+            (1..=1000).contains(&self.circuit_breaker_threshold),
+            "{path}.circuit_breaker_threshold must be 1 to 1000"
         );
         Ok(())
     }
@@ -161,10 +164,10 @@ pub(super) fn build_enrichment(
         urls,
         headers,
         http_options: fetch,
-        per_second: raw.per_second,
-        concurrency: raw.concurrency,
-        breaker_failures: raw.breaker_failures,
-        circuit_breaker_open: Duration::from_millis(raw.breaker_open_ms),
+        rate_limit_per_second: raw.rate_limit_per_second,
+        max_concurrency: raw.max_concurrency,
+        circuit_breaker_threshold: raw.circuit_breaker_threshold,
+        circuit_breaker_open: Duration::from_millis(raw.circuit_breaker_open_ms),
     })
 }
 
@@ -196,8 +199,8 @@ mod tests {
         assert_eq!(enrichment.http_options.timeout, Duration::from_secs(5));
         assert_eq!(enrichment.http_options.body_limit, 4 << 20);
         assert!(!enrichment.http_options.allow_private_addresses);
-        assert_eq!((enrichment.per_second, enrichment.concurrency), (5, 4));
-        assert_eq!(enrichment.breaker_failures, 5);
+        assert_eq!((enrichment.rate_limit_per_second, enrichment.max_concurrency), (5, 4));
+        assert_eq!(enrichment.circuit_breaker_threshold, 5);
         assert_eq!(enrichment.circuit_breaker_open, Duration::from_secs(30));
         assert!(enrichment.headers.is_empty());
     }
@@ -251,17 +254,17 @@ mod tests {
             (format!("hosts = ['b.example']\n{URLS}"), "enrich.urls.order: the host"),
             (format!("timeout_ms = 1\n{URLS}"), "enrich.timeout_ms"),
             (format!("body_limit_bytes = 0\n{URLS}"), "enrich.body_limit_bytes"),
-            (format!("per_second = 0\n{URLS}"), "enrich.per_second"),
-            (format!("concurrency = 0\n{URLS}"), "enrich.concurrency"),
-            (format!("breaker_failures = 0\n{URLS}"), "enrich.breaker_failures"),
-            (format!("breaker_open_ms = 300001\n{URLS}"), "enrich.breaker_open_ms"),
+            (format!("rate_limit_per_second = 0\n{URLS}"), "enrich.rate_limit_per_second"),
+            (format!("max_concurrency = 0\n{URLS}"), "enrich.max_concurrency"),
+            (format!("circuit_breaker_threshold = 0\n{URLS}"), "enrich.circuit_breaker_threshold"),
+            (format!("circuit_breaker_open_ms = 300001\n{URLS}"), "enrich.circuit_breaker_open_ms"),
             (header("hunter2"), "enrich.headers.Authorization: a header's value"),
             (header("Bearer hunter2"), "enrich.headers.Authorization: a header's value"),
             (header("env:NONE"), "NONE"),
             (header("env:EMPTY"), "enrich.headers.Authorization: it is empty"),
             (header("env:LINES"), "enrich.headers.Authorization: it holds"),
             (header("const:{shop}"), "{shop}"),
-            (format!("{URLS}[retry]\nretries = 0\n"), "retry.retries"),
+            (format!("{URLS}[retry]\nmax_retries = 0\n"), "retry.max_retries"),
             (format!("{URLS}[sources.shop.enrich.headers]\n'a b' = 'env:S'\n"), "headers.a b"),
         ] {
             let error = load(&text).err().unwrap_or_default();

@@ -71,31 +71,32 @@ impl RetentionConfig {
         sources: impl Iterator<Item = (&'a SourceName, &'a Source)>,
         schedule: &RetrySchedule,
     ) -> anyhow::Result<Retention> {
-        let Self {
-            dedupe_window_days: keys_days,
-            max_queue_age_days: backlog_days,
-            receipts_days,
-            receipts_partition_days: receipts_span_days,
-        } = self;
-        for (key, days) in [("keys_days", keys_days), ("receipts_days", receipts_days)] {
+        let Self { dedupe_window_days, max_queue_age_days, receipts_days, receipts_partition_days } =
+            self;
+        for (key, days) in
+            [("dedupe_window_days", dedupe_window_days), ("receipts_days", receipts_days)]
+        {
             ensure!(days.in_range(), "retention.{key} must be 1 to 36500, or \"forever\"");
         }
-        ensure!((1..=3650).contains(&backlog_days), "retention.backlog_days must be 1 to 3650");
         ensure!(
-            (1..=366).contains(&receipts_span_days),
-            "retention.receipts_span_days must be 1 to 366"
+            (1..=3650).contains(&max_queue_age_days),
+            "retention.max_queue_age_days must be 1 to 3650"
+        );
+        ensure!(
+            (1..=366).contains(&receipts_partition_days),
+            "retention.receipts_partition_days must be 1 to 366"
         );
         let longest = sources.max_by_key(|(_, adapter)| adapter.redelivery_window());
         let needed = RequiredWindow {
             redelivery: longest.map_or(Duration::ZERO, |(_, adapter)| adapter.redelivery_window()),
             longest_source: longest.map(|(source, adapter)| (source.clone(), adapter.kind())),
-            max_queue_age: DAY * u32::from(backlog_days),
+            max_queue_age: DAY * u32::from(max_queue_age_days),
             retry_delays: schedule.total_delay(),
         };
-        let (keys, receipts) = (keys_days.duration(), receipts_days.duration());
+        let (keys, receipts) = (dedupe_window_days.duration(), receipts_days.duration());
         ensure!(
             keys.is_none_or(|keys| keys >= needed.total()),
-            "retention.keys_days must be at least {}: {needed}",
+            "retention.dedupe_window_days must be at least {}: {needed}",
             needed.total().as_secs().div_ceil(DAY.as_secs())
         );
         // A repeat has no payload of its own: the first of its bytes has it.
@@ -114,12 +115,12 @@ impl RetentionConfig {
             call_log_is_longer,
             "retention.receipts_days must be at least {least}: the call log keeps the bytes that a \
              duplicate repeats with the first of them, and a key is remembered for up to one and \
-             a half times retention.keys_days ({keys_days})"
+             a half times retention.dedupe_window_days ({dedupe_window_days})"
         );
         Ok(Retention {
             dedupe_window: keys,
             receipts,
-            receipts_partition: DAY * u32::from(receipts_span_days),
+            receipts_partition: DAY * u32::from(receipts_partition_days),
             required_window: needed,
         })
     }
@@ -140,7 +141,7 @@ impl fmt::Display for RequiredWindow {
         }
         write!(
             f,
-            ", {} in the broker (retention.backlog_days), {} between attempts (retry): {}",
+            ", {} in the broker (retention.max_queue_age_days), {} between attempts (retry): {}",
             HumanDuration(self.max_queue_age),
             HumanDuration(self.retry_delays),
             HumanDuration(self.total())

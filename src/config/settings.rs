@@ -193,32 +193,32 @@ impl RawConfig {
         );
         ensure!(
             (1..=4096).contains(&broker.max_unconfirmed),
-            "broker.publish_window must be 1 to 4096"
+            "broker.max_unconfirmed must be 1 to 4096"
         );
         ensure!(broker.delivery_limit >= 10, "broker.delivery_limit must be 10 or more");
-        ensure!(database.max_connections >= 2, "database.connections must be 2 or more");
+        ensure!(database.max_connections >= 2, "database.max_connections must be 2 or more");
         ensure!((1..=5000).contains(&worker.batch_size), "worker.batch_size must be 1 to 5000");
         ensure!(worker.batch_wait_ms <= 1000, "worker.batch_wait_ms must be at most 1000");
         ensure!(
             (1..=32).contains(&worker.consumers_per_source),
-            "worker.consumers must be 1 to 32"
+            "worker.consumers_per_source must be 1 to 32"
         );
         ensure!(
             // RabbitMQ closes a channel whose delivery waits 30 minutes.
             worker.database_retry_timeout_ms <= 600_000,
-            "worker.hold_ms must be at most 600000"
+            "worker.database_retry_timeout_ms must be at most 600000"
         );
         ensure!(
             (1..=100).contains(&worker.duplicate_warning_percent),
             "worker.duplicate_warning_percent must be 1 to 100"
         );
-        ensure!(retry.initial_delay_ms >= 10, "retry.first_ms must be 10 or more");
+        ensure!(retry.initial_delay_ms >= 10, "retry.initial_delay_ms must be 10 or more");
         ensure!((1.0..=10.0).contains(&retry.multiplier), "retry.multiplier must be 1 to 10");
         ensure!(
             (retry.initial_delay_ms..=86_400_000).contains(&retry.max_delay_ms),
-            "retry.longest_ms must be from retry.first_ms to 86400000"
+            "retry.max_delay_ms must be from retry.initial_delay_ms to 86400000"
         );
-        ensure!(retry.max_retries <= 20, "retry.retries must be at most 20");
+        ensure!(retry.max_retries <= 20, "retry.max_retries must be at most 20");
         Ok(())
     }
 }

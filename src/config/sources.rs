@@ -78,7 +78,7 @@ pub fn build_source(section: Value, secrets: &SecretLookup, path: &str) -> anyho
         .with_context(|| format!("{path}.kind"))?;
     let references = parse_list(take("secrets"), path, "secrets")?;
     let tenants = parse_list(take("tenants"), path, "tenants")?;
-    let quarantine = quarantine(take("quarantine"), path)?;
+    let quarantine = quarantine(take("quarantine_limit"), path)?;
     let rest = Value::new(None, config::ValueKind::Table(table));
 
     let settled = |result: Result<(), config::ConfigError>| result.with_context(|| path.to_owned());
@@ -190,7 +190,7 @@ fn quarantine(value: Option<Value>, path: &str) -> anyhow::Result<u32> {
     let count = value.into_int().ok().and_then(|count| u32::try_from(count).ok());
     count
         .filter(|count| *count <= MAX_QUARANTINE_LIMIT)
-        .with_context(|| format!("{path}.quarantine must be 0 to {MAX_QUARANTINE_LIMIT}"))
+        .with_context(|| format!("{path}.quarantine_limit must be 0 to {MAX_QUARANTINE_LIMIT}"))
 }
 
 /// A list of texts; empty if there is no such key.

@@ -34,7 +34,7 @@ impl Stage {
                 "[receiver]\nlisten = '127.0.0.1:{receiver}'\n\
                  [operations]\nlisten = '127.0.0.1:{operations}'\n\
                  [broker]\nurl = '{}'\n[database]\nurl = '{}'\n\
-                 [retry]\nfirst_ms = 100\nretries = 1\n\
+                 [retry]\nfirst_ms = 100\nmax_retries = 1\n\
                  [sources.shop]\nkind = 'shopify'\nsecrets = ['env:SHOP_SECRET']\nquarantine = 9\n",
                 servers.rabbitmq.url(),
                 servers.postgres.url("postgres"),

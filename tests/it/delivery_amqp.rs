@@ -27,7 +27,7 @@ impl Exchange {
     fn new(events: &str) -> Self {
         let name = format!("t{}.events", Uuid::now_v7().simple());
         let target = format!(
-            "\n[targets.warehouse]\nkind = 'rabbitmq'\nexchange = '{name}'\nevents = [{events}]\n"
+            "\n[destinations.warehouse]\nkind = 'rabbitmq'\nexchange = '{name}'\nevents = [{events}]\n"
         );
         Self { name, target }
     }

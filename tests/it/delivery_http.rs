@@ -12,13 +12,13 @@ use crate::support::{
 };
 
 /// How soon a delivery is tried again.
-const SOON: &str = "first_delay_ms = 50";
+const SOON: &str = "initial_delay_ms = 50";
 
 /// The target that stands for the economy system.
 fn target(economy: &Economy, more: &str) -> String {
     format!(
         r#"
-        [targets.books]
+        [destinations.books]
         kind = 'http'
         events = ['invoice.created']
         url = '{url}/invoices'
@@ -26,14 +26,14 @@ fn target(economy: &Economy, more: &str) -> String {
             "amount": {{{{ total|tojson }}}}, "currency": {{{{ currency|tojson }}}}}}'''
         allow_private_addresses = true
         timeout_ms = 400
-        concurrency = 8
-        per_second = 1000
-        longest_delay_ms = 2000
-        breaker_open_ms = 200
+        max_concurrency = 8
+        rate_limit_per_second = 1000
+        max_delay_ms = 2000
+        circuit_breaker_open_ms = 200
         {more}
-        [targets.books.headers]
+        [destinations.books.headers]
         Authorization = 'Bearer env:ECONOMY_TOKEN'
-        [targets.books.answer]
+        [destinations.books.response]
         id = '/id'
         "#,
         url = economy.url(),
@@ -43,7 +43,7 @@ fn target(economy: &Economy, more: &str) -> String {
 fn with_look_up(economy: &Economy, more: &str) -> String {
     format!(
         "{}
-        [targets.books.lookup]
+        [destinations.books.lookup]
         url = '{}/invoices?vendor={{vendor}}&number={{number}}'
         id = '/invoices/0/id'
         ",
@@ -195,9 +195,11 @@ async fn http_delivery_database_killed_while_sending_creates_each_invoice_once()
 #[tokio::test]
 async fn http_delivery_response_status_decides_the_outcome() {
     let economy = Economy::start().await;
-    let app =
-        TestApp::with(&[ERP, &with_look_up(&economy, "first_delay_ms = 50\nattempts = 3")], |_| ())
-            .await;
+    let app = TestApp::with(
+        &[ERP, &with_look_up(&economy, "initial_delay_ms = 50\nmax_attempts = 3")],
+        |_| (),
+    )
+    .await;
     let _delivery_worker = app.start_delivery();
 
     // Too many: as late as it asks for, and the attempt counts.
@@ -255,7 +257,7 @@ async fn http_delivery_response_status_decides_the_outcome() {
 #[tokio::test]
 async fn http_delivery_unreachable_destination_counts_no_attempt() {
     let mut economy = Economy::start().await;
-    let more = "first_delay_ms = 50\nbreaker_failures = 3\nattempts = 2";
+    let more = "initial_delay_ms = 50\nbreaker_failures = 3\nattempts = 2";
     let app = TestApp::with(&[ERP, &with_look_up(&economy, more)], |_| ()).await;
     economy.kill().await;
     receive(&app, 0, 20).await;
@@ -349,7 +351,8 @@ async fn created_after(
 #[tokio::test]
 async fn http_delivery_replayed_response_of_deleted_invoice_fails() {
     let economy = Economy::start().await;
-    let app = TestApp::with(&[ERP, &with_look_up(&economy, "first_delay_ms = 1500")], |_| ()).await;
+    let app =
+        TestApp::with(&[ERP, &with_look_up(&economy, "initial_delay_ms = 1500")], |_| ()).await;
     economy.faults(json!({"timeout_after_create_every": 1, "hang_ms": 1000})).await;
     let _delivery_worker = app.start_delivery();
     receive(&app, 1, 1).await;

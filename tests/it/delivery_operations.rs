@@ -33,16 +33,16 @@ const ANNA: Actor<'static> = Actor { name: "anna", comment: "deleted there by ha
 /// Two that mirror invoices, and one that only hears of them. The economy
 /// system stands last, so that a test can add to it.
 const TARGETS: &str = "
-[targets.ledger]
+[destinations.ledger]
 kind = 'http'
 events = ['invoice.created']
 url = 'http://127.0.0.1:9/invoices'
 body = '{\"number\": {{ number|tojson }}}'
 allow_private_addresses = true
-[targets.events]
+[destinations.events]
 kind = 'rabbitmq'
 events = ['invoice.created', 'invoice.updated']
-[targets.economy]
+[destinations.economy]
 kind = 'http'
 events = ['invoice.created']
 url = 'http://127.0.0.1:9/invoices'

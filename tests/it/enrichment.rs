@@ -83,7 +83,7 @@ impl Platform {
             secrets = ['env:SECRET']
             [sources.books.enrich]
             allow_private_addresses = true
-            per_second = 1000
+            rate_limit_per_second = 1000
             {settings}
             [sources.books.enrich.headers]
             Authorization = 'Bearer env:SECRET'
@@ -222,7 +222,7 @@ async fn enrichment_deleted_document_is_not_fetched() {
 #[tokio::test]
 async fn enrichment_failing_fetch_exhausts_retries_and_dead_letters() {
     let platform = Platform::start(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response()).await;
-    let app = platform.app("breaker_failures = 100").await;
+    let app = platform.app("circuit_breaker_threshold = 100").await;
     let events = [thin("invoice.updated", "7"), thin("customer.updated", "1")];
     app.publish_all(&events).await;
     let mut consumer = app.consumer("books").await;
@@ -248,7 +248,7 @@ async fn enrichment_failing_fetch_exhausts_retries_and_dead_letters() {
 #[tokio::test]
 async fn enrichment_open_circuit_fetches_nothing_and_counts_no_attempt() {
     let platform = Platform::start(|_| StatusCode::BAD_GATEWAY.into_response()).await;
-    let app = platform.app("breaker_failures = 1\nbreaker_open_ms = 3000").await;
+    let app = platform.app("circuit_breaker_threshold = 1\ncircuit_breaker_open_ms = 3000").await;
     let open = app.tools.metrics.enrichment_breaker_open.with_label_values(&["books"]);
     let first = thin("invoice.updated", "7");
     app.publish_all(one(&first)).await;
@@ -287,7 +287,7 @@ async fn enrichment_open_circuit_fetches_nothing_and_counts_no_attempt() {
 #[tokio::test]
 async fn enrichment_deferred_without_ack_is_applied_once() {
     let platform = Platform::start(|_| StatusCode::BAD_GATEWAY.into_response()).await;
-    let app = platform.app("breaker_failures = 1\nbreaker_open_ms = 2000").await;
+    let app = platform.app("circuit_breaker_threshold = 1\ncircuit_breaker_open_ms = 2000").await;
     let first = thin("invoice.updated", "7");
     app.publish_all(one(&first)).await;
     app.consumer("books").await.drain(1).await;
@@ -319,7 +319,7 @@ async fn enrichment_retry_after_is_respected() {
         (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "2")]).into_response()
     })
     .await;
-    let app = platform.app("breaker_open_ms = 100").await;
+    let app = platform.app("circuit_breaker_open_ms = 100").await;
     let event = thin("invoice.updated", "7");
     app.publish_all(one(&event)).await;
     let mut consumer = app.consumer("books").await;

@@ -184,7 +184,7 @@ async fn outage_postgresql_killed_is_invisible_to_senders() {
     assert_eq!(server.get(&probe).await.status(), 503);
     assert_eq!(server.get(&server.url("/readyz")).await.status(), 200);
     load.at_least(200).await;
-    // The worker retries its batch for `hold_ms`, then requeues it and stops consuming.
+    // The worker retries its batch for `database_retry_timeout_ms`, then requeues it and stops consuming.
     let queue = app.tools.topology.inbound_queue(&app.tools.topology.sources()[0]);
     let amqp = app.amqp().await;
     eventually("the batch to be requeued", seconds(30), || async {

@@ -29,7 +29,7 @@ const KEEPING: &str = "
 [sources.shop]
 kind = 'shopify'
 secrets = ['env:SECRET']
-quarantine = 2
+quarantine_limit = 2
 ";
 const ANNA: Actor<'static> = Actor { name: "anna", comment: "ticket 17" };
 const KEPT: &str = "select count(*) from quarantine";

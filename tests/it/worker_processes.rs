@@ -85,12 +85,12 @@ impl Program {
             url = '{}'
             [worker]
             batch_size = 20
-            consumers = {LANES}
+            consumers_per_source = {LANES}
             [retry]
-            first_ms = 50
+            initial_delay_ms = 50
             multiplier = 2.0
-            longest_ms = 1000
-            retries = 3
+            max_delay_ms = 1000
+            max_retries = 3
             {SHOP}",
             app.config.broker.url, app.config.broker.prefix, app.config.database.url
         );

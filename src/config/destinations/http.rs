@@ -49,7 +49,7 @@ struct Raw {
     #[serde(default)]
     headers: BTreeMap<String, String>,
     #[serde(default)]
-    answer: RawAnswer,
+    response: RawAnswer,
     lookup: Option<RawLookUp>,
 }
 
@@ -120,7 +120,7 @@ pub(super) fn build_http_destination(
             || idempotency_header.as_ref() == Some(name);
         ensure!(!taken, "{path}.headers.{name}: this header is set by Tallyhook itself");
     }
-    let answer = expected(raw.answer, &format!("{path}.answer"))?;
+    let answer = expected(raw.response, &format!("{path}.response"))?;
     let look_up = raw.lookup.map(|raw| look_up(raw, &format!("{path}.lookup"))).transpose()?;
 
     let urls = [("url", Some(&url)), ("lookup.url", look_up.as_ref().map(|it| &it.url))];

@@ -26,7 +26,7 @@ fn the_defaults_keep_keys_longer_than_they_have_to() {
     assert_eq!(
         needed.to_string(),
         "30 d until its platform gives up (sources.pay, stripe), 14 d in the broker \
-         (retention.backlog_days), 15 s between attempts (retry): 44 d 15 s"
+         (retention.max_queue_age_days), 15 s between attempts (retry): 44 d 15 s"
     );
     // Shopify gives up after four hours.
     assert_eq!(load(SHOP).unwrap().required_window.redelivery, Duration::from_hours(4));
@@ -41,16 +41,16 @@ fn keys_that_would_be_forgotten_too_early_are_refused_with_the_sum() {
         (format!("{SHOP}[retention]\nbacklog_days = 60\n"), "at least 61:"),
         (
             format!(
-                "{SHOP}[retry]\nfirst_ms = 86400000\nlongest_ms = 86400000\nretries = 20\n\
+                "{SHOP}[retry]\nfirst_ms = 86400000\nlongest_ms = 86400000\nmax_retries = 20\n\
                  [retention]\nkeys_days = 30\n"
             ),
             "at least 35:",
         ),
     ] {
         let error = load(&text).unwrap_err();
-        assert!(error.contains("retention.keys_days must be "), "{error}");
+        assert!(error.contains("retention.dedupe_window_days must be "), "{error}");
         assert!(error.contains(least), "{text}: {error}");
-        assert!(error.contains("(retention.backlog_days)"), "{error}");
+        assert!(error.contains("(retention.max_queue_age_days)"), "{error}");
     }
     for enough in ["15", "'15'", "'forever'", "36500"] {
         load(&format!("{SHOP}[retention]\nkeys_days = {enough}\n")).unwrap();
@@ -64,19 +64,19 @@ fn forever_is_a_word_and_no_number() {
         None
     );
     for (key, value) in [
-        ("keys_days", "0"),
-        ("keys_days", "-1"),
-        ("keys_days", "'0'"),
-        ("keys_days", "''"),
-        ("keys_days", "'never'"),
-        ("keys_days", "1.5"),
-        ("keys_days", "36501"),
+        ("dedupe_window_days", "0"),
+        ("dedupe_window_days", "-1"),
+        ("dedupe_window_days", "'0'"),
+        ("dedupe_window_days", "''"),
+        ("dedupe_window_days", "'never'"),
+        ("dedupe_window_days", "1.5"),
+        ("dedupe_window_days", "36501"),
         ("receipts_days", "0"),
         ("receipts_days", "'for ever'"),
-        ("backlog_days", "0"),
-        ("backlog_days", "3651"),
-        ("receipts_span_days", "0"),
-        ("receipts_span_days", "367"),
+        ("max_queue_age_days", "0"),
+        ("max_queue_age_days", "3651"),
+        ("receipts_partition_days", "0"),
+        ("receipts_partition_days", "367"),
         ("days", "7"),
     ] {
         let error = load(&format!("{SHOP}[retention]\n{key} = {value}\n")).unwrap_err();

@@ -7,7 +7,7 @@ const JSON: &str = "application/json";
 
 fn compile(text: &str, content_type: &str) -> Result<BodyTemplate, String> {
     let content_type = HeaderValue::try_from(content_type).unwrap();
-    BodyTemplate::compile("targets.x.body".to_owned(), text, &content_type)
+    BodyTemplate::compile("destinations.x.body".to_owned(), text, &content_type)
         .map_err(|failure| failure.to_string())
 }
 
@@ -121,7 +121,7 @@ fn what_does_not_fit_is_named() {
         ),
     ] {
         let error = render(text, content_type, "Ann").unwrap_err();
-        assert!(error.starts_with("targets.x.body: "), "{error}");
+        assert!(error.starts_with("destinations.x.body: "), "{error}");
         assert!(error.contains(expected), "{text:?} must say {expected:?}, says {error:?}");
     }
 }

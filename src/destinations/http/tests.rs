@@ -19,7 +19,7 @@ const KEY: Uuid = Uuid::from_u128(7);
 fn target(server: &ScriptedServer, more: &str) -> HttpDestination {
     let text = format!(
         "[sources.vendors]\nkind = 'shopify'\nsecrets = ['env:TOKEN']\n\
-         [targets.economy]\nkind = 'http'\nevents = ['invoice.created']\ntimeout_ms = 60000\n\
+         [destinations.economy]\nkind = 'http'\nevents = ['invoice.created']\ntimeout_ms = 60000\n\
          url = '{}'\nallow_private_addresses = true\n\
          body = '{{\"vendor\": {{{{ vendor }}}}, \"due\": {{{{ due_on }}}}}}'\n{more}",
         server.text("/invoices")
@@ -36,9 +36,9 @@ fn target(server: &ScriptedServer, more: &str) -> HttpDestination {
 /// Looks up in a list by vendor and number.
 fn lookup(server: &ScriptedServer) -> String {
     format!(
-        "[targets.economy.answer]\nid = '/id'\n[targets.economy.lookup]\n\
+        "[destinations.economy.response]\nid = '/id'\n[destinations.economy.lookup]\n\
          url = '{}'\nid = '/invoices/0/id'\n\
-         [targets.economy.lookup.matches]\n'/invoices/0/vendor' = 'vendor'\n",
+         [destinations.economy.lookup.matches]\n'/invoices/0/vendor' = 'vendor'\n",
         server.text("/invoices?of={tenant}&vendor={vendor}&number={number}")
     )
 }
@@ -64,7 +64,7 @@ fn about(document: &Value) -> DeliveryPayload<'_> {
 /// without, and what the server heard.
 async fn deliver(plays: Vec<Script>, looks_up: bool) -> (AttemptReport, Vec<String>) {
     let server = ScriptedServer::start(plays).await;
-    let more = if looks_up { lookup(&server) } else { "answer.id = '/id'\n".to_owned() };
+    let more = if looks_up { lookup(&server) } else { "response.id = '/id'\n".to_owned() };
     let target = target(&server, &more);
     let document = document();
     let about = about(&document);
@@ -86,7 +86,7 @@ async fn a_delivery_is_one_call_under_its_key() {
         ScriptedServer::start(vec![vec![Step::Read, response(201, r#"{"id": "INV-1"}"#)]]).await;
     let target = target(
         &server,
-        "answer.id = '/id'\n[targets.economy.headers]\nAuthorization = 'Bearer env:TOKEN'\n",
+        "response.id = '/id'\n[destinations.economy.headers]\nAuthorization = 'Bearer env:TOKEN'\n",
     );
     let document = document();
     let about = about(&document);
@@ -179,8 +179,10 @@ async fn a_token_that_cannot_be_read_costs_no_attempt() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
     std::fs::write(&path, "hunter2\n").unwrap();
-    let headers =
-        format!("[targets.economy.headers]\nAuthorization = 'Bearer file:{}'\n", path.display());
+    let headers = format!(
+        "[destinations.economy.headers]\nAuthorization = 'Bearer file:{}'\n",
+        path.display()
+    );
     let target = target(&server, &headers);
     std::fs::remove_file(&path).unwrap();
     let document = document();
@@ -270,7 +272,7 @@ async fn a_put_goes_to_the_documents_own_place() {
 
     let numberless = DeliveryPayload { document_number: None, ..about };
     let failure = target.render(&numberless).unwrap_err();
-    assert_eq!(failure.field, "targets.economy.url");
+    assert_eq!(failure.field, "destinations.economy.url");
     let report = target.send(&numberless, "{}").await;
     assert!(matches!(
         report.result,

@@ -70,9 +70,9 @@ impl Enricher {
             metrics.enrichments.with_label_values(&[source.as_str(), result]);
         }
         let limits = CallLimits {
-            max_concurrency: settings.concurrency,
-            rate_limit_per_second: settings.per_second,
-            circuit_breaker_threshold: settings.breaker_failures,
+            max_concurrency: settings.max_concurrency,
+            rate_limit_per_second: settings.rate_limit_per_second,
+            circuit_breaker_threshold: settings.circuit_breaker_threshold,
             circuit_breaker_open: settings.circuit_breaker_open,
         };
         let source = source.clone();
@@ -94,7 +94,7 @@ impl Enricher {
 
     /// The most messages that a batch of this source should have.
     pub fn batch_size(&self) -> usize {
-        usize::try_from(self.settings.per_second)
+        usize::try_from(self.settings.rate_limit_per_second)
             .unwrap_or(usize::MAX)
             .saturating_mul(MAX_BATCH_FETCH_SECONDS)
     }

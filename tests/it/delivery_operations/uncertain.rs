@@ -65,7 +65,7 @@ impl Economy {
         let address = listener.local_addr().unwrap();
         let economy = Self {
             targets: format!(
-                "[targets.economy.lookup]\n\
+                "[destinations.economy.lookup]\n\
                  url = 'http://{address}/invoices?number={{number}}&vendor={{vendor}}'\n\
                  id = '/invoices/0/id'\n"
             ),

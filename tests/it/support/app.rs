@@ -297,10 +297,10 @@ async fn configure(urls: &ServerUrls, sources: &[&str], tune: impl FnOnce(&mut C
         [worker]
         batch_wait_ms = 200
         [retry]
-        first_ms = 50
+        initial_delay_ms = 50
         multiplier = 2.0
-        longest_ms = 1000
-        retries = 3
+        max_delay_ms = 1000
+        max_retries = 3
         {}",
         urls.rabbitmq,
         sources.concat()

@@ -15,7 +15,7 @@ fn load_for(events: &str, settings: &str) -> Result<Destination, String> {
         ("LINES".to_owned(), "hunter2\nhunter2".to_owned()),
     ]);
     let text = format!(
-        "[sources.shop]\nkind = 'shopify'\nsecrets = ['env:S']\n[targets.x]\nkind = 'http'\n\
+        "[sources.shop]\nkind = 'shopify'\nsecrets = ['env:S']\n[destinations.x]\nkind = 'http'\n\
          events = [{events}]\n{settings}"
     );
     let config = Config::from_toml(&text, &variables).map_err(|error| format!("{error:#}"))?;
@@ -56,8 +56,8 @@ fn every_setting_is_taken() {
             "{URL}{BODY}timeout_ms = 1234\nmethod = 'PUT'\ncontent_type = 'application/vnd.x+json'\n\
              idempotency_header = 'X-Key'\nallow_private_addresses = true\n\
              headers.Authorization = 'Bearer env:TOKEN'\nheaders.X-Shop = 'const:north'\n\
-             answer.id = '/data/id'\nanswer.already_exists = ['duplicate']\n\
-             [targets.x.lookup]\nurl = 'https://search.example.com/?n={{number}}'\nid = '/0/id'\n\
+             response.id = '/data/id'\nanswer.already_exists = ['duplicate']\n\
+             [destinations.x.lookup]\nurl = 'https://search.example.com/?n={{number}}'\nid = '/0/id'\n\
              matches.'/0/vendor' = 'vendor'\n"
         ))
         .unwrap(),
@@ -84,9 +84,9 @@ fn every_setting_is_taken() {
 #[test]
 fn a_target_without_keys_needs_a_look_up() {
     let no_key = format!("{URL}{BODY}idempotency_header = ''\n");
-    assert!(load(&no_key).unwrap_err().contains("targets.x.idempotency_header"));
+    assert!(load(&no_key).unwrap_err().contains("destinations.x.idempotency_header"));
     let looked_up =
-        "[targets.x.lookup]\nurl = 'https://api.example.com/i?n={number}'\nid = '/0/id'\n";
+        "[destinations.x.lookup]\nurl = 'https://api.example.com/i?n={number}'\nid = '/0/id'\n";
     load(&format!("{no_key}{looked_up}")).unwrap();
 }
 
@@ -102,7 +102,7 @@ fn templates_are_tried_on_what_is_heard_of() {
         ("'refund.upserted'", &order, "there is no field lines"),
     ] {
         let error = load_for(events, settings).unwrap_err();
-        assert!(error.contains("targets.x.body: ") && error.contains(expected), "{error}");
+        assert!(error.contains("destinations.x.body: ") && error.contains(expected), "{error}");
     }
     // By what it is, each event may have a body of its own.
     let both = format!(
@@ -117,58 +117,73 @@ fn each_mistake_names_its_key() {
     let body = |body: &str| format!("{URL}body = '{body}'\n");
     let more = |more: &str| format!("{URL}{BODY}{more}\n");
     let lookup = |url: &str, more: &str| {
-        format!("{URL}{BODY}[targets.x.lookup]\nurl = '{url}'\nid = '/0/id'\n{more}\n")
+        format!("{URL}{BODY}[destinations.x.lookup]\nurl = '{url}'\nid = '/0/id'\n{more}\n")
     };
     let by_number = "https://api.example.com/i?n={number}";
     for (text, expected) in [
-        (String::new(), "targets.x: missing configuration field \"url\""),
-        (URL.to_owned(), "targets.x: missing configuration field \"body\""),
+        (String::new(), "destinations.x: missing configuration field \"url\""),
+        (URL.to_owned(), "destinations.x: missing configuration field \"body\""),
         (more("color = 'red'"), "color"),
-        (url("api.example.com"), "targets.x.url: it is no URL"),
-        (url("https://{tenant}/x"), "targets.x.url: its host"),
-        (url("https://api.example.com/{id}"), "targets.x.url: {id} is not one of {tenant}"),
-        (url("https://ann:hunter2@api.example.com/"), "targets.x.url: credentials"),
-        (url("http://api.example.com/"), "targets.x.url: only https"),
-        (url("http://127.0.0.1/"), "targets.x.url: only https"),
-        (url("https://192.168.0.1/"), "targets.x.url: 192.168.0.1"),
-        (more("method = 'GET'"), "targets.x.method"),
-        (more("content_type = \"a\\nb\""), "targets.x.content_type"),
-        (more("content_type = 'text/plain'"), "targets.x.body: only bodies"),
-        (more("timeout_ms = 1"), "targets.x.timeout_ms"),
-        (body("{{ number"), "targets.x.body: syntax error"),
-        (body("{{ numbr }}"), "targets.x.body: there is no field numbr; there are currency, "),
-        (body("{% if false %}{{ numbr }}{% endif %}1"), "targets.x.body: there is no field numbr"),
-        (body("{\"n\": \"{{ number }}\"}"), "targets.x.body: what it renders is not JSON"),
-        (body("{{ due_on + 1 }}"), "targets.x.body: "),
-        (body("{{ 1 if due_on is none else due_on|shout }}"), "targets.x.body: unknown filter"),
-        (body("{{ number if due_on else (due_on + 1) }}"), "without what may be null"),
-        (more("idempotency_header = ''"), "targets.x.idempotency_header"),
-        (more("idempotency_header = 'a b'"), "targets.x.idempotency_header"),
-        (more("idempotency_header = 'Content-Length'"), "targets.x.idempotency_header"),
-        (more("headers.'a b' = 'env:S'"), "targets.x.headers.a b"),
-        (more("headers.Authorization = 'hunter2'"), "targets.x.headers.Authorization: a header's"),
-        (more("headers.Authorization = 'env:NONE'"), "NONE"),
-        (more("headers.Authorization = 'env:LINES'"), "targets.x.headers.Authorization: it holds"),
-        (more("headers.X = 'const:{tenant}'"), "targets.x.headers.X: no place"),
-        (more("headers.Content-Type = 'const:x'"), "targets.x.headers.content-type"),
-        (more("headers.Host = 'const:x'"), "targets.x.headers.host"),
-        (more("headers.idempotency-key = 'const:x'"), "targets.x.headers.idempotency-key"),
-        (more("answer.id = 'id'"), "targets.x.answer.id"),
-        (more("answer.ids = '/id'"), "ids"),
-        (more("answer.already_exists = ['']"), "targets.x.answer.already_exists"),
-        (lookup("https://api.example.com/i", ""), "targets.x.lookup.url: it has no {number}, "),
-        (lookup("http://api.example.com/{number}", ""), "targets.x.lookup.url: only https"),
-        (lookup("https://10.0.0.1/{number}", ""), "targets.x.lookup.url: 10.0.0.1"),
-        (lookup(by_number, "color = 'red'"), "color"),
-        (lookup(by_number, "matches.vendor = 'vendor'"), "targets.x.lookup.matches.vendor"),
-        (lookup(by_number, "matches.'/0/v' = 'vendr'"), "targets.x.lookup.matches./0/v"),
+        (url("api.example.com"), "destinations.x.url: it is no URL"),
+        (url("https://{tenant}/x"), "destinations.x.url: its host"),
+        (url("https://api.example.com/{id}"), "destinations.x.url: {id} is not one of {tenant}"),
+        (url("https://ann:hunter2@api.example.com/"), "destinations.x.url: credentials"),
+        (url("http://api.example.com/"), "destinations.x.url: only https"),
+        (url("http://127.0.0.1/"), "destinations.x.url: only https"),
+        (url("https://192.168.0.1/"), "destinations.x.url: 192.168.0.1"),
+        (more("method = 'GET'"), "destinations.x.method"),
+        (more("content_type = \"a\\nb\""), "destinations.x.content_type"),
+        (more("content_type = 'text/plain'"), "destinations.x.body: only bodies"),
+        (more("timeout_ms = 1"), "destinations.x.timeout_ms"),
+        (body("{{ number"), "destinations.x.body: syntax error"),
+        (body("{{ numbr }}"), "destinations.x.body: there is no field numbr; there are currency, "),
         (
-            format!("{URL}{BODY}[targets.x.lookup]\nurl = '{by_number}'\nid = 'id'\n"),
-            "targets.x.lookup.id",
+            body("{% if false %}{{ numbr }}{% endif %}1"),
+            "destinations.x.body: there is no field numbr",
+        ),
+        (body("{\"n\": \"{{ number }}\"}"), "destinations.x.body: what it renders is not JSON"),
+        (body("{{ due_on + 1 }}"), "destinations.x.body: "),
+        (
+            body("{{ 1 if due_on is none else due_on|shout }}"),
+            "destinations.x.body: unknown filter",
+        ),
+        (body("{{ number if due_on else (due_on + 1) }}"), "without what may be null"),
+        (more("idempotency_header = ''"), "destinations.x.idempotency_header"),
+        (more("idempotency_header = 'a b'"), "destinations.x.idempotency_header"),
+        (more("idempotency_header = 'Content-Length'"), "destinations.x.idempotency_header"),
+        (more("headers.'a b' = 'env:S'"), "destinations.x.headers.a b"),
+        (
+            more("headers.Authorization = 'hunter2'"),
+            "destinations.x.headers.Authorization: a header's",
+        ),
+        (more("headers.Authorization = 'env:NONE'"), "NONE"),
+        (
+            more("headers.Authorization = 'env:LINES'"),
+            "destinations.x.headers.Authorization: it holds",
+        ),
+        (more("headers.X = 'const:{tenant}'"), "destinations.x.headers.X: no place"),
+        (more("headers.Content-Type = 'const:x'"), "destinations.x.headers.content-type"),
+        (more("headers.Host = 'const:x'"), "destinations.x.headers.host"),
+        (more("headers.idempotency-key = 'const:x'"), "destinations.x.headers.idempotency-key"),
+        (more("response.id = 'id'"), "destinations.x.response.id"),
+        (more("response.ids = '/id'"), "ids"),
+        (more("response.already_exists = ['']"), "destinations.x.response.already_exists"),
+        (
+            lookup("https://api.example.com/i", ""),
+            "destinations.x.lookup.url: it has no {number}, ",
+        ),
+        (lookup("http://api.example.com/{number}", ""), "destinations.x.lookup.url: only https"),
+        (lookup("https://10.0.0.1/{number}", ""), "destinations.x.lookup.url: 10.0.0.1"),
+        (lookup(by_number, "color = 'red'"), "color"),
+        (lookup(by_number, "matches.vendor = 'vendor'"), "destinations.x.lookup.matches.vendor"),
+        (lookup(by_number, "matches.'/0/v' = 'vendr'"), "destinations.x.lookup.matches./0/v"),
+        (
+            format!("{URL}{BODY}[destinations.x.lookup]\nurl = '{by_number}'\nid = 'id'\n"),
+            "destinations.x.lookup.id",
         ),
         (
-            format!("{URL}{BODY}[targets.x.lookup]\nurl = '{by_number}'\n"),
-            "targets.x: missing configuration field \"lookup.id\"",
+            format!("{URL}{BODY}[destinations.x.lookup]\nurl = '{by_number}'\n"),
+            "destinations.x: missing configuration field \"lookup.id\"",
         ),
     ] {
         let error = load(&text).err().unwrap_or_default();
@@ -178,5 +193,5 @@ fn each_mistake_names_its_key() {
     // An order has no vendor to be looked up by.
     let by_vendor = lookup("https://api.example.com/?v={vendor}&n={number}", "");
     let error = load_for("'order.upserted'", &by_vendor).unwrap_err();
-    assert!(error.contains("targets.x.lookup.url: {vendor}"), "{error}");
+    assert!(error.contains("destinations.x.lookup.url: {vendor}"), "{error}");
 }
