@@ -234,13 +234,13 @@ async fn refund_model_in_random_order_matches_the_expected_sums() {
     }
     workers.join_all().await;
 
-    let told: Vec<(String, String)> =
+    let actual: Vec<(String, String)> =
         sqlx::query_as("select order_id, trim_scale(refunded)::text from orders")
             .fetch_all(&app.db)
             .await
             .unwrap();
-    let told: HashMap<String, u64> =
-        told.into_iter().map(|(order, back)| (order, back.parse().unwrap())).collect();
-    assert_eq!(told, expected);
+    let actual: HashMap<String, u64> =
+        actual.into_iter().map(|(order, back)| (order, back.parse().unwrap())).collect();
+    assert_eq!(actual, expected);
     app.assert_conserved(i64::try_from(items.len()).unwrap()).await;
 }

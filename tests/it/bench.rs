@@ -66,7 +66,7 @@ const TINY: [&str; 12] = [
     "--connections",
 ];
 
-fn told(output: &Output) -> String {
+fn output_text(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     format!("{}{}", text(&output.stdout), text(&output.stderr))
 }
@@ -125,7 +125,7 @@ async fn every_scenario_is_measured_and_nothing_is_left() {
         command.arg(flag).arg(path);
     }
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    assert!(output.status.success(), "{}", self::told(&output));
+    assert!(output.status.success(), "{}", self::output_text(&output));
 
     let report: Value = serde_json::from_str(&read(&json)).unwrap();
     for path in [
@@ -313,7 +313,7 @@ async fn a_file_without_marks_is_found_out_before_anything_is_measured() {
     command.arg("--readme").arg(&readme);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(told(&output).contains("must stand there once"), "{}", told(&output));
+    assert!(output_text(&output).contains("must stand there once"), "{}", output_text(&output));
     assert_eq!(read(&readme), "# no marks\n");
 }
 

@@ -71,12 +71,12 @@ async fn refused(answer: Response, status: u16, retryable: bool) -> Vec<String> 
     let Seen { status: given, media_type, body } = seen(answer).await;
     let text = String::from_utf8(body.to_vec()).unwrap();
     assert_eq!((given.as_u16(), media_type.as_str()), (status, "application/json"), "{text}");
-    let told: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(told.as_object().unwrap().len(), 4, "{text}");
-    assert_eq!((&told["status"], &told["retryable"]), (&json!("error"), &json!(retryable)));
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json.as_object().unwrap().len(), 4, "{text}");
+    assert_eq!((&json["status"], &json["retryable"]), (&json!("error"), &json!(retryable)));
     assert!(text.starts_with(r#"{"status":"error","message":""#), "{text}");
-    assert!(!told["message"].as_str().unwrap().is_empty());
-    let errors = told["errors"].as_array().unwrap();
+    assert!(!json["message"].as_str().unwrap().is_empty());
+    let errors = json["errors"].as_array().unwrap();
     assert!(errors.iter().all(|error| error["message"].is_string()), "{text}");
     errors.iter().map(|error| error["field"].as_str().unwrap().to_owned()).collect()
 }
@@ -166,9 +166,9 @@ async fn callback_replayed_dead_letter_keeps_the_response() {
     consumer.drain(2).await;
     assert_eq!(post(&server, &body).await, before);
     consumer.step().await;
-    let told: Value = serde_json::from_slice(&before.body).unwrap();
+    let json: Value = serde_json::from_slice(&before.body).unwrap();
     let id = app.text("select invoice_id::text from invoices").await;
-    assert_eq!(told["invoiceId"], id.as_str());
+    assert_eq!(json["invoiceId"], id.as_str());
     assert_eq!(app.count("select count(*) from invoices").await, 1);
     server.stop().await;
 }

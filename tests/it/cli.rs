@@ -57,7 +57,7 @@ impl Stage {
     /// Runs a command that must succeed, for its JSON.
     fn json(&self, arguments: &[&str]) -> Value {
         let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", told(&output));
+        assert!(output.status.success(), "{arguments:?}: {}", output_text(&output));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
@@ -95,7 +95,7 @@ fn tallyhook(config: &Path) -> Command {
     command
 }
 
-fn told(output: &Output) -> String {
+fn output_text(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     format!("{}{}", text(&output.stdout), text(&output.stderr))
 }
@@ -173,14 +173,14 @@ async fn cli_commands_report_the_same_messages() {
     let stage = Stage::set().await;
 
     let check = stage.run(&["check"]);
-    assert_eq!(check.status.code(), Some(1), "{}", told(&check));
-    assert!(told(&check).contains("tallyhook migrate"), "{}", told(&check));
+    assert_eq!(check.status.code(), Some(1), "{}", output_text(&check));
+    assert!(output_text(&check).contains("tallyhook migrate"), "{}", output_text(&check));
     assert!(stage.run(&["migrate"]).status.success());
-    assert!(told(&stage.run(&["migrate"])).contains("up to date"));
+    assert!(output_text(&stage.run(&["migrate"])).contains("up to date"));
     let check = stage.run(&["check"]);
-    assert!(check.status.success(), "{}", told(&check));
+    assert!(check.status.success(), "{}", output_text(&check));
     for part in ["keys are remembered for 60 d; needed: ", "1 generations, "] {
-        assert!(told(&check).contains(part), "{}", told(&check));
+        assert!(output_text(&check).contains(part), "{}", output_text(&check));
     }
 
     let receiver = stage.serve("receiver", "config.toml");
@@ -203,7 +203,11 @@ async fn cli_commands_report_the_same_messages() {
     assert!(stage.run(&["audit", "--accepted", "5"]).status.success());
     let short = stage.run(&["audit", "--accepted", "6"]);
     assert_eq!(short.status.code(), Some(1));
-    assert!(told(&short).contains("6 were accepted, but 5 are accounted for"), "{}", told(&short));
+    assert!(
+        output_text(&short).contains("6 were accepted, but 5 are accounted for"),
+        "{}",
+        output_text(&short)
+    );
 
     let story = stage.json(&["trace", "#1001", "--json"]);
     assert_eq!(story["documents"].as_array().unwrap().len(), 1);
@@ -245,7 +249,7 @@ async fn cli_commands_report_the_same_messages() {
     }
     for refused in [&["dead", "discard", &id][..], &["dead", "discard", "--reason", "all of it"]] {
         let output = stage.run(refused);
-        assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+        assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
     }
     assert_eq!(listed(&[]), 1);
     let preview = stage.json(&["dead", "discard", "--all", "--dry-run", "--json"]);
@@ -307,9 +311,11 @@ async fn cli_quarantine_release_applies_after_secret_is_corrected() {
     }
     let id = list()[0]["receipt_id"].as_str().unwrap().to_owned();
     assert_eq!(stage.json(&["quarantine", "show", &id, "--json"])["payload"], order(1));
-    assert!(told(&stage.run(&["quarantine", "show", &id])).contains("x-shopify-topic: orders"));
+    assert!(
+        output_text(&stage.run(&["quarantine", "show", &id])).contains("x-shopify-topic: orders")
+    );
 
-    let code = |output: &Output| (output.status.code(), told(output));
+    let code = |output: &Output| (output.status.code(), output_text(output));
     let (refused, text) = code(&stage.run(&["quarantine", "release", &id]));
     assert_eq!(refused, Some(1), "{text}");
     assert!(text.contains("still refused"), "{text}");
@@ -333,7 +339,7 @@ async fn cli_quarantine_release_applies_after_secret_is_corrected() {
     assert_eq!(list(), json!([]));
 
     // The secret was used; another one was used later, and this one long ago.
-    assert!(!told(&stage.run(&["check"])).contains("warn "));
+    assert!(!output_text(&stage.run(&["check"])).contains("warn "));
     let url = stage.servers.postgres.url("postgres");
     let mut session = sqlx::PgConnection::connect(&url).await.unwrap();
     let rotated = "update secret_uses set last_used_at = now() - interval '31 days';
@@ -399,12 +405,21 @@ fn cli_invalid_configuration_names_the_key() {
         std::fs::write(&path, text).unwrap();
         for command in ["check", "serve", "migrate"] {
             let output = tallyhook(&path).arg(command).output().unwrap();
-            assert_eq!(output.status.code(), Some(1), "{command} {text:?}: {}", told(&output));
-            assert!(told(&output).contains(expected), "{command} {text:?}: {}", told(&output));
+            assert_eq!(
+                output.status.code(),
+                Some(1),
+                "{command} {text:?}: {}",
+                output_text(&output)
+            );
+            assert!(
+                output_text(&output).contains(expected),
+                "{command} {text:?}: {}",
+                output_text(&output)
+            );
         }
     }
     let missing = tallyhook(&folder.path().join("none.toml")).arg("check").output().unwrap();
-    assert!(told(&missing).contains("none.toml"), "{}", told(&missing));
+    assert!(output_text(&missing).contains("none.toml"), "{}", output_text(&missing));
     let usage = tallyhook(&path).arg("dance").output().unwrap();
     assert_eq!(usage.status.code(), Some(2));
 }
@@ -423,7 +438,7 @@ fn cli_unreachable_servers_are_named_without_password() {
     std::fs::write(&path, config).unwrap();
     let output = tallyhook(&path).arg("check").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let told = told(&output);
-    assert!(told.contains("database.url") && told.contains("broker.url"), "{told}");
-    assert!(!told.contains("hunter2"), "{told}");
+    let actual = output_text(&output);
+    assert!(actual.contains("database.url") && actual.contains("broker.url"), "{actual}");
+    assert!(!actual.contains("hunter2"), "{actual}");
 }

@@ -116,7 +116,7 @@ async fn amqp_delivery_committed_changes_are_published() {
     settled(&app, 4).await;
 
     let heard = listener.take().await;
-    let told: Vec<(&str, &str, &str)> = heard
+    let actual: Vec<(&str, &str, &str)> = heard
         .iter()
         .map(|event| {
             let text = |value: &'static str| event[value].as_str().unwrap();
@@ -125,7 +125,7 @@ async fn amqp_delivery_committed_changes_are_published() {
         })
         .collect();
     assert_eq!(
-        told,
+        actual,
         [
             ("invoice.created", "/tallyhook/erp/acme", "10.00"),
             ("invoice.updated", "/tallyhook/erp/acme", "12.00"),
@@ -151,8 +151,8 @@ async fn amqp_delivery_rolled_back_change_is_not_published() {
         [erp_order("1", 1, "1.00"), erp_order("2", 1, "200.00"), erp_order("3", 1, "3.00")];
     app.publish_all(&events).await;
     app.consumer("erp").await.step().await;
-    let told = app.text("select string_agg(document_id, ',' order by sequence) from deliveries");
-    assert_eq!(told.await, "1,3");
+    let row = app.text("select string_agg(document_id, ',' order by sequence) from deliveries");
+    assert_eq!(row.await, "1,3");
     // The order of the other source, the other event: nobody subscribed.
     app.publish_all(&[erp_invoice("INV-1", 1, "1.00")]).await;
     app.consumer("erp").await.step().await;

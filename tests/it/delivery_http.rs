@@ -268,7 +268,9 @@ async fn http_delivery_unreachable_destination_counts_no_attempt() {
     let before = probes.get();
     eventually("failed probes", seconds(20), || async { probes.get() >= before + 3 }).await;
     assert_eq!(app.count("select count(*) from deliveries where attempts > 0").await, 0);
-    assert_eq!(states(&app).await, "pending 20");
+    // A probe may be under way; nothing else happens.
+    let settled = "select count(*) from deliveries where state not in ('pending', 'sending')";
+    assert_eq!(app.count(settled).await, 0);
     economy.restart().await;
     come_to(&app, "delivered 20").await;
     eventually("it closes", seconds(20), || async { open.get() == 0 }).await;

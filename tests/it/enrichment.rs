@@ -133,15 +133,15 @@ fn event(source: &str, tenant: &str, event_id: &str, body: &serde_json::Value) -
 }
 
 /// An event of QuickBooks: `invoice.updated` and the like.
-fn thin(told: &str, id: &str) -> Envelope {
-    thin_at(told, id, "03:04:05")
+fn thin(event_type: &str, id: &str) -> Envelope {
+    thin_at(event_type, id, "03:04:05")
 }
 
 /// The same at another time of the day.
-fn thin_at(told: &str, id: &str, time: &str) -> Envelope {
+fn thin_at(event_type: &str, id: &str, time: &str) -> Envelope {
     let event_id = Uuid::now_v7().to_string();
     let body = json!({
-        "specversion": "1.0", "id": event_id, "type": format!("qbo.{told}.v1"),
+        "specversion": "1.0", "id": event_id, "type": format!("qbo.{event_type}.v1"),
         "time": format!("2026-01-02T{time}Z"), "intuitentityid": id, "intuitaccountid": "310687",
     });
     event("books", "310687", &event_id, &body)
@@ -211,11 +211,11 @@ async fn enrichment_deleted_document_is_not_fetched() {
     app.assert_outcomes(&events, &["applied", "stale", "applied"]).await;
     app.assert_outcomes(&[older], &["stale"]).await;
     assert_eq!(platform.asked().len(), 1, "{:?}", platform.asked());
-    let told =
+    let query =
         "select concat_ws(' ', invoice_number, status, to_char(deleted_at at time zone 'utc',
                     'HH24:MI'), last_receipt) from invoices";
     let expected = format!("INV-7 open 09:00 {}", events[0].receipt_id);
-    assert_eq!(app.text(told).await, expected);
+    assert_eq!(app.text(query).await, expected);
     app.assert_conserved(5).await;
 }
 
@@ -238,9 +238,9 @@ async fn enrichment_failing_fetch_exhausts_retries_and_dead_letters() {
     let dead_letter =
         app.text("select concat_ws(' ', reason, attempts, error) from dead_letters").await;
     let path = "/v3/company/310687/invoice/7: answered 500 Internal Server Error";
-    let told = format!("GET {}{path}", platform.address);
+    let actual = format!("GET {}{path}", platform.address);
     assert!(dead_letter.starts_with("attempts_exhausted 4 4 attempts failed"), "{dead_letter}");
-    assert!(dead_letter.ends_with(&told), "{dead_letter}");
+    assert!(dead_letter.ends_with(&actual), "{dead_letter}");
     assert_eq!(platform.asked().len(), 4);
     app.assert_conserved(2).await;
 }

@@ -98,16 +98,16 @@ impl Stage {
 
     /// Runs the command to its end: its exit code and all that it says.
     async fn run(&self, arguments: &[&str]) -> (i32, String) {
-        told(&self.command(&self.server.url(""), arguments).output().await.unwrap())
+        output_text(&self.command(&self.server.url(""), arguments).output().await.unwrap())
     }
 
     /// Runs the command for its JSON.
     async fn json(&self, arguments: &[&str]) -> (i32, Value) {
         let arguments = [arguments, &["--json"]].concat();
         let output = self.command(&self.server.url(""), &arguments).output().await.unwrap();
-        let (code, text) = told(&output);
-        let told = serde_json::from_slice(&output.stdout);
-        (code, told.unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}")))
+        let (code, text) = output_text(&output);
+        let json = serde_json::from_slice(&output.stdout);
+        (code, json.unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}")))
     }
 
     async fn stop(self) {
@@ -115,7 +115,7 @@ impl Stage {
     }
 }
 
-fn told(output: &Output) -> (i32, String) {
+fn output_text(output: &Output) -> (i32, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap(), text(&output.stdout) + &text(&output.stderr))
 }
@@ -246,7 +246,7 @@ async fn import_command_accepts_every_format_and_reports_interruption() {
         input.write_all(format!("{}\n", object(number)).as_bytes()).await.unwrap();
     }
     drop(input);
-    let piped = told(&piped.wait_with_output().await.unwrap());
+    let piped = output_text(&piped.wait_with_output().await.unwrap());
     assert_told(&piped, 0, &["a file at vendors", "3"]);
     assert_eq!(stage.app.count("select count(*) from invoices").await, 6);
     stage.stop().await;
@@ -288,7 +288,7 @@ async fn import_command_upload_errors_are_explained() {
     stage.write("large.csv", &rows);
     for file in ["may.csv", "large.csv"] {
         let mut command = stage.command(&stage.server.url(""), &[file]);
-        let refused = told(&command.env("TOKEN", "another-token").output().await.unwrap());
+        let refused = output_text(&command.env("TOKEN", "another-token").output().await.unwrap());
         let says = ["nothing was taken: the receiver answered 401", "first secret of the source"];
         assert_told(&refused, 1, &says);
     }
@@ -305,7 +305,7 @@ async fn import_command_upload_errors_are_explained() {
     // What makes no sense is told before anything is sent.
     stage.configure(&[VENDORS, SUPPLIERS, crate::support::SHOP]);
     let mut shop = stage.command(&stage.server.url(""), &["may.csv"]);
-    let ambiguous = told(&shop.env("SECRET", "s").output().await.unwrap());
+    let ambiguous = output_text(&shop.env("SECRET", "s").output().await.unwrap());
     assert_told(&ambiguous, 2, &["imports are taken by suppliers, vendors"]);
     stage.configure(&[VENDORS]);
     for (arguments, said) in [
@@ -334,7 +334,7 @@ async fn import_command_check_without_database_fails() {
     let mut command = stage.command("", &["may.csv", "--check"]);
     command.env("TALLYHOOK__DATABASE__URL", nowhere);
     command.env("TALLYHOOK__DATABASE__CONNECT_TIMEOUT_MS", "300");
-    let away = told(&command.output().await.unwrap());
+    let away = output_text(&command.output().await.unwrap());
     assert_told(&away, 1, &["the database cannot be reached"]);
     assert!(!away.1.contains("hunter2"), "{}", away.1);
     stage.stop().await;
@@ -356,7 +356,7 @@ impl Stub {
     fn listen(listener: TcpListener, answer: impl Fn(usize) -> String + Send + 'static) -> Self {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let calls = Arc::new(Mutex::new(Vec::new()));
-        let told = Arc::clone(&calls);
+        let recorded = Arc::clone(&calls);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut call = Vec::new();
@@ -366,9 +366,9 @@ impl Stub {
                     }
                 }
                 let number = {
-                    let mut told = told.lock().await;
-                    told.push(String::from_utf8_lossy(&call).into_owned());
-                    told.len() - 1
+                    let mut recorded = recorded.lock().await;
+                    recorded.push(String::from_utf8_lossy(&call).into_owned());
+                    recorded.len() - 1
                 };
                 drop(stream.write_all(answer(number).as_bytes()).await);
             }
@@ -402,7 +402,7 @@ async fn import_command_retries_while_receiver_answers_503() {
         answer("503 Service Unavailable", "retry-after: 0\r\n", &detail)
     };
     let busy = Stub::start(move |_| not_now()).await;
-    let given_up = told(&stage.command(&busy.url, &["may.csv"]).output().await.unwrap());
+    let given_up = output_text(&stage.command(&busy.url, &["may.csv"]).output().await.unwrap());
     assert_told(&given_up, 1, &["answered 503", "1 items are in", "(4 of 4)"]);
     assert!(!given_up.1.contains('\u{1b}'), "the terminal obeys a stranger: {:?}", given_up.1);
     let calls = busy.calls.lock().await;
@@ -420,7 +420,7 @@ async fn import_command_retries_while_receiver_answers_503() {
     let mut piped = stage.command(&busy.url, &["-", "--format", "csv"]);
     let mut piped = piped.stdin(Stdio::piped()).spawn().unwrap();
     piped.stdin.take().unwrap().write_all(invoices(1).as_bytes()).await.unwrap();
-    let piped = told(&piped.wait_with_output().await.unwrap());
+    let piped = output_text(&piped.wait_with_output().await.unwrap());
     assert_told(&piped, 1, &["answered 503", "it could be read only once"]);
     assert_eq!(busy.calls.lock().await.len(), 1);
 
@@ -438,7 +438,7 @@ async fn import_command_retries_while_receiver_answers_503() {
         "items": 1, "published": 1, "rejected": 0});
     let late = TcpListener::bind(address).await.unwrap();
     let late = Stub::listen(late, move |_| answer("202 Accepted", "", &accepted));
-    let piped = told(&piped.wait_with_output().await.unwrap());
+    let piped = output_text(&piped.wait_with_output().await.unwrap());
     assert_told(&piped, 0, &["1 wait"]);
     let calls = late.calls.lock().await;
     assert!(calls[0].contains("ACME,A-1,T-1"), "what was read before is lost: {}", calls[0]);
@@ -446,7 +446,7 @@ async fn import_command_retries_while_receiver_answers_503() {
     // Nobody knows what became of it.
     let silent = Stub::start(|_| String::new()).await;
     let mut piped = stage.command(&silent.url, &["-", "--format", "csv"]);
-    let lost = told(&piped.output().await.unwrap());
+    let lost = output_text(&piped.output().await.unwrap());
     assert_told(&lost, 1, &["some of it may have been taken", "adds nothing twice"]);
     stage.stop().await;
 }
@@ -472,7 +472,7 @@ async fn import_command_interrupted_wait_names_the_status_command() {
     .await;
     let process = stage.command(&stub.url, &["may.csv", "--report", "out.csv"]).spawn().unwrap();
     child.set(process.id().unwrap()).unwrap();
-    let interrupted = told(&process.wait_with_output().await.unwrap());
+    let interrupted = output_text(&process.wait_with_output().await.unwrap());
     let again = format!("tallyhook import --status {id}");
     assert_told(&interrupted, 3, &["2 still wait", "nothing is lost", &again]);
     let left: Vec<_> = std::fs::read_dir(stage.folder.path())
@@ -512,7 +512,7 @@ async fn import_command_interrupted_report_leaves_no_file() {
     .await;
     let process = stage.command(&stub.url, &["may.csv", "--report", "out.csv"]).spawn().unwrap();
     child.set(process.id().unwrap()).unwrap();
-    let stopped = told(&process.wait_with_output().await.unwrap());
+    let stopped = output_text(&process.wait_with_output().await.unwrap());
     assert_told(&stopped, 3, &["Every item has its outcome", "not written: stopped"]);
     assert!(!stage.path("out.csv").exists());
     stage.stop().await;

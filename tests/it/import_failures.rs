@@ -24,8 +24,8 @@ async fn import_dead_item_alone_fails_and_is_created_by_replay() {
     app.execute("alter table invoices add constraint odd check (invoice_number <> 'INV-3')").await;
     let server = TestServer::start(&app.config, Roles::ALL).await;
     let import = import_csv(&server, csv(5)).await;
-    let told = done(&server, &import).await;
-    assert_eq!(figures(&told), [5, 0, 4, 0, 0, 0, 0, 0, 1], "{told}");
+    let status = done(&server, &import).await;
+    assert_eq!(figures(&status), [5, 0, 4, 0, 0, 0, 0, 0, 1], "{status}");
     let settled = "select count(*) from imports where completed_at is not null";
     eventually("the summary", seconds(20), || async { app.count(settled).await == 1 }).await;
     let before = done(&server, &import).await;
@@ -92,16 +92,16 @@ async fn import_of_20000_invoices_matches_its_report_and_is_idempotent() {
     .await;
     let server = TestServer::start(&app.config, Roles::ALL).await;
     let file = large(20_000);
-    let told = report(send(&server, "text/csv", file.clone()).await).await;
+    let summary = report(send(&server, "text/csv", file.clone()).await).await;
     assert_eq!(
-        (&told["state"], &told["items"], &told["published"], &told["rejected"]),
+        (&summary["state"], &summary["items"], &summary["published"], &summary["rejected"]),
         (&json!("received"), &json!(20_000), &json!(19_800), &json!(200))
     );
-    assert_eq!(told["rejections"].as_array().unwrap().len(), 200);
-    let first = id(&told);
-    let told = done(&server, &first).await;
-    assert_eq!(figures(&told), [20_000, 0, 18_800, 0, 1000, 0, 0, 200, 0], "{told}");
-    assert!((told["duplicate_rate"].as_f64().unwrap() - 1000.0 / 19_800.0).abs() < 1e-9);
+    assert_eq!(summary["rejections"].as_array().unwrap().len(), 200);
+    let first = id(&summary);
+    let status = done(&server, &first).await;
+    assert_eq!(figures(&status), [20_000, 0, 18_800, 0, 1000, 0, 0, 200, 0], "{status}");
+    assert!((status["duplicate_rate"].as_f64().unwrap() - 1000.0 / 19_800.0).abs() < 1e-9);
     let retried = "select count(*) from receipts
                    where outcome = 'applied' and write_kind = 'created' and attempts > 0";
     let unlucky = "select count(*) from invoices where right(invoice_number, 2) in ('07', '57')";
@@ -128,11 +128,11 @@ async fn import_of_20000_invoices_matches_its_report_and_is_idempotent() {
     }
     assert_eq!((lines.len(), lines.first(), lines.last()), (20_000, Some(&2), Some(&20_001)));
 
-    let told = report(send(&server, "text/csv", file).await).await;
-    let second = id(&told);
-    let told = done(&server, &second).await;
-    assert_eq!(figures(&told), [20_000, 0, 0, 0, 19_800, 0, 0, 200, 0], "{told}");
-    assert!((told["duplicate_rate"].as_f64().unwrap() - 1.0).abs() < 1e-9);
+    let summary = report(send(&server, "text/csv", file).await).await;
+    let second = id(&summary);
+    let status = done(&server, &second).await;
+    assert_eq!(figures(&status), [20_000, 0, 0, 0, 19_800, 0, 0, 200, 0], "{status}");
+    assert!((status["duplicate_rate"].as_f64().unwrap() - 1.0).abs() < 1e-9);
     assert_eq!(app.text(books).await, before);
     let settled = "select count(*) from imports where completed_at is not null";
     eventually("the summaries", seconds(30), || async { app.count(settled).await == 2 }).await;

@@ -24,10 +24,10 @@ async fn interrupted(app: &TestApp) -> String {
 
 /// Sends the whole file and checks that every invoice stands once.
 async fn resend(app: &TestApp, server: &TestServer, invoices: u32, known: i64) {
-    let told = report(send(server, "text/csv", csv(invoices)).await).await;
+    let summary = report(send(server, "text/csv", csv(invoices)).await).await;
     let all = i64::from(invoices);
     let expected = [all, 0, all - known, 0, known, 0, 0, 0, 0];
-    assert_eq!(figures(&done(server, &id(&told)).await), expected);
+    assert_eq!(figures(&done(server, &id(&summary)).await), expected);
     assert_eq!(app.count("select count(*) from invoices").await, all);
     let wrong = "select count(*) from invoices where total <> 1.00";
     assert_eq!(app.count(wrong).await, 0, "a number that was cut off is in the books");
@@ -48,9 +48,9 @@ async fn import_client_disconnects_keeps_whole_lines_only() {
     .await;
     drop(client);
     let import = interrupted(&app).await;
-    let told = done(&server, &import).await;
-    assert_eq!(figures(&told), [100, 0, 100, 0, 0, 0, 0, 0, 0], "{told}");
-    assert!(told["error"].as_str().unwrap().contains("broke off"), "{told}");
+    let status = done(&server, &import).await;
+    assert_eq!(figures(&status), [100, 0, 100, 0, 0, 0, 0, 0, 0], "{status}");
+    assert!(status["error"].as_str().unwrap().contains("broke off"), "{status}");
     resend(&app, &server, 200, 100).await;
     server.stop().await;
     app.assert_conserved(300).await;
@@ -66,9 +66,9 @@ async fn import_client_stalls_returns_408() {
     let (status, answer) = client.answer().await;
     assert_eq!(status, 408, "{answer}");
     assert!(answer.contains("nothing is added twice"), "{answer}");
-    let told = done(&server, &interrupted(&app).await).await;
-    let created = told["created"].as_i64().unwrap();
-    assert!((9..=10).contains(&created), "{told}");
+    let status = done(&server, &interrupted(&app).await).await;
+    let created = status["created"].as_i64().unwrap();
+    assert!((9..=10).contains(&created), "{status}");
     resend(&app, &server, 20, created).await;
     server.stop().await;
 }
@@ -83,12 +83,16 @@ async fn import_syntax_error_keeps_the_items_before_it() {
         object("A-2", "1.00").trim_end(),
         object("A-3", "1.00")
     );
-    let told = report(send(&server, "application/json", file).await).await;
-    assert_eq!((&told["state"], &told["published"]), (&json!("interrupted"), &json!(2)), "{told}");
-    assert!(told["error"].as_str().unwrap().starts_with("line 3: "), "{told}");
-    let progress = done(&server, &id(&told)).await;
+    let summary = report(send(&server, "application/json", file).await).await;
+    assert_eq!(
+        (&summary["state"], &summary["published"]),
+        (&json!("interrupted"), &json!(2)),
+        "{summary}"
+    );
+    assert!(summary["error"].as_str().unwrap().starts_with("line 3: "), "{summary}");
+    let progress = done(&server, &id(&summary)).await;
     assert_eq!(figures(&progress), [2, 0, 2, 0, 0, 0, 0, 0, 0]);
-    assert_eq!((&progress["state"], &progress["error"]), (&told["state"], &told["error"]));
+    assert_eq!((&progress["state"], &progress["error"]), (&summary["state"], &summary["error"]));
     server.stop().await;
     app.assert_conserved(2).await;
 }
@@ -110,9 +114,9 @@ async fn import_receiver_stops_returns_503_with_retry_after() {
     stopping.await.unwrap();
 
     let server = TestServer::start(&app.config, Roles::ALL).await;
-    let told = done(&server, &interrupted(&app).await).await;
-    assert!(told["error"].as_str().unwrap().contains("stopped"), "{told}");
-    let created = told["created"].as_i64().unwrap();
+    let status = done(&server, &interrupted(&app).await).await;
+    assert!(status["error"].as_str().unwrap().contains("stopped"), "{status}");
+    let created = status["created"].as_i64().unwrap();
     resend(&app, &server, 20, created).await;
     server.stop().await;
 }
@@ -154,10 +158,10 @@ fn import_receiver_killed_is_completed_by_a_resend() {
         .await;
         let known = app.count("select count(*) from invoices").await;
         let dead = app.text("select import_id::text from imports").await;
-        let told = progress(&server, &dead).await;
+        let status = progress(&server, &dead).await;
         // More is on record than its last note told: then that.
-        assert_eq!((&told["state"], &told["total"]), (&json!("receiving"), &json!(known)));
-        assert_eq!((&told["created"], &told["completed_at"]), (&json!(known), &Value::Null));
+        assert_eq!((&status["state"], &status["total"]), (&json!("receiving"), &json!(known)));
+        assert_eq!((&status["created"], &status["completed_at"]), (&json!(known), &Value::Null));
         resend(&app, &server, 200, known).await;
         server.stop().await;
         app.assert_conserved(200 + known).await;
@@ -191,9 +195,9 @@ async fn import_broker_killed_is_completed_by_a_resend() {
     let ready = || async { server.get(&server.url("/readyz")).await.status() == 200 };
     eventually("the publisher", seconds(60), ready).await;
     // What could not be told with the broker away is told now.
-    let told = done(&server, &interrupted(&app).await).await;
-    let known = told["created"].as_i64().unwrap();
-    assert!(known >= 990, "{told}");
+    let status = done(&server, &interrupted(&app).await).await;
+    let known = status["created"].as_i64().unwrap();
+    assert!(known >= 990, "{status}");
     resend(&app, &server, 2000, known).await;
     server.stop().await;
     assert_eq!(app.totals().await.dead, 0);
@@ -256,8 +260,12 @@ async fn import_large_file_holds_few_items_in_memory() {
         .map(|number| object(&format!("A-{number}"), "1.00").replace('}', &note))
         .collect();
     assert!(file.len() > 60_000_000);
-    let told = report(send(&server, "application/x-ndjson", file).await).await;
-    assert_eq!((&told["published"], &told["state"]), (&json!(2000), &json!("received")), "{told}");
+    let summary = report(send(&server, "application/x-ndjson", file).await).await;
+    assert_eq!(
+        (&summary["published"], &summary["state"]),
+        (&json!(2000), &json!("received")),
+        "{summary}"
+    );
     finished.send(()).unwrap();
     let most = sampler.await.unwrap();
     assert!((1..=512).contains(&most), "{most} items were held");

@@ -54,10 +54,10 @@ async fn import_progress_out_of_order_never_goes_backwards() {
                     imports::upsert_progress(&mut conn, &[one]).await.unwrap();
                 }
             }
-            let told = "select concat_ws(' ', state, items, coalesce(error, '')) from imports";
-            let told = app.text(&format!("{told} where import_id = '{id}'")).await;
-            let told = told.replace("interrupted 7", "interrupted 9");
-            assert_eq!(told, expected, "{notes:?} together: {together}");
+            let query = "select concat_ws(' ', state, items, coalesce(error, '')) from imports";
+            let row = app.text(&format!("{query} where import_id = '{id}'")).await;
+            let row = row.replace("interrupted 7", "interrupted 9");
+            assert_eq!(row, expected, "{notes:?} together: {together}");
         }
     }
 }
@@ -123,8 +123,8 @@ async fn import_progress_unstorable_entry_blocks_no_other() {
     eventually("an empty queue", seconds(10), || async { amqp.depth(&calls).await == Some(0) })
         .await;
     server.stop().await;
-    let told = "select string_agg(concat_ws(' ', state, coalesce(name, '-')), ', ' order by state)
+    let query = "select string_agg(concat_ws(' ', state, coalesce(name, '-')), ', ' order by state)
                 from imports";
-    assert_eq!(app.text(told).await, "interrupted may.csv, received -");
+    assert_eq!(app.text(query).await, "interrupted may.csv, received -");
     assert!(now() > OffsetDateTime::UNIX_EPOCH);
 }

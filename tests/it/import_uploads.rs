@@ -65,13 +65,13 @@ async fn import_lines_are_independent_and_counted() {
     ]
     .concat();
     let url = server.url("/imports/vendors?name=may.csv");
-    let told = report(send_to(&url, "text/csv", file.clone()).await).await;
+    let summary = report(send_to(&url, "text/csv", file.clone()).await).await;
     let [items_told, published, rejected] =
-        ["items", "published", "rejected"].map(|word| told[word].as_i64().unwrap());
-    assert_eq!((items_told, published, rejected), (7, 4, 3), "{told}");
-    assert_eq!((&told["state"], &told["source"]), (&json!("received"), &json!("vendors")));
-    assert_eq!(told["rejections_omitted"], 0);
-    let mistakes: Vec<(i64, &str)> = told["rejections"]
+        ["items", "published", "rejected"].map(|word| summary[word].as_i64().unwrap());
+    assert_eq!((items_told, published, rejected), (7, 4, 3), "{summary}");
+    assert_eq!((&summary["state"], &summary["source"]), (&json!("received"), &json!("vendors")));
+    assert_eq!(summary["rejections_omitted"], 0);
+    let mistakes: Vec<(i64, &str)> = summary["rejections"]
         .as_array()
         .unwrap()
         .iter()
@@ -84,13 +84,13 @@ async fn import_lines_are_independent_and_counted() {
     assert_eq!(mistakes.iter().copied().collect::<BTreeSet<_>>(), expected.into_iter().collect());
     assert!(mistakes.is_sorted_by_key(|(line, _)| line));
 
-    let first = id(&told);
-    let told = done(&server, &first).await;
-    assert_eq!(figures(&told), [7, 0, 3, 0, 1, 0, 0, 3, 0], "{told}");
-    assert_eq!((&told["name"], &told["error"]), (&json!("may.csv"), &Value::Null));
-    assert!((told["duplicate_rate"].as_f64().unwrap() - 0.25).abs() < 1e-9);
-    assert!(told["batches"].as_i64().unwrap() >= 1);
-    assert!(told["elapsed_ms"].as_i64().unwrap() >= told["average_batch_ms"].as_i64().unwrap());
+    let first = id(&summary);
+    let status = done(&server, &first).await;
+    assert_eq!(figures(&status), [7, 0, 3, 0, 1, 0, 0, 3, 0], "{status}");
+    assert_eq!((&status["name"], &status["error"]), (&json!("may.csv"), &Value::Null));
+    assert!((status["duplicate_rate"].as_f64().unwrap() - 0.25).abs() < 1e-9);
+    assert!(status["batches"].as_i64().unwrap() >= 1);
+    assert!(status["elapsed_ms"].as_i64().unwrap() >= status["average_batch_ms"].as_i64().unwrap());
     let books = "select string_agg(invoice_number || ' ' || total, ', ' order by invoice_number)
                  from invoices";
     let before = app.text(books).await;
@@ -110,12 +110,12 @@ async fn import_lines_are_independent_and_counted() {
     assert_eq!(figures(&done(&server, &first).await), [7, 0, 3, 0, 1, 0, 0, 3, 0]);
 
     let lines = items(&server, &first, "?limit=2").await;
-    let told: Vec<(i64, &str)> = lines
+    let actual: Vec<(i64, &str)> = lines
         .iter()
         .map(|item| (item["line"].as_i64().unwrap(), item["outcome"].as_str().unwrap()))
         .collect();
-    assert_eq!(told.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [2, 3, 4, 5, 7, 8, 9]);
-    assert_eq!(told.iter().filter(|(_, outcome)| *outcome == "rejected").count(), 3);
+    assert_eq!(actual.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [2, 3, 4, 5, 7, 8, 9]);
+    assert_eq!(actual.iter().filter(|(_, outcome)| *outcome == "rejected").count(), 3);
     assert!(lines[3]["error"].as_str().unwrap().starts_with("amount: "), "{}", lines[3]);
     assert_eq!(lines[6]["business_key"], "INV-5");
     assert_eq!((&lines[6]["write_kind"], &lines[6]["attempts"]), (&json!("created"), &json!(0)));
@@ -135,21 +135,21 @@ async fn import_ndjson_and_json_array_are_accepted() {
     // One is too large, and is told to be: the others come in.
     let large = object(&"9".repeat(2000), "1.00");
     let lines = [&object("A-1", "1.00"), "not json\n", &large, &object("A-2", "2.00")].concat();
-    let told = report(send(&server, "application/x-ndjson", lines).await).await;
-    assert_eq!((&told["published"], &told["rejected"]), (&json!(2), &json!(2)), "{told}");
+    let summary = report(send(&server, "application/x-ndjson", lines).await).await;
+    assert_eq!((&summary["published"], &summary["rejected"]), (&json!(2), &json!(2)), "{summary}");
     let at: Vec<&Value> =
-        told["rejections"].as_array().unwrap().iter().map(|r| &r["line"]).collect();
+        summary["rejections"].as_array().unwrap().iter().map(|r| &r["line"]).collect();
     assert_eq!(at, [2, 3]);
-    assert_eq!(figures(&done(&server, &id(&told)).await), [4, 0, 2, 0, 0, 0, 0, 2, 0]);
+    assert_eq!(figures(&done(&server, &id(&summary)).await), [4, 0, 2, 0, 0, 0, 0, 2, 0]);
 
     // All on one line: pages tell them apart all the same.
     let objects: Vec<String> = (1..=5)
         .map(|number| object(&format!("B-{number}"), "1.00").trim_end().to_owned())
         .collect();
     let array = format!("[{}, 7]", objects.join(","));
-    let told = report(send(&server, "application/json; charset=utf-8", array).await).await;
-    assert_eq!((&told["published"], &told["rejected"]), (&json!(5), &json!(1)), "{told}");
-    let array = id(&told);
+    let summary = report(send(&server, "application/json; charset=utf-8", array).await).await;
+    assert_eq!((&summary["published"], &summary["rejected"]), (&json!(5), &json!(1)), "{summary}");
+    let array = id(&summary);
     assert_eq!(figures(&done(&server, &array).await), [6, 0, 5, 0, 0, 0, 0, 1, 0]);
     let found = items(&server, &array, "?limit=2").await;
     let receipts: BTreeSet<&str> =
@@ -159,9 +159,9 @@ async fn import_ndjson_and_json_array_are_accepted() {
     assert_eq!(items(&server, &array, "?outcome=updated").await.len(), 0);
 
     // Nothing at all is all of it.
-    let told = report(send(&server, "application/json", "[]").await).await;
-    assert_eq!((&told["items"], &told["state"]), (&json!(0), &json!("received")));
-    assert_eq!(figures(&done(&server, &id(&told)).await), [0; 9]);
+    let summary = report(send(&server, "application/json", "[]").await).await;
+    assert_eq!((&summary["items"], &summary["state"]), (&json!(0), &json!("received")));
+    assert_eq!(figures(&done(&server, &id(&summary)).await), [0; 9]);
     assert_eq!(app.count("select count(*) from invoices").await, 7);
     server.stop().await;
     app.assert_conserved(7).await;
@@ -182,14 +182,24 @@ async fn import_rejected_upload_names_the_cause() {
     assert_eq!(answer.headers()["allow"], "GET, POST");
     problem(answer, 405).await;
 
-    let told = problem(send(&server, "text/plain", csv(1)).await, 415).await;
-    assert!(told["detail"].as_str().unwrap().contains("application/x-ndjson"), "{told}");
+    let problem_details = problem(send(&server, "text/plain", csv(1)).await, 415).await;
+    assert!(
+        problem_details["detail"].as_str().unwrap().contains("application/x-ndjson"),
+        "{problem_details}"
+    );
     let packed = post("/imports/vendors").bearer_auth(TOKEN).header("content-encoding", "gzip");
     problem(packed.body(csv(1)).send().await.unwrap(), 415).await;
-    let told = problem(send(&server, "application/json", "{}").await, 400).await;
-    assert!(told["detail"].as_str().unwrap().starts_with("line 1: "), "{told}");
-    let told = problem(send(&server, "text/csv", "vendor,amount\nACME,1\n").await, 400).await;
-    assert!(told["detail"].as_str().unwrap().contains("invoice_number"), "{told}");
+    let problem_details = problem(send(&server, "application/json", "{}").await, 400).await;
+    assert!(
+        problem_details["detail"].as_str().unwrap().starts_with("line 1: "),
+        "{problem_details}"
+    );
+    let problem_details =
+        problem(send(&server, "text/csv", "vendor,amount\nACME,1\n").await, 400).await;
+    assert!(
+        problem_details["detail"].as_str().unwrap().contains("invoice_number"),
+        "{problem_details}"
+    );
 
     let metrics = server.service.metrics.render();
     for line in [
@@ -215,14 +225,14 @@ async fn import_early_rejection_reaches_a_sending_client() {
     {
         let mut client = SlowUpload::with(&server, media_type, token, large.len(), "").await;
         assert_eq!(client.push(&large, seconds(20)).await, large.len(), "{status}");
-        let (told, answer) = client.answer().await;
-        assert_eq!(told, status, "{answer}");
+        let (actual, answer) = client.answer().await;
+        assert_eq!(actual, status, "{answer}");
     }
     // Whoever asks first is spared the sending.
     let asks = "expect: 100-continue\r\n";
     let client = SlowUpload::with(&server, "text/csv", "guessed", large.len(), asks).await;
-    let (told, answer) = client.answer().await;
-    assert_eq!(told, 401, "{answer}");
+    let (actual, answer) = client.answer().await;
+    assert_eq!(actual, 401, "{answer}");
     server.stop().await;
 }
 
@@ -237,9 +247,9 @@ async fn import_items_need_the_secret_and_counts_need_the_id() {
     problem(guessed.send().await.unwrap(), 401).await;
     for query in ["outcome=fine", "after=x", "limit=0", "limit=1001"] {
         let asked = get(format!("/imports/{import}/items?{query}")).bearer_auth(TOKEN);
-        let told = problem(asked.send().await.unwrap(), 400).await;
+        let problem_details = problem(asked.send().await.unwrap(), 400).await;
         let key = query.split('=').next().unwrap();
-        assert!(told["detail"].as_str().unwrap().starts_with(key), "{told}");
+        assert!(problem_details["detail"].as_str().unwrap().starts_with(key), "{problem_details}");
     }
     assert_eq!(items(&server, &import, "?after=2").await.len(), 2);
     let simple = import.replace('-', "");

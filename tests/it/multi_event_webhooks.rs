@@ -41,10 +41,10 @@ async fn multi_event_call_gives_each_event_a_key_and_receipt() {
         app.count("select count(*) from receipts").await == 80
     })
     .await;
-    let told = "select concat_ws(' ', count(distinct receipt_id), count(distinct event_key),
+    let query = "select concat_ws(' ', count(distinct receipt_id), count(distinct event_key),
                     count(*) filter (where outcome = 'applied'),
                     count(*) filter (where outcome = 'duplicate')) from receipts";
-    assert_eq!(app.text(told).await, "80 40 40 40");
+    assert_eq!(app.text(query).await, "80 40 40 40");
     // The answer names the first of them, and each keeps its own bytes.
     let first = format!("select event_key from receipts where receipt_id = '{named}'");
     assert_eq!(app.text(&first).await, "books|310687|e-0");
@@ -83,9 +83,9 @@ async fn multi_event_call_half_accepted_is_completed_by_resend() {
     while receipts().await < 900 + half {
         consumer.step().await;
     }
-    let told = "select concat_ws(' ', count(distinct event_key),
+    let query = "select concat_ws(' ', count(distinct event_key),
                     count(*) filter (where outcome = 'applied')) from receipts";
-    assert_eq!(app.text(told).await, "900 900");
+    assert_eq!(app.text(query).await, "900 900");
     assert_eq!(app.count("select count(*) from resource_changes").await, 900);
     app.assert_conserved(receipts().await).await;
     server.stop().await;

@@ -20,7 +20,7 @@ use crate::support::{
 
 /// What clients were told.
 #[derive(Default)]
-struct Told {
+struct LoadResult {
     /// The receipts that were answered 200.
     accepted: BTreeSet<String>,
     /// How many calls were answered 503.
@@ -31,7 +31,7 @@ struct Told {
 struct Load {
     go_on: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
-    clients: Vec<JoinHandle<Told>>,
+    clients: Vec<JoinHandle<LoadResult>>,
 }
 
 impl Load {
@@ -54,13 +54,13 @@ impl Load {
         .await;
     }
 
-    async fn end(self) -> Told {
+    async fn end(self) -> LoadResult {
         self.go_on.store(false, Ordering::Relaxed);
-        let mut all = Told::default();
+        let mut all = LoadResult::default();
         for client in self.clients {
-            let told = client.await.unwrap();
-            all.accepted.extend(told.accepted);
-            all.refused += told.refused;
+            let result = client.await.unwrap();
+            all.accepted.extend(result.accepted);
+            all.refused += result.refused;
         }
         all
     }
@@ -70,8 +70,8 @@ async fn client(
     webhook_client: WebhookClient,
     go_on: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
-) -> Told {
-    let mut told = Told::default();
+) -> LoadResult {
+    let mut result = LoadResult::default();
     while go_on.load(Ordering::Relaxed) {
         let order = sent.fetch_add(1, Ordering::Relaxed);
         // Every answer comes: the receiver itself is never away.
@@ -80,18 +80,18 @@ async fn client(
         match answer.status().as_u16() {
             200 => {
                 let receipt = answer.headers()["x-tallyhook-receipt"].to_str().unwrap();
-                told.accepted.insert(receipt.to_owned());
+                result.accepted.insert(receipt.to_owned());
             }
             503 => {
                 assert_eq!(answer.headers()["retry-after"], "5");
-                told.refused += 1;
+                result.refused += 1;
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             other => panic!("answered {other}: {}", answer.text().await.unwrap()),
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    told
+    result
 }
 
 async fn start() -> (LeasedServers, TestApp, TestServer) {
@@ -105,14 +105,14 @@ async fn start() -> (LeasedServers, TestApp, TestServer) {
 }
 
 /// Everything that was answered 200 is in the books, and nobody was blamed.
-async fn assert_all_in_the_books(app: &TestApp, told: &Told) {
+async fn assert_all_in_the_books(app: &TestApp, result: &LoadResult) {
     eventually("the books", seconds(60), || async {
         let recorded: Vec<String> =
             sqlx::query_scalar("select receipt_id::text from receipts where outcome = 'applied'")
                 .fetch_all(&app.db)
                 .await
                 .unwrap_or_default();
-        told.accepted.is_subset(&recorded.into_iter().collect())
+        result.accepted.is_subset(&recorded.into_iter().collect())
     })
     .await;
     // A call that was answered 503 may have arrived all the same; nothing waits.
@@ -144,10 +144,10 @@ async fn outage_rabbitmq_killed_loses_no_accepted_event() {
     servers.restart_rabbitmq().await;
     eventually("readiness", seconds(60), || async { server.service.health.is_ready() }).await;
     load.at_least(100).await;
-    let told = load.end().await;
-    assert!(told.refused > 0, "the outage was not noticed; the test tests nothing");
-    assert!(told.accepted.len() > 100);
-    assert_all_in_the_books(&app, &told).await;
+    let result = load.end().await;
+    assert!(result.refused > 0, "the outage was not noticed; the test tests nothing");
+    assert!(result.accepted.len() > 100);
+    assert_all_in_the_books(&app, &result).await;
     server.stop().await;
 }
 
@@ -159,9 +159,9 @@ async fn outage_rabbitmq_restarted_loses_no_accepted_event() {
     servers.restart_rabbitmq().await;
     eventually("readiness", seconds(60), || async { server.service.health.is_ready() }).await;
     load.at_least(100).await;
-    let told = load.end().await;
-    assert!(told.refused > 0, "the outage was not noticed; the test tests nothing");
-    assert_all_in_the_books(&app, &told).await;
+    let result = load.end().await;
+    assert!(result.refused > 0, "the outage was not noticed; the test tests nothing");
+    assert_all_in_the_books(&app, &result).await;
     server.stop().await;
 }
 
@@ -193,11 +193,11 @@ async fn outage_postgresql_killed_is_invisible_to_senders() {
     .await;
     servers.restart_postgres().await;
     load.at_least(100).await;
-    let told = load.end().await;
-    assert_eq!(told.refused, 0, "an outage of PostgreSQL reached the senders");
-    assert_all_in_the_books(&app, &told).await;
+    let result = load.end().await;
+    assert_eq!(result.refused, 0, "an outage of PostgreSQL reached the senders");
+    assert_all_in_the_books(&app, &result).await;
     // Every accepted message, and none besides.
-    let accepted = i64::try_from(told.accepted.len()).unwrap();
+    let accepted = i64::try_from(result.accepted.len()).unwrap();
     app.assert_conserved(accepted).await;
     eventually("readiness", seconds(30), || async { server.service.health.is_ready() }).await;
     server.stop().await;

@@ -1,6 +1,7 @@
 //! One bad message never costs another one anything: the poison alone is
 //! dead, with everything a person needs to know, and the rest commits.
 
+use lapin::types::AMQPValue;
 use rand::RngExt as _;
 use serde_json::Value;
 
@@ -182,19 +183,21 @@ async fn poison_maximum_attempt_header_does_not_stop_the_worker() {
     order.tenant.clear();
     order.failed_attempts = u32::MAX;
     app.publish_all(std::slice::from_ref(&order)).await;
-    // The same from a foreign producer, in a type that is no `u32` of ours. It sends no topic, so
-    // its message is ignored, and whatever attempt it counts is recorded within the column's range.
-    let headers = [("x-tallyhook-attempt", lapin::types::AMQPValue::LongLongInt(i64::MAX))];
-    app.publish_foreign("shop", Some("foreign"), &headers, b"{}").await;
-    app.consumer("shop").await.drain(2).await;
-    app.archive_dead_letters(1).await;
+    // A foreign producer sends no topic, so its message is ignored, and one that is no attempt.
+    let maximum = [("x-tallyhook-attempt", AMQPValue::LongUInt(u32::MAX))];
+    app.publish_foreign("shop", Some("foreign"), &maximum, b"{}").await;
+    let too_large = [("x-tallyhook-attempt", AMQPValue::LongLongInt(i64::MAX))];
+    app.publish_foreign("shop", Some("impossible"), &too_large, b"{}").await;
+    app.consumer("shop").await.drain(3).await;
+    app.archive_dead_letters(2).await;
     app.assert_outcomes(&[order], &["dead"]).await;
-    let row = "select concat_ws(' ', reason, state, attempts > 0) from dead_letters";
-    assert_eq!(app.text(row).await, "attempts_exhausted open t");
-    let foreign = "select concat_ws(' ', outcome, attempts >= 0) from receipts
+    let reasons = "select string_agg(concat_ws(' ', reason, state, attempts > 0), ', '
+                       order by reason) from dead_letters";
+    assert_eq!(app.text(reasons).await, "attempts_exhausted open t, invalid_value open t");
+    let foreign = "select concat_ws(' ', outcome, attempts > 0) from receipts
                    where event_key like '%foreign'";
     assert_eq!(app.text(foreign).await, "ignored t");
-    app.assert_conserved(2).await;
+    app.assert_conserved(3).await;
 }
 
 #[tokio::test]

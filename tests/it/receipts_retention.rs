@@ -279,10 +279,10 @@ async fn receipts_retention_keeps_import_counts() {
     let whole = done(&server, &id).await;
     assert_eq!(figures(&whole), [4, 0, 2, 0, 1, 0, 0, 1, 0], "{whole}");
     assert_eq!(whole["past_retention"], 0);
-    let told = async || {
-        let mut told = progress(&server, &id).await;
-        let past = told["past_retention"].take();
-        (told, past.as_i64().unwrap())
+    let current = async || {
+        let mut status = progress(&server, &id).await;
+        let past = status["past_retention"].take();
+        (status, past.as_i64().unwrap())
     };
     // The worker may settle it at any moment: then it does so again.
     app.execute("update imports set completed_at = null").await;
@@ -296,11 +296,11 @@ async fn receipts_retention_keeps_import_counts() {
             processed_at = now() - interval '100 days' where import_line = 3",
         )
         .await;
-        told().await.0
+        current().await.0
     };
     let kept = app.keep(&plan(0, Some(90))).await;
     assert_eq!(kept.dropped.iter().map(|dropped| dropped.receipts).sum::<i64>(), 3, "{kept:?}");
-    let (after, past) = told().await;
+    let (after, past) = current().await;
     assert_eq!(past, 3);
     assert_eq!(after, before);
     let page = items(&server, &id).await;
@@ -314,7 +314,7 @@ async fn receipts_retention_keeps_import_counts() {
     )
     .await;
     assert_eq!(app.keep(&plan(0, Some(90))).await.default_deleted, 1);
-    let (after, past) = told().await;
+    let (after, past) = current().await;
     assert_eq!((figures(&after), past), (figures(&whole), 4));
     assert_eq!(items(&server, &id).await["past_retention"], 4);
     // Nothing of it waits, and it is settled as before.

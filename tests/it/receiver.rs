@@ -83,8 +83,8 @@ async fn receiver_rejected_webhook_names_the_cause_and_is_not_published() {
 
     assert_problem(post("/hooks/shop").body(body.clone()).send().await.unwrap(), 401).await;
     let tampered = signed(post("/hooks/shop"), &body).body(body.replace("1.00", "9.00"));
-    let told = assert_problem(tampered.send().await.unwrap(), 401).await;
-    assert!(!told.contains("secret of the tests"), "{told}");
+    let detail = assert_problem(tampered.send().await.unwrap(), 401).await;
+    assert!(!detail.contains("secret of the tests"), "{detail}");
 
     let form = signed(post("/hooks/shop"), &body);
     let form = form.header("content-type", "application/x-www-form-urlencoded");
@@ -162,8 +162,8 @@ async fn receiver_concurrency_limit_returns_503() {
     .await;
     let answer = server.post("shop", "1", &shop_body(1, 1, "1.00")).await;
     assert_eq!(answer.headers()["retry-after"], "5");
-    let told = assert_problem(answer, 503).await;
-    assert!(told.contains("too many calls"), "{told}");
+    let detail = assert_problem(answer, 503).await;
+    assert!(detail.contains("too many calls"), "{detail}");
     // A client that goes away gives its place back.
     drop(slow);
     eventually("room", seconds(5), || async {
@@ -194,10 +194,10 @@ async fn receiver_ping_is_recorded_once_a_minute() {
     consumer.drain(1).await;
     // Without a limit, unauthenticated pings could fill the receipts.
     consumer.assert_idle(&app, woo("order.created", 1, 1)).await;
-    let told =
+    let query =
         "select concat_ws(' ', topic, outcome, response_status, convert_from(payload, 'UTF8'))
                 from receipts where topic = 'ping'";
-    assert_eq!(app.text(told).await, "ping ignored 200 webhook_id=17");
+    assert_eq!(app.text(query).await, "ping ignored 200 webhook_id=17");
     app.assert_conserved(2).await;
     server.stop().await;
 }
@@ -307,7 +307,7 @@ async fn receiver_probes_and_metrics_report_the_state() {
         assert_eq!(server.get(&format!("{base}/livez")).await.status(), 200);
         let ready = server.get(&format!("{base}/readyz")).await;
         assert_eq!(ready.status(), 200);
-        let told: serde_json::Value =
+        let json: serde_json::Value =
             serde_json::from_slice(&ready.bytes().await.unwrap()).unwrap();
         // Whoever balances load between receivers must not be told that one
         // cannot take anything because a worker cannot work.
@@ -316,7 +316,7 @@ async fn receiver_probes_and_metrics_report_the_state() {
         } else {
             serde_json::json!({"receiver": "ok"})
         };
-        assert_eq!(told["parts"], parts);
+        assert_eq!(json["parts"], parts);
     }
     let metrics = || async {
         let url = format!("{operations}/metrics");

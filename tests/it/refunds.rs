@@ -51,8 +51,8 @@ async fn refund_listed_in_its_order_is_not_counted_twice() {
         app.publish_all(&events).await;
         consumer.drain(2).await;
         app.assert_outcomes(&events, &["applied", "applied"]).await;
-        let told = format!("select refunded::text from orders where order_id = '{order}'");
-        assert_eq!(app.text(&told).await, "10.00", "order {order}");
+        let query = format!("select refunded::text from orders where order_id = '{order}'");
+        assert_eq!(app.text(&query).await, "10.00", "order {order}");
     }
     app.assert_conserved(6).await;
 }
@@ -157,9 +157,9 @@ async fn refund_by_payment_finds_its_order_in_any_order() {
             }
         }
         app.assert_outcomes(&events, &["applied"; 6]).await;
-        let told = "select string_agg(concat_ws(' ', order_id, total, refunded), ', ' order by 1)
+        let query = "select string_agg(concat_ws(' ', order_id, total, refunded), ', ' order by 1)
                     from orders";
-        assert_eq!(app.text(told).await, "cs_1 100.00 10.00, cs_2 100.00 2.50", "{at_once}");
+        assert_eq!(app.text(query).await, "cs_1 100.00 10.00, cs_2 100.00 2.50", "{at_once}");
         app.assert_conserved(6).await;
     }
 }
@@ -186,8 +186,9 @@ async fn refund_total_of_a_charge_is_not_added_to_refunds() {
     let mut outcomes = ["applied"; 9];
     outcomes[5] = "stale";
     app.assert_outcomes(&events, &outcomes).await;
-    let told = "select string_agg(concat_ws(' ', order_id, refunded), ', ' order by 1) from orders";
-    assert_eq!(app.text(told).await, "cs_1 15.00, cs_2 7.50");
+    let query =
+        "select string_agg(concat_ws(' ', order_id, refunded), ', ' order by 1) from orders";
+    assert_eq!(app.text(query).await, "cs_1 15.00, cs_2 7.50");
     app.assert_conserved(9).await;
 }
 

@@ -65,21 +65,21 @@ async fn rejected_request_authentic_is_logged_with_payload() {
     let form = [("content-type", "application/x-www-form-urlencoded")];
     let answer = post(&app, &server, &body, &form).await;
     assert_eq!(answer.status(), 415);
-    let told = on_record(&app, &answer).await;
-    assert!(told.starts_with(&format!("rejected|415|shop||0|{length}|content type")), "{told}");
+    let row = on_record(&app, &answer).await;
+    assert!(row.starts_with(&format!("rejected|415|shop||0|{length}|content type")), "{row}");
 
     let other = [("x-shopify-shop-domain", "other.myshopify.com")];
     let answer = post(&app, &server, &body, &other).await;
     assert_eq!(answer.status(), 401);
-    let told = on_record(&app, &answer).await;
+    let row = on_record(&app, &answer).await;
     let expected = format!("rejected|401|shop|other.myshopify.com|0|{length}|the tenant");
-    assert!(told.starts_with(&expected), "{told}");
+    assert!(row.starts_with(&expected), "{row}");
     assert!(!answer.text().await.unwrap().contains("other.myshopify.com"));
 
     let answer = post(&app, &server, &body, &[("x-shopify-topic", "")]).await;
     assert_eq!(answer.status(), 400);
-    let told = on_record(&app, &answer).await;
-    assert!(told.starts_with(&format!("rejected|400|shop||0|{length}|")), "{told}");
+    let row = on_record(&app, &answer).await;
+    assert!(row.starts_with(&format!("rejected|400|shop||0|{length}|")), "{row}");
 
     // One that is taken, so that the sum is not nothing.
     assert_eq!(post(&app, &server, &body, &[]).await.status(), 200);
@@ -109,8 +109,8 @@ async fn rejected_request_oversized_is_logged_without_body_once_a_second() {
     for _ in 0..20 {
         assert_eq!(post(&app, &server, &large, &[]).await.status(), 413);
     }
-    let told = on_record(&app, &first).await;
-    assert!(told.starts_with("rejected|413|shop||0|-1|a body may have 1000 bytes"), "{told}");
+    let row = on_record(&app, &first).await;
+    assert!(row.starts_with("rejected|413|shop||0|-1|a body may have 1000 bytes"), "{row}");
     let unrecorded =
         server.service.metrics.rejected_requests_unlogged.with_label_values(&["shop"]).get();
     assert!(unrecorded >= 10, "{unrecorded}");
@@ -194,9 +194,9 @@ async fn rejected_request_unstorable_blocks_no_other() {
     let server = TestServer::start(&app.config, Roles { receiver: false, worker: true }).await;
     let rejected = "select count(*) from receipts where outcome = 'rejected'";
     eventually("the calls", seconds(20), || async { app.count(rejected).await == 3 }).await;
-    let told = "select string_agg(tenant || ':' || left(error, 19), ', ' order by tenant)
+    let query = "select string_agg(tenant || ':' || left(error, 19), ', ' order by tenant)
                 from receipts";
-    assert_eq!(app.text(told).await, ":not all of the call, a:why, b:why");
+    assert_eq!(app.text(query).await, ":not all of the call, a:why, b:why");
     server.stop().await;
 }
 
@@ -261,7 +261,7 @@ async fn secret_usage_is_visible_in_metrics_and_table() {
     );
     assert_eq!(earlier.bind(received_from).fetch_one(&app.db).await.unwrap(), 0);
     server.stop().await;
-    app.assert_conserved(3).await;
+    app.assert_conserved(4).await;
 }
 
 #[tokio::test]
@@ -280,7 +280,7 @@ async fn secret_usage_is_recorded_once_a_minute_and_never_in_the_future() {
         (now + time::Duration::days(1000), 0),
     ] {
         secret_uses::record(&mut connection, &source, "env:SECRET", at).await.unwrap();
-        let told = app.count(last).await;
-        assert!((age..age + 15).contains(&told), "{told} is not {age}");
+        let count = app.count(last).await;
+        assert!((age..age + 15).contains(&count), "{count} is not {age}");
     }
 }

@@ -94,15 +94,15 @@ async fn topology_retry_queue_returns_message_to_its_source_after_delay() {
     let back = timeout(seconds(10), subscription.next()).await.unwrap().unwrap();
     assert!(begun.elapsed() >= delay, "{:?}", begun.elapsed());
     assert_eq!(back.message.routing_key, "shop");
-    let told = back.message.envelope(&order.source, order.received_at).unwrap();
+    let envelope = back.message.envelope(&order.source, order.received_at).unwrap();
     assert_eq!(
         (
-            told.receipt_id,
-            told.key,
-            told.failed_attempts,
-            told.generation,
-            told.replay_id,
-            told.body
+            envelope.receipt_id,
+            envelope.key,
+            envelope.failed_attempts,
+            envelope.generation,
+            envelope.replay_id,
+            envelope.body
         ),
         (order.receipt_id, order.key, 1, 3, order.replay_id, order.body)
     );

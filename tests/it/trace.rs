@@ -47,8 +47,8 @@ async fn trace_order_by_platform_id_reads_few_pages() {
         }
         let pages = cost(&app, "orders", async |conn| {
             let found = timeline::documents(conn, "29999").await.unwrap();
-            let told: Vec<&str> = found.iter().map(|order| order.tenant.as_str()).collect();
-            assert_eq!(told, ["2"], "analyzed: {analyzed}");
+            let actual: Vec<&str> = found.iter().map(|order| order.tenant.as_str()).collect();
+            assert_eq!(actual, ["2"], "analyzed: {analyzed}");
         })
         .await;
         // The index alone has more than a hundred.
@@ -69,8 +69,8 @@ async fn trace_order_by_number_or_id_is_found_once() {
         [("7", &["erp", "shop"][..]), ("#7", &["shop"]), ("8", &[]), ("shop", &[])]
     {
         let found = timeline::documents(&mut conn, text).await.unwrap();
-        let told: Vec<&str> = found.iter().map(|order| order.source.as_str()).collect();
-        assert_eq!(told, sources, "{text}");
+        let actual: Vec<&str> = found.iter().map(|order| order.source.as_str()).collect();
+        assert_eq!(actual, sources, "{text}");
     }
 }
 

@@ -167,8 +167,8 @@ impl Library {
         input.write_all(message.to_string().as_bytes()).await.unwrap();
         drop(input);
         let output = timeout(seconds(60), child.wait_with_output()).await.unwrap().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}: {told}", self.name);
+        let output_text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {output_text}", self.name);
         serde_json::from_slice(&output.stdout).unwrap()
     }
 

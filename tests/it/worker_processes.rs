@@ -110,7 +110,7 @@ impl Program {
     }
 
     /// What a worker has logged.
-    fn told(&self, worker: usize) -> String {
+    fn output_text(&self, worker: usize) -> String {
         std::fs::read_to_string(self.log(worker)).unwrap()
     }
 
@@ -156,7 +156,7 @@ async fn worker_processes_one_killed_applies_each_event_once() {
         let mut looks = 0;
         while gate.waiting().await.unwrap() <= others {
             looks += 1;
-            assert!(looks < 2400, "worker {worker} did not come: {}", program.told(worker));
+            assert!(looks < 2400, "worker {worker} did not come: {}", program.output_text(worker));
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }
@@ -217,6 +217,6 @@ async fn worker_processes_one_killed_applies_each_event_once() {
 
     let accepted = all.to_string();
     let audit = program.command().args(["audit", "--accepted", &accepted]).output().await.unwrap();
-    let told = String::from_utf8_lossy(&audit.stdout).into_owned();
-    assert!(audit.status.success() && told.contains("accounted for"), "{told}");
+    let output_text = String::from_utf8_lossy(&audit.stdout).into_owned();
+    assert!(audit.status.success() && output_text.contains("accounted for"), "{output_text}");
 }

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{ALONE, Stage, databases, number, read, told};
+use super::{ALONE, Stage, databases, number, output_text, read};
 
 /// What is told of each table.
 const OF_A_TABLE: [&str; 8] = [
@@ -27,7 +27,7 @@ async fn everything_is_sampled_and_accounted_for() {
     let mut command = stage.bench(&arguments);
     command.arg(&json).arg("--svg").arg(&svg);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    assert!(output.status.success(), "{}", told(&output));
+    assert!(output.status.success(), "{}", output_text(&output));
 
     let report: Value = serde_json::from_str(&read(&json)).unwrap();
     let soak = &report["soak"];

@@ -40,9 +40,9 @@ impl Binary {
     }
 
     fn json(&self, arguments: &[&str]) -> Value {
-        let (code, told) = self.run(&[arguments, &["--json"]].concat());
-        assert_eq!(code, 0, "{arguments:?}: {told}");
-        serde_json::from_str(&told).unwrap()
+        let (code, output_text) = self.run(&[arguments, &["--json"]].concat());
+        assert_eq!(code, 0, "{arguments:?}: {output_text}");
+        serde_json::from_str(&output_text).unwrap()
     }
 }
 
@@ -83,15 +83,15 @@ async fn delivery_commands_list_void_reissue_and_retry() {
     }
     assert_eq!(binary.run(&["deliveries", "list", "--state", "lost"]).0, 2);
     assert_eq!(binary.run(&["deliveries", "show", &Uuid::nil().to_string()]).0, 1);
-    let (code, told) = binary.run(&["deliveries", "show", &ledger.delivery_id.to_string()]);
-    assert_eq!(code, 0, "{told}");
+    let (code, output_text) = binary.run(&["deliveries", "show", &ledger.delivery_id.to_string()]);
+    assert_eq!(code, 0, "{output_text}");
     for expected in [REQUEST, "{\"answered\":422}", "open, delivery_refused"] {
-        assert!(told.contains(expected), "{expected} is not in {told}");
+        assert!(output_text.contains(expected), "{expected} is not in {output_text}");
     }
     for what in ["I-1", "INV-7", &receipt, &key, &id] {
         let story = binary.json(&["trace", what]);
-        let told = story["deliveries"].as_array().unwrap();
-        assert!(told.iter().any(|one| one["delivery_id"] == id.as_str()), "{what}: {story:#}");
+        let actual = story["deliveries"].as_array().unwrap();
+        assert!(actual.iter().any(|one| one["delivery_id"] == id.as_str()), "{what}: {story:#}");
     }
     assert_eq!(binary.json(&["trace", "I-1"])["deliveries"].as_array().unwrap().len(), 3);
 
@@ -167,14 +167,14 @@ async fn dead_commands_handle_dead_letters_of_deliveries() {
     let binary = Binary::on(&app, TARGETS);
     assert_eq!(binary.json(&["dead", "drain"])["drained"], 1);
     assert_eq!(binary.json(&["dead", "list"]).as_array().unwrap().len(), 3);
-    let (_, told) = binary.run(&["dead", "list"]);
-    assert!(told.contains("SOURCE > TARGET"), "{told}");
+    let (_, output_text) = binary.run(&["dead", "list"]);
+    assert!(output_text.contains("SOURCE > TARGET"), "{output_text}");
     let mine = binary.json(&["dead", "list", "--target", "economy"]);
     let id = mine[0]["dead_letter_id"].as_str().unwrap();
     assert_eq!(mine.as_array().unwrap().len(), 1);
-    let (_, told) = binary.run(&["dead", "show", id]);
+    let (_, output_text) = binary.run(&["dead", "show", id]);
     for expected in [REQUEST, "{\"answered\":422}", "economy", "deliveries show"] {
-        assert!(told.contains(expected), "{expected} is not in {told}");
+        assert!(output_text.contains(expected), "{expected} is not in {output_text}");
     }
     let (code, exported) = binary.run(&["dead", "export"]);
     assert_eq!((code, exported.lines().count()), (0, 3), "{exported}");

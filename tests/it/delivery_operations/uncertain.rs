@@ -27,8 +27,8 @@ async fn reissue_of_uncertain_delivery_needs_confirmation() {
     }
     for (id, why) in [(queue.delivery_id, "queue"), (economy.delivery_id, "no look-up")] {
         match reissue(&app, id, false).await {
-            Err(DeliveryError::MayStillExist { why: told, .. }) => {
-                assert!(told.contains(why), "{told}")
+            Err(DeliveryError::MayStillExist { why: cause, .. }) => {
+                assert!(cause.contains(why), "{cause}")
             }
             other => panic!("{other:?}"),
         }
@@ -45,10 +45,10 @@ async fn reissue_of_uncertain_delivery_needs_confirmation() {
     assert!(matches!(reissued.look_up, LookupFinding::Unknown { .. }), "{reissued:?}");
     let reissued = reissue(&app, queue.delivery_id, true).await.unwrap();
     assert!(reissued.confirmed_gone && matches!(reissued.look_up, LookupFinding::Unknown { .. }));
-    let told = "select string_agg((detail->'look_up'->>'answer') || ' '
+    let query = "select string_agg((detail->'look_up'->>'answer') || ' '
                     || (detail->>'confirmed_gone'), ', ' order by audit_id)
                 from audit_log where action = 'reissue'";
-    assert_eq!(app.text(told).await, "unknown false, unknown true");
+    assert_eq!(app.text(query).await, "unknown false, unknown true");
 }
 
 /// An economy system that is asked what it has, and answers as it is told.
@@ -132,11 +132,11 @@ async fn reissue_looks_the_invoice_up_at_the_destination() {
     assert!(refused.0 == 1 && refused.1.contains("as INV-8"), "{refused:?}");
     let done = binary.run(&["reissue", &new, "--reason", "why", "--gone"]);
     assert!(done.0 == 0 && done.1.contains("WARNING: economy still shows it as INV-8"), "{done:?}");
-    let told = "select string_agg(concat_ws(' ', detail->'look_up'->>'answer',
+    let query = "select string_agg(concat_ws(' ', detail->'look_up'->>'answer',
                     detail->'look_up'->>'remote_id', detail->>'confirmed_gone',
                     detail->>'overrides_lookup'), ', ' order by audit_id)
                 from audit_log where action = 'reissue'";
-    assert_eq!(app.text(told).await, "nowhere false false, there INV-8 true true");
+    assert_eq!(app.text(query).await, "nowhere false false, there INV-8 true true");
 }
 
 #[tokio::test]

@@ -97,8 +97,9 @@ pub(crate) async fn progress(server: &TestServer, id: &str) -> Value {
 /// What is told of an import once its file ended and nothing of it waits.
 pub(crate) async fn done(server: &TestServer, id: &str) -> Value {
     eventually("the import", seconds(120), || async {
-        let told = progress(server, id).await;
-        matches!(told["state"].as_str(), Some("received" | "interrupted")) && told["waiting"] == 0
+        let status = progress(server, id).await;
+        matches!(status["state"].as_str(), Some("received" | "interrupted"))
+            && status["waiting"] == 0
     })
     .await;
     progress(server, id).await
@@ -106,9 +107,9 @@ pub(crate) async fn done(server: &TestServer, id: &str) -> Value {
 
 /// The figures of an import, in this order: total, waiting, created, updated,
 /// duplicate, stale, ignored, rejected, dead.
-pub(crate) fn figures(told: &Value) -> [i64; 9] {
+pub(crate) fn figures(status: &Value) -> [i64; 9] {
     ["total", "waiting", "created", "updated", "duplicate", "stale", "ignored", "rejected", "dead"]
-        .map(|word| told[word].as_i64().unwrap_or_else(|| panic!("no {word} in {told}")))
+        .map(|word| status[word].as_i64().unwrap_or_else(|| panic!("no {word} in {status}")))
 }
 
 /// A client that sends as slowly as a test wants it.

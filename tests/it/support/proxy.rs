@@ -66,11 +66,12 @@ async fn forward(mut client: TcpStream, upstream: u16, mut state: watch::Receive
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", upstream)).await else {
         return;
     };
-    let copied = tokio::select! {
+    tokio::select! {
         _ = copy_bidirectional(&mut client, &mut server) => return,
-        changed = state.changed() => changed,
-    };
-    if copied.is_ok() && matches!(*state.borrow(), State::Silenced) {
+        // Not if the proxy is dropped: then the state stays as it is.
+        Ok(()) = state.changed() => {}
+    }
+    if matches!(*state.borrow(), State::Silenced) {
         // The server sees the connection end, the client sees nothing.
         drop(server);
         std::future::pending::<()>().await;
