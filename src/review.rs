@@ -12,8 +12,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    broker::{Confirmed, OutgoingMessage, PublishError, Publisher, Topology},
-    domain::{Envelope, EventKey, ImportPosition, SourceName},
+    broker::{
+        Confirmed, IncomingMessage, OutgoingMessage, PublishError, Publisher, StoredIdentity,
+        Topology,
+    },
+    domain::{Envelope, EventKey, SourceName},
     store::{
         Store, StoreError, audit_log,
         audit_log::{Actor, AuditEntry},
@@ -234,29 +237,22 @@ impl<'a> Replay<'a> {
             .ok()
             .filter(|source| *source != SourceName::unknown())
             .ok_or(ReviewError::NoSourceQueue(id))?;
-        let headers = &contents.headers["headers"];
-        let text = |name: &str| headers[name].as_str();
-        let envelope = Envelope {
+        let identity = StoredIdentity {
             receipt_id: letter.receipt_id,
             key: EventKey::from_message_id(&source, &letter.tenant, &letter.event_key),
             source,
             tenant: letter.tenant.clone(),
             topic: letter.topic.clone(),
-            version: text("x-tallyhook-version")
-                .and_then(crate::sources::timestamp::parse_timestamp),
             received_at: contents.received_at,
-            // A person's act: it has all its attempts before it again.
+        };
+        let stored = IncomingMessage::from_json(&contents.headers, contents.payload);
+        let envelope = Envelope {
+            // All attempts start again: an operator decided it.
             failed_attempts: 0,
-            generation: headers["x-tallyhook-generation"]
-                .as_u64()
-                .and_then(|generation| u32::try_from(generation).ok())
-                .unwrap_or_default(),
             replay_id: Some(self.replay_id),
-            received_over_http: contents.headers["app_id"] == "tallyhook-receiver",
-            // Verified long ago: a replay is no use of a secret.
+            // A replay is no use of the secret.
             secret_label: None,
-            import: import_item(headers),
-            body: contents.payload.into(),
+            ..stored.lenient_envelope(identity)
         };
         let message = OutgoingMessage::inbound(&self.topology, &envelope);
         let _durable: Confirmed = self
@@ -266,11 +262,4 @@ impl<'a> Replay<'a> {
             .map_err(|source| ReviewError::PublishFailed { id, source })?;
         Ok(())
     }
-}
-
-/// The file that a letter's message stood in, as its headers tell it.
-fn import_item(headers: &Value) -> Option<ImportPosition> {
-    let import_id = headers["x-tallyhook-import"].as_str()?.parse().ok()?;
-    let line = u32::try_from(headers["x-tallyhook-line"].as_u64()?).ok()?;
-    Some(ImportPosition { import_id, line })
 }

@@ -1,4 +1,4 @@
-//! Consuming a queue: deliveries in order, acknowledged up to a tag.
+//! A consumer of a queue, which acknowledges up to a delivery tag.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -19,7 +19,7 @@ use super::{
     topology::short_string,
 };
 
-/// A queue that gives nothing for this long is looked at.
+/// A consumer without a delivery for this long checks its queue.
 const IDLE_CHECK_AFTER: Duration = Duration::from_secs(3);
 
 /// A consumer with a channel of its own.
@@ -27,14 +27,14 @@ pub struct Consumer {
     queue: String,
     channel: Channel,
     stream: lapin::Consumer,
-    /// Consumers before it, cancelled; what they were given comes first.
+    /// Cancelled consumers of the same channel. Their deliveries come first.
     cancelled: VecDeque<lapin::Consumer>,
 }
 
-/// A delivered message, not settled yet.
+/// A message that is not acknowledged yet.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// Counts deliveries on the channel; settling needs it.
+    /// The delivery tag, which counts the deliveries of the channel.
     pub tag: u64,
     /// The message.
     pub message: IncomingMessage,
@@ -46,7 +46,7 @@ async fn start_consuming(
     prefetch: u16,
 ) -> Result<lapin::Consumer, BrokerError> {
     let qos = channel.basic_qos(prefetch, BasicQosOptions::default());
-    with_timeout("limiting the prefetch", qos).await?;
+    with_timeout("setting the prefetch", qos).await?;
     let consume = channel.basic_consume(
         short_string(queue)?,
         short_string("")?,
@@ -57,46 +57,46 @@ async fn start_consuming(
 }
 
 impl Consumer {
-    /// Consumes a queue with at most `prefetch` messages unsettled. At least
-    /// twice a batch keeps the next one coming while the last is settled.
+    /// Consumes a queue with at most `prefetch` unacknowledged messages. Twice
+    /// the batch size or more keeps the next batch coming meanwhile.
     ///
     /// # Errors
-    /// [`BrokerError`], such as that there is no such queue.
+    /// [`BrokerError`], such as a queue that does not exist.
     pub async fn open(
-        link: &BrokerConnection,
+        connection: &BrokerConnection,
         queue: &str,
         prefetch: u16,
     ) -> Result<Self, BrokerError> {
-        let channel = link.open_channel().await?;
+        let channel = connection.open_channel().await?;
         let stream = start_consuming(&channel, queue, prefetch).await?;
         Ok(Self { queue: queue.to_owned(), channel, stream, cancelled: VecDeque::new() })
     }
 
-    /// Goes on with another prefetch. A consumer keeps the one that it began
-    /// with (quorum queues know no limit for a channel), so another one takes
-    /// its place; what was delivered already keeps its place and its tag.
+    /// Changes the prefetch. Quorum queues have no limit for a whole channel,
+    /// and a consumer keeps the one that it started with. So another consumer
+    /// takes over; earlier deliveries keep their order and tags.
     ///
     /// # Errors
-    /// [`BrokerError`], such as that the queue is gone.
+    /// [`BrokerError`], such as a queue that was deleted.
     pub async fn set_prefetch(&mut self, prefetch: u16) -> Result<(), BrokerError> {
         let tag = self.stream.tag();
         let cancel = self.channel.basic_cancel(tag, BasicCancelOptions::default());
-        with_timeout("ending a consumer", cancel).await?;
-        let next = start_consuming(&self.channel, &self.queue, prefetch).await?;
-        self.cancelled.push_back(std::mem::replace(&mut self.stream, next));
+        with_timeout("cancelling a consumer", cancel).await?;
+        let stream = start_consuming(&self.channel, &self.queue, prefetch).await?;
+        self.cancelled.push_back(std::mem::replace(&mut self.stream, stream));
         Ok(())
     }
 
-    /// The next delivery. Safe to be dropped while it waits.
+    /// The next delivery. Cancel safe.
     ///
     /// # Errors
-    /// Any error is final. So is a bare end: a deleted queue gives nothing
-    /// else, and the channel stays open.
+    /// Any error is final. So is the end of the stream: a deleted queue gives
+    /// nothing else, and the channel stays open.
     pub async fn next(&mut self) -> Result<Delivery, BrokerError> {
         let next = loop {
-            if let Some(before) = self.cancelled.front_mut() {
-                // Cancelled: it ends behind what it was given.
-                match before.next().await {
+            if let Some(cancelled) = self.cancelled.front_mut() {
+                // Its stream ends after the deliveries that it has.
+                match cancelled.next().await {
                     None => {
                         self.cancelled.pop_front();
                         continue;
@@ -106,8 +106,8 @@ impl Consumer {
             }
             match timeout(IDLE_CHECK_AFTER, self.stream.next()).await {
                 Ok(next) => break next,
-                // Nobody says so when a queue is deleted in the moment in
-                // which it is consumed: we would wait for ever.
+                // RabbitMQ sends no cancellation if the queue is deleted while
+                // the consumer starts: it would wait forever.
                 Err(_) => self.check_queue().await?,
             }
         };
@@ -125,12 +125,12 @@ impl Consumer {
         }
     }
 
-    /// Whether the queue is there and anybody consumes it.
+    /// Fails if the queue does not exist or has no consumer.
     async fn check_queue(&self) -> Result<(), BrokerError> {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let asked =
-            self.channel.queue_declare(short_string(&self.queue)?, passive, FieldTable::default());
-        let queue = with_timeout("looking at a quiet queue", asked).await?;
+        let queue = short_string(&self.queue)?;
+        let declare = self.channel.queue_declare(queue, passive, FieldTable::default());
+        let queue = with_timeout("checking an idle queue", declare).await?;
         if queue.consumer_count() == 0 {
             return Err(BrokerError::ConsumerCancelled(self.queue.clone()));
         }
@@ -140,17 +140,17 @@ impl Consumer {
     /// Acknowledges every delivery up to and including this tag.
     ///
     /// # Errors
-    /// The channel is gone: the broker will deliver all of them again.
+    /// The channel is gone: RabbitMQ delivers all of them again.
     pub async fn ack_up_to(&self, tag: u64) -> Result<(), BrokerError> {
         let options = BasicAckOptions { multiple: true };
         with_timeout("acknowledging", self.channel.basic_ack(tag, options)).await
     }
 
-    /// Ends the consumer; what is unsettled goes back to the queue.
+    /// Closes the channel. Unacknowledged messages return to the queue.
     pub async fn close(self) {
-        if let Ok(done) = short_string("done") {
-            // A channel that is gone already is closed enough.
-            drop(with_timeout("closing a channel", self.channel.close(200, done)).await);
+        if let Ok(text) = short_string("done") {
+            // A channel that fails to close is gone already.
+            drop(with_timeout("closing a channel", self.channel.close(200, text)).await);
         }
     }
 }

@@ -1,11 +1,10 @@
-//! Publishing to an exchange that others bind their queues to.
+//! Publishes events to an exchange to which others bind their queues.
 //!
-//! Nobody need be listening, and the exchange may be deleted under our feet:
-//! publishing to one that is gone closes the channel for everybody on it. So
-//! each announcer has a connection and a channel of its own, on which one
-//! window is published and all its confirms are awaited before the next: then
-//! the messages that were returned can be told from the others by their ids,
-//! whichever confirm they were attached to.
+//! There may be no queue, and the exchange may be deleted at any time:
+//! publishing to a missing exchange closes the channel. So each publisher has
+//! a connection and a channel of its own. It publishes a window of messages
+//! and awaits all their confirms before the next one. Then the returned
+//! messages are known by their ids, whichever confirm carries them.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -24,7 +23,7 @@ use super::{
     topology::short_string,
 };
 
-/// What became of an announcement.
+/// What became of a published event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PublishOutcome {
     /// Every queue that is bound for it has it.
@@ -33,7 +32,7 @@ pub enum PublishOutcome {
     Unroutable,
     /// A queue refused it.
     Nacked,
-    /// Nobody knows: no confirm came, and why.
+    /// No confirm came, and why. A queue may have it or not.
     Unknown(String),
 }
 
@@ -46,68 +45,67 @@ pub struct EventPublisher {
 }
 
 impl EventPublisher {
-    /// One that connects when it is first asked to.
+    /// A publisher that is not connected yet.
     pub fn new(url: &str, exchange: &str, confirm_timeout: Duration) -> Self {
         let (url, exchange) = (url.to_owned(), exchange.to_owned());
         Self { url, exchange, confirm_timeout, connection: None }
     }
 
-    /// Connects, unless it is connected, and makes the exchange if it is not
-    /// there: durable, of type topic.
+    /// Connects unless it is connected, and declares the exchange: durable, of
+    /// type topic.
     ///
     /// # Errors
-    /// What the broker says.
+    /// The error of RabbitMQ.
     pub async fn ensure_connected(&mut self) -> Result<(), BrokerError> {
-        if self.connection.as_ref().is_some_and(|(link, channel)| {
-            link.is_connected() && channel.status().connected() && !link.status().blocked()
+        if self.connection.as_ref().is_some_and(|(connection, channel)| {
+            connection.is_connected()
+                && channel.status().connected()
+                && !connection.status().blocked()
         }) {
             return Ok(());
         }
         self.close().await;
-        let link = BrokerConnection::open(&self.url, "tallyhook events").await?;
-        let channel = link.open_channel().await?;
+        let connection = BrokerConnection::open(&self.url, "tallyhook events").await?;
+        let channel = connection.open_channel().await?;
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        let asked = channel.exchange_declare(
-            short_string(&self.exchange)?,
-            ExchangeKind::Topic,
-            durable,
-            FieldTable::default(),
-        );
-        with_timeout("declaring an exchange", asked).await?;
+        let exchange = short_string(&self.exchange)?;
+        let declare =
+            channel.exchange_declare(exchange, ExchangeKind::Topic, durable, FieldTable::default());
+        with_timeout("declaring an exchange", declare).await?;
         let select = channel.confirm_select(ConfirmSelectOptions::default());
-        with_timeout("asking for confirms", select).await?;
-        self.connection = Some((link, channel));
+        with_timeout("enabling publisher confirms", select).await?;
+        self.connection = Some((connection, channel));
         Ok(())
     }
 
-    /// Publishes messages and tells what became of each, in their order.
+    /// Publishes messages. Returns one outcome for each, in their order.
     pub async fn publish(&mut self, messages: Vec<OutgoingMessage>) -> Vec<PublishOutcome> {
         let count = messages.len();
-        let lost = |why: &str| vec![PublishOutcome::Unknown(why.to_owned()); count];
+        let unknown = |error: &str| vec![PublishOutcome::Unknown(error.to_owned()); count];
         let Some((_, channel)) = &self.connection else {
-            return lost("there is no connection");
+            return unknown("there is no connection");
         };
-        let said = match timeout(self.confirm_timeout, publish_and_confirm(channel, messages)).await
-        {
-            Ok(Ok(said)) => said,
-            Ok(Err(error)) => lost(&error),
-            Err(_) => lost("RabbitMQ did not confirm in time"),
+        let publish = publish_and_confirm(channel, messages);
+        let outcomes = match timeout(self.confirm_timeout, publish).await {
+            Ok(Ok(outcomes)) => outcomes,
+            Ok(Err(error)) => unknown(&error),
+            Err(_) => unknown("RabbitMQ did not confirm in time"),
         };
-        if said.iter().any(|one| matches!(one, PublishOutcome::Unknown(_))) {
-            // What is still in flight there must not meet the next window.
+        if outcomes.iter().any(|outcome| matches!(outcome, PublishOutcome::Unknown(_))) {
+            // A late return must not be taken for one of the next window.
             self.close().await;
         }
-        said
+        outcomes
     }
 
     async fn close(&mut self) {
-        if let Some((link, _)) = self.connection.take() {
-            link.close().await;
+        if let Some((connection, _)) = self.connection.take() {
+            connection.close().await;
         }
     }
 }
 
-/// Publishes one window and awaits all of it.
+/// Publishes one window and awaits all its confirms.
 async fn publish_and_confirm(
     channel: &Channel,
     messages: Vec<OutgoingMessage>,
@@ -120,28 +118,29 @@ async fn publish_and_confirm(
         let names = short_string(&message.exchange)
             .and_then(|exchange| Ok((exchange, short_string(&message.routing_key)?)));
         let (exchange, routing_key) = names.map_err(|error| error.to_string())?;
+        // Mandatory: otherwise an unroutable message is dropped and confirmed.
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let sent = channel
+        let confirm = channel
             .basic_publish(exchange, routing_key, options, &message.body, message.properties)
             .await;
-        confirms.push(sent.map_err(|error| format!("publishing failed: {error}"))?);
+        confirms.push(confirm.map_err(|error| format!("publishing failed: {error}"))?);
     }
     let confirmations: Vec<Confirmation> = join_all(confirms)
         .await
         .into_iter()
         .collect::<Result<_, _>>()
-        .map_err(|error| format!("the channel broke: {error}"))?;
+        .map_err(|error| format!("the channel failed: {error}"))?;
     let returned: HashSet<String> =
         confirmations.iter().filter_map(returned_message).filter_map(message_id).collect();
-    let said = |(id, confirmation): (String, Confirmation)| match confirmation {
+    let outcome_of = |(id, confirmation): (String, Confirmation)| match confirmation {
         _ if returned.contains(&id) => PublishOutcome::Unroutable,
         Confirmation::Ack(_) => PublishOutcome::Confirmed,
         Confirmation::Nack(_) => PublishOutcome::Nacked,
         Confirmation::NotRequested => {
-            PublishOutcome::Unknown("the channel does not confirm".to_owned())
+            PublishOutcome::Unknown("publisher confirms are not enabled".to_owned())
         }
     };
-    Ok(ids.into_iter().zip(confirmations).map(said).collect())
+    Ok(ids.into_iter().zip(confirmations).map(outcome_of).collect())
 }
 
 fn returned_message(confirmation: &Confirmation) -> Option<&BasicReturnMessage> {

@@ -1,13 +1,13 @@
-//! Publishing: a message is sent when the broker says so, and not before.
+//! Publishes messages and waits for the publisher confirm.
 //!
-//! Two traps shape this file.
+//! Two properties of lapin and RabbitMQ shape this module.
 //!
-//! A lapin channel shared by tasks mixes confirms up: the delivery tag is
-//! taken and the frames are queued under two different locks. So each channel
-//! belongs to one task, a *lane*, and callers queue up before it.
+//! A lapin channel that several tasks share mixes up confirms: the delivery
+//! tag is taken and the frames are queued under two different locks. So one
+//! task owns each channel, and callers send it their requests.
 //!
-//! A returned (unroutable) message is attached to whichever confirm the
-//! client happens to process next; `lane` shows how we are not taken in.
+//! A returned (unroutable) message is attached to whichever confirm the client
+//! processes next. `confirm_channel` recognizes it all the same.
 
 mod confirm_channel;
 
@@ -26,43 +26,50 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     connection::{BrokerConnection, BrokerError, with_timeout},
     message::OutgoingMessage,
+    supervise::supervise,
     topology::Topology,
 };
-use crate::{config, observability::metrics::Metrics, retry};
+use crate::{config, observability::metrics::Metrics};
 use confirm_channel::ConfirmChannel;
 
-/// Proof that the broker has the message: only this file makes one.
+/// How long unconfirmed publishes may take when the publisher stops.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// A channel whose every message for a queue is nacked for this many confirm
+/// timeouts is replaced.
+const MAX_NACK_PERIODS: u32 = 10;
+
+/// Proof that RabbitMQ has the message. Only this module constructs it.
 #[derive(Debug)]
-#[must_use = "a 2xx needs this proof"]
+#[must_use = "a response of 2xx needs this proof"]
 pub struct Confirmed(());
 
-/// The broker does not have the message, as far as we know.
+/// RabbitMQ has not confirmed the message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// There is no connection.
-    #[error("RabbitMQ is away: {0}")]
+    #[error("RabbitMQ is not connected: {0}")]
     NotConnected(Arc<str>),
-    /// The broker takes nothing: it is short of memory or disk.
+    /// A memory or disk alarm blocks all publishers.
     #[error("RabbitMQ blocks publishers: it is short of memory or disk")]
     Blocked,
-    /// The queue is full, or the broker failed to store the message.
+    /// The queue is full, or RabbitMQ failed to store the message.
     #[error("RabbitMQ refused the message")]
     Nacked,
-    /// No confirm in time. It may come yet: then the message is there twice
-    /// once the sender repeats it, which the inbox absorbs.
+    /// No confirm came in time. It may come later: then the sender's retry
+    /// adds a duplicate, which the inbox absorbs.
     #[error("RabbitMQ did not confirm in time")]
     TimedOut,
-    /// The connection, the channel or the topology broke while it was under way.
-    #[error("the publish was lost: {0}")]
+    /// The connection, the channel or the topology failed before the confirm.
+    #[error("the publish was interrupted: {0}")]
     Lost(Arc<str>),
 }
 
-/// Publishes over a connection of its own that comes back by itself.
+/// Publishes over a connection of its own, which it re-establishes.
 #[derive(Clone)]
 pub struct Publisher {
     state: watch::Receiver<ConnectionState>,
@@ -88,62 +95,54 @@ struct PublishRequest {
 }
 
 impl Publisher {
-    /// Starts connecting. Until it has connected, and whenever it is not
-    /// connected, publishing fails at once.
+    /// Starts connecting. While it is not connected, publishing fails at once.
     pub fn start(
         settings: &config::BrokerConfig,
         topology: Arc<Topology>,
         metrics: Metrics,
         stop: CancellationToken,
     ) -> Self {
-        let (announce, state) =
-            watch::channel(ConnectionState::Disconnected("not connected yet".into()));
+        let disconnected = ConnectionState::Disconnected("not connected yet".into());
+        let (state_sender, state) = watch::channel(disconnected);
+        let confirm_timeout = Duration::from_millis(settings.confirm_timeout_ms);
         let supervisor = ConnectionSupervisor {
             url: settings.url.clone(),
             channel_count: settings.publish_channels,
             max_unconfirmed: settings.max_unconfirmed,
-            max_nack_duration: Duration::from_millis(settings.confirm_timeout_ms)
-                .saturating_mul(MAX_NACK_PERIODS),
+            max_nack_duration: confirm_timeout.saturating_mul(MAX_NACK_PERIODS),
             topology,
-            state_sender: announce,
+            state_sender,
             metrics: metrics.clone(),
         };
         tokio::spawn(supervisor.run(stop));
-        Self {
-            state,
-            next_channel: Arc::default(),
-            confirm_timeout: Duration::from_millis(settings.confirm_timeout_ms),
-            metrics,
-        }
+        Self { state, next_channel: Arc::default(), confirm_timeout, metrics }
     }
 
-    /// Publishes a message and waits until the broker has it.
+    /// Publishes a message and waits until RabbitMQ confirms it.
     ///
     /// # Errors
-    /// [`PublishError`]: nothing is known to be there. Never an answer of 2xx.
+    /// [`PublishError`]: the message must not be treated as accepted.
     pub async fn publish(&self, message: OutgoingMessage) -> Result<Confirmed, PublishError> {
         let begun = Instant::now();
-        let lanes = match &*self.state.borrow() {
-            ConnectionState::Connected(lanes) => Arc::clone(lanes),
-            ConnectionState::Disconnected(why) => {
-                return Err(PublishError::NotConnected(Arc::clone(why)));
+        let pool = match &*self.state.borrow() {
+            ConnectionState::Connected(pool) => Arc::clone(pool),
+            ConnectionState::Disconnected(error) => {
+                return Err(PublishError::NotConnected(Arc::clone(error)));
             }
         };
-        if lanes.status.blocked() {
+        if pool.status.blocked() {
             return Err(PublishError::Blocked);
         }
-        let lane = self.next_channel.fetch_add(1, Ordering::Relaxed) % lanes.requests.len();
-        let (reply, answer) = oneshot::channel();
-        let way = async {
-            let gone = || PublishError::Lost("the connection broke".into());
-            lanes.requests[lane]
-                .send(PublishRequest { message, reply })
-                .await
-                .map_err(|_| gone())?;
-            answer.await.map_err(|_| gone())?
+        let channel = self.next_channel.fetch_add(1, Ordering::Relaxed) % pool.requests.len();
+        let (reply, confirmation) = oneshot::channel();
+        let publish = async {
+            let lost = || PublishError::Lost("the connection was lost".into());
+            let request = PublishRequest { message, reply };
+            pool.requests[channel].send(request).await.map_err(|_| lost())?;
+            confirmation.await.map_err(|_| lost())?
         };
         let result =
-            timeout(self.confirm_timeout, way).await.unwrap_or(Err(PublishError::TimedOut));
+            timeout(self.confirm_timeout, publish).await.unwrap_or(Err(PublishError::TimedOut));
         if result.is_ok() {
             self.metrics.publish_confirm_duration.observe(begun.elapsed().as_secs_f64());
         }
@@ -153,8 +152,8 @@ impl Publisher {
     /// Why nothing can be published now; `None` if it can.
     pub fn degraded_reason(&self) -> Option<String> {
         match &*self.state.borrow() {
-            ConnectionState::Disconnected(why) => Some(why.to_string()),
-            ConnectionState::Connected(lanes) if lanes.status.blocked() => {
+            ConnectionState::Disconnected(error) => Some(error.to_string()),
+            ConnectionState::Connected(pool) if pool.status.blocked() => {
                 Some(PublishError::Blocked.to_string())
             }
             ConnectionState::Connected(_) => None,
@@ -169,10 +168,6 @@ impl Publisher {
     }
 }
 
-/// After so many times the confirm's time limit, a channel that is refused
-/// every message for a queue is given up.
-const MAX_NACK_PERIODS: u32 = 10;
-
 /// Keeps the publishing connection up.
 struct ConnectionSupervisor {
     url: String,
@@ -184,92 +179,77 @@ struct ConnectionSupervisor {
     metrics: Metrics,
 }
 
+/// A connection whose channels take requests.
+struct PublishingConnection {
+    connection: BrokerConnection,
+    pool: ChannelPool,
+    tasks: JoinSet<String>,
+}
+
 impl ConnectionSupervisor {
     async fn run(self, stop: CancellationToken) {
-        let mut pause = retry::reconnect_delays();
-        while !stop.is_cancelled() {
-            let ended = match self.connect().await {
-                Ok((link, lanes, tasks)) => {
-                    info!("publishing connection is up");
-                    self.metrics.broker_up.with_label_values(&["publish"]).set(1);
-                    self.state_sender.send_replace(ConnectionState::Connected(Arc::new(lanes)));
-                    pause = retry::reconnect_delays();
-                    self.run_until_disconnected(link, tasks, &stop).await
-                }
-                Err(error) => format!("{:#}", anyhow::Error::from(error)),
-            };
+        let connect = || self.connect();
+        let serve = |connection| self.run_until_disconnected(connection, &stop);
+        let on_down = |error: &str| {
             self.metrics.broker_up.with_label_values(&["publish"]).set(0);
-            self.state_sender.send_replace(ConnectionState::Disconnected(ended.as_str().into()));
-            if stop.is_cancelled() {
-                break;
-            }
-            let delay = pause();
-            warn!(
-                error = ended,
-                retry_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
-                "publishing connection is down"
-            );
-            tokio::select! {
-                () = tokio::time::sleep(delay) => {}
-                () = stop.cancelled() => break,
-            }
-        }
+            self.state_sender.send_replace(ConnectionState::Disconnected(error.into()));
+        };
+        supervise("publish", &stop, connect, serve, on_down).await;
     }
 
-    async fn connect(
-        &self,
-    ) -> Result<(BrokerConnection, ChannelPool, JoinSet<String>), BrokerError> {
-        let link = BrokerConnection::open(&self.url, "tallyhook publisher").await?;
-        self.topology.declare(&link).await?;
-        let mut jobs = Vec::new();
+    async fn connect(&self) -> Result<PublishingConnection, BrokerError> {
+        let connection = BrokerConnection::open(&self.url, "tallyhook publisher").await?;
+        self.topology.declare(&connection).await?;
+        let mut requests = Vec::new();
         let mut tasks = JoinSet::new();
         for _ in 0..self.channel_count {
-            let channel = link.open_channel().await?;
+            let channel = connection.open_channel().await?;
             let select = channel.confirm_select(ConfirmSelectOptions::default());
-            with_timeout("asking for confirms", select).await?;
+            with_timeout("enabling publisher confirms", select).await?;
             let (sender, receiver) = mpsc::channel(self.max_unconfirmed);
-            jobs.push(sender);
-            let lane = ConfirmChannel::new(
+            requests.push(sender);
+            let channel = ConfirmChannel::new(
                 channel,
-                link.status(),
+                connection.status(),
                 self.max_unconfirmed,
                 self.max_nack_duration,
             );
-            tasks.spawn(lane.run(receiver));
+            tasks.spawn(channel.run(receiver));
         }
-        let status = link.status();
-        Ok((link, ChannelPool { requests: jobs, status }, tasks))
+        let status = connection.status();
+        let pool = ChannelPool { requests, status };
+        Ok(PublishingConnection { connection, pool, tasks })
     }
 
-    /// Watches the connection until it has to be given up; says why.
+    /// Publishes until the connection or one of its channels fails. Returns
+    /// why it ended.
     async fn run_until_disconnected(
         &self,
-        link: BrokerConnection,
-        mut tasks: JoinSet<String>,
+        publishing: PublishingConnection,
         stop: &CancellationToken,
     ) -> String {
-        let why = tokio::select! {
-            () = link.closed() => "the connection was lost".to_owned(),
+        let PublishingConnection { connection, pool, mut tasks } = publishing;
+        info!("the publishing connection is up");
+        self.metrics.broker_up.with_label_values(&["publish"]).set(1);
+        self.state_sender.send_replace(ConnectionState::Connected(Arc::new(pool)));
+        let reason = tokio::select! {
+            () = connection.closed() => "the connection was lost".to_owned(),
             ended = tasks.join_next() => match ended {
-                Some(Ok(why)) => why,
+                Some(Ok(reason)) => reason,
                 Some(Err(panicked)) => panicked.to_string(),
                 None => "no channel is left".to_owned(),
             },
             () = stop.cancelled() => "stopping".to_owned(),
         };
-        // Nobody finds the lanes any more; what is in flight may still be
-        // confirmed, unless the connection is gone.
-        self.state_sender.send_replace(ConnectionState::Disconnected(why.as_str().into()));
+        // No new requests; those in flight may still be confirmed, unless the
+        // connection is gone.
+        self.state_sender.send_replace(ConnectionState::Disconnected(reason.as_str().into()));
         if stop.is_cancelled() {
-            drop(
-                timeout(Duration::from_secs(5), async {
-                    while tasks.join_next().await.is_some() {}
-                })
-                .await,
-            );
+            let remaining = async { while tasks.join_next().await.is_some() {} };
+            drop(timeout(SHUTDOWN_TIMEOUT, remaining).await);
         }
         tasks.abort_all();
-        link.close().await;
-        why
+        connection.close().await;
+        reason
     }
 }

@@ -11,14 +11,14 @@ use lapin::{
 use super::connection::{BrokerConnection, BrokerError, with_timeout};
 use crate::domain::SourceName;
 
-/// For queues whose messages must never be given up: a very large number,
-/// since -1 means "none" to RabbitMQ 4 but "at once" to 3.10.
+/// The delivery limit of queues that must never dead-letter. A large number,
+/// because -1 means "none" in RabbitMQ 4 but "at once" in 3.10.
 const UNLIMITED_DELIVERIES: u32 = 1_000_000_000;
 
-/// How long a deleted queue stays away before it is made again.
+/// Delay before a deleted queue is declared again.
 const REDECLARE_DELAY: Duration = Duration::from_secs(1);
 
-/// The names and arguments of everything of ours on the broker.
+/// The names and arguments of our exchanges and queues.
 #[derive(Clone, Debug)]
 pub struct Topology {
     prefix: String,
@@ -27,33 +27,33 @@ pub struct Topology {
     sources: Vec<SourceName>,
 }
 
-/// A queue, and the exchange that feeds it.
+/// A queue and the exchange that is bound to it.
 struct QueueSpec {
     exchange: String,
     queue: String,
-    /// The routing key that binds them; nothing where the exchange fans out.
+    /// The routing key of the binding; empty for a fanout exchange.
     routing_key: String,
     arguments: Vec<(&'static str, AMQPValue)>,
 }
 
 impl QueueSpec {
-    /// A queue with an exchange of its own name.
+    /// A queue with a fanout exchange of the same name.
     fn standalone(name: String, arguments: Vec<(&'static str, AMQPValue)>) -> Self {
         Self { exchange: name.clone(), queue: name, routing_key: String::new(), arguments }
     }
 }
 
-/// Ready messages in a queue.
+/// The number of ready messages in a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueDepth {
     /// The queue's name.
     pub queue: String,
-    /// What is in it: `inbound`, `retry`, `dead`, `unrouted` or `calls`.
+    /// The kind of queue: `inbound`, `retry`, `dead`, `unrouted` or `calls`.
     pub role: &'static str,
-    /// The source, for an inbound queue.
+    /// The source of an inbound queue.
     pub source: Option<SourceName>,
-    /// Messages that wait; those that a consumer holds are not counted.
-    /// `None`: there is no such queue.
+    /// Ready messages, without those that a consumer has not acknowledged.
+    /// `None` if the queue does not exist.
     pub ready: Option<u32>,
 }
 
@@ -73,39 +73,38 @@ impl Topology {
         }
     }
 
-    /// Only what is there whatever the sources: for tools that publish and
-    /// must not make queues of their own.
+    /// The topology without sources and retry queues, for tools that publish
+    /// and must not declare queues of their own.
     pub fn publish_only(prefix: &str) -> Self {
         Self::new(prefix, UNLIMITED_DELIVERIES, Vec::new(), [])
     }
 
-    /// The exchange that takes what comes in; routing key = source.
+    /// The exchange for events. The routing key is the source.
     pub fn inbound_exchange(&self) -> String {
         format!("{}.inbound", self.prefix)
     }
 
-    /// A source's queue.
+    /// The queue of a source.
     pub fn inbound_queue(&self, source: &SourceName) -> String {
         format!("{}.inbound.{source}", self.prefix)
     }
 
-    /// The exchange, and the queue of the same name, for what no queue takes.
+    /// The exchange and queue of messages for which no queue is bound.
     pub fn unrouted_queue(&self) -> String {
         format!("{}.unrouted", self.prefix)
     }
 
-    /// The exchange, and the queue of the same name, where a message waits.
+    /// The exchange and queue in which messages wait for this delay.
     pub fn retry_queue(&self, delay: Duration) -> String {
         format!("{}.retry.{}", self.prefix, format_delay(delay))
     }
 
-    /// The exchange, and the queue of the same name, of the dead.
+    /// The exchange and queue of dead letters.
     pub fn dead_letter_queue(&self) -> String {
         format!("{}.dead", self.prefix)
     }
 
-    /// The exchange, and the queue of the same name, of refused calls on
-    /// their way to the call log.
+    /// The exchange and queue of rejected requests and import progress.
     pub fn rejected_request_queue(&self) -> String {
         format!("{}.calls", self.prefix)
     }
@@ -115,12 +114,12 @@ impl Topology {
         &self.sources
     }
 
-    /// Every queue with the exchange before it, in the order in which they are
-    /// declared: dead, inbound, retry. With at-least-once dead-lettering, a
-    /// message whose dead-letter exchange does not exist is held invisibly and
-    /// moves on only minutes after the exchange appears.
+    /// Every queue with its exchange, in the order of declaration: dead letters
+    /// first, inbound, retry. With at-least-once dead-lettering, a message
+    /// whose dead-letter exchange does not exist is held invisibly and moves
+    /// on only minutes after the exchange is declared.
     fn queue_specs(&self) -> Vec<QueueSpec> {
-        let parked = |name: String| QueueSpec::standalone(name, durable_args());
+        let durable = |name: String| QueueSpec::standalone(name, durable_args());
         let inbound = self.sources.iter().map(|source| QueueSpec {
             exchange: self.inbound_exchange(),
             queue: self.inbound_queue(source),
@@ -132,59 +131,64 @@ impl Topology {
             .iter()
             .map(|delay| QueueSpec::standalone(self.retry_queue(*delay), self.retry_args(*delay)));
         let others = [
-            parked(self.dead_letter_queue()),
-            parked(self.unrouted_queue()),
-            parked(self.rejected_request_queue()),
+            durable(self.dead_letter_queue()),
+            durable(self.unrouted_queue()),
+            durable(self.rejected_request_queue()),
         ];
         others.into_iter().chain(inbound).chain(retry).collect()
     }
 
-    /// Declares everything; what is there already stays as it is.
+    /// Declares all exchanges, queues and bindings. Existing ones stay as they
+    /// are.
     ///
-    /// A queue that is missing among others was deleted, perhaps just now. It
-    /// is made again only after a while: made at once, RabbitMQ's channels may
-    /// take it for the old one, confirm messages and never show them to
-    /// anybody (seen with 3.10). Until then messages wait among the unrouted.
+    /// A missing queue among existing ones was deleted, perhaps just now. It
+    /// is declared after [`REDECLARE_DELAY`]: declared at once, RabbitMQ's
+    /// channels may take it for the old queue, confirm messages and never
+    /// deliver them (seen with 3.10). Meanwhile messages wait in the queue of
+    /// unrouted ones.
     ///
     /// # Errors
-    /// [`BrokerError::PreconditionFailed`] names the argument that is not ours.
-    pub async fn declare(&self, link: &BrokerConnection) -> Result<(), BrokerError> {
-        // Without the alternate exchange a message for a missing queue would
-        // be returned or dropped; so it waits in a queue of its own.
+    /// [`BrokerError::PreconditionFailed`] names the argument that differs.
+    pub async fn declare(&self, connection: &BrokerConnection) -> Result<(), BrokerError> {
+        // Without it, a message for a missing queue would be returned, or
+        // dropped if it was not published as mandatory.
         let alternate = [("alternate-exchange", long_string(&self.unrouted_queue()))];
         let inbound = self.inbound_exchange();
-        declare_exchange(link, &inbound, ExchangeKind::Direct, &alternate).await?;
+        declare_exchange(connection, &inbound, ExchangeKind::Direct, &alternate).await?;
 
-        let places = self.queue_specs();
+        let specs = self.queue_specs();
         let mut missing = Vec::new();
-        for place in &places {
-            if place.exchange != inbound {
-                declare_exchange(link, &place.exchange, ExchangeKind::Fanout, &[]).await?;
+        for spec in &specs {
+            if spec.exchange != inbound {
+                declare_exchange(connection, &spec.exchange, ExchangeKind::Fanout, &[]).await?;
             }
-            if queue_exists(link, &place.queue).await? {
-                declare_queue(link, place).await?;
+            if queue_exists(connection, &spec.queue).await? {
+                declare_queue(connection, spec).await?;
             } else {
-                missing.push(place);
+                missing.push(spec);
             }
         }
-        if !missing.is_empty() && missing.len() < places.len() {
+        if !missing.is_empty() && missing.len() < specs.len() {
             tokio::time::sleep(REDECLARE_DELAY).await;
         }
-        for place in missing {
-            declare_queue(link, place).await?;
+        for spec in missing {
+            declare_queue(connection, spec).await?;
         }
-        for place in &places {
-            bind_queue(link, place).await?;
+        for spec in &specs {
+            bind_queue(connection, spec).await?;
         }
         Ok(())
     }
 
-    /// Counts what is ready in every queue, on a channel of its own: a
-    /// missing queue closes the channel that asks.
+    /// Counts the ready messages of every queue, on a channel of its own: a
+    /// passive declare of a missing queue closes the channel.
     ///
     /// # Errors
-    /// [`BrokerError`] if the broker does not answer.
-    pub async fn depths(&self, link: &BrokerConnection) -> Result<Vec<QueueDepth>, BrokerError> {
+    /// [`BrokerError`] if RabbitMQ does not respond.
+    pub async fn depths(
+        &self,
+        connection: &BrokerConnection,
+    ) -> Result<Vec<QueueDepth>, BrokerError> {
         let sources = self
             .sources
             .iter()
@@ -196,15 +200,14 @@ impl Topology {
             (self.rejected_request_queue(), "calls", None),
         ];
         let mut depths = Vec::new();
-        let mut channel = link.open_channel().await?;
+        let mut channel = connection.open_channel().await?;
         for (queue, role, source) in sources.chain(tiers).chain(others) {
-            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            let asked =
-                channel.queue_declare(short_string(&queue)?, passive, FieldTable::default());
-            let ready = match with_timeout("counting a queue", asked).await {
-                Ok(found) => Some(found.message_count()),
-                Err(BrokerError::Client { .. }) if link.is_connected() => {
-                    channel = link.open_channel().await?;
+            let declare =
+                channel.queue_declare(short_string(&queue)?, passive(), FieldTable::default());
+            let ready = match with_timeout("counting the messages of a queue", declare).await {
+                Ok(declared) => Some(declared.message_count()),
+                Err(BrokerError::Client { .. }) if connection.is_connected() => {
+                    channel = connection.open_channel().await?;
                     None
                 }
                 Err(error) => return Err(error),
@@ -214,27 +217,26 @@ impl Topology {
         Ok(depths)
     }
 
-    /// A queue that workers consume.
+    /// The arguments of a queue that workers consume.
     fn inbound_args(&self) -> Vec<(&'static str, AMQPValue)> {
         let mut arguments = durable_args();
         arguments.retain(|(key, _)| *key != "x-delivery-limit");
         arguments.extend(Self::dead_letter_args(&self.dead_letter_queue()));
-        // Without a limit a message that crashes its worker would do so for
-        // ever; with 4.0's own limit of 20, a few crashes would bury a whole
-        // prefetch of innocents.
+        // Without a limit, a message that crashes its worker would be delivered
+        // forever. With the limit of 20 that RabbitMQ 4 sets by default, a few
+        // crashes would dead-letter a whole prefetch of other messages.
         arguments.push(("x-delivery-limit", AMQPValue::LongUInt(self.delivery_limit)));
         arguments
     }
 
-    /// A queue in which messages wait for their next attempt. The delay is
-    /// the queue's, not the message's: a message's own would only be looked at
-    /// when it is first in line.
+    /// The arguments of a retry queue. The delay is the TTL of the queue: with
+    /// a TTL for each message, RabbitMQ would expire only the first in line.
     fn retry_args(&self, delay: Duration) -> Vec<(&'static str, AMQPValue)> {
         let mut arguments = durable_args();
         let milliseconds = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
         arguments.push(("x-message-ttl", AMQPValue::LongLongInt(milliseconds)));
         // No dead-letter routing key: the message keeps its own, the source,
-        // and so finds its way back.
+        // and returns to the queue that it came from.
         arguments.extend(Self::dead_letter_args(&self.inbound_exchange()));
         arguments
     }
@@ -242,106 +244,111 @@ impl Topology {
     fn dead_letter_args(exchange: &str) -> [(&'static str, AMQPValue); 3] {
         [
             ("x-dead-letter-exchange", long_string(exchange)),
-            // The default dead-letters at most once: a crash in between loses
-            // the message.
+            // The default is at-most-once: a crash in between loses the message.
             ("x-dead-letter-strategy", long_string("at-least-once")),
-            // Without this the strategy silently falls back to at-most-once.
+            // Without it the strategy silently falls back to at-most-once.
             ("x-overflow", long_string("reject-publish")),
         ]
     }
 }
 
-/// A queue that keeps messages until somebody takes them.
+/// The arguments of a queue that keeps messages until they are consumed.
 fn durable_args() -> Vec<(&'static str, AMQPValue)> {
     vec![
-        // Replicated and on disk before it confirms. Always named, because the
-        // default type can be changed on the broker.
+        // Replicated and on disk before the confirm. Always named, because the
+        // default type can be changed in RabbitMQ.
         ("x-queue-type", long_string("quorum")),
+        // Without it RabbitMQ 4 drops a message after 20 deliveries.
         ("x-delivery-limit", AMQPValue::LongUInt(UNLIMITED_DELIVERIES)),
     ]
 }
 
+fn passive() -> QueueDeclareOptions {
+    QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() }
+}
+
 async fn declare_exchange(
-    link: &BrokerConnection,
+    connection: &BrokerConnection,
     name: &str,
     kind: ExchangeKind,
     arguments: &[(&str, AMQPValue)],
 ) -> Result<(), BrokerError> {
-    let channel = link.open_channel().await?;
+    let channel = connection.open_channel().await?;
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    let asked =
+    let declare =
         channel.exchange_declare(short_string(name)?, kind, options, field_table(arguments)?);
-    with_timeout("declaring an exchange", asked)
+    with_timeout("declaring an exchange", declare)
         .await
         .map_err(|error| precondition_failed(error, name))?;
     close_channel(channel).await;
     Ok(())
 }
 
-/// Whether there is such a queue. Asked on a channel of its own, which a
-/// missing queue closes.
-async fn queue_exists(link: &BrokerConnection, queue: &str) -> Result<bool, BrokerError> {
-    let channel = link.open_channel().await?;
-    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let asked = channel.queue_declare(short_string(queue)?, passive, FieldTable::default());
-    match with_timeout("looking for a queue", asked).await {
+/// Whether the queue exists. Uses a channel of its own, which the passive
+/// declare of a missing queue closes.
+async fn queue_exists(connection: &BrokerConnection, queue: &str) -> Result<bool, BrokerError> {
+    let channel = connection.open_channel().await?;
+    let declare = channel.queue_declare(short_string(queue)?, passive(), FieldTable::default());
+    match with_timeout("looking for a queue", declare).await {
         Ok(_) => {
             close_channel(channel).await;
             Ok(true)
         }
-        Err(BrokerError::Client { .. }) if link.is_connected() => Ok(false),
+        Err(BrokerError::Client { .. }) if connection.is_connected() => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-async fn declare_queue(link: &BrokerConnection, place: &QueueSpec) -> Result<(), BrokerError> {
-    let channel = link.open_channel().await?;
+async fn declare_queue(connection: &BrokerConnection, spec: &QueueSpec) -> Result<(), BrokerError> {
+    let channel = connection.open_channel().await?;
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    let asked =
-        channel.queue_declare(short_string(&place.queue)?, options, field_table(&place.arguments)?);
-    with_timeout("declaring a queue", asked)
+    let declare =
+        channel.queue_declare(short_string(&spec.queue)?, options, field_table(&spec.arguments)?);
+    with_timeout("declaring a queue", declare)
         .await
-        .map_err(|error| precondition_failed(error, &place.queue))?;
+        .map_err(|error| precondition_failed(error, &spec.queue))?;
     close_channel(channel).await;
     Ok(())
 }
 
-async fn bind_queue(link: &BrokerConnection, place: &QueueSpec) -> Result<(), BrokerError> {
-    let channel = link.open_channel().await?;
-    let asked = channel.queue_bind(
-        short_string(&place.queue)?,
-        short_string(&place.exchange)?,
-        short_string(&place.routing_key)?,
+async fn bind_queue(connection: &BrokerConnection, spec: &QueueSpec) -> Result<(), BrokerError> {
+    let channel = connection.open_channel().await?;
+    let bind = channel.queue_bind(
+        short_string(&spec.queue)?,
+        short_string(&spec.exchange)?,
+        short_string(&spec.routing_key)?,
         QueueBindOptions::default(),
         FieldTable::default(),
     );
-    with_timeout("binding a queue", asked).await?;
+    with_timeout("binding a queue", bind).await?;
     close_channel(channel).await;
     Ok(())
 }
 
-/// A channel whose work is done; one that is gone already is no matter.
+/// Closes a channel. One that fails to close is gone already.
 async fn close_channel(channel: Channel) {
-    if let Ok(done) = short_string("done") {
-        drop(with_timeout("closing a channel", channel.close(200, done)).await);
+    if let Ok(text) = short_string("done") {
+        drop(with_timeout("closing a channel", channel.close(200, text)).await);
     }
 }
 
-/// Tells a 406 from other errors: the broker's text names the argument.
+/// Distinguishes the reply code 406: the text of RabbitMQ names the argument.
 fn precondition_failed(error: BrokerError, name: &str) -> BrokerError {
     let BrokerError::Client { source, .. } = &error else {
         return error;
     };
-    let told = source.to_string();
-    if !told.contains("PRECONDITION_FAILED") && !told.contains("PRECONDITION-FAILED") {
+    let broker_message = source.to_string();
+    if !broker_message.contains("PRECONDITION_FAILED")
+        && !broker_message.contains("PRECONDITION-FAILED")
+    {
         return error;
     }
     BrokerError::PreconditionFailed {
         name: name.to_owned(),
-        broker_message: told,
-        advice: "Arguments are fixed when a queue or exchange is made. Set the configuration back \
-                 to what it was made with, choose another broker.prefix, or drain it and delete \
-                 it so that it can be made anew. Tallyhook deletes nothing",
+        broker_message,
+        advice: "The arguments of a queue or exchange cannot be changed. Set the configuration \
+                 back to the values with which it was declared, choose another broker.prefix, or \
+                 drain and delete it so that it is declared anew. Tallyhook deletes nothing",
     }
 }
 
@@ -357,13 +364,13 @@ fn field_table(arguments: &[(&str, AMQPValue)]) -> Result<FieldTable, BrokerErro
     Ok(table)
 }
 
-/// A name as AMQP carries it: at most 255 bytes. Prefix and source are
-/// limited so that ours always fit.
+/// A name as an AMQP short string of at most 255 bytes. Prefix and source names
+/// are limited so that ours always fit.
 pub(super) fn short_string(name: &str) -> Result<ShortString, BrokerError> {
     ShortString::try_new(name).map_err(|_| BrokerError::NameTooLong(name.to_owned()))
 }
 
-/// A delay as it stands in a queue's name: `1s`, `1500ms`.
+/// A delay as the names of retry queues have it: `1s`, `1500ms`.
 fn format_delay(delay: Duration) -> String {
     if delay.subsec_nanos() == 0 {
         format!("{}s", delay.as_secs())
@@ -377,7 +384,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_the_contract() {
+    fn topology_names_match_the_public_contract() {
         let source: SourceName = "shop".parse().unwrap();
         let topology = Topology::new("tallyhook", 100, Vec::new(), [source.clone()]);
         assert_eq!(topology.inbound_exchange(), "tallyhook.inbound");

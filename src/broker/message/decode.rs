@@ -1,68 +1,84 @@
-//! Reading what the broker delivered, believing nothing of it.
+//! Decodes untrusted AMQP messages.
 
 use bytes::Bytes;
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},
 };
-use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::{
-    ATTEMPT, BUSINESS_KEY, ERROR, FIRST_FAILED, GENERATION, IMPORT, LAST_FAILED, LINE, REASON,
-    RECEIPT, RECEIVER_APP_ID, REPLAY, SECRET, TENANT, VERSION, insert_header, long_string,
-    truncate,
+    encode::{PERSISTENT, insert_header, long_string, truncate},
+    headers,
 };
 use crate::domain::{Envelope, EventKey, ImportPosition, PermanentFailure, ReasonCode, SourceName};
 
-/// Longer texts about a message are cut; an index takes 2700 bytes.
+/// Longer texts are truncated: a PostgreSQL index entry takes 2700 bytes.
 const MAX_TEXT_BYTES: usize = 2000;
 
-/// A message as the broker delivered it, before anything is believed of it.
+/// A message as RabbitMQ delivered it. Nothing of it is validated.
 #[derive(Clone, Debug)]
 pub struct IncomingMessage {
-    /// The routing key it was published with: the source.
+    /// The routing key that it was published with: the name of its source.
     pub routing_key: String,
-    /// Its body.
+    /// The raw bytes.
     pub body: Bytes,
-    pub(super) properties: BasicProperties,
+    pub(in crate::broker) properties: BasicProperties,
 }
 
-/// What a dead letter says about its death.
+/// What identifies an event. `dead_letters` has it in columns, so it outlives
+/// headers that could not be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredIdentity {
+    /// The receipt id.
+    pub receipt_id: Uuid,
+    /// The source that its routing key names, or the unknown source.
+    pub source: SourceName,
+    /// The shop or company within the source.
+    pub tenant: String,
+    /// The event key.
+    pub key: EventKey,
+    /// The topic.
+    pub topic: String,
+    /// When it was received.
+    pub received_at: OffsetDateTime,
+}
+
+/// Why and when a message became a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeathInfo {
-    /// Why.
+    /// The reason code.
     pub reason: ReasonCode,
     /// The error and its causes.
     pub error: String,
-    /// The number that people know the document by, if it could be read.
+    /// The document's number for operators, if it could be read.
     pub business_key: Option<String>,
     /// How many attempts failed.
     pub attempts: u32,
-    /// When it failed first.
+    /// When the first attempt failed.
     pub first_failed_at: OffsetDateTime,
-    /// When it failed last.
+    /// When the last attempt failed.
     pub last_failed_at: OffsetDateTime,
 }
 
 impl IncomingMessage {
-    /// What a consumer was given.
+    /// A message from the parts of a delivery.
     pub(crate) fn new(routing_key: String, properties: BasicProperties, body: Vec<u8>) -> Self {
         Self { routing_key, properties, body: body.into() }
     }
 
-    /// The event, as it came out of `source`'s queue.
+    /// Decodes the event of a message from the queue of `source`.
     ///
     /// # Errors
-    /// [`PermanentFailure`] if the message does not keep the contract: no
-    /// `message_id`, or a header that cannot be read.
+    /// [`PermanentFailure`] if the message breaks the contract: it has no
+    /// `message_id`, or one of its headers is invalid.
     pub fn envelope(
         &self,
         source: &SourceName,
         now: OffsetDateTime,
     ) -> Result<Envelope, PermanentFailure> {
-        let tenant = self.text_without_nul(TENANT)?.unwrap_or_default();
+        let tenant = self.text_without_nul(headers::TENANT)?.unwrap_or_default();
         let message_id = self
             .properties
             .message_id()
@@ -81,171 +97,192 @@ impl IncomingMessage {
             key: EventKey::from_message_id(source, &tenant, message_id),
             tenant,
             topic: topic.to_owned(),
-            version: self.timestamp(VERSION)?,
+            version: self.timestamp(headers::VERSION)?,
             received_at: self.received_at(receipt_id, now),
-            failed_attempts: self.number(ATTEMPT)?,
-            generation: self.number(GENERATION)?,
-            replay_id: self.uuid(REPLAY)?,
-            received_over_http: self.is_over_http(),
-            secret_label: self.text(SECRET),
-            import: self.import(),
+            failed_attempts: self.number(headers::ATTEMPT)?,
+            generation: self.number(headers::GENERATION)?,
+            replay_id: self.uuid(headers::REPLAY)?,
+            received_over_http: self.is_received_over_http(),
+            secret_label: self.text(headers::SECRET),
+            import: self.import_position(),
             body: self.body.clone(),
         })
     }
 
-    /// The receipt id that it carries.
-    ///
-    /// # Errors
-    /// [`PermanentFailure`] if it is no UUID.
-    pub fn receipt_id(&self) -> Result<Option<Uuid>, PermanentFailure> {
-        self.uuid(RECEIPT)
+    /// Identifies a message that may break the contract. Missing and invalid
+    /// parts are replaced.
+    pub fn lenient_identity(&mut self, now: OffsetDateTime) -> StoredIdentity {
+        let receipt_id = self.ensure_receipt_id();
+        let [message_id, topic, tenant] = self.identity_texts();
+        let source = self.routing_key.parse().unwrap_or_else(|_| SourceName::unknown());
+        // Messages without an id must not share an event key: the inbox would
+        // take the second one for a duplicate.
+        let message_id =
+            if message_id.is_empty() { format!("receipt:{receipt_id}") } else { message_id };
+        let key = EventKey::from_message_id(&source, &tenant, &message_id);
+        let received_at = self.received_at(Some(receipt_id), now);
+        StoredIdentity { receipt_id, source, tenant, key, topic, received_at }
     }
 
-    /// Gives the parcel a receipt id, if it has none that can be read: so
-    /// that it can be archived once and only once.
-    pub fn ensure_receipt_id(&mut self) {
-        if !matches!(self.receipt_id(), Ok(Some(_))) {
-            let mut headers = FieldTable::default();
-            for (key, value) in self.headers() {
-                insert_header(&mut headers, key, value.clone());
-            }
-            insert_header(&mut headers, RECEIPT, long_string(&Uuid::now_v7().to_string()));
-            self.properties = self.properties.clone().with_headers(headers);
+    /// Decodes the event of a message that may break the contract. Invalid
+    /// headers count as absent.
+    pub fn lenient_envelope(&self, identity: StoredIdentity) -> Envelope {
+        let StoredIdentity { receipt_id, source, tenant, key, topic, received_at } = identity;
+        Envelope {
+            receipt_id,
+            source,
+            tenant,
+            key,
+            topic,
+            version: self.timestamp(headers::VERSION).ok().flatten(),
+            received_at,
+            failed_attempts: self.failed_attempts(),
+            generation: self.number(headers::GENERATION).unwrap_or_default(),
+            replay_id: self.uuid(headers::REPLAY).ok().flatten(),
+            received_over_http: self.is_received_over_http(),
+            secret_label: self.text(headers::SECRET),
+            import: self.import_position(),
+            body: self.body.clone(),
         }
     }
 
-    /// When it failed first, if it did before.
+    /// The receipt id in its header.
+    ///
+    /// # Errors
+    /// [`PermanentFailure`] if it is not a UUID.
+    pub fn receipt_id(&self) -> Result<Option<Uuid>, PermanentFailure> {
+        self.uuid(headers::RECEIPT)
+    }
+
+    /// Adds a receipt id if the message has no valid one: archiving is
+    /// idempotent by it.
+    pub fn ensure_receipt_id(&mut self) -> Uuid {
+        if let Ok(Some(receipt_id)) = self.receipt_id() {
+            return receipt_id;
+        }
+        let receipt_id = Uuid::now_v7();
+        let mut table = FieldTable::default();
+        for (key, value) in self.headers() {
+            insert_header(&mut table, key, value.clone());
+        }
+        insert_header(&mut table, headers::RECEIPT, long_string(&receipt_id.to_string()));
+        self.properties = self.properties.clone().with_headers(table);
+        receipt_id
+    }
+
+    /// When the first attempt failed, if one did.
     pub fn first_failed_at(&self) -> Option<OffsetDateTime> {
-        self.timestamp(FIRST_FAILED).ok().flatten()
+        self.timestamp(headers::FIRST_FAILED).ok().flatten()
     }
 
-    /// How many attempts have failed, as far as it can be read.
-    pub fn attempts(&self) -> u32 {
-        self.number(ATTEMPT).unwrap_or_default()
+    /// How many attempts have failed; 0 if the header is invalid.
+    pub fn failed_attempts(&self) -> u32 {
+        self.number(headers::ATTEMPT).unwrap_or_default()
     }
 
-    /// The replay that sent it, if one did and it can be read.
-    pub fn replay(&self) -> Option<Uuid> {
-        self.uuid(REPLAY).ok().flatten()
+    /// The position in an import's file, if both headers are valid. An invalid
+    /// one does not fail the message.
+    pub(super) fn import_position(&self) -> Option<ImportPosition> {
+        let import_id = self.uuid(headers::IMPORT).ok().flatten()?;
+        Some(ImportPosition { import_id, line: self.number(headers::LINE).ok()? })
     }
 
-    /// The file that it stood in, if it came in with an import and both can
-    /// be read. No reason to refuse a message.
-    pub fn import(&self) -> Option<ImportPosition> {
-        let import_id = self.uuid(IMPORT).ok().flatten()?;
-        Some(ImportPosition { import_id, line: self.number(LINE).ok()? })
+    fn is_received_over_http(&self) -> bool {
+        let app_id = self.properties.app_id().as_ref();
+        app_id.is_some_and(|app_id| app_id.as_str() == headers::RECEIVER_APP_ID)
     }
 
-    /// Whether our receiver took it over HTTP.
-    pub fn is_over_http(&self) -> bool {
-        self.properties.app_id().as_ref().is_some_and(|id| id.as_str() == RECEIVER_APP_ID)
-    }
-
-    /// The texts that describe it to a person, cleaned of what PostgreSQL
-    /// does not store: `message_id`, topic and tenant.
-    pub fn identity_texts(&self) -> [String; 3] {
+    /// `message_id`, topic and tenant, sanitized for PostgreSQL.
+    pub(super) fn identity_texts(&self) -> [String; 3] {
         let property = |text: &Option<ShortString>| {
             text.as_ref().map_or_else(String::new, |text| sanitize(text.as_str()))
         };
         [
             property(self.properties.message_id()),
             property(self.properties.kind()),
-            sanitize(&self.text(TENANT).unwrap_or_default()),
+            sanitize(&self.text(headers::TENANT).unwrap_or_default()),
         ]
     }
 
-    /// What a dead letter says about its death: our worker's mark, or what the
-    /// broker wrote when it gave up by itself.
+    /// Why this dead letter died: as our worker wrote it, or as RabbitMQ did
+    /// when it gave the message up.
     pub fn death_info(&self, now: OffsetDateTime) -> DeathInfo {
-        let at = |key| self.timestamp(key).ok().flatten();
-        if let Some(reason) = self.text(REASON).as_deref().and_then(ReasonCode::from_code) {
-            let last = at(LAST_FAILED).unwrap_or(now);
+        let time = |key| self.timestamp(key).ok().flatten();
+        if let Some(reason) = self.text(headers::REASON).as_deref().and_then(ReasonCode::from_code)
+        {
+            let last_failed_at = time(headers::LAST_FAILED).unwrap_or(now);
             return DeathInfo {
                 reason,
-                error: sanitize(&self.text(ERROR).unwrap_or_default()),
-                business_key: self.text(BUSINESS_KEY).map(|key| sanitize(&key)),
-                attempts: self.attempts(),
-                first_failed_at: at(FIRST_FAILED).unwrap_or(last),
-                last_failed_at: last,
+                error: sanitize(&self.text(headers::ERROR).unwrap_or_default()),
+                business_key: self.text(headers::BUSINESS_KEY).map(|key| sanitize(&key)),
+                attempts: self.failed_attempts(),
+                first_failed_at: time(headers::FIRST_FAILED).unwrap_or(last_failed_at),
+                last_failed_at,
             };
         }
         let (code, queue) = self.broker_death();
         let reason = match code.as_str() {
             "expired" => ReasonCode::Expired,
             "maxlen" => ReasonCode::Maxlen,
-            // "rejected" is nothing that we do, and "delivery_limit" what
-            // remains: the message was delivered and never settled.
+            // Tallyhook never rejects a message, so what remains is
+            // "delivery_limit": delivered too often, never acknowledged.
             _ => ReasonCode::DeliveryLimit,
         };
         DeathInfo {
             reason,
             error: format!("the broker gave up ({code}) in queue {queue}"),
             business_key: None,
-            attempts: self.attempts(),
-            first_failed_at: at(FIRST_FAILED).unwrap_or(now),
+            attempts: self.failed_attempts(),
+            first_failed_at: time(headers::FIRST_FAILED).unwrap_or(now),
             last_failed_at: now,
         }
     }
 
-    /// The newest entry of `x-death`: reason and queue.
+    /// Reason and queue of the newest entry of `x-death`.
     fn broker_death(&self) -> (String, String) {
         let newest = match self.header("x-death") {
             Some(AMQPValue::FieldArray(deaths)) => deaths.as_slice().first(),
             _ => None,
         };
-        let entry = |key: &str| match newest {
-            Some(AMQPValue::FieldTable(table)) => table.inner().get(key).and_then(as_text),
-            _ => None,
+        let field = |key: &str| {
+            let value = match newest {
+                Some(AMQPValue::FieldTable(table)) => table.inner().get(key).and_then(as_text),
+                _ => None,
+            };
+            value.map_or_else(|| "unknown".to_owned(), |text| sanitize(&text))
         };
-        let unknown = || "unknown".to_owned();
-        let told = |key| entry(key).map_or_else(unknown, |text| sanitize(&text));
-        (told("reason"), told("queue"))
+        (field("reason"), field("queue"))
     }
 
-    /// Properties and headers, for people.
-    pub fn to_json(&self) -> Value {
-        let mut described = Map::new();
-        let [message_id, topic, _] = self.identity_texts();
-        described.insert("message_id".to_owned(), json!(message_id));
-        described.insert("type".to_owned(), json!(topic));
-        if let Some(timestamp) = self.properties.timestamp() {
-            described.insert("timestamp".to_owned(), json!(timestamp));
-        }
-        if let Some(app_id) = self.properties.app_id() {
-            described.insert("app_id".to_owned(), json!(app_id.as_str().replace('\0', "")));
-        }
-        let headers =
-            self.headers().map(|(key, value)| (key.replace('\0', ""), header_to_json(value)));
-        described.insert("headers".to_owned(), Value::Object(headers.collect()));
-        Value::Object(described)
-    }
-
-    /// When it was received. AMQP's timestamp counts seconds; a UUID v7 of
-    /// ours tells milliseconds.
+    /// When the message was received. The AMQP timestamp counts seconds; a
+    /// receipt id (UUID v7) of the same second adds the milliseconds.
     pub fn received_at(&self, receipt_id: Option<Uuid>, now: OffsetDateTime) -> OffsetDateTime {
-        let stamped = self
+        let from_property = self
             .properties
             .timestamp()
             .and_then(|seconds| i64::try_from(seconds).ok())
             .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
-        let finer = receipt_id.and_then(|id| id.get_timestamp()).and_then(|stamp| {
-            let (seconds, nanoseconds) = stamp.to_unix();
+        let from_id = receipt_id.and_then(|id| id.get_timestamp()).and_then(|timestamp| {
+            let (seconds, nanoseconds) = timestamp.to_unix();
             OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?)
                 .ok()?
                 .replace_nanosecond(nanoseconds)
                 .ok()
         });
-        match (stamped, finer) {
-            (Some(stamped), Some(finer)) if finer.unix_timestamp() == stamped.unix_timestamp() => {
-                finer
-            }
-            (Some(stamped), _) => stamped,
-            (None, Some(finer)) => finer,
+        match (from_property, from_id) {
+            (Some(property), Some(id)) if id.unix_timestamp() == property.unix_timestamp() => id,
+            (Some(property), _) => property,
+            (None, Some(id)) => id,
             (None, None) => now,
         }
     }
 
-    /// About how many bytes its headers take.
+    /// The properties for publishing the message once more.
+    pub(super) fn republished_properties(&self) -> BasicProperties {
+        self.properties.clone().with_delivery_mode(PERSISTENT)
+    }
+
+    /// The approximate size of its headers in bytes.
     pub(super) fn headers_size(&self) -> usize {
         self.headers().map(|(key, value)| key.len() + value_size(value)).sum()
     }
@@ -300,15 +337,15 @@ impl IncomingMessage {
             .map(|text| {
                 OffsetDateTime::parse(&text, &Rfc3339)
                     .ok()
-                    // In UTC, the last hours of the year 9999 may be no time at all.
-                    .and_then(|moment| moment.checked_to_offset(UtcOffset::UTC))
+                    // The last hours of the year 9999 may not exist in UTC.
+                    .and_then(|time| time.checked_to_offset(UtcOffset::UTC))
                     .ok_or_else(|| PermanentFailure::invalid(key, "is not a time in RFC 3339"))
             })
             .transpose()
     }
 }
 
-fn as_text(value: &AMQPValue) -> Option<String> {
+pub(super) fn as_text(value: &AMQPValue) -> Option<String> {
     match value {
         AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
         AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),
@@ -316,36 +353,8 @@ fn as_text(value: &AMQPValue) -> Option<String> {
     }
 }
 
-/// A header's value as JSON, fit for `jsonb`.
-fn header_to_json(value: &AMQPValue) -> Value {
-    match value {
-        AMQPValue::Boolean(flag) => json!(flag),
-        AMQPValue::ShortShortInt(number) => json!(number),
-        AMQPValue::ShortShortUInt(number) => json!(number),
-        AMQPValue::ShortInt(number) => json!(number),
-        AMQPValue::ShortUInt(number) => json!(number),
-        AMQPValue::LongInt(number) => json!(number),
-        AMQPValue::LongUInt(number) => json!(number),
-        AMQPValue::LongLongInt(number) => json!(number),
-        AMQPValue::Timestamp(number) => json!(number),
-        AMQPValue::Float(number) => json!(number),
-        AMQPValue::Double(number) => json!(number),
-        AMQPValue::FieldArray(values) => values.as_slice().iter().map(header_to_json).collect(),
-        AMQPValue::FieldTable(table) => Value::Object(
-            table
-                .inner()
-                .iter()
-                .map(|(key, value)| (key.as_str().replace('\0', ""), header_to_json(value)))
-                .collect(),
-        ),
-        AMQPValue::LongString(_) | AMQPValue::ShortString(_) => {
-            json!(as_text(value).unwrap_or_default().replace('\0', "\u{fffd}"))
-        }
-        AMQPValue::DecimalValue(_) | AMQPValue::ByteArray(_) | AMQPValue::Void => Value::Null,
-    }
-}
-
-/// A text as PostgreSQL stores and indexes it: without NUL, and not endless.
+/// The text as PostgreSQL stores and indexes it: without NUL characters, and
+/// truncated.
 pub(super) fn sanitize(text: &str) -> String {
     truncate(text, MAX_TEXT_BYTES).replace('\0', "\u{fffd}")
 }

@@ -1,4 +1,4 @@
-//! Refused calls on the wire, to the call log and back.
+//! Rejected requests, encoded and decoded.
 
 use std::time::Duration;
 
@@ -10,49 +10,54 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    ERROR, HEADERS, IncomingMessage, MAX_ERROR_BYTES, OutgoingMessage, QUERY, RECEIPT, RECEIVED,
-    RECEIVER_APP_ID, SOURCE, STATUS, TENANT, decode::sanitize, import_headers, insert_header,
-    long_string, short_string, timestamp, truncate,
+    decode::{IncomingMessage, sanitize},
+    encode::{
+        MAX_ERROR_BYTES, OutgoingMessage, PERSISTENT, insert_header, insert_import_position,
+        long_string, short_string, timestamp, truncate, unix_seconds,
+    },
+    headers,
 };
 use crate::{
-    broker::Topology,
+    broker::topology::Topology,
     domain::{RejectedRequest, RequestHead, SourceName},
 };
 
 impl OutgoingMessage {
-    /// A refused call on its way to the call log. What its head weighs is the
-    /// caller's to limit: all of it must fit into one frame.
-    pub fn rejected_request(topology: &Topology, call: &RejectedRequest) -> Self {
-        let mut headers = FieldTable::default();
-        insert_header(&mut headers, SOURCE, long_string(call.source.as_str()));
-        insert_header(&mut headers, TENANT, long_string(truncate(&call.tenant, MAX_ERROR_BYTES)));
-        insert_header(&mut headers, RECEIPT, long_string(&call.receipt_id.to_string()));
-        insert_header(&mut headers, RECEIVED, timestamp(call.received_at));
-        insert_header(&mut headers, ERROR, long_string(truncate(&call.error, MAX_ERROR_BYTES)));
-        if let Some(status) = call.status {
-            insert_header(&mut headers, STATUS, AMQPValue::LongUInt(status.into()));
+    /// A rejected request for the queue of rejected requests. The caller limits
+    /// the size of its head: all of it must fit into one frame.
+    pub fn rejected_request(topology: &Topology, request: &RejectedRequest) -> Self {
+        let tenant = truncate(&request.tenant, MAX_ERROR_BYTES);
+        let error = truncate(&request.error, MAX_ERROR_BYTES);
+        let mut table = FieldTable::default();
+        insert_header(&mut table, headers::SOURCE, long_string(request.source.as_str()));
+        insert_header(&mut table, headers::TENANT, long_string(tenant));
+        insert_header(&mut table, headers::RECEIPT, long_string(&request.receipt_id.to_string()));
+        insert_header(&mut table, headers::RECEIVED, timestamp(request.received_at));
+        insert_header(&mut table, headers::ERROR, long_string(error));
+        if let Some(status) = request.status {
+            insert_header(&mut table, headers::STATUS, AMQPValue::LongUInt(status.into()));
         }
-        import_headers(&mut headers, call.import);
-        if let Some(head) = &call.request_head {
-            insert_header(&mut headers, HEADERS, long_string(&head.headers.to_string()));
-            insert_header(&mut headers, QUERY, long_string(&head.query));
+        insert_import_position(&mut table, request.import);
+        if let Some(RequestHead { headers, query }) = &request.request_head {
+            insert_header(&mut table, headers::HTTP_HEADERS, long_string(&headers.to_string()));
+            insert_header(&mut table, headers::HTTP_QUERY, long_string(query));
         }
-        let seconds = u64::try_from(call.received_at.unix_timestamp()).unwrap_or_default();
         Self {
             exchange: topology.rejected_request_queue(),
-            routing_key: call.source.to_string(),
+            routing_key: request.source.to_string(),
             properties: BasicProperties::default()
-                .with_delivery_mode(2)
-                .with_message_id(short_string(call.log_key().as_str()))
-                .with_timestamp(seconds)
-                .with_app_id(short_string(RECEIVER_APP_ID))
-                .with_headers(headers),
-            body: call.body.clone(),
+                .with_delivery_mode(PERSISTENT)
+                .with_message_id(short_string(request.log_key().as_str()))
+                .with_timestamp(unix_seconds(request.received_at))
+                .with_app_id(short_string(headers::RECEIVER_APP_ID))
+                .with_headers(table),
+            body: request.body.clone(),
         }
     }
 
-    /// The same, gone after so long in its queue: for what nobody has signed.
-    /// With the worker away, strangers must not be able to fill the broker.
+    /// The same message, dropped by RabbitMQ after it has waited this long.
+    /// For unauthenticated requests: while the worker is down, strangers must
+    /// not be able to fill the broker.
     #[must_use]
     pub fn expiring(mut self, after: Duration) -> Self {
         let milliseconds = short_string(&after.as_millis().to_string());
@@ -62,26 +67,29 @@ impl OutgoingMessage {
 }
 
 impl IncomingMessage {
-    /// The refused call, as it came out of the call log's queue. Whatever
-    /// cannot be read is left out: nothing keeps the rest from being recorded.
+    /// Decodes a rejected request. Invalid headers count as absent, so that
+    /// the rest is recorded.
     pub fn rejected_request(&self, now: OffsetDateTime) -> RejectedRequest {
         let receipt_id = self.receipt_id().ok().flatten();
-        let received_at = self.timestamp(RECEIVED).ok().flatten();
-        let told = |key: &str| sanitize(&self.text(key).unwrap_or_default());
-        let status = self.number(STATUS).ok().and_then(|status| u16::try_from(status).ok());
-        let headers = self.text(HEADERS).and_then(|json| serde_json::from_str(&json).ok());
+        let received_at = self.timestamp(headers::RECEIVED).ok().flatten();
+        let text = |key: &str| sanitize(&self.text(key).unwrap_or_default());
+        let status = self.number(headers::STATUS).ok();
+        let http_headers =
+            self.text(headers::HTTP_HEADERS).and_then(|json| serde_json::from_str(&json).ok());
         RejectedRequest {
             receipt_id: receipt_id.unwrap_or_else(Uuid::now_v7),
             source: self.routing_key.parse().unwrap_or_else(|_| SourceName::unknown()),
-            tenant: told(TENANT),
+            tenant: text(headers::TENANT),
             received_at: received_at.unwrap_or_else(|| self.received_at(receipt_id, now)),
-            status: status.filter(|status| (100..600).contains(status)),
-            error: told(ERROR),
+            status: status
+                .and_then(|status| u16::try_from(status).ok())
+                .filter(|status| (100..600).contains(status)),
+            error: text(headers::ERROR),
             body: self.body.clone(),
-            import: self.import(),
-            request_head: headers.map(|headers| RequestHead {
+            import: self.import_position(),
+            request_head: http_headers.map(|headers| RequestHead {
                 headers,
-                query: self.text(QUERY).unwrap_or_default(),
+                query: self.text(headers::HTTP_QUERY).unwrap_or_default(),
             }),
         }
     }

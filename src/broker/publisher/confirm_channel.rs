@@ -1,14 +1,13 @@
-//! One channel and what is in flight on it.
+//! One channel in confirm mode and its unconfirmed messages.
 //!
-//! A returned (unroutable) message is attached to whichever confirm the
-//! client happens to process next, at the latest the message's own. So a
-//! confirm without a return proves nothing by itself. But a message whose own
-//! confirm carries none was returned with a confirm processed *before* it, if
-//! it was returned at all; and what was processed before it can be seen. A
-//! lane therefore looks at every confirm in flight, again and again until a
-//! look finds nothing new, and only then believes what it saw. One return
-//! condemns all that is in flight on the channel: with the alternate exchange
-//! on the inbound exchange it means that somebody tore the topology down.
+//! A returned (unroutable) message is attached to whichever confirm the client
+//! processes next, at the latest its own. So a confirm without a return proves
+//! nothing by itself. But if the confirm of a returned message carries no
+//! return, a confirm that was processed *before* it does, and that one can be
+//! seen. So the channel polls all unconfirmed messages until a pass finds no
+//! new confirm, and only then reports what it found. One return fails all that
+//! is unconfirmed on the channel: the inbound exchange has an alternate
+//! exchange, so a return means that exchanges or queues were deleted.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,40 +27,40 @@ use tracing::error;
 use super::{Confirmed, PublishError, PublishRequest};
 use crate::broker::topology::short_string;
 
-/// A confirm that takes longer than this, on a connection that is not
-/// blocked, means that the channel is of no use any more.
+/// A channel without a confirm for this long, on a connection that is not
+/// blocked, is given up.
 const CONFIRM_STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long handing a frame to the socket may take.
+/// How long writing a frame to the socket may take.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One channel and what is in flight on it.
+/// A channel in confirm mode and its unconfirmed messages.
 pub(super) struct ConfirmChannel {
     channel: Channel,
     status: ConnectionStatus,
     max_unconfirmed: usize,
     unconfirmed: VecDeque<Unconfirmed>,
     max_nack_duration: Duration,
-    /// Since when every message with this routing key has been refused.
+    /// Routing keys whose every message was nacked, and since when.
     nacked_since: HashMap<String, Instant>,
 }
 
-/// A message that was published and whose fate is not known yet.
+/// A published message without a reported confirm.
 struct Unconfirmed {
     confirm: lapin::PublisherConfirm,
     published_at: Instant,
     routing_key: String,
-    /// What the broker said, once it did and until it is believed.
+    /// The confirm, once it came and until it is reported.
     confirmation: Option<Result<Confirmation, lapin::Error>>,
     reply: oneshot::Sender<Result<Confirmed, PublishError>>,
 }
 
 impl ConfirmChannel {
-    /// A lane on a channel in confirm mode.
+    /// A channel in confirm mode.
     ///
-    /// A quorum queue with a length limit tells a channel that it is full, and
-    /// when there is room again; but not if the limit was taken away meanwhile
-    /// (seen with RabbitMQ 3.10). A channel that is refused everything for
-    /// `max_nack_duration` is therefore given up: another one may not be.
+    /// A quorum queue with a length limit tells each channel when it is full
+    /// and when it has room again, but not if the limit was removed meanwhile
+    /// (seen with RabbitMQ 3.10). So a channel whose messages are nacked for
+    /// `max_nack_duration` is given up: a new channel may work.
     pub(super) fn new(
         channel: Channel,
         status: ConnectionStatus,
@@ -72,54 +71,58 @@ impl ConfirmChannel {
         Self { channel, status, max_unconfirmed, unconfirmed, max_nack_duration, nacked_since }
     }
 
-    /// Publishes jobs until the channel is of no use any more; says why.
-    /// Replies that are dropped tell their callers that the publish was lost.
-    pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<PublishRequest>) -> String {
-        let mut open = true;
+    /// Publishes requests until the channel fails. Returns why it ended. A
+    /// dropped reply means [`PublishError::Lost`] to its caller.
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<PublishRequest>) -> String {
+        let mut is_open = true;
         loop {
-            if !open && self.unconfirmed.is_empty() {
+            if !is_open && self.unconfirmed.is_empty() {
                 return "done".to_owned();
             }
-            let room = open && self.unconfirmed.len() < self.max_unconfirmed;
-            let oldest =
-                self.unconfirmed.front().map_or_else(Instant::now, |first| first.published_at);
+            let has_room = is_open && self.has_room();
+            let oldest = self.unconfirmed.front();
+            let oldest = oldest.map_or_else(Instant::now, |message| message.published_at);
+            let stalled_at = oldest + CONFIRM_STALL_TIMEOUT;
             tokio::select! {
                 biased;
                 () = poll_fn(|context| self.poll_confirms(context)), if !self.unconfirmed.is_empty() => {
-                    if let Err(why) = self.resolve_confirms() {
-                        return why;
+                    if let Err(reason) = self.resolve_confirms() {
+                        return reason;
                     }
                 }
-                job = jobs.recv(), if room => {
-                    let mut next = job;
-                    open = next.is_some();
-                    // Whoever waits goes along before the confirms are looked at.
-                    while let Some(job) = next {
-                        if let Err(why) = self.publish(job).await {
-                            return why;
+                request = requests.recv(), if has_room => {
+                    let mut next = request;
+                    is_open = next.is_some();
+                    // Waiting requests are published before confirms are polled.
+                    while let Some(request) = next {
+                        if let Err(reason) = self.publish(request).await {
+                            return reason;
                         }
-                        let room = self.unconfirmed.len() < self.max_unconfirmed;
-                        next = if room { jobs.try_recv().ok() } else { None };
+                        next = if self.has_room() { requests.try_recv().ok() } else { None };
                     }
                 }
-                () = tokio::time::sleep_until((oldest + CONFIRM_STALL_TIMEOUT).into()), if !self.unconfirmed.is_empty() => {
+                () = tokio::time::sleep_until(stalled_at.into()), if !self.unconfirmed.is_empty() => {
                     if !self.status.blocked() {
                         return "the broker stopped confirming".to_owned();
                     }
-                    // Blocked publishers get no confirms; look again later.
+                    // A blocked connection gets no confirms; wait again.
                     let now = Instant::now();
-                    for flying in &mut self.unconfirmed {
-                        flying.published_at = now;
+                    for message in &mut self.unconfirmed {
+                        message.published_at = now;
                     }
                 }
             }
         }
     }
 
-    async fn publish(&mut self, job: PublishRequest) -> Result<(), String> {
-        let PublishRequest { message, reply } = job;
+    fn has_room(&self) -> bool {
+        self.unconfirmed.len() < self.max_unconfirmed
+    }
+
+    async fn publish(&mut self, request: PublishRequest) -> Result<(), String> {
+        let PublishRequest { message, reply } = request;
         if reply.is_closed() {
-            // The caller gave up while it waited for its turn.
+            // The caller timed out while the request waited.
             return Ok(());
         }
         let names = short_string(&message.exchange)
@@ -131,105 +134,102 @@ impl ConfirmChannel {
                 return Ok(());
             }
         };
-        // Mandatory: without it the broker confirms what no queue took.
+        // Mandatory: otherwise an unroutable message is dropped and confirmed.
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let published = timeout(
-            PUBLISH_TIMEOUT,
-            self.channel.basic_publish(
-                exchange,
-                routing_key,
-                options,
-                &message.body,
-                message.properties,
-            ),
-        )
-        .await;
-        match published {
+        let publish = self.channel.basic_publish(
+            exchange,
+            routing_key,
+            options,
+            &message.body,
+            message.properties,
+        );
+        match timeout(PUBLISH_TIMEOUT, publish).await {
             Ok(Ok(confirm)) => {
-                let (since, routing_key) = (Instant::now(), message.routing_key);
                 self.unconfirmed.push_back(Unconfirmed {
                     confirm,
-                    published_at: since,
-                    routing_key,
+                    published_at: Instant::now(),
+                    routing_key: message.routing_key,
                     confirmation: None,
                     reply,
                 });
                 Ok(())
             }
             Ok(Err(error)) => Err(format!("publishing failed: {error}")),
-            Err(_) => Err("the socket takes nothing".to_owned()),
+            Err(_) => Err("the socket does not take any data".to_owned()),
         }
     }
 
-    /// Looks at every confirm in flight until a look finds nothing new.
-    /// Ready as soon as anything was found.
+    /// Polls every unconfirmed message until a pass finds no new confirm.
+    /// Ready if any pass found one.
     fn poll_confirms(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let mut any = false;
+        let mut has_found_any = false;
         loop {
-            let mut new = false;
-            for flying in self.unconfirmed.iter_mut().filter(|flying| flying.confirmation.is_none())
+            let mut has_found = false;
+            for message in
+                self.unconfirmed.iter_mut().filter(|message| message.confirmation.is_none())
             {
-                if let Poll::Ready(said) = Pin::new(&mut flying.confirm).poll(context) {
-                    flying.confirmation = Some(said);
-                    new = true;
+                if let Poll::Ready(confirmation) = Pin::new(&mut message.confirm).poll(context) {
+                    message.confirmation = Some(confirmation);
+                    has_found = true;
                 }
             }
-            any |= new;
-            if !new {
-                return if any { Poll::Ready(()) } else { Poll::Pending };
+            has_found_any |= has_found;
+            if !has_found {
+                return if has_found_any { Poll::Ready(()) } else { Poll::Pending };
             }
         }
     }
 
-    /// Believes what was found, unless it shows that the channel or the
-    /// topology is broken: then nobody in flight is told of a success.
+    /// Reports the confirms to their callers, unless one shows that the channel
+    /// or the topology is broken: then no caller gets a success.
     fn resolve_confirms(&mut self) -> Result<(), String> {
-        for flying in &self.unconfirmed {
-            match &flying.confirmation {
+        for message in &self.unconfirmed {
+            match &message.confirmation {
                 None | Some(Ok(Confirmation::Ack(None) | Confirmation::Nack(None))) => {}
                 Some(Ok(
                     Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)),
                 )) => {
+                    let (exchange, routing_key) =
+                        (returned.exchange.as_str(), returned.routing_key.as_str());
                     error!(
-                        exchange = returned.exchange.as_str(),
-                        routing_key = returned.routing_key.as_str(),
-                        "RabbitMQ returned a message: exchanges or queues of ours are gone; \
-                         declaring them again"
+                        exchange,
+                        routing_key,
+                        "RabbitMQ returned a message: exchanges or queues of ours are missing and \
+                         are declared again"
                     );
                     return Err(format!(
-                        "no queue took a message for exchange {} and key {}",
-                        returned.exchange, returned.routing_key
+                        "no queue took a message for exchange {exchange} and key {routing_key}"
                     ));
                 }
                 Some(Ok(Confirmation::NotRequested)) => {
-                    return Err("the channel does not confirm".to_owned());
+                    return Err("publisher confirms are not enabled".to_owned());
                 }
-                Some(Err(error)) => return Err(format!("the channel broke: {error}")),
+                Some(Err(error)) => return Err(format!("the channel failed: {error}")),
             }
         }
-        // What is still in flight keeps its place and its order.
-        for flying in std::mem::take(&mut self.unconfirmed) {
-            let result = match flying.confirmation {
+        // What has no confirm yet keeps its order.
+        for message in std::mem::take(&mut self.unconfirmed) {
+            let result = match message.confirmation {
                 Some(Ok(Confirmation::Ack(_))) => {
-                    self.nacked_since.remove(&flying.routing_key);
+                    self.nacked_since.remove(&message.routing_key);
                     Ok(Confirmed(()))
                 }
                 Some(_) => {
-                    self.nacked_since.entry(flying.routing_key).or_insert_with(Instant::now);
+                    self.nacked_since.entry(message.routing_key).or_insert_with(Instant::now);
                     Err(PublishError::Nacked)
                 }
                 None => {
-                    self.unconfirmed.push_back(flying);
+                    self.unconfirmed.push_back(message);
                     continue;
                 }
             };
-            // A caller that has given up hears nothing.
-            drop(flying.reply.send(result));
+            // The caller may have timed out.
+            drop(message.reply.send(result));
         }
-        let given_up = |since: &Instant| since.elapsed() > self.max_nack_duration;
-        match self.nacked_since.iter().find(|(_, since)| given_up(since)) {
+        let is_expired = |since: &Instant| since.elapsed() > self.max_nack_duration;
+        match self.nacked_since.iter().find(|(_, since)| is_expired(since)) {
             Some((key, _)) => {
-                Err(format!("every message for {key} is refused; another channel may not be"))
+                Err(format!("every message for {key} is nacked; another channel may work"))
             }
             None => Ok(()),
         }
