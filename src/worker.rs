@@ -1,38 +1,34 @@
-//! The consumer workers: collect a batch, apply it in one transaction, settle
-//! every message of it, and only then acknowledge. Beside them the archiver,
-//! which brings the dead before a person, the call log and the rerouter.
+//! The consumers: collect a batch, apply it in one transaction, publish what
+//! failed to a retry queue or the dead-letter queue, and acknowledge it.
 
 pub mod apply;
 pub mod batch;
+mod bisect;
+mod consume;
 pub mod dead_letter_archiver;
 pub mod enrich;
 pub mod in_flight;
+pub mod message;
 pub mod prefetch;
 pub mod pulse;
 mod rejected_request_consumer;
-pub mod retry_or_dead_letter;
+mod retry_or_dead_letter;
 pub mod secret_usage;
 pub mod source_consumer;
 mod supervisor;
 mod unrouted_consumer;
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
 use crate::{
-    broker::{BrokerConnection, BrokerError, PublishError, Publisher, Topology},
+    broker::{self, BrokerConnection, BrokerError, PublishError, Publisher, Topology},
     config,
     domain::SourceName,
     observability::metrics::Metrics,
-    retry,
     retry::RetrySchedule,
     sources::Source,
     store::{Store, StoreError},
@@ -46,146 +42,140 @@ pub use pulse::HealthRegistry;
 pub use secret_usage::SecretUsage;
 use supervisor::ConsumerKind;
 
-/// How long lanes may take to finish their batches when the worker stops.
+/// How long the current batches may take when the worker stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What every lane needs.
+/// What every consumer needs.
 #[derive(Clone)]
 pub struct WorkerContext {
-    /// The sources' adapters.
+    /// The configured sources.
     pub sources: Arc<BTreeMap<SourceName, Source>>,
-    /// What fetches the things that thin events name.
+    /// The enrichers of sources whose thin events are fetched.
     pub enrichers: Arc<BTreeMap<SourceName, Enricher>>,
-    /// The systems that hear of what changed.
+    /// Writes the deliveries for destinations.
     pub outbox: Arc<Outbox>,
     /// The database.
     pub store: Store,
     /// Publishes retries and dead letters.
     pub publisher: Publisher,
-    /// Where to.
+    /// The exchanges and queues.
     pub topology: Arc<Topology>,
-    /// When to try again.
+    /// The delays between attempts.
     pub retry_schedule: RetrySchedule,
-    /// Batch sizes and times.
+    /// Batch sizes and timeouts.
     pub settings: config::WorkerConfig,
-    /// What this process's transactions touch.
+    /// The keys and documents of this process's open transactions.
     pub in_flight: InFlightKeys,
-    /// Which secrets are in use.
+    /// When each secret was last used.
     pub secret_usage: SecretUsage,
-    /// What is measured.
+    /// The metrics of this process.
     pub metrics: Metrics,
-    /// Whoever wants to know when each message was committed.
-    pub commit_listener: Option<CommitListener>,
 }
 
-/// Hears of each transaction: the moment in which its commit came back, and
-/// the receipts of the messages in it.
-pub type CommitListener = mpsc::UnboundedSender<(Instant, Vec<Uuid>)>;
+impl WorkerContext {
+    /// How long a batch is retried while the database is unavailable.
+    fn database_retry_timeout(&self) -> Duration {
+        Duration::from_millis(self.settings.database_retry_timeout_ms)
+    }
+}
 
-/// Why consuming had to stop. What was not settled goes back to its queue,
-/// and no attempt is counted: an outage is nobody's poison.
+/// Why a consumer stopped. RabbitMQ delivers the unacknowledged messages again,
+/// and their attempts are not counted.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumerError {
     /// The consuming connection, channel or queue is gone.
-    #[error("consuming broke")]
+    #[error("the consumer of RabbitMQ failed")]
     Broker(#[from] BrokerError),
-    /// A retry or dead letter could not be made durable.
+    /// A retry or dead letter was not confirmed.
     #[error("a retry or dead letter was not confirmed")]
     Publish(#[from] PublishError),
-    /// The database stayed away for longer than a batch is held.
-    #[error("the database is away or does not work")]
+    /// The database was unavailable for longer than a batch is retried.
+    #[error("the database is unavailable")]
     Database(#[from] StoreError),
+    /// The source of the queue is not configured.
+    #[error("the source {0} is not configured")]
+    UnknownSource(SourceName),
 }
 
-/// Works until stopped, coming back by itself after either server went away.
+/// Runs the worker until `stop` is cancelled. It reconnects by itself.
 pub async fn run(
-    tools: WorkerContext,
+    context: WorkerContext,
     broker_url: String,
-    pulse: HealthRegistry,
+    health: HealthRegistry,
     stop: CancellationToken,
 ) {
-    let mut pause = retry::reconnect_delays();
-    while !stop.is_cancelled() {
-        let error = match connect(&tools, &broker_url).await {
-            Ok(link) => {
-                pause = retry::reconnect_delays();
-                run_consumers(&tools, Arc::new(link), &pulse, &stop).await;
-                "the connection was lost".to_owned()
-            }
-            Err(error) => format!("{:#}", anyhow::Error::from(error)),
-        };
-        tools.metrics.broker_up.with_label_values(&["consume"]).set(0);
-        pulse.set_exclusively(CONNECTION, &error);
-        if stop.is_cancelled() {
-            break;
-        }
-        let delay = pause();
-        warn!(error, retry_ms = milliseconds(delay), "consuming connection is down");
-        tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = stop.cancelled() => {}
-        }
-    }
-    pulse.set_exclusively(CONNECTION, "stopped");
+    let connect = || connect(&context, &broker_url);
+    let serve = |connection| run_consumers(&context, Arc::new(connection), &health, &stop);
+    let on_down = |error: &str| {
+        context.metrics.broker_up.with_label_values(&["consume"]).set(0);
+        health.set_exclusively(CONNECTION, error);
+    };
+    broker::supervise("consume", &stop, connect, serve, on_down).await;
+    health.set_exclusively(CONNECTION, "stopped");
 }
 
-async fn connect(tools: &WorkerContext, broker_url: &str) -> Result<BrokerConnection, BrokerError> {
-    let link = BrokerConnection::open(broker_url, "tallyhook worker").await?;
-    tools.topology.declare(&link).await?;
-    Ok(link)
+async fn connect(
+    context: &WorkerContext,
+    broker_url: &str,
+) -> Result<BrokerConnection, BrokerError> {
+    let connection = BrokerConnection::open(broker_url, "tallyhook worker").await?;
+    context.topology.declare(&connection).await?;
+    Ok(connection)
 }
 
-/// Has every duty done until stopped, or until the connection is lost.
+/// Runs every consumer until `stop` is cancelled or the connection is lost.
+/// Returns why it ended.
 async fn run_consumers(
-    tools: &WorkerContext,
-    link: Arc<BrokerConnection>,
-    pulse: &HealthRegistry,
+    context: &WorkerContext,
+    connection: Arc<BrokerConnection>,
+    health: &HealthRegistry,
     stop: &CancellationToken,
-) {
-    let lanes = tools.topology.sources().iter().flat_map(|source| {
-        (0..tools.settings.consumers_per_source)
+) -> String {
+    let sources = context.topology.sources().iter().flat_map(|source| {
+        (0..context.settings.consumers_per_source)
             .map(|number| ConsumerKind::Source(source.clone(), number))
     });
-    let duties: Vec<ConsumerKind> = lanes
+    let kinds: Vec<ConsumerKind> = sources
         .chain([
             ConsumerKind::DeadLetterArchiver,
             ConsumerKind::RejectedRequests,
             ConsumerKind::Unrouted,
         ])
         .collect();
-    let leave = stop.child_token();
+    let stop_consumers = stop.child_token();
     let mut tasks = JoinSet::new();
-    for duty in duties {
-        pulse.set(&duty.name(), Some("not consuming yet".to_owned()));
-        let (tools, link) = (tools.clone(), Arc::clone(&link));
-        tasks.spawn(duty.supervise(tools, link, pulse.clone(), leave.clone()));
+    for kind in kinds {
+        health.set(&kind.name(), Some("not consuming yet".to_owned()));
+        let (context, connection) = (context.clone(), Arc::clone(&connection));
+        tasks.spawn(kind.supervise(context, connection, health.clone(), stop_consumers.clone()));
     }
-    pulse.set(CONNECTION, None);
-    info!(sources = tools.topology.sources().len(), "consuming");
-    tools.metrics.broker_up.with_label_values(&["consume"]).set(1);
+    health.set(CONNECTION, None);
+    info!(sources = context.topology.sources().len(), "consuming");
+    context.metrics.broker_up.with_label_values(&["consume"]).set(1);
 
     let panicked = async {
         while let Some(ended) = tasks.join_next().await {
-            // A mistake of ours; the message that met it comes back, and the
-            // delivery limit keeps it from doing so for ever.
+            // A bug. The message that caused it is delivered again, up to the
+            // delivery limit.
             if let Err(panic) = ended {
-                error!(error = %panic, "a duty panicked");
+                error!(error = %panic, "a consumer task panicked");
                 return;
             }
         }
     };
-    tokio::select! {
-        () = link.closed() => {}
-        () = panicked => {}
-        () = stop.cancelled() => {}
-    }
-    leave.cancel();
-    let rest = async { while tasks.join_next().await.is_some() {} };
-    if timeout(SHUTDOWN_TIMEOUT, rest).await.is_err() {
-        warn!("some batches did not finish in time; their messages will be delivered again");
+    let reason = tokio::select! {
+        () = connection.closed() => "the connection was lost",
+        () = panicked => "a consumer task panicked",
+        () = stop.cancelled() => "stopping",
+    };
+    stop_consumers.cancel();
+    let remaining = async { while tasks.join_next().await.is_some() {} };
+    if timeout(SHUTDOWN_TIMEOUT, remaining).await.is_err() {
+        warn!("some batches did not finish in time; their messages are delivered again");
     }
     tasks.abort_all();
-    link.close().await;
+    connection.close().await;
+    reason.to_owned()
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -1,264 +1,38 @@
-//! One batch, one transaction: claim the keys, apply the changes set by set,
-//! record the receipts.
+//! Applies a batch in one transaction: claims the event keys in the inbox,
+//! writes the changes table by table, records the receipts and the outbox.
 
 mod documents;
 mod outbox;
 
 use std::collections::{HashMap, HashSet};
 
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use super::message::Message;
 use crate::{
-    domain::{
-        Change, Envelope, InvoiceConflict, MappedEvent, Outcome, PermanentFailure, ReasonCode,
-        SourceName,
-    },
+    domain::{InvoiceConflict, Outcome, PermanentFailure, ReasonCode, SourceName},
     sources::ConflictPolicy,
     store::{Conn, Store, StoreError, dead_letters, inbox, receipts},
 };
 use documents::WriteResult;
 pub use outbox::Outbox;
 
-/// A message that was understood and is ready to be applied.
-#[derive(Clone, Debug)]
-pub struct Message {
-    /// The event.
-    pub envelope: Envelope,
-    /// What it changes; nothing if it is ignored.
-    pub changes: Vec<Change>,
-    /// The first 16 bytes of the SHA-256 of its body.
-    digest: Uuid,
-}
-
-impl Message {
-    /// An event and what its adapter made of it.
-    pub fn new(envelope: Envelope, mapped: MappedEvent) -> Self {
-        let mut digest = [0; 16];
-        digest.copy_from_slice(&Sha256::digest(&envelope.body)[..16]);
-        let changes = match mapped {
-            MappedEvent::Change(change) => vec![change],
-            MappedEvent::Ignored => Vec::new(),
-        };
-        Self { envelope, changes, digest: Uuid::from_bytes(digest) }
-    }
-
-    /// The same with one more change: the record that a reference stands for.
-    #[must_use]
-    pub fn with_change(mut self, change: Change) -> Self {
-        self.changes.push(change);
-        self
-    }
-
-    /// The first 16 bytes of the SHA-256 of its body.
-    pub fn digest(&self) -> Uuid {
-        self.digest
-    }
-
-    /// The number that people know the document by. A full record knows it
-    /// better than the reference before it.
-    pub fn business_key(&self) -> Option<&str> {
-        self.changes.last().map(Change::business_key)
-    }
-}
-
-/// What a transaction made of one message.
+/// What a transaction did with one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApplyResult {
     /// Recorded with this outcome.
     Recorded(Outcome),
-    /// Recorded as a duplicate of the same bytes, which are on record already.
+    /// Recorded as a duplicate of the same bytes. They are not stored again.
     IdenticalDuplicate,
-    /// This very message had been settled before: the crash between commit
-    /// and acknowledgement. Nothing is to be recorded twice.
+    /// This message was committed before and delivered again, as after a crash
+    /// between commit and acknowledgement. Nothing is recorded.
     Redelivered,
-    /// It contradicts what stands: a person must see both.
+    /// It contradicts a committed event or document: dead-letter it.
     Conflict(PermanentFailure),
 }
 
-/// Applies a batch whose receipts are all different; one effect for each item.
-///
-/// # Errors
-/// What the database says; then nothing of the batch is applied. After an
-/// error of the commit itself nobody knows: applying the batch again tells.
-pub async fn apply_batch(
-    store: &Store,
-    source: &SourceName,
-    rules: ConflictPolicy,
-    outbox: &Outbox,
-    items: &[Message],
-) -> Result<Vec<ApplyResult>, StoreError> {
-    store
-        .with_timeout(async {
-            let mut tx = store.begin().await?;
-            match write_batch(&mut tx, source, rules, outbox, items).await {
-                Ok(effects) => {
-                    tx.commit().await?;
-                    outbox.notify_committed(source);
-                    Ok(effects)
-                }
-                Err(error) => {
-                    // If that fails too, the connection is closed.
-                    drop(tx.rollback().await);
-                    Err(error)
-                }
-            }
-        })
-        .await
-}
-
-async fn write_batch(
-    conn: &mut Conn,
-    source: &SourceName,
-    rules: ConflictPolicy,
-    outbox: &Outbox,
-    items: &[Message],
-) -> Result<Vec<ApplyResult>, StoreError> {
-    let standings = claim(conn, rules, items).await?;
-    let ours = items.iter().zip(&standings).filter(|(_, standing)| **standing == Claim::Won);
-    let ours: Vec<&Message> = ours.map(|(item, _)| item).collect();
-    let told = documents::write(conn, source, rules.invoice_conflict, &ours).await?;
-    let effects = outcomes(rules, items, &standings, &told);
-    release_claims(conn, items, &standings, &effects).await?;
-    record_receipts(conn, items, &effects, &told).await?;
-    outbox.write(conn, source, &told, &ours).await?;
-    Ok(effects)
-}
-
-/// An item's standing after the keys were claimed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Claim {
-    /// It holds the claim and its changes are to be applied.
-    Won,
-    /// It repeats an item of the same batch, which holds the claim: it has
-    /// this effect if that one settles the key.
-    DuplicateInBatch(usize, ApplyResult),
-    /// Decided.
-    Lost(ApplyResult),
-}
-
-async fn claim(
-    conn: &mut Conn,
-    rules: ConflictPolicy,
-    items: &[Message],
-) -> Result<Vec<Claim>, StoreError> {
-    // Duplicates within the batch are folded first: the first one claims.
-    let mut first_of = HashMap::with_capacity(items.len());
-    let keys: Vec<Uuid> = items.iter().map(|item| item.envelope.key.inbox_id()).collect();
-    let mut claims = Vec::with_capacity(items.len());
-    for (index, (item, key)) in items.iter().zip(&keys).enumerate() {
-        first_of.entry(*key).or_insert_with(|| {
-            claims.push(inbox::Claim {
-                key: *key,
-                receipt_id: item.envelope.receipt_id,
-                body_digest: item.digest,
-            });
-            index
-        });
-    }
-    let inbox::ClaimResult { won: free, existing: settled } = inbox::claim(conn, &claims).await?;
-
-    let standing = |(index, (item, key)): (usize, (&Message, &Uuid))| {
-        let first = first_of.get(key).copied().unwrap_or(index);
-        if !free.contains(key) {
-            return Claim::Lost(match settled.get(key) {
-                Some(settled) => classify_duplicate(rules, item, *settled),
-                // Claimed by another transaction and gone since: only what is
-                // past the horizon goes, and never what is this young.
-                None => ApplyResult::Recorded(Outcome::Duplicate),
-            });
-        }
-        if first == index {
-            return Claim::Won;
-        }
-        let before = &items[first];
-        let settled = inbox::ProcessedKey {
-            receipt_id: before.envelope.receipt_id,
-            body_digest: before.digest,
-        };
-        Claim::DuplicateInBatch(first, classify_duplicate(rules, item, settled))
-    };
-    Ok(items.iter().zip(&keys).enumerate().map(standing).collect())
-}
-
-/// The effect of an item whose key was settled before.
-fn classify_duplicate(
-    rules: ConflictPolicy,
-    item: &Message,
-    before: inbox::ProcessedKey,
-) -> ApplyResult {
-    if before.receipt_id == item.envelope.receipt_id {
-        ApplyResult::Redelivered
-    } else if before.body_digest == item.digest {
-        ApplyResult::IdenticalDuplicate
-    } else if rules.redelivers_identical_body {
-        ApplyResult::Conflict(PermanentFailure::new(
-            ReasonCode::ConflictingDuplicate,
-            format!(
-                "the same event key was settled by receipt {} with another body",
-                before.receipt_id
-            ),
-        ))
-    } else {
-        ApplyResult::Recorded(Outcome::Duplicate)
-    }
-}
-
-fn outcomes(
-    rules: ConflictPolicy,
-    items: &[Message],
-    standings: &[Claim],
-    told: &WriteResult,
-) -> Vec<ApplyResult> {
-    let own = |item: &Message| {
-        let receipt_id = &item.envelope.receipt_id;
-        match told.conflicts.get(receipt_id) {
-            Some(failure) if rules.invoice_conflict == InvoiceConflict::Review => {
-                ApplyResult::Conflict(failure.clone())
-            }
-            Some(_) => ApplyResult::Recorded(Outcome::Duplicate),
-            None if told.applied.contains_key(receipt_id) => {
-                ApplyResult::Recorded(Outcome::Applied)
-            }
-            // It would have changed something, and a newer state stands.
-            None if !item.changes.is_empty() => ApplyResult::Recorded(Outcome::Stale),
-            None => ApplyResult::Recorded(Outcome::Ignored),
-        }
-    };
-    let effect = |(item, standing): (&Message, &Claim)| match standing {
-        Claim::Won => own(item),
-        // What is dead settles no key, so its repeats are dead too.
-        Claim::DuplicateInBatch(first, effect) => match own(&items[*first]) {
-            conflict @ ApplyResult::Conflict(_) => conflict,
-            _ => effect.clone(),
-        },
-        Claim::Lost(effect) => effect.clone(),
-    };
-    items.iter().zip(standings).map(effect).collect()
-}
-
-/// Gives the claims of what goes before a person back: a replay shall be able
-/// to apply it.
-async fn release_claims(
-    conn: &mut Conn,
-    items: &[Message],
-    standings: &[Claim],
-    effects: &[ApplyResult],
-) -> Result<(), StoreError> {
-    let unsettled: Vec<(Uuid, Uuid)> = items
-        .iter()
-        .zip(standings)
-        .zip(effects)
-        .filter(|((_, standing), effect)| {
-            **standing == Claim::Won && matches!(effect, ApplyResult::Conflict(_))
-        })
-        .map(|((item, _), _)| (item.envelope.key.inbox_id(), item.envelope.receipt_id))
-        .collect();
-    if unsettled.is_empty() { Ok(()) } else { inbox::release(conn, &unsettled).await }
-}
-
 impl ApplyResult {
-    /// The outcome to be recorded, if one is.
+    /// The outcome on its receipt, if one is recorded.
     pub fn outcome(&self) -> Option<Outcome> {
         match self {
             Self::Recorded(outcome) => Some(*outcome),
@@ -268,46 +42,232 @@ impl ApplyResult {
     }
 }
 
+/// Applies a batch whose receipt ids all differ. Returns one result for each
+/// message, in their order.
+///
+/// # Errors
+/// The error of PostgreSQL; nothing of the batch is applied. Only after an
+/// error of COMMIT the outcome is unknown: applying the batch again is safe.
+pub async fn apply_batch(
+    store: &Store,
+    source: &SourceName,
+    policy: ConflictPolicy,
+    outbox: &Outbox,
+    messages: &[Message],
+) -> Result<Vec<ApplyResult>, StoreError> {
+    store
+        .with_timeout(async {
+            let mut tx = store.begin().await?;
+            match apply_in_transaction(&mut tx, source, policy, outbox, messages).await {
+                Ok(results) => {
+                    tx.commit().await?;
+                    outbox.notify_committed(source);
+                    Ok(results)
+                }
+                Err(error) => {
+                    // If the rollback fails too, the connection is closed.
+                    drop(tx.rollback().await);
+                    Err(error)
+                }
+            }
+        })
+        .await
+}
+
+/// Applies a batch as [`apply_batch`] does, in a transaction of the caller.
+///
+/// # Errors
+/// The error of PostgreSQL; the transaction must be rolled back.
+pub(crate) async fn apply_in_transaction(
+    conn: &mut Conn,
+    source: &SourceName,
+    policy: ConflictPolicy,
+    outbox: &Outbox,
+    messages: &[Message],
+) -> Result<Vec<ApplyResult>, StoreError> {
+    let claims = claim(conn, policy, messages).await?;
+    let won: Vec<&Message> = messages
+        .iter()
+        .zip(&claims)
+        .filter(|(_, claim)| **claim == Claim::Won)
+        .map(|(message, _)| message)
+        .collect();
+    let written = documents::write(conn, source, policy.invoice_conflict, &won).await?;
+    let results = results(policy, messages, &claims, &written);
+    release_claims(conn, messages, &claims, &results).await?;
+    record_receipts(conn, messages, &results, &written).await?;
+    outbox.write(conn, source, &written, &won).await?;
+    Ok(results)
+}
+
+/// Whether a message holds its event key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Claim {
+    /// It does, and its changes are to be applied.
+    Won,
+    /// The message of this index holds the same key. This one has the given
+    /// result unless that one conflicts.
+    DuplicateInBatch(usize, ApplyResult),
+    /// An earlier transaction committed the key.
+    Lost(ApplyResult),
+}
+
+async fn claim(
+    conn: &mut Conn,
+    policy: ConflictPolicy,
+    messages: &[Message],
+) -> Result<Vec<Claim>, StoreError> {
+    // The first message of each key claims it.
+    let mut first_of = HashMap::with_capacity(messages.len());
+    let keys: Vec<Uuid> = messages.iter().map(|message| message.envelope.key.inbox_id()).collect();
+    let mut claims = Vec::with_capacity(messages.len());
+    for (index, (message, key)) in messages.iter().zip(&keys).enumerate() {
+        first_of.entry(*key).or_insert_with(|| {
+            claims.push(inbox::Claim {
+                key: *key,
+                receipt_id: message.envelope.receipt_id,
+                body_digest: message.digest(),
+            });
+            index
+        });
+    }
+    let inbox::ClaimResult { won, existing } = inbox::claim(conn, &claims).await?;
+
+    let claim_of = |(index, (message, key)): (usize, (&Message, &Uuid))| {
+        let first = first_of.get(key).copied().unwrap_or(index);
+        if !won.contains(key) {
+            return Claim::Lost(match existing.get(key) {
+                Some(processed) => classify_duplicate(policy, message, *processed),
+                // Another transaction claimed the key and it is gone since. Only
+                // keys outside the window are dropped, so this cannot be one.
+                None => ApplyResult::Recorded(Outcome::Duplicate),
+            });
+        }
+        if first == index {
+            return Claim::Won;
+        }
+        let claimant = &messages[first];
+        let processed = inbox::ProcessedKey {
+            receipt_id: claimant.envelope.receipt_id,
+            body_digest: claimant.digest(),
+        };
+        Claim::DuplicateInBatch(first, classify_duplicate(policy, message, processed))
+    };
+    Ok(messages.iter().zip(&keys).enumerate().map(claim_of).collect())
+}
+
+/// The result of a message whose event key another message holds.
+fn classify_duplicate(
+    policy: ConflictPolicy,
+    message: &Message,
+    processed: inbox::ProcessedKey,
+) -> ApplyResult {
+    if processed.receipt_id == message.envelope.receipt_id {
+        ApplyResult::Redelivered
+    } else if processed.body_digest == message.digest() {
+        ApplyResult::IdenticalDuplicate
+    } else if policy.redelivers_identical_body {
+        let receipt_id = processed.receipt_id;
+        ApplyResult::Conflict(PermanentFailure::new(
+            ReasonCode::ConflictingDuplicate,
+            format!("receipt {receipt_id} has the same event key and another body"),
+        ))
+    } else {
+        ApplyResult::Recorded(Outcome::Duplicate)
+    }
+}
+
+fn results(
+    policy: ConflictPolicy,
+    messages: &[Message],
+    claims: &[Claim],
+    written: &WriteResult,
+) -> Vec<ApplyResult> {
+    let result_of_won = |message: &Message| {
+        let receipt_id = &message.envelope.receipt_id;
+        match written.conflicts.get(receipt_id) {
+            Some(failure) if policy.invoice_conflict == InvoiceConflict::Review => {
+                ApplyResult::Conflict(failure.clone())
+            }
+            Some(_) => ApplyResult::Recorded(Outcome::Duplicate),
+            None if written.applied.contains_key(receipt_id) => {
+                ApplyResult::Recorded(Outcome::Applied)
+            }
+            // The tables have a newer state of everything that it changes.
+            None if !message.changes.is_empty() => ApplyResult::Recorded(Outcome::Stale),
+            None => ApplyResult::Recorded(Outcome::Ignored),
+        }
+    };
+    let result_of = |(message, claim): (&Message, &Claim)| match claim {
+        Claim::Won => result_of_won(message),
+        // A conflicting message releases its key, so its duplicates conflict too.
+        Claim::DuplicateInBatch(first, result) => match result_of_won(&messages[*first]) {
+            conflict @ ApplyResult::Conflict(_) => conflict,
+            _ => result.clone(),
+        },
+        Claim::Lost(result) => result.clone(),
+    };
+    messages.iter().zip(claims).map(result_of).collect()
+}
+
+/// Releases the claims of conflicting messages, so that a replay can apply
+/// them.
+async fn release_claims(
+    conn: &mut Conn,
+    messages: &[Message],
+    claims: &[Claim],
+    results: &[ApplyResult],
+) -> Result<(), StoreError> {
+    let mut released: Vec<(Uuid, Uuid)> = Vec::new();
+    for ((message, claim), result) in messages.iter().zip(claims).zip(results) {
+        if *claim == Claim::Won && matches!(result, ApplyResult::Conflict(_)) {
+            released.push((message.envelope.key.inbox_id(), message.envelope.receipt_id));
+        }
+    }
+    if released.is_empty() { Ok(()) } else { inbox::release(conn, &released).await }
+}
+
 async fn record_receipts(
     conn: &mut Conn,
-    items: &[Message],
-    effects: &[ApplyResult],
-    told: &WriteResult,
+    messages: &[Message],
+    results: &[ApplyResult],
+    written: &WriteResult,
 ) -> Result<(), StoreError> {
-    let outcomes = items.iter().zip(effects);
-    let rows: Vec<receipts::ReceiptRow<'_>> = outcomes
+    let with_results = messages.iter().zip(results);
+    let rows: Vec<receipts::ReceiptRow<'_>> = with_results
         .clone()
-        .filter_map(|(item, effect)| {
+        .filter_map(|(message, result)| {
             Some(receipts::ReceiptRow {
-                envelope: &item.envelope,
-                business_key: item.business_key(),
-                outcome: effect.outcome()?,
-                write_kind: match effect {
+                envelope: &message.envelope,
+                business_key: message.business_key(),
+                outcome: result.outcome()?,
+                write_kind: match result {
                     ApplyResult::Recorded(Outcome::Applied) => {
-                        told.applied.get(&item.envelope.receipt_id).copied().flatten()
+                        written.applied.get(&message.envelope.receipt_id).copied().flatten()
                     }
                     _ => None,
                 },
-                attempts: item.envelope.failed_attempts,
+                attempts: message.envelope.failed_attempts,
                 error: None,
-                keep_payload: *effect != ApplyResult::IdenticalDuplicate,
+                keep_payload: *result != ApplyResult::IdenticalDuplicate,
             })
         })
         .collect();
-    let before = if rows.is_empty() { Vec::new() } else { receipts::record(conn, &rows).await? };
-    // A letter may wait for a message that was replayed, and for one that
-    // died in a copy while this one was on its way.
-    let before: HashSet<Uuid> = before.into_iter().collect();
-    let resolutions: Vec<dead_letters::Resolution> = outcomes
-        .filter(|(_, effect)| !matches!(effect, ApplyResult::Conflict(_)))
-        .filter(|(item, _)| {
-            item.envelope.replay_id.is_some() || before.contains(&item.envelope.receipt_id)
+    let updated = if rows.is_empty() { Vec::new() } else { receipts::record(conn, &rows).await? };
+    let updated: HashSet<Uuid> = updated.into_iter().collect();
+    // A dead letter may be open for a replayed message, and for one of which a
+    // second copy was dead-lettered while this one was in flight.
+    let resolutions: Vec<dead_letters::Resolution> = with_results
+        .filter(|(_, result)| !matches!(result, ApplyResult::Conflict(_)))
+        .filter(|(message, _)| {
+            let envelope = &message.envelope;
+            envelope.replay_id.is_some() || updated.contains(&envelope.receipt_id)
         })
-        .map(|(item, effect)| dead_letters::Resolution {
-            receipt_id: item.envelope.receipt_id,
-            replay_id: item.envelope.replay_id,
-            // Settled before under this very receipt.
-            outcome: effect.outcome().unwrap_or(Outcome::Duplicate),
+        .map(|(message, result)| dead_letters::Resolution {
+            receipt_id: message.envelope.receipt_id,
+            replay_id: message.envelope.replay_id,
+            // Redelivered: this receipt has its outcome already.
+            outcome: result.outcome().unwrap_or(Outcome::Duplicate),
         })
         .collect();
     if !resolutions.is_empty() {

@@ -1,4 +1,4 @@
-//! A micro-batch: so many messages, or what came in so much time.
+//! Collects deliveries into batches.
 
 use std::time::Duration;
 
@@ -6,50 +6,54 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::broker::{BrokerError, Consumer, Delivery};
 
-/// A batch of more bytes than this is full. With its default `work_mem` of
-/// 4 MB PostgreSQL takes so much in one statement without writing it to a
-/// temporary file first, and memory is dear.
+/// A batch of this many bytes is full. With its default `work_mem` of 4 MB,
+/// PostgreSQL handles that much in one statement without a temporary file.
 pub const MAX_BATCH_BYTES: usize = 3 * 1024 * 1024;
 
-/// Deliveries in the order in which they came; never none.
+/// When a batch is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// The most messages; at least 1.
+    pub max_messages: usize,
+    /// How long to wait for more messages after the first.
+    pub max_wait: Duration,
+}
+
+/// Deliveries in the order of arrival, at least one.
 #[derive(Debug)]
 pub struct Batch {
     /// The deliveries.
     pub deliveries: Vec<Delivery>,
-    /// The last one's tag: acknowledging up to it settles all of them.
+    /// The delivery tag of the last one; acknowledging up to it covers all.
     pub last_tag: u64,
-    /// The size of their bodies.
+    /// The size of all bodies.
     pub bytes: usize,
 }
 
-/// Waits for a first delivery and collects more until there are `size` of
-/// them, or 3 MiB, or `wait` has passed.
+/// Waits for a first delivery and collects more until a limit or
+/// [`MAX_BATCH_BYTES`] is reached.
 ///
-/// Safe to be dropped: what was collected is unsettled and goes back to the
-/// queue with its channel.
+/// Cancel safe: collected messages stay unacknowledged and return to the queue
+/// when the channel is closed.
 ///
 /// # Errors
-/// The subscription's end; it is final.
-pub async fn collect(
-    from: &mut Consumer,
-    size: usize,
-    wait: Duration,
-) -> Result<Batch, BrokerError> {
-    let first = from.next().await?;
+/// The end of the consumer, which is final.
+pub async fn collect(consumer: &mut Consumer, limits: BatchLimits) -> Result<Batch, BrokerError> {
+    let first = consumer.next().await?;
     let mut bytes = first.message.body.len();
-    let mut last = first.tag;
+    let mut last_tag = first.tag;
     let mut deliveries = vec![first];
-    let deadline = Instant::now() + wait;
-    while deliveries.len() < size && bytes < MAX_BATCH_BYTES {
-        match timeout_at(deadline, from.next()).await {
+    let deadline = Instant::now() + limits.max_wait;
+    while deliveries.len() < limits.max_messages && bytes < MAX_BATCH_BYTES {
+        match timeout_at(deadline, consumer.next()).await {
             Ok(delivery) => {
                 let delivery = delivery?;
                 bytes += delivery.message.body.len();
-                last = delivery.tag;
+                last_tag = delivery.tag;
                 deliveries.push(delivery);
             }
             Err(_) => break,
         }
     }
-    Ok(Batch { deliveries, last_tag: last, bytes })
+    Ok(Batch { deliveries, last_tag, bytes })
 }

@@ -1,13 +1,11 @@
-//! Enrichment: what a thin event only names is fetched, before the batch's
-//! transaction begins, and applied as a full record besides the reference.
+//! Fetches the documents that thin events refer to, before the transaction of
+//! their batch begins.
 //!
-//! A fetch that fails is an attempt of each message that asked for it, and
-//! walks the retry tiers. While the breaker is open nothing is fetched and no
-//! attempt is counted: such messages are put off, which means that they go
-//! round by the longest retry queue, and the rest of their batch is settled
-//! without them. Handed back to their own queue instead, they would bring
-//! each time the whole batch with them, and after so many deliveries the
-//! broker would bury it.
+//! A failed fetch is a failed attempt of each message that needs it. While the
+//! circuit breaker is open nothing is fetched and no attempt is counted: such
+//! messages are deferred to the longest retry queue, and the rest of the batch
+//! is processed. Requeued instead, they would bring back the whole batch each
+//! time, and RabbitMQ would dead-letter it at the delivery limit.
 
 mod enricher;
 
@@ -23,11 +21,9 @@ use uuid::Uuid;
 
 use super::{
     ConsumerError, WorkerContext,
-    apply::Message,
-    retry_or_dead_letter::{FailedAttempt, Unprocessable},
+    message::{Disposition, Message},
 };
 use crate::{
-    broker::IncomingMessage,
     config::EnrichmentSettings,
     domain::{Change, Envelope, PermanentFailure, ResourceChange, SourceName},
     observability::metrics::Metrics,
@@ -38,73 +34,69 @@ use crate::{
 pub use enricher::Enricher;
 use enricher::{FetchOutcome, Resource};
 
-/// What came of fetching what an event names, as the metric tells it.
+/// The values of the label `result` of `tallyhook_enrichments_total`.
 const ENRICHMENT_RESULTS: [&str; 6] =
-    ["fetched", "mapped_nothing", "unmappable", "refused", "failed", "put_off"];
+    ["fetched", "mapped_nothing", "unmappable", "blocked", "failed", "deferred"];
 
-/// What came of a batch's thin events.
-#[derive(Default)]
+/// A batch after its documents were fetched.
+#[derive(Debug, Default)]
 pub(super) struct EnrichedBatch {
-    /// Ready to be applied, each with its message as it came.
-    pub(super) items: Vec<Message>,
-    pub(super) parcels: Vec<IncomingMessage>,
-    /// What was fetched cannot be applied.
-    pub(super) doomed: Vec<Unprocessable>,
-    /// Could not be fetched this time.
-    pub(super) failed: Vec<FailedAttempt>,
-    /// Were not asked for.
-    pub(super) deferred: Vec<FailedAttempt>,
-    /// How long nothing is asked for.
-    pub(super) retry_after: Option<Duration>,
+    /// Ready to be applied.
+    pub(super) messages: Vec<Message>,
+    /// Their document could not be fetched or mapped.
+    pub(super) not_enriched: Vec<(Message, Disposition)>,
 }
 
 /// The enrichers of every source that has one.
 ///
 /// # Errors
-/// What the HTTP client says.
+/// The HTTP client cannot be built.
 pub fn enrichers(
     settings: &BTreeMap<SourceName, EnrichmentSettings>,
     metrics: &Metrics,
 ) -> anyhow::Result<BTreeMap<SourceName, Enricher>> {
-    let make = |(source, settings): (&SourceName, &EnrichmentSettings)| {
-        Ok((source.clone(), Enricher::new(source, settings, metrics)?))
-    };
-    settings.iter().map(make).collect()
+    let mut enrichers = BTreeMap::new();
+    for (source, settings) in settings {
+        enrichers.insert(source.clone(), Enricher::new(source, settings, metrics)?);
+    }
+    Ok(enrichers)
 }
 
-/// Fetches what the events of a batch name, where their source asks for it.
+/// Fetches the documents that the events of a batch refer to, if their source
+/// has an enricher.
 ///
 /// # Errors
-/// [`Trouble::DatabaseConfig`]: it could not be told which events are new.
+/// [`ConsumerError::Database`]: unknown which events are new.
 pub(super) async fn enrich_batch(
-    tools: &WorkerContext,
-    source: &SourceName,
-    items: Vec<Message>,
-    parcels: Vec<IncomingMessage>,
+    context: &WorkerContext,
+    name: &SourceName,
+    messages: Vec<Message>,
 ) -> Result<EnrichedBatch, ConsumerError> {
-    let untouched =
-        |items, parcels| Ok(EnrichedBatch { items, parcels, ..EnrichedBatch::default() });
-    let (Some(enricher), Some(adapter)) = (tools.enrichers.get(source), tools.sources.get(source))
+    let mut enriched = EnrichedBatch::default();
+    let (Some(enricher), Some(source)) = (context.enrichers.get(name), context.sources.get(name))
     else {
-        return untouched(items, parcels);
+        enriched.messages = messages;
+        return Ok(enriched);
     };
-    let wanted = |item: &Message| reference(item).is_some_and(|named| enricher.handles(named));
-    let thin: Vec<&Message> = items.iter().filter(|item| wanted(item)).collect();
+    let is_thin =
+        |message: &Message| resource_change(message).is_some_and(|change| enricher.handles(change));
+    let thin: Vec<&Message> = messages.iter().filter(|message| is_thin(message)).collect();
     if thin.is_empty() {
-        return untouched(items, parcels);
+        enriched.messages = messages;
+        return Ok(enriched);
     }
-    let vain = skippable(tools, source, &thin).await?;
-    let gone = deleted_in_batch(&items);
-    let wishes: Vec<Option<Resource>> = items
+    let skippable = skippable(context, name, &thin).await?;
+    let deleted = deleted_in_batch(&messages);
+    let needed: Vec<Option<Resource>> = messages
         .iter()
-        .map(|item| {
-            let asked = wanted(item) && !vain.contains(&item.envelope.receipt_id);
-            let (resource, named) = (resource_of(item)?, reference(item)?);
-            let alive = gone.get(&resource).is_none_or(|at| *at < named.changed_at);
-            (asked && alive).then_some(resource)
+        .map(|message| {
+            let is_needed = is_thin(message) && !skippable.contains(&message.envelope.receipt_id);
+            let (resource, change) = (resource_of(message)?, resource_change(message)?);
+            let exists = deleted.get(&resource).is_none_or(|at| *at < change.changed_at);
+            (is_needed && exists).then_some(resource)
         })
         .collect();
-    let resources: HashSet<&Resource> = wishes.iter().flatten().collect();
+    let resources: HashSet<&Resource> = needed.iter().flatten().collect();
     let fetched: HashMap<&Resource, FetchOutcome> = join_all(
         resources.into_iter().map(async |resource| (resource, enricher.fetch(resource).await)),
     )
@@ -112,162 +104,137 @@ pub(super) async fn enrich_batch(
     .into_iter()
     .collect();
 
-    let mut sorted = EnrichedBatch::default();
-    for ((item, parcel), wish) in items.into_iter().zip(parcels).zip(&wishes) {
-        let got = wish.as_ref().and_then(|resource| fetched.get(resource));
-        let result = sorted.classify(adapter, item, parcel, got);
-        if let Some(result) = result {
-            tools.metrics.enrichments.with_label_values(&[source.as_str(), result]).inc();
-        }
+    for (message, resource) in messages.into_iter().zip(&needed) {
+        let Some(outcome) = resource.as_ref().and_then(|resource| fetched.get(resource)) else {
+            enriched.messages.push(message);
+            continue;
+        };
+        let result = enriched.classify(source, message, outcome);
+        context.metrics.enrichments.with_label_values(&[name.as_str(), result]).inc();
     }
-    Ok(sorted)
+    Ok(enriched)
 }
 
 impl EnrichedBatch {
-    /// Puts a message where it belongs; the result, for the metric, if it was
-    /// to be enriched.
+    /// Adds a message by the outcome of its fetch. Returns the metric's label.
     fn classify(
         &mut self,
-        adapter: &Source,
-        item: Message,
-        parcel: IncomingMessage,
-        got: Option<&FetchOutcome>,
-    ) -> Option<&'static str> {
-        let Some(got) = got else {
-            self.pass_through(item, parcel);
-            return None;
-        };
-        Some(match got {
-            FetchOutcome::Fetched(body) => match full_record(adapter, &item, body) {
+        source: &Source,
+        message: Message,
+        outcome: &FetchOutcome,
+    ) -> &'static str {
+        let (disposition, result) = match outcome {
+            FetchOutcome::Fetched(body) => match fetched_change(source, &message, body) {
                 Ok(Some(change)) => {
-                    self.pass_through(item.with_change(change), parcel);
-                    "fetched"
+                    self.messages.push(message.with_change(change));
+                    return "fetched";
                 }
                 Ok(None) => {
-                    self.pass_through(item, parcel);
-                    "mapped_nothing"
+                    self.messages.push(message);
+                    return "mapped_nothing";
                 }
-                Err(failure) => {
-                    self.reject(&item, parcel, failure);
-                    "unmappable"
-                }
+                Err(failure) => (Disposition::DeadLetter(failure), "unmappable"),
             },
             FetchOutcome::Permanent(failure) => {
-                self.reject(&item, parcel, failure.clone());
-                "refused"
+                (Disposition::DeadLetter(failure.clone()), "blocked")
             }
             FetchOutcome::Blocked(error) => {
-                self.failed.push(failed_attempt(item, parcel, error.clone()));
-                "refused"
+                (Disposition::Retry { error: error.clone() }, "blocked")
             }
-            FetchOutcome::Failed(error) => {
-                self.failed.push(failed_attempt(item, parcel, error.clone()));
-                "failed"
+            FetchOutcome::Failed(error) => (Disposition::Retry { error: error.clone() }, "failed"),
+            FetchOutcome::CircuitOpen(retry_after) => {
+                let error = "not fetched: the circuit breaker of the platform is open".to_owned();
+                (Disposition::Defer { error, retry_after: *retry_after }, "deferred")
             }
-            FetchOutcome::CircuitOpen(wait) => {
-                self.retry_after =
-                    Some(self.retry_after.map_or(*wait, |longest| longest.max(*wait)));
-                let error = "not fetched: the platform did not answer others, and is left alone";
-                self.deferred.push(failed_attempt(item, parcel, error.to_owned()));
-                "put_off"
-            }
-        })
-    }
-
-    fn pass_through(&mut self, item: Message, parcel: IncomingMessage) {
-        self.items.push(item);
-        self.parcels.push(parcel);
-    }
-
-    fn reject(&mut self, item: &Message, parcel: IncomingMessage, failure: PermanentFailure) {
-        let business_key = item.business_key().map(str::to_owned);
-        self.doomed.push(Unprocessable { incoming: parcel, business_key, failure });
+        };
+        self.not_enriched.push((message, disposition));
+        result
     }
 }
 
-fn failed_attempt(item: Message, parcel: IncomingMessage, error: String) -> FailedAttempt {
-    let business_key = item.business_key().map(str::to_owned);
-    FailedAttempt { envelope: item.envelope, incoming: parcel, business_key, error }
-}
-
-fn full_record(
-    adapter: &Source,
-    item: &Message,
+fn fetched_change(
+    source: &Source,
+    message: &Message,
     body: &[u8],
 ) -> Result<Option<Change>, PermanentFailure> {
-    match reference(item) {
-        Some(named) => adapter.map_resource(named, &item.envelope, body),
+    match resource_change(message) {
+        Some(change) => source.map_resource(change, &message.envelope, body),
         None => Ok(None),
     }
 }
 
-/// What a thin event names.
-fn reference(item: &Message) -> Option<&ResourceChange> {
-    item.changes.iter().find_map(|change| match change {
-        Change::ResourceChanged(reference) => Some(reference.as_ref()),
+/// What a thin event refers to.
+fn resource_change(message: &Message) -> Option<&ResourceChange> {
+    message.changes.iter().find_map(|change| match change {
+        Change::ResourceChanged(change) => Some(change.as_ref()),
         _ => None,
     })
 }
 
-fn resource_of(item: &Message) -> Option<Resource> {
-    let ResourceChange { kind, id, .. } = reference(item)?;
-    let tenant = item.envelope.tenant.clone();
+fn resource_of(message: &Message) -> Option<Resource> {
+    let ResourceChange { kind, id, .. } = resource_change(message)?;
+    let tenant = message.envelope.tenant.clone();
     Some(Resource { tenant, kind: kind.clone(), id: id.clone() })
 }
 
-/// What the batch itself tells to be gone, and since when.
-fn deleted_in_batch(items: &[Message]) -> HashMap<Resource, OffsetDateTime> {
-    let mut gone = HashMap::new();
-    for item in items {
-        let named = reference(item).filter(|named| named.is_deletion());
-        if let Some((named, resource)) = named.zip(resource_of(item)) {
-            let since = gone.entry(resource).or_insert(named.changed_at);
-            *since = named.changed_at.max(*since);
+/// The resources that events of this batch delete, with the latest time.
+fn deleted_in_batch(messages: &[Message]) -> HashMap<Resource, OffsetDateTime> {
+    let mut deleted = HashMap::new();
+    for message in messages {
+        let change = resource_change(message).filter(|change| change.is_deletion());
+        if let Some((change, resource)) = change.zip(resource_of(message)) {
+            let deleted_at = deleted.entry(resource).or_insert(change.changed_at);
+            *deleted_at = change.changed_at.max(*deleted_at);
         }
     }
-    gone
+    deleted
 }
 
-/// The messages for which nothing need be fetched: a duplicate changes
-/// nothing, whatever it names, and what is older than a reference on record
-/// is stale; it may name what is gone by now.
+/// The receipts of messages that need no fetch: a duplicate changes nothing,
+/// and an event older than the last recorded one is stale. Its resource may
+/// not exist any more.
 async fn skippable(
-    tools: &WorkerContext,
+    context: &WorkerContext,
     source: &SourceName,
     thin: &[&Message],
 ) -> Result<HashSet<Uuid>, ConsumerError> {
-    let hold = Duration::from_millis(tools.settings.database_retry_timeout_ms);
-    let vain = retry_while_unavailable(hold, || find_skippable(tools, source, thin)).await?;
-    Ok(vain.unwrap_or_else(|error| {
-        // What is known is fetched in vain; the claim decides.
-        warn!(%error, "it cannot be told which events are new");
+    let timeout: Duration = context.database_retry_timeout();
+    let found = retry_while_unavailable(timeout, || find_skippable(context, source, thin)).await?;
+    Ok(found.unwrap_or_else(|error| {
+        // Some documents are fetched without need; the inbox decides.
+        warn!(%error, "duplicate and stale events could not be looked up");
         HashSet::new()
     }))
 }
 
 async fn find_skippable(
-    tools: &WorkerContext,
+    context: &WorkerContext,
     source: &SourceName,
     thin: &[&Message],
 ) -> Result<HashSet<Uuid>, StoreError> {
-    let keys: Vec<Uuid> = thin.iter().map(|item| item.envelope.key.inbox_id()).collect();
+    let keys: Vec<Uuid> = thin.iter().map(|message| message.envelope.key.inbox_id()).collect();
     let rows: Vec<resource_changes::ResourceChangeRow<'_>> = thin
         .iter()
-        .filter_map(|item| {
-            let Envelope { receipt_id, tenant, .. } = &item.envelope;
-            let reference = reference(item)?;
-            Some(resource_changes::ResourceChangeRow { receipt_id: *receipt_id, tenant, reference })
+        .filter_map(|message| {
+            let Envelope { receipt_id, tenant, .. } = &message.envelope;
+            let reference = resource_change(message)?;
+            let receipt_id = *receipt_id;
+            Some(resource_changes::ResourceChangeRow { receipt_id, tenant, reference })
         })
         .collect();
-    tools
+    context
         .store
         .with_timeout(async {
-            let mut connection = tools.store.connection().await?;
-            let mut vain = resource_changes::superseded(&mut connection, source, &rows).await?;
-            let settled = inbox::lookup(&mut connection, &keys).await?;
-            let settled = thin.iter().zip(&keys).filter(|(_, key)| settled.contains_key(key));
-            vain.extend(settled.map(|(item, _)| item.envelope.receipt_id));
-            Ok(vain)
+            let mut connection = context.store.connection().await?;
+            let mut skippable =
+                resource_changes::superseded(&mut connection, source, &rows).await?;
+            let processed = inbox::lookup(&mut connection, &keys).await?;
+            for (message, key) in thin.iter().zip(&keys) {
+                if processed.contains_key(key) {
+                    skippable.insert(message.envelope.receipt_id);
+                }
+            }
+            Ok(skippable)
         })
         .await
 }

@@ -1,14 +1,13 @@
-//! What lanes have in hand: the events and documents of their transactions.
+//! The event keys and documents of this process's open transactions.
 //!
-//! Two transactions that claim one key or write one document cannot go on
-//! side by side: the later waits for the earlier one's end, whole batch for
-//! whole batch. In a flood that repeats itself nearly every batch shares
-//! something with its neighbour, and lanes would take turns. So a lane does
-//! first what nobody else has in hand, and the rest in a second transaction,
-//! when the others are mostly done.
+//! Two transactions that claim one key or write one document run one after the
+//! other: the second waits until the first has committed its whole batch. With
+//! many duplicates nearly every batch shares something with another one. So a
+//! consumer applies first what no other transaction has in flight, and the
+//! rest in a second transaction, when the others are mostly done.
 //!
-//! This spares waiting and decides nothing: the inbox and the locks of the
-//! rows do, and other processes know nothing of what we have in hand.
+//! This only saves waiting. The inbox and the row locks decide; other processes
+//! do not see these keys.
 
 use std::{
     collections::{HashSet, hash_map::RandomState},
@@ -16,19 +15,19 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::apply::Message;
+use super::message::Message;
 use crate::domain::{Change, Refund, RefundTarget, SourceName};
 
-/// The events and documents that this process's transactions touch.
+/// The keys and documents of this process's open transactions; shared by
+/// clones.
 #[derive(Clone, Debug, Default)]
 pub struct InFlightKeys {
-    /// Hashes: two things with the same one wait for each other in vain, and
-    /// that is all.
+    /// Key hashes. A collision only causes an unnecessary wait.
     keys: Arc<Mutex<HashSet<u64>>>,
     hasher: RandomState,
 }
 
-/// What one lane took; given back when this is dropped.
+/// The keys that one consumer acquired. Dropping it releases them.
 #[derive(Debug)]
 pub struct InFlightGuard {
     in_flight: InFlightKeys,
@@ -36,50 +35,50 @@ pub struct InFlightGuard {
 }
 
 impl InFlightKeys {
-    /// Takes what items touch, as far as nobody else has it. Tells for each
-    /// item whether it is free: whatever stands behind another item of the
-    /// same document stays behind it.
-    pub fn acquire(&self, source: &SourceName, items: &[Message]) -> (InFlightGuard, Vec<bool>) {
-        let mut taken =
-            InFlightGuard { in_flight: self.clone(), keys: Vec::with_capacity(2 * items.len()) };
-        let mut ours: HashSet<u64> = HashSet::with_capacity(2 * items.len());
-        let mut behind = HashSet::new();
+    /// Acquires the keys of messages that share none with another guard.
+    /// Returns for each message whether its keys were acquired. A message that
+    /// shares a key with an earlier one that was not acquired is not either:
+    /// the events of a document keep their order.
+    pub fn acquire(&self, source: &SourceName, messages: &[Message]) -> (InFlightGuard, Vec<bool>) {
+        let mut acquired = Vec::with_capacity(2 * messages.len());
+        let mut own: HashSet<u64> = HashSet::with_capacity(2 * messages.len());
+        let mut postponed = HashSet::new();
         let mut held = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = items
-            .iter()
-            .map(|item| {
-                let things = self.keys_of(source, item);
-                let there = |thing: &u64| held.contains(thing) && !ours.contains(thing);
-                let free = !things.iter().any(|thing| there(thing) || behind.contains(thing));
-                for thing in things {
-                    if free {
-                        if ours.insert(thing) {
-                            held.insert(thing);
-                            taken.keys.push(thing);
-                        }
-                    } else {
-                        behind.insert(thing);
-                    }
+        let mut are_free = Vec::with_capacity(messages.len());
+        for message in messages {
+            let keys = self.keys_of(source, message);
+            let is_taken =
+                |key: &u64| (held.contains(key) && !own.contains(key)) || postponed.contains(key);
+            let is_free = !keys.iter().any(is_taken);
+            are_free.push(is_free);
+            if !is_free {
+                postponed.extend(keys);
+                continue;
+            }
+            for key in keys {
+                if own.insert(key) {
+                    held.insert(key);
+                    acquired.push(key);
                 }
-                free
-            })
-            .collect();
-        (taken, free)
+            }
+        }
+        drop(held);
+        (InFlightGuard { in_flight: self.clone(), keys: acquired }, are_free)
     }
 
-    /// The event, and the documents that its transaction locks.
-    fn keys_of(&self, source: &SourceName, item: &Message) -> Vec<u64> {
-        let tenant = item.envelope.tenant.as_str();
-        let mut things = Vec::with_capacity(1 + item.changes.len());
-        things.push(self.hash_key(&("event", item.envelope.key.as_str())));
-        for change in &item.changes {
-            things.push(match change {
+    /// The event key, and the documents that its transaction locks.
+    fn keys_of(&self, source: &SourceName, message: &Message) -> Vec<u64> {
+        let tenant = message.envelope.tenant.as_str();
+        let mut keys = Vec::with_capacity(1 + message.changes.len());
+        keys.push(self.hash_key(&("event", message.envelope.key.as_str())));
+        for change in &message.changes {
+            keys.push(match change {
                 Change::Order(update) => {
                     self.hash_key(&("order", source, tenant, update.order_id()))
                 }
                 Change::Refund(refund) => {
-                    let Refund { target: refunded, refund_id, .. } = refund.as_ref();
-                    match refunded {
+                    let Refund { target, refund_id, .. } = refund.as_ref();
+                    match target {
                         RefundTarget::Order(order_id) => {
                             self.hash_key(&("order", source, tenant, order_id.as_str()))
                         }
@@ -89,8 +88,8 @@ impl InFlightKeys {
                     }
                 }
                 Change::Invoice(invoice) => {
-                    if let Some(document) = &invoice.document_id {
-                        self.hash_key(&("document", source, tenant, document))
+                    if let Some(document_id) = &invoice.document_id {
+                        self.hash_key(&("document", source, tenant, document_id))
                     } else {
                         let name = (&invoice.vendor, &invoice.invoice_number);
                         self.hash_key(&("invoice", source, tenant, name))
@@ -99,24 +98,24 @@ impl InFlightKeys {
                 Change::InvoiceDeleted(deleted) => {
                     self.hash_key(&("document", source, tenant, &deleted.document_id))
                 }
-                Change::ResourceChanged(reference) => {
-                    self.hash_key(&("reference", source, tenant, &reference.kind, &reference.id))
+                Change::ResourceChanged(resource) => {
+                    self.hash_key(&("resource", source, tenant, &resource.kind, &resource.id))
                 }
             });
         }
-        things
+        keys
     }
 
-    fn hash_key(&self, thing: &impl Hash) -> u64 {
-        self.hasher.hash_one(thing)
+    fn hash_key(&self, key: &impl Hash) -> u64 {
+        self.hasher.hash_one(key)
     }
 }
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
         let mut held = self.in_flight.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        for thing in &self.keys {
-            held.remove(thing);
+        for key in &self.keys {
+            held.remove(key);
         }
     }
 }
@@ -133,7 +132,7 @@ mod tests {
     };
 
     /// An event about an order.
-    fn item(event: &str, order_id: &str) -> Message {
+    fn message(event: &str, order_id: &str) -> Message {
         let source: SourceName = "shop".parse().unwrap();
         let key = EventKey::new(&source, "a.example", event, 0);
         let envelope = Envelope {
@@ -154,23 +153,8 @@ mod tests {
         };
         let deleted_at = OffsetDateTime::UNIX_EPOCH;
         let order_id = order_id.to_owned();
-        Message::new(envelope, MappedEvent::from(OrderUpdate::Deleted { order_id, deleted_at }))
-    }
-
-    #[test]
-    fn a_document_and_its_deletion_are_one_thing() {
-        let (in_hand, source) = (InFlightKeys::default(), "shop".parse().unwrap());
-        let deleted = |event: &str| {
-            let document_id = "d1".to_owned();
-            let deleted_at = OffsetDateTime::UNIX_EPOCH;
-            let deletion = DeletedInvoice { document_id, deleted_at };
-            item(event, "1").with_change(Change::InvoiceDeleted(Box::new(deletion)))
-        };
-        let (_taken, _) = in_hand.acquire(&source, &[deleted("e1")]);
-        let mut state = item("e2", "2");
-        state.changes = vec![Change::Invoice(Box::new(invoice("some vendor")))];
-        let (_, free) = in_hand.acquire(&source, &[state]);
-        assert_eq!(free, [false], "whatever it calls the vendor");
+        let mapped = MappedEvent::from(OrderUpdate::Deleted { order_id, deleted_at });
+        Message::from_envelope(envelope, mapped)
     }
 
     fn invoice(vendor: &str) -> Invoice {
@@ -189,33 +173,48 @@ mod tests {
     }
 
     #[test]
-    fn what_another_has_is_not_free_until_it_is_given_back() {
-        let (in_hand, source) = (InFlightKeys::default(), "shop".parse().unwrap());
-        let (taken, free) = in_hand.acquire(&source, &[item("e1", "1"), item("e2", "2")]);
-        assert_eq!(free, [true, true]);
-        let next = [item("e1", "9"), item("e3", "2"), item("e4", "3"), item("e5", "2")];
-        let (other, free) = in_hand.acquire(&source, &next);
-        assert_eq!(free, [false, false, true, false], "an event, an order, neither, an order");
-        drop(taken);
-        let (_, free) = in_hand.acquire(&source, &next);
-        assert_eq!(free, [true, true, false, true], "only what the other one took");
-        drop(other);
-        let (_, free) = in_hand.acquire(&source, &next);
-        assert_eq!(free, [true; 4]);
-        assert!(in_hand.keys.lock().unwrap().is_empty(), "nothing is kept for ever");
+    fn in_flight_invoice_and_its_deletion_share_a_key() {
+        let (in_flight, source) = (InFlightKeys::default(), "shop".parse().unwrap());
+        let deletion =
+            DeletedInvoice { document_id: "d1".to_owned(), deleted_at: OffsetDateTime::UNIX_EPOCH };
+        let deleted = message("e1", "1").with_change(Change::InvoiceDeleted(Box::new(deletion)));
+        let (_guard, _) = in_flight.acquire(&source, &[deleted]);
+        let mut updated = message("e2", "2");
+        updated.changes = vec![Change::Invoice(Box::new(invoice("some vendor")))];
+        let (_, are_free) = in_flight.acquire(&source, &[updated]);
+        assert_eq!(are_free, [false], "the document id counts, not the vendor");
     }
 
     #[test]
-    fn one_s_own_is_free_and_whoever_stands_behind_stays_behind() {
-        let (in_hand, source) = (InFlightKeys::default(), "shop".parse().unwrap());
-        let (_one, free) = in_hand.acquire(&source, &[item("e1", "1"), item("e1", "1")]);
-        assert_eq!(free, [true, true]);
-        // The second waits for the first one's event, the third for the
-        // second one's order.
-        let (_, free) = in_hand.acquire(&source, &[item("e1", "5"), item("e6", "5")]);
-        assert_eq!(free, [false, false]);
-        let elsewhere: SourceName = "erp".parse().unwrap();
-        let (_, free) = in_hand.acquire(&elsewhere, &[item("e7", "1")]);
-        assert_eq!(free, [true], "another source's order of the same id");
+    fn in_flight_keys_of_another_guard_are_taken_until_it_is_dropped() {
+        let (in_flight, source) = (InFlightKeys::default(), "shop".parse().unwrap());
+        let (guard, are_free) =
+            in_flight.acquire(&source, &[message("e1", "1"), message("e2", "2")]);
+        assert_eq!(are_free, [true, true]);
+        let next = [message("e1", "9"), message("e3", "2"), message("e4", "3"), message("e5", "2")];
+        let (next_guard, are_free) = in_flight.acquire(&source, &next);
+        assert_eq!(are_free, [false, false, true, false], "an event, an order, none, an order");
+        drop(guard);
+        let (_, are_free) = in_flight.acquire(&source, &next);
+        assert_eq!(are_free, [true, true, false, true], "only what the other guard holds");
+        drop(next_guard);
+        let (_, are_free) = in_flight.acquire(&source, &next);
+        assert_eq!(are_free, [true; 4]);
+        assert!(in_flight.keys.lock().unwrap().is_empty(), "dropped guards leave no keys");
+    }
+
+    #[test]
+    fn in_flight_keys_of_own_batch_are_free_and_postponed_ones_are_not() {
+        let (in_flight, source) = (InFlightKeys::default(), "shop".parse().unwrap());
+        let (_guard, are_free) =
+            in_flight.acquire(&source, &[message("e1", "1"), message("e1", "1")]);
+        assert_eq!(are_free, [true, true]);
+        // The first message shares an event key with the guard, the second an
+        // order with the first.
+        let (_, are_free) = in_flight.acquire(&source, &[message("e1", "5"), message("e6", "5")]);
+        assert_eq!(are_free, [false, false]);
+        let other_source: SourceName = "erp".parse().unwrap();
+        let (_, are_free) = in_flight.acquire(&other_source, &[message("e7", "1")]);
+        assert_eq!(are_free, [true], "an order of the same id and another source");
     }
 }

@@ -1,57 +1,53 @@
-//! How many messages a lane asks for ahead of time.
-//!
-//! The broker counts messages, and memory counts bytes: a thousand orders are
-//! 2 MB of one shop's and 28 MB of another's. So the number follows the size
-//! of what came lately.
+//! Adapts the AMQP prefetch, which counts messages, so that the bytes in
+//! memory stay bounded: 1,000 orders are 2 MB of one shop and 28 MB of another.
 
-use super::batch;
+use super::batch::MAX_BATCH_BYTES;
 
-/// Before anything has come, no more than this.
+/// The limit before the first message, whose size is unknown.
 const INITIAL_PREFETCH: u16 = 100;
-/// Enough for the batch that is settled and for the one that comes in
-/// meanwhile.
+/// Enough for the batch that is handled and for the next one.
 const PREFETCHED_BATCHES: usize = 2;
-/// A batch of so many messages counts for a quarter of the mean.
+/// A batch of this many messages or more counts for a quarter of the mean.
 const MAX_WEIGHT: usize = 100;
 
-/// One lane's.
+/// The prefetch of one consumer.
 #[derive(Clone, Debug)]
 pub struct AdaptivePrefetch {
     max: u16,
     prefetch: u16,
-    /// The size of a message, over the last few batches.
+    /// The moving average of the size of a message.
     mean_bytes: Option<usize>,
 }
 
 impl AdaptivePrefetch {
-    /// For batches of so many messages.
+    /// The prefetch for batches of at most `batch_size` messages.
     pub fn new(batch_size: usize) -> Self {
-        let max =
-            u16::try_from(batch_size.saturating_mul(PREFETCHED_BATCHES)).unwrap_or(u16::MAX).max(1);
+        let max = batch_size.saturating_mul(PREFETCHED_BATCHES);
+        let max = u16::try_from(max).unwrap_or(u16::MAX).max(1);
         Self { max, prefetch: max.min(INITIAL_PREFETCH), mean_bytes: None }
     }
 
-    /// How many messages may be unsettled now.
+    /// How many messages may be unacknowledged.
     pub fn prefetch(&self) -> u16 {
         self.prefetch
     }
 
-    /// Learns from a batch. Tells the new prefetch if it changes: not for
-    /// less than half or double, since changing it costs round trips.
+    /// Updates the average with a batch. Returns the new prefetch if it halves,
+    /// doubles or reaches its maximum: each change costs round trips.
     pub fn observe(&mut self, messages: usize, bytes: usize) -> Option<u16> {
         let size = bytes / messages.max(1);
-        // Of a batch of one message, however large, little is learnt.
+        // A batch of one message, however large, says little.
         let weight = messages.min(MAX_WEIGHT);
-        let mean = self.mean_bytes.map_or(size, |mean| {
+        let mean_bytes = self.mean_bytes.map_or(size, |mean| {
             (mean * (4 * MAX_WEIGHT - weight) + size * weight) / (4 * MAX_WEIGHT)
         });
-        self.mean_bytes = Some(mean);
-        let room = PREFETCHED_BATCHES * batch::MAX_BATCH_BYTES / mean.max(1);
-        let wanted = u16::try_from(room).unwrap_or(u16::MAX).clamp(1, self.max);
-        let (less, more) = (wanted <= self.prefetch / 2, wanted / 2 >= self.prefetch);
-        // The most is reached even if it is not the double.
-        let whole = wanted == self.max && self.prefetch < self.max;
-        if less || more || whole {
+        self.mean_bytes = Some(mean_bytes);
+        let fitting = PREFETCHED_BATCHES * MAX_BATCH_BYTES / mean_bytes.max(1);
+        let wanted = u16::try_from(fitting).unwrap_or(u16::MAX).clamp(1, self.max);
+        let halves = wanted <= self.prefetch / 2;
+        let doubles = wanted / 2 >= self.prefetch;
+        let reaches_max = wanted == self.max && self.prefetch < self.max;
+        if halves || doubles || reaches_max {
             self.prefetch = wanted;
             return Some(wanted);
         }
@@ -64,33 +60,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_messages_are_asked_for_by_the_thousand_and_large_ones_are_not() {
-        let mut appetite = AdaptivePrefetch::new(500);
-        assert_eq!(appetite.prefetch(), 100, "nobody knows yet what comes");
-        assert_eq!(appetite.observe(1, 2_000), Some(1_000));
-        assert_eq!(appetite.observe(500, 500 * 2_000), None);
-        let fewer: Vec<u16> = (0..20).filter_map(|_| appetite.observe(75, 75 * 28_000)).collect();
-        assert!(fewer.is_sorted_by(|a, b| a > b), "{fewer:?}");
-        let held = usize::from(appetite.prefetch()) * 28_000;
-        assert!(held <= 4 * batch::MAX_BATCH_BYTES, "{held} bytes are asked for");
-        assert!(held >= batch::MAX_BATCH_BYTES, "{held} bytes are asked for");
-        let more: Vec<u16> = (0..40).filter_map(|_| appetite.observe(75, 75 * 2_000)).collect();
-        assert_eq!(more.last(), Some(&1_000), "{more:?}");
+    fn prefetch_follows_message_size_and_bounds_bytes() {
+        let mut prefetch = AdaptivePrefetch::new(500);
+        assert_eq!(prefetch.prefetch(), INITIAL_PREFETCH);
+        assert_eq!(prefetch.observe(1, 2_000), Some(1_000));
+        assert_eq!(prefetch.observe(500, 500 * 2_000), None);
+        let falling: Vec<u16> = (0..20).filter_map(|_| prefetch.observe(75, 75 * 28_000)).collect();
+        assert!(falling.is_sorted_by(|a, b| a > b), "{falling:?}");
+        let buffered = usize::from(prefetch.prefetch()) * 28_000;
+        assert!(buffered <= 4 * MAX_BATCH_BYTES, "{buffered} bytes are prefetched");
+        assert!(buffered >= MAX_BATCH_BYTES, "{buffered} bytes are prefetched");
+        let rising: Vec<u16> = (0..40).filter_map(|_| prefetch.observe(75, 75 * 2_000)).collect();
+        assert_eq!(rising.last(), Some(&1_000), "{rising:?}");
     }
 
     #[test]
-    fn one_large_message_alone_does_not_starve_the_lane() {
-        let mut appetite = AdaptivePrefetch::new(500);
-        appetite.observe(500, 500 * 2_000);
-        appetite.observe(1, 10_000_000);
-        assert!(appetite.prefetch() >= 100, "{appetite:?}");
+    fn prefetch_one_large_message_changes_little() {
+        let mut prefetch = AdaptivePrefetch::new(500);
+        prefetch.observe(500, 500 * 2_000);
+        prefetch.observe(1, 10_000_000);
+        assert!(prefetch.prefetch() >= INITIAL_PREFETCH, "{prefetch:?}");
     }
 
     #[test]
-    fn there_is_always_room_for_one() {
-        let mut appetite = AdaptivePrefetch::new(1);
-        assert_eq!(appetite.prefetch(), 2);
-        assert_eq!(appetite.observe(1, 100 * 1024 * 1024), Some(1));
-        assert_eq!(appetite.observe(0, 0), None, "a mean of 75 MB");
+    fn prefetch_huge_messages_stays_at_least_one() {
+        let mut prefetch = AdaptivePrefetch::new(1);
+        assert_eq!(prefetch.prefetch(), 2);
+        assert_eq!(prefetch.observe(1, 100 * 1024 * 1024), Some(1));
+        assert_eq!(prefetch.observe(0, 0), None, "the mean is still 75 MB");
     }
 }

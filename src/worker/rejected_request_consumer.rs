@@ -1,167 +1,154 @@
-//! The call log: reads refused calls, rejected lines and notes about imports,
-//! and writes them down: calls to be kept for a mended secret into
-//! `quarantine`, all others into `receipts`, notes into `imports`.
+//! Records rejected requests and the progress of imports.
+//!
+//! Requests that may be authentic under a corrected secret go to `quarantine`,
+//! other rejected requests and lines to `receipts`, progress to `imports`.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
 use time::OffsetDateTime;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
-use super::{ConsumerError, WorkerContext, batch};
+use super::{
+    ConsumerError, WorkerContext, batch::BatchLimits, bisect::bisect, consume::BatchHandler,
+};
 use crate::{
-    broker::{BrokerConnection, Consumer, IncomingMessage},
+    broker::{Delivery, IncomingMessage},
     domain::{ImportProgress, ImportState, Outcome, RejectedRequest, SourceName},
     sources::Source,
     store::{Conn, StoreError, imports, quarantine, receipts, retry::retry_while_unavailable},
 };
 
-/// Entries in one transaction.
-const BATCH_SIZE: usize = 100;
-/// How long a batch may wait to fill.
-const BATCH_WAIT: Duration = Duration::from_millis(20);
+pub(super) const LIMITS: BatchLimits =
+    BatchLimits { max_messages: 100, max_wait: Duration::from_millis(20) };
 
-/// What a message of the queue says.
+/// A message of the queue.
 #[derive(Clone, Debug)]
 enum LogEntry {
-    /// A call, or a line of an import, was refused.
+    /// A rejected request, or a rejected line of an import.
     RejectedRequest(RejectedRequest),
-    /// How far an import has come.
+    /// The progress of an import.
     ImportProgress(ImportProgress),
 }
 
 impl LogEntry {
-    /// Whatever a message says: one that cannot be read as a note is on
-    /// record as a call, with its bytes.
-    fn decode(parcel: &IncomingMessage, now: OffsetDateTime) -> Self {
-        parcel.import_progress().map_or_else(
-            || Self::RejectedRequest(parcel.rejected_request(now)),
-            Self::ImportProgress,
-        )
-    }
-
-    /// What it is about, for the log.
-    fn id(&self) -> Uuid {
-        match self {
-            Self::RejectedRequest(call) => call.receipt_id,
-            Self::ImportProgress(note) => note.import_id,
+    /// Decodes any message: one that is not import progress is recorded as a
+    /// request with its bytes.
+    fn decode(message: &IncomingMessage, now: OffsetDateTime) -> Self {
+        match message.import_progress() {
+            Some(progress) => Self::ImportProgress(progress),
+            None => Self::RejectedRequest(message.rejected_request(now)),
         }
     }
 
-    /// The same with nothing but what we wrote ourselves.
+    /// The receipt id or the import id.
+    fn id(&self) -> Uuid {
+        match self {
+            Self::RejectedRequest(request) => request.receipt_id,
+            Self::ImportProgress(progress) => progress.import_id,
+        }
+    }
+
+    fn rejected_request(&self) -> Option<&RejectedRequest> {
+        match self {
+            Self::RejectedRequest(request) => Some(request),
+            Self::ImportProgress(_) => None,
+        }
+    }
+
+    fn import_progress(&self) -> Option<&ImportProgress> {
+        match self {
+            Self::ImportProgress(progress) => Some(progress),
+            Self::RejectedRequest(_) => None,
+        }
+    }
+
+    /// The same without any text that PostgreSQL may have refused.
     fn without_foreign_text(&self, refused: &StoreError) -> Self {
         match self {
-            Self::RejectedRequest(call) => Self::RejectedRequest(redacted_request(call, refused)),
-            Self::ImportProgress(note) => Self::ImportProgress(redacted_progress(note, refused)),
+            Self::RejectedRequest(request) => {
+                Self::RejectedRequest(redacted_request(request, refused))
+            }
+            Self::ImportProgress(progress) => {
+                Self::ImportProgress(redacted_progress(progress, refused))
+            }
         }
     }
 }
 
-/// Reads the queue of refused calls.
+/// Records the batches of the queue of rejected requests.
 pub(super) struct RejectedRequestConsumer {
-    context: WorkerContext,
-    consumer: Consumer,
+    pub(super) context: WorkerContext,
+}
+
+impl BatchHandler for RejectedRequestConsumer {
+    async fn handle(
+        &self,
+        deliveries: Vec<Delivery>,
+        now: OffsetDateTime,
+    ) -> Result<Duration, ConsumerError> {
+        let entries: Vec<LogEntry> =
+            deliveries.iter().map(|delivery| LogEntry::decode(&delivery.message, now)).collect();
+        self.record(&entries).await?;
+        Ok(Duration::ZERO)
+    }
 }
 
 impl RejectedRequestConsumer {
-    pub(super) async fn open(
-        tools: WorkerContext,
-        link: &BrokerConnection,
-    ) -> Result<Self, ConsumerError> {
-        let prefetch = u16::try_from(2 * BATCH_SIZE).unwrap_or(u16::MAX);
-        let subscription =
-            Consumer::open(link, &tools.topology.rejected_request_queue(), prefetch).await?;
-        Ok(Self { context: tools, consumer: subscription })
-    }
-
-    /// Works until stopped; the batch in hand is finished first.
-    pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), ConsumerError> {
-        let result = self.work(&stop).await;
-        self.consumer.close().await;
-        result
-    }
-
-    async fn work(&mut self, stop: &CancellationToken) -> Result<(), ConsumerError> {
-        loop {
-            let batch = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                batch = batch::collect(&mut self.consumer, BATCH_SIZE, BATCH_WAIT) => batch?,
-            };
-            let now = OffsetDateTime::now_utc();
-            let entries: Vec<LogEntry> = batch
-                .deliveries
-                .iter()
-                .map(|delivery| LogEntry::decode(&delivery.message, now))
-                .collect();
-            self.record(&entries).await?;
-            self.consumer.ack_up_to(batch.last_tag).await?;
-        }
-    }
-
-    /// Writes entries down, in halves where one is refused. One that is
-    /// refused alone is written without what strangers wrote into it: nothing
-    /// may keep the others from being recorded.
+    /// Stores entries. One that PostgreSQL refuses is stored without the text
+    /// that its sender wrote.
     async fn record(&self, entries: &[LogEntry]) -> Result<(), ConsumerError> {
-        let hold = Duration::from_millis(self.context.settings.database_retry_timeout_ms);
-        let mut parts = vec![entries];
-        while let Some(part) = parts.pop() {
-            match (retry_while_unavailable(hold, || self.write(part)).await?, part) {
-                (Ok(()), _) => self.count(part),
-                (Err(error), [entry]) => {
-                    warn!(receipt_id = %entry.id(), %error, "a call is logged in part");
+        let timeout = self.context.database_retry_timeout();
+        let parts =
+            bisect(entries, |part| retry_while_unavailable(timeout, move || self.store(part)))
+                .await?;
+        for (part, result) in parts {
+            match (part, result) {
+                (part, Ok(())) => self.count(part),
+                ([entry], Err(error)) => {
+                    warn!(id = %entry.id(), %error, "a rejected request is recorded in part");
                     let plain = [entry.without_foreign_text(&error)];
-                    match (retry_while_unavailable(hold, || self.write(&plain)).await?, entry) {
+                    let stored = retry_while_unavailable(timeout, || self.store(&plain)).await?;
+                    match (stored, entry) {
                         (Ok(()), _) => self.count(&plain),
-                        (Err(error), LogEntry::RejectedRequest(_)) => {
-                            return Err(ConsumerError::Database(error));
-                        }
-                        // Its import shows less than it could, and every item
-                        // has its own receipt all the same.
-                        (Err(error), LogEntry::ImportProgress(note)) => {
-                            error!(import_id = %note.import_id, %error, "a note is dropped");
+                        (Err(error), LogEntry::RejectedRequest(_)) => return Err(error.into()),
+                        // The items of the import have receipts of their own.
+                        (Err(error), LogEntry::ImportProgress(progress)) => {
+                            let import_id = progress.import_id;
+                            error!(%import_id, %error, "the progress of an import is dropped");
                         }
                     }
                 }
-                (Err(_), part) => {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    parts.extend([second, first]);
-                }
+                // Only a single entry fails.
+                (_, Err(error)) => return Err(error.into()),
             }
         }
         Ok(())
     }
 
-    async fn write(&self, entries: &[LogEntry]) -> Result<(), StoreError> {
+    async fn store(&self, entries: &[LogEntry]) -> Result<(), StoreError> {
         let store = &self.context.store;
-        let written = store.with_timeout(async {
-            let mut tx = store.begin().await?;
-            write(&mut tx, &self.context.sources, entries).await?;
-            tx.commit().await
-        });
-        written.await
+        store
+            .with_timeout(async {
+                let mut tx = store.begin().await?;
+                write(&mut tx, &self.context.sources, entries).await?;
+                tx.commit().await
+            })
+            .await
     }
 
     fn count(&self, entries: &[LogEntry]) {
-        for call in
-            entries.iter().filter_map(rejected_request).filter(|call| call.request_head.is_none())
-        {
-            debug!(receipt_id = %call.receipt_id, source = %call.source, "refused; on record");
-            // A stranger's routing key must not become a label.
-            let known = self.context.sources.contains_key(&call.source);
-            let source = if known { call.source.clone() } else { SourceName::unknown() };
+        let requests = entries.iter().filter_map(LogEntry::rejected_request);
+        for request in requests.filter(|request| request.request_head.is_none()) {
+            let RejectedRequest { receipt_id, source, .. } = request;
+            debug!(%receipt_id, %source, "the rejected request is recorded");
+            // Only configured sources become labels: a producer may use any
+            // routing key.
+            let is_known = self.context.sources.contains_key(source);
+            let source = if is_known { source.clone() } else { SourceName::unknown() };
             self.context.metrics.record_outcomes(&source, std::iter::once(Outcome::Rejected));
         }
-    }
-}
-
-/// The refused call, if the entry is one.
-fn rejected_request(entry: &LogEntry) -> Option<&RejectedRequest> {
-    match entry {
-        LogEntry::RejectedRequest(call) => Some(call),
-        LogEntry::ImportProgress(_) => None,
     }
 }
 
@@ -170,55 +157,52 @@ async fn write(
     sources: &BTreeMap<SourceName, Source>,
     entries: &[LogEntry],
 ) -> Result<(), StoreError> {
-    let calls = || entries.iter().filter_map(rejected_request);
-    let rejected: Vec<&RejectedRequest> =
-        calls().filter(|call| call.request_head.is_none()).collect();
-    if !rejected.is_empty() {
-        receipts::record_rejected(conn, &rejected).await?;
+    let requests = || entries.iter().filter_map(LogEntry::rejected_request);
+    let for_receipts: Vec<&RejectedRequest> =
+        requests().filter(|request| request.request_head.is_none()).collect();
+    if !for_receipts.is_empty() {
+        receipts::record_rejected(conn, &for_receipts).await?;
     }
-    // A source that was told to keep none since then keeps none of these; what
-    // it kept before is for a person to release or to discard.
+    // The limit may have been set to 0 after the receiver published these.
     let limit = |source: &SourceName| sources.get(source).map_or(0, Source::quarantine_limit);
-    let forged: Vec<_> = calls()
-        .filter_map(|call| Some((call, call.request_head.as_ref()?)))
-        .filter(|(call, _)| limit(&call.source) > 0)
+    let for_quarantine: Vec<_> = requests()
+        .filter_map(|request| Some((request, request.request_head.as_ref()?)))
+        .filter(|(request, _)| limit(&request.source) > 0)
         .collect();
-    if !forged.is_empty() {
-        let limits: BTreeMap<&SourceName, u32> =
-            forged.iter().map(|(call, _)| (&call.source, limit(&call.source))).collect();
+    if !for_quarantine.is_empty() {
+        let limits: BTreeMap<&SourceName, u32> = for_quarantine
+            .iter()
+            .map(|(request, _)| (&request.source, limit(&request.source)))
+            .collect();
         let limits: Vec<_> =
-            limits.into_iter().map(|(source, most)| (source.clone(), most)).collect();
-        quarantine::insert(conn, &forged, &limits).await?;
+            limits.into_iter().map(|(source, limit)| (source.clone(), limit)).collect();
+        quarantine::insert(conn, &for_quarantine, &limits).await?;
     }
-    let notes: Vec<&ImportProgress> = entries
-        .iter()
-        .filter_map(|entry| match entry {
-            LogEntry::ImportProgress(note) => Some(note),
-            LogEntry::RejectedRequest(_) => None,
-        })
-        .collect();
-    if !notes.is_empty() {
-        imports::upsert_progress(conn, &notes).await?;
+    let progress: Vec<&ImportProgress> =
+        entries.iter().filter_map(LogEntry::import_progress).collect();
+    if !progress.is_empty() {
+        imports::upsert_progress(conn, &progress).await?;
     }
     Ok(())
 }
 
-fn redacted_request(call: &RejectedRequest, refused: &StoreError) -> RejectedRequest {
-    let mut call = call.clone();
-    call.tenant.clear();
-    call.error = format!("not all of the call could be stored ({refused})");
-    if let Some(head) = &mut call.request_head {
+fn redacted_request(request: &RejectedRequest, refused: &StoreError) -> RejectedRequest {
+    let mut request = request.clone();
+    request.tenant.clear();
+    request.error = format!("not all of the request could be stored ({refused})");
+    if let Some(head) = &mut request.request_head {
         head.headers = json!([]);
         head.query.clear();
     }
-    call
+    request
 }
 
-fn redacted_progress(note: &ImportProgress, refused: &StoreError) -> ImportProgress {
-    let broke_off = note.state == ImportState::Interrupted;
+fn redacted_progress(progress: &ImportProgress, refused: &StoreError) -> ImportProgress {
+    let is_interrupted = progress.state == ImportState::Interrupted;
     ImportProgress {
         name: None,
-        error: broke_off.then(|| format!("why it broke off could not be stored ({refused})")),
-        ..note.clone()
+        error: is_interrupted
+            .then(|| format!("the cause of the interruption could not be stored ({refused})")),
+        ..progress.clone()
     }
 }

@@ -1,5 +1,6 @@
-//! What a failed message comes to: a retry queue or the dead, each made
-//! durable before the original is acknowledged.
+//! Publishes failed messages to a retry queue or the dead-letter queue. The
+//! original is acknowledged only after the publisher confirm: a crash in
+//! between costs a duplicate, never a message.
 
 use std::time::Duration;
 
@@ -7,215 +8,206 @@ use futures_util::future::join_all;
 use time::OffsetDateTime;
 use tracing::{info, warn};
 
-use super::{ConsumerError, WorkerContext};
+use super::{
+    ConsumerError, WorkerContext,
+    message::{Disposition, Message},
+};
 use crate::{
     broker::{Confirmed, DeathInfo, IncomingMessage, OutgoingMessage, PublishError},
-    domain::{Envelope, Outcome, PermanentFailure, ReasonCode, SourceName},
+    domain::{Outcome, PermanentFailure, ReasonCode, SourceName},
     retry::RetryDecision,
     store::{StoreError, receipts, retry::retry_while_unavailable},
 };
 
-/// A message whose attempt failed for a reason that may pass.
+/// A message for the dead-letter queue.
 #[derive(Clone, Debug)]
-pub struct FailedAttempt {
-    /// The event.
-    pub envelope: Envelope,
-    /// The message as it came.
-    pub incoming: IncomingMessage,
-    /// The number that people know the document by.
-    pub business_key: Option<String>,
-    /// The error and its causes.
-    pub error: String,
+pub(super) struct Unprocessable {
+    /// The message as RabbitMQ delivered it.
+    pub(super) incoming: IncomingMessage,
+    /// The document's number for operators, if it could be read.
+    pub(super) business_key: Option<String>,
+    /// Why it cannot be processed.
+    pub(super) failure: PermanentFailure,
 }
 
-/// A message that can never be applied.
-#[derive(Clone, Debug)]
-pub struct Unprocessable {
-    /// The message as it came.
-    pub incoming: IncomingMessage,
-    /// The number that people know the document by, if it could be read.
-    pub business_key: Option<String>,
-    /// Why.
-    pub failure: PermanentFailure,
-}
-
-/// A message on its way to a retry queue.
+/// A message for a retry queue. Its envelope counts the failed attempt.
+#[derive(Debug)]
 struct ScheduledRetry {
-    failed: FailedAttempt,
+    message: Message,
     delay: Duration,
-    /// How many attempts have failed.
-    attempt: u32,
+    error: String,
 }
 
-/// Sends failed messages on to their next attempt, or to the dead when they
-/// have had enough of them.
+/// Carries out the dispositions of a batch. After `Ok` all of it may be
+/// acknowledged; returns the longest `retry_after` of a deferred message.
 ///
 /// # Errors
-/// [`Trouble`]: not everything is durable; nothing may be acknowledged.
-pub async fn retry_or_dead_letter(
-    tools: &WorkerContext,
+/// [`ConsumerError`]: a publish was not confirmed. Nothing may be acknowledged.
+pub(super) async fn route(
+    context: &WorkerContext,
     source: &SourceName,
-    failed: Vec<FailedAttempt>,
-) -> Result<(), ConsumerError> {
-    if failed.is_empty() {
-        return Ok(());
-    }
-    let mut waiting = Vec::new();
+    messages: Vec<(Message, Disposition)>,
+    now: OffsetDateTime,
+) -> Result<Duration, ConsumerError> {
+    let mut pause = Duration::ZERO;
+    let mut retries = Vec::new();
     let mut dead = Vec::new();
-    for one in failed {
-        tools.metrics.failed_attempts.with_label_values(&[source.as_str()]).inc();
-        match tools.retry_schedule.decide(one.envelope.failed_attempts) {
-            RetryDecision::Retry(delay) => {
-                let attempt = one.envelope.failed_attempts.saturating_add(1);
-                waiting.push(ScheduledRetry { failed: one, delay, attempt });
+    for (message, disposition) in messages {
+        match disposition {
+            Disposition::Processed => {}
+            Disposition::Retry { error } => {
+                context.metrics.failed_attempts.with_label_values(&[source.as_str()]).inc();
+                match retry_or_dead_letter(context, message, error) {
+                    Ok(retry) => retries.push(retry),
+                    Err(unprocessable) => dead.push(unprocessable),
+                }
             }
-            RetryDecision::DeadLetter => dead.push(retries_exhausted(one)),
+            Disposition::Defer { error, retry_after } => {
+                pause = pause.max(retry_after);
+                // The configuration requires a retry queue where events are
+                // enriched, and only these are deferred.
+                if let Some(delay) = context.retry_schedule.max_delay() {
+                    retries.push(ScheduledRetry { message, delay, error });
+                } else {
+                    dead.push(retries_exhausted(message, &error));
+                }
+            }
+            Disposition::DeadLetter(failure) => dead.push(unprocessable(message, failure)),
         }
     }
-    publish_retries(tools, source, &waiting).await?;
-    dead_letter(tools, dead).await
+    publish_retries(context, source, retries, now).await?;
+    dead_letter(context, dead, now).await?;
+    Ok(pause)
 }
 
-/// Sends messages whose attempt has not begun round by the longest retry
-/// queue. No attempt is counted.
-///
-/// # Errors
-/// [`Trouble`]: not everything is durable; nothing may be acknowledged.
-pub async fn defer(
-    tools: &WorkerContext,
-    source: &SourceName,
-    messages: Vec<FailedAttempt>,
-) -> Result<(), ConsumerError> {
-    let Some(delay) = tools.retry_schedule.max_delay() else {
-        // The configuration refuses to enrich without a retry queue.
-        return retry_or_dead_letter(tools, source, messages).await;
-    };
-    let wait = |one: FailedAttempt| ScheduledRetry {
-        delay,
-        attempt: one.envelope.failed_attempts,
-        failed: one,
-    };
-    let waiting: Vec<ScheduledRetry> = messages.into_iter().map(wait).collect();
-    publish_retries(tools, source, &waiting).await
+fn retry_or_dead_letter(
+    context: &WorkerContext,
+    mut message: Message,
+    error: String,
+) -> Result<ScheduledRetry, Unprocessable> {
+    match context.retry_schedule.decide(message.envelope.failed_attempts) {
+        RetryDecision::Retry(delay) => {
+            let failed_attempts = &mut message.envelope.failed_attempts;
+            *failed_attempts = failed_attempts.saturating_add(1);
+            Ok(ScheduledRetry { message, delay, error })
+        }
+        RetryDecision::DeadLetter => Err(retries_exhausted(message, &error)),
+    }
+}
+
+fn retries_exhausted(message: Message, error: &str) -> Unprocessable {
+    let attempts = message.envelope.failed_attempts.saturating_add(1);
+    let detail = format!("{attempts} attempts failed, the last with: {error}");
+    unprocessable(message, PermanentFailure::new(ReasonCode::AttemptsExhausted, detail))
+}
+
+fn unprocessable(message: Message, failure: PermanentFailure) -> Unprocessable {
+    let business_key = message.business_key().map(str::to_owned);
+    Unprocessable { incoming: message.incoming, business_key, failure }
 }
 
 async fn publish_retries(
-    tools: &WorkerContext,
+    context: &WorkerContext,
     source: &SourceName,
-    waiting: &[ScheduledRetry],
+    retries: Vec<ScheduledRetry>,
+    now: OffsetDateTime,
 ) -> Result<(), ConsumerError> {
-    let now = OffsetDateTime::now_utc();
-    record_retries(tools, waiting).await?;
-    let sent = waiting.iter().map(|ScheduledRetry { failed: one, delay, attempt }| {
-        let envelope = Envelope { failed_attempts: *attempt, ..one.envelope.clone() };
-        let first = one.incoming.first_failed_at().unwrap_or(now);
-        let message = OutgoingMessage::retry(&tools.topology, &envelope, *delay, first);
-        tools.publisher.publish(message)
+    if retries.is_empty() {
+        return Ok(());
+    }
+    record_retries(context, &retries).await?;
+    let publishes = retries.iter().map(|ScheduledRetry { message, delay, .. }| {
+        let first_failed_at = message.incoming.first_failed_at().unwrap_or(now);
+        let outgoing =
+            OutgoingMessage::retry(&context.topology, &message.envelope, *delay, first_failed_at);
+        context.publisher.publish(outgoing)
     });
-    require_all_confirmed(join_all(sent).await)?;
-    for ScheduledRetry { failed: one, delay, attempt } in waiting {
+    require_all_confirmed(join_all(publishes).await)?;
+    for ScheduledRetry { message, delay, error } in &retries {
         info!(
-            receipt_id = %one.envelope.receipt_id,
+            receipt_id = %message.envelope.receipt_id,
             %source,
-            attempt,
+            failed_attempts = message.envelope.failed_attempts,
             delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
-            error = one.error,
-            "the message is tried again later"
+            error,
+            "the message is retried later"
         );
     }
-    let outcomes = waiting.iter().map(|_| Outcome::Retried);
-    tools.metrics.record_outcomes(source, outcomes);
+    context.metrics.record_outcomes(source, retries.iter().map(|_| Outcome::Retried));
     Ok(())
 }
 
-fn retries_exhausted(one: FailedAttempt) -> Unprocessable {
-    let attempts = one.envelope.failed_attempts.saturating_add(1);
-    Unprocessable {
-        incoming: one.incoming,
-        business_key: one.business_key,
-        failure: PermanentFailure::new(
-            ReasonCode::AttemptsExhausted,
-            format!("{attempts} attempts failed, the last with: {}", one.error),
-        ),
-    }
-}
-
-/// Records that messages wait for their next attempt.
+/// Records on their receipts that messages wait for their next attempt.
 async fn record_retries(
-    tools: &WorkerContext,
-    waiting: &[ScheduledRetry],
+    context: &WorkerContext,
+    retries: &[ScheduledRetry],
 ) -> Result<(), ConsumerError> {
-    if waiting.is_empty() {
-        return Ok(());
-    }
-    let rows: Vec<receipts::ReceiptRow<'_>> = waiting
+    let rows: Vec<receipts::ReceiptRow<'_>> = retries
         .iter()
-        .map(|ScheduledRetry { failed: one, attempt, .. }| receipts::ReceiptRow {
-            envelope: &one.envelope,
-            business_key: one.business_key.as_deref(),
+        .map(|ScheduledRetry { message, error, .. }| receipts::ReceiptRow {
+            envelope: &message.envelope,
+            business_key: message.business_key(),
             outcome: Outcome::Retried,
             write_kind: None,
-            attempts: *attempt,
-            error: Some(&one.error),
+            attempts: message.envelope.failed_attempts,
+            error: Some(error),
             keep_payload: true,
         })
         .collect();
-    let hold = Duration::from_millis(tools.settings.database_retry_timeout_ms);
-    if let Err(error) = retry_while_unavailable(hold, || write_receipts(tools, &rows)).await? {
-        // The row that failed before may fail here too, for the same reason.
-        // The message matters more than its log line.
+    let timeout = context.database_retry_timeout();
+    if let Err(error) = retry_while_unavailable(timeout, || write_receipts(context, &rows)).await? {
+        // Failing to record the retry must not block it: the row that failed
+        // before may fail here for the same reason.
         warn!(%error, "retries could not be recorded on their receipts");
     }
     Ok(())
 }
 
 async fn write_receipts(
-    tools: &WorkerContext,
+    context: &WorkerContext,
     rows: &[receipts::ReceiptRow<'_>],
 ) -> Result<(), StoreError> {
-    tools
+    context
         .store
         .with_timeout(async {
-            let mut tx = tools.store.begin().await?;
+            let mut tx = context.store.begin().await?;
             receipts::record(&mut tx, rows).await?;
             tx.commit().await
         })
         .await
 }
 
-/// Sends messages to the dead.
+/// Publishes messages to the dead-letter queue.
 ///
 /// # Errors
-/// [`Trouble`]: not everything is durable; nothing may be acknowledged.
-pub async fn dead_letter(
-    tools: &WorkerContext,
-    doomed: Vec<Unprocessable>,
+/// [`ConsumerError`]: a publish was not confirmed. Nothing may be acknowledged.
+pub(super) async fn dead_letter(
+    context: &WorkerContext,
+    messages: Vec<Unprocessable>,
+    now: OffsetDateTime,
 ) -> Result<(), ConsumerError> {
-    let now = OffsetDateTime::now_utc();
-    let sent = doomed.into_iter().map(|mut one| async move {
-        one.incoming.ensure_receipt_id();
-        let mark = DeathInfo {
-            reason: one.failure.reason,
-            error: one.failure.to_string(),
-            business_key: one.business_key,
-            attempts: one.incoming.attempts().saturating_add(1),
-            first_failed_at: one.incoming.first_failed_at().unwrap_or(now),
+    let publishes = messages.into_iter().map(|unprocessable| async move {
+        let Unprocessable { mut incoming, business_key, failure } = unprocessable;
+        let receipt_id = incoming.ensure_receipt_id();
+        let death = DeathInfo {
+            reason: failure.reason,
+            error: failure.to_string(),
+            business_key,
+            attempts: incoming.failed_attempts().saturating_add(1),
+            first_failed_at: incoming.first_failed_at().unwrap_or(now),
             last_failed_at: now,
         };
-        let receipt_id = one.incoming.receipt_id().ok().flatten().unwrap_or_default();
         warn!(
             %receipt_id,
-            source = one.incoming.routing_key,
-            reason = mark.reason.as_str(),
-            error = mark.error,
-            "the message is dead"
+            source = incoming.routing_key,
+            reason = death.reason.as_str(),
+            error = death.error,
+            "the message is dead-lettered"
         );
-        tools
-            .publisher
-            .publish(OutgoingMessage::dead_letter(&tools.topology, &one.incoming, &mark))
-            .await
+        let outgoing = OutgoingMessage::dead_letter(&context.topology, &incoming, &death);
+        context.publisher.publish(outgoing).await
     });
-    require_all_confirmed(join_all(sent).await)
+    require_all_confirmed(join_all(publishes).await)
 }
 
 fn require_all_confirmed(

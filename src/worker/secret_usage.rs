@@ -1,5 +1,5 @@
-//! Notes which secrets are in use, now and then and beside the work: no batch
-//! waits for it, and a note that fails is made a minute later.
+//! Records when each secret last verified a request, at most once a minute and
+//! apart from the batches. A failed write is repeated a minute later.
 
 use std::{
     collections::HashMap,
@@ -15,49 +15,49 @@ use crate::{
     store::{Store, secret_uses},
 };
 
-/// How often a use of one secret is noted.
+/// How often the use of one secret is recorded.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// A source and a label of its secrets.
+/// A source and the label of one of its secrets.
 type SecretLabel = (SourceName, String);
 
-/// When uses were noted last; clones share it.
+/// When each use was recorded last; shared by clones.
 #[derive(Clone, Debug, Default)]
 pub struct SecretUsage(Arc<Mutex<HashMap<SecretLabel, Instant>>>);
 
 impl SecretUsage {
-    /// Notes that this secret verified a message that was received at this
-    /// time, if that was not noted within the last minute.
+    /// Records that a secret verified a request received at this time, unless
+    /// its use was recorded within the last minute.
     pub(super) fn record(
         &self,
         store: &Store,
         source: &SourceName,
-        secret: &str,
+        label: &str,
         received_at: OffsetDateTime,
     ) {
-        if !self.is_due(source, secret, Instant::now()) {
+        if !self.is_due(source, label, Instant::now()) {
             return;
         }
-        let (store, source, secret) = (store.clone(), source.clone(), secret.to_owned());
+        let (store, source, label) = (store.clone(), source.clone(), label.to_owned());
         tokio::spawn(async move {
-            let noted = store.with_timeout(async {
+            let recorded = store.with_timeout(async {
                 let mut connection = store.connection().await?;
-                secret_uses::record(&mut connection, &source, &secret, received_at).await
+                secret_uses::record(&mut connection, &source, &label, received_at).await
             });
-            if let Err(error) = noted.await {
-                debug!(%source, secret, %error, "the use of a secret is not on record");
+            if let Err(error) = recorded.await {
+                debug!(%source, secret = label, %error, "the use of a secret is not recorded");
             }
         });
     }
 
-    fn is_due(&self, source: &SourceName, secret: &str, now: Instant) -> bool {
-        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let label = (source.clone(), secret.to_owned());
-        let recently = noted.get(&label).is_some_and(|last| now.duration_since(*last) < INTERVAL);
-        if !recently {
-            noted.insert(label, now);
+    fn is_due(&self, source: &SourceName, label: &str, now: Instant) -> bool {
+        let mut recorded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (source.clone(), label.to_owned());
+        let is_recent = recorded.get(&key).is_some_and(|last| now.duration_since(*last) < INTERVAL);
+        if !is_recent {
+            recorded.insert(key, now);
         }
-        !recently
+        !is_recent
     }
 }
 
@@ -66,13 +66,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_use_is_due_once_a_minute_for_each_secret() {
-        let uses = SecretUsage::default();
+    fn secret_usage_is_due_once_an_interval_for_each_secret() {
+        let usage = SecretUsage::default();
         let source: SourceName = "shop".parse().unwrap();
         let begun = Instant::now();
-        assert!(uses.is_due(&source, "env:OLD", begun));
-        assert!(!uses.is_due(&source, "env:OLD", begun + INTERVAL / 2));
-        assert!(uses.is_due(&source, "env:NEW", begun + INTERVAL / 2));
-        assert!(uses.is_due(&source, "env:OLD", begun + INTERVAL));
+        assert!(usage.is_due(&source, "env:OLD", begun));
+        assert!(!usage.is_due(&source, "env:OLD", begun + INTERVAL / 2));
+        assert!(usage.is_due(&source, "env:NEW", begun + INTERVAL / 2));
+        assert!(usage.is_due(&source, "env:OLD", begun + INTERVAL));
     }
 }

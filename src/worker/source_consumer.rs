@@ -1,393 +1,272 @@
-//! One lane: a consumer of one source's queue, batch after batch.
+//! Consumes the queue of one source.
+//!
+//! A batch is decoded, mapped, enriched, applied in one transaction where that
+//! succeeds, and its failures are published to a retry queue or the
+//! dead-letter queue. Then it is acknowledged.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug, debug_span, warn};
-use uuid::Uuid;
+use tracing::{Instrument as _, debug, debug_span};
 
 use super::{
-    ConsumerError, WorkerContext, apply,
-    apply::{ApplyResult, Message},
-    batch,
-    batch::Batch,
-    enrich,
-    enrich::EnrichedBatch,
-    prefetch::AdaptivePrefetch,
+    ConsumerError, WorkerContext,
+    apply::{self, ApplyResult},
+    batch::{Batch, BatchLimits},
+    bisect::bisect,
+    consume::{BatchConsumer, BatchHandler},
+    enrich::{self, EnrichedBatch},
+    message::{self, DecodedBatch, Disposition, Message},
     retry_or_dead_letter,
-    retry_or_dead_letter::{FailedAttempt, Unprocessable},
 };
 use crate::{
-    broker::{BrokerConnection, Consumer, Delivery, IncomingMessage},
-    domain::{Change, Envelope, MappedEvent, Outcome, PermanentFailure, ReasonCode, SourceName},
+    broker::{BrokerConnection, Delivery},
+    domain::{Envelope, Outcome, PermanentFailure, ReasonCode, SourceName},
     sources::Source,
     store::{ErrorClass, StoreError, retry::retry_while_unavailable},
 };
 
-/// While a platform is left alone, the longest pause between two batches: long
-/// enough that what was put off does not run in circles, and short enough for
-/// what needs nothing fetched.
+/// The longest pause between two batches while the circuit of a platform is
+/// open: deferred messages must not circulate without a pause, and messages
+/// that need no fetch must not wait for long.
 const MAX_CIRCUIT_OPEN_PAUSE: Duration = Duration::from_secs(10);
+
+/// What a transaction did with one message, or why it can never succeed.
+type ApplyOutcome = Result<ApplyResult, StoreError>;
 
 /// A consumer of one source's queue.
 pub struct SourceConsumer {
-    context: WorkerContext,
-    source: SourceName,
-    consumer: Consumer,
-    prefetch: AdaptivePrefetch,
-    batch_size: usize,
-}
-
-/// What a transaction made of one message, or why it takes it never.
-type ApplyOutcome = Result<ApplyResult, StoreError>;
-
-/// A batch after its messages were opened.
-#[derive(Default)]
-struct DecodedBatch {
-    /// Ready to be applied, each with its message as it came.
-    items: Vec<Message>,
-    parcels: Vec<IncomingMessage>,
-    /// Not to be understood.
-    unprocessable: Vec<Unprocessable>,
+    consumer: BatchConsumer,
+    handler: SourceHandler,
 }
 
 impl SourceConsumer {
-    /// Subscribes to the source's queue.
+    /// Starts consuming the source's queue.
     ///
     /// # Errors
-    /// [`Trouble::Broker`].
+    /// [`ConsumerError::Broker`].
     pub async fn open(
-        tools: WorkerContext,
+        context: WorkerContext,
         source: SourceName,
-        link: &BrokerConnection,
+        connection: &BrokerConnection,
     ) -> Result<Self, ConsumerError> {
-        let queue = tools.topology.inbound_queue(&source);
-        let most = tools.enrichers.get(&source).map_or(usize::MAX, enrich::Enricher::batch_size);
-        let batch_size = tools.settings.batch_size.min(most);
-        let appetite = AdaptivePrefetch::new(batch_size);
-        let subscription = Consumer::open(link, &queue, appetite.prefetch()).await?;
-        Ok(Self { context: tools, source, consumer: subscription, prefetch: appetite, batch_size })
+        let handler = SourceHandler { context, source };
+        let limits = handler.limits();
+        let consumer = BatchConsumer::open(connection, &handler.queue(), limits).await?;
+        Ok(Self { consumer, handler })
     }
 
-    /// Works until stopped; the batch in hand is finished first.
+    /// Consumes until `stop` is cancelled; the current batch is finished first.
     ///
     /// # Errors
-    /// [`Trouble`]; whatever was not acknowledged is delivered again.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), ConsumerError> {
-        let result = self.work(&stop).await;
-        // Hands back what is unsettled.
-        self.consumer.close().await;
-        result
+    /// [`ConsumerError`]. Unacknowledged messages are delivered again.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), ConsumerError> {
+        self.consumer.run(&self.handler, &stop).await
     }
 
-    async fn work(&mut self, stop: &CancellationToken) -> Result<(), ConsumerError> {
-        loop {
-            let batch = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                batch = self.collect_batch() => batch?,
-            };
-            let span = debug_span!("batch", source = %self.source, last = batch.last_tag);
-            if let Some(denied) = self.process_and_ack(batch).instrument(span).await? {
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return Ok(()),
-                    () = tokio::time::sleep(denied.min(MAX_CIRCUIT_OPEN_PAUSE)) => {}
-                }
-            }
-        }
-    }
-
-    /// One batch: collected, processed, acknowledged. For tests, which step.
+    /// Consumes one batch and returns its size. For tests, which step.
     ///
     /// # Errors
-    /// [`Trouble`], as [`Lane::run`].
+    /// [`ConsumerError`], as [`SourceConsumer::run`].
     pub async fn step(&mut self) -> Result<usize, ConsumerError> {
         let batch = self.collect_batch().await?;
-        let size = batch.deliveries.len();
-        self.process_and_ack(batch).await?;
+        let (size, last_tag) = (batch.deliveries.len(), batch.last_tag);
+        self.handle_batch(batch).await?;
+        self.consumer.ack(last_tag).await?;
         Ok(size)
-    }
-
-    async fn process_and_ack(&self, batch: Batch) -> Result<Option<Duration>, ConsumerError> {
-        let last = batch.last_tag;
-        let denied = self.process(batch).await?;
-        self.consumer.ack_up_to(last).await?;
-        Ok(denied)
     }
 
     /// Waits for a batch.
     ///
     /// # Errors
-    /// [`Trouble::Broker`].
+    /// [`ConsumerError::Broker`].
     pub async fn collect_batch(&mut self) -> Result<Batch, ConsumerError> {
-        let settings = &self.context.settings;
-        let wait = Duration::from_millis(settings.batch_wait_ms);
-        let batch = batch::collect(&mut self.consumer, self.batch_size, wait).await?;
-        if let Some(prefetch) = self.prefetch.observe(batch.deliveries.len(), batch.bytes) {
-            debug!(source = %self.source, prefetch, "asking for another number of messages");
-            self.consumer.set_prefetch(prefetch).await?;
-        }
-        Ok(batch)
+        self.consumer.collect().await
     }
 
-    /// Settles every message of a batch: when this comes back, all of it may
-    /// be acknowledged. Tells how long nothing is fetched, if messages were put
-    /// off for that.
+    /// Handles a batch without acknowledging it.
     ///
     /// # Errors
-    /// [`Trouble`]: nothing may be acknowledged. What was committed already is
-    /// known by its receipts when it comes again.
-    pub async fn process(&self, batch: Batch) -> Result<Option<Duration>, ConsumerError> {
+    /// [`ConsumerError`]: the batch must not be acknowledged. What is
+    /// committed is recognized by its receipts when it is delivered again.
+    pub async fn handle_batch(&self, batch: Batch) -> Result<Duration, ConsumerError> {
+        self.handler.handle(batch.deliveries, OffsetDateTime::now_utc()).await
+    }
+}
+
+/// What is done with the batches of one source.
+pub(super) struct SourceHandler {
+    pub(super) context: WorkerContext,
+    pub(super) source: SourceName,
+}
+
+impl BatchHandler for SourceHandler {
+    async fn handle(
+        &self,
+        deliveries: Vec<Delivery>,
+        now: OffsetDateTime,
+    ) -> Result<Duration, ConsumerError> {
+        let span = debug_span!("batch", source = %self.source, messages = deliveries.len());
+        async {
+            let messages = self.process(deliveries, now).await?;
+            // Before the acknowledgement, which covers every tag.
+            let pause =
+                retry_or_dead_letter::route(&self.context, &self.source, messages, now).await?;
+            Ok(pause.min(MAX_CIRCUIT_OPEN_PAUSE))
+        }
+        .instrument(span)
+        .await
+    }
+}
+
+impl SourceHandler {
+    pub(super) fn queue(&self) -> String {
+        self.context.topology.inbound_queue(&self.source)
+    }
+
+    pub(super) fn limits(&self) -> BatchLimits {
+        let WorkerContext { settings, enrichers, .. } = &self.context;
+        let max_enriched = enrichers.get(&self.source).map(enrich::Enricher::batch_size);
+        BatchLimits {
+            max_messages: settings.batch_size.min(max_enriched.unwrap_or(usize::MAX)),
+            max_wait: Duration::from_millis(settings.batch_wait_ms),
+        }
+    }
+
+    fn source(&self) -> Result<&Source, ConsumerError> {
+        let source = self.context.sources.get(&self.source);
+        source.ok_or_else(|| ConsumerError::UnknownSource(self.source.clone()))
+    }
+
+    /// Applies what can be applied, and decides what follows for each message.
+    async fn process(
+        &self,
+        deliveries: Vec<Delivery>,
+        now: OffsetDateTime,
+    ) -> Result<Vec<(Message, Disposition)>, ConsumerError> {
         let begun = Instant::now();
-        let DecodedBatch { items, parcels, unprocessable: mut doomed } =
-            self.decode_and_map(batch.deliveries);
-        let enriched = enrich::enrich_batch(&self.context, &self.source, items, parcels).await?;
-        let EnrichedBatch {
-            items,
-            parcels,
-            doomed: unmappable,
-            mut failed,
-            deferred: put_off,
-            retry_after: denied,
-        } = enriched;
-        doomed.extend(unmappable);
-        let (items, parcels, verdicts) = self.apply_conflict_free_first(items, parcels).await?;
-        let mut recorded = Vec::new();
-        for ((item, parcel), verdict) in items.into_iter().zip(parcels).zip(verdicts) {
-            let business_key = item.business_key().map(str::to_owned);
-            match verdict {
-                Ok(
-                    effect @ (ApplyResult::Recorded(_)
-                    | ApplyResult::IdenticalDuplicate
-                    | ApplyResult::Redelivered),
-                ) => {
-                    let receipt_id = item.envelope.receipt_id;
-                    debug!(%receipt_id, ?effect, "settled");
-                    let received_at = item.envelope.received_at;
-                    self.record_secret_usage(&item.envelope);
-                    recorded.extend(effect.outcome().map(|outcome| (outcome, received_at)));
-                }
-                Ok(ApplyResult::Conflict(failure)) => {
-                    doomed.push(Unprocessable { incoming: parcel, business_key, failure });
+        let DecodedBatch { messages, rejected } =
+            message::decode_and_map(&self.source, self.source()?, deliveries, now);
+        let EnrichedBatch { messages, not_enriched } =
+            enrich::enrich_batch(&self.context, &self.source, messages).await?;
+        let applied = self.apply_conflict_free_first(messages).await?;
+        let mut recorded = Vec::with_capacity(applied.len());
+        let mut disposed = rejected;
+        disposed.extend(not_enriched);
+        disposed.reserve(applied.len());
+        for (message, outcome) in applied {
+            let disposition = match outcome {
+                Ok(ApplyResult::Conflict(failure)) => Disposition::DeadLetter(failure),
+                Ok(result) => {
+                    let Envelope { receipt_id, received_at, .. } = &message.envelope;
+                    debug!(%receipt_id, ?result, "the message is processed");
+                    self.record_secret_usage(&message.envelope);
+                    recorded.extend(result.outcome().map(|outcome| (outcome, *received_at)));
+                    Disposition::Processed
                 }
                 Err(error) => match permanent_failure(&error) {
-                    Some(failure) => {
-                        doomed.push(Unprocessable { incoming: parcel, business_key, failure })
-                    }
-                    None => failed.push(FailedAttempt {
-                        envelope: item.envelope,
-                        incoming: parcel,
-                        business_key,
-                        error: error.to_string(),
-                    }),
+                    Some(failure) => Disposition::DeadLetter(failure),
+                    None => Disposition::Retry { error: error.to_string() },
                 },
-            }
+            };
+            disposed.push((message, disposition));
         }
-        self.observe_batch(&recorded, begun);
-        // Retries and dead letters first: acknowledging covers every tag.
-        retry_or_dead_letter::retry_or_dead_letter(&self.context, &self.source, failed).await?;
-        retry_or_dead_letter::defer(&self.context, &self.source, put_off).await?;
-        retry_or_dead_letter::dead_letter(&self.context, doomed).await?;
-        Ok(denied)
+        self.observe_batch(&recorded, begun, now);
+        Ok(disposed)
     }
 
-    /// Reads envelopes and maps them.
-    fn decode_and_map(&self, batch: Vec<Delivery>) -> DecodedBatch {
-        let now = OffsetDateTime::now_utc();
-        let mut opened = DecodedBatch::default();
-        let mut seen: HashMap<Uuid, usize> = HashMap::with_capacity(batch.len());
-        for delivery in batch {
-            let parcel = delivery.message;
-            let envelope = match parcel.envelope(&self.source, now) {
-                Ok(envelope) => envelope,
-                Err(failure) => {
-                    opened.unprocessable.push(Unprocessable {
-                        incoming: parcel,
-                        business_key: None,
-                        failure,
-                    });
-                    continue;
-                }
-            };
-            // Without an adapter there would be no lane.
-            let Some(adapter) = self.context.sources.get(&self.source) else {
-                continue;
-            };
-            let mapped = match adapter.map(&envelope) {
-                Ok(mapped) => mapped,
-                Err(failure) => {
-                    let business_key = adapter.business_key(&envelope);
-                    opened.unprocessable.push(Unprocessable {
-                        incoming: parcel,
-                        business_key,
-                        failure,
-                    });
-                    continue;
-                }
-            };
-            let deletion = match &mapped {
-                MappedEvent::Change(Change::ResourceChanged(reference)) => {
-                    adapter.deletion_change(reference)
-                }
-                _ => None,
-            };
-            let ready = |envelope| {
-                let item = Message::new(envelope, mapped);
-                match deletion {
-                    Some(change) => item.with_change(change),
-                    None => item,
-                }
-            };
-            // At-least-once dead-lettering may deliver one message twice. It
-            // is one message: the first copy stands for both.
-            match seen.entry(envelope.receipt_id) {
-                Entry::Occupied(first)
-                    if opened.items[*first.get()].envelope.key == envelope.key =>
-                {
-                    let first = *first.get();
-                    // The copy that a replay sent resolves its letter.
-                    if envelope.replay_id.is_some() {
-                        opened.items[first] = ready(envelope);
-                        opened.parcels[first] = parcel;
-                    }
-                }
-                Entry::Occupied(_) => {
-                    // Another producer used one receipt for two messages. The
-                    // second gets one of its own, the same each time it comes.
-                    let key = envelope.key.as_str().as_bytes();
-                    let receipt_id = Uuid::new_v5(&envelope.receipt_id, key);
-                    warn!(used_twice = %envelope.receipt_id, %receipt_id, "given another receipt");
-                    let envelope = Envelope { receipt_id, ..envelope };
-                    opened.items.push(ready(envelope));
-                    opened.parcels.push(parcel);
-                }
-                Entry::Vacant(place) => {
-                    place.insert(opened.items.len());
-                    opened.items.push(ready(envelope));
-                    opened.parcels.push(parcel);
-                }
-            }
-        }
-        opened
-    }
-
-    /// Applies first what no other lane has in hand, then the rest. Gives the
-    /// items back in that order, each with what was made of it.
+    /// Applies first the messages whose keys and documents no other
+    /// transaction of this process has in flight, then the rest.
     async fn apply_conflict_free_first(
         &self,
-        items: Vec<Message>,
-        parcels: Vec<IncomingMessage>,
-    ) -> Result<(Vec<Message>, Vec<IncomingMessage>, Vec<ApplyOutcome>), ConsumerError> {
-        let (taken, free) = self.context.in_flight.acquire(&self.source, &items);
-        let pairs = items.into_iter().zip(parcels).zip(free);
-        let (now, later): (Vec<_>, Vec<_>) = pairs.partition(|(_, free)| *free);
-        let turn = now.len();
-        let (items, parcels): (Vec<Message>, Vec<IncomingMessage>) =
-            now.into_iter().chain(later).map(|(pair, _)| pair).unzip();
-        let mut verdicts = self.apply_with_bisection(&items[..turn]).await?;
-        drop(taken);
-        // Whoever still has some of these in hand is waited for.
-        let (_taken, _) = self.context.in_flight.acquire(&self.source, &items[turn..]);
-        verdicts.extend(self.apply_with_bisection(&items[turn..]).await?);
-        Ok((items, parcels, verdicts))
+        messages: Vec<Message>,
+    ) -> Result<Vec<(Message, ApplyOutcome)>, ConsumerError> {
+        let in_flight = &self.context.in_flight;
+        let (guard, are_free) = in_flight.acquire(&self.source, &messages);
+        let mut conflict_free = Vec::with_capacity(messages.len());
+        let mut conflicting = Vec::new();
+        for (message, is_free) in messages.into_iter().zip(are_free) {
+            if is_free { conflict_free.push(message) } else { conflicting.push(message) }
+        }
+        let mut applied = self.apply(conflict_free).await?;
+        drop(guard);
+        // The locks in PostgreSQL wait for a transaction that is still open.
+        let (_guard, _) = in_flight.acquire(&self.source, &conflicting);
+        applied.extend(self.apply(conflicting).await?);
+        Ok(applied)
     }
 
-    /// Applies items in as few transactions as possible: all in one; where a
-    /// row is refused, in halves, until the poison stands alone.
-    async fn apply_with_bisection(
+    /// Applies messages in as few transactions as possible: one, or halves of
+    /// it where PostgreSQL refuses a row, until that message stands alone.
+    async fn apply(
         &self,
-        items: &[Message],
-    ) -> Result<Vec<ApplyOutcome>, ConsumerError> {
-        let mut verdicts = Vec::with_capacity(items.len());
-        let mut parts = vec![items];
-        while let Some(part) = parts.pop() {
-            if part.is_empty() {
-                continue;
-            }
-            let Some(rules) = self.context.sources.get(&self.source).map(Source::conflict_policy)
-            else {
-                // Without an adapter there would be no lane.
-                return Ok(verdicts);
-            };
-            let applied = retry_while_unavailable(self.database_retry_timeout(), || {
-                let WorkerContext { store, outbox, .. } = &self.context;
-                apply::apply_batch(store, &self.source, rules, outbox, part)
+        messages: Vec<Message>,
+    ) -> Result<Vec<(Message, ApplyOutcome)>, ConsumerError> {
+        let WorkerContext { store, outbox, .. } = &self.context;
+        let policy = self.source()?.conflict_policy();
+        let timeout = self.context.database_retry_timeout();
+        let parts = bisect(&messages, |part| {
+            retry_while_unavailable(timeout, move || {
+                apply::apply_batch(store, &self.source, policy, outbox, part)
             })
-            .await?;
-            match applied {
-                Ok(effects) => {
-                    self.notify_committed(part);
-                    verdicts.extend(effects.into_iter().map(Ok));
-                }
-                Err(error) if part.len() == 1 => verdicts.push(Err(error)),
-                Err(error) => {
-                    debug!(%error, size = part.len(), "the batch is split");
-                    let (first, second) = part.split_at(part.len() / 2);
-                    // The first half is taken next: verdicts stay in order.
-                    parts.push(second);
-                    parts.push(first);
-                }
+        })
+        .await?;
+        let mut outcomes: Vec<ApplyOutcome> = Vec::with_capacity(messages.len());
+        for (_, result) in parts {
+            match result {
+                Ok(results) => outcomes.extend(results.into_iter().map(Ok)),
+                Err(error) => outcomes.push(Err(error)),
             }
         }
-        Ok(verdicts)
+        Ok(messages.into_iter().zip(outcomes).collect())
     }
 
-    fn notify_committed(&self, items: &[Message]) {
-        if let Some(committed) = &self.context.commit_listener {
-            let receipts = items.iter().map(|item| item.envelope.receipt_id).collect();
-            // Whoever wanted to know may have heard enough.
-            drop(committed.send((Instant::now(), receipts)));
-        }
-    }
-
-    /// Only what the configuration names: another producer may write anything
-    /// into a header.
+    /// Records only the labels that the configuration names: another producer
+    /// may write anything into the header.
     fn record_secret_usage(&self, envelope: &Envelope) {
-        let WorkerContext { sources, store, secret_usage: secret_uses, .. } = &self.context;
-        let secret = envelope.secret_label.as_deref().filter(|_| envelope.received_over_http);
-        let known = |label: &&str| {
-            let adapter = sources.get(&self.source);
-            adapter.is_some_and(|adapter| adapter.secret_labels().any(|known| known == *label))
+        let WorkerContext { sources, store, secret_usage, .. } = &self.context;
+        let label = envelope.secret_label.as_deref().filter(|_| envelope.received_over_http);
+        let is_configured = |label: &&str| {
+            let source = sources.get(&self.source);
+            source.is_some_and(|source| source.secret_labels().any(|known| known == *label))
         };
-        if let Some(secret) = secret.filter(known) {
-            secret_uses.record(store, &self.source, secret, envelope.received_at);
+        if let Some(label) = label.filter(is_configured) {
+            secret_usage.record(store, &self.source, label, envelope.received_at);
         }
     }
 
-    fn database_retry_timeout(&self) -> Duration {
-        Duration::from_millis(self.context.settings.database_retry_timeout_ms)
-    }
-
-    fn observe_batch(&self, recorded: &[(Outcome, OffsetDateTime)], begun: Instant) {
+    fn observe_batch(
+        &self,
+        recorded: &[(Outcome, OffsetDateTime)],
+        begun: Instant,
+        started_at: OffsetDateTime,
+    ) {
         let metrics = &self.context.metrics;
         if recorded.is_empty() {
             return;
         }
-        metrics
-            .batch_messages
-            .observe(f64::from(u32::try_from(recorded.len()).unwrap_or(u32::MAX)));
-        metrics.batch_duration.observe(begun.elapsed().as_secs_f64());
-        let now = OffsetDateTime::now_utc();
+        let messages = u32::try_from(recorded.len()).unwrap_or(u32::MAX);
+        metrics.batch_messages.observe(f64::from(messages));
+        let duration = begun.elapsed();
+        metrics.batch_duration.observe(duration.as_secs_f64());
+        let committed_at = started_at + duration;
         let lag = metrics.end_to_end_lag.with_label_values(&[self.source.as_str()]);
         for (_, received_at) in recorded {
-            lag.observe((now - *received_at).as_seconds_f64().max(0.0));
+            lag.observe((committed_at - *received_at).as_seconds_f64().max(0.0));
         }
         metrics.record_outcomes(&self.source, recorded.iter().map(|(outcome, _)| *outcome));
     }
 }
 
-/// Whether the database will never take the row, and why.
+/// The failure of a message whose row PostgreSQL will never accept.
 fn permanent_failure(error: &StoreError) -> Option<PermanentFailure> {
     if error.class() != ErrorClass::InvalidData {
         return None;
     }
-    let integrity = error.sqlstate().is_some_and(|code| code.starts_with("23"));
-    let reason = if integrity { ReasonCode::ConstraintViolation } else { ReasonCode::InvalidValue };
+    let is_integrity = error.sqlstate().is_some_and(|code| code.starts_with("23"));
+    let reason =
+        if is_integrity { ReasonCode::ConstraintViolation } else { ReasonCode::InvalidValue };
     Some(PermanentFailure {
         reason,
         field: error.constraint().unwrap_or_default().to_owned(),

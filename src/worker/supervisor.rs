@@ -1,4 +1,4 @@
-//! What a worker does for each queue, kept up as long as it can be done.
+//! Keeps the consumer of each queue running.
 
 use std::{
     sync::Arc,
@@ -9,18 +9,27 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
-    ConsumerError, WorkerContext, dead_letter_archiver, milliseconds, pulse::HealthRegistry,
-    rejected_request_consumer, source_consumer, unrouted_consumer,
+    ConsumerError, WorkerContext, consume::consume, dead_letter_archiver, milliseconds,
+    pulse::HealthRegistry, rejected_request_consumer, source_consumer::SourceHandler,
+    unrouted_consumer,
 };
-use crate::{broker::BrokerConnection, domain::SourceName, retry};
+use crate::{broker::BrokerConnection, domain::SourceName, retry::reconnect_delays};
 
-/// Consuming that lasted this long worked: what broke it is a new trouble.
+/// A consumer that ran for this long counts as stable: its next failure is the
+/// first one again.
 const STABLE_AFTER: Duration = Duration::from_mins(1);
+/// The first delay before a consumer is restarted; it doubles each time.
+const MIN_RESTART_DELAY: Duration = Duration::from_millis(200);
+/// The longest delay after an error of RabbitMQ.
+const MAX_BROKER_DELAY: Duration = Duration::from_secs(5);
+/// The longest delay after an error that returned messages to their queue.
+const MAX_REDELIVERY_DELAY: Duration = Duration::from_mins(5);
 
-/// Something that consumes a queue, each for itself: trouble with one source
-/// is not the others' trouble.
+/// A consumer of the worker. Each fails and restarts by itself, so that an
+/// error with one source does not stop the others.
 #[derive(Clone, Debug)]
 pub(super) enum ConsumerKind {
+    /// A source's queue, and which of its consumers this is.
     Source(SourceName, usize),
     DeadLetterArchiver,
     RejectedRequests,
@@ -31,109 +40,133 @@ impl ConsumerKind {
     pub(super) fn name(&self) -> String {
         match self {
             Self::Source(source, number) => format!("{source} {number}"),
-            Self::DeadLetterArchiver => "archiver".to_owned(),
-            Self::RejectedRequests => "call log".to_owned(),
-            Self::Unrouted => "rerouter".to_owned(),
+            Self::DeadLetterArchiver => "dead-letter archiver".to_owned(),
+            Self::RejectedRequests => "rejected requests".to_owned(),
+            Self::Unrouted => "unrouted".to_owned(),
         }
     }
 
-    /// Does the duty until it is time to leave or the connection is lost.
+    /// Restarts the consumer until `stop` is cancelled or the connection is
+    /// lost.
     pub(super) async fn supervise(
         self,
-        tools: WorkerContext,
-        link: Arc<BrokerConnection>,
-        pulse: HealthRegistry,
-        leave: CancellationToken,
+        context: WorkerContext,
+        connection: Arc<BrokerConnection>,
+        health: HealthRegistry,
+        stop: CancellationToken,
     ) {
         let name = self.name();
         let mut failures = 0;
-        while !leave.is_cancelled() && link.is_connected() {
+        while !stop.is_cancelled() && connection.is_connected() {
             tokio::select! {
-                () = wait_until_ready(&tools, &pulse, &name) => {}
-                () = leave.cancelled() => return,
+                () = wait_until_ready(&context, &health, &name) => {}
+                () = stop.cancelled() => return,
             }
-            let begun = Instant::now();
-            let Err(trouble) = self.run_once(&tools, &link, &pulse, &leave).await else { return };
-            if !link.is_connected() {
+            let started = Instant::now();
+            let result = self.run_once(&context, &connection, &health, &stop).await;
+            let Err(error) = result else { return };
+            if !connection.is_connected() {
                 return;
             }
-            failures = if begun.elapsed() > STABLE_AFTER { 1 } else { failures + 1 };
-            let delay = restart_delay(&trouble, failures);
-            let error = format!("{:#}", anyhow::Error::from(trouble));
-            warn!(duty = name, error, retry_ms = milliseconds(delay), "consuming stopped");
-            pulse.set(&name, Some(error));
+            failures = if started.elapsed() > STABLE_AFTER { 1 } else { failures + 1 };
+            let delay = restart_delay(&error, failures);
+            let error = format!("{:#}", anyhow::Error::from(error));
+            let retry_ms = milliseconds(delay);
+            warn!(consumer = name, error, retry_ms, "the consumer stopped and is restarted");
+            health.set(&name, Some(error));
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
-                () = leave.cancelled() => return,
-                () = link.closed() => return,
+                () = stop.cancelled() => return,
+                () = connection.closed() => return,
             }
-            // A queue that was deleted is there again before it is consumed.
-            if let Err(error) = tools.topology.declare(&link).await {
-                warn!(duty = name, %error, "the queues cannot be declared");
+            // A queue that was deleted must exist before it is consumed.
+            if let Err(error) = context.topology.declare(&connection).await {
+                warn!(consumer = name, %error, "the queues cannot be declared");
             }
         }
     }
 
     async fn run_once(
         &self,
-        tools: &WorkerContext,
-        link: &Arc<BrokerConnection>,
-        pulse: &HealthRegistry,
-        leave: &CancellationToken,
+        context: &WorkerContext,
+        connection: &Arc<BrokerConnection>,
+        health: &HealthRegistry,
+        stop: &CancellationToken,
     ) -> Result<(), ConsumerError> {
-        let (tools, leave, name) = (tools.clone(), leave.clone(), self.name());
+        let context = context.clone();
+        let topology = Arc::clone(&context.topology);
+        let on_started = || health.set(&self.name(), None);
         match self {
             Self::Source(source, _) => {
-                let lane =
-                    source_consumer::SourceConsumer::open(tools, source.clone(), link).await?;
-                pulse.set(&name, None);
-                lane.run(leave).await
+                let handler = SourceHandler { context, source: source.clone() };
+                let (queue, limits) = (handler.queue(), handler.limits());
+                consume(connection, &queue, limits, handler, on_started, stop).await
             }
             Self::DeadLetterArchiver => {
-                let archiver = dead_letter_archiver::DeadLetterArchiver::open(tools, link).await?;
-                pulse.set(&name, None);
-                archiver.run(leave).await
+                let handler = dead_letter_archiver::DeadLetterArchiver { context };
+                let queue = topology.dead_letter_queue();
+                let limits = dead_letter_archiver::LIMITS;
+                consume(connection, &queue, limits, handler, on_started, stop).await
             }
             Self::RejectedRequests => {
-                let call_log =
-                    rejected_request_consumer::RejectedRequestConsumer::open(tools, link).await?;
-                pulse.set(&name, None);
-                call_log.run(leave).await
+                let handler = rejected_request_consumer::RejectedRequestConsumer { context };
+                let queue = topology.rejected_request_queue();
+                let limits = rejected_request_consumer::LIMITS;
+                consume(connection, &queue, limits, handler, on_started, stop).await
             }
             Self::Unrouted => {
-                let rerouter =
-                    unrouted_consumer::UnroutedConsumer::open(tools, Arc::clone(link)).await?;
-                pulse.set(&name, None);
-                rerouter.run(leave).await
+                let connection = Arc::clone(connection);
+                let handler = unrouted_consumer::UnroutedConsumer { context, connection };
+                let (queue, limits) = (topology.unrouted_queue(), unrouted_consumer::LIMITS);
+                consume(&handler.connection.clone(), &queue, limits, handler, on_started, stop)
+                    .await
             }
         }
     }
 }
 
-/// How long to wait before consuming again. What is handed back counts as a
-/// delivery, and the broker buries a message after so many of them. So what
-/// does not work is tried less and less often: 100 deliveries last for hours.
-fn restart_delay(trouble: &ConsumerError, failures: u32) -> Duration {
-    let longest = match trouble {
-        ConsumerError::Database(_) | ConsumerError::Publish(_) => Duration::from_mins(5),
-        ConsumerError::Broker(_) => Duration::from_secs(5),
+/// The delay before a consumer is restarted. Messages that return to their
+/// queue count as delivered, and RabbitMQ dead-letters them at the delivery
+/// limit: with these delays, 100 deliveries last for hours.
+fn restart_delay(error: &ConsumerError, failures: u32) -> Duration {
+    let max = match error {
+        ConsumerError::Database(_)
+        | ConsumerError::Publish(_)
+        | ConsumerError::UnknownSource(_) => MAX_REDELIVERY_DELAY,
+        ConsumerError::Broker(_) => MAX_BROKER_DELAY,
     };
-    Duration::from_millis(200).saturating_mul(2_u32.saturating_pow(failures)).min(longest)
+    MIN_RESTART_DELAY.saturating_mul(2_u32.saturating_pow(failures)).min(max)
 }
 
-/// Waits until a message that is taken can be settled too.
-async fn wait_until_ready(tools: &WorkerContext, pulse: &HealthRegistry, duty: &str) {
-    let mut pause = retry::reconnect_delays();
+/// Waits until a consumed message can also be processed: the publisher is
+/// connected and the database is writable.
+async fn wait_until_ready(context: &WorkerContext, health: &HealthRegistry, consumer: &str) {
+    let mut next_delay = reconnect_delays();
     loop {
-        tools.publisher.wait_until_ready().await;
-        match tools.store.check_writable().await {
-            Ok(()) => return tools.metrics.database_up.set(1),
+        context.publisher.wait_until_ready().await;
+        match context.store.check_writable().await {
+            Ok(()) => return context.metrics.database_up.set(1),
             Err(error) => {
-                tools.metrics.database_up.set(0);
-                debug!(duty, %error, "the database is not ready");
-                pulse.set(duty, Some(format!("the database is not ready: {error}")));
-                tokio::time::sleep(pause()).await;
+                context.metrics.database_up.set(0);
+                debug!(consumer, %error, "the database is not ready");
+                health.set(consumer, Some(format!("the database is not ready: {error}")));
+                tokio::time::sleep(next_delay()).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{BrokerError, PublishError};
+
+    #[test]
+    fn restart_delay_doubles_up_to_the_maximum_of_its_error() {
+        let broker = ConsumerError::Broker(BrokerError::InvalidUrl);
+        let publish = ConsumerError::Publish(PublishError::Blocked);
+        let delays = |error| [1, 2, 3, 5, 12, 40].map(|n| restart_delay(error, n).as_millis());
+        assert_eq!(delays(&broker), [400, 800, 1600, 5000, 5000, 5000]);
+        assert_eq!(delays(&publish), [400, 800, 1600, 6400, 300_000, 300_000]);
     }
 }

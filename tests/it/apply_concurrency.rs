@@ -14,10 +14,7 @@ use tallyhook::{
         Change, Envelope, MappedEvent, Money, Order, OrderStatus, OrderUpdate, Refund,
         RefundStatus, RefundTarget, SourceName,
     },
-    worker::{
-        Outbox,
-        apply::{self, Message},
-    },
+    worker::{Outbox, apply, message::Message},
 };
 
 use crate::support::{
@@ -36,7 +33,7 @@ async fn apply_crossed_orders_and_refunds_do_not_deadlock() {
     let adapter = &app.tools.sources[&source];
     let item = |envelope: Envelope| {
         let mapped = adapter.map(&envelope).unwrap();
-        Message::new(envelope, mapped)
+        Message::from_envelope(envelope, mapped)
     };
     for round in 0..20 {
         let (a, b) = (2 * round + 1, 2 * round + 2);
@@ -211,7 +208,7 @@ async fn refund_model_in_random_order_matches_the_expected_sums() {
     changes.shuffle(&mut rng);
     let items: Vec<Message> = changes
         .into_iter()
-        .map(|change| Message::new(shop_order(1, 1, "1.00"), MappedEvent::Change(change)))
+        .map(|change| Message::from_envelope(shop_order(1, 1, "1.00"), MappedEvent::Change(change)))
         .collect();
 
     let source: SourceName = "shop".parse().unwrap();

@@ -147,7 +147,7 @@ async fn redelivery_after_commit_changes_nothing() {
     let (link, mut consumer) = app.consumer_on_own_connection("shop").await;
     let batch = consumer.0.collect_batch().await.unwrap();
     assert_eq!(batch.deliveries.len(), 3);
-    consumer.0.process(batch).await.unwrap();
+    consumer.0.handle_batch(batch).await.unwrap();
     let before = "select string_agg(receipts::text, ';' order by receipt_id) from receipts";
     let (receipts, order) =
         (app.text(before).await, app.text("select orders::text from orders").await);
@@ -157,7 +157,7 @@ async fn redelivery_after_commit_changes_nothing() {
     let mut consumer = app.consumer("shop").await;
     let batch = consumer.0.collect_batch().await.unwrap();
     assert_eq!(batch.deliveries.len(), 3, "all of it is delivered again");
-    consumer.0.process(batch).await.unwrap();
+    consumer.0.handle_batch(batch).await.unwrap();
     assert_eq!(app.text(before).await, receipts);
     assert_eq!(app.text("select orders::text from orders").await, order);
     app.assert_outcomes(&events, &["applied", "duplicate", "stale"]).await;

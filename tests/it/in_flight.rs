@@ -57,10 +57,10 @@ async fn in_flight_keys_block_only_conflicting_messages() {
                 assert_eq!(app.outcome_of(&refund).await, None, "it waits for its order");
                 holding.rollback().await.unwrap();
             };
-            let (second, ()) = tokio::join!(other.0.process(second), done);
+            let (second, ()) = tokio::join!(other.0.handle_batch(second), done);
             second.unwrap();
         };
-        let (first, ()) = tokio::join!(one.0.process(first), held);
+        let (first, ()) = tokio::join!(one.0.handle_batch(first), held);
         first.unwrap();
     };
     let settled = timeout(Duration::from_secs(30), Box::pin(settled)).await;

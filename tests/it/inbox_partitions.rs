@@ -147,7 +147,7 @@ async fn inbox_redelivery_across_partitions_is_a_duplicate() {
     app.publish_all(&[first.clone(), again(&first)]).await;
     let (link, mut consumer) = app.consumer_on_own_connection("shop").await;
     let batch = consumer.0.collect_batch().await.unwrap();
-    consumer.0.process(batch).await.unwrap();
+    consumer.0.handle_batch(batch).await.unwrap();
     let state = "select string_agg(receipts::text, ';' order by receipt_id) from receipts";
     let before = app.text(state).await;
     drop(consumer);

@@ -15,7 +15,7 @@ use crate::{
         plan::{Counts, Share},
         rehearse,
     },
-    worker::apply::Message,
+    worker::message::Message,
 };
 
 /// The most bytes of bodies that one backlog holds in memory.
@@ -119,7 +119,7 @@ impl Backlog {
     /// What the worker makes of those that can be applied.
     pub fn items(&self) -> Vec<Message> {
         let item = |message: &BacklogMessage| {
-            Some(Message::new(message.envelope.clone(), message.mapped.clone()?))
+            Some(Message::from_envelope(message.envelope.clone(), message.mapped.clone()?))
         };
         self.messages.iter().filter_map(item).collect()
     }

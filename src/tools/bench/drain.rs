@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -26,9 +26,9 @@ use super::{
 };
 use crate::{
     broker::BrokerConnection,
-    worker::{
-        WorkerContext, dead_letter_archiver::DeadLetterArchiver, source_consumer::SourceConsumer,
-    },
+    domain::{Outcome, SourceName},
+    observability::metrics::Metrics,
+    worker::{WorkerContext, source_consumer::SourceConsumer},
 };
 
 /// How long a drain may take before something is wrong.
@@ -173,36 +173,32 @@ pub async fn lay(stage: &Stage, publishing: &Publishing, backlog: &Backlog) -> a
     Ok(())
 }
 
-/// The product's lanes, as many as the worker has for a source, and its
-/// archiver beside them; messages a second until the last commit.
+/// The consumers that the worker has for a source; messages a second until the
+/// last commit.
 async fn ours(stage: &Stage, publishing: &Publishing, backlog: &Backlog) -> anyhow::Result<f64> {
-    let (committed, mut heard) = mpsc::unbounded_channel();
-    let tools = stage.tools(publishing, committed)?;
+    let tools = stage.tools(publishing)?;
     let source = backlog.payload.source()?;
     let link = BrokerConnection::open(&stage.config.broker.url, "tallyhook bench worker").await?;
     let stop = CancellationToken::new();
     let _guard = stop.clone().drop_guard();
     let mut tasks = JoinSet::new();
-    tasks.spawn(DeadLetterArchiver::open(tools.clone(), &link).await?.run(stop.clone()));
     // Connected beforehand, as a worker is that has been running.
     warm_up(&tools).await?;
+    let before = processed(&tools.metrics, &source);
     let begun = Instant::now();
     for _ in 0..tools.settings.consumers_per_source {
         let lane = SourceConsumer::open(tools.clone(), source.clone(), &link).await?;
         tasks.spawn(lane.run(stop.clone()));
     }
-    let expected = backlog.applicable();
-    let listening = async {
-        let (mut committed, mut last) = (0, begun);
-        while committed < expected {
-            let (at, receipts) = heard.recv().await.context("the worker is gone")?;
-            committed += receipts.len();
-            last = last.max(at);
+    let expected = u64::try_from(backlog.applicable())?;
+    let polling = async {
+        while processed(&tools.metrics, &source) - before < expected {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        anyhow::Ok(last)
+        Instant::now()
     };
     let last = tokio::select! {
-        last = tokio::time::timeout(LONGEST, listening) => last.context("the drain got stuck")??,
+        last = tokio::time::timeout(LONGEST, polling) => last.context("the drain got stuck")?,
         Some(ended) = tasks.join_next() => {
             ended??;
             anyhow::bail!("a lane ended by itself");
@@ -215,6 +211,16 @@ async fn ours(stage: &Stage, publishing: &Publishing, backlog: &Backlog) -> anyh
     link.close().await;
     tools.store.close().await;
     Ok(per_second(backlog.messages.len(), last - begun))
+}
+
+/// The messages of a source with a final outcome but `dead`, as the worker's
+/// metric counts them.
+fn processed(metrics: &Metrics, source: &SourceName) -> u64 {
+    let outcomes = [Outcome::Applied, Outcome::Duplicate, Outcome::Stale, Outcome::Ignored];
+    let count = |outcome: Outcome| {
+        metrics.messages.with_label_values(&[source.as_str(), outcome.as_str()]).get()
+    };
+    outcomes.into_iter().map(count).sum()
 }
 
 async fn warm_up(tools: &WorkerContext) -> anyhow::Result<()> {

@@ -18,7 +18,7 @@ use crate::{
     observability::metrics::Metrics,
     sources::Source,
     store::Store,
-    worker::{CommitListener, InFlightKeys, Outbox, SecretUsage, WorkerContext, enrich},
+    worker::{InFlightKeys, Outbox, SecretUsage, WorkerContext, enrich},
 };
 
 /// The sources that are sent.
@@ -162,15 +162,11 @@ impl Stage {
         Ok(publishing)
     }
 
-    /// What the worker needs; it tells `committed` of its transactions.
+    /// What the worker needs.
     ///
     /// # Errors
     /// The database's URL.
-    pub fn tools(
-        &self,
-        with: &Publishing,
-        committed: CommitListener,
-    ) -> anyhow::Result<WorkerContext> {
+    pub fn tools(&self, with: &Publishing) -> anyhow::Result<WorkerContext> {
         let Config { sources, destinations: targets, enrichments, .. } = &self.config;
         Ok(WorkerContext {
             sources: Arc::clone(sources),
@@ -185,7 +181,6 @@ impl Stage {
             in_flight: InFlightKeys::default(),
             secret_usage: SecretUsage::default(),
             metrics: with.metrics.clone(),
-            commit_listener: Some(committed),
         })
     }
 

@@ -1,4 +1,4 @@
-//! What other systems must hear of a batch, written with it.
+//! Writes the deliveries for destinations in the transaction of their batch.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,21 +8,22 @@ use std::{
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{Message, documents::WriteResult};
+use super::documents::WriteResult;
 use crate::{
     destinations::Destination,
     domain::{Change, DocumentEvent, SourceName, invoice::invoice_id},
     store::{Conn, StoreError, deliveries, deliveries::OutboxSubscription},
+    worker::message::Message,
 };
 
-/// Which targets hear of which sources' documents.
+/// The destinations that subscribe to the documents of each source.
 #[derive(Debug, Default)]
 pub struct Outbox {
     subscriptions: BTreeMap<SourceName, SourceSubscriptions>,
     notify: Arc<Notify>,
 }
 
-/// Who hears of one source's documents, by kind of document.
+/// The subscriptions to one source, by kind of document.
 #[derive(Clone, Debug, Default)]
 struct SourceSubscriptions {
     orders: Vec<OutboxSubscription>,
@@ -30,7 +31,7 @@ struct SourceSubscriptions {
     refunds: Vec<OutboxSubscription>,
 }
 
-/// The documents that a batch changed, each once.
+/// The distinct documents that a batch changed.
 #[derive(Debug, Default)]
 struct ChangedDocuments<'a> {
     orders: BTreeSet<(&'a str, &'a str)>,
@@ -39,11 +40,12 @@ struct ChangedDocuments<'a> {
 }
 
 impl<'a> ChangedDocuments<'a> {
-    fn of(source: &SourceName, items: &[&'a Message]) -> Self {
+    fn of(source: &SourceName, messages: &[&'a Message]) -> Self {
         let mut changed = Self::default();
-        for item in items {
-            let (tenant, generation) = (item.envelope.tenant.as_str(), item.envelope.generation);
-            for change in &item.changes {
+        for message in messages {
+            let envelope = &message.envelope;
+            let (tenant, generation) = (envelope.tenant.as_str(), envelope.generation);
+            for change in &message.changes {
                 match change {
                     Change::Order(update) => {
                         changed.orders.insert((tenant, update.order_id()));
@@ -58,7 +60,7 @@ impl<'a> ChangedDocuments<'a> {
                     Change::Refund(refund) => {
                         changed.refunds.insert((tenant, refund.refund_id.as_str()));
                     }
-                    // It says that something changed, and not what.
+                    // It has no content of the document.
                     Change::ResourceChanged(_) => {}
                 }
             }
@@ -68,72 +70,80 @@ impl<'a> ChangedDocuments<'a> {
 }
 
 impl Outbox {
-    /// The targets that hear of these sources.
+    /// The subscriptions of the destinations to these sources.
     pub fn new<'a>(
         sources: impl IntoIterator<Item = &'a SourceName>,
-        targets: &BTreeMap<String, Destination>,
+        destinations: &BTreeMap<String, Destination>,
     ) -> Self {
-        let of = |source: &SourceName| {
-            let mut heard = SourceSubscriptions::default();
-            for target in targets.values().filter(|target| target.subscribes_to(source)) {
-                for event in &target.events {
-                    let subscription = OutboxSubscription {
-                        destination: target.name.clone(),
+        let mut subscriptions = BTreeMap::new();
+        for source in sources {
+            let mut of_source = SourceSubscriptions::default();
+            let subscribed =
+                destinations.values().filter(|destination| destination.subscribes_to(source));
+            for destination in subscribed {
+                for event in &destination.events {
+                    of_source.for_event(*event).push(OutboxSubscription {
+                        destination: destination.name.clone(),
                         event: *event,
-                        is_mirror: target.is_mirror(*event),
-                    };
-                    heard.for_event(*event).push(subscription);
+                        is_mirror: destination.is_mirror(*event),
+                    });
                 }
             }
-            heard
-        };
-        let subscriptions =
-            sources.into_iter().map(|source| (source.clone(), of(source))).collect();
+            subscriptions.insert(source.clone(), of_source);
+        }
         Self { subscriptions, notify: Arc::default() }
     }
 
-    /// Told whenever something was written and committed.
+    /// Notified whenever deliveries were committed.
     pub fn notifier(&self) -> Arc<Notify> {
         Arc::clone(&self.notify)
     }
 
-    /// Tells whoever delivers that there is something to deliver.
+    /// Wakes the delivery tasks after a commit.
     pub(super) fn notify_committed(&self, source: &SourceName) {
-        if self.subscriptions.get(source).is_some_and(|heard| !heard.is_empty()) {
+        if self.of_source(source).is_some() {
             self.notify.notify_waiters();
         }
     }
 
-    /// Writes what is to be told of the changes that took effect.
+    /// Writes the deliveries for the changes that were applied.
     pub(super) async fn write(
         &self,
         conn: &mut Conn,
         source: &SourceName,
-        told: &WriteResult,
-        ours: &[&Message],
+        written: &WriteResult,
+        messages: &[&Message],
     ) -> Result<(), StoreError> {
-        let Some(heard) = self.subscriptions.get(source).filter(|heard| !heard.is_empty()) else {
+        let Some(subscriptions) = self.of_source(source) else {
             return Ok(());
         };
-        let applied =
-            ours.iter().filter(|item| told.applied.contains_key(&item.envelope.receipt_id));
-        let applied: Vec<&Message> = applied.copied().collect();
-        let receipts: Vec<Uuid> = applied.iter().map(|item| item.envelope.receipt_id).collect();
+        let applied: Vec<&Message> = messages
+            .iter()
+            .filter(|message| written.applied.contains_key(&message.envelope.receipt_id))
+            .copied()
+            .collect();
+        let receipts: Vec<Uuid> =
+            applied.iter().map(|message| message.envelope.receipt_id).collect();
         let changed = ChangedDocuments::of(source, &applied);
-        if !heard.orders.is_empty() && !changed.orders.is_empty() {
-            let orders: Vec<_> = changed.orders.into_iter().collect();
-            deliveries::insert_for_orders(conn, source, &heard.orders, &orders, &receipts).await?;
+        let SourceSubscriptions { orders, invoices, refunds } = subscriptions;
+        if !orders.is_empty() && !changed.orders.is_empty() {
+            let changed: Vec<_> = changed.orders.into_iter().collect();
+            deliveries::insert_for_orders(conn, source, orders, &changed, &receipts).await?;
         }
-        if !heard.refunds.is_empty() && !changed.refunds.is_empty() {
-            let refunds: Vec<_> = changed.refunds.into_iter().collect();
-            deliveries::insert_for_refunds(conn, source, &heard.refunds, &refunds, &receipts)
-                .await?;
+        if !refunds.is_empty() && !changed.refunds.is_empty() {
+            let changed: Vec<_> = changed.refunds.into_iter().collect();
+            deliveries::insert_for_refunds(conn, source, refunds, &changed, &receipts).await?;
         }
-        if !heard.invoices.is_empty() && !changed.invoices.is_empty() {
-            let invoices: Vec<Uuid> = changed.invoices.into_iter().collect();
-            deliveries::insert_for_invoices(conn, &heard.invoices, &invoices, &receipts).await?;
+        if !invoices.is_empty() && !changed.invoices.is_empty() {
+            let changed: Vec<Uuid> = changed.invoices.into_iter().collect();
+            deliveries::insert_for_invoices(conn, invoices, &changed, &receipts).await?;
         }
         Ok(())
+    }
+
+    /// The subscriptions to a source, if there is any.
+    fn of_source(&self, source: &SourceName) -> Option<&SourceSubscriptions> {
+        self.subscriptions.get(source).filter(|subscriptions| !subscriptions.is_empty())
     }
 }
 

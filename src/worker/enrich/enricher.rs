@@ -1,4 +1,4 @@
-//! One source's way to its platform: its gate, its URLs, its headers.
+//! Fetches resources from the platform of one source.
 
 use std::time::{Duration, Instant};
 
@@ -17,11 +17,12 @@ use crate::{
     observability::metrics::Metrics,
 };
 
-/// How many seconds' worth of fetches a batch may need: it is not
-/// acknowledged before all of them are done.
+/// A batch is acknowledged after all its fetches, so its size is limited to
+/// what the rate limit allows in this time.
 const MAX_BATCH_FETCH_SECONDS: usize = 5;
 
-/// Fetches what one source's events name. The source's lanes share it.
+/// Fetches the resources that the events of one source refer to. All consumers
+/// of the source share it.
 pub struct Enricher {
     settings: EnrichmentSettings,
     fetcher: HttpFetcher,
@@ -29,7 +30,7 @@ pub struct Enricher {
     duration_seconds: Histogram,
 }
 
-/// One thing on a platform.
+/// A resource on a platform.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Resource {
     pub(super) tenant: String,
@@ -37,26 +38,26 @@ pub(super) struct Resource {
     pub(super) id: String,
 }
 
-/// What came of a wish to have a resource.
+/// The outcome of a fetch.
 #[derive(Clone, Debug)]
 pub(super) enum FetchOutcome {
-    /// Its bytes.
+    /// The body of the response.
     Fetched(Bytes),
-    /// An attempt that failed; the error and its causes.
+    /// The attempt failed; the error and its causes.
     Failed(String),
-    /// As that, and it was we who refused.
+    /// The configuration or the URL policy forbids the request.
     Blocked(String),
-    /// It can never be fetched.
+    /// The resource has no valid URL.
     Permanent(PermanentFailure),
-    /// It was not asked for: the breaker is open for so long.
+    /// Not attempted: the circuit breaker stays open for this long.
     CircuitOpen(Duration),
 }
 
 impl Enricher {
-    /// Prepares the client.
+    /// Builds the HTTP client and registers the metrics.
     ///
     /// # Errors
-    /// What the HTTP client says.
+    /// The HTTP client cannot be built.
     pub fn new(
         source: &SourceName,
         settings: &EnrichmentSettings,
@@ -65,7 +66,7 @@ impl Enricher {
         let labels = &[source.as_str()];
         let open = metrics.enrichment_breaker_open.with_label_values(labels);
         open.set(0);
-        // Shown before anything was fetched, so that an alert can tell 0 from nothing.
+        // Exported before the first fetch, so that an alert sees 0.
         for result in super::ENRICHMENT_RESULTS {
             metrics.enrichments.with_label_values(&[source.as_str(), result]);
         }
@@ -76,78 +77,76 @@ impl Enricher {
             circuit_breaker_open: settings.circuit_breaker_open,
         };
         let source = source.clone();
-        let changed = move |is_open| {
+        let on_state_change = move |is_open| {
             open.set(i64::from(is_open));
             if is_open {
-                warn!(%source, "the platform does not answer; fetching pauses");
+                warn!(%source, "the platform does not respond; the circuit breaker is open");
             } else {
-                info!(%source, "the platform answers again");
+                info!(%source, "the platform responds again; the circuit breaker is closed");
             }
         };
         Ok(Self {
             fetcher: HttpFetcher::new(settings.http_options.clone())?,
-            limiter: CallLimiter::new(&limits, changed),
+            limiter: CallLimiter::new(&limits, on_state_change),
             duration_seconds: metrics.enrichment_duration.with_label_values(labels),
             settings: settings.clone(),
         })
     }
 
-    /// The most messages that a batch of this source should have.
+    /// The maximum batch size of this source.
     pub fn batch_size(&self) -> usize {
         usize::try_from(self.settings.rate_limit_per_second)
             .unwrap_or(usize::MAX)
             .saturating_mul(MAX_BATCH_FETCH_SECONDS)
     }
 
-    /// Whether what an event names is to be fetched.
-    pub(super) fn handles(&self, reference: &ResourceChange) -> bool {
-        !reference.is_deletion() && self.settings.urls.contains_key(&reference.kind)
+    /// Whether the resource of an event is fetched.
+    pub(super) fn handles(&self, change: &ResourceChange) -> bool {
+        !change.is_deletion() && self.settings.urls.contains_key(&change.kind)
     }
 
-    /// Fetches a resource, when it is its turn.
+    /// Fetches a resource once the limits allow it.
     pub(super) async fn fetch(&self, resource: &Resource) -> FetchOutcome {
         let Resource { tenant, kind, id } = resource;
         let values = [("tenant", tenant.as_str()), ("kind", kind), ("id", id)];
-        // Only what is wanted is asked for.
+        // Only resources that it handles are fetched.
         let Some(template) = self.settings.urls.get(kind) else {
             return FetchOutcome::Blocked(format!("no URL is configured for {kind}"));
         };
         let url = match template.fill(&values) {
             Ok(url) => url,
-            Err(unfit) => {
-                return FetchOutcome::Permanent(PermanentFailure::invalid(
-                    unfit.placeholder,
-                    unfit.to_string(),
-                ));
+            Err(invalid) => {
+                let failure = PermanentFailure::invalid(invalid.placeholder, invalid.to_string());
+                return FetchOutcome::Permanent(failure);
             }
         };
-        let pass = match self.limiter.acquire().await {
-            Ok(pass) => pass,
-            Err(wait) => return FetchOutcome::CircuitOpen(wait),
+        let permit = match self.limiter.acquire().await {
+            Ok(permit) => permit,
+            Err(retry_after) => return FetchOutcome::CircuitOpen(retry_after),
         };
         let headers = match secret_headers::resolve(&self.settings.headers, &values).await {
             Ok(headers) => headers,
             Err(error) => return FetchOutcome::Failed(error),
         };
         let begun = Instant::now();
-        let got = self.fetcher.get(&url, headers).await;
+        let response = self.fetcher.get(&url, headers).await;
         self.duration_seconds.observe(begun.elapsed().as_secs_f64());
-        pass.record(match &got {
+        permit.record(match &response {
             Ok(_) => CallResult::Responded,
             Err(error) => call_result(error),
         });
-        match got {
+        match response {
             Ok(body) => FetchOutcome::Fetched(body),
             Err(error) => {
-                let refused = error.kind == FetchErrorKind::Blocked;
+                let is_blocked = error.kind == FetchErrorKind::Blocked;
                 let error = format!("{:#}", anyhow::Error::from(error));
-                if refused { FetchOutcome::Blocked(error) } else { FetchOutcome::Failed(error) }
+                if is_blocked { FetchOutcome::Blocked(error) } else { FetchOutcome::Failed(error) }
             }
         }
     }
 }
 
-/// What a failed fetch tells about the platform.
+/// What a failed fetch means for the circuit breaker.
 fn call_result(error: &FetchError) -> CallResult {
     if error.is_outage() {
         CallResult::Unavailable(error.retry_after())

@@ -135,7 +135,6 @@ impl TestApp {
             in_flight: InFlightKeys::default(),
             secret_usage: SecretUsage::default(),
             metrics,
-            commit_listener: None,
         };
         let link = BrokerConnection::open(&config.broker.url, "test").await.unwrap();
         let db = PgPool::connect_lazy(&config.database.url).unwrap();

@@ -23,7 +23,7 @@ use crate::{
     domain::{Change, Invoice, OrderUpdate, SourceName},
     sources::Source,
     tools::bench::{backlog::Backlog, stage::Stage},
-    worker::apply::Message,
+    worker::message::Message,
 };
 
 /// Messages at once.
@@ -96,7 +96,7 @@ async fn settle(
         acker.nack(BasicNackOptions { multiple: false, requeue: false }).await?;
         return Ok(());
     };
-    let item = Message::new(envelope, mapped);
+    let item = Message::new(parcel, envelope, mapped);
     let mut tx = pool.begin().await?;
     let outcome = apply(&mut tx, source, &item).await?;
     record(&mut tx, source, &item, outcome).await?;

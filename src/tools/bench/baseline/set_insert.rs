@@ -18,7 +18,7 @@ use crate::{
     domain::{Change, InvoiceConflict, Outcome, SourceName},
     store::{Store, inbox, invoices, orders, receipts},
     tools::bench::{backlog::Backlog, stage::Stage},
-    worker::apply::Message,
+    worker::message::Message,
 };
 
 /// Inserts a backlog over as many connections as the source has consumers;
