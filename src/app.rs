@@ -13,7 +13,8 @@ use crate::{
     broker::{Publisher, Topology},
     config,
     config::Config,
-    delivery, maintenance,
+    delivery,
+    maintenance::{self, import_completion::ImportCompletion},
     observability::{health::Health, metrics::Metrics, operations_server},
     receiver::Receiver,
     store::Store,
@@ -180,22 +181,32 @@ impl App {
             in_flight: InFlightKeys::default(),
             secret_usage: SecretUsage::default(),
             metrics: metrics.clone(),
-            commit_listener: None,
         };
         let url = config.broker.url.clone();
         let work = worker::run(tools, url.clone(), pulse, stop.clone());
-        let measure = operations_server::sample(
+        let warning_percent = config.worker.duplicate_warning_percent;
+        let import_completion = ImportCompletion {
+            store: store.clone(),
+            metrics: metrics.clone(),
+            sources: config.sources.keys().cloned().collect(),
+            duplicate_warning_percent: warning_percent,
+        };
+        let complete_imports = maintenance::import_completion::run(import_completion, stop.clone());
+        let alert_on_duplicates =
+            maintenance::duplicate_alert::run(metrics.clone(), warning_percent, stop.clone());
+        let sample = maintenance::metrics_sampler::run(
             url,
             topology,
             store.clone(),
             metrics.clone(),
-            config.worker.duplicate_warning_percent,
             stop.clone(),
         );
         self.tasks.spawn(housekeeping);
         self.tasks.spawn(deliver);
         self.tasks.spawn(work);
-        self.tasks.spawn(measure);
+        self.tasks.spawn(complete_imports);
+        self.tasks.spawn(alert_on_duplicates);
+        self.tasks.spawn(sample);
         Ok(())
     }
 

@@ -1,72 +1,86 @@
-//! Who sends the same things again more often than is ordinary.
+//! Logs a warning when a source sends more duplicates than usual.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::exceeds_percent;
 use crate::observability::metrics::{Metrics, RecentOutcomes};
 
-/// Fewer messages say nothing: one redelivery among ten is no trend.
+/// How often the recent outcomes are checked.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// Fewer messages are no trend: one redelivery in ten is usual.
 const MIN_SAMPLE: u32 = 100;
 
-/// Whether so many duplicates among so many are more than so many percent.
-/// What is counted stays a whole number, so that exactly as many are not more.
-pub(crate) fn exceeds_percent(duplicates: i64, among: i64, percent: u8) -> bool {
-    duplicates.saturating_mul(100) > among.saturating_mul(i64::from(percent))
+/// Checks every source until `stop` is cancelled, and warns above
+/// `warning_percent` duplicates.
+pub async fn run(metrics: Metrics, warning_percent: u8, stop: CancellationToken) {
+    let mut alert = DuplicateAlert::new(warning_percent);
+    let job = async {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            alert.check(&metrics);
+        }
+    };
+    tokio::select! {
+        () = job => {}
+        () = stop.cancelled() => {}
+    }
 }
 
-/// Watches every source's share of duplicates.
+/// The share of duplicates of every source.
 #[derive(Debug)]
-pub(crate) struct DuplicateAlert {
+struct DuplicateAlert {
     percent: u8,
-    /// The sources that are above, and were warned of.
+    /// The sources above the limit, which have been warned about.
     alerting: BTreeSet<String>,
 }
 
-/// What there is to say of a source.
+/// A change of a source's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AlertChange {
-    /// It is above now, and was not before.
+    /// The source is above the limit now and was not before.
     Raised,
-    /// It is not above any more.
+    /// The source is not above the limit any more.
     Cleared,
 }
 
 impl DuplicateAlert {
-    /// Warns above so many percent.
-    pub(crate) fn new(percent: u8) -> Self {
+    fn new(percent: u8) -> Self {
         Self { percent, alerting: BTreeSet::new() }
     }
 
-    /// Warns of each source once, until it fell below again.
-    pub(crate) fn check(&mut self, metrics: &Metrics) {
-        for (source, seen) in metrics.recent_outcomes() {
-            let RecentOutcomes { messages, duplicates } = seen;
-            match self.update(&source, seen) {
+    /// Logs each source that crossed the limit.
+    fn check(&mut self, metrics: &Metrics) {
+        for (source, recent) in metrics.recent_outcomes() {
+            let RecentOutcomes { messages, duplicates } = recent;
+            match self.update(&source, recent) {
                 Some(AlertChange::Raised) => warn!(
                     source,
                     duplicates,
                     messages,
                     warning_percent = self.percent,
-                    "many duplicates lately: does the sender see our answers?"
+                    "the source sends many duplicates; check that it receives our responses"
                 ),
                 Some(AlertChange::Cleared) => {
-                    info!(source, duplicates, messages, "duplicates are back to ordinary");
+                    info!(source, duplicates, messages, "the share of duplicates is normal again");
                 }
                 None => {}
             }
         }
     }
 
-    fn update(&mut self, source: &str, seen: RecentOutcomes) -> Option<AlertChange> {
-        let exceeds = exceeds_percent(seen.duplicates.into(), seen.messages.into(), self.percent);
-        if exceeds && seen.messages >= MIN_SAMPLE {
-            self.alerting.insert(source.to_owned()).then_some(AlertChange::Raised)
-        } else if exceeds {
-            None
-        } else {
-            self.alerting.remove(source).then_some(AlertChange::Cleared)
+    fn update(&mut self, source: &str, recent: RecentOutcomes) -> Option<AlertChange> {
+        let RecentOutcomes { messages, duplicates } = recent;
+        let exceeds = exceeds_percent(duplicates.into(), messages.into(), self.percent);
+        if !exceeds {
+            return self.alerting.remove(source).then_some(AlertChange::Cleared);
         }
+        if messages < MIN_SAMPLE {
+            return None;
+        }
+        self.alerting.insert(source.to_owned()).then_some(AlertChange::Raised)
     }
 }
 
@@ -75,28 +89,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_is_warned_of_once_until_it_fell_below() {
-        let mut watch = DuplicateAlert::new(5);
-        let mut turn =
-            |duplicates, messages| watch.update("shop", RecentOutcomes { messages, duplicates });
-        assert_eq!(turn(50, 99), None, "too few to tell");
-        assert_eq!(turn(5, 100), None, "as many are not more");
-        assert_eq!(turn(6, 100), Some(AlertChange::Raised));
-        assert_eq!(turn(60, 200), None, "it is known");
-        assert_eq!(turn(10, 200), Some(AlertChange::Cleared));
-        assert_eq!(turn(10, 300), None);
-        assert_eq!(turn(16, 300), Some(AlertChange::Raised));
-        assert_eq!(
-            watch.update("other", RecentOutcomes { messages: 100, duplicates: 100 }),
-            Some(AlertChange::Raised)
-        );
-    }
-
-    #[test]
-    fn more_is_more_and_nothing_is_not() {
-        assert!(!exceeds_percent(0, 0, 5));
-        assert!(!exceeds_percent(1_000, 20_000, 5));
-        assert!(exceeds_percent(1_001, 20_000, 5));
-        assert!(!exceeds_percent(7, 7, 100));
+    fn duplicate_alert_above_limit_is_raised_once_until_cleared() {
+        let mut alert = DuplicateAlert::new(5);
+        let mut update =
+            |duplicates, messages| alert.update("shop", RecentOutcomes { messages, duplicates });
+        assert_eq!(update(50, 99), None, "the sample is too small");
+        assert_eq!(update(5, 100), None, "exactly the limit");
+        assert_eq!(update(6, 100), Some(AlertChange::Raised));
+        assert_eq!(update(60, 200), None, "raised already");
+        assert_eq!(update(10, 200), Some(AlertChange::Cleared));
+        assert_eq!(update(10, 300), None);
+        assert_eq!(update(16, 300), Some(AlertChange::Raised));
+        let other = alert.update("other", RecentOutcomes { messages: 100, duplicates: 100 });
+        assert_eq!(other, Some(AlertChange::Raised), "each source by itself");
     }
 }

@@ -1,62 +1,75 @@
-//! The end of an import: said once, when nothing of it waits any more.
+//! Marks imports as completed: the file was read to its end, and every item of
+//! it has a final outcome.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeSet, time::Duration};
 
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use uuid::Uuid;
 
-use super::duplicate_alert::exceeds_percent;
+use super::exceeds_percent;
 use crate::{
     domain::SourceName,
     observability::metrics::Metrics,
-    store::{Store, StoreError, imports, imports::Import},
+    store::{
+        Store, StoreError,
+        imports::{self, Import},
+    },
 };
 
-/// Tells of imports that were settled.
-#[derive(Debug)]
-pub(crate) struct ImportCompletion {
-    /// More duplicates than so many percent are warned of.
-    percent: u8,
-    /// Only these become labels: the table may know sources that are gone.
-    sources: BTreeSet<String>,
-    /// Of each source, the import that its gauge shows.
-    shown_imports: BTreeMap<String, Uuid>,
+/// How often imports are looked at.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Completes imports until `stop` is cancelled.
+pub async fn run(completion: ImportCompletion, stop: CancellationToken) {
+    let job = async {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            if let Err(error) = completion.run_once().await {
+                debug!(%error, "imports cannot be completed");
+            }
+        }
+    };
+    tokio::select! {
+        () = job => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Completes imports, logs their counts and warns of many duplicates.
+#[derive(Clone)]
+pub struct ImportCompletion {
+    /// The database.
+    pub store: Store,
+    /// The metrics of this process.
+    pub metrics: Metrics,
+    /// The configured sources. Only these become labels; the table may have
+    /// imports of others.
+    pub sources: BTreeSet<SourceName>,
+    /// A share of duplicates above this is warned about.
+    pub duplicate_warning_percent: u8,
 }
 
 impl ImportCompletion {
-    pub(crate) fn new(percent: u8, sources: &[SourceName]) -> Self {
-        let sources = sources.iter().map(SourceName::to_string).collect();
-        Self { percent, sources, shown_imports: BTreeMap::new() }
-    }
-
-    /// Settles what can be settled and says so: by one worker only, whichever
-    /// comes first. The gauges are every worker's.
-    pub(crate) async fn complete_imports(&mut self, store: &Store, metrics: &Metrics) {
-        let found = async {
-            let mut tx = store.begin().await?;
-            let settled = imports::mark_completed(&mut tx).await?;
-            let settled = imports::find_all(&mut tx, &settled).await?;
-            let newest = imports::latest_completed(&mut tx).await?;
-            let unseen = |id: &Uuid| !self.shown_imports.values().any(|shown| shown == id);
-            let newest: Vec<Uuid> = newest.into_iter().filter(unseen).collect();
-            let newest = imports::find_all(&mut tx, &newest).await?;
+    /// Completes all imports that are due. Of several workers only one
+    /// completes each import.
+    ///
+    /// # Errors
+    /// The error of PostgreSQL.
+    pub async fn run_once(&self) -> Result<(), StoreError> {
+        let completed = self.store.with_timeout(async {
+            let mut tx = self.store.begin().await?;
+            let completed = imports::mark_completed(&mut tx).await?;
+            let completed = imports::find_all(&mut tx, &completed).await?;
             tx.commit().await?;
-            Ok::<_, StoreError>((settled, newest))
-        };
-        match store.with_timeout(found).await {
-            Ok((settled, newest)) => {
-                for import in settled {
-                    self.log_completion(&import, metrics);
-                }
-                for import in newest {
-                    self.show_duplicate_ratio(&import, metrics);
-                }
-            }
-            Err(error) => debug!(%error, "imports cannot be looked at"),
+            Ok(completed)
+        });
+        for import in completed.await? {
+            self.log_completion(&import);
         }
+        Ok(())
     }
 
-    fn log_completion(&self, import: &Import, metrics: &Metrics) {
+    fn log_completion(&self, import: &Import) {
         let Import { import_id, source, state, error, total, .. } = import;
         info!(
             %import_id,
@@ -72,28 +85,21 @@ impl ImportCompletion {
             rejected = import.rejected,
             dead = import.dead,
             elapsed_ms = import.elapsed_ms(),
-            "the import is settled"
+            "the import is completed"
         );
-        if exceeds_percent(import.duplicate, import.candidates(), self.percent) {
+        let percent = self.duplicate_warning_percent;
+        if exceeds_percent(import.duplicate, import.candidates(), percent) {
             warn!(
                 %import_id,
                 source,
                 duplicate = import.duplicate,
                 total,
-                warning_percent = self.percent,
-                "many duplicates in this import: was the file sent before?"
+                warning_percent = percent,
+                "the import has many duplicates; check whether the file was sent before"
             );
         }
-        if self.sources.contains(source) {
-            metrics.imports.with_label_values(&[source, state]).inc();
+        if self.sources.iter().any(|configured| configured.as_str() == source) {
+            self.metrics.imports.with_label_values(&[source, state]).inc();
         }
-    }
-
-    fn show_duplicate_ratio(&mut self, import: &Import, metrics: &Metrics) {
-        if self.sources.contains(&import.source) {
-            let ratio = metrics.import_duplicate_ratio.with_label_values(&[&import.source]);
-            ratio.set(import.duplicate_rate());
-        }
-        self.shown_imports.insert(import.source.clone(), import.import_id);
     }
 }

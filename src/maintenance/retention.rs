@@ -1,6 +1,6 @@
-//! Housekeeping: opens room for what comes, and drops what is past. A duty of
-//! every worker process; of several that keep house at once one does the work.
-//! It needs the database only, and an outage of that is waited for.
+//! Creates upcoming partitions of the inbox and of `receipts`, and drops expired
+//! ones. Every worker process runs it; an advisory lock lets only one at a time
+//! do the work. It needs only the database, and waits while that is unavailable.
 
 use std::time::Duration;
 
@@ -18,74 +18,74 @@ use crate::{
     },
 };
 
-/// How often the house is kept; a fifth more or less, so that workers which
-/// were started together do not come together.
+/// How often it runs, 20 % more or less, so that workers that were started
+/// together do not meet.
 const INTERVAL: Duration = Duration::from_mins(5);
-/// For how long nobody needs to keep house without receipts falling into the
-/// default partition.
+/// How far ahead partitions of `receipts` are created. Without maintenance for
+/// longer, new receipts go to the default partition.
 const PREMAKE: Duration = Duration::from_hours(28 * 24);
 
-/// What was done in one round.
+/// What one run did.
 #[derive(Clone, Debug)]
 pub struct MaintenanceReport {
-    /// In the inbox.
+    /// The partitions of the inbox.
     pub inbox: inbox_partitions::InboxMaintenanceReport,
-    /// In the call log.
+    /// The partitions of `receipts`.
     pub receipts: receipts_partitions::ReceiptsMaintenanceReport,
 }
 
 impl MaintenanceReport {
-    /// Whether somebody was in the way, and something is left for the next
-    /// round.
+    /// Whether a lock was not granted in time and the next run must go on.
     fn is_incomplete(&self) -> bool {
         self.inbox.is_deferred || self.receipts.is_busy
     }
 }
 
-/// Keeps house at once and then every few minutes, until stopped. The store
-/// must give a statement an hour: a generation that is closed is vacuumed.
+/// Runs at once and then every few minutes until `stop` is cancelled. The
+/// statement timeout of the store must be an hour: a partition of the inbox is
+/// vacuumed when the next one replaces it.
 pub async fn run(store: Store, retention: Retention, metrics: Metrics, stop: CancellationToken) {
     metrics.maintenance_last_success.set(OffsetDateTime::now_utc().unix_timestamp());
-    let keeping = async {
+    let job = async {
         loop {
-            // Its result is told, and the next round is another one.
+            // The result is logged; the next run tries again.
             drop(run_once(&store, &retention, &metrics).await);
             tokio::time::sleep(INTERVAL.mul_f64(rand::random_range(0.8..1.2))).await;
         }
     };
     tokio::select! {
-        () = keeping => {}
+        () = job => {}
         () = stop.cancelled() => {}
     }
     store.close().await;
 }
 
-/// One round.
+/// Runs once.
 ///
 /// # Errors
-/// What the database says; it is told and counted.
+/// The error of PostgreSQL, which is logged and counted.
 pub async fn run_once(
     store: &Store,
     retention: &Retention,
     metrics: &Metrics,
 ) -> Result<MaintenanceReport, StoreError> {
-    let done = maintain(store, retention, metrics).await;
-    match &done {
-        Ok(kept) if kept.is_incomplete() => {
-            info!("the inbox or the call log is in use; the rest is seen to later");
+    let result = maintain(store, retention, metrics).await;
+    match &result {
+        Ok(report) if report.is_incomplete() => {
+            info!("a table is locked; maintenance goes on in the next run");
             metrics.maintenance_failures.inc();
         }
         Ok(_) => metrics.maintenance_last_success.set(OffsetDateTime::now_utc().unix_timestamp()),
         Err(error) => {
             metrics.maintenance_failures.inc();
             if error.class() == ErrorClass::Unavailable {
-                debug!(%error, "no housekeeping: the database is away");
+                debug!(%error, "no maintenance: the database is unavailable");
             } else {
-                warn!(%error, "housekeeping failed; it is tried again");
+                warn!(%error, "maintenance failed and is tried again");
             }
         }
     }
-    done
+    result
 }
 
 async fn maintain(
@@ -93,8 +93,8 @@ async fn maintain(
     retention: &Retention,
     metrics: &Metrics,
 ) -> Result<MaintenanceReport, StoreError> {
-    // The database's clock: workers may differ, and a key must not go early
-    // because the clock of one of them is fast.
+    // The clock of the database: a worker whose clock is fast must not drop
+    // keys early.
     let now = store.with_timeout(async {
         inbox_partitions::database_now(&mut *store.connection().await?).await
     });
@@ -110,7 +110,7 @@ async fn maintain(
         keep_for: retention.receipts,
         now: OffsetDateTime::now_utc(),
     };
-    // Whatever became of the inbox.
+    // Also if the inbox failed.
     let receipts = store.with_timeout(receipts_partitions::maintain(store, &plan)).await;
     if let Ok(inbox) = &inbox {
         report_inbox(inbox, now, metrics);
@@ -121,67 +121,64 @@ async fn maintain(
     Ok(MaintenanceReport { inbox: inbox?, receipts: receipts? })
 }
 
-fn report_receipts(kept: &receipts_partitions::ReceiptsMaintenanceReport, metrics: &Metrics) {
-    for table in &kept.created {
-        info!(table, "a partition of the call log was made");
+fn report_receipts(report: &receipts_partitions::ReceiptsMaintenanceReport, metrics: &Metrics) {
+    for table in &report.created {
+        info!(table, "a partition of receipts was created");
     }
-    for table in &kept.blocked {
+    for table in &report.blocked {
         warn!(
             table,
-            "a partition of the call log cannot be made: too many receipts of its time lie in the \
-             default partition, and stay there"
+            "a partition of receipts cannot be created: the default partition has too many \
+             receipts of its time, and keeps them"
         );
     }
-    for dropped in &kept.dropped {
-        let receipts_partitions::DroppedPartition { table, receipts, moved: carried } = dropped;
-        info!(table, receipts, carried, "a partition of the call log is past retention and gone");
+    for dropped in &report.dropped {
+        let receipts_partitions::DroppedPartition { table, receipts, moved } = dropped;
+        info!(table, receipts, moved, "an expired partition of receipts was dropped");
         metrics.receipts_dropped.inc_by(u64::try_from(*receipts).unwrap_or_default());
     }
-    for receipts_partitions::RetainedPartition { table, waiting: unsettled, recent: young } in
-        &kept.retained
-    {
+    for receipts_partitions::RetainedPartition { table, waiting, recent } in &report.retained {
         info!(
             table,
-            unsettled,
-            young,
-            "a partition of the call log is past retention and kept: messages of it wait in a \
-             queue, or for a person"
+            waiting,
+            recent,
+            "an expired partition of receipts is retained: its messages wait in a queue or for an \
+             operator"
         );
     }
-    metrics.receipts_dropped.inc_by(kept.default_deleted);
+    metrics.receipts_dropped.inc_by(report.default_deleted);
     metrics
         .receipts_partitions_retained
-        .set(i64::try_from(kept.retained.len()).unwrap_or(i64::MAX));
+        .set(i64::try_from(report.retained.len()).unwrap_or(i64::MAX));
 }
 
 fn report_inbox(
-    kept: &inbox_partitions::InboxMaintenanceReport,
+    report: &inbox_partitions::InboxMaintenanceReport,
     now: OffsetDateTime,
     metrics: &Metrics,
 ) {
-    let InboxStatus { partitions: generations, retained: held, remembered_since: since } =
-        &kept.status;
-    if let Some(generation) = kept.created {
-        info!(generation, "a generation of the inbox was opened");
+    let InboxStatus { partitions, retained, remembered_since } = &report.status;
+    if let Some(partition_hour) = report.created {
+        info!(partition_hour, "a partition of the inbox was created");
     }
-    for generation in &kept.dropped {
-        info!(generation, "a generation of the inbox is past the horizon and was dropped");
+    for partition_hour in &report.dropped {
+        info!(partition_hour, "an expired partition of the inbox was dropped");
     }
-    for held in held {
+    for partition in retained {
         info!(
-            generation = held.hour,
-            letters = held.dead_letters,
-            "a generation of the inbox is past the horizon and kept: dead letters wait whose keys \
-             are in it; replay or discard them"
+            partition_hour = partition.hour,
+            dead_letters = partition.dead_letters,
+            "an expired partition of the inbox is retained: it has the keys of open dead letters; \
+             replay or discard them"
         );
     }
     let gauge = |state: &str, count: usize| {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         metrics.inbox_partitions.with_label_values(&[state]).set(count);
     };
-    gauge("kept", generations.len().saturating_sub(held.len()));
-    gauge("held", held.len());
-    metrics.inbox_bytes.set(generations.iter().map(|generation| generation.bytes).sum());
-    metrics.inbox_dedupe_window.set((now - *since).whole_seconds().max(0));
-    metrics.inbox_partitions_dropped.inc_by(kept.dropped.len() as u64);
+    gauge("active", partitions.len().saturating_sub(retained.len()));
+    gauge("retained", retained.len());
+    metrics.inbox_bytes.set(partitions.iter().map(|partition| partition.bytes).sum());
+    metrics.inbox_dedupe_window.set((now - *remembered_since).whole_seconds().max(0));
+    metrics.inbox_partitions_dropped.inc_by(report.dropped.len() as u64);
 }
