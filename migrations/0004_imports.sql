@@ -22,8 +22,8 @@ create table imports (
     -- When the last item was processed. Written once, when no item waits any more.
     -- A later replay changes the counts and not this time.
     completed_at      timestamptz,
-    -- Items whose receipts retention deleted, by outcome. `tallyhook import status`
-    -- adds them to the counts of the receipts that are left.
+    -- Items whose receipts retention deleted, by outcome. GET /imports/{id} adds them
+    -- to the counts of the receipts that are left.
     dropped_created   bigint not null default 0,
     dropped_updated   bigint not null default 0,
     dropped_duplicate bigint not null default 0,

@@ -87,7 +87,7 @@ create table audit_log (
     audit_id       bigint generated always as identity primary key,
     at             timestamptz not null default now(),
     actor          text not null check (actor <> ''),
-    -- replay, discard, restore, note, void, reissue or release.
+    -- replay, discard, void, reissue or release.
     action         text not null check (action ~ '^[a-z_]+$'),
     -- The operator's comment.
     comment        text not null,
@@ -102,5 +102,5 @@ create index audit_log_dead_letter on audit_log (dead_letter_id);
 create index audit_log_delivery on audit_log (delivery_id) where delivery_id is not null;
 
 comment on table audit_log is 'What operators did: who, when and with which comment';
-comment on column audit_log.action is 'replay, discard, restore, note, void, reissue or release';
+comment on column audit_log.action is 'replay, discard, void, reissue or release';
 comment on column audit_log.comment is 'The operator''s comment';

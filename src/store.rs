@@ -1,10 +1,16 @@
-//! PostgreSQL: the inbox, the books, the call log and the dead letters.
+//! PostgreSQL: the inbox, the documents, the call log, the outbox and the dead letters.
 //!
-//! The only place that speaks SQL. Functions take a connection, so that the
-//! caller owns the transaction; every set statement is sorted by its key and
-//! tables are always written in the order inbox, payments, orders, refunds,
-//! invoices, references, receipts, dead letters, deliveries, quarantine,
-//! imports: two batches in another order would deadlock.
+//! No other module contains SQL. Functions take a connection, so that the caller owns the
+//! transaction. Every set statement is sorted by its key, and tables are always written in the
+//! order inbox, payments, orders, refunds, invoices, resource changes, receipts, dead letters,
+//! deliveries, quarantine, imports. Two batches in another order would deadlock.
+
+/// One column of rows, as an array parameter for `unnest`.
+macro_rules! column {
+    ($rows:expr, $row:pat => $value:expr) => {
+        $rows.iter().map(|$row| $value).collect::<Vec<_>>()
+    };
+}
 
 pub mod audit_log;
 pub mod dead_letters;
@@ -18,6 +24,7 @@ pub mod quarantine;
 pub mod receipts;
 pub mod reconciliation;
 pub mod refunds;
+pub mod replays;
 pub mod resource_changes;
 pub mod retry;
 pub mod secret_uses;
@@ -41,108 +48,130 @@ pub use transaction::Tx;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// A connection within or without a transaction.
+/// A connection, inside or outside of a transaction.
 pub type Conn = sqlx::PgConnection;
 
-/// What a statement did to a row of the books.
+/// What an upsert did to a document.
 fn write_kind(is_new: bool) -> WriteKind {
     if is_new { WriteKind::Created } else { WriteKind::Updated }
 }
 
-/// Whatever a server's default is: claims rely on it (see [`inbox_findings`]), and
-/// nothing here expects to be told that it could not be serialized.
+/// Claims need this isolation level (see [`inbox`]), whatever the server's default is. It also
+/// rules out serialization failures.
 const SET_ISOLATION: &str = "set default_transaction_isolation = 'read committed'";
-/// How long the database may take to say that it is there.
+/// Response time limit of [`Store::ping`].
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long closing may wait for connections in use.
+/// How long [`Store::close`] waits for connections in use.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The database.
+/// A pool of connections to the database.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
-    /// Transactions wait here for their turn, however long: a busy pool is no
-    /// outage. One connection is left for what is measured beside them.
+    /// A transaction waits here for a permit, without a time limit: a busy pool is no outage. One
+    /// connection has no permit and stays free for metrics and health checks.
     transaction_permits: Arc<Semaphore>,
-    /// How long one piece of work may take.
     timeout: Duration,
 }
 
-/// How many connections there are and how many of them are idle.
+/// Size of the connection pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolState {
     /// Open connections.
     pub open: u32,
-    /// Open connections that nobody uses.
+    /// Open connections that are not in use.
     pub idle: usize,
 }
 
 impl Store {
-    /// Prepares a pool; connects when it is first used.
+    /// Creates a pool. It connects when it is first used.
     ///
     /// # Errors
-    /// The URL is not one of PostgreSQL's.
+    /// The URL is not a PostgreSQL URL.
     pub fn new(settings: &config::DatabaseConfig) -> Result<Self, StoreError> {
         let limit = settings.statement_timeout_ms;
-        let hurry = format!("; set statement_timeout = {limit}");
-        Self::with_session_settings(
-            settings,
-            &hurry,
-            Duration::from_millis(limit) + Duration::from_secs(5),
-        )
+        let timeout_sql = format!("; set statement_timeout = {limit}");
+        let timeout = Duration::from_millis(limit) + Duration::from_secs(5);
+        Self::with_session_settings(settings, &timeout_sql, timeout)
     }
 
-    /// The same for work that takes as long as it takes: migrations, sums.
+    /// Creates a pool without time limits, for migrations and sums.
     ///
     /// # Errors
-    /// As [`Store::from_accepted`].
+    /// As [`Store::new`].
     pub fn without_timeout(settings: &config::DatabaseConfig) -> Result<Self, StoreError> {
         Self::with_session_settings(settings, "", Duration::MAX)
     }
 
     fn with_session_settings(
         settings: &config::DatabaseConfig,
-        hurry: &str,
-        patience: Duration,
+        timeout_sql: &str,
+        timeout: Duration,
     ) -> Result<Self, StoreError> {
-        // As statements, not as startup options: PgBouncer refuses those.
-        let greeting = format!("{SET_ISOLATION}{hurry}");
+        // Statements instead of startup options: PgBouncer refuses those.
+        let session_setup = format!("{SET_ISOLATION}{timeout_sql}");
         let options: PgConnectOptions = settings.url.parse()?;
         let pool = PgPoolOptions::new()
             .max_connections(settings.max_connections)
             .acquire_timeout(Duration::from_millis(settings.connect_timeout_ms))
-            // A lost connection shows itself in the first statement, which is
-            // tried again; a ping before each batch would cost a round trip.
+            // A lost connection fails in its first statement, which is retried. A ping before
+            // each batch would cost a round trip.
             .test_before_acquire(false)
             .after_connect(move |connection, _| {
-                let greeting = greeting.clone();
+                let session_setup = session_setup.clone();
                 Box::pin(async move {
-                    connection.execute(sqlx::AssertSqlSafe(greeting)).await?;
+                    connection.execute(sqlx::AssertSqlSafe(session_setup)).await?;
                     Ok(())
                 })
             })
             .connect_lazy_with(options.application_name("tallyhook"));
-        let turns = Semaphore::new(settings.max_connections.saturating_sub(1).max(1) as usize);
-        Ok(Self { pool, transaction_permits: Arc::new(turns), timeout: patience })
+        let permits = Semaphore::new(settings.max_connections.saturating_sub(1).max(1) as usize);
+        Ok(Self { pool, transaction_permits: Arc::new(permits), timeout })
     }
 
     /// Begins a transaction.
     ///
     /// # Errors
-    /// [`ErrorClass::Away`] if no connection comes in time.
+    /// [`ErrorClass::Unavailable`] if the pool gets no connection within its time limit.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
-        // Nobody closes the semaphore.
-        let turn = Arc::clone(&self.transaction_permits).acquire_owned().await.ok();
-        Tx::begin(self.pool.acquire().await?, turn).await
+        // Acquiring fails only on a closed semaphore, and this one is never closed.
+        let permit = Arc::clone(&self.transaction_permits).acquire_owned().await.ok();
+        Tx::begin(self.pool.acquire().await?, permit).await
     }
 
-    /// Gives work the time that a statement may take, and a little more: the
-    /// server's own limit does not help against a server that hangs, or a
-    /// network that swallows everything.
+    /// Runs `work` in a transaction: commits if it succeeds and rolls back if it fails, all within
+    /// the time limit of [`Store::with_timeout`].
     ///
     /// # Errors
-    /// The work's own, or [`ErrorClass::Away`] when the time is up. Then its
-    /// transaction's connection is closed, and it is as after a crash.
+    /// The error of `work` or of the database. After an error of the commit itself the transaction
+    /// may be committed or not.
+    pub async fn transaction<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Tx) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.with_timeout(async {
+            let mut tx = self.begin().await?;
+            match work(&mut tx).await {
+                Ok(value) => {
+                    tx.commit().await?;
+                    Ok(value)
+                }
+                Err(error) => {
+                    // If the rollback fails too, the connection is closed.
+                    drop(tx.rollback().await);
+                    Err(error)
+                }
+            }
+        })
+        .await
+    }
+
+    /// Limits `work` to the statement time limit and 5 s more. The server's own limit does not help
+    /// if the server hangs or the network drops packets.
+    ///
+    /// # Errors
+    /// The error of `work`, or [`ErrorClass::Unavailable`] after the time limit. Then the
+    /// connection of an open transaction is closed, which rolls it back.
     pub async fn with_timeout<T>(
         &self,
         work: impl Future<Output = Result<T, StoreError>>,
@@ -152,7 +181,7 @@ impl Store {
             .unwrap_or_else(|_| Err(StoreError::timed_out()))
     }
 
-    /// Takes a connection, each statement being a transaction of its own.
+    /// Takes a connection without a transaction: each statement is committed by itself.
     ///
     /// # Errors
     /// As [`Store::begin`].
@@ -162,20 +191,21 @@ impl Store {
         Ok(self.pool.acquire().await?)
     }
 
-    /// Whether the database answers, has our schema and can be written to:
-    /// found out by writing, and taking it back.
+    /// Checks that the database responds, has our schema and accepts writes: it writes to every
+    /// table in a transaction that is rolled back.
     ///
     /// # Errors
-    /// The reason why not.
+    /// Why the database is not usable.
     pub async fn check_writable(&self) -> Result<(), StoreError> {
-        // A key that nobody else claims at this moment: they would wait.
-        let nobody = Uuid::now_v7();
-        let claim = inbox::Claim { key: nobody, receipt_id: nobody, body_digest: nobody };
+        // No other transaction claims this key, so the claim cannot block one.
+        let unused_key = Uuid::now_v7();
+        let claim =
+            inbox::Claim { key: unused_key, receipt_id: unused_key, body_digest: unused_key };
         self.with_timeout(async {
             let mut tx = self.begin().await?;
             inbox::claim(&mut tx, &[claim]).await?;
-            for nothing in [
-                // Not `select *`: a column is computed, and none is written.
+            for insert_nothing in [
+                // Not `select *`: generated columns cannot be inserted.
                 "insert into orders (source) select source from orders limit 0",
                 "insert into invoices select * from invoices limit 0",
                 "insert into refunds select * from refunds limit 0",
@@ -187,60 +217,60 @@ impl Store {
                 "insert into quarantine select * from quarantine limit 0",
                 "insert into secret_uses select * from secret_uses limit 0",
             ] {
-                tx.execute(nothing).await?;
+                tx.execute(insert_nothing).await?;
             }
             tx.rollback().await
         })
         .await
     }
 
-    /// Whether the database answers at this moment, for who asks how it is.
+    /// Checks that the database responds, for health checks.
     ///
     /// # Errors
-    /// [`ErrorClass::Away`] if it does not within two seconds.
+    /// [`ErrorClass::Unavailable`] if it does not respond within 2 s.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        // No turn is waited for: a connection is kept free for this. Given up
-        // in the middle, it is closed, so that asking costs the pool nothing.
-        let ask = async || {
+        // No permit is needed: one connection stays free for this. If the time limit ends the
+        // ping, its connection is closed, and the pool loses nothing.
+        let ping_once = async || {
             let tx = Tx::begin(self.pool.acquire().await?, None).await?;
             tx.rollback().await
         };
-        let asked = async {
-            // After a restart the pool still holds connections that are dead.
-            // Each shows it once, and is gone: no outage.
+        let ping = async {
+            // After a restart of the server, the pool still holds dead connections. Each fails
+            // once and is removed. That is no outage.
             for _ in 0..self.pool.options().get_max_connections() {
-                match ask().await {
+                match ping_once().await {
                     Err(error) if error.class() == ErrorClass::Unavailable => {}
-                    answer => return answer,
+                    result => return result,
                 }
             }
-            ask().await
+            ping_once().await
         };
-        tokio::time::timeout(PING_TIMEOUT, asked)
+        tokio::time::timeout(PING_TIMEOUT, ping)
             .await
             .unwrap_or_else(|_| Err(StoreError::timed_out()))
     }
 
-    /// Brings the schema up to date.
+    /// Applies the migrations that are missing.
     ///
     /// # Errors
-    /// A migration that fails, or that differs from what was once applied.
+    /// A migration fails, or differs from what was applied under its number.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         Ok(MIGRATIONS.run(&self.pool).await?)
     }
 
-    /// Makes a database, if it is not there yet.
+    /// Creates a database unless it exists.
     ///
     /// # Errors
-    /// What the database says.
+    /// A database error.
     pub async fn create_database(&self, name: &str) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
-        let known: bool =
+        let exists: bool =
             sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
                 .bind(name)
                 .fetch_one(&mut *connection)
                 .await?;
-        if !known {
+        if !exists {
             let quoted = name.replace('"', "\"\"");
             let sql = format!("create database \"{quoted}\"");
             connection.execute(sqlx::AssertSqlSafe(sql)).await?;
@@ -248,14 +278,15 @@ impl Store {
         Ok(())
     }
 
-    /// The names of the migrations that have not been applied yet.
+    /// The migrations that are not applied yet, each as its number and description.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// A database error.
     pub async fn pending_migrations(&self) -> Result<Vec<String>, StoreError> {
         let mut connection = self.pool.acquire().await?;
-        let known = "select to_regclass('_sqlx_migrations') is not null";
-        let applied: Vec<i64> = if sqlx::query_scalar(known).fetch_one(&mut *connection).await? {
+        let has_table = "select to_regclass('_sqlx_migrations') is not null";
+        let applied: Vec<i64> = if sqlx::query_scalar(has_table).fetch_one(&mut *connection).await?
+        {
             sqlx::query_scalar("select version from _sqlx_migrations where success")
                 .fetch_all(&mut *connection)
                 .await?
@@ -272,7 +303,7 @@ impl Store {
     /// The server's version as a number: 150018 for 15.18.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// A database error.
     pub async fn server_version(&self) -> Result<i32, StoreError> {
         let mut connection = self.pool.acquire().await?;
         let version: String =
@@ -280,21 +311,21 @@ impl Store {
         version.parse().map_err(|_| StoreError::unexpected_value("server_version_num", &version))
     }
 
-    /// The state of the pool.
+    /// The size of the connection pool now.
     pub fn pool_state(&self) -> PoolState {
         PoolState { open: self.pool.size(), idle: self.pool.num_idle() }
     }
 
-    /// Closes every connection, waiting a while for those in use.
+    /// Closes all connections. Waits up to 5 s for those in use.
     pub async fn close(&self) {
-        // Those of a server that hangs are closed with the process.
+        // Connections to a server that hangs are closed when the process ends.
         drop(tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await);
     }
 
-    /// Runs SQL as it stands: for tests and tools that go around the store.
+    /// Executes SQL text as it is, for tests and tools.
     ///
     /// # Errors
-    /// What the database says.
+    /// A database error.
     pub async fn execute(&self, sql: &str) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
         connection.execute(sqlx::AssertSqlSafe(sql.to_owned())).await?;

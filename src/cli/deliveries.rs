@@ -82,13 +82,9 @@ impl Which {
             state,
             destination: target.clone(),
             source: source.clone(),
+            reason: None,
             number: number.clone(),
         }
-    }
-
-    fn is_everything(&self) -> bool {
-        let Self { target, source, number } = self;
-        target.is_none() && source.is_none() && number.is_none()
     }
 }
 

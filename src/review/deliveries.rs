@@ -1,8 +1,8 @@
-//! Deliveries: looked at, taken back, issued anew, tried again.
+//! Deliveries: list, show, void, re-issue, retry.
 //!
-//! A retry sends the same again under the same key. Only a re-issue has
-//! another key, and so makes a target create a second one: it is refused
-//! while the target may still have the first.
+//! A retry sends the same request with the same idempotency key. Only a re-issue has another key,
+//! with which a destination creates a second document. It is refused while the destination may
+//! still have the first one.
 
 use std::collections::BTreeMap;
 
@@ -10,49 +10,57 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::{Actor, Selected, Selection};
 use crate::{
     destinations::{DeliveryPayload, Destination, LookupResult, Transport},
     store::{
-        Store, StoreError, audit_log,
-        audit_log::{Actor, AuditEntry},
-        dead_letters,
-        dead_letters::DeadLetterSummary,
-        deliveries,
-        deliveries::{ActionRefusal, Delivery, DeliveryContents, DeliveryFilter, DeliveryIssue},
+        Conn, Store, StoreError,
+        audit_log::{self, AuditEntry},
+        dead_letters::{self, DeadLetterSummary},
+        deliveries::{
+            self, ActionRefusal, Delivery, DeliveryContents, DeliveryFilter, DeliveryIssue,
+        },
+        replays,
     },
 };
 
-/// Deliveries read at once while a selection is made.
+/// Deliveries that are read at once while a selection is made.
 const PAGE_SIZE: u32 = 500;
 
-/// Why an act on a delivery did not work.
+/// The deliveries that an action is applied to.
+pub type SelectedDeliveries = Selected<DeliveryFilter, Delivery>;
+
+/// Why an action on a delivery failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
-    /// The database.
+    /// A database error.
     #[error("the deliveries cannot be read or written")]
     Store(#[from] StoreError),
-    /// There is none of this id.
+    /// No delivery has this id.
     #[error("there is no delivery {0}")]
     NotFound(Uuid),
-    /// The verb does not go with its state.
+    /// The action does not apply to the delivery.
     #[error(transparent)]
     Refused(#[from] ActionRefusal),
-    /// The target was asked, and has it.
-    #[error("delivery {id} is still there: {destination} shows it{}", remote_id_suffix(remote_id.as_ref()))]
+    /// The destination was asked, and it has the document.
+    #[error(
+        "the document of delivery {id} still exists: {destination} has it{}",
+        remote_id_suffix(remote_id.as_ref())
+    )]
     StillAtDestination {
-        /// Which.
+        /// The delivery.
         id: Uuid,
-        /// Where.
+        /// The destination's name.
         destination: String,
-        /// The target's own id of it.
+        /// The destination's own id of the document.
         remote_id: Option<String>,
     },
-    /// Nobody can tell whether the target has it.
-    #[error("delivery {id} may still be there: {why}")]
+    /// It is unknown whether the destination has the document.
+    #[error("the document of delivery {id} may still exist: {why}")]
     MayStillExist {
-        /// Which.
+        /// The delivery.
         id: Uuid,
-        /// Why that is so.
+        /// Why that is unknown.
         why: String,
     },
 }
@@ -61,24 +69,24 @@ fn remote_id_suffix(remote_id: Option<&String>) -> String {
     remote_id.map_or_else(String::new, |id| format!(" as {id}"))
 }
 
-/// One delivery with everything known about it.
+/// A delivery with everything on record about it.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeliveryDetail {
-    /// What the list shows.
+    /// The columns of the list.
     #[serde(flatten)]
     pub delivery: Delivery,
-    /// What it is of, what was sent, and what was answered.
+    /// The document, the request and the last response.
     #[serde(flatten)]
     pub contents: DeliveryContents,
-    /// Its issues, the first one first, itself among them.
+    /// All issues of the delivery, including itself, by issue number.
     pub issues: Vec<DeliveryIssue>,
-    /// The letter that laid it before a person.
+    /// Its dead letter, if it ever failed for good.
     pub dead_letter: Option<DeadLetterSummary>,
-    /// What people did to it, oldest first.
+    /// What operators did to it, oldest first.
     pub history: Vec<AuditEntry>,
 }
 
-/// Lists deliveries, oldest first.
+/// Lists at most `limit` deliveries, oldest first.
 ///
 /// # Errors
 /// [`DeliveryError::Store`].
@@ -91,47 +99,45 @@ pub async fn list(
     Ok(deliveries::list(&mut connection, filter, None, limit).await?)
 }
 
-/// Every delivery that a filter selects now: frozen, so that what is written
-/// later does not join in.
+/// Reads the deliveries of a selection. What is written later is not part of them.
 ///
 /// # Errors
 /// [`DeliveryError::Store`].
 pub async fn select(
     store: &Store,
-    filter: &DeliveryFilter,
-) -> Result<Vec<Delivery>, DeliveryError> {
+    selection: Selection<DeliveryFilter>,
+) -> Result<SelectedDeliveries, DeliveryError> {
     let mut connection = store.connection().await?;
-    let mut selected: Vec<Delivery> = Vec::new();
+    let mut rows: Vec<Delivery> = Vec::new();
     loop {
-        let after = selected.last().map(|delivery| delivery.sequence);
-        let page = deliveries::list(&mut connection, filter, after, PAGE_SIZE).await?;
-        let done = page.len() < PAGE_SIZE as usize;
-        selected.extend(page);
-        if done {
-            return Ok(selected);
+        let after = rows.last().map(|delivery| delivery.sequence);
+        let page = deliveries::list(&mut connection, selection.filter(), after, PAGE_SIZE).await?;
+        let is_last = page.len() < PAGE_SIZE as usize;
+        rows.extend(page);
+        if is_last {
+            return Ok(Selected::new(selection, rows));
         }
     }
 }
 
-/// One delivery with everything known about it.
+/// Reads a delivery with everything on record about it.
 ///
 /// # Errors
 /// [`DeliveryError::NotFound`], [`DeliveryError::Store`].
 pub async fn show(store: &Store, id: Uuid) -> Result<DeliveryDetail, DeliveryError> {
     let mut connection = store.connection().await?;
     let (delivery, contents) = load(&mut connection, id).await?;
-    let letter = dead_letters::find_by_delivery(&mut connection, id).await?;
     Ok(DeliveryDetail {
         delivery,
         contents,
         issues: deliveries::list_issues(&mut connection, id).await?,
-        dead_letter: letter,
+        dead_letter: dead_letters::find_by_delivery(&mut connection, id).await?,
         history: audit_log::list_for_delivery(&mut connection, id).await?,
     })
 }
 
 async fn load(
-    connection: &mut crate::store::Conn,
+    connection: &mut Conn,
     id: Uuid,
 ) -> Result<(Delivery, DeliveryContents), DeliveryError> {
     let filter = DeliveryFilter { ids: vec![id], ..DeliveryFilter::default() };
@@ -140,49 +146,44 @@ async fn load(
     delivery.zip(contents).ok_or(DeliveryError::NotFound(id))
 }
 
-/// Takes a delivery back, for good, and gives it back as it stands then.
+/// Voids a delivery for good, and returns it as it is then.
 ///
 /// # Errors
-/// [`DeliveryError`]; the delivery stays as it was.
+/// [`DeliveryError`]; the delivery has not changed.
 pub async fn void(store: &Store, id: Uuid, actor: Actor<'_>) -> Result<Delivery, DeliveryError> {
-    let mut tx = store.begin().await?;
-    if let Err(refusal) = deliveries::void(&mut tx, id, actor).await? {
-        tx.rollback().await?;
-        return Err(refusal.into());
-    }
-    let (delivery, _) = load(&mut tx, id).await?;
-    tx.commit().await?;
-    Ok(delivery)
+    store.transaction(async |tx| deliveries::void(tx, id, actor).await).await??;
+    let mut connection = store.connection().await?;
+    Ok(load(&mut connection, id).await?.0)
 }
 
-/// What is known of a voided delivery's document at its target.
+/// Whether the destination of a voided delivery has its document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "answer", rename_all = "snake_case")]
+#[serde(tag = "result", rename_all = "snake_case")]
 pub enum LookupFinding {
-    /// The target has it.
+    /// The destination has it.
     Found {
-        /// Its own id of it, if it told one.
+        /// The destination's own id of the document, if it sent one.
         remote_id: Option<String>,
     },
-    /// The target does not have it.
+    /// The destination does not have it.
     NotFound,
-    /// The target was not asked, or did not tell.
+    /// The destination was not asked, or its response did not say.
     Unknown {
-        /// Why.
+        /// The cause.
         why: String,
     },
 }
 
 impl LookupFinding {
-    /// What stands against a re-issue. A person who has looked can put it
-    /// aside; what was never sent is nowhere, unless the target says else.
-    fn objection(&self, delivery: &Delivery, is_told: bool) -> Option<DeliveryError> {
-        let (id, target) = (delivery.delivery_id, delivery.destination.clone());
+    /// Why the delivery must not be re-issued. An operator who has looked can override it. What was
+    /// never sent does not exist at the destination, unless its response says so.
+    fn objection(&self, delivery: &Delivery, confirmed_gone: bool) -> Option<DeliveryError> {
+        let (id, destination) = (delivery.delivery_id, delivery.destination.clone());
         match self {
-            _ if is_told => None,
+            _ if confirmed_gone => None,
             Self::Found { remote_id } => Some(DeliveryError::StillAtDestination {
                 id,
-                destination: target,
+                destination,
                 remote_id: remote_id.clone(),
             }),
             Self::Unknown { why } if delivery.first_sent_at.is_some() => {
@@ -193,142 +194,133 @@ impl LookupFinding {
     }
 }
 
-/// A re-issue, and what it rests on.
+/// A re-issued delivery.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReissueResult {
     /// The new delivery.
     #[serde(flatten)]
     pub delivery: Delivery,
-    /// The key that will go with it, other than the old one's.
+    /// Its idempotency key, different from the old one.
     pub key: Option<Uuid>,
-    /// What the target said of the old one.
-    pub look_up: LookupFinding,
-    /// Whether a person said that the old one is gone.
+    /// What the destination said about the old document.
+    pub lookup: LookupFinding,
+    /// Whether the operator confirmed that the old document is gone.
     pub confirmed_gone: bool,
 }
 
-/// Issues a voided delivery anew: of the document as it is now, and under
-/// another key. The target is asked first whether the old one is really gone;
-/// `confirmed_gone` says that a person has looked, and outweighs its answer.
+/// Re-issues a voided delivery with the current document and another idempotency key. The
+/// destination is asked first whether the old document is gone; `confirmed_gone` overrides its
+/// answer.
 ///
 /// # Errors
 /// [`DeliveryError`]; then there is no new delivery.
 pub async fn reissue(
     store: &Store,
-    targets: &BTreeMap<String, Destination>,
+    destinations: &BTreeMap<String, Destination>,
     id: Uuid,
     confirmed_gone: bool,
     actor: Actor<'_>,
 ) -> Result<ReissueResult, DeliveryError> {
     let mut connection = store.connection().await?;
     let (delivery, contents) = load(&mut connection, id).await?;
-    // Before the target is bothered.
+    // Checked before the destination is asked.
     deliveries::check_reissuable(&mut connection, id).await??;
-    // A call may take long: nothing is held meanwhile.
+    // The look-up may take long, so it holds no connection.
     drop(connection);
-    let look_up = look_up(targets, &delivery, &contents.document).await;
-    if let Some(objection) = look_up.objection(&delivery, confirmed_gone) {
+    let lookup = look_up(destinations, &delivery, &contents.document).await;
+    if let Some(objection) = lookup.objection(&delivery, confirmed_gone) {
         return Err(objection);
     }
     let detail = json!({
-        "look_up": look_up,
+        "lookup": lookup,
         "confirmed_gone": confirmed_gone,
-        "overrides_lookup": confirmed_gone && matches!(look_up, LookupFinding::Found { .. }),
+        "overrides_lookup": confirmed_gone && matches!(lookup, LookupFinding::Found { .. }),
         "was_sent": delivery.first_sent_at.is_some(),
     });
-    let mut tx = store.begin().await?;
-    match deliveries::reissue(&mut tx, id, actor, &detail).await? {
-        Ok(new) => {
-            let (delivery, _) = load(&mut tx, new).await?;
-            tx.commit().await?;
-            Ok(ReissueResult {
-                key: delivery.key(),
-                delivery,
-                look_up,
-                confirmed_gone: confirmed_gone,
-            })
-        }
-        Err(refusal) => {
-            tx.rollback().await?;
-            Err(refusal.into())
-        }
-    }
+    let reissued =
+        store.transaction(async |tx| deliveries::reissue(tx, id, actor, detail).await).await??;
+    let mut connection = store.connection().await?;
+    let (delivery, _) = load(&mut connection, reissued).await?;
+    Ok(ReissueResult { key: delivery.key(), delivery, lookup, confirmed_gone })
 }
 
-/// Asks a delivery's target for its document.
+/// Asks a delivery's destination for its document.
 async fn look_up(
-    targets: &BTreeMap<String, Destination>,
+    destinations: &BTreeMap<String, Destination>,
     delivery: &Delivery,
     document: &Value,
 ) -> LookupFinding {
     let unknown =
         |why: &str| LookupFinding::Unknown { why: format!("{} {why}", delivery.destination) };
-    let http = match targets.get(&delivery.destination).map(|target| &target.transport) {
+    let destination = destinations.get(&delivery.destination);
+    let http = match destination.map(|destination| &destination.transport) {
         None => return unknown("is not configured any more"),
         Some(Transport::Amqp { .. }) => return unknown("is a queue, which cannot be asked"),
         Some(Transport::Http(http)) if !http.supports_lookup() => {
-            return unknown("offers no look-up");
+            return unknown("has no look-up configured");
         }
         Some(Transport::Http(http)) => http,
     };
-    let (Some(key), Ok(generation)) = (delivery.key(), u32::try_from(delivery.issue)) else {
+    let (Some(idempotency_key), Ok(issue)) = (delivery.key(), u32::try_from(delivery.issue)) else {
         return unknown("cannot be asked for an event that this version does not know");
     };
-    let about = DeliveryPayload {
+    let payload = DeliveryPayload {
         document,
         event: &delivery.event,
         source: &delivery.source,
         tenant: &delivery.tenant,
         document_id: &delivery.document_id,
         document_number: delivery.document_number.as_deref(),
-        issue: generation,
-        idempotency_key: key,
+        issue,
+        idempotency_key,
     };
-    match http.look_up_document(&about).await {
+    match http.look_up_document(&payload).await {
         Ok(LookupResult::Found { remote_id }) => LookupFinding::Found { remote_id },
         Ok(LookupResult::NotFound) => LookupFinding::NotFound,
-        Err(error) => unknown(&format!("was asked, and did not tell: {error}")),
+        Err(error) => unknown(&format!("did not answer the look-up: {error}")),
     }
 }
 
-/// What became of having deliveries tried again.
+/// The result of a retry.
 #[derive(Debug)]
 pub struct RetryResult {
-    /// The run, if it did anything.
+    /// The replay run, if any delivery is retried.
     pub replay_id: Option<Uuid>,
-    /// Those that are tried again.
+    /// The deliveries that are retried.
     pub deliveries: Vec<Uuid>,
     /// Why others are not.
     pub refused: Vec<ActionRefusal>,
 }
 
-/// Has failed deliveries tried again, each under the key it had, as a replay
-/// of their letters. `filter` is how they were selected, for the record.
+/// Retries the selected deliveries that are failed, with their idempotency keys, as a replay of
+/// their dead letters. Ids that the operator named and that were not selected are refused.
 ///
 /// # Errors
-/// [`DeliveryError::Store`]; then nothing is tried again.
+/// [`DeliveryError::Store`]; then nothing is retried.
 pub async fn retry(
     store: &Store,
-    ids: &[Uuid],
-    filter: &DeliveryFilter,
+    selected: &SelectedDeliveries,
     actor: Actor<'_>,
 ) -> Result<RetryResult, DeliveryError> {
     let run = Uuid::now_v7();
+    // A filter consists of strings: serializing it cannot fail.
+    let filter = serde_json::to_value(selected.filter()).unwrap_or_else(|_| json!({}));
+    let ids: Vec<Uuid> = selected.rows().iter().map(|row| row.delivery_id).collect();
+    let missing = selected.missing_ids();
     let mut tx = store.begin().await?;
-    // A filter is plain texts: it can always be written as JSON.
-    let filter = json!({"deliveries": serde_json::to_value(filter).unwrap_or_else(|_| json!({}))});
-    audit_log::insert_replay(&mut tx, run, actor, &filter, ids.len()).await?;
-    let deliveries = deliveries::retry(&mut tx, ids, run, actor).await?;
+    let filter = json!({"deliveries": filter});
+    replays::insert(&mut tx, run, actor, &filter, ids.len() + missing.len()).await?;
+    let retried = deliveries::retry(&mut tx, &ids, run, actor).await?;
     let mut refused = Vec::new();
-    for id in ids.iter().filter(|id| !deliveries.contains(id)) {
+    for id in ids.iter().filter(|id| !retried.contains(id)).chain(&missing) {
         refused.push(deliveries::retry_refusal(&mut tx, *id).await?);
     }
-    let replay_id = if deliveries.is_empty() {
+    let replay_id = if retried.is_empty() {
         tx.rollback().await?;
         None
     } else {
         tx.commit().await?;
         Some(run)
     };
-    Ok(RetryResult { replay_id, deliveries, refused })
+    Ok(RetryResult { replay_id, deliveries: retried, refused })
 }

@@ -1,5 +1,4 @@
-//! Forged calls that were kept: looked at, released once their secret is
-//! mended, or discarded.
+//! Quarantined requests: list, show, release after their secret was corrected, discard.
 
 use std::collections::BTreeMap;
 
@@ -9,89 +8,93 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::{Actor, OperatorBroker, Selected, Selection, text_or_base64};
 use crate::{
-    broker::{Confirmed, OutgoingMessage, PublishError, Publisher, Topology},
+    broker::{Confirmed, OutgoingMessage, PublishError},
     domain::{Envelope, SourceName},
     sources::{Received, Rejection, Source, WebhookRequest, stored_headers},
     store::{
         Store, StoreError,
-        audit_log::Actor,
+        audit_log::Action,
         inbox::partitions,
-        quarantine,
-        quarantine::{QuarantineFilter, QuarantineSummary, QuarantinedRequest},
+        quarantine::{self, QuarantineFilter, QuarantineSummary, QuarantinedRequest},
     },
 };
 
-/// Why a call was not released, or not even seen.
+/// The quarantined requests that an action is applied to.
+pub type SelectedRequests = Selected<QuarantineFilter, QuarantineSummary>;
+
+/// Why an action on a quarantined request failed. The request stays in quarantine.
 #[derive(Debug, thiserror::Error)]
 pub enum QuarantineError {
-    /// The database.
+    /// A database error.
     #[error("the quarantine cannot be read or written")]
     Store(#[from] StoreError),
-    /// There is no such call, or there is none any more.
-    #[error("there is no quarantined call {0}")]
+    /// No quarantined request has this id.
+    #[error("there is no quarantined request {0}")]
     NotFound(Uuid),
     /// Its source is not configured any more.
-    #[error("call {0} came in at {1}, which is not configured")]
+    #[error("request {0} came in at {1}, which is not configured")]
     UnknownSource(Uuid, String),
-    /// It is still refused. It stays where it is.
-    #[error("call {id} is still refused")]
+    /// The source still rejects it.
+    #[error("request {id} is still rejected")]
     StillRejected {
-        /// Which.
+        /// The request.
         id: Uuid,
-        /// Why.
+        /// The cause.
         #[source]
         source: Rejection,
     },
-    /// Another copy of its events may have been applied, and nobody would know.
+    /// The platform may have sent its events again, and their keys may be gone from the inbox. Then
+    /// they would be applied twice.
     #[error(
-        "call {id} came too long ago: its platform may have sent it again, and what was settled \
-         before {remembered_since} is forgotten; only discard it"
+        "request {id} is too old: its platform may have sent it again, and the inbox remembers \
+         nothing from before {remembered_since}; discard it instead"
     )]
     TooOld {
-        /// Which.
+        /// The request.
         id: Uuid,
-        /// Since when everything is remembered.
+        /// The inbox has all keys that were processed since then.
         remembered_since: OffsetDateTime,
     },
-    /// The broker did not take it. It stays where it is.
-    #[error("call {id} was not sent")]
+    /// The broker did not confirm its events.
+    #[error("request {id} was not published")]
     PublishFailed {
-        /// Which.
+        /// The request.
         id: Uuid,
-        /// Why.
+        /// The cause.
         #[source]
         source: PublishError,
     },
 }
 
-/// One call with everything that may be shown of it: no credentials.
+/// A quarantined request, without the values of credentials.
 #[derive(Clone, Debug, Serialize)]
 pub struct QuarantinedRequestDetail {
-    /// The receipt that its answer named.
+    /// The receipt id in the response.
     pub receipt_id: Uuid,
-    /// Where it came in.
+    /// The source that received it.
     pub source: String,
-    /// When.
+    /// When it was received.
     #[serde(with = "time::serde::rfc3339")]
     pub received_at: OffsetDateTime,
     /// What was wrong with its signature.
     pub error: String,
-    /// Its headers, the values of credentials left out.
+    /// Its headers, with credentials redacted.
     pub headers: Value,
-    /// The names of its query's parameters.
+    /// The names of its query parameters.
     pub parameters: Vec<String>,
     /// The size of its body in bytes.
     pub payload_bytes: usize,
     /// The body as text, if it is UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
-    /// The body in base64, if it is not.
+    /// The body in base64, if it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload_base64: Option<String>,
 }
 
-/// Lists calls, the oldest first.
+/// Lists at most `limit` requests, oldest first.
 ///
 /// # Errors
 /// [`QuarantineError::Store`].
@@ -104,7 +107,19 @@ pub async fn list(
     Ok(quarantine::list(&mut connection, filter, limit).await?)
 }
 
-/// One call with everything that may be shown of it.
+/// Reads the requests of a selection. What arrives later is not part of them.
+///
+/// # Errors
+/// [`QuarantineError::Store`].
+pub async fn select(
+    store: &Store,
+    selection: Selection<QuarantineFilter>,
+) -> Result<SelectedRequests, QuarantineError> {
+    let rows = list(store, selection.filter(), u32::MAX).await?;
+    Ok(Selected::new(selection, rows))
+}
+
+/// Reads a request, without the values of credentials.
 ///
 /// # Errors
 /// [`QuarantineError::NotFound`], [`QuarantineError::Store`].
@@ -112,120 +127,151 @@ pub async fn show(store: &Store, id: Uuid) -> Result<QuarantinedRequestDetail, Q
     let QuarantinedRequest { source, received_at, error, headers, query, payload } =
         load(store, id).await?;
     let payload_bytes = payload.len();
-    let (payload, payload_base64) = match String::from_utf8(payload) {
-        Ok(text) => (Some(text), None),
-        Err(error) => (None, Some(data_encoding::BASE64.encode(error.as_bytes()))),
-    };
+    let (payload, payload_base64) = text_or_base64(payload);
+    let parameters = stored_headers::query_parameter_names(&query);
     Ok(QuarantinedRequestDetail {
         receipt_id: id,
         source,
         received_at,
         error,
         headers: stored_headers::redacted(&headers),
-        parameters: stored_headers::query_parameter_names(&query)
-            .into_iter()
-            .map(str::to_owned)
-            .collect(),
+        parameters: parameters.into_iter().map(str::to_owned).collect(),
         payload_bytes,
         payload,
         payload_base64,
     })
 }
 
-/// Throws calls away; gives back how many were still there.
+/// Deletes the selected requests, and returns how many were still there.
 ///
 /// # Errors
 /// [`QuarantineError::Store`].
 pub async fn discard(
     store: &Store,
-    ids: &[Uuid],
+    selected: &SelectedRequests,
     actor: Actor<'_>,
 ) -> Result<u64, QuarantineError> {
-    let mut connection = store.connection().await?;
-    Ok(quarantine::delete(&mut connection, ids, "discard", actor).await?)
+    let ids: Vec<Uuid> = selected.rows().iter().map(|row| row.receipt_id).collect();
+    Ok(delete(store, &ids, Action::Discard, actor).await?)
 }
 
-/// What releasing needs.
+async fn delete(
+    store: &Store,
+    ids: &[Uuid],
+    action: Action,
+    actor: Actor<'_>,
+) -> Result<u64, StoreError> {
+    store.transaction(async |tx| quarantine::delete(tx, ids, action, actor).await).await
+}
+
+/// What the release of requests needs.
 pub struct Release<'a> {
-    /// Where the calls are.
+    /// Where the requests are stored.
     pub store: &'a Store,
-    /// Who verifies them.
+    /// The configured sources, which verify the requests.
     pub sources: &'a BTreeMap<SourceName, Source>,
-    /// Sends their events in.
-    pub publisher: &'a Publisher,
-    /// Where to.
-    pub topology: &'a Topology,
-    /// Who does it, and why.
+    /// Publishes their events.
+    pub broker: &'a OperatorBroker,
+    /// The operator.
     pub actor: Actor<'a>,
 }
 
+/// The result of a release.
+#[derive(Debug, Default)]
+pub struct ReleaseReport {
+    /// How many requests were released.
+    pub released: usize,
+    /// How many events they contained.
+    pub events: usize,
+    /// Why others were not released.
+    pub failures: Vec<QuarantineError>,
+}
+
 impl Release<'_> {
-    /// Verifies one call again, as of the time at which it came, and sends its
-    /// events in as the receiver would have; gives back how many there were.
-    /// It leaves the quarantine once the broker has all of them. Released
-    /// twice, it has its receipts again and is applied once.
+    /// Releases the selected requests. An id that the operator named and that is not in quarantine
+    /// is a failure.
+    pub async fn selected(&self, selected: &SelectedRequests) -> ReleaseReport {
+        let mut report = ReleaseReport::default();
+        let found = selected.rows().iter().map(|row| row.receipt_id);
+        for id in found.chain(selected.missing_ids()) {
+            match self.request(id).await {
+                Ok(events) => {
+                    report.released += 1;
+                    report.events += events;
+                }
+                Err(error) => report.failures.push(error),
+            }
+        }
+        report
+    }
+
+    /// Verifies a request again, as of the time at which it was received, and publishes its events
+    /// as the receiver would have. Returns how many events it contained. The request leaves the
+    /// quarantine after the broker's confirms. If it is released twice, its events have the same
+    /// receipts again and are applied once.
     ///
     /// # Errors
-    /// [`QuarantineError`]; the call stays where it is.
+    /// [`QuarantineError`]; the request stays in quarantine.
     pub async fn request(&self, id: Uuid) -> Result<usize, QuarantineError> {
-        let kept = load(self.store, id).await?;
-        let found =
-            kept.source.parse().ok().and_then(|name: SourceName| {
-                self.sources.get(&name).map(|adapter| (name, adapter))
-            });
-        let Some((source, adapter)) = found else {
-            return Err(QuarantineError::UnknownSource(id, kept.source));
+        let request = load(self.store, id).await?;
+        let configured = request
+            .source
+            .parse()
+            .ok()
+            .and_then(|name: SourceName| self.sources.get(&name).map(|source| (name, source)));
+        let Some((name, source)) = configured else {
+            return Err(QuarantineError::UnknownSource(id, request.source));
         };
-        let since = {
+        let remembered_since = {
             let mut connection = self.store.connection().await?;
             partitions::remembered_since(&mut connection).await?
         };
-        let earliest = kept.received_at - adapter.redelivery_window();
-        if let Some(forgotten_until) = since.filter(|since| earliest < *since) {
-            return Err(QuarantineError::TooOld { id, remembered_since: forgotten_until });
+        let earliest_copy = request.received_at - source.redelivery_window();
+        if let Some(remembered_since) = remembered_since.filter(|since| earliest_copy < *since) {
+            return Err(QuarantineError::TooOld { id, remembered_since });
         }
-        let envelopes = envelopes(&source, adapter, id, kept)
+        let envelopes = envelopes(&name, source, id, request)
             .map_err(|source| QuarantineError::StillRejected { id, source })?;
-        let sent = envelopes.iter().map(|envelope| {
-            self.publisher.publish(OutgoingMessage::inbound(self.topology, envelope))
+        let publishes = envelopes.iter().map(|envelope| {
+            let message = OutgoingMessage::inbound(&self.broker.topology, envelope);
+            self.broker.publisher.publish(message)
         });
-        let _durable: Vec<Confirmed> =
-            join_all(sent)
-                .await
-                .into_iter()
-                .collect::<Result<_, _>>()
-                .map_err(|source| QuarantineError::PublishFailed { id, source })?;
-        let mut connection = self.store.connection().await?;
-        quarantine::delete(&mut connection, &[id], "release", self.actor).await?;
+        let _durable: Vec<Confirmed> = join_all(publishes)
+            .await
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .map_err(|source| QuarantineError::PublishFailed { id, source })?;
+        delete(self.store, &[id], Action::Release, self.actor).await?;
         Ok(envelopes.len())
     }
 }
 
-/// The events of a kept call, if it is authentic by now.
+/// The events of a quarantined request, if its signature is valid now.
 fn envelopes(
-    source: &SourceName,
-    adapter: &Source,
+    name: &SourceName,
+    source: &Source,
     id: Uuid,
-    kept: QuarantinedRequest,
+    stored: QuarantinedRequest,
 ) -> Result<Vec<Envelope>, Rejection> {
-    let (headers, body) = (stored_headers::from_json(&kept.headers), kept.payload.into());
-    let received_at = kept.received_at;
-    let call = WebhookRequest { headers: &headers, query: &kept.query, body: &body, received_at };
-    let (events, secret) = match adapter.receive(&call)? {
+    let (headers, body) = (stored_headers::from_json(&stored.headers), stored.payload.into());
+    let received_at = stored.received_at;
+    let request =
+        WebhookRequest { headers: &headers, query: &stored.query, body: &body, received_at };
+    let (events, secret_label) = match source.receive(&request)? {
         Received::Ping => return Ok(Vec::new()),
-        Received::Events { events, secret_label: secret } => (events, secret),
+        Received::Events { events, secret_label } => (events, secret_label),
     };
-    let envelope = |(index, event): (usize, crate::sources::Event)| {
-        // The same ones each time: a second release is our own redelivery.
+    let envelopes = events.into_iter().enumerate().map(|(index, event)| {
+        // The same receipts in every release: a second release is a redelivery.
         let receipt_id = match index {
             0 => id,
             _ => Uuid::new_v5(&id, index.to_string().as_bytes()),
         };
-        let envelope = event.envelope(source, receipt_id, received_at, &secret)?;
-        // The receiver answered it, but not with the 200 that stands for it.
+        let envelope = event.envelope(name, receipt_id, received_at, &secret_label)?;
+        // The receiver answered with an error, not with the 200 that this flag stands for.
         Ok(Envelope { received_over_http: false, ..envelope })
-    };
-    events.into_iter().enumerate().map(envelope).collect()
+    });
+    envelopes.collect()
 }
 
 async fn load(store: &Store, id: Uuid) -> Result<QuarantinedRequest, QuarantineError> {

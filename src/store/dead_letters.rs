@@ -1,63 +1,67 @@
-//! `dead_letters`: what waits for a person.
+//! `dead_letters`: messages and deliveries that failed for good. Only this file writes the table.
 
-use serde::Serialize;
-use serde_json::Value;
+mod queries;
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Conn, StoreError};
+use super::{
+    Conn, StoreError,
+    audit_log::{self, Action, Actor, Subject},
+    deliveries,
+};
 use crate::domain::{Outcome, ReasonCode};
+pub use queries::{
+    DeadLetterContents, DeadLetterCount, DeadLetterFilter, DeadLetterSummary, contents, count_open,
+    find_by_delivery, list,
+};
 
-/// A dead letter to be archived.
+/// A dead-lettered message that is to be archived.
 #[derive(Clone, Debug)]
 pub struct NewDeadLetter {
-    /// The message.
+    /// The receipt of the message.
     pub receipt_id: Uuid,
-    /// Its event key.
+    /// The event key of the message.
     pub event_key: String,
-    /// Where it came in.
+    /// The source that received it.
     pub source: String,
     /// The shop or company.
     pub tenant: String,
-    /// What it is about.
+    /// The platform's name of the event type.
     pub topic: String,
-    /// The number that people know the document by, if it could be read.
+    /// The number of the order or invoice, if it could be read.
     pub business_key: Option<String>,
-    /// Why it is dead.
+    /// Why it failed.
     pub reason: ReasonCode,
-    /// The error and its causes.
+    /// The error and its causes, outermost first.
     pub error: String,
     /// How many attempts failed.
     pub attempts: u32,
-    /// When it was received.
+    /// When the message was received.
     pub received_at: OffsetDateTime,
-    /// When it failed first.
+    /// When its first attempt failed.
     pub first_failed_at: OffsetDateTime,
-    /// When it failed last.
+    /// When its last attempt failed.
     pub last_failed_at: OffsetDateTime,
-    /// The replay that had sent it, if one did.
+    /// The replay run that published it, if one did.
     pub replay_id: Option<Uuid>,
     /// The AMQP properties and headers.
     pub headers: Value,
-    /// The raw bytes.
+    /// The raw body.
     pub payload: Vec<u8>,
 }
 
-/// Archives dead letters, each of another message. A letter that a replay
-/// sent and that failed again is open again; a message archived twice is one.
-/// Their receipts must be on record already, in the same transaction.
+/// Archives dead-lettered messages, each with another receipt. Their receipts must be recorded
+/// before, in the same transaction.
+///
+/// A dead letter whose replay failed is opened again. A message that is archived twice has one row.
 ///
 /// # Errors
-/// What the database says.
-pub async fn insert(conn: &mut Conn, burials: &[NewDeadLetter]) -> Result<(), StoreError> {
-    macro_rules! column {
-        ($row:ident => $value:expr) => {
-            burials.iter().map(|$row| $value).collect::<Vec<_>>()
-        };
-    }
-    // Sorted by receipt in the statement, so the new ids' order is no matter.
-    let ids = column!(_burial => Uuid::now_v7());
-    let attempts = column!(burial => i32::try_from(burial.attempts).unwrap_or(i32::MAX));
+/// A database error.
+pub async fn insert(conn: &mut Conn, dead_letters: &[NewDeadLetter]) -> Result<(), StoreError> {
     sqlx::query!(
         r#"
         insert into dead_letters as known (
@@ -65,13 +69,13 @@ pub async fn insert(conn: &mut Conn, burials: &[NewDeadLetter]) -> Result<(), St
             error, attempts, received_at, first_failed_at, last_failed_at, replay_id, headers,
             payload, state, outcome, closed_at)
         select
-            dead_letter_id, told.receipt_id, told.event_key, told.source, told.tenant, told.topic,
-            told.business_key, reason, told.error, told.attempts, told.received_at,
+            dead_letter_id, new.receipt_id, new.event_key, new.source, new.tenant, new.topic,
+            new.business_key, reason, new.error, new.attempts, new.received_at,
             first_failed_at, last_failed_at,
             (select replay_id from replays where replays.replay_id = replay), headers::jsonb,
-            told.payload,
-            -- A copy of a message that was settled in the meantime: on record,
-            -- and nobody's work.
+            new.payload,
+            -- Another copy of the message may have been processed meanwhile. Then the dead letter
+            -- is on record and needs no operator.
             case when receipt.outcome = 'dead' then 'open' else 'resolved' end,
             nullif(receipt.outcome, 'dead'),
             case when receipt.outcome = 'dead' then null else now() end
@@ -79,12 +83,12 @@ pub async fn insert(conn: &mut Conn, burials: &[NewDeadLetter]) -> Result<(), St
             $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
             $8::text[], $9::text[], $10::int[], $11::timestamptz[], $12::timestamptz[],
             $13::timestamptz[], $14::uuid[], $15::text[], $16::bytea[]
-        ) as told (
+        ) as new (
             dead_letter_id, receipt_id, event_key, source, tenant, topic, business_key, reason,
             error, attempts, received_at, first_failed_at, last_failed_at, replay, headers,
             payload)
         join receipts as receipt using (receipt_id)
-        order by told.receipt_id
+        order by new.receipt_id
         on conflict (receipt_id) do update set
             state = excluded.state,
             outcome = excluded.outcome,
@@ -96,276 +100,231 @@ pub async fn insert(conn: &mut Conn, burials: &[NewDeadLetter]) -> Result<(), St
             last_failed_at = excluded.last_failed_at,
             headers = excluded.headers,
             replay_id = excluded.replay_id
-        -- Only a replay's failure opens a letter again; the first death
-        -- archived twice changes nothing. If a newer replay is under way, what
-        -- it comes to closes the letter again.
+        -- Only the failure of a replay opens a dead letter again. Archiving the first failure
+        -- twice changes nothing. If a newer replay is under way, its result closes the row.
         where excluded.replay_id is not null and known.state in ('open', 'replayed')
         "#,
-        &ids,
-        &column!(burial => burial.receipt_id),
-        &column!(burial => burial.event_key.as_str()) as &[&str],
-        &column!(burial => burial.source.as_str()) as &[&str],
-        &column!(burial => burial.tenant.as_str()) as &[&str],
-        &column!(burial => burial.topic.as_str()) as &[&str],
-        &column!(burial => burial.business_key.as_deref()) as &[Option<&str>],
-        &column!(burial => burial.reason.as_str()) as &[&str],
-        &column!(burial => burial.error.as_str()) as &[&str],
-        &attempts,
-        &column!(burial => burial.received_at),
-        &column!(burial => burial.first_failed_at),
-        &column!(burial => burial.last_failed_at),
-        &column!(burial => burial.replay_id) as &[Option<Uuid>],
-        &column!(burial => burial.headers.to_string()),
-        &column!(burial => burial.payload.as_slice()) as &[&[u8]],
+        // The rows are sorted by receipt in the statement, so the order of these ids is irrelevant.
+        &column!(dead_letters, _ => Uuid::now_v7()),
+        &column!(dead_letters, letter => letter.receipt_id),
+        &column!(dead_letters, letter => letter.event_key.as_str()) as &[&str],
+        &column!(dead_letters, letter => letter.source.as_str()) as &[&str],
+        &column!(dead_letters, letter => letter.tenant.as_str()) as &[&str],
+        &column!(dead_letters, letter => letter.topic.as_str()) as &[&str],
+        &column!(dead_letters, letter => letter.business_key.as_deref()) as &[Option<&str>],
+        &column!(dead_letters, letter => letter.reason.as_str()) as &[&str],
+        &column!(dead_letters, letter => letter.error.as_str()) as &[&str],
+        &column!(dead_letters, letter => i32::try_from(letter.attempts).unwrap_or(i32::MAX)),
+        &column!(dead_letters, letter => letter.received_at),
+        &column!(dead_letters, letter => letter.first_failed_at),
+        &column!(dead_letters, letter => letter.last_failed_at),
+        &column!(dead_letters, letter => letter.replay_id) as &[Option<Uuid>],
+        &column!(dead_letters, letter => letter.headers.to_string()),
+        &column!(dead_letters, letter => letter.payload.as_slice()) as &[&[u8]],
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// A replayed message that was settled.
+/// Inserts dead letters for deliveries that failed for good, with their request and last response.
+/// A dead letter whose delivery was retried and failed again is opened again.
+pub(super) async fn insert_for_deliveries(
+    conn: &mut Conn,
+    failed: &[(Uuid, ReasonCode)],
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        r#"
+        insert into dead_letters as known (
+            dead_letter_id, receipt_id, delivery_id, event_key, source, tenant, topic,
+            business_key, reason, error, attempts, received_at, first_failed_at, last_failed_at,
+            headers, payload)
+        select new.dead_letter_id, failed.delivery_id, failed.delivery_id,
+            coalesce(failed.idempotency_key, failed.delivery_id)::text, failed.source,
+            failed.tenant, failed.event, failed.document_number, new.reason, failed.error,
+            failed.attempts, failed.created_at, now(), now(),
+            jsonb_build_object(
+                'delivery_id', failed.delivery_id, 'destination', failed.destination,
+                'idempotency_key', failed.idempotency_key, 'issue', failed.issue,
+                'response_status', failed.response_status, 'response', failed.response),
+            convert_to(coalesce(failed.request, failed.document::text), 'UTF8')
+        from unnest($1::uuid[], $2::text[], $3::uuid[]) as new (delivery_id, reason, dead_letter_id)
+        join deliveries as failed using (delivery_id)
+        on conflict (receipt_id) do update set
+            state = 'open',
+            reason = excluded.reason,
+            error = excluded.error,
+            attempts = excluded.attempts,
+            last_failed_at = excluded.last_failed_at,
+            headers = excluded.headers,
+            payload = excluded.payload
+        where known.state in ('open', 'replayed')
+        "#,
+        &column!(failed, (delivery_id, _) => *delivery_id),
+        &column!(failed, (_, reason) => reason.as_str()) as &[&str],
+        &column!(failed, _ => Uuid::now_v7()),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A message that was processed and may have a dead letter.
 #[derive(Clone, Copy, Debug)]
 pub struct Resolution {
-    /// The message.
+    /// The receipt of the message.
     pub receipt_id: Uuid,
-    /// The replay that sent it, if one did.
+    /// The replay run that published it, if one did.
     pub replay_id: Option<Uuid>,
-    /// What it came to: not `retried` or `dead`.
+    /// Its outcome: not `retried` or `dead`.
     pub outcome: Outcome,
 }
 
-/// Resolves letters in the transaction that settles their messages.
+/// Resolves the dead letters of processed messages. Call it in the transaction that processes them.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn resolve(conn: &mut Conn, resolutions: &[Resolution]) -> Result<(), StoreError> {
-    let receipts: Vec<Uuid> = resolutions.iter().map(|one| one.receipt_id).collect();
-    let replays: Vec<Option<Uuid>> = resolutions.iter().map(|one| one.replay_id).collect();
-    let outcomes: Vec<&str> = resolutions.iter().map(|one| one.outcome.as_str()).collect();
     sqlx::query!(
         r#"
-        with told as (
-            select letter.dead_letter_id, told.replay, told.outcome
-            from unnest($1::uuid[], $2::uuid[], $3::text[]) as told (receipt_id, replay, outcome)
+        with processed as (
+            select letter.dead_letter_id, processed.replay, processed.outcome
+            from unnest($1::uuid[], $2::uuid[], $3::text[])
+                as processed (receipt_id, replay, outcome)
             join dead_letters as letter using (receipt_id)
             where letter.state <> 'resolved'
             order by letter.receipt_id
             for update of letter
         )
         update dead_letters as letter
-        set state = 'resolved', outcome = told.outcome, closed_at = now(),
+        set state = 'resolved', outcome = processed.outcome, closed_at = now(),
             replay_id = coalesce(
-                (select replay_id from replays where replays.replay_id = told.replay),
+                (select replay_id from replays where replays.replay_id = processed.replay),
                 letter.replay_id)
-        from told
-        where letter.dead_letter_id = told.dead_letter_id
+        from processed
+        where letter.dead_letter_id = processed.dead_letter_id
         "#,
-        &receipts,
-        &replays as &[Option<Uuid>],
-        &outcomes as &[&str],
+        &column!(resolutions, resolution => resolution.receipt_id),
+        &column!(resolutions, resolution => resolution.replay_id) as &[Option<Uuid>],
+        &column!(resolutions, resolution => resolution.outcome.as_str()) as &[&str],
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// Which dead letters; every condition must hold, and an empty filter is all.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct DeadLetterFilter {
-    /// These letters only.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ids: Vec<Uuid>,
-    /// `open`, `replayed`, `resolved` or `discarded`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub state: Option<String>,
-    /// Where they came in.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
-    /// A reason's code.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// What they are about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub topic: Option<String>,
-    /// First failed at this time or later.
-    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
-    pub since: Option<OffsetDateTime>,
-    /// First failed before this time.
-    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
-    pub until: Option<OffsetDateTime>,
-    /// The order's or invoice's number, or the event key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub number: Option<String>,
-    /// Where they were to go, of those that are deliveries.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub destination: Option<String>,
-}
-
-/// A dead letter as people see it in a list.
-#[derive(Clone, Debug, Serialize)]
-pub struct DeadLetterSummary {
-    /// Its id.
-    pub dead_letter_id: Uuid,
-    /// The message, or the delivery.
-    pub receipt_id: Uuid,
-    /// The delivery that failed, where it is no message that came in.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub delivery_id: Option<Uuid>,
-    /// Where that was to go.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub destination: Option<String>,
-    /// Its event key; a delivery's idempotency key.
-    pub event_key: String,
-    /// Where it came in.
-    pub source: String,
-    /// The shop or company.
-    pub tenant: String,
-    /// What it is about.
-    pub topic: String,
-    /// The number that people know the document by.
-    pub business_key: Option<String>,
-    /// Why it is dead.
-    pub reason: String,
-    /// The error and its causes.
-    pub error: String,
-    /// How many attempts failed.
-    pub attempts: i32,
-    /// `open`, `replayed`, `resolved` or `discarded`.
-    pub state: String,
-    /// What a replay came to.
-    pub outcome: Option<String>,
-    /// When it failed first.
-    #[serde(with = "time::serde::rfc3339")]
-    pub first_failed_at: OffsetDateTime,
-    /// When it failed last.
-    #[serde(with = "time::serde::rfc3339")]
-    pub last_failed_at: OffsetDateTime,
-    /// The size of the payload in bytes.
-    pub payload_bytes: i32,
-}
-
-/// Lists letters, the longest waiting first, at most `limit` behind the one
-/// after which the page begins.
-///
-/// # Errors
-/// What the database says.
-pub async fn list(
+/// Resolves the dead letters of deliveries that were delivered after all.
+pub(super) async fn resolve_for_deliveries(
     conn: &mut Conn,
-    filter: &DeadLetterFilter,
-    after: Option<Uuid>,
-    limit: u32,
-) -> Result<Vec<DeadLetterSummary>, StoreError> {
-    Ok(sqlx::query_as!(
-        DeadLetterSummary,
-        r#"
-        select dead_letter_id, receipt_id, delivery_id,
-            case when delivery_id is not null then headers->>'destination' end as destination,
-            event_key, source, tenant, topic, business_key, reason, error, attempts, state,
-            outcome, first_failed_at, last_failed_at, length(payload) as "payload_bytes!"
-        from dead_letters
-        where (cardinality($1::uuid[]) = 0 or dead_letter_id = any($1))
-          and ($2::text is null or state = $2)
-          and ($3::text is null or source = $3)
-          and ($4::text is null or reason = $4)
-          and ($5::text is null or topic = $5)
-          and ($6::timestamptz is null or first_failed_at >= $6)
-          and ($7::timestamptz is null or first_failed_at < $7)
-          and ($8::text is null or business_key = $8 or event_key = $8)
-          and ($9::uuid is null or (first_failed_at, dead_letter_id) > (
-                select first_failed_at, dead_letter_id from dead_letters
-                where dead_letter_id = $9))
-          and ($10::text is null or delivery_id is not null and headers->>'destination' = $10)
-        order by first_failed_at, dead_letter_id
-        limit $11
-        "#,
-        &filter.ids,
-        filter.state.as_deref(),
-        filter.source.as_deref(),
-        filter.reason.as_deref(),
-        filter.topic.as_deref(),
-        filter.since,
-        filter.until,
-        filter.number.as_deref(),
-        after,
-        filter.destination.as_deref(),
-        i64::from(limit),
+    delivered: &[Uuid],
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "update dead_letters set state = 'resolved', outcome = 'applied', closed_at = now()
+         where delivery_id = any($1) and state in ('open', 'replayed')",
+        delivered
     )
-    .fetch_all(conn)
-    .await?)
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
-/// The letter of a delivery, if it ever had one.
+/// Marks a dead letter as replayed after the broker has confirmed the message. A worker may have
+/// resolved it already; then only the audit log changes. Call it in a transaction.
 ///
 /// # Errors
-/// What the database says.
-pub async fn find_by_delivery(
+/// A database error.
+pub async fn mark_replayed(
     conn: &mut Conn,
     id: Uuid,
-) -> Result<Option<DeadLetterSummary>, StoreError> {
-    let letter =
-        sqlx::query_scalar!("select dead_letter_id from dead_letters where delivery_id = $1", id)
-            .fetch_optional(&mut *conn)
-            .await?;
-    let Some(letter) = letter else { return Ok(None) };
-    let filter = DeadLetterFilter { ids: vec![letter], ..DeadLetterFilter::default() };
-    Ok(list(conn, &filter, None, 1).await?.pop())
-}
-
-/// What a replay or an export needs of a letter besides its summary.
-#[derive(Clone, Debug)]
-pub struct DeadLetterContents {
-    /// Its state now; the summary's may be old.
-    pub state: String,
-    /// When it was received.
-    pub received_at: OffsetDateTime,
-    /// The AMQP properties and headers.
-    pub headers: Value,
-    /// The raw bytes.
-    pub payload: Vec<u8>,
-}
-
-/// The contents of one letter; `None` if there is no such letter.
-///
-/// # Errors
-/// What the database says.
-pub async fn contents(conn: &mut Conn, id: Uuid) -> Result<Option<DeadLetterContents>, StoreError> {
-    Ok(sqlx::query_as!(
-        DeadLetterContents,
-        "select state, received_at, headers, payload from dead_letters where dead_letter_id = $1",
-        id
+    replay_id: Uuid,
+    actor: Actor<'_>,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "update dead_letters set state = 'replayed', replay_id = $2
+         where dead_letter_id = $1 and state = 'open' and replay_id is distinct from $2",
+        id,
+        replay_id,
     )
-    .fetch_optional(conn)
-    .await?)
+    .execute(&mut *conn)
+    .await?;
+    let subject = Subject { detail: json!({"replay_id": replay_id}), ..Subject::dead_letter(id) };
+    audit_log::insert(conn, Action::Replay, actor, &[subject]).await
 }
 
-/// How many letters stand where, for metrics.
-#[derive(Clone, Debug)]
-pub struct DeadLetterCount {
-    /// A reason's code.
-    pub reason: String,
-    /// A state.
-    pub state: String,
-    /// How many.
-    pub count: i64,
-    /// Seconds since the oldest of them failed first.
-    pub oldest_s: f64,
+/// Marks the dead letters of deliveries that are retried as replayed.
+pub(super) async fn mark_replayed_for_deliveries(
+    conn: &mut Conn,
+    delivery_ids: &[Uuid],
+    replay_id: Uuid,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "update dead_letters set state = 'replayed', replay_id = $2
+         where delivery_id = any($1) and state in ('open', 'replayed')",
+        delivery_ids,
+        replay_id,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
-/// Counts the letters that are not closed, by reason and state.
+/// Discards those of these dead letters that are open, and returns how many were. The delivery of a
+/// discarded dead letter is voided. Call it in a transaction.
 ///
 /// # Errors
-/// What the database says.
-pub async fn count_open(conn: &mut Conn) -> Result<Vec<DeadLetterCount>, StoreError> {
-    Ok(sqlx::query_as!(
-        DeadLetterCount,
+/// A database error.
+pub async fn discard(conn: &mut Conn, ids: &[Uuid], actor: Actor<'_>) -> Result<u64, StoreError> {
+    // Deliveries are locked before dead letters, as when attempts are recorded.
+    let voided = deliveries::void_failed(conn, ids, actor).await?;
+    let discarded = sqlx::query!(
         r#"
-        select reason, state, count(*) as "count!",
-            extract(epoch from now() - min(first_failed_at))::float8 as "oldest_s!"
-        from dead_letters
-        where state in ('open', 'replayed')
-        group by reason, state
-        "#
+        with discarded as (
+            update dead_letters set state = 'discarded', closed_at = now()
+            where dead_letter_id = any($1) and state = 'open'
+              and (delivery_id is null or delivery_id = any($2))
+            returning dead_letter_id, delivery_id
+        )
+        select dead_letter_id, delivery_id from discarded order by dead_letter_id
+        "#,
+        ids,
+        &voided,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let subjects = column!(discarded, row => Subject {
+        delivery_id: row.delivery_id,
+        ..Subject::dead_letter(row.dead_letter_id)
+    });
+    audit_log::insert(conn, Action::Discard, actor, &subjects).await?;
+    Ok(discarded.len() as u64)
+}
+
+/// Discards the dead letter of a delivery that an operator voids.
+pub(super) async fn discard_for_delivery(
+    conn: &mut Conn,
+    delivery_id: Uuid,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "update dead_letters set state = 'discarded', closed_at = now()
+         where delivery_id = $1 and state in ('open', 'replayed')",
+        delivery_id
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The dead letters of deliveries, in any state, by delivery.
+pub(super) async fn ids_by_delivery(
+    conn: &mut Conn,
+    delivery_ids: &[Uuid],
+) -> Result<HashMap<Uuid, Uuid>, StoreError> {
+    let rows = sqlx::query!(
+        r#"select delivery_id as "delivery_id!", dead_letter_id from dead_letters
+           where delivery_id = any($1)"#,
+        delivery_ids
     )
     .fetch_all(conn)
-    .await?)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.delivery_id, row.dead_letter_id)).collect())
 }

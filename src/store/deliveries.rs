@@ -1,4 +1,4 @@
-//! `deliveries`: what other systems must hear, and what became of telling them.
+//! `deliveries`: the outbox, what other systems must receive of each document.
 
 mod attempts;
 mod operator_actions;
@@ -14,96 +14,100 @@ use crate::domain::{DeliveryIdentity, DeliveryState, DocumentEvent};
 pub use attempts::{
     AttemptOutcome, AttemptRecord, ClaimRequest, DueDelivery, claim, lock_due, record_attempts,
 };
+pub(super) use operator_actions::void_failed;
 pub use operator_actions::{ActionRefusal, check_reissuable, reissue, retry, retry_refusal, void};
 pub use outbox::{OutboxSubscription, insert_for_invoices, insert_for_orders, insert_for_refunds};
 
-/// Which deliveries; every condition must hold, and an empty filter is all.
+/// Selects deliveries. Every condition must hold; a filter without conditions selects all.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct DeliveryFilter {
-    /// These only.
+    /// Only these deliveries.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<Uuid>,
     /// In this state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<DeliveryState>,
-    /// To this target.
+    /// To this destination.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
     /// Of documents of this source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// The document's number, its id, the target's id of it, the key, the
-    /// receipt that made it, or the delivery's own id.
+    /// Whose dead letter has this reason code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// With this document number, document id, remote id, idempotency key, receipt or delivery id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub number: Option<String>,
 }
 
-/// A delivery as people see it.
+/// A row of a list of deliveries.
 #[derive(Clone, Debug, Serialize)]
 pub struct Delivery {
-    /// Its id.
+    /// The id of the delivery.
     pub delivery_id: Uuid,
-    /// Its place in the order in which things go out.
+    /// Orders the deliveries of one document to one destination.
     pub sequence: i64,
-    /// Where to.
+    /// The destination's name in the configuration.
     pub destination: String,
-    /// What it tells.
+    /// What happened to the document: a word of [`DocumentEvent`].
     pub event: String,
-    /// Whether it is the mirror that an invoice is ticked off by.
+    /// Whether the destination keeps a copy of the invoice.
     pub is_mirror: bool,
-    /// Where the document came in.
+    /// The source of the document.
     pub source: String,
     /// The shop or company.
     pub tenant: String,
     /// Our id of the document.
     pub document_id: String,
-    /// The number that people know it by.
+    /// The document's number.
     pub document_number: Option<String>,
-    /// Which issue of it.
+    /// The issue number, from 0.
     pub issue: i32,
-    /// The message that made it; nil for what is told once.
+    /// The receipt of the causing message; the nil UUID for events that occur once.
     pub cause_receipt_id: Uuid,
-    /// Where it stands.
+    /// A word of [`DeliveryState`].
     pub state: String,
-    /// The key that goes with it, once it was sent.
+    /// The idempotency key, once it was sent.
     pub idempotency_key: Option<Uuid>,
-    /// How many attempts failed that count.
+    /// How many attempts failed.
     pub attempts: i32,
-    /// When it is tried next, while it waits.
+    /// The earliest time of the next attempt.
     #[serde(with = "time::serde::rfc3339")]
     pub next_attempt_at: OffsetDateTime,
-    /// The target's own id of what it made.
+    /// The destination's own id of the document.
     pub remote_id: Option<String>,
-    /// The status of the last answer.
+    /// The HTTP status of the last response.
     pub response_status: Option<i16>,
-    /// What went wrong last.
+    /// Why it failed for good, as the code of its dead letter.
+    pub reason: Option<String>,
+    /// The last error.
     pub error: Option<String>,
-    /// What a person should know though it was delivered.
+    /// What an operator should know although it was delivered.
     pub warning: Option<String>,
     /// When it was written.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// When the first call began.
+    /// When the first attempt began.
     #[serde(with = "time::serde::rfc3339::option")]
     pub first_sent_at: Option<OffsetDateTime>,
-    /// When the target had it.
+    /// When the destination confirmed it.
     #[serde(with = "time::serde::rfc3339::option")]
     pub delivered_at: Option<OffsetDateTime>,
-    /// When a person took it back.
+    /// When an operator voided it.
     #[serde(with = "time::serde::rfc3339::option")]
     pub voided_at: Option<OffsetDateTime>,
-    /// Who did.
+    /// The operator who voided it.
     pub voided_by: Option<String>,
-    /// Why.
+    /// The comment of that operator.
     pub void_comment: Option<String>,
 }
 
 impl Delivery {
-    /// The key that goes with every attempt of it; none if this version does
-    /// not know the event.
+    /// The idempotency key of every attempt. `None` if this version does not know the event.
     pub fn key(&self) -> Option<Uuid> {
         let derived = || {
-            let name = DeliveryIdentity {
+            let identity = DeliveryIdentity {
                 destination: &self.destination,
                 event: DocumentEvent::from_word(&self.event)?,
                 source: &self.source,
@@ -112,16 +116,16 @@ impl Delivery {
                 issue: u32::try_from(self.issue).ok()?,
                 cause_receipt_id: self.cause_receipt_id,
             };
-            Some(name.idempotency_key())
+            Some(identity.idempotency_key())
         };
         self.idempotency_key.or_else(derived)
     }
 }
 
-/// Lists deliveries, oldest first, at most `limit` behind this position.
+/// Lists at most `limit` deliveries, oldest first, that come after the sequence number `after`.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn list(
     conn: &mut Conn,
     filter: &DeliveryFilter,
@@ -131,17 +135,18 @@ pub async fn list(
     Ok(sqlx::query_as!(
         Delivery,
         r#"
-        select delivery_id, sequence, destination, event, is_mirror, source, tenant, document_id,
-            document_number, issue, cause_receipt_id, state, idempotency_key, attempts, next_attempt_at,
-            remote_id, response_status, error, warning, created_at, first_sent_at, delivered_at,
-            voided_at, voided_by, void_comment
-        from deliveries
-        where (cardinality($1::uuid[]) = 0 or delivery_id = any($1))
-          and ($2::text is null or state = $2)
+        select delivery.delivery_id, sequence, destination, event, is_mirror, delivery.source,
+            delivery.tenant, document_id, document_number, issue, cause_receipt_id,
+            delivery.state, idempotency_key, delivery.attempts, next_attempt_at, remote_id,
+            response_status, letter.reason as "reason?", delivery.error, warning, created_at,
+            first_sent_at, delivered_at, voided_at, voided_by, void_comment
+        from deliveries as delivery left join dead_letters as letter using (delivery_id)
+        where (cardinality($1::uuid[]) = 0 or delivery.delivery_id = any($1))
+          and ($2::text is null or delivery.state = $2)
           and ($3::text is null or destination = $3)
-          and ($4::text is null or source = $4)
-          and ($5::text is null or delivery_id in (
-                -- One by one, so that each has its index.
+          and ($4::text is null or delivery.source = $4)
+          and ($5::text is null or delivery.delivery_id in (
+                -- One query each, so that each uses its index.
                 select delivery_id from deliveries where document_number = $5
                 union all select delivery_id from deliveries where document_id = $5
                 union all select delivery_id from deliveries where receipt_id = $6
@@ -149,37 +154,39 @@ pub async fn list(
                 union all select delivery_id from deliveries
                 where remote_id = $5 or idempotency_key = $6))
           and sequence > $7
+          and ($8::text is null or letter.reason = $8)
         order by sequence
-        limit $8
+        limit $9
         "#,
         &filter.ids,
         filter.state.map(DeliveryState::as_str),
         filter.destination.as_deref(),
         filter.source.as_deref(),
         filter.number.as_deref(),
-        filter.number.as_deref().and_then(|text| text.parse::<Uuid>().ok()),
+        filter.number.as_deref().and_then(|number| number.parse::<Uuid>().ok()),
         after.unwrap_or_default(),
+        filter.reason.as_deref(),
         i64::from(limit),
     )
     .fetch_all(conn)
     .await?)
 }
 
-/// What was sent and answered, and the document that it is about.
+/// The bodies of a delivery.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeliveryContents {
-    /// The document as it was when the delivery was written.
+    /// The document when the delivery was written.
     pub document: Value,
-    /// What was sent, if it was.
+    /// The request body, once it was sent.
     pub request: Option<String>,
-    /// The body of the last answer.
+    /// The body of the last response.
     pub response: Option<String>,
 }
 
-/// The contents of one delivery; `None` if there is no such delivery.
+/// Reads the contents of a delivery. `None` if there is none with this id.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn contents(conn: &mut Conn, id: Uuid) -> Result<Option<DeliveryContents>, StoreError> {
     Ok(sqlx::query_as!(
         DeliveryContents,
@@ -190,33 +197,33 @@ pub async fn contents(conn: &mut Conn, id: Uuid) -> Result<Option<DeliveryConten
     .await?)
 }
 
-/// One of the issues of a delivery.
+/// One issue of a delivery.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeliveryIssue {
-    /// Its id.
+    /// The id of the delivery.
     pub delivery_id: Uuid,
-    /// Which issue it is; 0 for the first.
+    /// The issue number, from 0.
     pub issue: i32,
-    /// Where it stands.
+    /// A word of [`DeliveryState`].
     pub state: String,
-    /// The target's own id of what it made.
+    /// The destination's own id of the document.
     pub remote_id: Option<String>,
 }
 
-/// The issues of a delivery, the first one first, itself among them.
+/// Lists all issues of a delivery, including itself, by issue number.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn list_issues(conn: &mut Conn, id: Uuid) -> Result<Vec<DeliveryIssue>, StoreError> {
     Ok(sqlx::query_as!(
         DeliveryIssue,
         r#"
-        select issue.delivery_id, issue.issue, issue.state, issue.remote_id
-        from deliveries as mine
-        join deliveries as issue
+        select other.delivery_id, other.issue, other.state, other.remote_id
+        from deliveries as delivery
+        join deliveries as other
             using (document_id, destination, event, source, tenant, cause_receipt_id)
-        where mine.delivery_id = $1
-        order by issue.issue
+        where delivery.delivery_id = $1
+        order by other.issue
         "#,
         id
     )
@@ -224,27 +231,27 @@ pub async fn list_issues(conn: &mut Conn, id: Uuid) -> Result<Vec<DeliveryIssue>
     .await?)
 }
 
-/// How many deliveries stand where, for metrics and the audit.
+/// How many deliveries have a destination and a state.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeliveryCount {
-    /// Where to.
+    /// The destination's name in the configuration.
     pub destination: String,
-    /// A state.
+    /// A word of [`DeliveryState`].
     pub state: String,
-    /// How many.
+    /// The number of deliveries.
     pub count: i64,
     /// Seconds since the oldest of them was written.
     pub oldest_s: f64,
 }
 
-/// Counts deliveries by target and state: all that are not finished, and with
-/// `finished` the delivered and voided as well.
+/// Counts deliveries by destination and state. Delivered and voided ones are counted only if
+/// `include_finished` is set.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn count_by_state(
     conn: &mut Conn,
-    finished: bool,
+    include_finished: bool,
 ) -> Result<Vec<DeliveryCount>, StoreError> {
     Ok(sqlx::query_as!(
         DeliveryCount,
@@ -256,29 +263,29 @@ pub async fn count_by_state(
         group by destination, state
         order by destination, state
         "#,
-        finished
+        include_finished
     )
     .fetch_all(conn)
     .await?)
 }
 
-/// Ticks invoices off whose every mirror stands at its target, and unticks
-/// those of which one does not any more.
-async fn update_mirrored_at(conn: &mut Conn, documents: &[String]) -> Result<(), StoreError> {
-    // Of two whose last mirrors arrive at once, each would see the other's as
-    // under way: the second waits here, and then looks.
+/// Sets `invoices.mirrored_at` where every destination has its mirror of the invoice, and clears it
+/// where one does not.
+async fn update_mirrored_at(conn: &mut Conn, invoice_ids: &[String]) -> Result<(), StoreError> {
+    // The last two mirrors of an invoice may be confirmed at once, in two transactions that do not
+    // see each other. This lock makes the second one wait, and then it sees the first.
     sqlx::query!(
         "select invoice_id from invoices where invoice_id = any($1::text[]::uuid[])
          order by invoice_id for no key update",
-        documents
+        invoice_ids
     )
     .fetch_all(&mut *conn)
     .await?;
     sqlx::query!(
         r#"
-        with told as (
-            select document_id, bool_and(delivered) as ticked_off from (
-                select document_id, destination, bool_or(state = 'delivered') as delivered
+        with mirrored as (
+            select document_id, bool_and(is_delivered) as is_complete from (
+                select document_id, destination, bool_or(state = 'delivered') as is_delivered
                 from deliveries
                 where document_id = any($1) and is_mirror
                 group by document_id, destination
@@ -286,12 +293,12 @@ async fn update_mirrored_at(conn: &mut Conn, documents: &[String]) -> Result<(),
             group by document_id
         )
         update invoices as known
-        set mirrored_at = case when told.ticked_off then now() end
-        from told
-        where known.invoice_id = told.document_id::uuid
-          and (known.mirrored_at is not null) <> told.ticked_off
+        set mirrored_at = case when mirrored.is_complete then now() end
+        from mirrored
+        where known.invoice_id = mirrored.document_id::uuid
+          and (known.mirrored_at is not null) <> mirrored.is_complete
         "#,
-        documents,
+        invoice_ids,
     )
     .execute(conn)
     .await?;

@@ -1,20 +1,20 @@
-//! What a database error means for the message that met it.
+//! Database errors, and whether to retry.
 
 use std::fmt;
 
-/// Whose fault a database error is, and so what to do about it.
+/// What a database error means for the message that was being processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// The server is away, or cannot be written to: nobody's poison. Wait.
+    /// PostgreSQL is unreachable or read-only. Retry; do not count an attempt.
     Unavailable,
-    /// Somebody else was in the way: the same batch may work the next time.
+    /// A concurrent transaction interfered. The same batch may succeed at once.
     Contention,
-    /// A row that the database will never take: the message's fault.
+    /// PostgreSQL will never accept a row. Dead-letter the message.
     InvalidData,
-    /// The schema is not the one that this program was built for. Wait for a
-    /// person; no message is to blame.
+    /// The schema is not the one this program was built for. Retry until an operator migrates; do
+    /// not count an attempt.
     SchemaMismatch,
-    /// None of these: it may pass, or it may not.
+    /// None of these. Retrying may help.
     Unknown,
 }
 
@@ -23,7 +23,7 @@ pub enum ErrorClass {
 pub struct StoreError(sqlx::Error);
 
 impl StoreError {
-    /// Whose fault it is.
+    /// What the error means for the message.
     pub fn class(&self) -> ErrorClass {
         match &self.0 {
             sqlx::Error::Database(error) => {
@@ -41,23 +41,23 @@ impl StoreError {
         }
     }
 
-    /// The five characters of SQLSTATE, if the server gave them.
+    /// The five characters of SQLSTATE, if the server sent them.
     pub fn sqlstate(&self) -> Option<String> {
         self.0.as_database_error()?.code().map(Into::into)
     }
 
-    /// The constraint that was violated, if one was.
+    /// The name of the violated constraint, if one was violated.
     pub fn constraint(&self) -> Option<&str> {
         self.0.as_database_error()?.constraint()
     }
 
     pub(super) fn timed_out() -> Self {
-        let text = "the database accepted work and gave no answer in time";
+        let text = "no response within the time limit";
         Self(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
     }
 
-    pub(super) fn unexpected_value(what: &str, answer: &str) -> Self {
-        Self(sqlx::Error::Protocol(format!("{what} is {answer:?}")))
+    pub(super) fn unexpected_value(name: &str, value: &str) -> Self {
+        Self(sqlx::Error::Protocol(format!("{name} is {value:?}")))
     }
 }
 
@@ -90,23 +90,22 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-/// PostgreSQL's error codes, appendix A of its manual.
+/// The error codes are listed in appendix A of PostgreSQL's manual.
 fn classify_sqlstate(code: &str) -> ErrorClass {
     match code {
-        // The first attempt of several at once may fail to serialize, find a
-        // lock held too long, or be cancelled by the statement time limit.
+        // Serialization failure, deadlock, lock not available, statement timeout.
         "40001" | "40P01" | "55P03" | "57014" => ErrorClass::Contention,
-        // Read-only, and corrupted files: no message's fault.
+        // Read-only transaction, corrupted data or index: not the message's fault.
         "25006" | "XX001" | "XX002" => ErrorClass::Unavailable,
-        // Two first messages of one invoice: the second finds it the next time.
+        // Two first messages of one invoice: the second one finds the row when retried.
         "23505" => ErrorClass::Unknown,
         _ => match code.get(..2) {
             // Connection, resources, operator intervention, system error.
             Some("08" | "53" | "57" | "58") => ErrorClass::Unavailable,
             // Data, integrity, and limits such as a key too long for an index.
             Some("22" | "23" | "54") => ErrorClass::InvalidData,
-            // Unknown tables and columns, missing rights, failed log-in,
-            // unknown database: nothing a message can cause.
+            // Unknown table or column, missing privilege, failed login, unknown database: no
+            // message can cause these.
             Some("42" | "3F" | "3D" | "28") => ErrorClass::SchemaMismatch,
             _ => ErrorClass::Unknown,
         },
@@ -119,7 +118,7 @@ mod tests {
 
     #[test]
     fn sqlstate_classified() {
-        for (code, fault) in [
+        for (code, class) in [
             ("08006", ErrorClass::Unavailable),
             ("53100", ErrorClass::Unavailable),
             ("57P01", ErrorClass::Unavailable),
@@ -143,7 +142,7 @@ mod tests {
             ("XX002", ErrorClass::Unavailable),
             ("XX000", ErrorClass::Unknown),
         ] {
-            assert_eq!(classify_sqlstate(code), fault, "{code}");
+            assert_eq!(classify_sqlstate(code), class, "{code}");
         }
     }
 }

@@ -1,5 +1,4 @@
-//! `imports`: files of invoices. What became of the lines is counted from the
-//! receipts; here stands what only the file as a whole can tell.
+//! `imports`: uploaded files. The outcomes of their items are counted from the receipts.
 
 use std::collections::BTreeMap;
 
@@ -9,113 +8,109 @@ use time::OffsetDateTime;
 use super::{Conn, StoreError};
 use crate::domain::{ImportProgress, ImportState};
 
-/// An import as it stands.
+/// An import and the outcomes of its items.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Import {
-    /// Names it: the receipt of the call that brought it.
+    /// The receipt of the request that uploaded the file.
     pub import_id: Uuid,
-    /// Where it came in.
+    /// The source that received it.
     pub source: String,
-    /// What the sender calls the file.
+    /// The file's name, if the sender gave one.
     pub name: Option<String>,
-    /// How far it was read: a word of [`ImportState`].
+    /// A word of [`ImportState`].
     pub state: String,
-    /// Why it broke off.
+    /// Why the upload was interrupted.
     pub error: Option<String>,
-    /// Items that are durable, the rejected among them. A file whose receiver
-    /// died may have more on record than its last note told: then those.
+    /// Items that are durable, rejected ones included. If the receiver crashed, more items may have
+    /// receipts than its last progress message said; then those.
     pub total: i64,
-    /// Items that are new in the books.
+    /// Items that created an invoice.
     pub created: i64,
-    /// Items that changed what stood in the books, or confirmed it.
+    /// Items that updated an invoice, or confirmed its state.
     pub updated: i64,
-    /// Items that had been settled before.
+    /// Items that were processed before.
     pub duplicate: i64,
-    /// Items that a newer state stood against.
+    /// Items that are older than the state on record.
     pub stale: i64,
     /// Items that change nothing.
     pub ignored: i64,
-    /// Lines that were refused with a word why.
+    /// Items that were rejected when the file was read.
     pub rejected: i64,
-    /// Items that wait for a person.
+    /// Items that are dead letters.
     pub dead: i64,
-    /// How many of all these are only counted: their receipts are past
-    /// retention.
+    /// How many of all these are known by their number only: retention deleted their receipts.
     pub past_retention: i64,
-    /// Transactions that settled items.
+    /// Transactions that processed items.
     pub batches: i64,
-    /// When the call began.
+    /// When the request began.
     pub started_at: OffsetDateTime,
-    /// When the last of the file was read.
+    /// When the last item was read.
     pub received_at: Option<OffsetDateTime>,
-    /// When the last of it was settled; what is replayed later changes the
-    /// figures, and not this.
+    /// When the last item was processed. A later replay changes the counts and not this time.
     pub completed_at: Option<OffsetDateTime>,
-    /// When anything of it was settled last.
+    /// When an outcome was last recorded.
     pub last_at: Option<OffsetDateTime>,
     /// The database's clock.
     pub now: OffsetDateTime,
 }
 
 impl Import {
-    /// Items without a final outcome yet.
+    /// Items without a final outcome.
     pub fn waiting(&self) -> i64 {
         let Self { created, updated, duplicate, stale, ignored, rejected, dead, .. } = self;
-        let settled = [created, updated, duplicate, stale, ignored, rejected, dead];
-        (self.total - settled.into_iter().sum::<i64>()).max(0)
+        let processed = [created, updated, duplicate, stale, ignored, rejected, dead];
+        (self.total - processed.into_iter().sum::<i64>()).max(0)
     }
 
-    /// Items that could have been duplicates.
+    /// Items that could have been duplicates: all but the rejected ones.
     pub fn candidates(&self) -> i64 {
         (self.total - self.rejected).max(0)
     }
 
-    /// The share of duplicates among these.
+    /// The share of duplicates among the candidates, from 0 to 1.
     pub fn duplicate_rate(&self) -> f64 {
         let [duplicate, candidates] = [self.duplicate, self.candidates()]
             .map(|count| f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
-        #[expect(clippy::float_arithmetic, reason = "a ratio for people, not money")]
+        #[expect(clippy::float_arithmetic, reason = "a displayed ratio, not money")]
         let rate = duplicate / candidates.max(1.0);
         rate
     }
 
-    /// From the beginning of the call to the last that happened, in
-    /// milliseconds; to this moment, while items wait or come in.
+    /// Milliseconds from the start of the request to its completion. While items wait or are being
+    /// received, to the database's current time.
     pub fn elapsed_ms(&self) -> i64 {
-        let goes_on = self.waiting() > 0 || self.state == ImportState::Receiving.as_str();
-        let end =
-            self.completed_at.or(if goes_on { None } else { self.last_at.max(self.received_at) });
-        let elapsed = end.unwrap_or(self.now) - self.started_at;
+        let is_active = self.waiting() > 0 || self.state == ImportState::Receiving.as_str();
+        let last_event = if is_active { None } else { self.last_at.max(self.received_at) };
+        let end = self.completed_at.or(last_event).unwrap_or(self.now);
+        let elapsed = end - self.started_at;
         i64::try_from(elapsed.whole_milliseconds()).unwrap_or(i64::MAX).max(0)
     }
 
-    /// Milliseconds for each batch that settled items; none, if none did.
+    /// Average milliseconds for each transaction that processed items; `None` before the first.
     pub fn average_batch_ms(&self) -> Option<i64> {
         self.elapsed_ms().checked_div(self.batches)
     }
 }
 
-/// Writes notes down. A note never takes an import backwards: it may come
-/// twice, and a late one of the middle after that of the end.
+/// Records progress messages. They may arrive twice and out of order; an older one never undoes a
+/// newer one.
 ///
 /// # Errors
-/// What the database says.
-pub async fn upsert_progress(conn: &mut Conn, notes: &[&ImportProgress]) -> Result<(), StoreError> {
-    // One statement writes no row twice.
+/// A database error.
+pub async fn upsert_progress(
+    conn: &mut Conn,
+    messages: &[&ImportProgress],
+) -> Result<(), StoreError> {
+    // A single statement cannot update one row twice.
     let mut newest: BTreeMap<Uuid, &ImportProgress> = BTreeMap::new();
-    for note in notes.iter().copied() {
-        let known = newest.entry(note.import_id).or_insert(note);
-        let goes_on = |note: &ImportProgress| note.state == ImportState::Receiving;
-        if goes_on(known) && (!goes_on(note) || note.items > known.items) {
-            *known = note;
+    for progress in messages.iter().copied() {
+        let known = newest.entry(progress.import_id).or_insert(progress);
+        let is_receiving = |progress: &ImportProgress| progress.state == ImportState::Receiving;
+        if is_receiving(known) && (!is_receiving(progress) || progress.items > known.items) {
+            *known = progress;
         }
     }
-    let notes: Vec<&ImportProgress> = newest.into_values().collect();
-    macro_rules! column {
-        ($note:ident => $value:expr) => {
-            notes.iter().map(|$note| $value).collect::<Vec<_>>()
-        };
-    }
+    let newest: Vec<&ImportProgress> = newest.into_values().collect();
     sqlx::query!(
         r#"
         insert into imports as known (
@@ -132,32 +127,32 @@ pub async fn upsert_progress(conn: &mut Conn, notes: &[&ImportProgress]) -> Resu
         where known.state = 'receiving'
           and (excluded.state <> 'receiving' or excluded.items > known.items)
         "#,
-        &column!(note => note.import_id),
-        &column!(note => note.source.as_str()) as &[&str],
-        &column!(note => note.name.as_deref()) as &[Option<&str>],
-        &column!(note => note.state.as_str()) as &[&str],
-        &column!(note => i64::try_from(note.items).unwrap_or(i64::MAX)),
-        &column!(note => note.error.as_deref()) as &[Option<&str>],
-        &column!(note => note.started_at),
-        &column!(note => note.received_at) as &[Option<OffsetDateTime>],
+        &column!(newest, progress => progress.import_id),
+        &column!(newest, progress => progress.source.as_str()) as &[&str],
+        &column!(newest, progress => progress.name.as_deref()) as &[Option<&str>],
+        &column!(newest, progress => progress.state.as_str()) as &[&str],
+        &column!(newest, progress => i64::try_from(progress.items).unwrap_or(i64::MAX)),
+        &column!(newest, progress => progress.error.as_deref()) as &[Option<&str>],
+        &column!(newest, progress => progress.started_at),
+        &column!(newest, progress => progress.received_at) as &[Option<OffsetDateTime>],
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// The import of this id.
+/// Finds an import.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn find(conn: &mut Conn, import_id: Uuid) -> Result<Option<Import>, StoreError> {
     Ok(find_all(conn, &[import_id]).await?.pop())
 }
 
-/// These imports as they stand, as far as there are any, by id.
+/// Finds several imports, sorted by id. Unknown ids are left out.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn find_all(conn: &mut Conn, import_ids: &[Uuid]) -> Result<Vec<Import>, StoreError> {
     Ok(sqlx::query_as!(
         Import,
@@ -174,14 +169,15 @@ pub async fn find_all(conn: &mut Conn, import_ids: &[Uuid]) -> Result<Vec<Import
             select
                 count(*) as on_record,
                 count(*) filter (where outcome = 'applied' and write_kind = 'created') as created,
-                count(*) filter (where outcome = 'applied' and write_kind is distinct from 'created')
+                count(*) filter (
+                    where outcome = 'applied' and write_kind is distinct from 'created')
                     as updated,
                 count(*) filter (where outcome = 'duplicate') as duplicate,
                 count(*) filter (where outcome = 'stale') as stale,
                 count(*) filter (where outcome = 'ignored') as ignored,
                 count(*) filter (where outcome = 'rejected') as rejected,
                 count(*) filter (where outcome = 'dead') as dead,
-                -- One transaction has one now().
+                -- All rows of one transaction have the same now().
                 count(distinct processed_at)
                     filter (where outcome in ('applied', 'duplicate', 'stale', 'ignored'))
                     as batches,
@@ -198,27 +194,28 @@ pub async fn find_all(conn: &mut Conn, import_ids: &[Uuid]) -> Result<Vec<Import
     .await?)
 }
 
-/// Marks the imports whose file ended and of which nothing waits any more.
-/// Each is given back once, to one caller only.
+/// Marks imports as completed whose file has ended and of which no item waits, and returns them. Of
+/// concurrent callers, one gets each import.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn mark_completed(conn: &mut Conn) -> Result<Vec<Uuid>, StoreError> {
     Ok(sqlx::query_scalar!(
         r#"
-        update imports set completed_at = ended.at
+        update imports set completed_at = completed.at
         from (
             select import.import_id,
-                greatest(import.received_at, import.dropped_last_at, max(receipt.processed_at)) as at
+                greatest(
+                    import.received_at, import.dropped_last_at, max(receipt.processed_at)) as at
             from imports as import left join receipts as receipt using (import_id)
             where import.completed_at is null and import.received_at is not null
             group by import.import_id
             having count(*) filter (where receipt.outcome <> 'retried') + import.dropped_items
                     >= import.items
                and count(*) filter (where receipt.outcome = 'retried') = 0
-        ) as ended
-        -- Asked again of the row itself: another worker may have been first.
-        where imports.import_id = ended.import_id and imports.completed_at is null
+        ) as completed
+        -- Checked again on the locked row: another worker may have updated it first.
+        where imports.import_id = completed.import_id and imports.completed_at is null
         returning imports.import_id
         "#,
     )
@@ -226,10 +223,10 @@ pub async fn mark_completed(conn: &mut Conn) -> Result<Vec<Uuid>, StoreError> {
     .await?)
 }
 
-/// Of each source, the import that was settled last.
+/// The import of each source that was completed last.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn latest_completed(conn: &mut Conn) -> Result<Vec<Uuid>, StoreError> {
     Ok(sqlx::query_scalar!(
         "select distinct on (source) import_id from imports where completed_at is not null
@@ -239,40 +236,40 @@ pub async fn latest_completed(conn: &mut Conn) -> Result<Vec<Uuid>, StoreError> 
     .await?)
 }
 
-/// An item of an import that is on record.
+/// An item of an import that has a receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportItemRow {
-    /// The line on which it begins.
+    /// The line on which it begins, from 1.
     pub line: i64,
-    /// Its receipt.
+    /// The item's receipt.
     pub receipt_id: Uuid,
-    /// What became of it.
+    /// A word of [`Outcome`](crate::domain::Outcome).
     pub outcome: String,
-    /// What `applied` did to the invoice, where that can be told.
+    /// `created` or `updated`: what `applied` did to the invoice, if that is known.
     pub write_kind: Option<String>,
-    /// The number that people know the invoice by.
+    /// The invoice number.
     pub business_key: Option<String>,
     /// How many attempts failed.
     pub attempts: i32,
-    /// Why, if it failed or was rejected.
+    /// Why it failed or was rejected.
     pub error: Option<String>,
 }
 
-/// Which items to show.
+/// Selects a page of items.
 #[derive(Clone, Debug)]
 pub struct ItemPage {
-    /// Only those with this outcome; also `created` and `updated`.
+    /// Only items with this outcome; `created` and `updated` select among the applied ones.
     pub outcome: Option<String>,
-    /// Only those after this line and receipt: several may begin on one line.
+    /// Only items after this line and receipt: several items may begin on one line.
     pub after: (i64, Uuid),
-    /// At most so many.
+    /// The maximum number of items.
     pub limit: i64,
 }
 
-/// Items of an import that are on record, by line.
+/// Lists items of an import that have receipts, by line.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn list_items(
     conn: &mut Conn,
     import_id: Uuid,
@@ -282,12 +279,14 @@ pub async fn list_items(
     Ok(sqlx::query_as!(
         ImportItemRow,
         r#"
-        select import_line as "line!", receipt_id, outcome, write_kind, business_key, attempts, error
+        select import_line as "line!", receipt_id, outcome, write_kind, business_key, attempts,
+            error
         from receipts
         where import_id = $1 and (import_line, receipt_id) > ($2, $3)
           and case $4::text
                 when 'created' then outcome = 'applied' and write_kind = 'created'
-                when 'updated' then outcome = 'applied' and write_kind is distinct from 'created'
+                when 'updated' then
+                    outcome = 'applied' and write_kind is distinct from 'created'
                 else outcome = coalesce($4, outcome)
               end
         order by import_line, receipt_id

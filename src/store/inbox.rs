@@ -1,23 +1,20 @@
-//! The transactional inbox: which event keys have had their effect.
+//! The transactional inbox: which event keys were processed.
 //!
-//! It is kept in generations (see [`partitions`]), of which one is open: new
-//! keys go there. No two transactions claim one key, although no index spans
-//! the generations:
+//! The table is [partitioned](partitions); one partition is active and takes new keys. No two
+//! transactions claim one key, although no index covers all partitions:
 //!
-//! - Every claim locks the inbox ROW EXCLUSIVE until its transaction ends, and
-//!   whoever opens the next generation locks it ACCESS EXCLUSIVE. So while the
-//!   open generation changes, no claim is under way.
-//! - Of two claims, then, either both put their keys into the same generation,
-//!   whose unique index decides; or another one was opened between them, and
-//!   the earlier one had committed before the later one got its lock.
-//! - PostgreSQL takes the snapshot of a statement after the locks of its plan,
-//!   at the isolation level READ COMMITTED, which [`Store`](super::Store) sets.
-//!   So the later one sees what the earlier one committed, in whichever
-//!   generation. And a plan that was made for another open generation is made
-//!   anew: getting the lock, the session hears that the column's default was
-//!   changed.
+//! - Every claim locks the inbox in ROW EXCLUSIVE mode until its transaction ends. Creating the next
+//!   partition locks it in ACCESS EXCLUSIVE mode. So no claim is under way while the active
+//!   partition changes.
+//! - Of two claims of one key, either both use the same partition, whose unique index decides; or a
+//!   partition was created between them, and the earlier claim had committed before the later one
+//!   got its lock.
+//! - At the isolation level READ COMMITTED, which [`Store`](super::Store) sets, PostgreSQL takes the
+//!   snapshot of a statement after it has acquired the locks of its plan. So the later claim sees
+//!   what the earlier one committed, in every partition. A cached plan for the former active
+//!   partition is discarded: with the lock, the session learns that the column's default changed.
 //!
-//! The tests in `tests/it/generations.rs` try it.
+//! `tests/it/inbox_partitions.rs` tests this.
 
 pub mod partitions;
 
@@ -27,106 +24,103 @@ use uuid::Uuid;
 
 use super::{Conn, StoreError};
 
-/// A message's wish to be the one that settles its key.
+/// A message's claim of its event key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// [`crate::domain::EventKey::inbox_id`].
     pub key: Uuid,
-    /// The message.
+    /// The receipt of the message.
     pub receipt_id: Uuid,
     /// The first 16 bytes of the SHA-256 of its body.
     pub body_digest: Uuid,
 }
 
-/// Who settled a key, and with which body.
+/// The message that processed a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessedKey {
-    /// The message that did.
+    /// The receipt of the message.
     pub receipt_id: Uuid,
     /// The first 16 bytes of the SHA-256 of its body.
     pub body_digest: Uuid,
 }
 
-/// What became of claims.
+/// The results of claims.
 #[derive(Clone, Debug, Default)]
 pub struct ClaimResult {
-    /// The keys that were free, and are the claimants' now.
+    /// The keys that the claims won.
     pub won: HashSet<Uuid>,
-    /// The rest, which had been settled before.
+    /// The keys that were processed before.
     pub existing: HashMap<Uuid, ProcessedKey>,
 }
 
-/// Claims keys, each of which must be there once.
+/// Claims keys; no two claims may have the same key.
 ///
-/// A claim of a key that another transaction has just claimed waits for that
-/// one's end: this is what keeps two workers from applying one event twice.
+/// If another open transaction has claimed a key, this waits for its end. That keeps two workers
+/// from applying one event twice.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn claim(conn: &mut Conn, claims: &[Claim]) -> Result<ClaimResult, StoreError> {
-    let keys: Vec<Uuid> = claims.iter().map(|claim| claim.key).collect();
-    let receipts: Vec<Uuid> = claims.iter().map(|claim| claim.receipt_id).collect();
-    let digests: Vec<Uuid> = claims.iter().map(|claim| claim.body_digest).collect();
+    let keys = column!(claims, claim => claim.key);
     let rows = sqlx::query!(
         r#"
-        with settled as materialized (
+        with existing as materialized (
             select key, receipt_id, body_digest from inbox_lookup($1)
-        ), free as (
+        ), won as (
             insert into inbox (key, receipt_id, body_digest)
             select key, receipt_id, body_digest
             from unnest($1::uuid[], $2::uuid[], $3::uuid[]) as claim (key, receipt_id, body_digest)
-            where not exists (select from settled where settled.key = claim.key)
+            where not exists (select from existing where existing.key = claim.key)
             order by key
             on conflict do nothing
             returning key
         )
-        select key as "key!", null::uuid as receipt_id, null::uuid as body_digest from free
+        select key as "key!", null::uuid as receipt_id, null::uuid as body_digest from won
         union all
-        select key, receipt_id, body_digest from settled
+        select key, receipt_id, body_digest from existing
         "#,
         &keys,
-        &receipts,
-        &digests,
+        &column!(claims, claim => claim.receipt_id),
+        &column!(claims, claim => claim.body_digest),
     )
     .fetch_all(&mut *conn)
     .await?;
-    let mut claimed = ClaimResult::default();
+    let mut result = ClaimResult::default();
     for row in rows {
         match (row.receipt_id, row.body_digest) {
             (Some(receipt_id), Some(body_digest)) => {
-                claimed.existing.insert(row.key, ProcessedKey { receipt_id, body_digest });
+                result.existing.insert(row.key, ProcessedKey { receipt_id, body_digest });
             }
             _ => {
-                claimed.won.insert(row.key);
+                result.won.insert(row.key);
             }
         }
     }
-    // Another transaction claimed these in that very moment, and committed
-    // while we waited for it: only a later snapshot shows what it wrote.
-    let told = |key: &Uuid| claimed.won.contains(key) || claimed.existing.contains_key(key);
-    let unseen: Vec<Uuid> = keys.into_iter().filter(|key| !told(key)).collect();
-    if !unseen.is_empty() {
-        claimed.existing.extend(lookup(conn, &unseen).await?);
+    // A key in neither set was claimed by a concurrent transaction that committed while this one
+    // waited. Only a later snapshot shows its row.
+    let is_known = |key: &Uuid| result.won.contains(key) || result.existing.contains_key(key);
+    let concurrent: Vec<Uuid> = keys.into_iter().filter(|key| !is_known(key)).collect();
+    if !concurrent.is_empty() {
+        result.existing.extend(lookup(conn, &concurrent).await?);
     }
-    Ok(claimed)
+    Ok(result)
 }
 
-/// Gives claims back that these messages made in this transaction: what a
-/// person must see first has had no effect yet.
+/// Deletes claims of this transaction, given as key and receipt: their messages had no effect.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn release(conn: &mut Conn, claims: &[(Uuid, Uuid)]) -> Result<(), StoreError> {
-    let keys: Vec<Uuid> = claims.iter().map(|(key, _)| *key).collect();
-    let receipts: Vec<Uuid> = claims.iter().map(|(_, receipt_id)| *receipt_id).collect();
-    sqlx::query!("select from inbox_unclaim($1, $2)", &keys, &receipts).execute(conn).await?;
+    let keys = column!(claims, (key, _) => *key);
+    let receipt_ids = column!(claims, (_, receipt_id) => *receipt_id);
+    sqlx::query!("select from inbox_unclaim($1, $2)", &keys, &receipt_ids).execute(conn).await?;
     Ok(())
 }
 
-/// Who settled these keys, of those that are settled.
+/// Finds which of these keys were processed, and by which message.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn lookup(
     conn: &mut Conn,
     keys: &[Uuid],
@@ -143,7 +137,8 @@ pub async fn lookup(
     Ok(rows
         .into_iter()
         .map(|row| {
-            (row.key, ProcessedKey { receipt_id: row.receipt_id, body_digest: row.body_digest })
+            let (receipt_id, body_digest) = (row.receipt_id, row.body_digest);
+            (row.key, ProcessedKey { receipt_id, body_digest })
         })
         .collect())
 }

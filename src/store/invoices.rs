@@ -1,4 +1,4 @@
-//! `invoices`: the canonical state of every invoice.
+//! `invoices`: the current state of every invoice.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,16 +8,16 @@ use uuid::Uuid;
 use super::{Conn, StoreError, write_kind};
 use crate::domain::{DeletedInvoice, Invoice, InvoiceConflict, SourceName, WriteKind};
 
-/// One update of one invoice, by the message that tells it.
+/// An update of an invoice.
 #[derive(Clone, Copy, Debug)]
 pub struct InvoiceRow<'a> {
-    /// The message.
+    /// The receipt of the message.
     pub receipt_id: Uuid,
     /// The company.
     pub tenant: &'a str,
-    /// Which issue of the invoice.
+    /// The issue number, from 0.
     pub generation: u32,
-    /// Its state.
+    /// The new state.
     pub invoice: &'a Invoice,
 }
 
@@ -27,28 +27,17 @@ impl InvoiceRow<'_> {
     }
 }
 
-/// Writes updates, each of another invoice, and gives back the messages that
-/// had an effect, each with what it did. The rest are stale: a newer state stands already; or they
-/// tell [another transaction](conflicts) where that is no mere update.
+/// Writes updates, each of another invoice, and returns what each applied message did, by receipt.
+/// The other messages are stale, or they [contradict](transaction_conflicts) the invoice on record.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn upsert(
     conn: &mut Conn,
     source: &SourceName,
     on_conflict: InvoiceConflict,
     rows: &[InvoiceRow<'_>],
 ) -> Result<HashMap<Uuid, WriteKind>, StoreError> {
-    macro_rules! column {
-        ($row:ident => $value:expr) => {
-            rows.iter().map(|$row| $value).collect::<Vec<_>>()
-        };
-    }
-    let ids = column!(row => row.id(source));
-    let documents: Vec<Option<&str>> = column!(row => row.invoice.document_id.as_deref());
-    let generations = column!(row => i32::try_from(row.generation).unwrap_or(i32::MAX));
-    let transactions: Vec<Option<&str>> = column!(row => row.invoice.transaction_id.as_deref());
-    let due: Vec<Option<Date>> = column!(row => row.invoice.due_on);
     let applied = sqlx::query!(
         r#"
         insert into invoices as known (
@@ -63,12 +52,12 @@ pub async fn upsert(
             $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[], $8::text[],
             $9::text[], $10::text[], $11::numeric[], $12::date[], $13::timestamptz[], $14::uuid[],
             $15::text[], $16::bigint[]
-        ) as told (
+        ) as new (
             invoice_id, tenant, vendor, invoice_number, generation, transaction_id, status,
             platform_status, currency, total, due_on, version, receipt_id, document_id, sequence)
         order by invoice_id
         on conflict (invoice_id) do update set
-            -- Where a document of the platform's makes the id, these may change.
+            -- If the id is derived from the platform's document id, vendor and number may change.
             vendor = excluded.vendor,
             invoice_number = excluded.invoice_number,
             transaction_id = coalesce(excluded.transaction_id, known.transaction_id),
@@ -88,21 +77,21 @@ pub async fn upsert(
         returning last_receipt, first_receipt = last_receipt as "is_new!"
         "#,
         source.as_str(),
-        &ids,
-        &column!(row => row.tenant) as &[&str],
-        &column!(row => row.invoice.vendor.as_str()) as &[&str],
-        &column!(row => row.invoice.invoice_number.as_str()) as &[&str],
-        &generations,
-        &transactions as &[Option<&str>],
-        &column!(row => row.invoice.status.as_str()) as &[&str],
-        &column!(row => row.invoice.platform_status.as_str()) as &[&str],
-        &column!(row => row.invoice.total.currency.as_str()) as &[&str],
-        &column!(row => row.invoice.total.amount),
-        &due as &[Option<Date>],
-        &column!(row => row.invoice.version),
-        &column!(row => row.receipt_id),
-        &documents as &[Option<&str>],
-        &column!(row => row.invoice.sequence),
+        &column!(rows, row => row.id(source)),
+        &column!(rows, row => row.tenant) as &[&str],
+        &column!(rows, row => row.invoice.vendor.as_str()) as &[&str],
+        &column!(rows, row => row.invoice.invoice_number.as_str()) as &[&str],
+        &column!(rows, row => i32::try_from(row.generation).unwrap_or(i32::MAX)),
+        &column!(rows, row => row.invoice.transaction_id.as_deref()) as &[Option<&str>],
+        &column!(rows, row => row.invoice.status.as_str()) as &[&str],
+        &column!(rows, row => row.invoice.platform_status.as_str()) as &[&str],
+        &column!(rows, row => row.invoice.total.currency.as_str()) as &[&str],
+        &column!(rows, row => row.invoice.total.amount),
+        &column!(rows, row => row.invoice.due_on) as &[Option<Date>],
+        &column!(rows, row => row.invoice.version),
+        &column!(rows, row => row.receipt_id),
+        &column!(rows, row => row.invoice.document_id.as_deref()) as &[Option<&str>],
+        &column!(rows, row => row.invoice.sequence),
         on_conflict != InvoiceConflict::Update,
     )
     .fetch_all(conn)
@@ -110,114 +99,105 @@ pub async fn upsert(
     Ok(applied.into_iter().map(|row| (row.last_receipt, write_kind(row.is_new))).collect())
 }
 
-/// That a document was deleted, by the message that tells it.
+/// A deletion of an invoice.
 #[derive(Clone, Copy, Debug)]
 pub struct InvoiceDeletion<'a> {
-    /// The message.
+    /// The receipt of the message.
     pub receipt_id: Uuid,
     /// The company.
     pub tenant: &'a str,
-    /// What is gone.
+    /// The deleted document.
     pub deleted: &'a DeletedInvoice,
 }
 
-/// Sets tombstones on invoices that stand by a document of the platform's,
-/// each deletion of another one, and gives back the messages that had an
-/// effect. A state that is newer than its deletion stays.
+/// Marks invoices as deleted that the platform's document id identifies, each deletion of another
+/// document, and returns the receipts of the applied messages. An invoice with a newer state stays.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn mark_deleted(
     conn: &mut Conn,
     source: &SourceName,
     deletions: &[InvoiceDeletion<'_>],
 ) -> Result<HashSet<Uuid>, StoreError> {
-    let receipts: Vec<Uuid> = deletions.iter().map(|one| one.receipt_id).collect();
-    let tenants: Vec<&str> = deletions.iter().map(|one| one.tenant).collect();
-    let documents: Vec<&str> =
-        deletions.iter().map(|one| one.deleted.document_id.as_str()).collect();
-    let moments: Vec<OffsetDateTime> = deletions.iter().map(|one| one.deleted.deleted_at).collect();
     let applied = sqlx::query_scalar!(
         r#"
         update invoices as known
-        set deleted_at = told.deleted_at, last_receipt = told.receipt_id, updated_at = now()
+        set deleted_at = deletion.deleted_at, last_receipt = deletion.receipt_id,
+            updated_at = now()
         from unnest($2::text[], $3::text[], $4::timestamptz[], $5::uuid[])
-            as told (tenant, document_id, deleted_at, receipt_id)
-        where known.document_id = told.document_id and known.source = $1
-          and known.tenant = told.tenant and known.deleted_at is null
-          and known.version <= told.deleted_at
+            as deletion (tenant, document_id, deleted_at, receipt_id)
+        where known.document_id = deletion.document_id and known.source = $1
+          and known.tenant = deletion.tenant and known.deleted_at is null
+          and known.version <= deletion.deleted_at
         returning last_receipt
         "#,
         source.as_str(),
-        &tenants as &[&str],
-        &documents as &[&str],
-        &moments,
-        &receipts,
+        &column!(deletions, row => row.tenant) as &[&str],
+        &column!(deletions, row => row.deleted.document_id.as_str()) as &[&str],
+        &column!(deletions, row => row.deleted.deleted_at),
+        &column!(deletions, row => row.receipt_id),
     )
     .fetch_all(conn)
     .await?;
     Ok(applied.into_iter().collect())
 }
 
-/// Of these messages, those whose invoice stands with another transaction,
-/// each with what stands, in words.
+/// Finds the messages whose invoice is on record with another transaction id, each with a
+/// description of that invoice.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn transaction_conflicts(
     conn: &mut Conn,
     source: &SourceName,
     rows: &[InvoiceRow<'_>],
 ) -> Result<HashMap<Uuid, String>, StoreError> {
-    let ids: Vec<Uuid> = rows.iter().map(|row| row.id(source)).collect();
-    let transactions: Vec<Option<&str>> =
-        rows.iter().map(|row| row.invoice.transaction_id.as_deref()).collect();
-    let receipts: Vec<Uuid> = rows.iter().map(|row| row.receipt_id).collect();
-    let standing = sqlx::query!(
+    let conflicts = sqlx::query!(
         r#"
         select
-            told.receipt_id as "receipt_id!", known.transaction_id as "transaction_id!",
+            new.receipt_id as "receipt_id!", known.transaction_id as "transaction_id!",
             known.total, known.currency, known.first_receipt
         from unnest($1::uuid[], $2::text[], $3::uuid[])
-            as told (invoice_id, transaction_id, receipt_id)
+            as new (invoice_id, transaction_id, receipt_id)
         join invoices as known using (invoice_id)
-        where known.transaction_id <> told.transaction_id
+        where known.transaction_id <> new.transaction_id
         "#,
-        &ids,
-        &transactions as &[Option<&str>],
-        &receipts,
+        &column!(rows, row => row.id(source)),
+        &column!(rows, row => row.invoice.transaction_id.as_deref()) as &[Option<&str>],
+        &column!(rows, row => row.receipt_id),
     )
     .fetch_all(conn)
     .await?;
-    Ok(standing
+    Ok(conflicts
         .into_iter()
         .map(|known| {
-            let told = format!(
-                "transaction {} over {} {}, first told by receipt {}",
+            let description = format!(
+                "transaction {} over {} {}, first received with receipt {}",
                 known.transaction_id, known.total, known.currency, known.first_receipt
             );
-            (known.receipt_id, told)
+            (known.receipt_id, description)
         })
         .collect())
 }
 
-/// What is known of an invoice, as far as an update of it asks.
+/// What decides whether an update of an invoice is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExistingInvoice {
-    /// The transaction that it is known by.
+    /// The sender's id of the transaction.
     pub transaction_id: Option<String>,
-    /// Goes before the version, where a platform tells it; else 0.
+    /// Compared before the version; 0 if the platform sends none.
     pub sequence: i64,
-    /// Which state of it stands.
+    /// The platform's time of the state.
     pub version: OffsetDateTime,
-    /// Whether a tombstone stands.
+    /// Whether the platform deleted the invoice.
     pub is_deleted: bool,
 }
 
-/// Which of these invoices stand, and how.
+/// Reads the invoices with these ids that are on record.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn load_existing(
     conn: &mut Conn,
     invoice_ids: &[Uuid],
@@ -232,14 +212,14 @@ pub async fn load_existing(
     )
     .fetch_all(conn)
     .await?;
-    let standing = rows.into_iter().map(|row| {
-        let standing = ExistingInvoice {
+    let invoices = rows.into_iter().map(|row| {
+        let invoice = ExistingInvoice {
             transaction_id: row.transaction_id,
             sequence: row.sequence,
             version: row.version,
             is_deleted: row.is_deleted,
         };
-        (row.invoice_id, standing)
+        (row.invoice_id, invoice)
     });
-    Ok(standing.collect())
+    Ok(invoices.collect())
 }

@@ -1,4 +1,4 @@
-//! `orders`: the canonical state of every order.
+//! `orders`: the current state of every order.
 
 use std::collections::HashMap;
 
@@ -9,38 +9,37 @@ use uuid::Uuid;
 use super::{Conn, StoreError, write_kind};
 use crate::domain::{OrderUpdate, SourceName, WriteKind};
 
-/// One update of one order, by the message that tells it.
+/// An update of an order.
 #[derive(Clone, Copy, Debug)]
 pub struct OrderRow<'a> {
-    /// The message.
+    /// The receipt of the message.
     pub receipt_id: Uuid,
     /// The shop.
     pub tenant: &'a str,
-    /// What happens.
+    /// The new state, or the deletion.
     pub update: &'a OrderUpdate,
 }
 
-/// What became of updates.
+/// The results of updates.
 #[derive(Debug, Default)]
 pub struct OrderWriteResult {
-    /// The messages that had an effect, each with what it did. The rest are
-    /// stale: a newer state stands already.
+    /// What each applied message did, by receipt. The other messages are stale.
     pub applied: HashMap<Uuid, WriteKind>,
-    /// Those after which the order is in another currency than its refunds
-    /// were summed in: before its state was known, that was a guess.
+    /// The messages after which the order has another currency than the one its refunds were
+    /// summed in. Before the order's state was known, that currency was a guess.
     pub currency_changed: Vec<Uuid>,
 }
 
 /// Writes updates, each of another order.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn upsert(
     conn: &mut Conn,
     source: &SourceName,
     rows: &[OrderRow<'_>],
 ) -> Result<OrderWriteResult, StoreError> {
-    let mut columns = OrderColumns::with_capacity(rows.len());
+    let mut columns = OrderColumns::default();
     for row in rows {
         columns.push(row);
     }
@@ -52,19 +51,19 @@ pub async fn upsert(
             deleted_at, restored_at, first_receipt, last_receipt)
         select
             $1, tenant, order_id, number, status, platform_status, currency, total,
-            refunded_reported, customer_ref, payment_ref, placed_at, sequence, version, lines::jsonb,
-            deleted_at, restored_at, receipt_id, receipt_id
+            refunded_reported, customer_ref, payment_ref, placed_at, sequence, version,
+            lines::jsonb, deleted_at, restored_at, receipt_id, receipt_id
         from unnest(
             $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::numeric[],
             $9::numeric[], $10::text[], $11::timestamptz[], $12::timestamptz[], $13::text[],
             $14::timestamptz[], $15::timestamptz[], $16::uuid[], $17::text[], $18::bigint[]
-        ) as told (
+        ) as new (
             tenant, order_id, number, status, platform_status, currency, total,
             refunded_reported, customer_ref, placed_at, version, lines,
             deleted_at, restored_at, receipt_id, payment_ref, sequence)
         order by tenant, order_id
         on conflict (source, tenant, order_id) do update set
-            -- A deletion tells nothing but itself: the last state stays readable.
+            -- A deletion carries no state. The last state stays readable.
             number = coalesce(excluded.number, known.number),
             status = coalesce(excluded.status, known.status),
             platform_status = coalesce(excluded.platform_status, known.platform_status),
@@ -90,15 +89,16 @@ pub async fn upsert(
                 (known.version is null or known.version <= excluded.deleted_at)
                 and (known.deleted_at is null or known.deleted_at <= excluded.deleted_at)
             else
-                -- Clocks of one second make equal versions; the later message wins.
+                -- Some platforms' times have a resolution of one second, so that versions can be
+                -- equal. Then the later message wins.
                 (known.version is null
                     or (known.sequence, known.version) <= (excluded.sequence, excluded.version))
-                -- What happened before a deletion must not undo it.
+                -- A state from before a deletion must not undo the deletion.
                 and (known.deleted_at is null or known.deleted_at < excluded.version
                      or excluded.restored_at is not null)
             end
         returning last_receipt, first_receipt = last_receipt as "is_new!",
-            coalesce(refunded_currency <> currency, false) as "is_unsummed!"
+            coalesce(refunded_currency <> currency, false) as "is_currency_changed!"
         "#,
         source.as_str(),
         &columns.tenant as &[&str],
@@ -121,17 +121,18 @@ pub async fn upsert(
     )
     .fetch_all(conn)
     .await?;
-    let mut written = OrderWriteResult::default();
+    let mut result = OrderWriteResult::default();
     for row in rows {
-        written.applied.insert(row.last_receipt, write_kind(row.is_new));
-        if row.is_unsummed {
-            written.currency_changed.push(row.last_receipt);
+        result.applied.insert(row.last_receipt, write_kind(row.is_new));
+        if row.is_currency_changed {
+            result.currency_changed.push(row.last_receipt);
         }
     }
-    Ok(written)
+    Ok(result)
 }
 
-/// The rows turned on their side, as `unnest` wants them.
+/// The updates as columns for `unnest`.
+#[derive(Default)]
 struct OrderColumns<'a> {
     tenant: Vec<&'a str>,
     order_id: Vec<&'a str>,
@@ -153,30 +154,8 @@ struct OrderColumns<'a> {
 }
 
 impl<'a> OrderColumns<'a> {
-    fn with_capacity(rows: usize) -> Self {
-        Self {
-            tenant: Vec::with_capacity(rows),
-            order_id: Vec::with_capacity(rows),
-            number: Vec::with_capacity(rows),
-            status: Vec::with_capacity(rows),
-            platform_status: Vec::with_capacity(rows),
-            currency: Vec::with_capacity(rows),
-            total: Vec::with_capacity(rows),
-            refunded: Vec::with_capacity(rows),
-            customer_ref: Vec::with_capacity(rows),
-            placed_at: Vec::with_capacity(rows),
-            version: Vec::with_capacity(rows),
-            lines: Vec::with_capacity(rows),
-            deleted_at: Vec::with_capacity(rows),
-            restored_at: Vec::with_capacity(rows),
-            receipt_id: Vec::with_capacity(rows),
-            payment_ref: Vec::with_capacity(rows),
-            sequence: Vec::with_capacity(rows),
-        }
-    }
-
     fn push(&mut self, row: &OrderRow<'a>) {
-        let (state, gone) = match row.update {
+        let (state, deleted_at) = match row.update {
             OrderUpdate::State { version, order, restored, .. } => {
                 (Some((*version, order.as_ref(), *restored)), None)
             }
@@ -194,10 +173,10 @@ impl<'a> OrderColumns<'a> {
         self.customer_ref.push(order.and_then(|order| order.customer_ref.as_deref()));
         self.placed_at.push(order.and_then(|order| order.placed_at));
         self.version.push(state.map(|(version, ..)| version));
-        // Lines are texts and decimals: serializing them cannot fail.
+        // Lines are strings and decimals: serializing them cannot fail.
         let lines = order.and_then(|order| serde_json::to_string(&order.lines).ok());
         self.lines.push(lines.unwrap_or_else(|| "[]".to_owned()));
-        self.deleted_at.push(gone);
+        self.deleted_at.push(deleted_at);
         self.restored_at.push(state.and_then(|(version, _, restored)| restored.then_some(version)));
         self.receipt_id.push(row.receipt_id);
         self.payment_ref.push(order.and_then(|order| order.payment_ref.as_deref()));

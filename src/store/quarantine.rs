@@ -1,31 +1,29 @@
-//! `quarantine`: forged calls that wait for a secret to be mended.
+//! `quarantine`: requests with an invalid signature that can be verified again.
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::Executor as _;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Conn, StoreError, audit_log::Actor};
+use super::{
+    Conn, StoreError,
+    audit_log::{self, Action, Actor, Subject},
+};
 use crate::domain::{RejectedRequest, RequestHead, SourceName};
 
-/// Takes calls in, each with its head, and lets go of the oldest beyond a
-/// source's limit. Sources without a limit keep everything that is there.
+/// Inserts requests, each with its head, and deletes the oldest requests beyond a source's limit.
+/// Sources that `limits` does not name keep all requests.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn insert(
     conn: &mut Conn,
-    calls: &[(&RejectedRequest, &RequestHead)],
+    requests: &[(&RejectedRequest, &RequestHead)],
     limits: &[(SourceName, u32)],
 ) -> Result<(), StoreError> {
-    macro_rules! column {
-        ($call:ident, $head:ident => $value:expr) => {
-            calls.iter().map(|($call, $head)| $value).collect::<Vec<_>>()
-        };
-    }
-    // Two writers would each count without the other's rows, and meet in what
-    // they delete. No lock of the table, which would keep vacuum away.
+    // Two concurrent writers would not count each other's rows, and could deadlock when they
+    // delete. A lock of the table would block vacuum.
     conn.execute("select pg_advisory_xact_lock(hashtext('tallyhook quarantine'))").await?;
     sqlx::query!(
         r#"
@@ -34,50 +32,48 @@ pub async fn insert(
         from unnest(
             $1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[],
             $7::bytea[]
-        ) as call (receipt_id, source, received_at, error, headers, query, payload)
+        ) as request (receipt_id, source, received_at, error, headers, query, payload)
         order by receipt_id
         on conflict do nothing
         "#,
-        &column!(call, _head => call.receipt_id),
-        &column!(call, _head => call.source.as_str()) as &[&str],
-        &column!(call, _head => call.received_at),
-        &column!(call, _head => call.error.as_str()) as &[&str],
-        &column!(_call, head => head.headers.to_string()),
-        &column!(_call, head => head.query.as_str()) as &[&str],
-        &column!(call, _head => call.body.as_ref()) as &[&[u8]],
+        &column!(requests, (request, _) => request.receipt_id),
+        &column!(requests, (request, _) => request.source.as_str()) as &[&str],
+        &column!(requests, (request, _) => request.received_at),
+        &column!(requests, (request, _) => request.error.as_str()) as &[&str],
+        &column!(requests, (_, head) => head.headers.to_string()),
+        &column!(requests, (_, head) => head.query.as_str()) as &[&str],
+        &column!(requests, (request, _) => request.body.as_ref()) as &[&[u8]],
     )
     .execute(&mut *conn)
     .await?;
-    let sources: Vec<&str> = limits.iter().map(|(source, _)| source.as_str()).collect();
-    let most: Vec<i64> = limits.iter().map(|(_, most)| i64::from(*most)).collect();
     sqlx::query!(
         r#"
         delete from quarantine where receipt_id in (
-            select beyond.receipt_id
-            from unnest($1::text[], $2::bigint[]) as lim (source, most)
+            select excess.receipt_id
+            from unnest($1::text[], $2::bigint[]) as source_limit (source, max_requests)
             cross join lateral (
                 select receipt_id from quarantine
-                where quarantine.source = lim.source
+                where quarantine.source = source_limit.source
                 order by received_at desc, receipt_id desc
-                offset lim.most
-            ) as beyond)
+                offset source_limit.max_requests
+            ) as excess)
         "#,
-        &sources as &[&str],
-        &most,
+        &column!(limits, (source, _) => source.as_str()) as &[&str],
+        &column!(limits, (_, limit) => i64::from(*limit)),
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// A quarantined call as people see it in a list.
+/// A row of a list of quarantined requests.
 #[derive(Clone, Debug, Serialize)]
 pub struct QuarantineSummary {
-    /// The receipt that its answer named.
+    /// The receipt id in the response.
     pub receipt_id: Uuid,
-    /// Where it came in.
+    /// The source that received it.
     pub source: String,
-    /// When.
+    /// When it was received.
     #[serde(with = "time::serde::rfc3339")]
     pub received_at: OffsetDateTime,
     /// What was wrong with its signature.
@@ -86,19 +82,20 @@ pub struct QuarantineSummary {
     pub payload_bytes: i32,
 }
 
-/// Which quarantined calls; every condition must hold.
+/// Selects quarantined requests. Every condition must hold; a filter without conditions selects
+/// all.
 #[derive(Clone, Debug, Default)]
 pub struct QuarantineFilter {
-    /// These calls only; empty for all.
+    /// Only these requests.
     pub ids: Vec<Uuid>,
-    /// Where they came in.
+    /// Received by this source.
     pub source: Option<String>,
 }
 
-/// Lists calls, the oldest first.
+/// Lists at most `limit` requests, oldest first.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn list(
     conn: &mut Conn,
     filter: &QuarantineFilter,
@@ -122,27 +119,27 @@ pub async fn list(
     .await?)
 }
 
-/// A quarantined call, whole.
+/// A quarantined request with its headers and body.
 #[derive(Clone, Debug)]
 pub struct QuarantinedRequest {
-    /// Where it came in.
+    /// The source that received it.
     pub source: String,
-    /// When.
+    /// When it was received.
     pub received_at: OffsetDateTime,
     /// What was wrong with its signature.
     pub error: String,
-    /// Its headers, as an adapter keeps and reads them.
+    /// Its headers in their stored form, credentials included.
     pub headers: Value,
-    /// What stood behind the `?` of its address.
+    /// The query string.
     pub query: String,
-    /// The raw bytes.
+    /// The raw body.
     pub payload: Vec<u8>,
 }
 
-/// One call, whole; `None` if there is no such call.
+/// Finds a request.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<QuarantinedRequest>, StoreError> {
     Ok(sqlx::query_as!(
         QuarantinedRequest,
@@ -154,32 +151,33 @@ pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<QuarantinedRequest
     .await?)
 }
 
-/// Lets calls go, and says so in the audit log under this word; gives back
-/// how many were still there.
+/// Deletes requests, records the action that caused it, and returns how many were still there. Call
+/// it in a transaction.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn delete(
     conn: &mut Conn,
     ids: &[Uuid],
-    act: &str,
+    action: Action,
     actor: Actor<'_>,
 ) -> Result<u64, StoreError> {
-    let done = sqlx::query!(
+    let deleted = sqlx::query!(
         r#"
-        with gone as (
+        with deleted as (
             delete from quarantine where receipt_id = any($1) returning receipt_id, source
         )
-        insert into audit_log (actor, action, comment, detail)
-        select $2, $3, $4, jsonb_build_object('receipt_id', receipt_id, 'source', source)
-        from gone order by receipt_id
+        select receipt_id, source from deleted order by receipt_id
         "#,
-        ids,
-        actor.name,
-        act,
-        actor.comment,
+        ids
     )
-    .execute(conn)
+    .fetch_all(&mut *conn)
     .await?;
-    Ok(done.rows_affected())
+    let subjects = column!(deleted, row => Subject {
+        dead_letter_id: None,
+        delivery_id: None,
+        detail: json!({"receipt_id": row.receipt_id, "source": row.source}),
+    });
+    audit_log::insert(conn, action, actor, &subjects).await?;
+    Ok(deleted.len() as u64)
 }

@@ -9,58 +9,52 @@ use time::OffsetDateTime;
 use super::{Conn, StoreError};
 use crate::domain::{Envelope, Outcome, RejectedRequest, WriteKind};
 
-/// What a confirmed publish answers over HTTP: the webhook, or the file.
+/// The HTTP status of the response after a confirmed publish: of a webhook, or of an upload.
 fn accepted_status(envelope: &Envelope) -> i16 {
     if envelope.import.is_some() { 202 } else { 200 }
 }
 
-/// What became of one message.
+/// The outcome of a message.
 #[derive(Clone, Debug)]
 pub struct ReceiptRow<'a> {
     /// The message.
     pub envelope: &'a Envelope,
-    /// The number that people know the document by, if it could be read.
+    /// The number of the order or invoice, if it could be read.
     pub business_key: Option<&'a str>,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
-    /// What `applied` did to the order or invoice, where that can be told.
+    /// What `applied` did to the order or invoice, if that is known.
     pub write_kind: Option<WriteKind>,
-    /// How many attempts have failed.
+    /// How many attempts failed.
     pub attempts: u32,
-    /// Why, for `retried` and `dead`.
+    /// Why it failed, for `retried` and `dead`.
     pub error: Option<&'a str>,
-    /// Whether the payload is kept: not for a duplicate of bytes on record.
+    /// Whether to store the payload: not for a duplicate of a body that is on record.
     pub keep_payload: bool,
 }
 
-/// Records outcomes, each of another message. What was final stays as it is;
-/// `retried` and `dead` may still turn into something better. Gives back those
-/// that did: a dead letter may be open for them.
+/// Records outcomes, each of another message. A final outcome never changes; `retried` and `dead`
+/// may. Returns the receipts whose outcome changed: they may have an open dead letter.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn record(conn: &mut Conn, rows: &[ReceiptRow<'_>]) -> Result<Vec<Uuid>, StoreError> {
-    // Sorted here and not there: PostgreSQL would sort the bodies along, in a
-    // temporary file if they are many. It keeps the order of arrays.
+    // Sorted here and not in SQL: PostgreSQL would sort the bodies too, in a temporary file if there
+    // are many. `unnest` keeps the order of arrays.
     let mut rows: Vec<&ReceiptRow<'_>> = rows.iter().collect();
     rows.sort_unstable_by_key(|row| row.envelope.receipt_id);
-    macro_rules! column {
-        ($row:ident => $value:expr) => {
-            rows.iter().map(|$row| $value).collect::<Vec<_>>()
-        };
-    }
-    let ids: Vec<Uuid> = column!(row => row.envelope.receipt_id);
-    let received: Vec<OffsetDateTime> = column!(row => row.envelope.received_at);
-    let status: Vec<Option<i16>> =
-        column!(row => row.envelope.received_over_http.then(|| accepted_status(row.envelope)));
-    let attempts = column!(row => i32::try_from(row.attempts).unwrap_or(i32::MAX));
-    let payloads: Vec<Option<&[u8]>> =
-        column!(row => row.keep_payload.then_some(row.envelope.body.as_ref()));
+    let status = column!(rows, row => {
+        row.envelope.received_over_http.then(|| accepted_status(row.envelope))
+    });
+    let payloads = column!(rows, row => row.keep_payload.then_some(row.envelope.body.as_ref()));
+    let import_ids = column!(rows, row => row.envelope.import.map(|item| item.import_id));
+    let lines = column!(rows, row => row.envelope.import.map(|item| i64::from(item.line)));
     let recorded = sqlx::query!(
         r#"
         insert into receipts as known (
             receipt_id, source, tenant, event_key, topic, business_key, received_at,
-            response_status, outcome, attempts, error, payload, import_id, import_line, write_kind)
+            response_status, outcome, attempts, error, payload, import_id, import_line,
+            write_kind)
         select *
         from unnest(
             $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
@@ -77,44 +71,44 @@ pub async fn record(conn: &mut Conn, rows: &[ReceiptRow<'_>]) -> Result<Vec<Uuid
             outcome_changed = true
         where known.outcome = 'retried'
            or (known.outcome = 'dead' and excluded.outcome not in ('retried', 'dead'))
-        -- Of a row that was inserted just now it says false.
+        -- False for an inserted row.
         returning receipt_id, outcome_changed
         "#,
-        &ids,
-        &column!(row => row.envelope.source.as_str()) as &[&str],
-        &column!(row => row.envelope.tenant.as_str()) as &[&str],
-        &column!(row => row.envelope.key.as_str()) as &[&str],
-        &column!(row => row.envelope.topic.as_str()) as &[&str],
-        &column!(row => row.business_key) as &[Option<&str>],
-        &received,
+        &column!(rows, row => row.envelope.receipt_id),
+        &column!(rows, row => row.envelope.source.as_str()) as &[&str],
+        &column!(rows, row => row.envelope.tenant.as_str()) as &[&str],
+        &column!(rows, row => row.envelope.key.as_str()) as &[&str],
+        &column!(rows, row => row.envelope.topic.as_str()) as &[&str],
+        &column!(rows, row => row.business_key) as &[Option<&str>],
+        &column!(rows, row => row.envelope.received_at) as &[OffsetDateTime],
         &status as &[Option<i16>],
-        &column!(row => row.outcome.as_str()) as &[&str],
-        &attempts,
-        &column!(row => row.error) as &[Option<&str>],
+        &column!(rows, row => row.outcome.as_str()) as &[&str],
+        &column!(rows, row => i32::try_from(row.attempts).unwrap_or(i32::MAX)),
+        &column!(rows, row => row.error) as &[Option<&str>],
         &payloads as &[Option<&[u8]>],
-        &column!(row => row.envelope.import.map(|item| item.import_id)) as &[Option<Uuid>],
-        &column!(row => row.envelope.import.map(|item| i64::from(item.line))) as &[Option<i64>],
-        &column!(row => row.write_kind.map(WriteKind::as_str)) as &[Option<&str>],
+        &import_ids as &[Option<Uuid>],
+        &lines as &[Option<i64>],
+        &column!(rows, row => row.write_kind.map(WriteKind::as_str)) as &[Option<&str>],
     )
     .fetch_all(conn)
     .await?;
-    Ok(recorded.into_iter().filter(|row| row.outcome_changed).map(|row| row.receipt_id).collect())
+    let changed = recorded.into_iter().filter(|row| row.outcome_changed);
+    Ok(changed.map(|row| row.receipt_id).collect())
 }
 
-/// Records calls that were refused. One that is on record stays as it is.
+/// Records rejected requests. A request that is on record does not change.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn record_rejected(
     conn: &mut Conn,
-    calls: &[&RejectedRequest],
+    requests: &[&RejectedRequest],
 ) -> Result<(), StoreError> {
-    macro_rules! column {
-        ($call:ident => $value:expr) => {
-            calls.iter().map(|$call| $value).collect::<Vec<_>>()
-        };
-    }
-    let status = column!(call => call.status.and_then(|status| i16::try_from(status).ok()));
+    let status = column!(requests, request => {
+        request.status.and_then(|status| i16::try_from(status).ok())
+    });
+    let import_ids = column!(requests, request => request.import.map(|item| item.import_id));
+    let lines = column!(requests, request => request.import.map(|item| i64::from(item.line)));
     sqlx::query!(
         r#"
         insert into receipts (
@@ -122,44 +116,43 @@ pub async fn record_rejected(
             attempts, error, payload, import_id, import_line)
         select receipt_id, source, tenant, event_key, '', received_at, response_status, $9, 0,
             error,
-            -- Nothing, where the body was not read whole.
+            -- Null if the body was not read to its end.
             nullif(payload, ''), import_id, import_line
         from unnest(
             $1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::smallint[],
             $7::text[], $8::bytea[], $10::uuid[], $11::bigint[]
-        ) as call (
+        ) as request (
             receipt_id, source, tenant, event_key, received_at, response_status, error, payload,
             import_id, import_line)
         order by receipt_id
         on conflict do nothing
         "#,
-        &column!(call => call.receipt_id),
-        &column!(call => call.source.as_str()) as &[&str],
-        &column!(call => call.tenant.as_str()) as &[&str],
-        &column!(call => call.log_key().to_string()),
-        &column!(call => call.received_at),
+        &column!(requests, request => request.receipt_id),
+        &column!(requests, request => request.source.as_str()) as &[&str],
+        &column!(requests, request => request.tenant.as_str()) as &[&str],
+        &column!(requests, request => request.log_key().to_string()),
+        &column!(requests, request => request.received_at),
         &status as &[Option<i16>],
-        &column!(call => call.error.as_str()) as &[&str],
-        &column!(call => call.body.as_ref()) as &[&[u8]],
+        &column!(requests, request => request.error.as_str()) as &[&str],
+        &column!(requests, request => request.body.as_ref()) as &[&[u8]],
         Outcome::Rejected.as_str(),
-        &column!(call => call.import.map(|item| item.import_id)) as &[Option<Uuid>],
-        &column!(call => call.import.map(|item| i64::from(item.line))) as &[Option<i64>],
+        &import_ids as &[Option<Uuid>],
+        &lines as &[Option<i64>],
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// Of these messages, those whose receipt is on record for another event key.
+/// Finds the messages, given as receipt and event key, whose receipt is on record with another
+/// event key.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn ids_in_use(
     conn: &mut Conn,
     messages: &[(Uuid, &str)],
 ) -> Result<Vec<Uuid>, StoreError> {
-    let ids: Vec<Uuid> = messages.iter().map(|(id, _)| *id).collect();
-    let keys: Vec<&str> = messages.iter().map(|(_, key)| *key).collect();
     Ok(sqlx::query_scalar!(
         r#"
         with message as (
@@ -169,13 +162,13 @@ pub async fn ids_in_use(
         from message join receipts as receipt using (receipt_id)
         where receipt.event_key <> message.event_key
         union
-        -- A letter is there for longer than its receipt.
+        -- A dead letter may outlast its receipt.
         select receipt_id
         from message join dead_letters as letter using (receipt_id)
         where letter.event_key <> message.event_key
         "#,
-        &ids,
-        &keys as &[&str],
+        &column!(messages, (receipt_id, _) => *receipt_id),
+        &column!(messages, (_, event_key) => *event_key) as &[&str],
     )
     .fetch_all(conn)
     .await?)

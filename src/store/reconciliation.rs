@@ -1,73 +1,72 @@
-//! The sums behind promise P3: every message is accounted for.
+//! The sums behind promise P3: every accepted message is accounted for.
 
 use super::{Conn, StoreError};
 
-/// Sums over the tables, all taken in one moment.
+/// Sums and contradictions over all tables, as of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Totals {
-    /// Receipts by outcome, those past retention included.
+    /// Receipts with this outcome, deleted ones included.
     pub applied: i64,
-    /// See above.
+    /// Receipts with this outcome, deleted ones included.
     pub duplicate: i64,
-    /// See above.
+    /// Receipts with this outcome, deleted ones included.
     pub stale: i64,
-    /// See above.
+    /// Receipts with this outcome, deleted ones included.
     pub ignored: i64,
-    /// See above.
+    /// Receipts with this outcome.
     pub retried: i64,
-    /// See above.
+    /// Receipts with this outcome, deleted ones included.
     pub dead: i64,
-    /// See above; these were never accepted.
+    /// Receipts with this outcome, deleted ones included. They were never accepted.
     pub rejected: i64,
-    /// Of all these, receipts that are past retention: only counted.
+    /// How many of all these were deleted by retention.
     pub past_retention: i64,
     /// Keys in the inbox.
     pub inbox_keys: i64,
-    /// Dead letters in every state, without those of deliveries.
+    /// Dead letters of messages, in any state.
     pub dead_letters: i64,
-    /// Of these, resolved by a replay: their receipts say what they came to.
+    /// Those that a replay resolved. Their receipts have the outcome of the replay.
     pub resolved: i64,
-    /// Of these, sent again and not settled yet: they wait in a queue.
+    /// Those that were replayed and wait in a queue.
     pub replayed: i64,
     /// Receipts that say `dead` without a dead letter.
     pub dead_receipts_without_dead_letter: i64,
-    /// Open, replayed or discarded letters whose receipt does not say `dead`.
+    /// Unresolved dead letters whose receipt does not say `dead`.
     pub dead_letters_without_dead_receipt: i64,
-    /// Keys in the inbox without a settled receipt of the message that holds
-    /// them.
+    /// Keys in the inbox whose message has no receipt with a final outcome.
     pub keys_without_receipt: i64,
-    /// Settled receipts whose key is not in the inbox and should be: not those
-    /// whose generation may have been forgotten.
+    /// Receipts with a final outcome whose key is missing from the inbox, except for those whose
+    /// partition may have been dropped.
     pub processed_without_key: i64,
-    /// Orders and invoices whose last receipt is not on record as applied.
+    /// Documents whose last receipt does not say `applied`.
     pub documents_without_receipt: i64,
-    /// Invoices ticked off of which a target does not have its mirror.
+    /// Invoices with `mirrored_at` although a mirror is not delivered.
     pub mirrored_without_delivery: i64,
-    /// Invoices not ticked off although every target has its mirror.
+    /// Invoices without `mirrored_at` although every mirror is delivered.
     pub delivered_not_marked_mirrored: i64,
-    /// Dead letters of deliveries that say another thing than the delivery:
-    /// open ones are of failed deliveries, replayed ones of those under way.
+    /// Dead letters of deliveries whose state contradicts the delivery: open ones belong to failed
+    /// deliveries, and replayed ones to deliveries under way.
     pub dead_letters_contradicting_delivery: i64,
-    /// Failed deliveries that no open letter lays before a person.
+    /// Failed deliveries without an open dead letter.
     pub failed_deliveries_without_dead_letter: i64,
 }
 
-/// Takes the sums.
+/// Computes the sums.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 #[expect(clippy::too_many_lines, reason = "one statement sees one moment")]
 pub async fn totals(conn: &mut Conn) -> Result<Totals, StoreError> {
     Ok(sqlx::query_as!(
         Totals,
         r#"
         with mirrored as (
-            select document_id, bool_and(delivered) as everywhere from (
-                select document_id, destination, bool_or(state = 'delivered') as delivered
+            select document_id, bool_and(is_delivered) as is_complete from (
+                select document_id, destination, bool_or(state = 'delivered') as is_delivered
                 from deliveries where is_mirror group by document_id, destination
             ) as mirrors
             group by document_id
-        ), past as (
+        ), deleted as (
             select
                 coalesce(sum(applied), 0)::bigint as applied,
                 coalesce(sum(duplicate), 0)::bigint as duplicate,
@@ -75,12 +74,12 @@ pub async fn totals(conn: &mut Conn) -> Result<Totals, StoreError> {
                 coalesce(sum(ignored), 0)::bigint as ignored,
                 coalesce(sum(dead), 0)::bigint as dead,
                 coalesce(sum(rejected), 0)::bigint as rejected,
-                -- A receipt that is not there is gone, and not lost, if its id
-                -- lay in a partition that was dropped,
+                -- A missing receipt was deleted, and is not lost, if its id is in the range of a
+                -- dropped partition,
                 coalesce(range_agg(ids), '{}') as ids,
-                -- or lies in none, and it may have been settled before this.
+                -- or in no range, and it may have been processed before this time.
                 coalesce(max(processed_before), '-infinity') as before,
-                (select coalesce(range_agg(ids), '{}') from receipts_partitions) as spans
+                (select coalesce(range_agg(ids), '{}') from receipts_partitions) as existing_ids
             from receipts_dropped_partitions
         ), live as (
             select
@@ -94,15 +93,15 @@ pub async fn totals(conn: &mut Conn) -> Result<Totals, StoreError> {
             from receipts
         )
         select
-            live.applied + past.applied as "applied!",
-            live.duplicate + past.duplicate as "duplicate!",
-            live.stale + past.stale as "stale!",
-            live.ignored + past.ignored as "ignored!",
+            live.applied + deleted.applied as "applied!",
+            live.duplicate + deleted.duplicate as "duplicate!",
+            live.stale + deleted.stale as "stale!",
+            live.ignored + deleted.ignored as "ignored!",
             live.retried as "retried!",
-            live.dead + past.dead as "dead!",
-            live.rejected + past.rejected as "rejected!",
-            past.applied + past.duplicate + past.stale + past.ignored + past.dead
-                + past.rejected as "past_retention!",
+            live.dead + deleted.dead as "dead!",
+            live.rejected + deleted.rejected as "rejected!",
+            deleted.applied + deleted.duplicate + deleted.stale + deleted.ignored + deleted.dead
+                + deleted.rejected as "past_retention!",
             (select count(*) from inbox) as "inbox_keys!",
             (select count(*) from dead_letters where delivery_id is null) as "dead_letters!",
             (select count(*) from dead_letters
@@ -118,22 +117,22 @@ pub async fn totals(conn: &mut Conn) -> Result<Totals, StoreError> {
              where letter.state <> 'resolved' and letter.delivery_id is null and not exists (
                 select from receipts as receipt
                 where receipt.receipt_id = letter.receipt_id and receipt.outcome = 'dead')
-             -- What was discarded is settled.
-             and not (letter.state = 'discarded' and (letter.receipt_id <@ past.ids
-                or letter.first_failed_at < past.before
-                    and not letter.receipt_id <@ past.spans)))
+             -- The receipt of a discarded dead letter may be deleted.
+             and not (letter.state = 'discarded' and (letter.receipt_id <@ deleted.ids
+                or letter.first_failed_at < deleted.before
+                    and not letter.receipt_id <@ deleted.existing_ids)))
                 as "dead_letters_without_dead_receipt!",
-            -- `duplicate` too: another transaction of an invoice that stands
-            -- settles its own key.
+            -- A `duplicate` may hold a key too: an event with another transaction id of a known
+            -- invoice claims a key of its own.
             (select count(*) from inbox where not exists (
                 select from receipts as receipt
                 where receipt.receipt_id = inbox.receipt_id
                   and receipt.outcome in ('applied', 'stale', 'ignored', 'duplicate'))
-             -- Settled in the transaction that claimed the key, and not before
-             -- its partition was created.
-             and not (inbox.receipt_id <@ past.ids
-                or to_timestamp(inbox.partition_hour * 3600.0) < past.before
-                    and not inbox.receipt_id <@ past.spans))
+             -- The message was processed in the transaction that claimed the key, and not before
+             -- the partition was created.
+             and not (inbox.receipt_id <@ deleted.ids
+                or to_timestamp(inbox.partition_hour * 3600.0) < deleted.before
+                    and not inbox.receipt_id <@ deleted.existing_ids))
                 as "keys_without_receipt!",
             (select count(*) from receipts as receipt
              where receipt.outcome in ('applied', 'stale', 'ignored')
@@ -147,19 +146,21 @@ pub async fn totals(conn: &mut Conn) -> Result<Totals, StoreError> {
                 union all select last_receipt, created_at from invoices
                 union all select last_receipt, created_at from refunds
                 union all select last_receipt, created_at from resource_changes
-             ) as books
+             ) as document
              where not exists (
                 select from receipts as receipt
-                where receipt.receipt_id = books.last_receipt and receipt.outcome = 'applied')
-             and not (books.last_receipt <@ past.ids
-                or books.created_at < past.before and not books.last_receipt <@ past.spans))
+                where receipt.receipt_id = document.last_receipt
+                  and receipt.outcome = 'applied')
+             and not (document.last_receipt <@ deleted.ids
+                or document.created_at < deleted.before
+                    and not document.last_receipt <@ deleted.existing_ids))
                 as "documents_without_receipt!",
             (select count(*) from invoices as invoice
              left join mirrored on mirrored.document_id = invoice.invoice_id::text
-             where invoice.mirrored_at is not null and mirrored.everywhere is not true)
+             where invoice.mirrored_at is not null and mirrored.is_complete is not true)
                 as "mirrored_without_delivery!",
             (select count(*) from mirrored
-             where everywhere and not exists (
+             where is_complete and not exists (
                 select from invoices as invoice
                 where invoice.invoice_id::text = mirrored.document_id
                   and invoice.mirrored_at is not null))
@@ -170,7 +171,7 @@ pub async fn totals(conn: &mut Conn) -> Result<Totals, StoreError> {
                 when 'open' then delivery.state = 'failed'
                 when 'replayed' then delivery.state in ('pending', 'sending', 'uncertain')
                 when 'discarded' then delivery.state = 'voided'
-                -- What arrived can be taken back later.
+                -- A delivered document can be voided later.
                 else delivery.state in ('delivered', 'voided') end)
                 as "dead_letters_contradicting_delivery!",
             (select count(*) from deliveries as delivery
@@ -178,7 +179,7 @@ pub async fn totals(conn: &mut Conn) -> Result<Totals, StoreError> {
                 select from dead_letters as letter
                 where letter.delivery_id = delivery.delivery_id and letter.state = 'open'))
                 as "failed_deliveries_without_dead_letter!"
-        from live, past
+        from live, deleted
         "#
     )
     .fetch_one(conn)

@@ -5,31 +5,30 @@ use time::OffsetDateTime;
 use super::{Conn, StoreError};
 use crate::domain::SourceName;
 
-/// A secret, by its label, and when it last verified a message.
+/// When a secret last verified a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretUse {
-    /// The source.
+    /// The source that the secret is configured for.
     pub source: String,
-    /// The label.
+    /// The secret's name in the configuration, never its value.
     pub secret: String,
-    /// When.
+    /// The latest receipt time of a message that it verified, to the minute.
     pub last_used_at: OffsetDateTime,
 }
 
-/// Notes that a secret verified a message at this time, unless a use of the
-/// minute before it is on record. Each statement is a transaction of its own,
-/// so that whoever writes the same row at the same time does not wait long.
+/// Records that a secret verified a message received at `at`, unless a use within the minute before
+/// is on record. Call it outside of a transaction, so that concurrent writers of the row do not
+/// wait for each other.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn record(
     conn: &mut Conn,
     source: &SourceName,
     secret: &str,
     at: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    // A clock that is ahead, or another producer's idea of the time, must not
-    // make a secret look used for ever.
+    // `least`: a clock that is ahead must not make a secret look used forever.
     let updated = sqlx::query!(
         "update secret_uses set last_used_at = least($3, now())
          where source = $1 and secret = $2
@@ -54,10 +53,10 @@ pub async fn record(
     Ok(())
 }
 
-/// Every use on record.
+/// Lists all uses on record.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn list(conn: &mut Conn) -> Result<Vec<SecretUse>, StoreError> {
     Ok(sqlx::query_as!(
         SecretUse,

@@ -1,4 +1,4 @@
-//! One document's story: everything known about a number, a key or an id.
+//! The timeline of a document: everything on record for a number, a key or an id.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -6,13 +6,13 @@ use uuid::Uuid;
 
 use super::{
     Conn, StoreError,
-    deliveries::{self, Delivery},
+    deliveries::{self, Delivery, DeliveryFilter},
 };
 
-/// One message in a story.
+/// A message in a timeline.
 #[derive(Clone, Debug, Serialize)]
 pub struct TimelineEntry {
-    /// The message.
+    /// The receipt of the message.
     pub receipt_id: Uuid,
     /// When it was received.
     #[serde(with = "time::serde::rfc3339")]
@@ -20,42 +20,42 @@ pub struct TimelineEntry {
     /// When its outcome was recorded.
     #[serde(with = "time::serde::rfc3339")]
     pub processed_at: OffsetDateTime,
-    /// Where it came in.
+    /// The source that received it.
     pub source: String,
-    /// What it was about.
+    /// The event type.
     pub topic: String,
-    /// Its event key.
+    /// The event key.
     pub event_key: String,
-    /// What became of it.
+    /// A word of [`Outcome`](crate::domain::Outcome).
     pub outcome: String,
     /// How many attempts failed.
     pub attempts: i32,
-    /// Why, if it failed.
+    /// Why it failed.
     pub error: Option<String>,
 }
 
-/// An order, invoice, refund or reference as it stands.
+/// The current state of an order, invoice, refund or resource.
 #[derive(Clone, Debug, Serialize)]
 pub struct DocumentState {
-    /// `order`, `invoice`, `refund`, or what a reference is to.
+    /// `order`, `invoice`, `refund`, or the kind of a resource followed by ` (reference)`.
     pub kind: String,
-    /// Where it comes from.
+    /// The source of the document.
     pub source: String,
     /// The shop or company.
     pub tenant: String,
-    /// The platform's id, or ours for invoices.
+    /// The platform's id; for an invoice, ours.
     pub id: String,
-    /// The number that people know it by.
+    /// The document's number.
     pub number: Option<String>,
-    /// Our word for its state.
+    /// Our word for the state.
     pub status: Option<String>,
-    /// The platform's word for its state.
+    /// The platform's word for the state.
     pub platform_status: Option<String>,
-    /// The amount as it is written.
+    /// The amount as a decimal number.
     pub total: Option<String>,
-    /// Its currency.
+    /// The currency code.
     pub currency: Option<String>,
-    /// The platform's version.
+    /// The platform's time of the state.
     #[serde(with = "time::serde::rfc3339::option")]
     pub version: Option<OffsetDateTime>,
     /// When the platform deleted it.
@@ -63,18 +63,17 @@ pub struct DocumentState {
     pub deleted_at: Option<OffsetDateTime>,
 }
 
-/// The documents that a text names: a number, or an id of ours or the
-/// platform's.
+/// Finds documents by a number, or by an id of ours or of the platform.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn documents(conn: &mut Conn, text: &str) -> Result<Vec<DocumentState>, StoreError> {
     Ok(sqlx::query_as!(
         DocumentState,
         r#"
-        -- The index of orders begins with the shop. An id without one is looked
-        -- for in each, going from shop to shop: an index of its own would cost
-        -- every order, and reading all of this one would cost this question.
+        -- The primary key of orders begins with the shop. To find an id without a shop, this visits
+        -- one shop after the other. An index over the id alone would slow down every order, and
+        -- reading all of the primary key would slow down this query.
         with recursive shops as (
             (select source, tenant from orders order by source, tenant limit 1)
             union all
@@ -95,7 +94,7 @@ pub async fn documents(conn: &mut Conn, text: &str) -> Result<Vec<DocumentState>
                     currency, version, deleted_at
                 from orders
                 where (source, tenant) = (shops.source, shops.tenant) and order_id = $1
-                -- There is one at most; this says that no join will do better.
+                -- There is at most one. The limit keeps the planner from using a join.
                 limit 1
             ) as found
         )
@@ -124,11 +123,11 @@ pub async fn documents(conn: &mut Conn, text: &str) -> Result<Vec<DocumentState>
     .await?)
 }
 
-/// The messages that a text names, oldest first: by business number, event
-/// key or receipt id, and every other message of the same event keys.
+/// Finds messages by business number, event key or receipt id, and all other messages with the same
+/// event keys. The oldest comes first.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn entries(conn: &mut Conn, text: &str) -> Result<Vec<TimelineEntry>, StoreError> {
     Ok(sqlx::query_as!(
         TimelineEntry,
@@ -143,14 +142,14 @@ pub async fn entries(conn: &mut Conn, text: &str) -> Result<Vec<TimelineEntry>, 
         select receipt_id as "receipt_id!", received_at as "received_at!",
             processed_at as "processed_at!", source as "source!", topic as "topic!",
             event_key as "event_key!", outcome as "outcome!", attempts as "attempts!", error
-        -- Nobody has statistics of all partitions together: without the inner
-        -- limit they might be read from the oldest on, in search of a few rows.
+        -- PostgreSQL has no statistics of all partitions together. Without the inner limit, it
+        -- might read the partitions from the oldest on in search of a few rows.
         from keys, lateral (
             select receipt_id, received_at, processed_at, source, topic, outcome, attempts, error
             from receipts where receipts.event_key = keys.event_key
             order by received_at, receipt_id
             limit 500
-        ) as step
+        ) as message
         order by received_at, receipt_id
         limit 500
         "#,
@@ -161,24 +160,20 @@ pub async fn entries(conn: &mut Conn, text: &str) -> Result<Vec<TimelineEntry>, 
     .await?)
 }
 
-/// The deliveries of a story, oldest first: those that a text names, those of
-/// its documents, and those that its messages made.
+/// Finds the deliveries that `text` names, those of the documents, and those that the messages
+/// caused. The oldest comes first.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn deliveries(
     conn: &mut Conn,
     text: &str,
     documents: &[DocumentState],
-    steps: &[TimelineEntry],
+    entries: &[TimelineEntry],
 ) -> Result<Vec<Delivery>, StoreError> {
-    let named = deliveries::DeliveryFilter { number: Some(text.to_owned()), ..Default::default() };
-    let mut found = deliveries::list(conn, &named, None, 500).await?;
-    let part = |of: fn(&DocumentState) -> &String| -> Vec<&str> {
-        documents.iter().map(|document| of(document).as_str()).collect()
-    };
-    let receipts: Vec<Uuid> = steps.iter().map(|step| step.receipt_id).collect();
-    let ids = sqlx::query_scalar!(
+    let by_text = DeliveryFilter { number: Some(text.to_owned()), ..Default::default() };
+    let mut deliveries = deliveries::list(conn, &by_text, None, 500).await?;
+    let related = sqlx::query_scalar!(
         r#"
         select delivery_id as "delivery_id!"
         from unnest($1::text[], $2::text[], $3::text[]) as known (source, tenant, document_id)
@@ -186,23 +181,20 @@ pub async fn deliveries(
         union
         select delivery_id from deliveries where receipt_id = any($4)
         "#,
-        &part(|document| &document.source) as &[&str],
-        &part(|document| &document.tenant) as &[&str],
-        &part(|document| &document.id) as &[&str],
-        &receipts,
+        &column!(documents, document => document.source.as_str()) as &[&str],
+        &column!(documents, document => document.tenant.as_str()) as &[&str],
+        &column!(documents, document => document.id.as_str()) as &[&str],
+        &column!(entries, entry => entry.receipt_id),
     )
     .fetch_all(&mut *conn)
     .await?;
-    let known: std::collections::BTreeSet<Uuid> =
-        found.iter().map(|delivery| delivery.delivery_id).collect();
-    let others = deliveries::DeliveryFilter {
-        ids: ids.into_iter().filter(|id| !known.contains(id)).collect(),
-        ..Default::default()
-    };
-    // A filter without ids would mean every delivery.
-    if !others.ids.is_empty() {
-        found.extend(deliveries::list(conn, &others, None, 500).await?);
-        found.sort_by_key(|delivery| delivery.sequence);
+    let is_found = |id: &Uuid| deliveries.iter().any(|delivery| delivery.delivery_id == *id);
+    let ids: Vec<Uuid> = related.into_iter().filter(|id| !is_found(id)).collect();
+    // A filter without ids would select every delivery.
+    if !ids.is_empty() {
+        let by_id = DeliveryFilter { ids, ..Default::default() };
+        deliveries.extend(deliveries::list(conn, &by_id, None, 500).await?);
+        deliveries.sort_by_key(|delivery| delivery.sequence);
     }
-    Ok(found)
+    Ok(deliveries)
 }

@@ -1,4 +1,4 @@
-//! A transaction that leaves no connection in doubt.
+//! A transaction that never returns a connection in an unknown state to the pool.
 
 use std::ops::{Deref, DerefMut};
 
@@ -8,52 +8,50 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Conn, StoreError};
 
-/// A transaction. Finished by [`Tx::commit`] or [`Tx::rollback`]; dropped in
-/// the middle, as when its time is up, it has its connection closed. Handing
-/// that back to the pool would mean waiting for a server that may hang.
+/// A transaction, ended by [`Tx::commit`] or [`Tx::rollback`]. If it is dropped before, for example
+/// at its time limit, its connection is closed. Returning the connection to the pool would mean to
+/// wait for a server that may hang.
 #[derive(Debug)]
 pub struct Tx {
     connection: PoolConnection<Postgres>,
-    finished: bool,
+    is_finished: bool,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Tx {
     pub(super) async fn begin(
         connection: PoolConnection<Postgres>,
-        turn: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Self, StoreError> {
-        let mut tx = Self { connection, finished: false, _permit: turn };
+        let mut tx = Self { connection, is_finished: false, _permit: permit };
         tx.connection.execute("begin").await?;
         Ok(tx)
     }
 
-    /// Commits.
+    /// Commits the transaction.
     ///
     /// # Errors
-    /// What the database says. After an error nobody knows whether it was
-    /// committed: only a look at the tables tells.
+    /// A database error. After it, the transaction may be committed or not; only the tables tell.
     pub async fn commit(mut self) -> Result<(), StoreError> {
         self.connection.execute("commit").await?;
-        self.finished = true;
+        self.is_finished = true;
         Ok(())
     }
 
-    /// Takes everything back.
+    /// Rolls the transaction back.
     ///
     /// # Errors
-    /// What the database says; then the connection is closed, which takes
-    /// everything back too.
+    /// A database error. Then the connection is closed, which rolls back too.
     pub async fn rollback(mut self) -> Result<(), StoreError> {
         self.connection.execute("rollback").await?;
-        self.finished = true;
+        self.is_finished = true;
         Ok(())
     }
 }
 
 impl Drop for Tx {
     fn drop(&mut self) {
-        if !self.finished {
+        if !self.is_finished {
             self.connection.close_on_drop();
         }
     }

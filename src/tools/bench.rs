@@ -50,7 +50,7 @@ use std::{collections::BTreeSet, num::NonZeroU32, path::PathBuf, time::Duration}
 
 use anyhow::{Context as _, bail};
 
-use crate::{app::stop_signal, config::Config, store::inbox::partitions::PARTITIONS_PER_HORIZON};
+use crate::{app::stop_signal, config::Config, store::inbox::partitions::PARTITIONS_PER_WINDOW};
 use backlog::Mix;
 use machine::Machine;
 use payload::Payload;
@@ -145,7 +145,7 @@ impl Settings {
             Scenario::Workers => 3 * runs,
             Scenario::EndToEnd | Scenario::Baseline => runs,
             Scenario::DedupeAtScale => {
-                self.keys.div_ceil(1_000_000) + u64::from(PARTITIONS_PER_HORIZON) + runs
+                self.keys.div_ceil(1_000_000) + u64::from(PARTITIONS_PER_WINDOW) + runs
             }
             Scenario::Memory => 1,
             Scenario::Soak => u64::try_from(soak::samples(self.soak)).unwrap_or(u64::MAX) + 2,

@@ -39,7 +39,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("maintenance", &["domain", "config", "retry", "store", "broker", "observability"]),
     // It verifies a quarantined request again, by its source.
-    ("review", &["domain", "store", "broker", "sources", "destinations"]),
+    (
+        "review",
+        &["domain", "config", "observability", "store", "broker", "sources", "destinations"],
+    ),
     (
         "app",
         &[

@@ -4,13 +4,7 @@
 use bytes::Bytes;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
-use tallyhook::{
-    app::Roles,
-    config::Config,
-    review,
-    review::Replay,
-    store::{audit_log::Actor, dead_letters::DeadLetterFilter},
-};
+use tallyhook::{app::Roles, config::Config, review::Actor};
 
 use crate::support::{SHOP, TestApp, TestServer, eventually, http::client, proxy::Proxy, seconds};
 
@@ -154,14 +148,8 @@ async fn callback_replayed_dead_letter_keeps_the_response() {
     app.execute("drop trigger refuse on invoices").await;
 
     let anna = Actor { name: "anna", comment: "mended" };
-    let dead_letters =
-        review::select(&app.tools.store, &DeadLetterFilter::default()).await.unwrap();
-    let topology = std::sync::Arc::clone(&app.tools.topology);
-    let (store, publisher) = (&app.tools.store, &app.tools.publisher);
-    let replay = Replay::open(store, publisher, topology, anna, &DeadLetterFilter::default(), 1)
-        .await
-        .unwrap();
-    replay.send(&dead_letters[0]).await.unwrap();
+    let dead_letters = app.dead_letters().await;
+    app.replay(&dead_letters, anna).await;
     assert_eq!(post(&server, &body).await, before);
     consumer.drain(2).await;
     assert_eq!(post(&server, &body).await, before);

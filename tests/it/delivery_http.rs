@@ -3,7 +3,7 @@
 
 use serde_json::json;
 use tallyhook::{
-    review::deliveries,
+    review::{Selection, deliveries},
     store::{audit_log::Actor, deliveries::DeliveryFilter},
 };
 
@@ -306,8 +306,9 @@ async fn http_delivery_invoice_deleted_remotely_returns_only_by_reissue() {
     let invoice = DeliveryFilter { number: Some("INV-1".to_owned()), ..DeliveryFilter::default() };
     let [old] = deliveries::list(store, &invoice, 9).await.unwrap().try_into().unwrap();
     // A retry is not it, and a re-issue needs a void and its reason first.
-    let retried =
-        deliveries::retry(store, &[old.delivery_id], &DeliveryFilter::default(), why).await;
+    let selection = Selection::new(invoice.clone(), false).unwrap();
+    let selected = deliveries::select(store, selection).await.unwrap();
+    let retried = deliveries::retry(store, &selected, why).await;
     assert!(retried.unwrap().deliveries.is_empty());
     reissue(old.delivery_id).await.unwrap_err();
     deliveries::void(store, old.delivery_id, why).await.unwrap();

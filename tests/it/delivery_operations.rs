@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use tallyhook::{
-    domain::ReasonCode,
+    domain::{DeliveryState, ReasonCode},
     review::{
-        deliveries as desk,
+        Selection, deliveries as desk,
         deliveries::{DeliveryError, ReissueResult},
     },
     store::{
@@ -152,7 +152,14 @@ async fn reissue(
 }
 
 async fn retry(app: &TestApp, ids: &[Uuid]) -> desk::RetryResult {
-    desk::retry(&app.tools.store, ids, &DeliveryFilter::default(), ANNA).await.unwrap()
+    let filter = DeliveryFilter {
+        ids: ids.to_vec(),
+        state: Some(DeliveryState::Failed),
+        ..DeliveryFilter::default()
+    };
+    let selection = Selection::new(filter, false).unwrap();
+    let selected = desk::select(&app.tools.store, selection).await.unwrap();
+    desk::retry(&app.tools.store, &selected, ANNA).await.unwrap()
 }
 
 /// Letters and deliveries agree, and so do invoices and mirrors.

@@ -4,12 +4,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use tallyhook::{
-    app::Roles,
-    review,
-    review::Replay,
-    store::{audit_log::Actor, dead_letters::DeadLetterFilter, imports},
-};
+use tallyhook::{app::Roles, review::Actor, store::imports};
 
 use crate::support::{
     TestApp, TestServer, eventually,
@@ -38,15 +33,9 @@ async fn import_dead_item_alone_fails_and_is_created_by_replay() {
 
     app.execute("alter table invoices drop constraint odd").await;
     let anna = Actor { name: "anna", comment: "mended" };
-    let dead_letters =
-        review::select(&app.tools.store, &DeadLetterFilter::default()).await.unwrap();
+    let dead_letters = app.dead_letters().await;
     assert_eq!(dead_letters.len(), 1);
-    let topology = std::sync::Arc::clone(&app.tools.topology);
-    let (store, publisher) = (&app.tools.store, &app.tools.publisher);
-    let replay = Replay::open(store, publisher, topology, anna, &DeadLetterFilter::default(), 1)
-        .await
-        .unwrap();
-    replay.send(&dead_letters[0]).await.unwrap();
+    app.replay(&dead_letters, anna).await;
     eventually("the invoice", seconds(20), || async { done(&server, &import).await["dead"] == 0 })
         .await;
     let after = done(&server, &import).await;

@@ -7,16 +7,13 @@ use tallyhook::{
     config::DatabaseConfig,
     domain::Envelope,
     maintenance::retention,
-    review,
+    review::Actor,
     store::{
-        Store,
-        audit_log::Actor,
-        dead_letters::DeadLetterFilter,
-        inbox,
+        Store, inbox,
         inbox::{
             Claim, partitions,
             partitions::{
-                InboxMaintenanceReport, InboxRetention, PARTITIONS_PER_HORIZON,
+                InboxMaintenanceReport, InboxRetention, PARTITIONS_PER_WINDOW,
                 RetainedInboxPartition,
             },
         },
@@ -64,7 +61,7 @@ async fn inbox_partition_is_dropped_after_the_dedupe_window() {
     let old = applied(&app, 1).await;
     let kept = after(&app, 0).await;
     assert_eq!((kept.created, kept.dropped.len(), kept.status.partitions.len()), (None, 0, 1));
-    let share = 40 / PARTITIONS_PER_HORIZON + 1;
+    let share = 40 / PARTITIONS_PER_WINDOW + 1;
     let kept = after(&app, share).await;
     assert!(kept.created.is_some() && !kept.is_deferred, "{kept:?}");
     let young = applied(&app, 2).await;
@@ -92,7 +89,7 @@ async fn inbox_partition_count_stays_bounded() {
     for day in 0..200 {
         most = most.max(after(&app, day).await.status.partitions.len());
     }
-    let shares = usize::try_from(PARTITIONS_PER_HORIZON).unwrap();
+    let shares = usize::try_from(PARTITIONS_PER_WINDOW).unwrap();
     assert!((shares + 1..=shares + 2).contains(&most), "{most} generations");
     assert!(app.count("select count(*) from inbox_dropped_partitions").await > 5);
     assert_eq!(app.count(GENERATIONS).await, i64::try_from(shares).unwrap() + 1);
@@ -138,10 +135,9 @@ async fn inbox_partition_is_retained_for_an_open_dead_letter() {
     assert_eq!((kept.dropped.len(), kept.status.retained.len()), (1, 1));
     assert_eq!(copy(&app, &first).await, "duplicate");
 
-    let dead_letters =
-        review::select(&app.tools.store, &DeadLetterFilter::default()).await.unwrap();
-    assert_eq!(dead_letters[0].reason, "conflicting_duplicate");
-    review::discard(&app.tools.store, &[dead_letters[0].dead_letter_id], ANNA).await.unwrap();
+    let dead_letters = app.dead_letters().await;
+    assert_eq!(dead_letters.rows()[0].reason, "conflicting_duplicate");
+    app.discard_dead_letter(dead_letters.rows()[0].dead_letter_id, ANNA).await.unwrap();
     let kept = after(&app, 200).await;
     assert_eq!((kept.dropped.as_slice(), kept.status.retained.len()), (&[oldest][..], 0));
 }

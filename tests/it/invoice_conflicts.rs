@@ -1,13 +1,6 @@
 //! The same invoice number with another transaction is never a second invoice.
 
-use std::sync::Arc;
-
-use tallyhook::{
-    domain::Envelope,
-    review,
-    review::Replay,
-    store::{audit_log::Actor, dead_letters::DeadLetterFilter},
-};
+use tallyhook::{domain::Envelope, review::Actor};
 
 use crate::support::{
     TestApp,
@@ -80,15 +73,9 @@ async fn invoice_conflict_review_is_replayable_after_deletion() {
     app.archive_dead_letters(1).await;
     // A person decides that the first one was wrong.
     app.execute("delete from invoices").await;
-    let dead_letters =
-        review::select(&app.tools.store, &DeadLetterFilter::default()).await.unwrap();
+    let dead_letters = app.dead_letters().await;
     let anna = Actor { name: "anna", comment: "T1 was a mistake" };
-    let topology = Arc::clone(&app.tools.topology);
-    let (store, publisher) = (&app.tools.store, &app.tools.publisher);
-    let run = Replay::open(store, publisher, topology, anna, &DeadLetterFilter::default(), 1)
-        .await
-        .unwrap();
-    run.send(&dead_letters[0]).await.unwrap();
+    app.replay(&dead_letters, anna).await;
     app.consumer("robot").await.drain(1).await;
     assert_eq!(app.text(BOOKS).await, "R-7 T2 12.00");
     assert_eq!(app.text("select state from dead_letters").await, "resolved");

@@ -8,10 +8,10 @@ use tallyhook::{
     app::Roles,
     config::Config,
     review::{
-        quarantine,
-        quarantine::{QuarantineError, Release},
+        Actor, OperatorBroker, Selection,
+        quarantine::{self, QuarantineError, Release},
     },
-    store::{audit_log::Actor, quarantine::QuarantineFilter},
+    store::quarantine::QuarantineFilter,
 };
 use uuid::Uuid;
 
@@ -79,14 +79,8 @@ async fn quarantine_one(app: &TestApp, server: &TestServer, event_id: &str, body
     id
 }
 
-fn release<'a>(app: &'a TestApp, config: &'a Config) -> Release<'a> {
-    Release {
-        store: &app.tools.store,
-        sources: &config.sources,
-        publisher: &app.tools.publisher,
-        topology: &app.tools.topology,
-        actor: ANNA,
-    }
+fn release<'a>(app: &'a TestApp, broker: &'a OperatorBroker, config: &'a Config) -> Release<'a> {
+    Release { store: &app.tools.store, sources: &config.sources, broker, actor: ANNA }
 }
 
 #[tokio::test]
@@ -174,7 +168,8 @@ async fn quarantine_release_after_secret_fix_applies_once() {
     assert!(!app.text("select headers::text from quarantine").await.contains("session"));
 
     // Not yet: it is still refused, and it stays.
-    match release(&app, &app.config).request(id).await {
+    let broker = app.operator_broker();
+    match release(&app, &broker, &app.config).request(id).await {
         Err(QuarantineError::StillRejected { id: text, .. }) => assert_eq!(text, id),
         other => panic!("{other:?}"),
     }
@@ -184,20 +179,20 @@ async fn quarantine_release_after_secret_fix_applies_once() {
     let copy = "create temporary table copy as select * from quarantine";
     let mut session = app.db.acquire().await.unwrap();
     sqlx::query(copy).execute(&mut *session).await.unwrap();
-    assert_eq!(release(&app, &mended).request(id).await.unwrap(), 1);
+    assert_eq!(release(&app, &broker, &mended).request(id).await.unwrap(), 1);
     assert_eq!(app.count(KEPT).await, 0);
     let applied = format!(
         "select count(*) from receipts where receipt_id = '{id}' and outcome = 'applied'
          and response_status is null"
     );
     eventually("the order", seconds(20), || async { app.count(&applied).await == 1 }).await;
-    let gone = release(&app, &mended).request(id).await;
+    let gone = release(&app, &broker, &mended).request(id).await;
     assert!(matches!(gone, Err(QuarantineError::NotFound(_))), "{gone:?}");
 
     // Released by two people at once, or before a crash: it was there again.
     let back = "insert into quarantine select * from copy";
     sqlx::query(back).execute(&mut *session).await.unwrap();
-    assert_eq!(release(&app, &mended).request(id).await.unwrap(), 1);
+    assert_eq!(release(&app, &broker, &mended).request(id).await.unwrap(), 1);
     let queue = app.tools.topology.inbound_queue(&"shop".parse().unwrap());
     let amqp = app.amqp().await;
     eventually("an empty queue", seconds(10), || async { amqp.depth(&queue).await == Some(0) })
@@ -225,10 +220,14 @@ async fn quarantine_unpublished_release_stays_and_discard_removes() {
     server.stop().await;
     proxy.unwrap().cut();
     let mended = another_secret();
-    let sent = release(&app, &mended).request(id).await;
+    let broker = app.operator_broker();
+    let sent = release(&app, &broker, &mended).request(id).await;
     assert!(matches!(sent, Err(QuarantineError::PublishFailed { .. })), "{sent:?}");
     assert_eq!(app.count(KEPT).await, 1);
-    let discard = || quarantine::discard(&app.tools.store, std::slice::from_ref(&id), ANNA);
+    let filter = QuarantineFilter { ids: vec![id], source: None };
+    let selection = Selection::new(filter, false).unwrap();
+    let selected = quarantine::select(&app.tools.store, selection).await.unwrap();
+    let discard = || quarantine::discard(&app.tools.store, &selected, ANNA);
     assert_eq!(discard().await.unwrap(), 1);
     assert_eq!(discard().await.unwrap(), 0);
     assert_eq!(app.count("select count(*) from audit_log where action = 'discard'").await, 1);
@@ -248,10 +247,11 @@ async fn quarantine_release_beyond_the_dedupe_window_is_rejected() {
         )
     };
     let config = another_secret();
+    let broker = app.operator_broker();
     app.execute(&forgotten(3)).await;
-    let refused = release(&app, &config).request(id).await;
+    let refused = release(&app, &broker, &config).request(id).await;
     assert!(matches!(refused, Err(QuarantineError::TooOld { .. })), "{refused:?}");
     assert_eq!(app.count(KEPT).await, 1);
     app.execute(&forgotten(5)).await;
-    assert_eq!(release(&app, &config).request(id).await.unwrap(), 1);
+    assert_eq!(release(&app, &broker, &config).request(id).await.unwrap(), 1);
 }

@@ -10,10 +10,8 @@ use serde_json::Value;
 use tallyhook::{
     app::Roles,
     domain::{Envelope, Outcome},
-    review,
-    review::Replay,
+    review::Actor,
     store::{
-        audit_log::Actor,
         dead_letters::DeadLetterFilter,
         imports, receipts,
         receipts::{partition_range::ReceiptsRetention, partitions::ReceiptsMaintenanceReport},
@@ -147,14 +145,15 @@ async fn receipts_retention_moves_waiting_rows_before_the_drop() {
     app.publish_all(&[dead_letter.clone(), discarded.clone(), shop_order(4, 1, "1.00")]).await;
     app.consumer("shop").await.drain(3).await;
     app.archive_dead_letters(2).await;
-    let dead_letters =
-        review::select(&app.tools.store, &DeadLetterFilter::default()).await.unwrap();
+    let dead_letters = app.dead_letters().await;
     let of = |event: &Envelope| {
-        let found =
-            dead_letters.iter().find(|dead_letter| dead_letter.receipt_id == event.receipt_id);
+        let found = dead_letters
+            .rows()
+            .iter()
+            .find(|dead_letter| dead_letter.receipt_id == event.receipt_id);
         found.unwrap().dead_letter_id
     };
-    review::discard(&app.tools.store, &[of(&discarded)], ANNA).await.unwrap();
+    app.discard_dead_letter(of(&discarded), ANNA).await.unwrap();
     app.age(100).await;
     let before = app.totals().await;
 
@@ -178,20 +177,8 @@ async fn receipts_retention_moves_waiting_rows_before_the_drop() {
         where state = 'open'",
     )
     .await;
-    let dead_letters =
-        review::select(&app.tools.store, &DeadLetterFilter::default()).await.unwrap();
-    let run = Replay::open(
-        &app.tools.store,
-        &app.tools.publisher,
-        Arc::clone(&app.tools.topology),
-        ANNA,
-        &DeadLetterFilter::default(),
-        1,
-    )
-    .await
-    .unwrap();
-    let open = dead_letters.iter().find(|dead_letter| dead_letter.state == "open").unwrap();
-    run.send(open).await.unwrap();
+    let open = DeadLetterFilter { state: Some("open".to_owned()), ..Default::default() };
+    app.replay(&app.select_dead_letters(open).await, ANNA).await;
     app.consumer("shop").await.drain(1).await;
     let state = "select string_agg(state, ', ' order by state) from dead_letters";
     assert_eq!(app.text(state).await, "discarded, resolved");
@@ -212,9 +199,8 @@ async fn receipts_retention_dead_letter_without_receipt_is_a_finding() {
     app.publish_all(&[poison(1)]).await;
     app.consumer("shop").await.drain(1).await;
     app.archive_dead_letters(1).await;
-    let dead_letters =
-        review::select(&app.tools.store, &DeadLetterFilter::default()).await.unwrap();
-    review::discard(&app.tools.store, &[dead_letters[0].dead_letter_id], ANNA).await.unwrap();
+    let dead_letters = app.dead_letters().await;
+    app.discard_dead_letter(dead_letters.rows()[0].dead_letter_id, ANNA).await.unwrap();
     app.age(100).await;
     assert_eq!(app.keep(&plan(0, Some(90))).await.dropped.len(), 1);
     assert_eq!(app.count("select count(*) from receipts").await, 0);

@@ -1,17 +1,9 @@
 //! A dead letter leaves only by a person's act, and a replay is harmless (P5).
 
-use std::sync::Arc;
-
 use tallyhook::{
     domain::Envelope,
-    review,
-    review::{Replay, ReviewError},
-    store::{
-        audit_log::Actor,
-        dead_letters::{DeadLetterFilter, DeadLetterSummary},
-    },
+    review::{Actor, dead_letters::ReviewError},
 };
-use uuid::Uuid;
 
 use crate::support::{SHOP, TestApp, events::again, proxy::Proxy, shop_order};
 
@@ -37,27 +29,6 @@ async fn mend(app: &TestApp) {
     app.execute("drop trigger refuse on orders").await;
 }
 
-async fn dead_letters(app: &TestApp) -> Vec<DeadLetterSummary> {
-    review::select(&app.tools.store, &DeadLetterFilter::default()).await.unwrap()
-}
-
-/// Sends letters again; gives the run's id.
-async fn replay(app: &TestApp, dead_letters: &[DeadLetterSummary]) -> Uuid {
-    let run = open(app, dead_letters.len()).await;
-    for dead_letter in dead_letters {
-        run.send(dead_letter).await.unwrap();
-    }
-    run.replay_id
-}
-
-async fn open(app: &TestApp, dead_letters: usize) -> Replay<'_> {
-    let topology = Arc::clone(&app.tools.topology);
-    let (store, publisher) = (&app.tools.store, &app.tools.publisher);
-    Replay::open(store, publisher, topology, ANNA, &DeadLetterFilter::default(), dead_letters)
-        .await
-        .unwrap()
-}
-
 #[tokio::test]
 async fn replay_applies_and_resolves_in_one_transaction() {
     let (app, order) = with_a_letter().await;
@@ -71,8 +42,8 @@ async fn replay_applies_and_resolves_in_one_transaction() {
              when (new.state = 'resolved') execute function hold()",
     )
     .await;
-    let dead_letter = dead_letters(&app).await;
-    let run = replay(&app, &dead_letter).await;
+    let dead_letter = app.dead_letters().await;
+    let run = app.replay(&dead_letter, ANNA).await;
     assert_eq!(app.text(STATE).await, "replayed f t");
     let mut consumer = app.consumer("shop").await;
     consumer.step().await;
@@ -81,7 +52,7 @@ async fn replay_applies_and_resolves_in_one_transaction() {
     assert_eq!(app.text(STATE).await, "open f t");
 
     app.execute("drop trigger hold on dead_letters").await;
-    replay(&app, &dead_letters(&app).await).await;
+    app.replay(&app.dead_letters().await, ANNA).await;
     consumer.step().await;
     assert_eq!(app.text(STATE).await, "resolved applied t t");
     app.assert_outcomes(&[order], &["applied"]).await;
@@ -99,15 +70,15 @@ async fn replay_applies_and_resolves_in_one_transaction() {
 async fn replay_twice_applies_once() {
     let (app, order) = with_a_letter().await;
     mend(&app).await;
-    let dead_letter = dead_letters(&app).await;
-    replay(&app, &dead_letter).await;
-    replay(&app, &dead_letter).await;
+    let dead_letter = app.dead_letters().await;
+    app.replay(&dead_letter, ANNA).await;
+    app.replay(&dead_letter, ANNA).await;
     let mut consumer = app.consumer("shop").await;
     consumer.drain(2).await;
     assert_eq!(app.text(STATE).await, "resolved applied t t");
     // And once more, after it was resolved, by somebody with an old list.
-    let sent = open(&app, 1).await.send(&dead_letter[0]).await;
-    assert!(matches!(sent, Err(ReviewError::AlreadyClosed(..))), "{sent:?}");
+    let report = app.try_replay(&dead_letter, ANNA).await;
+    assert!(matches!(report.failures[..], [ReviewError::AlreadyClosed(..)]), "{report:?}");
     consumer.assert_idle(&app, shop_order(2, 1, "1.00")).await;
     assert_eq!(app.text(STATE).await, "resolved applied t t");
     app.assert_outcomes(&[order], &["applied"]).await;
@@ -122,7 +93,7 @@ async fn replay_failing_again_reopens_the_dead_letter() {
     let failed = "select last_failed_at::text from dead_letters";
     let first = "select first_failed_at::text from dead_letters";
     let (before, begun) = (app.text(failed).await, app.text(first).await);
-    replay(&app, &dead_letters(&app).await).await;
+    app.replay(&app.dead_letters().await, ANNA).await;
     app.consumer("shop").await.step().await;
     assert_eq!(app.text(STATE).await, "replayed f t");
     app.archive_dead_letters(1).await;
@@ -142,7 +113,7 @@ async fn replay_of_applied_event_resolves_as_duplicate() {
     app.publish_all(std::slice::from_ref(&resent)).await;
     let mut consumer = app.consumer("shop").await;
     consumer.step().await;
-    replay(&app, &dead_letters(&app).await).await;
+    app.replay(&app.dead_letters().await, ANNA).await;
     consumer.step().await;
     assert_eq!(app.text(STATE).await, "resolved duplicate t t");
     app.assert_outcomes(&[order, resent], &["duplicate", "applied"]).await;
@@ -165,7 +136,7 @@ async fn archiver_same_message_twice_keeps_one_dead_letter() {
     app.publish_all(std::slice::from_ref(&order)).await;
     consumer.step().await;
     mend(&app).await;
-    replay(&app, &dead_letters(&app).await).await;
+    app.replay(&app.dead_letters().await, ANNA).await;
     consumer.step().await;
     assert_eq!(app.text(STATE).await, "resolved applied t t");
     app.archive_dead_letters(1).await;
@@ -177,10 +148,10 @@ async fn archiver_same_message_twice_keeps_one_dead_letter() {
 #[tokio::test]
 async fn discard_needs_an_open_dead_letter_and_is_audited() {
     let (app, _) = with_a_letter().await;
-    let dead_letter = dead_letters(&app).await;
-    let id = [dead_letter[0].dead_letter_id];
-    replay(&app, &dead_letter).await;
-    let discard = || review::discard(&app.tools.store, &id, ANNA);
+    let dead_letter = app.dead_letters().await;
+    let id = dead_letter.rows()[0].dead_letter_id;
+    app.replay(&dead_letter, ANNA).await;
+    let discard = || app.discard_dead_letter(id, ANNA);
     assert_eq!(discard().await.unwrap(), 0, "it is under way");
     app.consumer("shop").await.step().await;
     app.archive_dead_letters(1).await;
@@ -197,11 +168,11 @@ async fn discard_needs_an_open_dead_letter_and_is_audited() {
 async fn replay_of_discarded_dead_letter_is_rejected() {
     let (app, order) = with_a_letter().await;
     mend(&app).await;
-    let dead_letter = dead_letters(&app).await;
-    let id = [dead_letter[0].dead_letter_id];
-    assert_eq!(review::discard(&app.tools.store, &id, ANNA).await.unwrap(), 1);
-    let sent = open(&app, 1).await.send(&dead_letter[0]).await;
-    assert!(matches!(sent, Err(ReviewError::AlreadyClosed(..))), "{sent:?}");
+    let dead_letter = app.dead_letters().await;
+    let id = dead_letter.rows()[0].dead_letter_id;
+    assert_eq!(app.discard_dead_letter(id, ANNA).await.unwrap(), 1);
+    let report = app.try_replay(&dead_letter, ANNA).await;
+    assert!(matches!(report.failures[..], [ReviewError::AlreadyClosed(..)]), "{report:?}");
     app.consumer("shop").await.assert_idle(&app, shop_order(2, 1, "1.00")).await;
     app.assert_outcomes(&[order], &["dead"]).await;
     app.assert_conserved(2).await;
@@ -219,9 +190,9 @@ async fn replay_without_broker_keeps_the_dead_letter_open() {
     app.consumer("shop").await.step().await;
     app.archive_dead_letters(1).await;
     proxy.unwrap().cut();
-    let dead_letter = dead_letters(&app).await;
-    let sent = open(&app, 1).await.send(&dead_letter[0]).await;
-    assert!(matches!(sent, Err(ReviewError::PublishFailed { .. })), "{sent:?}");
+    let dead_letter = app.dead_letters().await;
+    let report = app.try_replay(&dead_letter, ANNA).await;
+    assert!(matches!(report.failures[..], [ReviewError::PublishFailed { .. }]), "{report:?}");
     assert_eq!(app.text(STATE).await, "open f f");
     app.assert_conserved(1).await;
 }

@@ -8,6 +8,7 @@ pub(crate) mod economy;
 pub(crate) mod events;
 pub(crate) mod http;
 pub(crate) mod import_files;
+pub(crate) mod operator;
 pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod servers;

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use serde_json::json;
-use uuid::Uuid;
 
 use super::filter::{Which, reason};
 use crate::{
@@ -13,9 +12,12 @@ use crate::{
     broker::BrokerConnection,
     cli::{EXIT_DONE, EXIT_FAILED, EXIT_PARTLY, operator},
     config::Config,
-    review,
-    review::Replay,
-    store::{Store, audit_log::Actor, dead_letters::DeadLetterSummary},
+    observability::metrics::Metrics,
+    review::{
+        Actor, OperatorBroker, Selection,
+        dead_letters::{self, SelectedDeadLetters},
+    },
+    store::Store,
     worker::dead_letter_archiver,
 };
 
@@ -52,12 +54,9 @@ async fn selection(
     which: &Which,
     act: &Act,
     reason_always: bool,
-) -> anyhow::Result<Vec<DeadLetterSummary>> {
-    ensure!(
-        !which.is_everything() || act.reason_code.is_some() || act.all,
-        "this would mean every letter; name some, give a condition, or say --all"
-    );
-    let letters = review::select(store, &which.filter(act.reason_code.as_ref())).await?;
+) -> anyhow::Result<SelectedDeadLetters> {
+    let selection = Selection::new(which.filter(act.reason_code.as_ref()), act.all)?;
+    let letters = dead_letters::select(store, selection).await?;
     let named = act.reason.as_deref().is_some_and(|reason| !reason.trim().is_empty());
     let needs_reason = reason_always || letters.len() > 1;
     ensure!(
@@ -69,11 +68,8 @@ async fn selection(
 }
 
 /// Shows what an act would mean, counted by reason.
-fn preview(verb: &str, letters: &[DeadLetterSummary], json: bool) -> anyhow::Result<u8> {
-    let mut by_reason: BTreeMap<&str, usize> = BTreeMap::new();
-    for letter in letters {
-        *by_reason.entry(&letter.reason).or_default() += 1;
-    }
+fn preview(verb: &str, letters: &SelectedDeadLetters, json: bool) -> anyhow::Result<u8> {
+    let by_reason: BTreeMap<String, usize> = letters.summary().reasons.into_iter().collect();
     if json {
         let preview = json!({"dry_run": true, "letters": letters.len(), "by_reason": by_reason});
         outln!("{}", serde_json::to_string_pretty(&preview)?);
@@ -96,20 +92,14 @@ pub(super) async fn replay(
     if act.dry_run {
         return preview("replayed", &letters, act.json);
     }
-    let (publisher, topology, _stop) = operator::connect_publisher(config).await?;
+    let broker = OperatorBroker::connect(&config.broker, Metrics::new()?).await?;
     let name = operator::actor(act.actor.as_ref());
     let reason = act.reason.as_deref().unwrap_or("");
     let actor = Actor { name: &name, comment: reason };
-    let filter = which.filter(act.reason_code.as_ref());
-    let run = Replay::open(store, &publisher, topology, actor, &filter, letters.len()).await?;
-    let mut sent = 0;
-    let mut failures = Vec::new();
-    for letter in &letters {
-        match run.send(letter).await {
-            Ok(()) => sent += 1,
-            Err(error) => failures.push(format!("{:#}", anyhow::Error::from(error))),
-        }
-    }
+    let run = dead_letters::replay(store, &broker, &letters, actor).await?;
+    let sent = run.sent;
+    let failures: Vec<String> =
+        run.failures.into_iter().map(|error| format!("{:#}", anyhow::Error::from(error))).collect();
     if act.json {
         let result = json!({"replay_id": run.replay_id, "sent": sent, "failed": failures});
         outln!("{}", serde_json::to_string_pretty(&result)?);
@@ -133,16 +123,15 @@ pub(super) async fn discard(store: &Store, which: &Which, act: &Act) -> anyhow::
     if act.dry_run {
         return preview("discarded", &letters, act.json);
     }
-    let ids: Vec<Uuid> = letters.iter().map(|letter| letter.dead_letter_id).collect();
     let name = operator::actor(act.actor.as_ref());
     let actor = Actor { name: &name, comment: act.reason.as_deref().unwrap_or("") };
-    let discarded = review::discard(store, &ids, actor).await?;
+    let discarded = dead_letters::discard(store, &letters, actor).await?;
     if act.json {
-        outln!("{}", json!({"selected": ids.len(), "discarded": discarded}));
+        outln!("{}", json!({"selected": letters.len(), "discarded": discarded}));
     } else {
-        outln!("{discarded} of {} letters were discarded; they stay on record.", ids.len());
+        outln!("{discarded} of {} letters were discarded; they stay on record.", letters.len());
     }
-    Ok(match (discarded, ids.len() as u64) {
+    Ok(match (discarded, letters.len() as u64) {
         (done, all) if done == all => EXIT_DONE,
         (0, _) => EXIT_FAILED,
         _ => EXIT_PARTLY,

@@ -80,15 +80,4 @@ impl Which {
             destination: self.target.clone(),
         }
     }
-
-    pub(super) fn is_everything(&self) -> bool {
-        let Self { ids, source, topic, since, until, number, target, state: _ } = self;
-        ids.is_empty()
-            && source.is_none()
-            && topic.is_none()
-            && since.is_none()
-            && until.is_none()
-            && number.is_none()
-            && target.is_none()
-    }
 }

@@ -1,16 +1,13 @@
 //! Looking at dead letters: list, show, export.
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    path::PathBuf,
-};
+use std::{io::IsTerminal as _, path::PathBuf};
 
 use anyhow::Context as _;
 use uuid::Uuid;
 
 use crate::{
     cli::{EXIT_DONE, output},
-    review,
+    review::dead_letters,
     store::{
         Store,
         dead_letters::{DeadLetterFilter, DeadLetterSummary},
@@ -23,7 +20,7 @@ pub(super) async fn list(
     limit: u32,
     json: bool,
 ) -> anyhow::Result<u8> {
-    let letters = review::list(store, filter, limit).await?;
+    let letters = dead_letters::list(store, filter, limit).await?;
     if json {
         outln!("{}", serde_json::to_string_pretty(&letters)?);
         return Ok(EXIT_DONE);
@@ -75,7 +72,7 @@ fn print_letters(letters: &[DeadLetterSummary]) -> anyhow::Result<()> {
 }
 
 pub(super) async fn show_one(store: &Store, id: Uuid, json: bool) -> anyhow::Result<u8> {
-    let letter = review::show(store, id).await?;
+    let letter = dead_letters::show(store, id).await?;
     if json {
         outln!("{}", serde_json::to_string_pretty(&letter)?);
         return Ok(EXIT_DONE);
@@ -129,7 +126,6 @@ pub(super) async fn export(
     filter: &DeadLetterFilter,
     output: Option<PathBuf>,
 ) -> anyhow::Result<u8> {
-    let letters = review::select(store, filter).await?;
     let mut out: Box<dyn std::io::Write> = match &output {
         Some(path) => Box::new(std::io::BufWriter::new(
             std::fs::File::create(path)
@@ -137,14 +133,9 @@ pub(super) async fn export(
         )),
         None => Box::new(std::io::stdout().lock()),
     };
-    for letter in &letters {
-        let letter = review::show(store, letter.dead_letter_id).await?;
-        serde_json::to_writer(&mut out, &letter)?;
-        out.write_all(b"\n")?;
-    }
-    out.flush()?;
+    let exported = dead_letters::export(store, filter, &mut out).await?;
     if std::io::stderr().is_terminal() {
-        eprintln!("{} letters", letters.len());
+        eprintln!("{exported} letters");
     }
     Ok(EXIT_DONE)
 }

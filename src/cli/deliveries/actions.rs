@@ -11,12 +11,11 @@ use crate::{
     config::Config,
     domain::DeliveryState,
     review::{
-        deliveries,
-        deliveries::{DeliveryError, LookupFinding, ReissueResult},
+        Actor, Selection,
+        deliveries::{self, DeliveryError, LookupFinding, ReissueResult},
     },
     store::{
         Store,
-        audit_log::Actor,
         deliveries::{Delivery, DeliveryFilter},
     },
 };
@@ -125,7 +124,7 @@ async fn the_one(store: &Store, number: &str, target: Option<&String>) -> anyhow
         destination: target.cloned(),
         ..DeliveryFilter::default()
     };
-    let mut found = deliveries::select(store, &filter).await?;
+    let mut found = deliveries::list(store, &filter, u32::MAX).await?;
     found.retain(|delivery| delivery.state != DeliveryState::Voided.as_str());
     match found.as_slice() {
         [one] => Ok(one.delivery_id),
@@ -188,9 +187,9 @@ pub(super) async fn reissue(
 }
 
 fn print_reissued(old: Uuid, reissued: &ReissueResult) -> anyhow::Result<()> {
-    let ReissueResult { delivery, key, look_up, .. } = reissued;
+    let ReissueResult { delivery, key, lookup, .. } = reissued;
     let target = &delivery.destination;
-    if let LookupFinding::Found { remote_id } = look_up {
+    if let LookupFinding::Found { remote_id } = lookup {
         let shown = remote_id.as_ref().map_or_else(String::new, |id| format!(" as {id}"));
         eprintln!(
             "WARNING: {target} still shows it{}. It was re-issued because you said that it is \
@@ -220,47 +219,28 @@ pub(super) async fn retry(store: &Store, arguments: &RetryArgs) -> anyhow::Resul
         state.is_none_or(|state| state == DeliveryState::Failed),
         "only what failed is tried again; what waits is tried by itself"
     );
-    ensure!(
-        !ids.is_empty() || !which.is_everything() || *all,
-        "this would mean every failed delivery; name some, give a condition, or say --all"
-    );
     let filter = which.filter(ids, Some(DeliveryState::Failed));
-    let selected = deliveries::select(store, &filter).await?;
-    let mut meant: Vec<Uuid> = selected.iter().map(|delivery| delivery.delivery_id).collect();
+    let selected = deliveries::select(store, Selection::new(filter, *all)?).await?;
     if *dry_run {
         if *json {
-            outln!("{}", json!({"dry_run": true, "deliveries": meant}));
+            let ids: Vec<Uuid> = selected.rows().iter().map(|row| row.delivery_id).collect();
+            outln!("{}", json!({"dry_run": true, "deliveries": ids}));
         } else {
             outln!(
                 "{} deliveries would be tried again.\n{}",
-                meant.len(),
-                queries::table(&selected)
+                selected.len(),
+                queries::table(selected.rows())
             );
         }
         return Ok(EXIT_DONE);
     }
-    // What was named and has not failed must be told, not passed over; what was
-    // named and is not of the condition is not meant.
-    let named = DeliveryFilter { ids: ids.clone(), ..DeliveryFilter::default() };
-    let failed = DeliveryState::Failed.as_str();
-    let known = if ids.is_empty() { Vec::new() } else { deliveries::select(store, &named).await? };
-    let is_failed = |id: &Uuid| known.iter().any(|it| it.delivery_id == *id && it.state == failed);
-    let others: Vec<Uuid> =
-        ids.iter().filter(|id| !meant.contains(id) && !is_failed(id)).copied().collect();
-    let not_meant: Vec<Uuid> =
-        ids.iter().filter(|id| !meant.contains(id) && is_failed(id)).copied().collect();
-    meant.extend(others);
+    let meant = selected.len() + selected.missing_ids().len();
     let reason = arguments.reason.as_deref().unwrap_or_default();
-    ensure!(
-        meant.len() < 2 || !reason.is_empty(),
-        "{} deliveries are meant; say why with --reason",
-        meant.len()
-    );
+    ensure!(meant < 2 || !reason.is_empty(), "{meant} deliveries are meant; say why with --reason");
     let name = operator::actor(arguments.actor.as_ref());
-    let retried =
-        deliveries::retry(store, &meant, &filter, Actor { name: &name, comment: reason }).await?;
-    let mut refused: Vec<String> = retried.refused.iter().map(ToString::to_string).collect();
-    refused.extend(not_meant.iter().map(|id| format!("delivery {id} is not of the condition")));
+    let actor = Actor { name: &name, comment: reason };
+    let retried = deliveries::retry(store, &selected, actor).await?;
+    let refused: Vec<String> = retried.refused.iter().map(ToString::to_string).collect();
     if *json {
         let result = json!({
             "replay_id": retried.replay_id, "retried": retried.deliveries, "failed": refused,
@@ -268,7 +248,7 @@ pub(super) async fn retry(store: &Store, arguments: &RetryArgs) -> anyhow::Resul
         outln!("{}", serde_json::to_string_pretty(&result)?);
     } else {
         let done = retried.deliveries.len();
-        outln!("{done} of {} deliveries are tried again, under the keys they had.", meant.len());
+        outln!("{done} of {meant} deliveries are tried again, under the keys they had.");
         for failure in &refused {
             eprintln!("failed: {failure}");
         }

@@ -8,8 +8,12 @@ use uuid::Uuid;
 use crate::{
     cli::{EXIT_DONE, EXIT_FAILED, EXIT_PARTLY, operator},
     config::Config,
-    review::{quarantine, quarantine::Release},
-    store::{Store, audit_log::Actor, quarantine::QuarantineFilter},
+    observability::metrics::Metrics,
+    review::{
+        Actor, OperatorBroker, Selection,
+        quarantine::{self, Release, ReleaseReport, SelectedRequests},
+    },
+    store::{Store, quarantine::QuarantineFilter},
 };
 
 /// Which calls, and how an act of a person is carried out.
@@ -37,54 +41,41 @@ pub(super) struct Act {
 }
 
 /// The calls that an act means, frozen.
-async fn selection(store: &Store, act: &Act, reason_always: bool) -> anyhow::Result<Vec<Uuid>> {
-    ensure!(
-        !act.ids.is_empty() || act.source.is_some() || act.all,
-        "this would mean every call; name some, give --source, or say --all"
-    );
+async fn selection(
+    store: &Store,
+    act: &Act,
+    reason_always: bool,
+) -> anyhow::Result<SelectedRequests> {
     let filter = QuarantineFilter { ids: act.ids.clone(), source: act.source.clone() };
-    let calls = quarantine::list(store, &filter, u32::MAX).await?;
-    let found: Vec<Uuid> = calls.into_iter().map(|call| call.receipt_id).collect();
+    let found = quarantine::select(store, Selection::new(filter, act.all)?).await?;
     let named = act.reason.as_deref().is_some_and(|reason| !reason.trim().is_empty());
     ensure!(
         named || !(reason_always || found.len() > 1),
         "{} calls are meant; say why with --reason",
         found.len()
     );
-    // What was named and is not there must be told, not passed over.
-    let missing = act.ids.iter().filter(|id| !found.contains(id)).copied();
-    let missing: Vec<Uuid> = missing.collect();
-    Ok(found.into_iter().chain(missing).collect())
+    Ok(found)
 }
 
 pub(super) async fn release(store: &Store, config: &Config, act: &Act) -> anyhow::Result<u8> {
     let calls = selection(store, act, false).await?;
-    let (publisher, topology, _stop) = operator::connect_publisher(config).await?;
+    let broker = OperatorBroker::connect(&config.broker, Metrics::new()?).await?;
     let name = operator::actor(act.actor.as_ref());
     let release = Release {
         store,
         sources: &config.sources,
-        publisher: &publisher,
-        topology: &topology,
+        broker: &broker,
         actor: Actor { name: &name, comment: act.reason.as_deref().unwrap_or("") },
     };
-    let mut released = 0;
-    let mut events = 0;
-    let mut failures = Vec::new();
-    for id in &calls {
-        match release.request(*id).await {
-            Ok(sent) => {
-                released += 1;
-                events += sent;
-            }
-            Err(error) => failures.push(format!("{:#}", anyhow::Error::from(error))),
-        }
-    }
+    let ReleaseReport { released, events, failures } = release.selected(&calls).await;
+    let failures: Vec<String> =
+        failures.into_iter().map(|error| format!("{:#}", anyhow::Error::from(error))).collect();
+    let requested = calls.len() + calls.missing_ids().len();
     if act.json {
         let result = json!({"released": released, "events": events, "failed": failures});
         outln!("{}", serde_json::to_string_pretty(&result)?);
     } else {
-        outln!("{released} of {} calls were released; {events} events were sent in.", calls.len());
+        outln!("{released} of {requested} calls were released; {events} events were sent in.");
         for failure in &failures {
             eprintln!("failed: {failure}");
         }
@@ -101,12 +92,13 @@ pub(super) async fn discard(store: &Store, act: &Act) -> anyhow::Result<u8> {
     let name = operator::actor(act.actor.as_ref());
     let actor = Actor { name: &name, comment: act.reason.as_deref().unwrap_or("") };
     let discarded = quarantine::discard(store, &calls, actor).await?;
+    let requested = calls.len() + calls.missing_ids().len();
     if act.json {
-        outln!("{}", json!({"selected": calls.len(), "discarded": discarded}));
+        outln!("{}", json!({"selected": requested, "discarded": discarded}));
     } else {
-        outln!("{discarded} of {} calls were discarded.", calls.len());
+        outln!("{discarded} of {requested} calls were discarded.");
     }
-    Ok(match (discarded, calls.len() as u64) {
+    Ok(match (discarded, requested as u64) {
         (done, all) if done == all => EXIT_DONE,
         (0, _) => EXIT_FAILED,
         _ => EXIT_PARTLY,

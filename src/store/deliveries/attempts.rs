@@ -1,4 +1,4 @@
-//! The way of a delivery that is sent: due, claimed, settled.
+//! The attempts of a delivery: it is due, claimed by a worker, and its result is recorded.
 
 use std::time::Duration;
 
@@ -9,54 +9,53 @@ use uuid::Uuid;
 use super::update_mirrored_at;
 use crate::{
     domain::{DeliveryState, DocumentEvent, ReasonCode},
-    store::{Conn, StoreError},
+    store::{Conn, StoreError, dead_letters},
 };
 
-/// A delivery whose turn it is.
+/// A delivery whose next attempt is due.
 #[derive(Clone, Debug)]
 pub struct DueDelivery {
-    /// Its id.
+    /// The id of the delivery.
     pub delivery_id: Uuid,
-    /// What it tells.
+    /// What happened to the document: a word of [`DocumentEvent`].
     pub event: String,
-    /// Where the document came in.
+    /// The source of the document.
     pub source: String,
     /// The shop or company.
     pub tenant: String,
     /// Our id of the document.
     pub document_id: String,
-    /// The number that people know it by.
+    /// The document's number.
     pub document_number: Option<String>,
-    /// Which issue of it.
+    /// The issue number, from 0.
     pub issue: i32,
-    /// The message that made it; nil for what is told once.
+    /// The receipt of the causing message; the nil UUID for events that occur once.
     pub cause_receipt_id: Uuid,
-    /// The document as it was when the delivery was written.
+    /// The document when the delivery was written.
     pub document: Value,
     /// When the delivery was written.
     pub created_at: OffsetDateTime,
-    /// The key under which it was sent before.
+    /// The idempotency key of earlier attempts.
     pub idempotency_key: Option<Uuid>,
-    /// What was sent before under the same key.
+    /// The request body of earlier attempts.
     pub request: Option<String>,
-    /// How many attempts failed that count.
+    /// How many attempts failed.
     pub attempts: i32,
-    /// Whether it was sent before.
+    /// Whether an attempt was made before.
     pub was_sent: bool,
-    /// Whether the target may have it already.
+    /// Whether the destination may have it already.
     pub may_be_delivered: bool,
 }
 
-/// Locks the deliveries to a target whose turn it is, longest due first, until
-/// the transaction ends. What another worker holds is left out, and so is what
-/// stands behind an unfinished delivery of its document, and events that only
-/// a newer version knows.
+/// Locks at most `limit` due deliveries to a destination until the end of the transaction, longest
+/// due first. Skips deliveries that another worker has locked, that wait for an unfinished delivery
+/// of the same document, or whose event only a newer version knows.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn lock_due(
     conn: &mut Conn,
-    target: &str,
+    destination: &str,
     limit: usize,
 ) -> Result<Vec<DueDelivery>, StoreError> {
     let events: Vec<&str> = DocumentEvent::ALL.iter().map(|event| event.as_str()).collect();
@@ -66,33 +65,34 @@ pub async fn lock_due(
         select delivery_id, event, source, tenant, document_id, document_number, issue,
             cause_receipt_id, document, created_at, idempotency_key, request, attempts,
             first_sent_at is not null as "was_sent!",
-            -- What is written anew had been sent, and not always in vain.
+            -- A retried delivery whose request is rendered again was sent before, and the
+            -- destination may have it.
             (state <> 'pending' or (first_sent_at is not null and request is null))
                 as "may_be_delivered!"
         from deliveries as mine
         where destination = $1 and next_attempt_at <= now() and event = any($3)
-          -- Whoever was sending is dead, or as good as that. Not with `or`
-          -- between states: then the index would not give them in order.
+          -- An expired lease: assume that its worker died. With `or` between the states, the index
+          -- would not return the rows in order.
           and state in ('pending', 'sending', 'uncertain')
           and (state <> 'sending' or lease_until < now())
-          -- Not with `not exists`: that is joined as a whole, all of the
-          -- outbox to itself, for the few rows that are wanted.
+          -- Not `not exists`: the planner would join the whole outbox to itself for a few rows.
           and (
-            select before.sequence from deliveries as before
-            where before.document_id = mine.document_id and before.destination = mine.destination
-              and before.source = mine.source and before.tenant = mine.tenant
+            select earlier.sequence from deliveries as earlier
+            where earlier.document_id = mine.document_id
+              and earlier.destination = mine.destination
+              and earlier.source = mine.source and earlier.tenant = mine.tenant
               -- An order and a refund may have the same id.
-              and split_part(before.event, '.', 1) = split_part(mine.event, '.', 1)
-              and before.sequence < mine.sequence
-              and before.state in ('pending', 'sending', 'uncertain', 'failed')
+              and split_part(earlier.event, '.', 1) = split_part(mine.event, '.', 1)
+              and earlier.sequence < mine.sequence
+              and earlier.state in ('pending', 'sending', 'uncertain', 'failed')
             limit 1) is null
-        -- What failed goes behind what was not tried yet: one that makes the
-        -- destination hang must not be every probe of an open breaker.
+        -- A delivery that failed goes behind those that were not tried yet. Otherwise one request
+        -- that makes the destination hang could be every probe of an open circuit breaker.
         order by next_attempt_at, sequence
         limit $2
         for update of mine skip locked
         "#,
-        target,
+        destination,
         i64::try_from(limit).unwrap_or(i64::MAX),
         &events as &[&str],
     )
@@ -100,186 +100,171 @@ pub async fn lock_due(
     .await?)
 }
 
-/// A due delivery that is about to be sent.
+/// A due delivery that a worker claims, with what it will send.
 #[derive(Clone, Debug)]
 pub struct ClaimRequest {
-    /// Its id.
+    /// The id of the delivery.
     pub delivery_id: Uuid,
-    /// The key that goes with it.
+    /// The idempotency key.
     pub idempotency_key: Uuid,
-    /// What is sent.
+    /// The request body.
     pub request: String,
 }
 
-/// Takes due deliveries for so long, and gives back until when that is. Key
-/// and request are on record once this is committed, before the first call.
+/// Claims due deliveries for the duration of a lease, and returns the end of the lease. Commit
+/// before the first call, so that key and request are on record.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn claim(
     conn: &mut Conn,
     claims: &[ClaimRequest],
     lease: Duration,
 ) -> Result<OffsetDateTime, StoreError> {
-    let ids: Vec<Uuid> = claims.iter().map(|claim| claim.delivery_id).collect();
-    let keys: Vec<Uuid> = claims.iter().map(|claim| claim.idempotency_key).collect();
-    let requests: Vec<&str> = claims.iter().map(|claim| claim.request.as_str()).collect();
-    let lease = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
-    let until = sqlx::query_scalar!(
-        r#"select now() + $1::bigint * interval '1 millisecond' as "until!""#,
-        lease
+    let lease_until = sqlx::query_scalar!(
+        r#"select now() + $1::bigint * interval '1 millisecond' as "lease_until!""#,
+        i64::try_from(lease.as_millis()).unwrap_or(i64::MAX)
     )
     .fetch_one(&mut *conn)
     .await?;
     sqlx::query!(
         r#"
         update deliveries as known
-        set state = 'sending', lease_until = $4, idempotency_key = told.key,
-            request = told.request, first_sent_at = coalesce(known.first_sent_at, now()),
+        set state = 'sending', lease_until = $4, idempotency_key = claim.key,
+            request = claim.request, first_sent_at = coalesce(known.first_sent_at, now()),
             updated_at = now()
-        from unnest($1::uuid[], $2::uuid[], $3::text[]) as told (delivery_id, key, request)
-        where known.delivery_id = told.delivery_id
+        from unnest($1::uuid[], $2::uuid[], $3::text[]) as claim (delivery_id, key, request)
+        where known.delivery_id = claim.delivery_id
         "#,
-        &ids,
-        &keys,
-        &requests as &[&str],
-        until,
+        &column!(claims, claim => claim.delivery_id),
+        &column!(claims, claim => claim.idempotency_key),
+        &column!(claims, claim => claim.request.as_str()) as &[&str],
+        lease_until,
     )
     .execute(conn)
     .await?;
-    Ok(until)
+    Ok(lease_until)
 }
 
-/// What an attempt comes to.
+/// The result of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttemptOutcome {
-    /// The target has it.
+    /// The destination has it.
     Delivered {
-        /// The target's own id of what it made.
+        /// The destination's own id of the document.
         remote_id: Option<String>,
-        /// What a person should know all the same.
+        /// What an operator should know although it was delivered.
         warning: Option<String>,
     },
-    /// It is tried again, not before this pause is over.
+    /// It will be tried again after `delay`.
     Retry {
-        /// Whether the target may have it.
+        /// Whether the destination may have it already.
         may_be_delivered: bool,
-        /// Whether the attempt counts.
+        /// Whether the attempt counts as failed.
         counts_as_attempt: bool,
-        /// The pause.
+        /// The shortest time until the next attempt.
         delay: Duration,
-        /// Why.
+        /// Why it failed.
         error: String,
     },
-    /// A person must look at it.
+    /// It failed for good and becomes a dead letter.
     Failed {
         /// Why, as a code.
         reason: ReasonCode,
-        /// Why, in words.
+        /// Why, as a text.
         error: String,
     },
 }
 
-/// An attempt that came to an end.
+/// An attempt that has ended.
 #[derive(Clone, Debug)]
 pub struct AttemptRecord {
-    /// The delivery.
+    /// The id of the delivery.
     pub delivery_id: Uuid,
-    /// Until when it was [claimed](claim); none if it could not even be sent.
+    /// The lease of the [claim]; none if the delivery could not be sent at all.
     pub lease_until: Option<OffsetDateTime>,
-    /// What it comes to.
+    /// The result.
     pub outcome: AttemptOutcome,
-    /// The status that the target answered.
+    /// The HTTP status of the response.
     pub status: Option<u16>,
-    /// The start of the body of the answer.
+    /// The beginning of the response body.
     pub response: Option<String>,
 }
 
-/// Records what attempts came to: each of a delivery that is still claimed
-/// for the same time. Others were taken over meanwhile, and their new owner
-/// finds out by itself. Gives back the ids of those that were recorded.
+/// Records the results of attempts and returns the deliveries that were recorded. Skips a delivery
+/// whose lease has changed: another worker took it over and records its own result.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn record_attempts(
     conn: &mut Conn,
     attempts: &[AttemptRecord],
 ) -> Result<Vec<Uuid>, StoreError> {
-    let told: Vec<AttemptRow<'_>> = attempts.iter().map(AttemptRow::of).collect();
-    macro_rules! column {
-        ($row:ident => $value:expr) => {
-            told.iter().map(|$row| $value).collect::<Vec<_>>()
-        };
-    }
+    let rows: Vec<AttemptRow<'_>> = attempts.iter().map(AttemptRow::of).collect();
     let recorded = sqlx::query!(
         r#"
         update deliveries as known
-        set state = told.state,
-            attempts = known.attempts + told.counted,
-            next_attempt_at = now() + told.pause_ms * interval '1 millisecond',
+        set state = attempt.state,
+            attempts = known.attempts + attempt.counted,
+            next_attempt_at = now() + attempt.delay_ms * interval '1 millisecond',
             lease_until = null,
-            remote_id = coalesce(told.remote_id, known.remote_id),
-            response_status = told.status,
-            response = told.response,
-            error = told.error,
-            warning = told.warning,
-            delivered_at = case when told.state = 'delivered' then now() end,
+            remote_id = coalesce(attempt.remote_id, known.remote_id),
+            response_status = attempt.status,
+            response = attempt.response,
+            error = attempt.error,
+            warning = attempt.warning,
+            delivered_at = case when attempt.state = 'delivered' then now() end,
             updated_at = now()
         from unnest(
             $1::uuid[], $2::timestamptz[], $3::text[], $4::int[], $5::bigint[], $6::text[],
             $7::smallint[], $8::text[], $9::text[], $10::text[]
-        ) as told (
-            delivery_id, lease_until, state, counted, pause_ms, remote_id, status, response,
+        ) as attempt (
+            delivery_id, lease_until, state, counted, delay_ms, remote_id, status, response,
             error, warning)
-        where known.delivery_id = told.delivery_id
+        where known.delivery_id = attempt.delivery_id
           and known.state in ('pending', 'uncertain', 'sending')
-          and known.lease_until is not distinct from told.lease_until
+          and known.lease_until is not distinct from attempt.lease_until
         returning known.delivery_id, known.document_id, known.is_mirror, known.state
         "#,
-        &column!(row => row.attempt.delivery_id),
-        &column!(row => row.attempt.lease_until) as &[Option<OffsetDateTime>],
-        &column!(row => row.state.as_str()) as &[&str],
-        &column!(row => i32::from(row.counts_as_attempt)),
-        &column!(row => row.delay_ms),
-        &column!(row => row.remote_id) as &[Option<&str>],
-        &column!(row => row.attempt.status.and_then(|status| i16::try_from(status).ok()))
+        &column!(rows, row => row.attempt.delivery_id),
+        &column!(rows, row => row.attempt.lease_until) as &[Option<OffsetDateTime>],
+        &column!(rows, row => row.state.as_str()) as &[&str],
+        &column!(rows, row => i32::from(row.counts_as_attempt)),
+        &column!(rows, row => row.delay_ms),
+        &column!(rows, row => row.remote_id) as &[Option<&str>],
+        &column!(rows, row => row.attempt.status.and_then(|status| i16::try_from(status).ok()))
             as &[Option<i16>],
-        &column!(row => row.attempt.response.as_deref()) as &[Option<&str>],
-        &column!(row => row.error) as &[Option<&str>],
-        &column!(row => row.warning) as &[Option<&str>],
+        &column!(rows, row => row.attempt.response.as_deref()) as &[Option<&str>],
+        &column!(rows, row => row.error) as &[Option<&str>],
+        &column!(rows, row => row.warning) as &[Option<&str>],
     )
     .fetch_all(&mut *conn)
     .await?;
-    let reasons: Vec<(Uuid, ReasonCode)> = recorded
+    let failed: Vec<(Uuid, ReasonCode)> = recorded
         .iter()
-        .filter_map(|row| {
-            let told = told.iter().find(|told| told.attempt.delivery_id == row.delivery_id)?;
-            Some((row.delivery_id, told.reason?))
+        .filter_map(|recorded| {
+            let row = rows.iter().find(|row| row.attempt.delivery_id == recorded.delivery_id)?;
+            Some((recorded.delivery_id, row.reason?))
         })
         .collect();
-    if !reasons.is_empty() {
-        insert_dead_letters(conn, &reasons).await?;
+    if !failed.is_empty() {
+        dead_letters::insert_for_deliveries(conn, &failed).await?;
     }
-    let delivered: Vec<Uuid> = recorded
-        .iter()
-        .filter(|row| row.state == DeliveryState::Delivered.as_str())
-        .map(|row| row.delivery_id)
-        .collect();
+    let delivered: Vec<_> =
+        recorded.iter().filter(|row| row.state == DeliveryState::Delivered.as_str()).collect();
     if !delivered.is_empty() {
-        resolve_dead_letters(conn, &delivered).await?;
+        let ids = column!(delivered, row => row.delivery_id);
+        dead_letters::resolve_for_deliveries(conn, &ids).await?;
     }
-    let mirrored: Vec<String> = recorded
-        .iter()
-        .filter(|row| row.is_mirror && row.state == DeliveryState::Delivered.as_str())
-        .map(|row| row.document_id.clone())
-        .collect();
+    let mirrored: Vec<String> =
+        delivered.iter().filter(|row| row.is_mirror).map(|row| row.document_id.clone()).collect();
     if !mirrored.is_empty() {
         update_mirrored_at(conn, &mirrored).await?;
     }
     Ok(recorded.into_iter().map(|row| row.delivery_id).collect())
 }
 
-/// An attempt as the columns want it.
+/// The column values of an attempt.
 struct AttemptRow<'a> {
     attempt: &'a AttemptRecord,
     state: DeliveryState,
@@ -307,19 +292,14 @@ impl<'a> AttemptRow<'a> {
             AttemptOutcome::Delivered { remote_id, warning } => {
                 Self { remote_id: remote_id.as_deref(), warning: warning.as_deref(), ..row }
             }
-            AttemptOutcome::Retry {
-                may_be_delivered,
-                counts_as_attempt: counts,
-                delay: after,
-                error,
-            } => Self {
+            AttemptOutcome::Retry { may_be_delivered, counts_as_attempt, delay, error } => Self {
                 state: if *may_be_delivered {
                     DeliveryState::Uncertain
                 } else {
                     DeliveryState::Pending
                 },
-                counts_as_attempt: *counts,
-                delay_ms: i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
+                counts_as_attempt: *counts_as_attempt,
+                delay_ms: i64::try_from(delay.as_millis()).unwrap_or(i64::MAX),
                 error: Some(error),
                 ..row
             },
@@ -332,61 +312,4 @@ impl<'a> AttemptRow<'a> {
             },
         }
     }
-}
-
-/// Lays failed deliveries before a person, with both bodies. One that a
-/// person had tried again is open again.
-async fn insert_dead_letters(
-    conn: &mut Conn,
-    failed: &[(Uuid, ReasonCode)],
-) -> Result<(), StoreError> {
-    let ids: Vec<Uuid> = failed.iter().map(|(id, _)| *id).collect();
-    let reasons: Vec<&str> = failed.iter().map(|(_, reason)| reason.as_str()).collect();
-    let letters: Vec<Uuid> = failed.iter().map(|_| Uuid::now_v7()).collect();
-    sqlx::query!(
-        r#"
-        insert into dead_letters as known (
-            dead_letter_id, receipt_id, delivery_id, event_key, source, tenant, topic,
-            business_key, reason, error, attempts, received_at, first_failed_at, last_failed_at,
-            headers, payload)
-        select told.letter, failed.delivery_id, failed.delivery_id,
-            coalesce(failed.idempotency_key, failed.delivery_id)::text, failed.source,
-            failed.tenant, failed.event, failed.document_number, told.reason, failed.error,
-            failed.attempts, failed.created_at, now(), now(),
-            jsonb_build_object(
-                'delivery_id', failed.delivery_id, 'destination', failed.destination,
-                'idempotency_key', failed.idempotency_key, 'issue', failed.issue,
-                'response_status', failed.response_status, 'response', failed.response),
-            convert_to(coalesce(failed.request, failed.document::text), 'UTF8')
-        from unnest($1::uuid[], $2::text[], $3::uuid[]) as told (delivery_id, reason, letter)
-        join deliveries as failed using (delivery_id)
-        on conflict (receipt_id) do update set
-            state = 'open',
-            reason = excluded.reason,
-            error = excluded.error,
-            attempts = excluded.attempts,
-            last_failed_at = excluded.last_failed_at,
-            headers = excluded.headers,
-            payload = excluded.payload
-        where known.state in ('open', 'replayed')
-        "#,
-        &ids,
-        &reasons as &[&str],
-        &letters,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Closes the letters of deliveries that arrived after all.
-async fn resolve_dead_letters(conn: &mut Conn, delivered: &[Uuid]) -> Result<(), StoreError> {
-    sqlx::query!(
-        "update dead_letters set state = 'resolved', outcome = 'applied', closed_at = now()
-         where delivery_id = any($1) and state in ('open', 'replayed')",
-        delivered
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
 }

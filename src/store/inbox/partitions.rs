@@ -1,203 +1,202 @@
-//! The generations of the inbox: opened in turn, closed, and dropped whole
-//! once they are past the horizon. Nothing else is ever deleted from it.
+//! The partitions of the inbox. One is active; the others are retained and only read. The
+//! maintenance job creates the next partition in time and drops those whose keys are all older than
+//! the dedupe window. Nothing else deletes processed keys.
 //!
-//! Into how many generations to divide a horizon is a matter of measurement. In
-//! each one a key has to be looked for, at a random place: with 50 million keys
-//! on record a closed generation costs a batch of 500 claims some 3 ms, however
-//! few of the keys it has. (An empty inbox takes 5 ms.) A new key goes into a
-//! random place of the open one, which costs 8 ms and ten times the WAL if all
-//! 50 million are there. And what is divided less is kept longer than it has to
-//! be. Two is where these meet: two closed ones and an open one, and at most
-//! one and a half times the horizon. For the same reason it is time that opens
-//! a generation, and never the number of keys: of a flood there would be many,
-//! and each key would be looked for in all of them.
+//! The number of partitions for one dedupe window was measured. Every claim searches all partitions,
+//! at random places. With 50 million keys on record, a retained partition adds about 3 ms to a batch
+//! of 500 claims, however few of the keys it holds. (With an empty inbox, a batch takes 5 ms.) A new
+//! key goes to a random place of the active partition; if that holds all 50 million keys, this costs
+//! 8 ms and ten times the WAL. Fewer partitions also keep keys longer than necessary. Two partitions
+//! for one window are the compromise: two retained and one active, at most 1.5 times the window. For
+//! the same reason, time decides when the next partition is created, and not the number of keys: a
+//! flood of events would create many partitions, and each claim would search all of them.
 
 use std::time::Duration;
 
 use sqlx::Executor as _;
 use time::OffsetDateTime;
 
-use super::super::{Conn, Store, StoreError, Tx};
+use crate::store::{Conn, Store, StoreError, Tx};
 
-/// How many generations a horizon is divided into.
-pub const PARTITIONS_PER_HORIZON: u32 = 2;
+/// How many partitions cover one dedupe window.
+pub const PARTITIONS_PER_WINDOW: u32 = 2;
 
-/// How long claims may be kept waiting by whoever opens or drops a generation
-/// and waits himself for one that is under way.
+/// How long a claim may wait for a partition to be created or dropped, which in turn waits for
+/// claims that are under way.
 const LOCK_SETTINGS: &str = "set local lock_timeout = '300ms'; \
     set local idle_in_transaction_session_timeout = '5s'";
 
-/// What PostgreSQL says to whom its locks were not given in time.
+/// SQLSTATE after `lock_timeout`.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
-/// What it says of a table that is not there.
+/// SQLSTATE for a table that does not exist.
 const UNDEFINED_TABLE: &str = "42P01";
 
 const HOUR: Duration = Duration::from_hours(1);
 
-/// What shall be kept.
+/// How long keys are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct InboxRetention {
-    /// How long keys are remembered; for ever if nothing is said.
+    /// The dedupe window; `None` keeps keys forever.
     pub dedupe_window: Option<Duration>,
-    /// Now, by a clock that all who keep house share: the database's.
+    /// The current time of a clock that all workers share: the database's.
     pub now: OffsetDateTime,
 }
 
-/// One generation.
+/// A partition of the inbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboxPartition {
-    /// The hour since 1970 in which it was opened.
+    /// The hour since 1970 in which it was created; its name.
     pub hour: i32,
-    /// Whether new keys go there.
+    /// Whether it takes new keys.
     pub is_active: bool,
-    /// What it takes on the disk, with its index.
+    /// Its size on disk, index included.
     pub bytes: i64,
-    /// Its table, quoted if need be.
+    /// Its table name, quoted if necessary.
     table: String,
-    /// Whether vacuum has something left to do.
     needs_vacuum: bool,
 }
 
-/// A generation that is past the horizon and is not dropped.
+/// A partition that is older than the dedupe window and cannot be dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetainedInboxPartition {
-    /// Which.
+    /// The partition's hour.
     pub hour: i32,
-    /// How many dead letters are waiting whose key is in it. Replayed without
-    /// it, each would be applied although it was settled.
+    /// How many dead letters can be replayed whose key it holds. Without the key, a replay would
+    /// apply an event again that was processed.
     pub dead_letters: i64,
 }
 
-/// What was done.
+/// The result of a maintenance run.
 #[derive(Clone, Debug)]
 pub struct InboxMaintenanceReport {
-    /// What there is now.
+    /// The partitions after the run.
     pub status: InboxStatus,
-    /// The one that was opened.
+    /// The hour of the partition that was created.
     pub created: Option<i32>,
-    /// Those that were dropped.
+    /// The hours of the partitions that were dropped.
     pub dropped: Vec<i32>,
-    /// Whether something was left for the next time: claims were under way for
-    /// longer than others may be kept waiting.
+    /// Whether something was left for the next run, because claims held their locks too long.
     pub is_deferred: bool,
 }
 
-/// What there is, and why.
+/// The partitions of the inbox.
 #[derive(Clone, Debug)]
 pub struct InboxStatus {
-    /// Every generation, the oldest first.
+    /// All partitions, oldest first.
     pub partitions: Vec<InboxPartition>,
-    /// Those that are past the horizon and must not be dropped.
+    /// Those that are older than the dedupe window and cannot be dropped.
     pub retained: Vec<RetainedInboxPartition>,
-    /// Everything that was settled since is remembered.
+    /// All keys that were processed since then are in the inbox.
     pub remembered_since: OffsetDateTime,
 }
 
-/// What came of an act that needs the inbox for itself.
+/// The result of an operation that needs an exclusive lock on the inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockOutcome {
-    /// It is done.
+    /// The operation was done.
     Done,
-    /// Somebody else does it, or did.
+    /// Another worker does it or did it.
     HeldElsewhere,
-    /// Claims were under way for too long.
+    /// Claims held their locks longer than the time limit.
     TimedOut,
 }
 
-/// Opens the next generation if it is time, drops those that are past the
-/// horizon, and has what was closed vacuumed for good. As often as one likes,
-/// and by as many at once as one likes.
+/// Creates the next partition if it is due, drops expired ones, and vacuums those that are not
+/// active any more. Can run at any time and in several workers at once.
 ///
 /// # Errors
-/// What the database says; what was done until then is done.
+/// A database error; the steps before it remain done.
 pub async fn maintain(
     store: &Store,
-    plan: &InboxRetention,
+    retention: &InboxRetention,
 ) -> Result<InboxMaintenanceReport, StoreError> {
-    let mut opened = None;
-    let mut put_off = false;
-    if let Some(next) = next_due(&load_status(store, plan).await?.partitions, plan) {
+    let mut created = None;
+    let mut is_deferred = false;
+    if let Some(next) = next_due(&load_status(store, retention).await?.partitions, retention) {
         match create_partition(store, next).await? {
-            LockOutcome::Done => opened = Some(next),
+            LockOutcome::Done => created = Some(next),
             LockOutcome::HeldElsewhere => {}
-            LockOutcome::TimedOut => put_off = true,
+            LockOutcome::TimedOut => is_deferred = true,
         }
     }
-    let state = load_status(store, plan).await?;
-    let is_held = |number: i32| state.retained.iter().any(|held| held.hour == number);
-    let mut forgotten = Vec::new();
-    for (generation, until) in expired(&state.partitions, plan) {
-        if is_held(generation.hour) {
+    let InboxStatus { partitions, retained, .. } = load_status(store, retention).await?;
+    let mut dropped = Vec::new();
+    for (partition, processed_before) in expired(&partitions, retention) {
+        if retained.iter().any(|retained| retained.hour == partition.hour) {
             continue;
         }
-        match drop_partition(store, generation, until).await? {
-            LockOutcome::Done => forgotten.push(generation.hour),
+        match drop_partition(store, partition, processed_before).await? {
+            LockOutcome::Done => dropped.push(partition.hour),
             LockOutcome::HeldElsewhere => {}
-            LockOutcome::TimedOut => put_off = true,
+            LockOutcome::TimedOut => is_deferred = true,
         }
     }
-    let state = load_status(store, plan).await?;
-    for generation in state.partitions.iter().filter(|one| one.needs_vacuum && !one.is_active) {
-        vacuum_freeze(store, generation).await?;
+    let status = load_status(store, retention).await?;
+    for partition in &status.partitions {
+        if partition.needs_vacuum && !partition.is_active {
+            vacuum_freeze(store, partition).await?;
+        }
     }
-    Ok(InboxMaintenanceReport {
-        status: state,
-        created: opened,
-        dropped: forgotten,
-        is_deferred: put_off,
-    })
+    Ok(InboxMaintenanceReport { status, created, dropped, is_deferred })
 }
 
-async fn load_status(store: &Store, plan: &InboxRetention) -> Result<InboxStatus, StoreError> {
-    store.with_timeout(async { status(&mut *store.connection().await?, plan).await }).await
+async fn load_status(store: &Store, retention: &InboxRetention) -> Result<InboxStatus, StoreError> {
+    store.with_timeout(async { status(&mut *store.connection().await?, retention).await }).await
 }
 
-/// What there is now. One that is past and not held is about to be dropped.
+/// Reads the partitions of the inbox. An expired partition that is not retained is about to be
+/// dropped.
 ///
 /// # Errors
-/// What the database says.
-pub async fn status(conn: &mut Conn, plan: &InboxRetention) -> Result<InboxStatus, StoreError> {
-    let generations = list_partitions(conn).await?;
-    let mut held = Vec::new();
-    for (InboxPartition { hour: generation, .. }, _) in expired(&generations, plan) {
-        let letters = count_replayable_dead_letters(conn, *generation).await?;
-        if letters > 0 {
-            held.push(RetainedInboxPartition { hour: *generation, dead_letters: letters });
+/// A database error.
+pub async fn status(
+    conn: &mut Conn,
+    retention: &InboxRetention,
+) -> Result<InboxStatus, StoreError> {
+    let partitions = list_partitions(conn).await?;
+    let mut retained = Vec::new();
+    for (InboxPartition { hour, .. }, _) in expired(&partitions, retention) {
+        let dead_letters = count_replayable_dead_letters(conn, *hour).await?;
+        if dead_letters > 0 {
+            retained.push(RetainedInboxPartition { hour: *hour, dead_letters });
         }
     }
-    let since = remembered_since(conn)
-        .await?
-        .unwrap_or_else(|| hour_start(generations.first().map_or(0, |oldest| oldest.hour)));
-    Ok(InboxStatus { partitions: generations, retained: held, remembered_since: since })
+    let remembered_since = match remembered_since(conn).await? {
+        Some(since) => since,
+        None => hour_start(partitions.first().map_or(0, |oldest| oldest.hour)),
+    };
+    Ok(InboxStatus { partitions, retained, remembered_since })
 }
 
-/// The generation to be opened now, if it is time.
-fn next_due(known: &[InboxPartition], plan: &InboxRetention) -> Option<i32> {
-    // Who keeps everything gains nothing: none is ever dropped.
-    let share = (plan.dedupe_window? / PARTITIONS_PER_HORIZON).max(HOUR);
-    let open = known.iter().rfind(|generation| generation.is_active)?;
-    let next = hour_of(plan.now);
-    (hour_start(next) - hour_start(open.hour) >= share).then_some(next)
+/// The hour of the partition that is to be created now, if one is due.
+fn next_due(partitions: &[InboxPartition], retention: &InboxRetention) -> Option<i32> {
+    // If keys are kept forever, another partition has no use: none is ever dropped.
+    let interval = (retention.dedupe_window? / PARTITIONS_PER_WINDOW).max(HOUR);
+    let active = partitions.iter().rfind(|partition| partition.is_active)?;
+    let next = hour_of(retention.now);
+    (hour_start(next) - hour_start(active.hour) >= interval).then_some(next)
 }
 
-/// The generations of which every key is past the horizon, each with the time
-/// before which they were settled.
+/// The partitions whose keys are all older than the dedupe window, each with the time before which
+/// its keys were processed.
 fn expired<'a>(
-    known: &'a [InboxPartition],
-    plan: &InboxRetention,
+    partitions: &'a [InboxPartition],
+    retention: &InboxRetention,
 ) -> impl Iterator<Item = (&'a InboxPartition, OffsetDateTime)> {
-    let horizon = plan.dedupe_window.map(|keep| plan.now - keep);
-    known.windows(2).filter_map(move |pair| {
-        let [generation, next] = pair else { return None };
-        // It was closed at some time within the hour that names the next.
-        let until = hour_start(next.hour) + HOUR;
-        horizon.is_some_and(|horizon| until <= horizon).then_some((generation, until))
+    let cutoff = retention.dedupe_window.map(|window| retention.now - window);
+    partitions.windows(2).filter_map(move |pair| {
+        let [partition, next] = pair else { return None };
+        // The next partition became active at some time within its hour.
+        let processed_before = hour_start(next.hour) + HOUR;
+        cutoff
+            .is_some_and(|cutoff| processed_before <= cutoff)
+            .then_some((partition, processed_before))
     })
 }
 
 /// The hour since 1970.
-fn hour_of(at: OffsetDateTime) -> i32 {
-    let hours = at.unix_timestamp().div_euclid(i64::from(3600_u32));
+fn hour_of(time: OffsetDateTime) -> i32 {
+    let hours = time.unix_timestamp().div_euclid(i64::from(3600_u32));
     i32::try_from(hours).unwrap_or(i32::MAX)
 }
 
@@ -205,92 +204,89 @@ fn hour_start(hour: i32) -> OffsetDateTime {
     OffsetDateTime::UNIX_EPOCH + time::Duration::hours(i64::from(hour))
 }
 
-/// Every generation, the oldest first.
+/// Lists all partitions, oldest first.
 async fn list_partitions(conn: &mut Conn) -> Result<Vec<InboxPartition>, StoreError> {
     Ok(sqlx::query_as!(
         InboxPartition,
         r#"
-        -- Read once: one that is being dropped may lose its number any moment.
-        with named as materialized (
+        -- Materialized, so that the bound is read once: a partition that is being dropped may lose
+        -- it at any time.
+        with partitions as materialized (
             select part.*,
-                substring(pg_get_expr(part.relpartbound, part.oid) from '\d+')::integer as number
+                substring(pg_get_expr(part.relpartbound, part.oid) from '\d+')::integer as hour
             from pg_inherits
             join pg_class as part on part.oid = inhrelid
             where inhparent = 'inbox'::regclass
         )
-        select number as "hour!", oid::regclass::text as "table!",
-            number = (
+        select hour as "hour!", oid::regclass::text as "table!",
+            hour = (
                 select pg_get_expr(adbin, adrelid)::integer from pg_attrdef
                 where adrelid = 'inbox'::regclass) as "is_active!",
             coalesce(pg_total_relation_size(oid), 0) as "bytes!",
-            -- Below 0: it was never vacuumed.
+            -- A negative number of tuples: never vacuumed.
             reltuples < 0 or relallvisible < relpages as "needs_vacuum!"
-        from named
-        where number is not null
-        order by number
+        from partitions
+        where hour is not null
+        order by hour
         "#
     )
     .fetch_all(conn)
     .await?)
 }
 
-/// What the database's clock says.
+/// Reads the database's clock.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn database_now(conn: &mut Conn) -> Result<OffsetDateTime, StoreError> {
     Ok(sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(conn).await?)
 }
 
-/// Since when everything that was settled is remembered, if anything was ever
-/// forgotten.
+/// The time since which all processed keys are in the inbox. `None` if no partition was ever
+/// dropped.
 ///
 /// # Errors
-/// What the database says.
+/// A database error.
 pub async fn remembered_since(conn: &mut Conn) -> Result<Option<OffsetDateTime>, StoreError> {
     Ok(sqlx::query_scalar!("select max(processed_before) from inbox_dropped_partitions")
         .fetch_one(conn)
         .await?)
 }
 
-/// How many dead letters may still be replayed whose key this generation has:
-/// another copy of the event was applied, or it contradicts one that was.
-async fn count_replayable_dead_letters(
-    conn: &mut Conn,
-    generation: i32,
-) -> Result<i64, StoreError> {
+/// Counts the dead letters that can be replayed and whose key is in a partition: another copy of
+/// the event was processed, or an event that contradicts it.
+async fn count_replayable_dead_letters(conn: &mut Conn, hour: i32) -> Result<i64, StoreError> {
     Ok(sqlx::query_scalar!(
         r#"
-        select count(*) as "dead_letters!" from dead_letters as letter
+        select count(*) as "count!" from dead_letters as letter
         where letter.state in ('open', 'replayed') and letter.delivery_id is null
           and exists (
             select from inbox
             where inbox.partition_hour = $1
-              -- As `EventKey::inbox_id` has it.
+              -- As `EventKey::inbox_id` computes it.
               and inbox.key = encode(
                 substring(sha256(convert_to(letter.event_key, 'UTF8')) for 16), 'hex')::uuid)
         "#,
-        generation
+        hour
     )
     .fetch_one(conn)
     .await?)
 }
 
-/// Opens a generation, unless it or a later one is open by now.
+/// Creates a partition and makes it active, unless it or a later one exists.
 ///
 /// # Errors
-/// What the database says; then nothing is changed.
-pub async fn create_partition(store: &Store, next: i32) -> Result<LockOutcome, StoreError> {
+/// A database error; then nothing has changed.
+pub async fn create_partition(store: &Store, hour: i32) -> Result<LockOutcome, StoreError> {
     with_exclusive_lock(store, async |tx| {
-        let known = list_partitions(tx).await?;
-        if known.iter().any(|generation| generation.hour >= next) {
+        if list_partitions(tx).await?.iter().any(|partition| partition.hour >= hour) {
             return Ok(LockOutcome::HeldElsewhere);
         }
         let ddl = format!(
-            "create table inbox_p{next} partition of inbox (primary key (key))
-                 for values in ({next})
+            "create table inbox_p{hour} partition of inbox (primary key (key))
+                 for values in ({hour})
                  with (autovacuum_freeze_min_age = 0, vacuum_truncate = false);
-             alter table only inbox alter column partition_hour set default {next}"
+             alter table only inbox alter column partition_hour set default {hour}"
         );
         tx.execute(sqlx::AssertSqlSafe(ddl)).await?;
         Ok(LockOutcome::Done)
@@ -298,80 +294,67 @@ pub async fn create_partition(store: &Store, next: i32) -> Result<LockOutcome, S
     .await
 }
 
-/// Drops a generation, unless somebody else did.
+/// Drops a partition, unless another worker has dropped it.
 async fn drop_partition(
     store: &Store,
-    generation: &InboxPartition,
-    until: OffsetDateTime,
+    partition: &InboxPartition,
+    processed_before: OffsetDateTime,
 ) -> Result<LockOutcome, StoreError> {
     with_exclusive_lock(store, async |tx| {
-        if !list_partitions(tx).await?.iter().any(|one| one.hour == generation.hour) {
+        if !list_partitions(tx).await?.iter().any(|existing| existing.hour == partition.hour) {
             return Ok(LockOutcome::HeldElsewhere);
         }
         sqlx::query!(
-            "insert into inbox_dropped_partitions (partition_hour, processed_before) values ($1, $2)",
-            generation.hour,
-            until
+            "insert into inbox_dropped_partitions (partition_hour, processed_before)
+             values ($1, $2)",
+            partition.hour,
+            processed_before
         )
         .execute(&mut **tx)
         .await?;
-        tx.execute(sqlx::AssertSqlSafe(format!("drop table {}", generation.table))).await?;
+        tx.execute(sqlx::AssertSqlSafe(format!("drop table {}", partition.table))).await?;
         Ok(LockOutcome::Done)
     })
     .await
 }
 
-/// Does something while nobody claims anything, and nobody else keeps house.
+/// Runs an operation while no claim is under way and no other worker maintains the inbox.
 async fn with_exclusive_lock(
     store: &Store,
-    act: impl AsyncFnOnce(&mut Tx) -> Result<LockOutcome, StoreError>,
+    operation: impl AsyncFnOnce(&mut Tx) -> Result<LockOutcome, StoreError>,
 ) -> Result<LockOutcome, StoreError> {
-    store
-        .with_timeout(async {
-            let mut tx = store.begin().await?;
-            tx.execute(LOCK_SETTINGS).await?;
-            let is_free = sqlx::query_scalar!(
-                r#"select pg_try_advisory_xact_lock(
-                    'pg_class'::regclass::oid::integer, 'inbox'::regclass::oid::integer) as "free!""#
-            )
-            .fetch_one(&mut *tx)
-            .await?;
-            let turn = if is_free { run_locked(&mut tx, act).await } else { Ok(LockOutcome::HeldElsewhere) };
-            match turn {
-                Ok(LockOutcome::Done) => tx.commit().await?,
-                Ok(LockOutcome::HeldElsewhere | LockOutcome::TimedOut) | Err(_) => drop(tx.rollback().await),
-            }
-            turn
-        })
-        .await
-}
-
-async fn run_locked(
-    tx: &mut Tx,
-    act: impl AsyncFnOnce(&mut Tx) -> Result<LockOutcome, StoreError>,
-) -> Result<LockOutcome, StoreError> {
-    let done = async {
-        // Whoever claims locks this before its parts. These may be vacuumed,
-        // which takes its time and is nobody's claim: hence `only`.
+    let locked_operation = store.transaction(async |tx| {
+        tx.execute(LOCK_SETTINGS).await?;
+        let is_free = sqlx::query_scalar!(
+            r#"select pg_try_advisory_xact_lock(
+                'pg_class'::regclass::oid::integer, 'inbox'::regclass::oid::integer) as "free!""#
+        )
+        .fetch_one(&mut **tx)
+        .await?;
+        if !is_free {
+            return Ok(LockOutcome::HeldElsewhere);
+        }
+        // Claims lock the parent before its partitions. With `only`, a vacuum of a partition, which
+        // may take long, does not delay this.
         tx.execute("lock table only inbox in access exclusive mode").await?;
-        act(tx).await
-    };
-    match done.await {
+        operation(tx).await
+    });
+    match locked_operation.await {
         Err(error) if error.sqlstate().as_deref() == Some(LOCK_NOT_AVAILABLE) => {
             Ok(LockOutcome::TimedOut)
         }
-        turn => turn,
+        result => result,
     }
 }
 
-/// Vacuums what was closed, once: from then on no page of it is written, not
-/// even for the sake of transaction ids. Claims do not notice.
-async fn vacuum_freeze(store: &Store, generation: &InboxPartition) -> Result<(), StoreError> {
-    let sql = format!("vacuum (freeze, analyze, skip_locked, truncate false) {}", generation.table);
+/// Vacuums a partition that is not active any more, once. After that, no page of it is written
+/// again, not even to freeze transaction ids. Claims are not blocked.
+async fn vacuum_freeze(store: &Store, partition: &InboxPartition) -> Result<(), StoreError> {
+    let sql = format!("vacuum (freeze, analyze, skip_locked, truncate false) {}", partition.table);
     match store.with_timeout(store.execute(&sql)).await {
-        // Somebody else has dropped it meanwhile.
+        // Another worker has dropped it.
         Err(error) if error.sqlstate().as_deref() == Some(UNDEFINED_TABLE) => Ok(()),
-        done => done,
+        result => result,
     }
 }
 
@@ -381,67 +364,60 @@ mod tests {
 
     const DAY: i32 = 24;
 
-    fn generation(number: i32, is_open: bool) -> InboxPartition {
-        InboxPartition {
-            hour: number,
-            is_active: is_open,
-            bytes: 0,
-            table: String::new(),
-            needs_vacuum: false,
-        }
+    fn partition(hour: i32, is_active: bool) -> InboxPartition {
+        InboxPartition { hour, is_active, bytes: 0, table: String::new(), needs_vacuum: false }
     }
 
-    fn plan(days: u64, now: i32) -> InboxRetention {
-        InboxRetention {
-            dedupe_window: Some(Duration::from_hours(24 * days)),
-            now: hour_start(now),
-        }
+    fn retention(days: u64, now: i32) -> InboxRetention {
+        let dedupe_window = Some(Duration::from_hours(24 * days));
+        InboxRetention { dedupe_window, now: hour_start(now) }
     }
 
     #[test]
     fn partition_due_after_share_of_window() {
-        let known = [generation(1000, false), generation(2000, true)];
-        let share = 40 * DAY / i32::try_from(PARTITIONS_PER_HORIZON).unwrap();
-        assert_eq!(next_due(&known, &plan(40, 2000 + share - 1)), None);
-        assert_eq!(next_due(&known, &plan(40, 2000 + share)), Some(2000 + share));
-        // Or later, if nobody kept house.
-        assert_eq!(next_due(&known, &plan(40, 9000)), Some(9000));
-        let forever = InboxRetention { dedupe_window: None, ..plan(1, 9000) };
-        assert_eq!(next_due(&known, &forever), None);
+        let partitions = [partition(1000, false), partition(2000, true)];
+        let share = 40 * DAY / i32::try_from(PARTITIONS_PER_WINDOW).unwrap();
+        assert_eq!(next_due(&partitions, &retention(40, 2000 + share - 1)), None);
+        assert_eq!(next_due(&partitions, &retention(40, 2000 + share)), Some(2000 + share));
+        // Later, if maintenance did not run.
+        assert_eq!(next_due(&partitions, &retention(40, 9000)), Some(9000));
+        let forever = InboxRetention { dedupe_window: None, ..retention(1, 9000) };
+        assert_eq!(next_due(&partitions, &forever), None);
     }
 
     #[test]
     fn partition_due_at_most_once_an_hour() {
-        let known = [generation(2000, true)];
-        let moment =
+        let partitions = [partition(2000, true)];
+        let second =
             InboxRetention { dedupe_window: Some(Duration::from_secs(1)), now: hour_start(2000) };
-        assert_eq!(next_due(&known, &moment), None);
-        assert_eq!(next_due(&known, &InboxRetention { now: hour_start(1990), ..moment }), None);
-        assert_eq!(
-            next_due(&known, &InboxRetention { now: hour_start(2001), ..moment }),
-            Some(2001)
-        );
+        assert_eq!(next_due(&partitions, &second), None);
+        // The clock was set back.
+        let earlier = InboxRetention { now: hour_start(1990), ..second };
+        assert_eq!(next_due(&partitions, &earlier), None);
+        let later = InboxRetention { now: hour_start(2001), ..second };
+        assert_eq!(next_due(&partitions, &later), Some(2001));
     }
 
     #[test]
     fn partition_expired_when_next_older_than_window() {
-        let known = [generation(1000, false), generation(1100, false), generation(1200, true)];
-        let past = |plan: &InboxRetention| -> Vec<i32> {
-            super::expired(&known, plan).map(|(generation, _)| generation.hour).collect()
+        let partitions = [partition(1000, false), partition(1100, false), partition(1200, true)];
+        let expired_hours = |retention: &InboxRetention| -> Vec<i32> {
+            expired(&partitions, retention).map(|(partition, _)| partition.hour).collect()
         };
-        // The next was opened in the hour that names it, at its end at worst.
-        assert_eq!(past(&plan(10, 1100 + 10 * DAY)), [0; 0]);
-        assert_eq!(past(&plan(10, 1101 + 10 * DAY)), [1000]);
-        assert_eq!(past(&plan(10, 1201 + 10 * DAY)), [1000, 1100]);
-        // The open one never is.
-        assert_eq!(past(&plan(10, 99_000)), [1000, 1100]);
-        assert_eq!(past(&InboxRetention { dedupe_window: None, ..plan(1, 99_000) }), [0; 0]);
+        // The next partition became active in its hour, at its end at the latest.
+        assert_eq!(expired_hours(&retention(10, 1100 + 10 * DAY)), [0; 0]);
+        assert_eq!(expired_hours(&retention(10, 1101 + 10 * DAY)), [1000]);
+        assert_eq!(expired_hours(&retention(10, 1201 + 10 * DAY)), [1000, 1100]);
+        // The active partition never expires.
+        assert_eq!(expired_hours(&retention(10, 99_000)), [1000, 1100]);
+        let forever = InboxRetention { dedupe_window: None, ..retention(1, 99_000) };
+        assert_eq!(expired_hours(&forever), [0; 0]);
     }
 
     #[test]
     fn hour_counts_from_unix_epoch() {
-        let moment = OffsetDateTime::from_unix_timestamp(1_795_361_399).unwrap();
-        assert_eq!(hour_of(moment), 498_711);
+        let time = OffsetDateTime::from_unix_timestamp(1_795_361_399).unwrap();
+        assert_eq!(hour_of(time), 498_711);
         assert_eq!(hour_start(498_711).unix_timestamp(), 1_795_359_600);
         assert_eq!(hour_of(OffsetDateTime::from_unix_timestamp(-1).unwrap()), -1);
     }

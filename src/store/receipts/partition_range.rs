@@ -1,5 +1,4 @@
-//! Times as ranges of receipt ids: what a partition holds, and which ones are
-//! missing.
+//! Ranges of time as ranges of receipt ids, and which partitions are missing.
 
 #[cfg(test)]
 mod tests;
@@ -9,74 +8,73 @@ use std::time::Duration;
 use time::{OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 use uuid::Uuid;
 
-/// A day, by which spans are counted.
 const DAY_SECONDS: u64 = 24 * 60 * 60;
-/// More are not made at once: a clock may be wrong by years.
+/// Upper limit of the partitions that are created at once: a clock may be wrong by years.
 const MAX_MISSING: usize = 100;
 
-/// The time of a partition: from a moment up to another one, which belongs to
-/// the next.
+/// The range of time of a partition. `until` belongs to the next partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionRange {
-    /// Where it begins.
+    /// The first moment.
     pub from: OffsetDateTime,
-    /// Where the next one begins.
+    /// The first moment of the next partition.
     pub until: OffsetDateTime,
 }
 
 impl PartitionRange {
-    /// The span of these ids.
+    /// The range of time of a range of receipt ids.
     pub fn from_ids(from: Uuid, until: Uuid) -> Self {
         Self { from: id_timestamp(from), until: id_timestamp(until) }
     }
 
-    /// The table that holds it.
+    /// The name of the partition's table.
     pub fn table_name(&self) -> String {
         let day = self.from.to_offset(UtcOffset::UTC).date();
         format!("receipts_{:04}{:02}{:02}", day.year(), u8::from(day.month()), day.day())
     }
 }
 
-/// How long receipts are kept, and in what pieces.
+/// How long receipts are kept, and in which partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReceiptsRetention {
-    /// How much time a partition holds, in whole days; one at least. Another
-    /// value than before is harmless: it holds for the next ones.
+    /// The range of time of a new partition, in whole days, at least one. It may change; existing
+    /// partitions stay as they are.
     pub partition_span: Duration,
-    /// For how much time to come there are partitions.
+    /// How far into the future partitions are created.
     pub premake: Duration,
-    /// How long receipts are kept; for ever if not said.
+    /// How long receipts are kept; `None` keeps them forever.
     pub keep_for: Option<Duration>,
-    /// The worker's clock.
+    /// The current time of the worker's clock.
     pub now: OffsetDateTime,
 }
 
 impl ReceiptsRetention {
-    /// What is older than this may go.
+    /// Receipts older than this may be deleted.
     pub(super) fn cutoff(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
-        self.keep_for.map(|keep| now.saturating_sub(to_signed(keep)))
+        self.keep_for.map(|keep_for| now.saturating_sub(to_signed(keep_for)))
     }
 
-    /// The spans that no partition holds, earliest first. It looks as far back
-    /// as ahead: for what came while nobody made partitions. They end where
-    /// others begin, wherever that is, so that none overlap.
-    pub(super) fn missing_ranges(&self, known: &[PartitionRange]) -> Vec<PartitionRange> {
+    /// The ranges that no partition covers, earliest first. It looks `premake` into the future, and
+    /// as far into the past, for the time in which maintenance did not run. A range ends where an
+    /// existing partition begins, so that no ranges overlap.
+    pub(super) fn missing_ranges(&self, existing: &[PartitionRange]) -> Vec<PartitionRange> {
         let today = midnight(self.now);
-        let oldest = known.iter().map(|span| span.from).min().unwrap_or(today);
+        let oldest = existing.iter().map(|range| range.from).min().unwrap_or(today);
         let back = midnight(self.now.saturating_sub(to_signed(self.premake)));
-        // What retention let go of is not missing.
-        let kept = self.cutoff(self.now).map_or(back, midnight);
+        // Partitions that retention dropped are not missing.
+        let cutoff = self.cutoff(self.now).map_or(back, midnight);
         let end = self.now.saturating_add(to_signed(self.premake));
         let days = (self.partition_span.as_secs() / DAY_SECONDS).max(1);
         let length = to_signed(Duration::from_secs(days.saturating_mul(DAY_SECONDS)));
         let mut missing = Vec::new();
-        let mut at = oldest.max(back).max(kept).min(today);
+        let mut at = oldest.max(back).max(cutoff).min(today);
         while at <= end && missing.len() < MAX_MISSING {
-            if let Some(there) = known.iter().find(|span| span.from <= at && at < span.until) {
-                at = there.until;
+            if let Some(range) = existing.iter().find(|range| range.from <= at && at < range.until)
+            {
+                at = range.until;
                 continue;
             }
-            let next = known.iter().map(|span| span.from).filter(|from| *from > at).min();
+            let next = existing.iter().map(|range| range.from).filter(|from| *from > at).min();
             let until = at.saturating_add(length);
             let until = next.map_or(until, |next| until.min(next));
             if until == at {
@@ -89,8 +87,7 @@ impl ReceiptsRetention {
     }
 }
 
-/// The lowest receipt id of a moment: a UUID of version 7 begins with its
-/// milliseconds.
+/// The lowest receipt id of a moment: a UUID of version 7 begins with Unix milliseconds.
 pub fn lowest_id(at: OffsetDateTime) -> Uuid {
     let milliseconds = at.unix_timestamp_nanos().div_euclid(1_000_000).clamp(0, (1 << 48) - 1);
     Uuid::from_u128(u128::try_from(milliseconds).unwrap_or_default() << 80)

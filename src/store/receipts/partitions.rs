@@ -1,9 +1,8 @@
-//! Partitions of the call log: made ahead of their time, dropped when they
-//! are past retention.
+//! The partitions of `receipts`: created in advance, and dropped after the retention time.
 //!
-//! Nothing depends on it being done in time: what lies in no partition goes to
-//! the default one. So every lock is asked for only for a moment, and what
-//! does not get it is left for the next time.
+//! Nothing depends on punctual maintenance, because a receipt without a partition goes to the
+//! default partition. So every lock has a short time limit, and what does not get its lock is left
+//! for the next run.
 
 use sqlx::{AssertSqlSafe, Executor as _};
 use time::OffsetDateTime;
@@ -12,118 +11,118 @@ use uuid::Uuid;
 use super::partition_range::{PartitionRange, ReceiptsRetention, lowest_id};
 use crate::store::{Conn, ErrorClass, Store, StoreError, Tx};
 
-/// What holds for each of these transactions. Writers wait behind whoever
-/// waits for a lock on their table, so that must be short; to count what a
-/// partition holds takes as long as it takes.
-const SESSION_SETTINGS: &str = "set local lock_timeout = '500ms'; set local statement_timeout = 0; \
-    set local idle_in_transaction_session_timeout = '30s'";
-/// See the migration that partitioned the table.
+/// Settings of each maintenance transaction. Writers queue behind a transaction that waits for a
+/// lock on their table, so that wait must be short. Counting the rows of a partition may take long.
+const SESSION_SETTINGS: &str = "set local lock_timeout = '500ms'; \
+    set local statement_timeout = 0; set local idle_in_transaction_session_timeout = '30s'";
+/// The storage parameters that the migration gives the first partitions, with the reasons there.
 const STORAGE_PARAMETERS: &str = "autovacuum_vacuum_insert_scale_factor = 0, \
     autovacuum_vacuum_insert_threshold = 100000, autovacuum_freeze_min_age = 0";
-/// So many rows, of so many bytes together, are taken from one partition to
-/// another while writers wait.
+/// At most so many rows are moved between partitions, because writers wait meanwhile.
 const MAX_MOVED_ROWS: i64 = 5_000;
+/// At most so many bytes of payload are moved.
 const MAX_MOVED_BYTES: i64 = 16 * 1024 * 1024;
-/// Receipts that are deleted from the default partition in one transaction,
-/// and how often in a row.
+/// Receipts that are deleted from the default partition in one transaction.
 const DELETE_BATCH_ROWS: i64 = 5_000;
+/// Transactions in which receipts are deleted in one run.
 const MAX_DELETE_BATCHES: u32 = 200;
 
-/// A receipt that has no final outcome yet: its message waits in a queue, or
-/// for a person. A dead letter that was discarded is final; one that nobody
-/// knows must be seen by `tallyhook audit`.
+/// True for a receipt without a final outcome: its message waits in a retry queue, or for an
+/// operator. A discarded dead letter is final. A receipt that says `dead` and has no dead letter is
+/// kept, so that `tallyhook audit` reports it.
 const IS_WAITING: &str = "(receipt.outcome = 'retried' or receipt.outcome = 'dead' and not exists (
     select from dead_letters as letter
     where letter.receipt_id = receipt.receipt_id and letter.state in ('discarded', 'resolved')))";
 
-/// What was done.
+/// The result of a maintenance run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReceiptsMaintenanceReport {
-    /// The partitions that were made.
+    /// The partitions that were created.
     pub created: Vec<String>,
-    /// Those that could not be: too many receipts of their time lie in the
-    /// default partition, and stay there.
+    /// The partitions that were not created: the default partition holds too many receipts of their
+    /// time. Those stay there.
     pub blocked: Vec<String>,
-    /// Those that are gone.
+    /// The partitions that were dropped.
     pub dropped: Vec<DroppedPartition>,
-    /// Those that are past retention and stay, for what is in them.
+    /// The expired partitions that were not dropped, because of the receipts in them.
     pub retained: Vec<RetainedPartition>,
-    /// Receipts that were deleted from the default partition.
+    /// How many receipts were deleted from the default partition.
     pub default_deleted: u64,
-    /// Somebody was in the way, or another worker is at it: what is not done
-    /// yet is done the next time.
+    /// Whether a lock was not available, or another worker was at it. The rest is left for the next
+    /// run.
     pub is_busy: bool,
 }
 
-/// A partition that is gone.
+/// A partition that was dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DroppedPartition {
-    /// Its name.
+    /// Its table name.
     pub table: String,
-    /// How many receipts went with it.
+    /// How many receipts were deleted with it.
     pub receipts: i64,
-    /// How many had to stay: they are in the default partition now.
+    /// How many receipts were moved to the default partition.
     pub moved: usize,
 }
 
-/// A partition that has to stay for now.
+/// An expired partition that was not dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetainedPartition {
-    /// Its name.
+    /// Its table name.
     pub table: String,
-    /// Receipts that wait, in a queue or for a person; at least so many.
+    /// The least number of receipts without a final outcome.
     pub waiting: usize,
-    /// Receipts that are not past retention, whatever time their ids tell; at
-    /// least so many.
+    /// The least number of receipts that were received or processed within the retention time,
+    /// whatever time their ids have.
     pub recent: usize,
 }
 
-/// Makes the partitions that are missing and lets go of what is past
-/// retention. May be called by several workers and at any time: what is done
-/// is not done again. It may be given up in the middle.
+/// Creates missing partitions, drops expired ones, and deletes expired receipts from the default
+/// partition. Can run at any time and in several workers at once, and can be cancelled at any point.
 ///
 /// # Errors
-/// What the database says; not that somebody was in the way.
+/// A database error, except for lock timeouts.
 pub async fn maintain(
     store: &Store,
-    plan: &ReceiptsRetention,
+    retention: &ReceiptsRetention,
 ) -> Result<ReceiptsMaintenanceReport, StoreError> {
-    let mut kept = ReceiptsMaintenanceReport::default();
-    match maintain_partitions(store, plan, &mut kept).await {
+    let mut report = ReceiptsMaintenanceReport::default();
+    match maintain_partitions(store, retention, &mut report).await {
         Ok(Some(())) => {}
-        Ok(None) => kept.is_busy = true,
-        Err(error) if error.class() == ErrorClass::Contention => kept.is_busy = true,
+        Ok(None) => report.is_busy = true,
+        Err(error) if error.class() == ErrorClass::Contention => report.is_busy = true,
         Err(error) => return Err(error),
     }
-    Ok(kept)
+    Ok(report)
 }
 
-/// `None`, as from everything here: another worker is at it.
+/// `None` here and below means that another worker maintains the partitions now.
 async fn maintain_partitions(
     store: &Store,
-    plan: &ReceiptsRetention,
-    kept: &mut ReceiptsMaintenanceReport,
+    retention: &ReceiptsRetention,
+    report: &mut ReceiptsMaintenanceReport,
 ) -> Result<Option<()>, StoreError> {
-    if create_missing(store, plan, kept).await?.is_none() {
+    if create_missing(store, retention, report).await?.is_none() {
         return Ok(None);
     }
     let Some(mut tx) = begin_exclusive(store).await? else { return Ok(None) };
-    let clock = sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&mut *tx).await?;
-    let known = list_partitions(&mut tx).await?;
+    let database_now = sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&mut *tx).await?;
+    let partitions = list_partitions(&mut tx).await?;
     tx.rollback().await?;
-    // A clock that is ahead by years would let go of everything: two of them
-    // must agree.
-    let Some(cutoff) = plan.cutoff(plan.now.min(clock)) else { return Ok(Some(())) };
-    for part in known.iter().filter(|part| part.range.until <= cutoff) {
+    // A clock that is ahead by years would drop everything. So the worker's clock and the
+    // database's clock must agree.
+    let Some(cutoff) = retention.cutoff(retention.now.min(database_now)) else {
+        return Ok(Some(()));
+    };
+    for partition in partitions.iter().filter(|partition| partition.range.until <= cutoff) {
         let Some(mut tx) = begin_exclusive(store).await? else { return Ok(None) };
-        match drop_partition(&mut tx, part, cutoff).await? {
+        match drop_partition(&mut tx, partition, cutoff).await? {
             Ok(dropped) => {
                 tx.commit().await?;
-                kept.dropped.push(dropped);
+                report.dropped.push(dropped);
             }
-            Err(held) => {
+            Err(retained) => {
                 tx.rollback().await?;
-                kept.retained.push(held);
+                report.retained.push(retained);
             }
         }
     }
@@ -131,7 +130,7 @@ async fn maintain_partitions(
         let Some(mut tx) = begin_exclusive(store).await? else { return Ok(None) };
         let deleted = delete_expired_rows(&mut tx, cutoff).await?;
         tx.commit().await?;
-        kept.default_deleted += deleted;
+        report.default_deleted += deleted;
         if deleted == 0 {
             break;
         }
@@ -139,7 +138,7 @@ async fn maintain_partitions(
     Ok(Some(()))
 }
 
-/// A transaction that nobody else has at this moment; `None` if somebody has.
+/// Begins a transaction that only one worker can have at a time.
 async fn begin_exclusive(store: &Store) -> Result<Option<Tx>, StoreError> {
     let mut tx = store.begin().await?;
     tx.execute(SESSION_SETTINGS).await?;
@@ -155,16 +154,16 @@ async fn begin_exclusive(store: &Store) -> Result<Option<Tx>, StoreError> {
     Ok(None)
 }
 
-/// A partition that is there.
+/// An existing partition.
 struct Partition {
-    /// As it is written in a statement.
+    /// Its table name, quoted if necessary.
     table: String,
     from: Uuid,
     until: Uuid,
     range: PartitionRange,
 }
 
-/// The partitions of a time, earliest first.
+/// Lists the partitions with a range, earliest first.
 async fn list_partitions(conn: &mut Conn) -> Result<Vec<Partition>, StoreError> {
     let rows = sqlx::query!(
         r#"select name as "table!", from_id as "from!", until_id as "until!"
@@ -172,82 +171,79 @@ async fn list_partitions(conn: &mut Conn) -> Result<Vec<Partition>, StoreError> 
     )
     .fetch_all(conn)
     .await?;
-    let part = |(table, from, until)| Partition {
-        table,
-        from,
-        until,
-        range: PartitionRange::from_ids(from, until),
-    };
-    Ok(rows.into_iter().map(|row| part((row.table, row.from, row.until))).collect())
+    let partitions = rows.into_iter().map(|row| {
+        let range = PartitionRange::from_ids(row.from, row.until);
+        Partition { table: row.table, from: row.from, until: row.until, range }
+    });
+    Ok(partitions.collect())
 }
 
 async fn create_missing(
     store: &Store,
-    plan: &ReceiptsRetention,
-    kept: &mut ReceiptsMaintenanceReport,
+    retention: &ReceiptsRetention,
+    report: &mut ReceiptsMaintenanceReport,
 ) -> Result<Option<()>, StoreError> {
-    let mut crowded: Vec<PartitionRange> = Vec::new();
+    let mut blocked: Vec<PartitionRange> = Vec::new();
     loop {
         let Some(mut tx) = begin_exclusive(store).await? else { return Ok(None) };
-        // Looked up each time: another worker may have made some in between.
-        let known: Vec<PartitionRange> =
-            list_partitions(&mut tx).await?.into_iter().map(|part| part.range).collect();
-        let missing = plan.missing_ranges(&known).into_iter().find(|span| !crowded.contains(span));
-        let Some(span) = missing else {
+        // Read each time: another worker may have created some in between.
+        let existing: Vec<PartitionRange> =
+            list_partitions(&mut tx).await?.into_iter().map(|partition| partition.range).collect();
+        let mut missing = retention.missing_ranges(&existing).into_iter();
+        let Some(range) = missing.find(|range| !blocked.contains(range)) else {
             tx.rollback().await?;
-            kept.blocked = crowded.iter().map(PartitionRange::table_name).collect();
+            report.blocked = blocked.iter().map(PartitionRange::table_name).collect();
             return Ok(Some(()));
         };
-        if create_partition(&mut tx, &span, plan.now).await? {
+        if create_partition(&mut tx, &range, retention.now).await? {
             tx.commit().await?;
-            kept.created.push(span.table_name());
+            report.created.push(range.table_name());
         } else {
             tx.rollback().await?;
-            crowded.push(span);
+            blocked.push(range);
         }
     }
 }
 
-/// Makes a partition. What came before it went to the default one, and is
-/// taken over; `false` if that is too much.
+/// Creates a partition and moves receipts of its time from the default partition into it. Returns
+/// `false` if those are too many.
 async fn create_partition(
     conn: &mut Conn,
-    span: &PartitionRange,
+    range: &PartitionRange,
     now: OffsetDateTime,
 ) -> Result<bool, StoreError> {
-    let (table, [from, until]) = (span.table_name(), [span.from, span.until].map(lowest_id));
+    let (table, [from, until]) = (range.table_name(), [range.from, range.until].map(lowest_id));
     let create =
         format!("create table {table} (like receipts including all) with ({STORAGE_PARAMETERS})");
     conn.execute(AssertSqlSafe(create)).await?;
-    // Whoever is about to write to the default partition what belongs into this
-    // one would be refused: so nobody may be, if the time has come.
-    if span.from <= now {
+    // A concurrent insert of a receipt of this range into the default partition would fail. If the
+    // time of the range has come, this lock keeps such inserts away.
+    if range.from <= now {
         conn.execute("lock table only receipts in share mode").await?;
     }
-    // Attaching asks for this one in any case, and searches the partition for
-    // what belongs into the new one. (`create table ... partition of` would
-    // lock out everybody from the whole.)
+    // Attaching takes this lock in any case, and searches the default partition for rows of the new
+    // range. (`create table ... partition of` would lock the whole table.)
     conn.execute("lock table receipts_default in access exclusive mode").await?;
-    let strays = sqlx::query_scalar!(
+    let misplaced = sqlx::query_scalar!(
         r#"select count(*) as "count!" from (
             select from receipts_default where receipt_id >= $1 and receipt_id < $2 limit $3
-        ) as stray"#,
+        ) as misplaced"#,
         from,
         until,
         MAX_MOVED_ROWS + 1,
     )
     .fetch_one(&mut *conn)
     .await?;
-    if strays > MAX_MOVED_ROWS {
+    if misplaced > MAX_MOVED_ROWS {
         return Ok(false);
     }
-    let take_over = format!(
-        "with stray as (
+    let move_rows = format!(
+        "with misplaced as (
             delete from receipts_default where receipt_id >= $1 and receipt_id < $2 returning *
         )
-        insert into {table} select * from stray"
+        insert into {table} select * from misplaced"
     );
-    sqlx::query(AssertSqlSafe(take_over))
+    sqlx::query(AssertSqlSafe(move_rows))
         .persistent(false)
         .bind(from)
         .bind(until)
@@ -260,19 +256,19 @@ async fn create_partition(
     Ok(true)
 }
 
-/// Drops a partition. A few receipts that have to stay are put into the
-/// default one; for many, the partition stays.
+/// Drops a partition. A few receipts that must stay are moved to the default partition; if there are
+/// many, the partition is retained.
 async fn drop_partition(
     conn: &mut Conn,
-    part: &Partition,
+    partition: &Partition,
     cutoff: OffsetDateTime,
 ) -> Result<Result<DroppedPartition, RetainedPartition>, StoreError> {
-    let Partition { table, from, until, .. } = part;
-    // Only who writes to this very partition waits while it is counted: what
-    // comes that late is rare. It is counted before the whole is locked.
+    let Partition { table, from, until, .. } = partition;
+    // While the rows are counted, only writers of this very partition wait, and late writes are
+    // rare. The lock of the whole table comes after that.
     conn.execute(AssertSqlSafe(format!("lock table {table} in share mode"))).await?;
     let staying = format!(
-        "select receipt_id, {IS_WAITING} as unsettled,
+        "select receipt_id, {IS_WAITING} as is_waiting,
             coalesce(pg_column_size(payload), 0)::bigint as bytes
          from {table} as receipt
          where {IS_WAITING} or received_at >= $1 or processed_at >= $1
@@ -285,18 +281,14 @@ async fn drop_partition(
         .fetch_all(&mut *conn)
         .await?;
     let bytes: i64 = staying.iter().map(|(_, _, bytes)| bytes).sum();
-    if i64::try_from(staying.len()).unwrap_or(i64::MAX) > MAX_MOVED_ROWS || bytes > MAX_MOVED_BYTES
-    {
-        let unsettled = staying.iter().filter(|(_, unsettled, _)| *unsettled).count();
-        let young = staying.len() - unsettled;
-        return Ok(Err(RetainedPartition {
-            table: table.clone(),
-            waiting: unsettled,
-            recent: young,
-        }));
+    let rows = i64::try_from(staying.len()).unwrap_or(i64::MAX);
+    if rows > MAX_MOVED_ROWS || bytes > MAX_MOVED_BYTES {
+        let waiting = staying.iter().filter(|(_, is_waiting, _)| *is_waiting).count();
+        let recent = staying.len() - waiting;
+        return Ok(Err(RetainedPartition { table: table.clone(), waiting, recent }));
     }
     let staying: Vec<Uuid> = staying.into_iter().map(|(id, _, _)| id).collect();
-    let remember = counting_statement(
+    let count_dropped = counting_statement(
         &format!(
             "select outcome, write_kind, import_id, processed_at from {table} as receipt
              where not exists (
@@ -310,7 +302,7 @@ async fn drop_partition(
          from total
          returning applied + duplicate + stale + ignored + dead + rejected",
     );
-    let receipts: i64 = sqlx::query_scalar(AssertSqlSafe(remember))
+    let receipts: i64 = sqlx::query_scalar(AssertSqlSafe(count_dropped))
         .persistent(false)
         .bind(table)
         .bind(from)
@@ -318,15 +310,15 @@ async fn drop_partition(
         .bind(&staying)
         .fetch_one(&mut *conn)
         .await?;
-    // From here on nobody reads or writes the call log until the commit, which
-    // is not far: a table is dropped as fast as its files are unlinked.
+    // From here to the commit, all readers and writers of receipts wait. That is short: dropping a
+    // table takes as long as unlinking its files.
     conn.execute("set local statement_timeout = '10s'").await?;
     let detach = format!("alter table receipts detach partition {table}");
     conn.execute(AssertSqlSafe(detach)).await?;
     if !staying.is_empty() {
-        let carry =
+        let move_rows =
             format!("insert into receipts select * from {table} where receipt_id = any($1)");
-        sqlx::query(AssertSqlSafe(carry))
+        sqlx::query(AssertSqlSafe(move_rows))
             .persistent(false)
             .bind(&staying)
             .execute(&mut *conn)
@@ -336,9 +328,9 @@ async fn drop_partition(
     Ok(Ok(DroppedPartition { table: table.clone(), receipts, moved: staying.len() }))
 }
 
-/// Deletes some of what is past retention in the default partition; how many.
+/// Deletes a batch of expired receipts from the default partition, and returns how many.
 async fn delete_expired_rows(conn: &mut Conn, cutoff: OffsetDateTime) -> Result<u64, StoreError> {
-    let remember = counting_statement(
+    let delete_and_count = counting_statement(
         &format!(
             "delete from receipts_default where receipt_id in (
                 select receipt_id from receipts_default as receipt
@@ -348,21 +340,21 @@ async fn delete_expired_rows(conn: &mut Conn, cutoff: OffsetDateTime) -> Result<
                 for update of receipt skip locked)
              returning outcome, write_kind, import_id, processed_at"
         ),
-        "update receipts_dropped_partitions as past set
-            applied = past.applied + total.applied,
-            duplicate = past.duplicate + total.duplicate,
-            stale = past.stale + total.stale,
-            ignored = past.ignored + total.ignored,
-            dead = past.dead + total.dead,
-            rejected = past.rejected + total.rejected,
-            processed_before = greatest(past.processed_before, $1),
+        "update receipts_dropped_partitions as dropped set
+            applied = dropped.applied + total.applied,
+            duplicate = dropped.duplicate + total.duplicate,
+            stale = dropped.stale + total.stale,
+            ignored = dropped.ignored + total.ignored,
+            dead = dropped.dead + total.dead,
+            rejected = dropped.rejected + total.rejected,
+            processed_before = greatest(dropped.processed_before, $1),
             dropped_at = now()
          from total
-         where past.ids is null
+         where dropped.ids is null
          returning total.applied + total.duplicate + total.stale + total.ignored + total.dead
             + total.rejected",
     );
-    let deleted: i64 = sqlx::query_scalar(AssertSqlSafe(remember))
+    let deleted: i64 = sqlx::query_scalar(AssertSqlSafe(delete_and_count))
         .bind(cutoff)
         .bind(DELETE_BATCH_ROWS)
         .fetch_one(conn)
@@ -370,16 +362,16 @@ async fn delete_expired_rows(conn: &mut Conn, cutoff: OffsetDateTime) -> Result<
     Ok(u64::try_from(deleted).unwrap_or_default())
 }
 
-/// A statement that counts what `gone` gives: for the imports it was of, and
-/// in `total` for a last part that remembers it.
-fn counting_statement(gone: &str, last: &str) -> String {
+/// A statement that counts the receipts that `deleted` returns: it adds them to their imports, and
+/// provides their sums as `total` to the statement `record`.
+fn counting_statement(deleted: &str, record: &str) -> String {
     format!(
-        "with gone as ({gone}), counted as (
+        "with deleted as ({deleted}), counted as (
             select outcome, write_kind, import_id,
-                -- One transaction has one; nobody asks but for imports.
+                -- All rows of one transaction have the same time. Only imports use it.
                 case when import_id is not null then processed_at end as processed_at,
                 count(*) as receipts
-            from gone group by 1, 2, 3, 4
+            from deleted group by 1, 2, 3, 4
         ), total as (
             select
                 coalesce(sum(receipts) filter (where outcome = 'applied'), 0)::bigint as applied,
@@ -407,7 +399,7 @@ fn counting_statement(gone: &str, last: &str) -> String {
                     as batches,
                 max(processed_at) as last_at
             from counted where import_id is not null group by import_id
-        ), remembered as (
+        ), updated_imports as (
             update imports as import set
                 dropped_created = dropped_created + imported.created,
                 dropped_updated = dropped_updated + imported.updated,
@@ -420,6 +412,6 @@ fn counting_statement(gone: &str, last: &str) -> String {
                 dropped_last_at = greatest(dropped_last_at, imported.last_at)
             from imported where import.import_id = imported.import_id
         )
-        {last}"
+        {record}"
     )
 }

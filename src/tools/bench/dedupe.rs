@@ -22,7 +22,7 @@ use super::{
     stage::Stage,
 };
 use crate::{
-    store::{Store, inbox, inbox::partitions::PARTITIONS_PER_HORIZON},
+    store::{Store, inbox, inbox::partitions::PARTITIONS_PER_WINDOW},
     worker::{Outbox, apply},
 };
 
@@ -103,8 +103,8 @@ pub async fn run(
 /// Fills an inbox: two parts in each closed generation, one in the open one.
 async fn fill(store: &Store, keys: u64, progress: &Progress) -> anyhow::Result<()> {
     let open = database::open_generation(store).await?;
-    let closed = i32::try_from(PARTITIONS_PER_HORIZON)?;
-    let part = keys / u64::from(2 * PARTITIONS_PER_HORIZON + 1);
+    let closed = i32::try_from(PARTITIONS_PER_WINDOW)?;
+    let part = keys / u64::from(2 * PARTITIONS_PER_WINDOW + 1);
     let mut there = 0;
     for generation in open - closed..=open {
         let is_open = generation == open;

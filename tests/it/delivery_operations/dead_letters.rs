@@ -1,11 +1,13 @@
 //! The dead letters that lay failed deliveries before people.
 
-use std::sync::Arc;
-
 use tallyhook::{
     domain::ReasonCode,
-    review::{self, Replay, ReviewError, deliveries as desk},
-    store::dead_letters,
+    review::{
+        self,
+        dead_letters::{ReviewError, SelectedDeadLetters},
+        deliveries as desk,
+    },
+    store::dead_letters::DeadLetterFilter,
 };
 
 use super::{
@@ -14,23 +16,13 @@ use super::{
 };
 use crate::support::{TestApp, erp_order};
 
-async fn dead_letters(app: &TestApp) -> Vec<dead_letters::DeadLetterSummary> {
-    let filter = dead_letters::DeadLetterFilter {
-        destination: Some("economy".to_owned()),
-        ..Default::default()
-    };
-    review::select(&app.tools.store, &filter).await.unwrap()
+async fn dead_letters(app: &TestApp) -> SelectedDeadLetters {
+    let destination = Some("economy".to_owned());
+    app.select_dead_letters(DeadLetterFilter { destination, ..Default::default() }).await
 }
 
-async fn replay(
-    app: &TestApp,
-    dead_letter: &dead_letters::DeadLetterSummary,
-) -> Result<(), ReviewError> {
-    let topology = Arc::clone(&app.tools.topology);
-    let (store, publisher) = (&app.tools.store, &app.tools.publisher);
-    let filter = dead_letters::DeadLetterFilter::default();
-    let run = Replay::open(store, publisher, topology, ANNA, &filter, 1).await.unwrap();
-    run.send(dead_letter).await
+async fn replay(app: &TestApp, selected: &SelectedDeadLetters) -> Result<(), ReviewError> {
+    app.try_replay(selected, ANNA).await.failures.into_iter().next().map_or(Ok(()), Err)
 }
 
 #[tokio::test]
@@ -38,20 +30,22 @@ async fn replay_of_delivery_dead_letter_sends_to_its_destination() {
     let app = with_an_invoice().await;
     let id = to(&app, "economy").await.delivery_id;
     send(&app, id, failed(ReasonCode::AttemptsExhausted), Some(503)).await;
-    let dead_letter = dead_letters(&app).await.pop().unwrap();
+    let selected = dead_letters(&app).await;
+    let dead_letter = &selected.rows()[0];
     assert_eq!(
         (dead_letter.delivery_id, dead_letter.destination.as_deref()),
         (Some(id), Some("economy"))
     );
-    let shown = review::show(&app.tools.store, dead_letter.dead_letter_id).await.unwrap();
+    let shown =
+        review::dead_letters::show(&app.tools.store, dead_letter.dead_letter_id).await.unwrap();
     assert_eq!(shown.payload.as_deref(), Some(REQUEST));
     assert_eq!(shown.headers["response"], "{\"answered\":503}");
 
-    replay(&app, &dead_letter).await.unwrap();
+    replay(&app, &selected).await.unwrap();
     assert_eq!(app.text(LETTER).await, "replayed attempts_exhausted");
     assert_eq!(state(&app, id).await, "uncertain");
     // An old list does not send it a second time, and it is in no queue.
-    let again = replay(&app, &dead_letter).await;
+    let again = replay(&app, &selected).await;
     assert!(
         matches!(&again, Err(ReviewError::AlreadyClosed(_, now)) if now == "replayed"),
         "{again:?}"
@@ -61,15 +55,18 @@ async fn replay_of_delivery_dead_letter_sends_to_its_destination() {
     send(&app, id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     assert_eq!(app.text(LETTER).await, "open delivery_refused");
     assert_sound(&app).await;
-    replay(&app, &dead_letters(&app).await[0]).await.unwrap();
+    replay(&app, &dead_letters(&app).await).await.unwrap();
     send(&app, id, delivered("INV-7"), Some(201)).await;
     assert_eq!(app.text(LETTER).await, "resolved applied delivery_refused");
-    let again = replay(&app, &dead_letter).await;
+    let again = replay(&app, &selected).await;
     assert!(
         matches!(&again, Err(ReviewError::AlreadyClosed(_, now)) if now == "resolved"),
         "{again:?}"
     );
-    let acts = review::show(&app.tools.store, dead_letter.dead_letter_id).await.unwrap().history;
+    let acts = review::dead_letters::show(&app.tools.store, dead_letter.dead_letter_id)
+        .await
+        .unwrap()
+        .history;
     assert_eq!(acts.len(), 2);
     assert_eq!(desk::show(&app.tools.store, id).await.unwrap().history.len(), 2);
     assert_sound(&app).await;
@@ -83,9 +80,8 @@ async fn discard_of_delivery_dead_letter_voids_only_its_delivery() {
     for id in [economy.delivery_id, ledger.delivery_id] {
         send(&app, id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     }
-    let dead_letter = dead_letters(&app).await.pop().unwrap();
-    let id = [dead_letter.dead_letter_id];
-    let discard = || review::discard(&app.tools.store, &id, ANNA);
+    let selected = dead_letters(&app).await;
+    let discard = || review::dead_letters::discard(&app.tools.store, &selected, ANNA);
     // If it cannot be voided, the letter stays open.
     app.execute(
         "create function hold() returns trigger language plpgsql as $$ begin
@@ -94,12 +90,12 @@ async fn discard_of_delivery_dead_letter_voids_only_its_delivery() {
     )
     .await;
     assert!(discard().await.is_err());
-    assert_eq!(dead_letters(&app).await[0].state, "open");
+    assert_eq!(dead_letters(&app).await.rows()[0].state, "open");
     app.execute("drop trigger hold on deliveries").await;
 
     assert_eq!(discard().await.unwrap(), 1);
     assert_eq!(discard().await.unwrap(), 0, "it is gone already");
-    assert_eq!(dead_letters(&app).await[0].state, "discarded");
+    assert_eq!(dead_letters(&app).await.rows()[0].state, "discarded");
     let voided = one(&app, economy.delivery_id).await;
     assert_eq!(voided.state, "voided");
     assert_eq!(voided.voided_by.as_deref(), Some("anna"));
@@ -111,7 +107,7 @@ async fn discard_of_delivery_dead_letter_voids_only_its_delivery() {
         ["discard"]
     );
     // Neither an old list nor a retry brings it back; a re-issue does.
-    let sent = replay(&app, &dead_letter).await;
+    let sent = replay(&app, &selected).await;
     assert!(
         matches!(&sent, Err(ReviewError::AlreadyClosed(_, now)) if now == "discarded"),
         "{sent:?}"
@@ -122,7 +118,7 @@ async fn discard_of_delivery_dead_letter_voids_only_its_delivery() {
     let other =
         app.text("select dead_letter_id::text from dead_letters where state = 'open'").await;
     retry(&app, &[ledger.delivery_id]).await;
-    let late = review::discard(&app.tools.store, &[other.parse().unwrap()], ANNA).await;
+    let late = app.discard_dead_letter(other.parse().unwrap(), ANNA).await;
     assert_eq!(late.unwrap(), 0);
     assert_sound(&app).await;
 }

@@ -42,10 +42,10 @@ async fn reissue_of_uncertain_delivery_needs_confirmation() {
     }
     assert_eq!(app.count("select count(*) from deliveries").await, 3);
     let reissued = reissue(&app, unsent.delivery_id, false).await.unwrap();
-    assert!(matches!(reissued.look_up, LookupFinding::Unknown { .. }), "{reissued:?}");
+    assert!(matches!(reissued.lookup, LookupFinding::Unknown { .. }), "{reissued:?}");
     let reissued = reissue(&app, queue.delivery_id, true).await.unwrap();
-    assert!(reissued.confirmed_gone && matches!(reissued.look_up, LookupFinding::Unknown { .. }));
-    let query = "select string_agg((detail->'look_up'->>'answer') || ' '
+    assert!(reissued.confirmed_gone && matches!(reissued.lookup, LookupFinding::Unknown { .. }));
+    let query = "select string_agg((detail->'lookup'->>'result') || ' '
                     || (detail->>'confirmed_gone'), ', ' order by audit_id)
                 from audit_log where action = 'reissue'";
     assert_eq!(app.text(query).await, "unknown false, unknown true");
@@ -120,7 +120,7 @@ async fn reissue_looks_the_invoice_up_at_the_destination() {
 
     economy.answers(200, r#"{"invoices":[]}"#);
     let new = reissue(&app, id, false).await.unwrap();
-    assert_eq!(new.look_up, LookupFinding::NotFound);
+    assert_eq!(new.lookup, LookupFinding::NotFound);
     // A person's word outweighs what it shows, and that goes on record.
     let new = new.delivery.delivery_id;
     send(&app, new, delivered("INV-8"), Some(201)).await;
@@ -132,11 +132,11 @@ async fn reissue_looks_the_invoice_up_at_the_destination() {
     assert!(refused.0 == 1 && refused.1.contains("as INV-8"), "{refused:?}");
     let done = binary.run(&["reissue", &new, "--reason", "why", "--gone"]);
     assert!(done.0 == 0 && done.1.contains("WARNING: economy still shows it as INV-8"), "{done:?}");
-    let query = "select string_agg(concat_ws(' ', detail->'look_up'->>'answer',
-                    detail->'look_up'->>'remote_id', detail->>'confirmed_gone',
+    let query = "select string_agg(concat_ws(' ', detail->'lookup'->>'result',
+                    detail->'lookup'->>'remote_id', detail->>'confirmed_gone',
                     detail->>'overrides_lookup'), ', ' order by audit_id)
                 from audit_log where action = 'reissue'";
-    assert_eq!(app.text(query).await, "nowhere false false, there INV-8 true true");
+    assert_eq!(app.text(query).await, "not_found false false, found INV-8 true true");
 }
 
 #[tokio::test]
