@@ -4,6 +4,7 @@
 //! The only module that speaks AMQP. Most of its rules come from tests in
 //! which messages were lost; each has its reason beside it.
 
+mod batch;
 pub mod connection;
 pub mod consumer;
 mod event_publisher;
@@ -12,6 +13,7 @@ pub mod publisher;
 mod supervise;
 pub mod topology;
 
+pub use batch::{Batch, BatchLimits, MAX_BATCH_BYTES, collect};
 pub use connection::{BrokerConnection, BrokerError, check_url};
 pub use consumer::{Consumer, Delivery};
 pub use event_publisher::{EventPublisher, PublishOutcome};

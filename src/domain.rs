@@ -2,6 +2,7 @@
 //! Pure: no input or output, no clock, no randomness, nothing of ours imported.
 
 pub mod change;
+pub mod dead_letter;
 pub mod delivery;
 pub mod envelope;
 pub mod event_key;
@@ -17,6 +18,7 @@ pub mod resource_change;
 pub mod source_name;
 
 pub use change::{Change, MappedEvent};
+pub use dead_letter::DeadLetter;
 pub use delivery::{DeliveryIdentity, DeliveryState, DocumentEvent};
 pub use envelope::Envelope;
 pub use event_key::EventKey;

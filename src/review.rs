@@ -2,6 +2,7 @@
 //! CLI, and for the API and the console to come. It prints nothing and asks nothing.
 
 mod broker;
+pub mod dead_letter_queue;
 pub mod dead_letters;
 pub mod deliveries;
 pub mod quarantine;

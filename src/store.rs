@@ -13,6 +13,7 @@ macro_rules! column {
 }
 
 pub mod audit_log;
+pub(crate) mod bisect;
 pub mod dead_letters;
 pub mod deliveries;
 pub mod error;

@@ -2,8 +2,6 @@
 //! failed to a retry queue or the dead-letter queue, and acknowledge it.
 
 pub mod apply;
-pub mod batch;
-mod bisect;
 mod consume;
 pub mod dead_letter_archiver;
 pub mod enrich;

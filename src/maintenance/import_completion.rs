@@ -56,12 +56,9 @@ impl ImportCompletion {
     /// # Errors
     /// The error of PostgreSQL.
     pub async fn run_once(&self) -> Result<(), StoreError> {
-        let completed = self.store.with_timeout(async {
-            let mut tx = self.store.begin().await?;
-            let completed = imports::mark_completed(&mut tx).await?;
-            let completed = imports::find_all(&mut tx, &completed).await?;
-            tx.commit().await?;
-            Ok(completed)
+        let completed = self.store.transaction(async |tx| {
+            let completed = imports::mark_completed(tx).await?;
+            imports::find_all(tx, &completed).await
         });
         for import in completed.await? {
             self.log_completion(&import);

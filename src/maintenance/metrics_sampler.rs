@@ -90,7 +90,7 @@ impl MetricsSampler {
     }
 
     async fn sample_database(&mut self) {
-        match self.store.with_timeout(self.count_dead_letters()).await {
+        match self.store.transaction(async |tx| dead_letters::count_open(tx).await).await {
             Ok(counts) => {
                 self.metrics.database_up.set(1);
                 self.set_dead_letters(counts);
@@ -100,11 +100,11 @@ impl MetricsSampler {
                 debug!(%error, "dead letters cannot be counted");
             }
         }
-        match self.store.with_timeout(self.count_deliveries()).await {
+        match self.store.transaction(async |tx| deliveries::count_by_state(tx, false).await).await {
             Ok(counts) => self.set_deliveries(counts),
             Err(error) => debug!(%error, "deliveries cannot be counted"),
         }
-        match self.store.with_timeout(self.newest_imports()).await {
+        match self.newest_imports().await {
             Ok(imports) => self.set_duplicate_ratios(imports),
             Err(error) => debug!(%error, "imports cannot be read"),
         }
@@ -114,13 +114,6 @@ impl MetricsSampler {
         let connections = &self.metrics.database_connections;
         connections.with_label_values(&["idle"]).set(idle);
         connections.with_label_values(&["used"]).set(used);
-    }
-
-    async fn count_dead_letters(&self) -> Result<Vec<DeadLetterCount>, StoreError> {
-        let mut tx = self.store.begin().await?;
-        let counts = dead_letters::count_open(&mut tx).await?;
-        tx.commit().await?;
-        Ok(counts)
     }
 
     fn set_dead_letters(&self, counts: Vec<DeadLetterCount>) {
@@ -133,13 +126,6 @@ impl MetricsSampler {
             let age = self.metrics.oldest_dead_letter_age.with_label_values(&labels);
             age.set(count.oldest_s);
         }
-    }
-
-    async fn count_deliveries(&self) -> Result<Vec<DeliveryCount>, StoreError> {
-        let mut tx = self.store.begin().await?;
-        let counts = deliveries::count_by_state(&mut tx, false).await?;
-        tx.commit().await?;
-        Ok(counts)
     }
 
     fn set_deliveries(&self, counts: Vec<DeliveryCount>) {
@@ -155,12 +141,13 @@ impl MetricsSampler {
 
     /// The last completed import of each source, unless its gauge shows it.
     async fn newest_imports(&self) -> Result<Vec<Import>, StoreError> {
-        let mut tx = self.store.begin().await?;
-        let mut newest = imports::latest_completed(&mut tx).await?;
-        newest.retain(|id| !self.sampled_imports.values().any(|sampled| sampled == id));
-        let newest = imports::find_all(&mut tx, &newest).await?;
-        tx.commit().await?;
-        Ok(newest)
+        self.store
+            .transaction(async |tx| {
+                let mut newest = imports::latest_completed(tx).await?;
+                newest.retain(|id| !self.sampled_imports.values().any(|sampled| sampled == id));
+                imports::find_all(tx, &newest).await
+            })
+            .await
     }
 
     fn set_duplicate_ratios(&mut self, imports: Vec<Import>) {

@@ -1,11 +1,11 @@
 //! `dead_letters`: messages and deliveries that failed for good. Only this file writes the table.
 
+mod archive;
 mod queries;
 
 use std::collections::HashMap;
 
-use serde_json::{Value, json};
-use time::OffsetDateTime;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{
@@ -13,55 +13,21 @@ use super::{
     audit_log::{self, Action, Actor, Subject},
     deliveries,
 };
-use crate::domain::{Outcome, ReasonCode};
+use crate::domain::{DeadLetter, Outcome, ReasonCode};
+pub use archive::archive;
 pub use queries::{
     DeadLetterContents, DeadLetterCount, DeadLetterFilter, DeadLetterSummary, contents, count_open,
     find_by_delivery, list,
 };
 
-/// A dead-lettered message that is to be archived.
-#[derive(Clone, Debug)]
-pub struct NewDeadLetter {
-    /// The receipt of the message.
-    pub receipt_id: Uuid,
-    /// The event key of the message.
-    pub event_key: String,
-    /// The source that received it.
-    pub source: String,
-    /// The shop or company.
-    pub tenant: String,
-    /// The platform's name of the event type.
-    pub topic: String,
-    /// The number of the order or invoice, if it could be read.
-    pub business_key: Option<String>,
-    /// Why it failed.
-    pub reason: ReasonCode,
-    /// The error and its causes, outermost first.
-    pub error: String,
-    /// How many attempts failed.
-    pub attempts: u32,
-    /// When the message was received.
-    pub received_at: OffsetDateTime,
-    /// When its first attempt failed.
-    pub first_failed_at: OffsetDateTime,
-    /// When its last attempt failed.
-    pub last_failed_at: OffsetDateTime,
-    /// The replay run that published it, if one did.
-    pub replay_id: Option<Uuid>,
-    /// The AMQP properties and headers.
-    pub headers: Value,
-    /// The raw body.
-    pub payload: Vec<u8>,
-}
-
-/// Archives dead-lettered messages, each with another receipt. Their receipts must be recorded
-/// before, in the same transaction.
+/// Inserts dead-lettered messages, each with another receipt. Their receipts must be recorded
+/// before, in the same transaction: see [`archive`].
 ///
 /// A dead letter whose replay failed is opened again. A message that is archived twice has one row.
 ///
 /// # Errors
 /// A database error.
-pub async fn insert(conn: &mut Conn, dead_letters: &[NewDeadLetter]) -> Result<(), StoreError> {
+pub async fn insert(conn: &mut Conn, letters: &[DeadLetter]) -> Result<(), StoreError> {
     sqlx::query!(
         r#"
         insert into dead_letters as known (
@@ -105,22 +71,22 @@ pub async fn insert(conn: &mut Conn, dead_letters: &[NewDeadLetter]) -> Result<(
         where excluded.replay_id is not null and known.state in ('open', 'replayed')
         "#,
         // The rows are sorted by receipt in the statement, so the order of these ids is irrelevant.
-        &column!(dead_letters, _ => Uuid::now_v7()),
-        &column!(dead_letters, letter => letter.receipt_id),
-        &column!(dead_letters, letter => letter.event_key.as_str()) as &[&str],
-        &column!(dead_letters, letter => letter.source.as_str()) as &[&str],
-        &column!(dead_letters, letter => letter.tenant.as_str()) as &[&str],
-        &column!(dead_letters, letter => letter.topic.as_str()) as &[&str],
-        &column!(dead_letters, letter => letter.business_key.as_deref()) as &[Option<&str>],
-        &column!(dead_letters, letter => letter.reason.as_str()) as &[&str],
-        &column!(dead_letters, letter => letter.error.as_str()) as &[&str],
-        &column!(dead_letters, letter => i32::try_from(letter.attempts).unwrap_or(i32::MAX)),
-        &column!(dead_letters, letter => letter.received_at),
-        &column!(dead_letters, letter => letter.first_failed_at),
-        &column!(dead_letters, letter => letter.last_failed_at),
-        &column!(dead_letters, letter => letter.replay_id) as &[Option<Uuid>],
-        &column!(dead_letters, letter => letter.headers.to_string()),
-        &column!(dead_letters, letter => letter.payload.as_slice()) as &[&[u8]],
+        &column!(letters, _ => Uuid::now_v7()),
+        &column!(letters, letter => letter.envelope.receipt_id),
+        &column!(letters, letter => letter.envelope.key.as_str()) as &[&str],
+        &column!(letters, letter => letter.envelope.source.as_str()) as &[&str],
+        &column!(letters, letter => letter.envelope.tenant.as_str()) as &[&str],
+        &column!(letters, letter => letter.envelope.topic.as_str()) as &[&str],
+        &column!(letters, letter => letter.business_key.as_deref()) as &[Option<&str>],
+        &column!(letters, letter => letter.reason.as_str()) as &[&str],
+        &column!(letters, letter => letter.error.as_str()) as &[&str],
+        &column!(letters, letter => i32::try_from(letter.envelope.failed_attempts).unwrap_or(i32::MAX)),
+        &column!(letters, letter => letter.envelope.received_at),
+        &column!(letters, letter => letter.first_failed_at),
+        &column!(letters, letter => letter.last_failed_at),
+        &column!(letters, letter => letter.envelope.replay_id) as &[Option<Uuid>],
+        &column!(letters, letter => letter.headers.to_string()),
+        &column!(letters, letter => letter.envelope.body.as_ref()) as &[&[u8]],
     )
     .execute(conn)
     .await?;

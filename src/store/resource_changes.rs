@@ -16,7 +16,7 @@ pub struct ResourceChangeRow<'a> {
     /// The company.
     pub tenant: &'a str,
     /// The change.
-    pub reference: &'a ResourceChange,
+    pub change: &'a ResourceChange,
 }
 
 /// Writes changes, each of another resource, and returns the receipts of the applied messages. The
@@ -54,13 +54,13 @@ pub async fn upsert(
         returning last_receipt
         "#,
         source.as_str(),
-        &column!(rows, row => row.reference.platform) as &[&str],
+        &column!(rows, row => row.change.platform) as &[&str],
         &column!(rows, row => row.tenant) as &[&str],
-        &column!(rows, row => row.reference.kind.as_str()) as &[&str],
-        &column!(rows, row => row.reference.id.as_str()) as &[&str],
-        &column!(rows, row => row.reference.version) as &[Option<i64>],
-        &column!(rows, row => row.reference.changed_at),
-        &column!(rows, row => row.reference.action.as_str()) as &[&str],
+        &column!(rows, row => row.change.kind.as_str()) as &[&str],
+        &column!(rows, row => row.change.id.as_str()) as &[&str],
+        &column!(rows, row => row.change.version) as &[Option<i64>],
+        &column!(rows, row => row.change.changed_at),
+        &column!(rows, row => row.change.action.as_str()) as &[&str],
         &column!(rows, row => row.receipt_id),
     )
     .fetch_all(conn)
@@ -94,10 +94,10 @@ pub async fn superseded(
         source.as_str(),
         &column!(rows, row => row.receipt_id),
         &column!(rows, row => row.tenant) as &[&str],
-        &column!(rows, row => row.reference.kind.as_str()) as &[&str],
-        &column!(rows, row => row.reference.id.as_str()) as &[&str],
-        &column!(rows, row => row.reference.version) as &[Option<i64>],
-        &column!(rows, row => row.reference.changed_at) as &[OffsetDateTime],
+        &column!(rows, row => row.change.kind.as_str()) as &[&str],
+        &column!(rows, row => row.change.id.as_str()) as &[&str],
+        &column!(rows, row => row.change.version) as &[Option<i64>],
+        &column!(rows, row => row.change.changed_at) as &[OffsetDateTime],
     )
     .fetch_all(conn)
     .await?;

@@ -55,23 +55,11 @@ pub async fn apply_batch(
     outbox: &Outbox,
     messages: &[Message],
 ) -> Result<Vec<ApplyResult>, StoreError> {
-    store
-        .with_timeout(async {
-            let mut tx = store.begin().await?;
-            match apply_in_transaction(&mut tx, source, policy, outbox, messages).await {
-                Ok(results) => {
-                    tx.commit().await?;
-                    outbox.notify_committed(source);
-                    Ok(results)
-                }
-                Err(error) => {
-                    // If the rollback fails too, the connection is closed.
-                    drop(tx.rollback().await);
-                    Err(error)
-                }
-            }
-        })
-        .await
+    let results = store
+        .transaction(async |tx| apply_in_transaction(tx, source, policy, outbox, messages).await)
+        .await?;
+    outbox.notify_committed(source);
+    Ok(results)
 }
 
 /// Applies a batch as [`apply_batch`] does, in a transaction of the caller.

@@ -7,12 +7,8 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{
-    ConsumerError,
-    batch::{self, Batch, BatchLimits},
-    prefetch::AdaptivePrefetch,
-};
-use crate::broker::{BrokerConnection, Consumer, Delivery};
+use super::{ConsumerError, prefetch::AdaptivePrefetch};
+use crate::broker::{self, Batch, BatchLimits, BrokerConnection, Consumer, Delivery};
 
 /// What one kind of consumer does with a batch.
 pub(super) trait BatchHandler {
@@ -106,7 +102,7 @@ impl BatchConsumer {
 
     /// Waits for a batch.
     pub(super) async fn collect(&mut self) -> Result<Batch, ConsumerError> {
-        let batch = batch::collect(&mut self.consumer, self.limits).await?;
+        let batch = broker::collect(&mut self.consumer, self.limits).await?;
         if let Some(prefetch) = self.prefetch.observe(batch.deliveries.len(), batch.bytes) {
             debug!(prefetch, "the prefetch changes");
             self.consumer.set_prefetch(prefetch).await?;

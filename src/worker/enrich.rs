@@ -217,9 +217,9 @@ async fn find_skippable(
         .iter()
         .filter_map(|message| {
             let Envelope { receipt_id, tenant, .. } = &message.envelope;
-            let reference = resource_change(message)?;
+            let change = resource_change(message)?;
             let receipt_id = *receipt_id;
-            Some(resource_changes::ResourceChangeRow { receipt_id, tenant, reference })
+            Some(resource_changes::ResourceChangeRow { receipt_id, tenant, change })
         })
         .collect();
     context

@@ -1,7 +1,7 @@
 //! Adapts the AMQP prefetch, which counts messages, so that the bytes in
 //! memory stay bounded: 1,000 orders are 2 MB of one shop and 28 MB of another.
 
-use super::batch::MAX_BATCH_BYTES;
+use crate::broker::MAX_BATCH_BYTES;
 
 /// The limit before the first message, whose size is unknown.
 const INITIAL_PREFETCH: u16 = 100;

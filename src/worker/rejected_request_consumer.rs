@@ -10,14 +10,15 @@ use time::OffsetDateTime;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
-use super::{
-    ConsumerError, WorkerContext, batch::BatchLimits, bisect::bisect, consume::BatchHandler,
-};
+use super::{ConsumerError, WorkerContext, consume::BatchHandler};
 use crate::{
-    broker::{Delivery, IncomingMessage},
+    broker::{BatchLimits, Delivery, IncomingMessage},
     domain::{ImportProgress, ImportState, Outcome, RejectedRequest, SourceName},
     sources::Source,
-    store::{Conn, StoreError, imports, quarantine, receipts, retry::retry_while_unavailable},
+    store::{
+        Conn, StoreError, bisect::bisect, imports, quarantine, receipts,
+        retry::retry_while_unavailable,
+    },
 };
 
 pub(super) const LIMITS: BatchLimits =
@@ -128,14 +129,8 @@ impl RejectedRequestConsumer {
     }
 
     async fn store(&self, entries: &[LogEntry]) -> Result<(), StoreError> {
-        let store = &self.context.store;
-        store
-            .with_timeout(async {
-                let mut tx = store.begin().await?;
-                write(&mut tx, &self.context.sources, entries).await?;
-                tx.commit().await
-            })
-            .await
+        let sources = &self.context.sources;
+        self.context.store.transaction(async |tx| write(tx, sources, entries).await).await
     }
 
     fn count(&self, entries: &[LogEntry]) {

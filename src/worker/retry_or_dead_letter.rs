@@ -167,14 +167,8 @@ async fn write_receipts(
     context: &WorkerContext,
     rows: &[receipts::ReceiptRow<'_>],
 ) -> Result<(), StoreError> {
-    context
-        .store
-        .with_timeout(async {
-            let mut tx = context.store.begin().await?;
-            receipts::record(&mut tx, rows).await?;
-            tx.commit().await
-        })
-        .await
+    context.store.transaction(async |tx| receipts::record(tx, rows).await).await?;
+    Ok(())
 }
 
 /// Publishes messages to the dead-letter queue.

@@ -13,18 +13,16 @@ use tracing::{Instrument as _, debug, debug_span};
 use super::{
     ConsumerError, WorkerContext,
     apply::{self, ApplyResult},
-    batch::{Batch, BatchLimits},
-    bisect::bisect,
     consume::{BatchConsumer, BatchHandler},
     enrich::{self, EnrichedBatch},
     message::{self, DecodedBatch, Disposition, Message},
     retry_or_dead_letter,
 };
 use crate::{
-    broker::{BrokerConnection, Delivery},
+    broker::{Batch, BatchLimits, BrokerConnection, Delivery},
     domain::{Envelope, Outcome, PermanentFailure, ReasonCode, SourceName},
     sources::Source,
-    store::{ErrorClass, StoreError, retry::retry_while_unavailable},
+    store::{ErrorClass, StoreError, bisect::bisect, retry::retry_while_unavailable},
 };
 
 /// The longest pause between two batches while the circuit of a platform is

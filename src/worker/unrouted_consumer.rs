@@ -8,12 +8,13 @@ use tracing::{info, warn};
 
 use super::{
     ConsumerError, WorkerContext,
-    batch::BatchLimits,
     consume::BatchHandler,
     retry_or_dead_letter::{self, Unprocessable},
 };
 use crate::{
-    broker::{BrokerConnection, Confirmed, Delivery, IncomingMessage, OutgoingMessage},
+    broker::{
+        BatchLimits, BrokerConnection, Confirmed, Delivery, IncomingMessage, OutgoingMessage,
+    },
     domain::{PermanentFailure, ReasonCode, SourceName},
 };
 

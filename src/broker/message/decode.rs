@@ -12,7 +12,9 @@ use super::{
     encode::{PERSISTENT, insert_header, long_string, truncate},
     headers,
 };
-use crate::domain::{Envelope, EventKey, ImportPosition, PermanentFailure, ReasonCode, SourceName};
+use crate::domain::{
+    DeadLetter, Envelope, EventKey, ImportPosition, PermanentFailure, ReasonCode, SourceName,
+};
 
 /// Longer texts are truncated: a PostgreSQL index entry takes 2700 bytes.
 const MAX_TEXT_BYTES: usize = 2000;
@@ -143,6 +145,23 @@ impl IncomingMessage {
             secret_label: self.text(headers::SECRET),
             import: self.import_position(),
             body: self.body.clone(),
+        }
+    }
+
+    /// Decodes a message from the dead-letter queue, which may break the contract.
+    pub fn into_dead_letter(mut self, now: OffsetDateTime) -> DeadLetter {
+        let death = self.death_info(now);
+        let identity = self.lenient_identity(now);
+        let envelope =
+            Envelope { failed_attempts: death.attempts, ..self.lenient_envelope(identity) };
+        DeadLetter {
+            envelope,
+            reason: death.reason,
+            error: death.error,
+            business_key: death.business_key,
+            first_failed_at: death.first_failed_at,
+            last_failed_at: death.last_failed_at,
+            headers: self.to_json(),
         }
     }
 

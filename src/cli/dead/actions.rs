@@ -2,27 +2,24 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use clap::Args;
 use serde_json::json;
 
 use super::filter::{Which, reason};
 use crate::{
-    app,
-    broker::BrokerConnection,
     cli::{EXIT_DONE, EXIT_FAILED, EXIT_PARTLY, operator},
     config::Config,
     observability::metrics::Metrics,
     review::{
-        Actor, OperatorBroker, Selection,
+        Actor, OperatorBroker, Selection, dead_letter_queue,
         dead_letters::{self, SelectedDeadLetters},
     },
     store::Store,
-    worker::dead_letter_archiver,
 };
 
-/// A dead-letter queue that gives nothing for this long is empty.
-const QUIET: Duration = Duration::from_secs(2);
+/// The dead-letter queue counts as empty when no message has come for this long.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How an act of a person is carried out.
 #[derive(Debug, Args)]
@@ -144,27 +141,20 @@ pub(super) async fn drain(
     dry_run: bool,
     json: bool,
 ) -> anyhow::Result<u8> {
-    let topology = app::topology(config);
-    let link = BrokerConnection::open(&config.broker.url, "tallyhook dead drain").await?;
-    let dead = topology.dead_letter_queue();
-    let (waiting, drained) = if dry_run {
-        let depths = topology.depths(&link).await?;
-        let depth = depths.into_iter().find(|depth| depth.queue == dead);
-        (depth.and_then(|depth| depth.ready).unwrap_or_default(), 0)
+    if dry_run {
+        let waiting = dead_letter_queue::count(&config.broker).await?;
+        if json {
+            outln!("{}", json!({"waiting": waiting}));
+        } else {
+            outln!("{waiting} messages wait in the dead-letter queue.");
+        }
+        return Ok(EXIT_DONE);
+    }
+    let drained = dead_letter_queue::drain(&config.broker, store, IDLE_TIMEOUT).await?;
+    if json {
+        outln!("{}", json!({"drained": drained}));
     } else {
-        (
-            0,
-            dead_letter_archiver::drain(&dead, &link, store, QUIET)
-                .await
-                .context("draining stopped")?,
-        )
-    };
-    link.close().await;
-    match (json, dry_run) {
-        (true, true) => outln!("{}", json!({"waiting": waiting})),
-        (true, false) => outln!("{}", json!({"drained": drained})),
-        (false, true) => outln!("{waiting} messages wait in {dead}."),
-        (false, false) => outln!("{drained} messages were brought from {dead} into the table."),
+        outln!("{drained} messages were moved from the dead-letter queue into the table.");
     }
     Ok(EXIT_DONE)
 }

@@ -109,12 +109,7 @@ impl Receiver {
     ) -> Result<T, Problem> {
         let busy = || self.unavailable("too many ask at once; ask again");
         let _place = self.query_permits.try_acquire().map_err(|_| busy())?;
-        let answered = self.store.with_timeout(async {
-            let mut tx = self.store.begin().await?;
-            let answer = question(&mut tx).await?;
-            tx.commit().await?;
-            Ok(answer)
-        });
+        let answered = self.store.transaction(async |tx| question(tx).await);
         answered.await.map_err(|error| {
             debug!(%error, "an import cannot be looked up");
             self.unavailable("what became of it cannot be looked up now; the import goes on")

@@ -71,7 +71,7 @@ pub(super) async fn write(
         result.mark_applied(invoices::mark_deleted(conn, source, &rows).await?);
     }
     let resources = changes.resource_changes.iter().map(|row| {
-        let ResourceChange { kind, id, .. } = row.reference;
+        let ResourceChange { kind, id, .. } = row.change;
         ((row.tenant, kind, id), *row)
     });
     for rows in split_by_document(resources) {
@@ -116,10 +116,10 @@ impl<'a> ChangesByTable<'a> {
                         let row = invoices::InvoiceDeletion { receipt_id, tenant, deleted };
                         grouped.deleted_invoices.push(row);
                     }
-                    Change::ResourceChanged(reference) => {
-                        let reference: &ResourceChange = reference;
+                    Change::ResourceChanged(change) => {
+                        let change: &ResourceChange = change;
                         let row =
-                            resource_changes::ResourceChangeRow { receipt_id, tenant, reference };
+                            resource_changes::ResourceChangeRow { receipt_id, tenant, change };
                         grouped.resource_changes.push(row);
                     }
                 }

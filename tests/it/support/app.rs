@@ -11,10 +11,11 @@ use tallyhook::{
     delivery,
     domain::{Envelope, SourceName},
     observability::metrics::Metrics,
+    review::dead_letter_queue,
     store::{Store, reconciliation, reconciliation::Totals},
     worker::{
-        ConsumerError, InFlightKeys, Outbox, SecretUsage, WorkerContext, dead_letter_archiver,
-        enrich::enrichers, source_consumer::SourceConsumer,
+        ConsumerError, InFlightKeys, Outbox, SecretUsage, WorkerContext, enrich::enrichers,
+        source_consumer::SourceConsumer,
     },
 };
 use time::OffsetDateTime;
@@ -208,9 +209,10 @@ impl TestApp {
         let mut archived = 0;
         for _ in 0..40 {
             let quiet = Duration::from_millis(if archived < expected { 500 } else { 60 });
-            archived += dead_letter_archiver::drain(&queue, &self.link, &self.tools.store, quiet)
-                .await
-                .unwrap();
+            archived +=
+                dead_letter_queue::drain_queue(&self.link, &queue, &self.tools.store, quiet)
+                    .await
+                    .unwrap();
             if archived >= expected {
                 break;
             }

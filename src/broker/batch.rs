@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::broker::{BrokerError, Consumer, Delivery};
+use super::{BrokerError, Consumer, Delivery};
 
 /// A batch of this many bytes is full. With its default `work_mem` of 4 MB,
 /// PostgreSQL handles that much in one statement without a temporary file.

@@ -2,14 +2,14 @@
 
 /// What became of a part of the items: the result of the work with all of
 /// them, or the error of a part that has one item.
-pub(super) type PartResult<'a, T, R, E> = (&'a [T], Result<R, E>);
+pub(crate) type PartResult<'a, T, R, E> = (&'a [T], Result<R, E>);
 
 /// Runs `work` with all items, and where that fails with each half, down to
 /// single items. The parts come back in the order of the items.
 ///
 /// # Errors
 /// An outer error of the work ends everything: it says nothing about an item.
-pub(super) async fn bisect<'a, T, R, E, Fatal, F>(
+pub(crate) async fn bisect<'a, T, R, E, Fatal, F>(
     items: &'a [T],
     work: impl Fn(&'a [T]) -> F,
 ) -> Result<Vec<PartResult<'a, T, R, E>>, Fatal>
