@@ -76,7 +76,7 @@ send() {
 
 say "2. Webhooks with duplicates, old versions, invalid bodies, and one wrong signature"
 send shopify --count 200 --duplicates 20% --out-of-order 5% --poison 3% --forged 1
-story=$(field story "$scratch/sent.json")
+traced=$(field trace_number "$scratch/sent.json")
 send woocommerce --count 100 --duplicates 10% --poison 2%
 send stripe --count 60 --duplicates 20% --out-of-order 10%
 send robot --count 40 --duplicates 50%
@@ -105,8 +105,8 @@ changed=$(($(sum applied) + $(sum stale)))
 [ "$changed" = "$applied" ] || fail "expected $applied applied or stale events, found $changed"
 
 say "5. The history of one order"
-show "trace '$story'"
-"$tallyhook" trace "$story"
+show "trace '$traced'"
+"$tallyhook" trace "$traced"
 
 say "6. The dead letters wait for an operator"
 show "dead list"

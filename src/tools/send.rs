@@ -1,17 +1,17 @@
 //! `tallyhook send`: webhooks of any configured source, signed and posted as
 //! the platform would.
 //!
-//! A [`campaign`] is a [`plan`] (which deliveries in which order) and its
-//! webhooks, [generated](generate) or read from files. [`send`] posts them;
-//! the [`report`] says what was answered and what the books must show.
+//! A [`scenario`] is a [`plan`] (which webhooks in which order) and their
+//! content, [generated](generate) or read from files. [`send`] posts them; the
+//! [`report`] has the responses and the outcomes that must be on record.
 
-pub mod campaign;
-pub mod generate;
-pub mod plan;
-pub mod poison;
-pub mod post;
-pub mod rehearse;
-pub mod report;
+pub(crate) mod generate;
+pub(crate) mod plan;
+mod poison;
+pub(crate) mod post;
+pub(crate) mod predict;
+pub(crate) mod report;
+pub(crate) mod scenario;
 
 #[cfg(test)]
 mod tests;
@@ -28,128 +28,129 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use crate::sources::Source;
-use campaign::Campaign;
-use plan::{Part, Step};
-use post::{Answer, Poster};
-use rehearse::{forged_headers, headers};
+use plan::{Step, StepKind};
+use post::{PostResult, Poster};
+use predict::{headers, headers_with_invalid_signature};
+use scenario::SendScenario;
 
-/// How fast, and how much at once.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// The most requests under way at once; 1 or more.
-    pub concurrency: usize,
-    /// The most new requests in a second; as fast as answers come if `None`.
-    pub rate: Option<NonZeroU32>,
-    /// The pause before late webhooks are sent, for what was sent before to
-    /// reach the books.
-    pub settle: Duration,
+pub(crate) struct SendOptions {
+    /// The maximum of concurrent requests; 1 or more.
+    pub(crate) concurrency: usize,
+    /// The maximum of new requests a second; `None` sends as fast as responses come.
+    pub(crate) rate: Option<NonZeroU32>,
+    /// The pause before late webhooks, for the earlier ones to be applied.
+    pub(crate) settle: Duration,
 }
 
-/// How a campaign is ended before its end.
+/// Ends a run early.
 #[derive(Clone, Debug, Default)]
-pub struct Stop {
-    /// Nothing new is sent; answers under way are waited for.
-    pub gently: CancellationToken,
-    /// Nothing is waited for.
-    pub now: CancellationToken,
+pub(crate) struct StopSignals {
+    /// Sends nothing new, but waits for responses.
+    pub(crate) stop_sending: CancellationToken,
+    /// Waits for nothing.
+    pub(crate) stop_waiting: CancellationToken,
 }
 
-/// What was sent and answered.
 #[derive(Clone, Debug, Default)]
-pub struct Sent {
-    /// Each delivery that was answered or given up.
-    pub answers: Vec<(Step, Answer)>,
-    /// Deliveries that were under way when nothing was waited for any more.
-    pub abandoned: u32,
-    /// How long the sending took, without the pause to settle.
-    pub took: Duration,
+pub(crate) struct Sent {
+    pub(crate) results: Vec<(Step, PostResult)>,
+    /// Requests without a response when waiting was stopped.
+    pub(crate) abandoned: u32,
+    /// Time of sending, without the pause.
+    pub(crate) duration: Duration,
 }
 
-/// Sends a campaign and calls `progress` after each answer.
-pub async fn send(
-    campaign: &Campaign,
+/// Sends a scenario, and calls `progress` after each response.
+pub(crate) async fn send(
+    scenario: &SendScenario,
     adapter: &Source,
     poster: &Poster,
-    pace: Pace,
-    stop: &Stop,
+    options: SendOptions,
+    stop: &StopSignals,
     progress: impl Fn() + Sync,
 ) -> Sent {
     let mut sent = Sent::default();
-    for (index, steps) in [&campaign.plan.first, &campaign.plan.late].into_iter().enumerate() {
-        if index > 0 && !steps.is_empty() && !stop.gently.is_cancelled() {
+    let sender = Sender { scenario, adapter, poster, options, stop };
+    for (index, steps) in [&scenario.plan.first, &scenario.plan.late].into_iter().enumerate() {
+        if index > 0 && !steps.is_empty() && !stop.stop_sending.is_cancelled() {
             tokio::select! {
-                () = tokio::time::sleep(pace.settle) => {}
-                () = stop.gently.cancelled() => {}
+                () = tokio::time::sleep(options.settle) => {}
+                () = stop.stop_sending.cancelled() => {}
             }
         }
-        let begun = Instant::now();
-        phase(campaign, adapter, poster, pace, stop, steps, &progress, &mut sent).await;
-        sent.took += begun.elapsed();
+        let started = Instant::now();
+        sender.send_steps(steps, &progress, &mut sent).await;
+        sent.duration += started.elapsed();
     }
     sent
 }
 
-#[expect(clippy::too_many_arguments, reason = "one caller, and no object to be made of them")]
-async fn phase(
-    campaign: &Campaign,
-    adapter: &Source,
-    poster: &Poster,
-    pace: Pace,
-    stop: &Stop,
-    steps: &[Step],
-    progress: &(impl Fn() + Sync),
-    sent: &mut Sent,
-) {
-    let begun = tokio::time::Instant::now();
-    let under_way = AtomicU32::new(0);
-    let deliver = |(nth, step): (u64, Step)| {
-        let under_way = &under_way;
-        async move {
-            if let Some(rate) = pace.rate {
-                tokio::select! {
-                    () = sleep_until(begun + place(nth, rate)) => {}
-                    () = stop.gently.cancelled() => {}
+struct Sender<'a> {
+    scenario: &'a SendScenario,
+    adapter: &'a Source,
+    poster: &'a Poster,
+    options: SendOptions,
+    stop: &'a StopSignals,
+}
+
+impl Sender<'_> {
+    async fn send_steps(&self, steps: &[Step], progress: &(impl Fn() + Sync), sent: &mut Sent) {
+        let started = tokio::time::Instant::now();
+        let in_flight = AtomicU32::new(0);
+        let deliver = |(nth, step): (u64, Step)| {
+            let in_flight = &in_flight;
+            async move {
+                if let Some(rate) = self.options.rate {
+                    tokio::select! {
+                        () = sleep_until(started + due_after(nth, rate)) => {}
+                        () = self.stop.stop_sending.cancelled() => {}
+                    }
                 }
+                if self.stop.stop_sending.is_cancelled() {
+                    return None;
+                }
+                in_flight.fetch_add(1, Ordering::Relaxed);
+                let result = self.post(step).await;
+                in_flight.fetch_sub(1, Ordering::Relaxed);
+                progress();
+                Some((step, result))
             }
-            if stop.gently.is_cancelled() {
-                return None;
-            }
-            under_way.fetch_add(1, Ordering::Relaxed);
-            let webhook = campaign.webhook(step);
-            let dress = || {
-                let dress = if step.part == Part::Forged { forged_headers } else { headers };
-                dress(adapter, &campaign.tenant, &webhook, OffsetDateTime::now_utc())
-            };
-            let answer = poster.post(dress, &webhook.body, &stop.gently).await;
-            under_way.fetch_sub(1, Ordering::Relaxed);
-            progress();
-            Some((step, answer))
-        }
-    };
-    let mut answers = stream::iter((0..).zip(steps.iter().copied()))
-        .map(deliver)
-        .buffer_unordered(pace.concurrency.max(1));
-    loop {
-        tokio::select! {
-            next = answers.next() => match next {
-                Some(answer) => sent.answers.extend(answer),
-                None => break,
-            },
-            () = stop.now.cancelled() => {
-                sent.abandoned += under_way.load(Ordering::Relaxed);
-                break;
+        };
+        let mut results = stream::iter((0..).zip(steps.iter().copied()))
+            .map(deliver)
+            .buffer_unordered(self.options.concurrency.max(1));
+        loop {
+            tokio::select! {
+                next = results.next() => match next {
+                    Some(result) => sent.results.extend(result),
+                    None => break,
+                },
+                () = self.stop.stop_waiting.cancelled() => {
+                    sent.abandoned += in_flight.load(Ordering::Relaxed);
+                    break;
+                }
             }
         }
     }
+
+    async fn post(&self, step: Step) -> PostResult {
+        let webhook = self.scenario.webhook(step);
+        let headers = || {
+            let headers = match step.kind {
+                StepKind::Forged => headers_with_invalid_signature,
+                _ => headers,
+            };
+            headers(self.adapter, &self.scenario.tenant, &webhook, OffsetDateTime::now_utc())
+        };
+        self.poster.post(headers, &webhook.body, &self.stop.stop_sending).await
+    }
 }
 
-/// When the nth request is due, from the first one on.
-fn place(nth: u64, rate: NonZeroU32) -> Duration {
+/// When the nth request is due, relative to the first one.
+fn due_after(nth: u64, rate: NonZeroU32) -> Duration {
     let rate = u64::from(rate.get());
-    Duration::from_secs(nth / rate) + Duration::from_secs(1) * low(nth % rate) / low(rate)
-}
-
-/// A number that is known to be less than 2^32.
-fn low(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
+    // Both are below 2^32, because the rate is.
+    let [rest, per_second] = [nth % rate, rate].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+    Duration::from_secs(nth / rate) + Duration::from_secs(1) * rest / per_second
 }

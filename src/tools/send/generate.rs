@@ -1,14 +1,11 @@
-//! Generated webhooks: of realistic size and shape, from invented data, and
-//! the same bytes for the same run, seed and number.
+//! Generated webhooks of realistic size and content. The same run, seed and
+//! number give the same bytes.
+//!
+//! A random [`SamplePurchase`] is rendered with the template of a [`PayloadKind`].
 
-mod basket;
-mod generic;
-pub mod shape;
-mod shopify;
-mod square;
-mod stripe;
-mod thin;
-mod woocommerce;
+pub(crate) mod payload_kind;
+mod sample_purchase;
+mod template;
 
 use bytes::Bytes;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -20,40 +17,38 @@ use time::{
 };
 
 use super::poison::Poison;
-use basket::Basket;
-use shape::Shape;
+use payload_kind::PayloadKind;
+use sample_purchase::SamplePurchase;
+use template::Variables;
 
 /// A webhook before it is signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Webhook {
-    /// What it is about.
-    pub topic: String,
-    /// The id of the event, for platforms that send it in a header.
-    pub event_id: String,
-    /// When it happened.
-    pub triggered_at: OffsetDateTime,
-    /// The body.
-    pub body: Bytes,
+pub(crate) struct Webhook {
+    pub(crate) topic: String,
+    /// The event id, for platforms that send it in a header.
+    pub(crate) event_id: String,
+    pub(crate) triggered_at: OffsetDateTime,
+    pub(crate) body: Bytes,
 }
 
-/// Makes the ids of one run differ from those of every other.
+/// Identifies a run; the ids of its events differ from those of other runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// Its id: `20260131-235959-1a2b3c`, or any other.
-    pub id: String,
-    /// What customers, articles and amounts are drawn from.
-    pub seed: u64,
+pub(crate) struct Run {
+    /// `20260131-235959-1a2b3c`, or any other text.
+    pub(crate) id: String,
+    /// Seed of customers, articles and amounts.
+    pub(crate) seed: u64,
 }
 
 impl Run {
-    /// A new run's id, from the time and something random.
-    pub fn new_id(now: OffsetDateTime, random: u32) -> String {
+    /// A new id from the time and a random number.
+    pub(crate) fn new_id(now: OffsetDateTime, random: u32) -> String {
         let now = now.format(STAMP).unwrap_or_default();
         format!("{now}-{:06x}", random & 0x00ff_ffff)
     }
 
-    /// When its events happened: the time in its id, so that a repeated run
-    /// has the same bytes; a fixed day if there is none.
+    /// The time in its id, so that a repeated run has the same bytes; a fixed
+    /// day without one.
     fn started_at(&self) -> OffsetDateTime {
         self.id
             .get(..15)
@@ -68,100 +63,77 @@ const STAMP: &[time::format_description::BorrowedFormatItem<'static>] =
 
 /// Generates the webhooks of one run.
 #[derive(Clone, Debug)]
-pub struct Generator {
-    /// What they look like.
-    pub shape: Shape,
-    /// The source that they are for.
-    pub source: String,
-    /// The tenant that sends them.
-    pub tenant: String,
-    /// The topics to draw from.
-    pub topics: Vec<String>,
-    /// The run.
-    pub run: Run,
+pub(super) struct Generator {
+    pub(super) kind: &'static PayloadKind,
+    pub(super) source: String,
+    pub(super) tenant: String,
+    /// Each event has one of these.
+    pub(super) topics: Vec<String>,
+    pub(super) run: Run,
 }
 
 impl Generator {
-    /// The nth event; with an `age`, its document as it stood that many
-    /// minutes earlier, told by an event of its own.
-    pub fn event(&self, number: u32, age: u32) -> Webhook {
-        let (draft, body) = self.draft(number, age);
-        draft.with_body(body.to_string())
+    /// The nth event. With an `age`, a different event with the same document
+    /// as it was that many minutes earlier.
+    pub(super) fn event(&self, number: u32, age: u32) -> Webhook {
+        let (webhook, body) = self.render(number, age);
+        Webhook { body: body.to_string().into(), ..webhook }
     }
 
-    /// The nth event, spoiled.
-    pub fn poison(&self, number: u32, poison: Poison) -> Webhook {
-        let (draft, body) = self.draft(number, 0);
-        draft.with_body(poison.spoil(body, &self.shape.anatomy()))
+    /// The nth event, made invalid.
+    pub(super) fn poison(&self, number: u32, poison: Poison) -> Webhook {
+        let (webhook, body) = self.render(number, 0);
+        Webhook { body: poison.apply(body, self.kind).into(), ..webhook }
     }
 
-    fn draft(&self, number: u32, age: u32) -> (Draft, Value) {
-        let Run { id, seed } = &self.run;
+    /// The nth event without its body, and the body.
+    fn render(&self, number: u32, age: u32) -> (Webhook, Value) {
+        let Run { id: run_id, seed } = &self.run;
         let mut rng = StdRng::from_seed(self.digest(Some(number)));
         let mut topic = match self.topics.as_slice() {
             [] => String::new(),
             topics => topics[rng.random_range(0..topics.len())].clone(),
         };
-        let mut event_id = format!("{id}-{seed}-{number:06}");
+        let mut event_id = format!("{run_id}-{seed}-{number:06}");
         if age > 0 {
             event_id = format!("{event_id}-late{age}");
-            // What is late is an update of the same kind of document, unless
-            // a single topic was asked for.
+            // An older version is an update of the same kind of document,
+            // unless only one topic was requested.
             let resource = topic.split(['/', '.']).next().unwrap_or_default();
-            let updates =
+            let is_update =
                 |topic: &&String| topic.starts_with(resource) && topic.ends_with("updated");
-            if let Some(update) = self.topics.iter().find(updates) {
+            if let Some(update) = self.topics.iter().find(is_update) {
                 topic.clone_from(update);
             }
         }
-        // 33 bits of the run, 20 of the event: below 2^53, which is as far as
-        // a platform written in JavaScript counts.
-        let drawn =
+        // 33 bits of the run and 20 of the event: below 2^53, the limit of
+        // integers in JavaScript.
+        let run_bits =
             self.digest(None)[..5].iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
-        let base = (drawn & 0x1_ffff_ffff) << 20;
-        let (id, order_number) = (base | u64::from(number), 1001 + u64::from(number));
-        let mut basket = Basket::draw(&mut rng, id, order_number, self.run.started_at(), age);
+        let id = ((run_bits & 0x1_ffff_ffff) << 20) | u64::from(number);
+        let order_number = 1001 + u64::from(number);
+        let mut purchase =
+            SamplePurchase::random(&mut rng, id, order_number, self.run.started_at(), age);
         if topic == "orders/paid" {
-            basket.paid = true;
+            purchase.paid = true;
         }
-        let tenant = self.tenant.as_str();
-        let body = match self.shape {
-            Shape::Shopify => shopify::order(&basket, tenant),
-            Shape::WooCommerce => woocommerce::order(&basket),
-            Shape::Generic => generic::event(&basket, &event_id, &topic, tenant),
-            Shape::StandardWebhooks => generic::standard(&basket, &topic, tenant),
-            Shape::CloudEvents => generic::data(&basket, &topic),
-            Shape::Callback => generic::callback(&basket),
-            Shape::Import => generic::import(&basket),
-            Shape::Stripe => stripe::event(&basket, &event_id, &topic, tenant),
-            Shape::Square => square::event(&basket, &event_id, &topic, tenant),
-            Shape::QuickBooks => thin::quickbooks(&basket, &event_id, &topic, tenant),
-            Shape::Xero => thin::xero(&basket, &topic, tenant),
-            Shape::BigCommerce => thin::bigcommerce(&basket, &topic, tenant),
-            Shape::Etsy => thin::etsy(&basket, &topic, tenant),
-        };
-        let triggered_at = basket.updated_at + Duration::seconds(1);
-        (Draft { topic, event_id, triggered_at }, body)
+        let body = template::render(
+            self.kind,
+            &Variables {
+                purchase: &purchase,
+                event_id: &event_id,
+                topic: &topic,
+                tenant: &self.tenant,
+            },
+        );
+        let triggered_at = purchase.updated_at + Duration::seconds(1);
+        (Webhook { topic, event_id, triggered_at, body: Bytes::new() }, body)
     }
 
-    /// What the run's ids, or an event's contents, are drawn from.
+    /// The seed of the run's ids, or of an event's content.
     fn digest(&self, number: Option<u32>) -> [u8; 32] {
         let Run { id, seed } = &self.run;
         let text = format!("{}\n{}\n{id}\n{seed}\n{number:?}", self.source, self.tenant);
         Sha256::digest(text.as_bytes()).into()
-    }
-}
-
-/// All of a webhook but its body.
-struct Draft {
-    topic: String,
-    event_id: String,
-    triggered_at: OffsetDateTime,
-}
-
-impl Draft {
-    fn with_body(self, body: impl Into<Bytes>) -> Webhook {
-        let Self { topic, event_id, triggered_at } = self;
-        Webhook { topic, event_id, triggered_at, body: body.into() }
     }
 }

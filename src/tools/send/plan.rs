@@ -1,18 +1,17 @@
-//! Which deliveries are sent, and in which order.
+//! The webhooks of a run and their order.
 
 use std::str::FromStr;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use rust_decimal::{Decimal, RoundingStrategy, prelude::ToPrimitive as _};
 
-/// A share of all deliveries: `0.1` or `10%`, from 0 to 1.
+/// A share of all webhooks: `0.1` or `10%`, from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Share(Decimal);
+pub(crate) struct Share(Decimal);
 
-/// The text is no share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a share is 0 to 1, such as 0.1, or 0% to 100%, such as 10%")]
-pub struct InvalidShare;
+pub(crate) struct InvalidShare;
 
 impl FromStr for Share {
     type Err = InvalidShare;
@@ -31,8 +30,8 @@ impl FromStr for Share {
 }
 
 impl Share {
-    /// This share of a count, a half rounded up.
-    pub fn of(self, count: u32) -> u32 {
+    /// This share of a count, rounded half up.
+    pub(crate) fn of(self, count: u32) -> u32 {
         (self.0 * Decimal::from(count))
             .round_dp_with_strategy(0, RoundingStrategy::MidpointAwayFromZero)
             .to_u32()
@@ -40,41 +39,34 @@ impl Share {
     }
 }
 
-/// How many deliveries of each part there are.
+/// Webhooks of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Events that can be applied, each of another document.
-    pub unique: u32,
-    /// Repeats of one of these: the same event id, the same bytes.
-    pub duplicates: u32,
-    /// Older versions of a document whose newer one was sent before.
-    pub late: u32,
+pub(crate) struct Counts {
+    /// Valid events, each of a different document.
+    pub(crate) unique: u32,
+    /// Repeats of these: same event id, same bytes.
+    pub(crate) duplicates: u32,
+    /// Older versions of a document, sent after the newer one.
+    pub(crate) late: u32,
     /// Authentic webhooks that cannot be applied.
-    pub poison: u32,
-    /// Webhooks whose signature is none of the source's.
-    pub forged: u32,
+    pub(crate) poison: u32,
+    /// Webhooks with an invalid signature.
+    pub(crate) forged: u32,
 }
 
-/// The shares leave no room for what they are shares of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidPlan {
-    /// More than everything.
-    #[error("duplicates, late and poison ones together are more than all {0} deliveries")]
+pub(crate) enum InvalidPlan {
+    #[error("duplicates, late and poison webhooks together exceed all {0} webhooks")]
     TooMany(u32),
-    /// Nothing to repeat.
-    #[error("no new event is left among {0} deliveries to repeat or to be late for")]
+    #[error("none of {0} webhooks is new, so none can be a duplicate or late")]
     NothingNew(u32),
-    /// Nothing at all.
     #[error("there is nothing to send")]
     Nothing,
 }
 
 impl Counts {
-    /// Splits `count` deliveries by their shares; forged ones come on top.
-    ///
-    /// # Errors
-    /// [`InvalidPlan`].
-    pub fn split(
+    /// Splits `count` webhooks by shares; forged ones are additional.
+    pub(crate) fn split(
         count: u32,
         duplicates: Share,
         late: Share,
@@ -95,8 +87,8 @@ impl Counts {
         Ok(Self { unique, duplicates, late, poison, forged })
     }
 
-    /// All deliveries.
-    pub fn deliveries(&self) -> u32 {
+    /// All webhooks.
+    pub(crate) fn total(&self) -> u32 {
         let Self { unique, duplicates, late, poison, forged } = self;
         [duplicates, late, poison, forged]
             .into_iter()
@@ -104,99 +96,95 @@ impl Counts {
     }
 }
 
-/// What a delivery is for.
+/// The kind of a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// The first delivery of an event.
+pub(crate) enum StepKind {
+    /// The first webhook of an event.
     Unique,
-    /// A repeat of it.
+    /// A repeat.
     Duplicate,
     /// An older version of the event's document.
     Late,
-    /// Authentic, but it cannot be applied.
+    /// Authentic, but cannot be applied.
     Poison,
-    /// Signed over other bytes.
+    /// With the signature of another body.
     Forged,
 }
 
-/// One delivery.
+/// One webhook of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// What it is for.
-    pub part: Part,
-    /// The event's number within the run.
-    pub event: u32,
-    /// How many versions older than the event itself; 0 unless it is late.
-    pub age: u32,
+pub(crate) struct Step {
+    pub(crate) kind: StepKind,
+    /// The number of the event within the run.
+    pub(crate) event: u32,
+    /// How many versions older than the event; 0 unless late.
+    pub(crate) age: u32,
 }
 
-/// All deliveries in their order.
+/// All webhooks in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// How many there are of each part.
-    pub counts: Counts,
-    /// Sent first, in this order.
-    pub first: Vec<Step>,
-    /// The late ones, sent when all the others have been answered and had
-    /// time to settle. They are of the documents that were sent first.
-    pub late: Vec<Step>,
+pub(crate) struct Plan {
+    pub(crate) counts: Counts,
+    /// Sent first.
+    pub(crate) first: Vec<Step>,
+    /// The late ones, of the documents that were sent first. They are sent after
+    /// all other responses and a pause.
+    pub(crate) late: Vec<Step>,
 }
 
 impl Plan {
-    /// The deliveries of a generated run; the same for the same seed.
+    /// The webhooks of a generated run; the same for the same seed.
     ///
-    /// Events are numbered: the unique ones from 0 on, then the poison, then
-    /// the forged. Every other duplicate follows at once, so that it meets
-    /// the first delivery while that is under way; the rest come later.
-    pub fn generated(counts: Counts, seed: u64) -> Self {
+    /// Events are numbered from 0: unique, then poison, then forged. Half of the
+    /// duplicates follow their event directly, so that both are in flight at once.
+    pub(crate) fn generated(counts: Counts, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let Counts { unique, duplicates, late, poison, forged } = counts;
-        let step = |part, event| Step { part, event, age: 0 };
-        // Sorted by place; what shares a place keeps the order of this list.
-        let mut placed: Vec<(u32, Step)> =
-            (0..unique).map(|event| (event, step(Part::Unique, event))).collect();
+        let step = |kind, event| Step { kind, event, age: 0 };
+        // Sorted by position; equal positions keep the order of this list.
+        let mut positioned: Vec<(u32, Step)> =
+            (0..unique).map(|event| (event, step(StepKind::Unique, event))).collect();
         for nth in 0..duplicates {
             let event = rng.random_range(0..unique);
-            let place = if nth % 2 == 0 { event } else { rng.random_range(event..unique) };
-            placed.push((place, step(Part::Duplicate, event)));
+            let position = if nth % 2 == 0 { event } else { rng.random_range(event..unique) };
+            positioned.push((position, step(StepKind::Duplicate, event)));
         }
-        for (part, from, count) in
-            [(Part::Poison, unique, poison), (Part::Forged, unique + poison, forged)]
+        for (kind, from, count) in
+            [(StepKind::Poison, unique, poison), (StepKind::Forged, unique + poison, forged)]
         {
             for event in from..from + count {
-                placed.push((rng.random_range(0..=unique), step(part, event)));
+                positioned.push((rng.random_range(0..=unique), step(kind, event)));
             }
         }
-        placed.sort_by_key(|(place, _)| *place);
+        positioned.sort_by_key(|(position, _)| *position);
         let late = (0..late)
-            .map(|nth| Step { part: Part::Late, event: nth % unique, age: 1 + nth / unique })
+            .map(|nth| Step { kind: StepKind::Late, event: nth % unique, age: 1 + nth / unique })
             .collect();
-        Self { counts, first: placed.into_iter().map(|(_, step)| step).collect(), late }
+        Self { counts, first: positioned.into_iter().map(|(_, step)| step).collect(), late }
     }
 
-    /// Every file `count` times, round by round. `events` has the number of
-    /// each file's event: two files may tell the same one.
-    pub fn files(events: &[u32], count: u32) -> Self {
+    /// Every file `count` times. `events` has the number of each file's event;
+    /// two files may have the same one.
+    pub(crate) fn files(events: &[u32], count: u32) -> Self {
         let mut counts = Counts::default();
         let mut seen = std::collections::HashSet::new();
         let mut first = Vec::new();
         for _ in 0..count {
             for event in events.iter().copied() {
-                let part = if seen.insert(event) {
+                let kind = if seen.insert(event) {
                     counts.unique += 1;
-                    Part::Unique
+                    StepKind::Unique
                 } else {
                     counts.duplicates += 1;
-                    Part::Duplicate
+                    StepKind::Duplicate
                 };
-                first.push(Step { part, event, age: 0 });
+                first.push(Step { kind, event, age: 0 });
             }
         }
         Self { counts, first, late: Vec::new() }
     }
 
-    /// All steps in their order.
-    pub fn steps(&self) -> impl Iterator<Item = Step> {
+    pub(crate) fn steps(&self) -> impl Iterator<Item = Step> {
         self.first.iter().chain(&self.late).copied()
     }
 }
@@ -217,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_read_both_ways_and_nothing_else() {
+    fn share_is_a_fraction_or_percentage() {
         assert_eq!(share("10%"), share("0.1"));
         for (text, count, expected) in
             [("0", 9, 0), ("1", 9, 9), ("33%", 100, 33), ("0.5", 3, 2), ("0.1%", 1000, 1)]
@@ -230,17 +218,17 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_exact() {
+    fn split_is_exact() {
         let counts = plan(1000, 1).counts;
         assert_eq!(
             counts,
             Counts { unique: 825, duplicates: 100, late: 50, poison: 25, forged: 3 }
         );
-        assert_eq!(counts.deliveries(), 1003);
+        assert_eq!(counts.total(), 1003);
     }
 
     #[test]
-    fn shares_that_leave_nothing_are_refused() {
+    fn split_without_new_events_is_rejected() {
         let none = Share::default();
         let split = |duplicates: &str, late: &str| {
             Counts::split(10, share(duplicates), share(late), none, 0)
@@ -252,39 +240,47 @@ mod tests {
     }
 
     #[test]
-    fn the_steps_are_what_the_counts_say() {
+    fn generated_plan_matches_the_counts() {
         let plan = plan(1000, 7);
-        let count = |part| plan.steps().filter(|step| step.part == part).count();
-        let counted = [Part::Unique, Part::Duplicate, Part::Late, Part::Poison, Part::Forged];
+        let count = |kind| plan.steps().filter(|step| step.kind == kind).count();
+        let counted = [
+            StepKind::Unique,
+            StepKind::Duplicate,
+            StepKind::Late,
+            StepKind::Poison,
+            StepKind::Forged,
+        ];
         assert_eq!(counted.map(count), [825, 100, 50, 25, 3]);
         assert_eq!(plan, self::plan(1000, 7));
         assert_ne!(plan, self::plan(1000, 8));
     }
 
     #[test]
-    fn nothing_is_repeated_before_it_was_sent() {
+    fn duplicates_follow_their_event() {
         let plan = plan(500, 3);
         let mut sent = HashSet::new();
         for step in plan.steps() {
-            match step.part {
-                Part::Duplicate | Part::Late => assert!(sent.contains(&step.event), "{step:?}"),
+            match step.kind {
+                StepKind::Duplicate | StepKind::Late => {
+                    assert!(sent.contains(&step.event), "{step:?}")
+                }
                 _ => assert!(sent.insert(step.event), "{step:?}"),
             }
         }
     }
 
     #[test]
-    fn some_duplicates_follow_at_once() {
+    fn some_duplicates_follow_directly() {
         let plan = plan(500, 3);
         let pairs = plan
             .first
             .windows(2)
-            .filter(|pair| pair[0].event == pair[1].event && pair[1].part == Part::Duplicate);
+            .filter(|pair| pair[0].event == pair[1].event && pair[1].kind == StepKind::Duplicate);
         assert!(pairs.count() >= 10);
     }
 
     #[test]
-    fn many_late_versions_of_few_documents_all_differ() {
+    fn late_versions_of_one_document_differ() {
         let counts = Counts::split(10, Share::default(), share("80%"), Share::default(), 0);
         let late = Plan::generated(counts.unwrap(), 1).late;
         let versions: HashSet<_> = late.iter().map(|step| (step.event, step.age)).collect();
@@ -293,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_unique_once() {
+    fn files_are_unique_once_and_then_duplicates() {
         let plan = Plan::files(&[0, 1, 0], 2);
         assert_eq!((plan.counts.unique, plan.counts.duplicates), (2, 4));
         assert_eq!(

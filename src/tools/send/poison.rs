@@ -1,42 +1,31 @@
-//! Bodies that an honest sender might send and that cannot be applied.
+//! Authentic bodies that cannot be applied.
 
 use serde_json::{Value, json};
 
+use super::generate::payload_kind::PayloadKind;
 use crate::domain::ReasonCode;
 
-/// Where in a body the fields stand that a poison spoils.
-#[derive(Clone, Copy, Debug)]
-pub struct Anatomy {
-    /// Every place of the total.
-    pub total: &'static [&'static str],
-    /// Every place of the currency.
-    pub currency: &'static [&'static str],
-    /// Every place of the number.
-    pub number: &'static [&'static str],
-}
-
-/// What is wrong with a body.
+/// A defect of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Poison {
-    /// It breaks off in the middle.
+pub(crate) enum Poison {
+    /// The JSON is truncated.
     NotJson,
-    /// It has no total.
+    /// The total is missing.
     NoTotal,
-    /// Its currency is none.
+    /// The currency is invalid.
     BadCurrency,
-    /// A text contains a NUL character, which PostgreSQL cannot store.
+    /// The number contains a NUL character, which PostgreSQL cannot store.
     NulCharacter,
-    /// Its total is no number.
+    /// The total is not a number.
     BadTotal,
 }
 
 impl Poison {
-    /// Every poison.
-    pub const ALL: [Self; 5] =
+    pub(crate) const ALL: [Self; 5] =
         [Self::NotJson, Self::NoTotal, Self::BadCurrency, Self::NulCharacter, Self::BadTotal];
 
-    /// The reason under which it is a dead letter.
-    pub const fn reason(self) -> ReasonCode {
+    /// The reason of the dead letter.
+    pub(crate) const fn reason(self) -> ReasonCode {
         match self {
             Self::NotJson => ReasonCode::InvalidJson,
             Self::NoTotal => ReasonCode::MissingField,
@@ -44,21 +33,21 @@ impl Poison {
         }
     }
 
-    /// Spoils a body.
-    pub(super) fn spoil(self, mut body: Value, anatomy: &Anatomy) -> Vec<u8> {
-        let mut set = |places: &[&str], value: &str| {
-            for place in places {
-                if let Some(field) = body.pointer_mut(place) {
+    /// Applies the defect to a body.
+    pub(super) fn apply(self, mut body: Value, kind: &PayloadKind) -> Vec<u8> {
+        let mut set = |pointers: &[&str], value: &str| {
+            for pointer in pointers {
+                if let Some(field) = body.pointer_mut(pointer) {
                     *field = json!(value);
                 }
             }
         };
         match self {
             Self::NotJson => {}
-            Self::NoTotal => remove(&mut body, anatomy.total),
-            Self::BadCurrency => set(anatomy.currency, "EURO"),
-            Self::NulCharacter => set(anatomy.number, "10\u{0}01"),
-            Self::BadTotal => set(anatomy.total, "12,50"),
+            Self::NoTotal => remove(&mut body, kind.total),
+            Self::BadCurrency => set(kind.currency, "EURO"),
+            Self::NulCharacter => set(kind.number, "10\u{0}01"),
+            Self::BadTotal => set(kind.total, "12,50"),
         }
         let mut bytes = body.to_string().into_bytes();
         if self == Self::NotJson {
@@ -68,9 +57,9 @@ impl Poison {
     }
 }
 
-fn remove(body: &mut Value, places: &[&str]) {
-    for place in places {
-        let Some((parent, field)) = place.rsplit_once('/') else { continue };
+fn remove(body: &mut Value, pointers: &[&str]) {
+    for pointer in pointers {
+        let Some((parent, field)) = pointer.rsplit_once('/') else { continue };
         if let Some(Value::Object(parent)) = body.pointer_mut(parent) {
             parent.remove(field);
         }

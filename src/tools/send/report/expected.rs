@@ -1,4 +1,4 @@
-//! What the books must show for what was answered.
+//! The outcomes that must be on record after the responses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,65 +6,55 @@ use serde::Serialize;
 
 use crate::tools::send::{
     Sent,
-    campaign::Campaign,
-    plan::{Part, Step},
-    rehearse::Fate,
+    plan::{Step, StepKind},
+    predict::PredictedOutcome,
+    scenario::SendScenario,
 };
 
-/// What these deliveries add to the receipts, by outcome.
+/// New receipts by outcome: every 2xx is one. Assumes that the events are new; in a
+/// repeated run all but the dead ones are duplicates.
 ///
-/// Counted from the answers: every 2xx is one receipt. Holds if the events
-/// are new to the books; of a repeated run all but the dead are duplicates.
-///
-/// `applied + stale` is exact. How much of it is stale depends on the books:
-/// a late webhook is stale if the newer version was applied before it, which
-/// workers that consume side by side do not promise. It is sent last, after a
-/// pause to settle and for the documents that were sent first, so `stale` is
-/// exact too unless the worker was behind by then.
+/// `applied + stale` is exact. A late webhook is stale if the newer version was applied
+/// before it, which concurrent consumers do not guarantee. It is sent last, after
+/// a pause, so `stale` is exact unless the worker was behind by then.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Expected {
-    /// Outcome `applied`.
-    pub applied: u32,
-    /// Outcome `duplicate`.
-    pub duplicate: u32,
-    /// Outcome `stale`, at the most.
-    pub stale: u32,
-    /// `applied` and `stale` together, whatever came first.
-    pub applied_or_stale: u32,
-    /// Outcome `ignored`.
-    pub ignored: u32,
-    /// Outcome `dead`.
-    pub dead: u32,
-    /// The dead by reason.
-    pub dead_reasons: BTreeMap<&'static str, u32>,
-    /// Attempts without an answer that tells whether they were kept: so many
-    /// receipts there may be on top, first deliveries or duplicates.
-    pub uncertain: u32,
-    /// Whether nothing is uncertain.
-    pub exact: bool,
+pub(crate) struct ExpectedOutcomes {
+    pub(crate) applied: u32,
+    pub(crate) duplicate: u32,
+    /// At most.
+    pub(crate) stale: u32,
+    pub(crate) applied_or_stale: u32,
+    pub(crate) ignored: u32,
+    pub(crate) dead: u32,
+    /// Dead letters by reason.
+    pub(crate) dead_reasons: BTreeMap<&'static str, u32>,
+    /// Attempts that may or may not have been published: so many more receipts are
+    /// possible.
+    pub(crate) uncertain: u32,
+    pub(crate) exact: bool,
 }
 
-impl Expected {
-    /// Counts a campaign's answers.
-    pub fn of(campaign: &Campaign, sent: &Sent) -> Self {
+impl ExpectedOutcomes {
+    pub(crate) fn new(scenario: &SendScenario, sent: &Sent) -> Self {
         let mut expected = Self { uncertain: sent.abandoned, ..Self::default() };
-        let kept = |wanted: fn(Part) -> bool| {
-            sent.answers.iter().filter(move |(step, answer)| {
-                wanted(step.part) && answer.status.is_some_and(|status| status.is_success())
+        let accepted = |wanted: fn(StepKind) -> bool| {
+            sent.results.iter().filter(move |(step, result)| {
+                wanted(step.kind) && result.status.is_some_and(|status| status.is_success())
             })
         };
         let mut claimed = BTreeSet::new();
-        for (step, answer) in &sent.answers {
-            expected.uncertain += answer.uncertain;
-            // Somebody took what nobody signed: nobody knows what became of it.
-            let taken = answer.status.is_some_and(|status| status.is_success());
-            expected.uncertain += u32::from(step.part == Part::Forged && taken);
+        for (step, result) in &sent.results {
+            expected.uncertain += result.uncertain;
+            // An accepted forged webhook has no predictable outcome.
+            let accepted = result.status.is_some_and(|status| status.is_success());
+            expected.uncertain += u32::from(step.kind == StepKind::Forged && accepted);
         }
-        for (step, _) in kept(|part| matches!(part, Part::Unique | Part::Duplicate | Part::Poison))
-        {
-            expected.count(campaign, *step, &mut claimed);
+        let first =
+            |kind| matches!(kind, StepKind::Unique | StepKind::Duplicate | StepKind::Poison);
+        for (step, _) in accepted(first) {
+            expected.count(scenario, *step, &mut claimed);
         }
-        for (step, _) in kept(|part| part == Part::Late) {
+        for (step, _) in accepted(|kind| kind == StepKind::Late) {
             if claimed.contains(&step.event) {
                 expected.stale += 1;
             } else {
@@ -76,18 +66,22 @@ impl Expected {
         expected
     }
 
-    fn count(&mut self, campaign: &Campaign, step: Step, claimed: &mut BTreeSet<u32>) {
-        match campaign.fate(step) {
-            // What is dead never claims its key, so its repeats are dead too.
-            Fate::Dead(reason) => {
+    fn count(&mut self, scenario: &SendScenario, step: Step, claimed: &mut BTreeSet<u32>) {
+        match scenario.predicted_outcome(step) {
+            // A dead letter does not claim its key, so its duplicates are dead too.
+            PredictedOutcome::Dead(reason) => {
                 self.dead += 1;
                 *self.dead_reasons.entry(reason.as_str()).or_default() += 1;
             }
-            Fate::Applied | Fate::Ignored if !claimed.insert(step.event) => self.duplicate += 1,
-            Fate::Applied => self.applied += 1,
-            // It was taken all the same: nobody knows what became of it.
-            Fate::Refused => self.uncertain += 1,
-            Fate::Ignored => self.ignored += 1,
+            PredictedOutcome::Applied | PredictedOutcome::Ignored
+                if !claimed.insert(step.event) =>
+            {
+                self.duplicate += 1
+            }
+            PredictedOutcome::Applied => self.applied += 1,
+            // It was accepted against the prediction.
+            PredictedOutcome::Rejected => self.uncertain += 1,
+            PredictedOutcome::Ignored => self.ignored += 1,
         }
     }
 }

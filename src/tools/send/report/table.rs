@@ -1,11 +1,11 @@
-//! The summary for people.
+//! The summary as a table.
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::{Latency, Report};
+use super::{Latency, SendReport};
 
 /// Two columns of names and numbers, section by section.
-pub(super) fn render(report: &Report) -> String {
+pub(super) fn render(report: &SendReport) -> String {
     let mut rows = Rows::default();
     let plan = &report.plan;
     rows.section("plan");
@@ -14,15 +14,15 @@ pub(super) fn render(report: &Report) -> String {
     rows.count("late", plan.late);
     rows.count("poison", plan.poison);
     rows.count("forged", plan.forged);
-    rows.text("deliveries", &plan.deliveries.to_string());
+    rows.text("webhooks", &plan.webhooks.to_string());
 
-    rows.section("answers");
-    for (status, count) in &report.answers {
+    rows.section("responses");
+    for (status, count) in &report.responses {
         rows.text(status, &count.to_string());
     }
-    rows.count("not as they should be", report.not_as_expected);
+    rows.count("not as expected", report.not_as_expected);
     rows.count("not sent", report.unsent);
-    rows.count("sent again", report.resends);
+    rows.count("retries", report.resends);
     rows.text("per second", &format!("{:.1}", report.per_second));
     let Latency { p50, p90, p99, max } = report.latency_ms;
     for (name, value) in [("p50 ms", p50), ("p90 ms", p90), ("p99 ms", p99), ("max ms", max)] {
@@ -32,7 +32,7 @@ pub(super) fn render(report: &Report) -> String {
     }
 
     let expected = &report.expected;
-    rows.section("expected in the books");
+    rows.section("expected on record");
     rows.text("applied", &expected.applied.to_string());
     rows.text("duplicate", &expected.duplicate.to_string());
     rows.text("stale", &expected.stale.to_string());
@@ -41,23 +41,23 @@ pub(super) fn render(report: &Report) -> String {
     for (reason, count) in &expected.dead_reasons {
         rows.text(&format!("  {reason}"), &count.to_string());
     }
-    rows.count("perhaps more", expected.uncertain);
+    rows.count("possibly more", expected.uncertain);
 
     let run = match (&report.run, report.seed) {
         (Some(run), Some(seed)) => format!(", run {run}, seed {seed}"),
         _ => String::new(),
     };
     let mut text = format!("{} at {}{run}\n{}", report.source, report.url, rows.table);
-    if let Some(number) = &report.story {
-        text.extend(["\nits longest story: tallyhook trace '", number, "'"]);
+    if let Some(number) = &report.trace_number {
+        text.extend(["\nthe document with the most webhooks: tallyhook trace '", number, "'"]);
     }
     if expected.stale > 0 {
         text.push_str(
-            "\nstale: if the worker kept up; applied and stale together are exact in any case",
+            "\nstale: if the worker kept up; the sum of applied and stale is always exact",
         );
     }
     if expected.uncertain > 0 {
-        text.push_str("\nperhaps more: attempts whose answer does not tell whether they were kept");
+        text.push_str("\npossibly more: attempts that may or may not have been published");
     }
     text
 }
@@ -86,7 +86,7 @@ impl Rows {
         }
     }
 
-    /// A row unless there is nothing to tell.
+    /// A row unless the count is zero.
     fn count(&mut self, name: &str, count: u32) {
         if count > 0 {
             self.text(name, &count.to_string());

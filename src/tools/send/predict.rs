@@ -1,4 +1,5 @@
-//! What a webhook will do, asked of the source's own adapter beforehand.
+//! Predicts what the receiver and the worker will do with a webhook, with the
+//! source's own code.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use time::OffsetDateTime;
@@ -12,40 +13,38 @@ use crate::{
     sources::{OutgoingWebhook, Received, Rejection, Source, WebhookRequest},
 };
 
-/// What becomes of an event on its first delivery.
+/// The outcome of an event's first webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It changes the books, if they do not know it yet.
+pub(crate) enum PredictedOutcome {
+    /// It changes the database, if it is new.
     Applied,
-    /// Nobody maps its topic.
+    /// Its topic is not mapped.
     Ignored,
-    /// It cannot be applied.
+    /// It becomes a dead letter.
     Dead(ReasonCode),
-    /// The receiver refuses it with 422: whoever sent it can mend it.
-    Refused,
+    /// The receiver rejects it with 422.
+    Rejected,
 }
 
-/// What the source's adapter makes of a webhook.
+/// What the source's code makes of a webhook.
 #[derive(Clone, Debug)]
-pub struct Rehearsal {
-    /// The event as the worker will see it.
-    pub envelope: Envelope,
-    /// What it changes.
-    pub mapped: Result<MappedEvent, PermanentFailure>,
+pub(crate) struct Prediction {
+    /// The event as the worker gets it.
+    pub(crate) envelope: Envelope,
+    pub(crate) mapped: Result<MappedEvent, PermanentFailure>,
 }
 
-impl Rehearsal {
-    /// What becomes of it on its first delivery.
-    pub fn fate(&self) -> Fate {
+impl Prediction {
+    pub(crate) fn outcome(&self) -> PredictedOutcome {
         match &self.mapped {
-            Ok(MappedEvent::Change(_)) => Fate::Applied,
-            Ok(MappedEvent::Ignored) => Fate::Ignored,
-            Err(failure) => Fate::Dead(failure.reason),
+            Ok(MappedEvent::Change(_)) => PredictedOutcome::Applied,
+            Ok(MappedEvent::Ignored) => PredictedOutcome::Ignored,
+            Err(failure) => PredictedOutcome::Dead(failure.reason),
         }
     }
 
-    /// The version of the document that it tells.
-    pub fn version(&self) -> Option<OffsetDateTime> {
+    /// The version of the document.
+    pub(crate) fn version(&self) -> Option<OffsetDateTime> {
         match &self.mapped {
             Ok(MappedEvent::Change(Change::Order(update))) => match update.as_ref() {
                 OrderUpdate::State { version, .. } => Some(*version),
@@ -62,8 +61,8 @@ impl Rehearsal {
     }
 }
 
-/// The headers with which the platform would send a webhook at this time.
-pub fn headers(
+/// The headers that the platform would send at this time.
+pub(crate) fn headers(
     adapter: &Source,
     tenant: &str,
     webhook: &Webhook,
@@ -72,9 +71,8 @@ pub fn headers(
     signed_over(adapter, tenant, webhook, sent_at, &webhook.body)
 }
 
-/// The same, but with the signature of another body: no secret made it for
-/// this one.
-pub fn forged_headers(
+/// The same with the signature of another body, so that it is invalid.
+pub(crate) fn headers_with_invalid_signature(
     adapter: &Source,
     tenant: &str,
     webhook: &Webhook,
@@ -83,7 +81,7 @@ pub fn forged_headers(
     let mut other = webhook.body.to_vec();
     other.push(b' ');
     let mut headers = signed_over(adapter, tenant, webhook, sent_at, &other);
-    // A token is the same for every body: it is spoiled instead.
+    // A token does not depend on the body; it is replaced instead.
     if let Some(value) = headers.get_mut(header::AUTHORIZATION) {
         *value = HeaderValue::from_static("Bearer forged");
     }
@@ -101,32 +99,29 @@ fn signed_over(
     let delivery =
         OutgoingWebhook { topic, tenant, event_id, triggered_at: *triggered_at, sent_at, body };
     let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let dress: Vec<(HeaderName, HeaderValue)> = adapter.signed_headers(&delivery);
-    std::iter::once(json).chain(dress).collect()
+    let signed: Vec<(HeaderName, HeaderValue)> = adapter.signed_headers(&delivery);
+    std::iter::once(json).chain(signed).collect()
 }
 
-/// Has the adapter receive and map a webhook, as the receiver and the worker will.
-///
-/// # Errors
-/// [`RejectedField`] if the receiver will refuse it.
-pub fn rehearse(
+/// Verifies and maps a webhook as the receiver and the worker will.
+pub(crate) fn predict(
     adapter: &Source,
     source: &SourceName,
     tenant: &str,
     webhook: &Webhook,
-) -> Result<Rehearsal, Rejection> {
-    // Sent and received at the same time: nothing is stale, whenever it is asked.
+) -> Result<Prediction, Rejection> {
+    // Sent and received at the same time, so that no signature has expired.
     let received_at = OffsetDateTime::UNIX_EPOCH;
     let headers = headers(adapter, tenant, webhook, received_at);
     let call = WebhookRequest { headers: &headers, query: "", body: &webhook.body, received_at };
     let Received::Events { events, secret_label: secret } = adapter.receive(&call)? else {
-        return Err(Rejection::Malformed("it is a ping".to_owned()));
+        return Err(Rejection::Malformed("it is a handshake".to_owned()));
     };
     let event = events
         .into_iter()
         .next()
-        .ok_or_else(|| Rejection::Malformed("it tells no event".to_owned()))?;
+        .ok_or_else(|| Rejection::Malformed("it has no event".to_owned()))?;
     let envelope = event.envelope(source, Uuid::nil(), received_at, &secret)?;
     let mapped = adapter.map(&envelope);
-    Ok(Rehearsal { envelope, mapped })
+    Ok(Prediction { envelope, mapped })
 }
