@@ -1,4 +1,4 @@
-//! `tallyhook bench`: what this will do on your machines.
+//! `tallyhook bench`: measures throughput, latency and memory.
 
 use std::{
     num::NonZeroU32,
@@ -16,42 +16,40 @@ use crate::{
     observability::telemetry,
     tools::{
         bench,
-        bench::{Scenario, Settings, backlog::Mix, plot, readme, report::Report, table},
+        bench::{BenchOptions, Scenario, backlog::Mix, readme, report::Report, table},
         dev::servers::Servers,
         send::plan::Share,
     },
 };
 
-/// Measures what this will do on your machines, beside their raw limits.
+/// Measure throughput, latency and memory, and the limits of the servers.
 ///
-/// Everything happens in a database and under a queue prefix of its own, on
-/// the servers of the configuration or on private ones, and is taken away in
-/// the end, also after Ctrl-C. It takes all that the servers can give: do not
-/// point it at servers that others need.
+/// Uses its own database and queue prefix, on the configured servers or on private
+/// ones, and deletes both at the end, also after Ctrl-C. It loads the servers fully:
+/// do not use servers that others need.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = "\
-receive          the most webhooks a second over HTTP, verified and confirmed before the answer;
-                 then answer times at half of that, from when each request was due
-drain            a backlog applied to the books, until the last commit; against one transaction a
-                 message, 16 at once, and against the same rows inserted from memory
-workers          a backlog applied by 1, 2 and 4 processes of `tallyhook serve --only worker` on
-                 one queue, from when all of them are ready until the last commit; that every
-                 message has the outcome it must have, and that nothing deadlocked, is proven
-end-to-end       a constant rate of arrivals, all payloads in turns: from when a webhook was due
-                 until its transaction's commit came back to the worker
-dedupe-at-scale  claims in an inbox that is full of keys, against an empty one
-memory           what `tallyhook serve`, receiver and worker, keeps resident
-baseline         the raw limits: publish, consume, insert
-soak             a constant load for a long time, against `tallyhook serve`: whether answers,
-                 commits, memory, tables and their indexes stay as they were. Only if it is asked
-                 for: --only soak --minutes 30 --rate 500. A fair rate is one at which end-to-end is
-                 at ease: 500 on two small cores, which is 900000 messages and some GB of disk
-                 in half an hour. It fails if a message is not accounted for
+receive          the maximum rate of webhooks over HTTP, verified and confirmed before the response;
+                 then latencies at half of that rate, from when each request was due
+drain            a backlog applied by one worker process, until the last commit; compared with one
+                 transaction a message, 16 at a time, and with inserting the same rows from memory
+workers          a backlog applied by 1, 2 and 4 processes of `tallyhook serve --only worker`;
+                 checks that every message has the expected outcome and that nothing deadlocked
+end-to-end       a constant arrival rate, all payloads alternately: from when a webhook was due
+                 until its rows were visible
+dedupe-at-scale  claims in an inbox full of keys, compared with an empty one
+memory           resident memory of `tallyhook serve` with both roles
+baseline         the limits of the servers: publish and insert without the product
+soak             a constant load on `tallyhook serve` for a long time: whether latencies, commits,
+                 memory and tables stay stable. Only on request:
+                 --only soak --minutes 30 --rate 500. Choose a rate at which end-to-end has low
+                 latencies; 500 on two small cores is 900000 messages and some GB of disk in half
+                 an hour. Fails if a message is not accounted for
 
-Comparisons are made in turns within each run; figures are medians over the runs. Load generator
-and servers share the machine, except with servers elsewhere.")]
+Compared variants run alternately within each run; figures are medians over the runs. Load
+generator and servers share the machine, unless the servers are remote.")]
 pub(super) struct BenchArgs {
-    /// On private servers, started for this and gone afterwards
+    /// Use private servers that are started for the bench
     #[arg(long)]
     private: bool,
 
@@ -59,7 +57,7 @@ pub(super) struct BenchArgs {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "SCENARIO,...")]
     only: Vec<Scenario>,
 
-    /// A rough look, in less than a minute: one run of everything
+    /// One short run of everything
     #[arg(long)]
     quick: bool,
 
@@ -72,11 +70,11 @@ pub(super) struct BenchArgs {
         value_parser = clap::value_parser!(u16).range(1..=4096))]
     connections: u16,
 
-    /// How long each load lasts, in seconds [default: 2; quick: 0.5]
-    #[arg(long, value_name = "SECONDS", value_parser = length)]
+    /// Length of each load in seconds [default: 2; quick: 0.5]
+    #[arg(long, value_name = "SECONDS", value_parser = load_duration)]
     seconds: Option<Duration>,
 
-    /// Messages in a backlog, as far as 256 MiB hold them [default: 20000; quick: 2000]
+    /// Messages in a backlog, limited to 256 MiB [default: 20000; quick: 2000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     messages: Option<u32>,
 
@@ -84,7 +82,7 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "SHARE", default_value = "0.333")]
     duplicates: Share,
 
-    /// The share of a backlog that tells an older version after the newer one
+    /// The share of a backlog with an older version after the newer one
     #[arg(long, value_name = "SHARE", default_value = "0")]
     stale: Share,
 
@@ -92,52 +90,48 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "SHARE", default_value = "0")]
     poison: Share,
 
-    /// Arrivals a second, end to end and in a soak
+    /// Arrivals a second in end-to-end and soak
     #[arg(long, value_name = "PER_SECOND", default_value = "1000")]
     rate: NonZeroU32,
 
-    /// How long a soak lasts, in minutes
-    ///
-    /// 0.1 is six seconds.
-    #[arg(long, value_name = "MINUTES", default_value = "30", value_parser = minutes)]
+    /// Length of a soak in minutes; 0.1 is six seconds
+    #[arg(long, value_name = "MINUTES", default_value = "30", value_parser = soak_duration)]
     minutes: Duration,
 
     /// Keys in the full inbox [default: 2000000; quick: 100000]
     ///
-    /// 50000000 take some 6 GB and the better part of an hour.
+    /// 50000000 keys need about 6 GB and most of an hour.
     #[arg(long, value_name = "N",
         value_parser = clap::value_parser!(u64).range(1..=10_000_000_000))]
     keys: Option<u64>,
 
-    /// Write everything here as JSON
+    /// Write all figures to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Draw throughput and latency here
-    #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
-
-    /// Put the table between the marks of this Markdown file
+    /// Replace the table between the markers of this Markdown file
     #[arg(long, value_name = "FILE")]
     readme: Option<PathBuf>,
 }
 
 impl BenchArgs {
-    fn settings(&self) -> anyhow::Result<Settings> {
+    fn options(&self) -> anyhow::Result<BenchOptions> {
         let scenarios = match self.only.as_slice() {
-            [] => Scenario::usual().collect(),
+            [] => Scenario::defaults().collect(),
             only => only.iter().copied().collect(),
         };
         let quick = |quick, thorough| if self.quick { quick } else { thorough };
-        Ok(Settings {
+        Ok(BenchOptions {
             scenarios,
             runs: self.runs.unwrap_or_else(|| quick(1, 3)),
             connections: usize::from(self.connections),
-            length: self.seconds.unwrap_or_else(|| Duration::from_millis(quick(500, 2000).into())),
+            load_duration: self
+                .seconds
+                .unwrap_or_else(|| Duration::from_millis(quick(500, 2000).into())),
             messages: self.messages.unwrap_or_else(|| quick(2_000, 20_000)),
             mix: Mix { duplicates: self.duplicates, stale: self.stale, poison: self.poison },
             rate: self.rate,
-            soak: self.minutes,
+            soak_duration: self.minutes,
             keys: self.keys.unwrap_or_else(|| quick(100_000, 2_000_000).into()),
             program: std::env::current_exe().context("cannot find the running program")?,
         })
@@ -145,12 +139,12 @@ impl BenchArgs {
 }
 
 pub(super) async fn run(arguments: &BenchArgs, mut config: Config) -> anyhow::Result<ExitCode> {
-    let settings = arguments.settings()?;
-    // Nothing is measured whose table could not be kept.
+    let options = arguments.options()?;
+    // A file without markers is reported before anything is measured.
     if let Some(path) = &arguments.readme {
-        readme::refreshed(&read(path)?, "").with_context(|| path.display().to_string())?;
+        readme::replace_table(&read(path)?, "").with_context(|| path.display().to_string())?;
     }
-    // Spans and lines cost what they cost in `serve`.
+    // Log lines and spans cost as much as in `serve`.
     telemetry::init_discarding(&config.log)?;
     let report = if arguments.private {
         eprintln!("starting a private PostgreSQL and a private RabbitMQ (about 10 seconds)...");
@@ -163,29 +157,25 @@ pub(super) async fn run(arguments: &BenchArgs, mut config: Config) -> anyhow::Re
         };
         config.database.url = servers.postgres.url("postgres");
         config.broker.url = servers.rabbitmq.url();
-        let report = bench::run(&settings, &config).await;
+        let report = bench::run(&options, &config).await;
         let stopped = servers.stop().await;
         let report = report?;
         stopped?;
         report
     } else {
-        bench::run(&settings, &config).await?
+        bench::run(&options, &config).await?
     };
-    keep(arguments, &report)?;
+    write_files(arguments, &report)?;
     outln!("{}", table::terminal(&report).trim_end());
-    let lost = report.soak.as_ref().is_some_and(|soak| !soak.accounts.complete);
-    Ok(ExitCode::from(if lost { EXIT_FAILED } else { EXIT_DONE }))
+    Ok(ExitCode::from(if report.lost_messages() { EXIT_FAILED } else { EXIT_DONE }))
 }
 
-fn keep(arguments: &BenchArgs, report: &Report) -> anyhow::Result<()> {
+fn write_files(arguments: &BenchArgs, report: &Report) -> anyhow::Result<()> {
     if let Some(path) = &arguments.json {
         write(path, &format!("{}\n", serde_json::to_string_pretty(report)?))?;
     }
-    if let Some(path) = &arguments.svg {
-        write(path, &plot::svg(report)?)?;
-    }
     if let Some(path) = &arguments.readme {
-        write(path, &readme::refreshed(&read(path)?, &table::markdown(report))?)?;
+        write(path, &readme::replace_table(&read(path)?, &table::markdown(report))?)?;
     }
     Ok(())
 }
@@ -198,7 +188,7 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn length(text: &str) -> Result<Duration, String> {
+fn load_duration(text: &str) -> Result<Duration, String> {
     let limits = Duration::from_millis(100)..=Duration::from_hours(1);
     text.parse()
         .ok()
@@ -207,8 +197,7 @@ fn length(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "it must be 0.1 to 3600".to_owned())
 }
 
-/// Three seconds make the least that can be compared; a week is long enough.
-fn minutes(text: &str) -> Result<Duration, String> {
+fn soak_duration(text: &str) -> Result<Duration, String> {
     let limits = Duration::from_secs(3)..=Duration::from_hours(7 * 24);
     text.parse()
         .ok()

@@ -1,6 +1,6 @@
-//! `tallyhook bench` as people run it: every scenario, tiny, on servers that
-//! others use too. What it measures is not looked at, only that it measures
-//! what it says, tells it as it promises, and leaves nothing behind.
+//! `tallyhook bench` as a process: every scenario, tiny, on shared servers. The
+//! tests check the keys of the report and that nothing is left behind, not the
+//! figures.
 
 mod soak;
 
@@ -16,17 +16,17 @@ use tempfile::TempDir;
 
 use crate::support::{RawAmqpClient, eventually, servers};
 
-/// Held by a test that looks for the databases of its bench.
-static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// Held by tests that list the databases of a bench.
+static EXCLUSIVE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Servers of the whole process, and files of this test.
-struct Stage {
+/// The shared servers, and the files of one test.
+struct BenchRun {
     folder: TempDir,
     config: PathBuf,
 }
 
-impl Stage {
-    fn set() -> Self {
+impl BenchRun {
+    fn new() -> Self {
         let urls = servers::shared();
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("config.toml");
@@ -71,7 +71,7 @@ fn output_text(output: &Output) -> String {
     format!("{}{}", text(&output.stdout), text(&output.stderr))
 }
 
-/// Databases of any bench on the server.
+/// The databases of all benches on the server.
 async fn databases() -> Vec<String> {
     let url = format!("{}postgres", servers::shared().postgres);
     let mut session = sqlx::PgConnection::connect(&url).await.unwrap();
@@ -83,13 +83,13 @@ async fn databases() -> Vec<String> {
     .unwrap()
 }
 
-/// The prefix of the bench whose database this is.
+/// The queue prefix of the bench with this database.
 fn prefix(database: &str) -> String {
     database.replace('_', "-")
 }
 
-/// Whether anything under a bench's prefix is on the broker.
-async fn anything_left(prefix: &str) -> Vec<String> {
+/// The queues and exchanges with a bench's prefix.
+async fn queues_and_exchanges(prefix: &str) -> Vec<String> {
     let raw = RawAmqpClient::open(&servers::shared().rabbitmq).await;
     let mut left = Vec::new();
     for name in ["dead", "unrouted", "calls", "inbound.shopify", "inbound.generic", "retry.1s"] {
@@ -113,19 +113,19 @@ fn number(report: &Value, path: &str) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_scenario_is_measured_and_nothing_is_left() {
-    let _alone = ALONE.lock().await;
-    let stage = Stage::set();
-    let (json, svg, readme) = (stage.file("b.json"), stage.file("b.svg"), stage.file("R.md"));
+async fn bench_measures_every_scenario_and_leaves_nothing() {
+    let _exclusive = EXCLUSIVE.lock().await;
+    let bench = BenchRun::new();
+    let (json, readme) = (bench.file("b.json"), bench.file("R.md"));
     let marks = "# Ours\n<!-- bench: written by `make bench` -->\nanother table\n<!-- bench: end -->\nend\n";
     std::fs::write(&readme, marks).unwrap();
-    let mut command = stage.bench(&TINY);
+    let mut command = bench.bench(&TINY);
     command.arg("4").args(["--duplicates", "20%", "--stale", "10%", "--poison", "5%"]);
-    for (flag, path) in [("--json", &json), ("--svg", &svg), ("--readme", &readme)] {
+    for (flag, path) in [("--json", &json), ("--readme", &readme)] {
         command.arg(flag).arg(path);
     }
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    assert!(output.status.success(), "{}", self::output_text(&output));
+    assert!(output.status.success(), "{}", output_text(&output));
 
     let report: Value = serde_json::from_str(&read(&json)).unwrap();
     for path in [
@@ -140,11 +140,11 @@ async fn every_scenario_is_measured_and_nothing_is_left() {
         "/receive/payloads/woocommerce_3_5kb/per_second",
         "/receive/payloads/shopify_28kb/at_maximum/p99_ms",
         "/drain/per_second",
-        "/drain/ratio_to_one_by_one",
-        "/drain/ratio_to_bare_set_insert",
+        "/drain/ratio_to_row_at_a_time",
+        "/drain/ratio_to_set_insert",
         "/drain/ratio_of_duplicates_to_new",
         "/drain/ratio_with_poison",
-        "/drain/payloads/shopify_28kb/one_by_one_per_second",
+        "/drain/payloads/shopify_28kb/row_at_a_time_per_second",
         "/workers/1/per_second",
         "/workers/2/per_second",
         "/workers/2/ratio_to_one",
@@ -157,14 +157,13 @@ async fn every_scenario_is_measured_and_nothing_is_left() {
         "/memory/idle_mib",
         "/memory/full_mib",
         "/baseline/publish_per_second",
-        "/baseline/consume_per_second",
         "/baseline/set_insert_per_second",
-        "/baseline/one_by_one_per_second",
+        "/baseline/row_at_a_time_per_second",
         "/baseline/http_publish_per_second",
     ] {
         assert!(number(&report, path) > 0.0, "{path}: {report:#}");
     }
-    assert_eq!(report["soak"], Value::Null, "nobody asked for a soak");
+    assert_eq!(report["soak"], Value::Null, "a soak runs on request only");
     assert_eq!(report["dedupe_at_scale"]["keys"], 2000);
     assert_eq!(report["end_to_end"]["rate"], 200);
     assert!(number(&report, "/memory/full_mib") >= number(&report, "/memory/idle_mib"));
@@ -190,26 +189,25 @@ async fn every_scenario_is_measured_and_nothing_is_left() {
     let readme = read(&readme);
     assert!(readme.starts_with("# Ours\n") && readme.ends_with("\nend\n"), "{readme}");
     assert!(readme.contains("| receive, Shopify") && !readme.contains("another table"), "{readme}");
-    assert!(read(&svg).starts_with("<svg"));
     assert_eq!(databases().await, Vec::<String>::new());
 
-    // Each step was told, on the other stream.
+    // Progress is on stderr.
     let steps = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(steps.contains("dedupe at scale, run 1"), "{steps}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_interrupted_leaves_nothing() {
-    let _alone = ALONE.lock().await;
-    let stage = Stage::set();
-    let mut command = stage.bench(&["--only", "drain", "--messages", "20000"]);
+async fn interrupted_bench_leaves_nothing() {
+    let _exclusive = EXCLUSIVE.lock().await;
+    let bench = BenchRun::new();
+    let mut command = bench.bench(&["--only", "drain", "--messages", "20000"]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_mins(1);
-    // In the middle of it: its database is there, and so are its queues.
+    // Wait until its database and its queues exist.
     let ours = loop {
         assert!(Instant::now() < deadline, "the bench did not begin");
         if let Some(name) = databases().await.into_iter().next()
-            && anything_left(&prefix(&name)).await.len() == 11
+            && queues_and_exchanges(&prefix(&name)).await.len() == 11
         {
             break name;
         }
@@ -227,13 +225,13 @@ async fn what_is_interrupted_leaves_nothing() {
     assert_eq!(status.code(), Some(1), "{text}");
     assert!(text.contains("stopped"), "{text}");
     assert!(!databases().await.contains(&ours), "{ours} is left");
-    assert_eq!(anything_left(&prefix(&ours)).await, Vec::<String>::new());
+    assert_eq!(queues_and_exchanges(&prefix(&ours)).await, Vec::<String>::new());
 }
 
-/// The processes that a process started, and those that these started.
+/// All descendants of a process.
 fn descendants(of: u32) -> Vec<u32> {
     let parent = |stat: &str| -> Option<u32> {
-        // `pid (name) state parent ...`; what ended and waits to be read is none.
+        // `pid (name) state parent ...`; zombies do not count.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
         let alive = fields.next()? != "Z";
         fields.next()?.parse().ok().filter(|_| alive)
@@ -255,12 +253,12 @@ fn descendants(of: u32) -> Vec<u32> {
     found.split_off(1)
 }
 
-/// Of these processes, those that are `tallyhook serve`.
-fn serving(processes: &[u32]) -> Vec<u32> {
+/// The `tallyhook serve` processes among these.
+fn serve_processes(processes: &[u32]) -> Vec<u32> {
     let serves = |id: &&u32| {
         let command = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
         let mut words = command.split(|byte| *byte == 0);
-        // Not the shell that watches over it, and has it among its words.
+        // The watchdog shell has the same words, but another name.
         words.next().is_some_and(|name| name.ends_with(b"tallyhook"))
             && words.any(|word| word == b"serve")
     };
@@ -268,18 +266,17 @@ fn serving(processes: &[u32]) -> Vec<u32> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn worker_processes_end_with_the_bench_that_started_them() {
+async fn worker_processes_end_with_their_bench() {
     use nix::sys::signal::Signal;
-    let _alone = ALONE.lock().await;
+    let _exclusive = EXCLUSIVE.lock().await;
     for signal in [Signal::SIGINT, Signal::SIGKILL] {
-        let stage = Stage::set();
-        let mut command = stage.bench(&["--only", "workers", "--messages", "500"]);
+        let bench = BenchRun::new();
+        let mut command = bench.bench(&["--only", "workers", "--messages", "500"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_mins(2);
-        // More than one: none of them is on its own.
         let workers = loop {
             assert!(Instant::now() < deadline, "the bench did not start its workers");
-            let workers = serving(&descendants(child.id()));
+            let workers = serve_processes(&descendants(child.id()));
             if workers.len() > 1 {
                 break workers;
             }
@@ -291,13 +288,13 @@ async fn worker_processes_end_with_the_bench_that_started_them() {
         let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
         assert_eq!(status.code(), (signal == Signal::SIGINT).then_some(1));
         eventually("the end of the workers", Duration::from_secs(20), || async {
-            serving(&workers).is_empty()
+            serve_processes(&workers).is_empty()
         })
         .await;
         if signal == Signal::SIGINT {
             assert_eq!(databases().await, Vec::<String>::new());
         }
-        // Nothing takes away what a killed bench had on the servers.
+        // A killed bench leaves its database.
         for database in ours {
             servers::shared().drop_database(&database).await;
         }
@@ -305,16 +302,16 @@ async fn worker_processes_end_with_the_bench_that_started_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_without_marks_is_found_out_before_anything_is_measured() {
-    let stage = Stage::set();
-    let readme = stage.file("README.md");
-    std::fs::write(&readme, "# no marks\n").unwrap();
-    let mut command = stage.bench(&["--only", "memory"]);
+async fn file_without_markers_fails_before_measuring() {
+    let bench = BenchRun::new();
+    let readme = bench.file("README.md");
+    std::fs::write(&readme, "# no markers\n").unwrap();
+    let mut command = bench.bench(&["--only", "memory"]);
     command.arg("--readme").arg(&readme);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(output_text(&output).contains("must stand there once"), "{}", output_text(&output));
-    assert_eq!(read(&readme), "# no marks\n");
+    assert!(output_text(&output).contains("must occur once"), "{}", output_text(&output));
+    assert_eq!(read(&readme), "# no markers\n");
 }
 
 fn read(path: &Path) -> String {

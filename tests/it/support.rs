@@ -12,6 +12,7 @@ pub(crate) mod operator;
 pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod servers;
+pub(crate) mod start_barrier;
 
 use std::time::{Duration, Instant};
 

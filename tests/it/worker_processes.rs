@@ -9,10 +9,7 @@ use nix::{
     unistd::Pid,
 };
 use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
-use tallyhook::{
-    domain::Envelope,
-    tools::bench::baseline::{gate, gate::Gate},
-};
+use tallyhook::domain::Envelope;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -20,6 +17,7 @@ use crate::support::{
     SHOP, TestApp,
     events::{again, shop_refund},
     eventually, seconds, shop_order,
+    start_barrier::{self, StartBarrier},
 };
 
 /// Few orders, each of which is in every batch.
@@ -146,21 +144,21 @@ async fn worker_processes_one_killed_applies_each_event_once() {
 
     // Held back until all of them stand there, so that none finds all done.
     let mut connection = app.tools.store.connection().await.unwrap();
-    let mut gate = Gate::shut(&app.tools.store).await.unwrap();
-    let begun = gate::now(&mut connection).await.unwrap();
+    let mut barrier = StartBarrier::raise(&app.tools.store).await.unwrap();
+    let begun = start_barrier::database_time(&mut connection).await.unwrap();
     let program = Program::of(&app);
     let mut workers = Vec::new();
     for worker in 0..WORKERS {
-        let others = gate.waiting().await.unwrap();
+        let others = barrier.waiting_sessions().await.unwrap();
         workers.push(program.worker(worker));
         let mut looks = 0;
-        while gate.waiting().await.unwrap() <= others {
+        while barrier.waiting_sessions().await.unwrap() <= others {
             looks += 1;
             assert!(looks < 2400, "worker {worker} did not come: {}", program.output_text(worker));
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }
-    gate.open().await.unwrap();
+    barrier.release().await.unwrap();
 
     let consumers = u32::try_from(WORKERS * LANES).unwrap();
     eventually("all of them at work", seconds(60), || async {
@@ -185,12 +183,12 @@ async fn worker_processes_one_killed_applies_each_event_once() {
     }
     // A session tells of its deadlocks when it ends.
     let mut looks = 0;
-    while gate::sessions_since(&mut connection, begun).await.unwrap() > 0 {
+    while start_barrier::sessions_since(&mut connection, begun).await.unwrap() > 0 {
         looks += 1;
         assert!(looks < 600, "sessions of workers that ended are still there");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(gate::deadlocks(&mut connection).await.unwrap(), 0);
+    assert_eq!(start_barrier::deadlocks(&mut connection).await.unwrap(), 0);
     drop(connection);
 
     // Nothing is lost, and each key was settled once, in whichever order.

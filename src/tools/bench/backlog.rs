@@ -1,143 +1,157 @@
-//! Messages as they wait in a queue, made beforehand so that making them
-//! costs nothing while something is measured.
+//! Messages for a queue, prepared before anything is measured.
+
+use std::collections::HashSet;
 
 use futures_util::{StreamExt as _, stream};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{payload::Payload, stage::Stage};
+use super::{baseline::database, environment::BenchEnvironment, payload::Payload};
 use crate::{
     broker::{OutgoingMessage, Publisher},
     domain::{Envelope, MappedEvent},
     tools::send::{
-        campaign::{Campaign, Choice},
         generate::{Run, Webhook},
         plan::{Counts, Share},
-        rehearse,
+        predict,
+        scenario::{Selection, SendScenario},
     },
     worker::message::Message,
 };
 
-/// The most bytes of bodies that one backlog holds in memory.
-const MOST_BYTES: usize = 256 * 1024 * 1024;
-/// Publishes under way at once while a backlog is laid.
-const UNDER_WAY: usize = 512;
+/// The limit of a backlog's bodies in memory.
+const MAX_BYTES: usize = 256 * 1024 * 1024;
+/// Unconfirmed publishes while a backlog is published.
+const MAX_UNCONFIRMED: usize = 512;
 
-/// What a backlog is made of.
+/// The composition of a backlog.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Mix {
+pub(crate) struct Mix {
     /// The share that repeats an earlier event, byte for byte.
-    pub duplicates: Share,
-    /// The share that tells an older version after the newer one.
-    pub stale: Share,
+    pub(crate) duplicates: Share,
+    /// The share with an older version after the newer one.
+    pub(crate) stale: Share,
     /// The share that is authentic and cannot be applied.
-    pub poison: Share,
+    pub(crate) poison: Share,
 }
 
-/// Messages of one source.
-pub struct Backlog {
-    /// Their shape and size.
-    pub payload: Payload,
-    /// They, in their order.
-    pub messages: Vec<BacklogMessage>,
+/// Messages of one source, in publish order.
+pub(crate) struct Backlog {
+    pub(super) payload: Payload,
+    pub(super) messages: Vec<BacklogMessage>,
 }
 
-/// One message.
 #[derive(Clone)]
-pub struct BacklogMessage {
+pub(crate) struct BacklogMessage {
     /// As the receiver publishes it.
-    pub envelope: Envelope,
+    pub(super) envelope: Envelope,
     /// What it changes; `None` if it cannot be applied.
-    pub mapped: Option<MappedEvent>,
+    pub(super) mapped: Option<MappedEvent>,
 }
 
-/// How many messages of this size fit into memory, of those that were asked for.
-pub fn affordable(asked: u32, payload: Payload) -> u32 {
-    let most = MOST_BYTES / payload.bytes();
-    asked.min(u32::try_from(most).unwrap_or(u32::MAX))
+/// Limits a number of messages of this size to the memory limit.
+pub(super) fn affordable(wanted: u32, payload: Payload) -> u32 {
+    let limit = MAX_BYTES / payload.bytes();
+    wanted.min(u32::try_from(limit).unwrap_or(u32::MAX))
 }
 
-/// Generated webhooks of a payload's shape, each of another event as far as
-/// the mix lets it.
-///
-/// # Errors
-/// Shares that leave nothing.
-pub fn campaign(stage: &Stage, payload: Payload, count: u32, mix: Mix) -> anyhow::Result<Campaign> {
-    let source = payload.source()?;
+/// Generated webhooks of a payload, each of a different event except as the
+/// mix says.
+pub(super) fn scenario(
+    environment: &BenchEnvironment,
+    payload: Payload,
+    count: u32,
+    mix: Mix,
+) -> anyhow::Result<SendScenario> {
+    let name = payload.source_name()?;
     let counts = Counts::split(count, mix.duplicates, mix.stale, mix.poison, 0)?;
-    // The time in the id makes documents new each time it is asked.
+    // The time in the id makes the documents of every call new.
     let run = Run { id: Run::new_id(OffsetDateTime::now_utc(), rand::random()), seed: 1 };
-    let adapter = stage.adapter(&source)?;
-    Ok(Campaign::generated(adapter, &source, &Choice::default(), &run, counts)?)
+    let source = environment.source(&name)?;
+    Ok(SendScenario::generated(source, &name, &Selection::default(), &run, counts)?)
 }
 
 impl Backlog {
-    /// Makes a backlog.
-    ///
-    /// # Errors
-    /// Shares that leave nothing.
-    pub fn make(stage: &Stage, payload: Payload, count: u32, mix: Mix) -> anyhow::Result<Self> {
-        let campaign = campaign(stage, payload, affordable(count, payload), mix)?;
-        let adapter = stage.adapter(&campaign.source)?;
+    /// Generates a backlog.
+    pub(super) fn generate(
+        environment: &BenchEnvironment,
+        payload: Payload,
+        count: u32,
+        mix: Mix,
+    ) -> anyhow::Result<Self> {
+        let scenario = scenario(environment, payload, affordable(count, payload), mix)?;
+        let source = environment.source(&scenario.source)?;
         let received_at = OffsetDateTime::now_utc();
         let message = |step| {
-            let made: Webhook = campaign.webhook(step);
-            let body = payload.pad(&made.body, step.event);
-            let webhook = Webhook { body, ..made };
-            let told = rehearse::rehearse(adapter, &campaign.source, &campaign.tenant, &webhook)
-                .map_err(|error| anyhow::anyhow!("a generated webhook is refused: {error}"))?;
+            let webhook: Webhook = scenario.webhook(step);
+            let body = payload.pad(&webhook.body, step.event);
+            let webhook = Webhook { body, ..webhook };
+            let prediction = predict::predict(source, &scenario.source, &scenario.tenant, &webhook)
+                .map_err(|error| anyhow::anyhow!("a generated webhook is rejected: {error}"))?;
             let receipt_id = Uuid::now_v7();
-            let envelope = Envelope { receipt_id, received_at, ..told.envelope };
-            Ok(BacklogMessage { envelope, mapped: told.mapped.ok() })
+            let envelope = Envelope { receipt_id, received_at, ..prediction.envelope };
+            Ok(BacklogMessage { envelope, mapped: prediction.mapped.ok() })
         };
-        let messages = campaign.plan.steps().map(message).collect::<anyhow::Result<_>>()?;
+        let messages = scenario.plan.steps().map(message).collect::<anyhow::Result<_>>()?;
         Ok(Self { payload, messages })
     }
 
-    /// The same events once more: each a duplicate of what was applied.
+    /// The same events with new receipt ids: duplicates of an applied backlog.
     #[must_use]
-    pub fn again(&self) -> Self {
-        let again = |message: &BacklogMessage| {
+    pub(super) fn redelivered(&self) -> Self {
+        let redelivered = |message: &BacklogMessage| {
             let envelope = Envelope { receipt_id: Uuid::now_v7(), ..message.envelope.clone() };
             BacklogMessage { envelope, mapped: message.mapped.clone() }
         };
-        Self { payload: self.payload, messages: self.messages.iter().map(again).collect() }
+        let messages = self.messages.iter().map(redelivered).collect();
+        Self { payload: self.payload, messages }
     }
 
-    /// Its first messages only.
+    /// Its first messages.
     #[must_use]
-    pub fn first(&self, count: usize) -> Self {
-        let count = count.clamp(1, self.messages.len().max(1)).min(self.messages.len());
+    pub(super) fn first(&self, count: usize) -> Self {
+        let count = count.max(1).min(self.messages.len());
         Self { payload: self.payload, messages: self.messages[..count].to_vec() }
     }
 
-    /// How many of them can be applied.
-    pub fn applicable(&self) -> usize {
-        self.messages.iter().filter(|message| message.mapped.is_some()).count()
+    /// The messages that can be applied.
+    pub(super) fn applicable(&self) -> impl DoubleEndedIterator<Item = &BacklogMessage> {
+        self.messages.iter().filter(|message| message.mapped.is_some())
     }
 
-    /// What the worker makes of those that can be applied.
-    pub fn items(&self) -> Vec<Message> {
+    /// The number of different events among them.
+    pub(super) fn distinct_events(&self) -> usize {
+        let keys: HashSet<&str> =
+            self.applicable().map(|message| message.envelope.key.as_str()).collect();
+        keys.len()
+    }
+
+    /// The applicable messages as the worker's transaction takes them.
+    pub(super) fn items(&self) -> Vec<Message> {
         let item = |message: &BacklogMessage| {
             Some(Message::from_envelope(message.envelope.clone(), message.mapped.clone()?))
         };
         self.messages.iter().filter_map(item).collect()
     }
 
-    /// Lays it into its source's queue: when this comes back, the broker has
-    /// all of it.
-    ///
-    /// # Errors
-    /// What the broker says.
-    pub async fn lay(&self, stage: &Stage, publisher: &Publisher) -> anyhow::Result<()> {
+    /// Publishes the backlog and waits until all of it is in the queue.
+    pub(super) async fn publish(
+        &self,
+        environment: &BenchEnvironment,
+        publisher: &Publisher,
+    ) -> anyhow::Result<()> {
         let mut confirms = stream::iter(&self.messages)
             .map(|message| {
-                publisher.publish(OutgoingMessage::inbound(&stage.topology, &message.envelope))
+                publisher
+                    .publish(OutgoingMessage::inbound(&environment.topology, &message.envelope))
             })
-            .buffered(UNDER_WAY);
+            .buffered(MAX_UNCONFIRMED);
         while let Some(confirmed) = confirms.next().await {
-            let _durable = confirmed?;
+            let _confirmed = confirmed?;
         }
+        let queue = environment.topology.inbound_queue(&self.payload.source_name()?);
+        environment.broker.wait_for(&queue, self.messages.len()).await?;
+        database::checkpoint(&environment.store).await;
         Ok(())
     }
 }
@@ -147,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_limits_large_bodies_only() {
+    fn affordable_limits_large_bodies_only() {
         assert_eq!(affordable(20_000, Payload::Generic), 20_000);
         assert_eq!(affordable(1_000_000, Payload::Shopify), 9_586);
     }

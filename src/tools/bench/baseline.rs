@@ -1,16 +1,13 @@
-//! The raw limits of the same servers: what can be had of them without this
-//! product, by code that does nothing else.
+//! What the product is compared with, on the same servers.
 //!
-//! These files speak AMQP and SQL themselves, which nothing else of ours
-//! outside `broker` and `store` may: a limit that went through the product
-//! would not be one.
+//! These files use AMQP and SQL directly. Elsewhere only `broker` and `store`
+//! may: a limit measured through the product would not be a limit.
 
-pub mod books;
-pub mod broker;
-pub mod consume;
-pub mod database;
-pub mod gate;
-pub mod one_by_one;
-pub mod publish;
-pub mod receiver;
-pub mod set_insert;
+pub(super) mod broker;
+pub(super) mod database;
+pub(super) mod publish;
+pub(super) mod receiver;
+pub(super) mod row_at_a_time;
+pub(super) mod set_insert;
+pub(super) mod start_barrier;
+pub(super) mod table_stats;

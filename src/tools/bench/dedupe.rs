@@ -1,160 +1,160 @@
-//! `dedupe-at-scale`: claims in an inbox that is full of keys, against claims
-//! in an empty one, in turns; alone, and as a part of the worker's whole
-//! transaction.
+//! `dedupe-at-scale`: claims in an inbox full of keys, alternately with claims
+//! in an empty one; alone, and as part of the worker's whole transaction.
 //!
-//! The keys are where a worker that has been running for long would have them:
-//! spread over as many closed generations as a horizon has, and half of one
-//! more in the open one.
+//! The keys are where a long-running worker would have them: two parts in each
+//! closed partition of the dedupe window, and one part in the open partition.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use uuid::Uuid;
 
 use super::{
-    Settings,
+    BenchOptions,
     backlog::{Backlog, Mix},
     baseline::database,
-    measure::{per_second, ratio, round, whole},
+    environment::BenchEnvironment,
+    measure::{from_i64, per_second, ratio, round, rounded_median},
     payload::Payload,
     progress::Progress,
-    report::{Dedupe, settled},
-    stage::Stage,
+    report::Dedupe,
 };
 use crate::{
-    store::{Store, inbox, inbox::partitions::PARTITIONS_PER_WINDOW},
+    store::{
+        Store,
+        inbox::{self, partitions::PARTITIONS_PER_WINDOW},
+    },
     worker::{Outbox, apply},
 };
 
-/// Keys in one statement while the inbox is filled.
+/// Keys inserted by one statement.
 const CHUNK: u64 = 1_000_000;
 /// Claims in one transaction.
 const BATCH: usize = 500;
-/// Of these, how many repeat a key that is there.
+/// Claims among them that repeat an existing key.
 const REPEATED: usize = BATCH / 3;
 
-/// What one round measured, in an empty inbox and in a full one, a second.
+/// Claims and messages a second in one inbox.
 #[derive(Clone, Copy, Debug, Default)]
 struct Rates {
     claims: f64,
     messages: f64,
 }
 
-/// Runs the scenario.
-///
-/// # Errors
-/// The database fails.
-pub async fn run(
-    stage: &mut Stage,
-    settings: &Settings,
+pub(super) async fn run(
+    environment: &mut BenchEnvironment,
+    options: &BenchOptions,
     progress: &Progress,
 ) -> anyhow::Result<Dedupe> {
-    let keys = i64::try_from(settings.keys)?;
-    let empty = stage.another("empty").await?;
-    let full = stage.another("full").await?;
-    fill(&full, settings.keys, progress).await?;
+    let keys = i64::try_from(options.keys)?;
+    let empty = environment.create_database("empty").await?;
+    let full = environment.create_database("full").await?;
+    fill(&full, options.keys, progress).await?;
     let bytes = database::inbox_bytes(&full).await?;
 
     let mut rng = StdRng::seed_from_u64(1);
-    let (mut crowded, mut free) = (Vec::new(), Vec::new());
-    for nth in 0..settings.runs {
-        progress.step(&format!("dedupe at scale, run {}", nth + 1));
-        // As many of the keys as are repeated, from anywhere among them.
-        let some: Vec<i64> =
-            (0..settings.claims()).map(|_| rng.random_range(1..=keys.max(1))).collect();
-        let known = database::inbox_keys(&full, &some).await?;
+    let (mut full_rates, mut empty_rates) = (Vec::new(), Vec::new());
+    for run in 1..=options.runs {
+        progress.step(&format!("dedupe at scale, run {run}"));
+        let repeated = (options.messages / 3).max(1);
+        let numbers: Vec<i64> = (0..repeated).map(|_| rng.random_range(1..=keys.max(1))).collect();
+        let known = database::inbox_keys(&full, &numbers).await?;
         empty.execute("truncate inbox").await?;
-        put(&empty, &known).await?;
-        // The same messages for both, none of which was there before.
-        let backlog = Backlog::make(stage, Payload::Generic, settings.messages, Mix::default())?;
-        let order = if nth % 2 == 0 { [&empty, &full] } else { [&full, &empty] };
+        insert_keys(&empty, &known).await?;
+        // The same new messages for both.
+        let backlog =
+            Backlog::generate(environment, Payload::Generic, options.messages, Mix::default())?;
+        let order = if run % 2 == 1 { [&empty, &full] } else { [&full, &empty] };
         let mut rates = Vec::new();
         for store in order {
-            database::settle(store).await;
-            let claims = claims(store, &known).await?;
-            database::settle(store).await;
-            rates.push(Rates { claims, messages: transactions(stage, store, &backlog).await? });
+            database::checkpoint(store).await;
+            let claims = claim(store, &known).await?;
+            database::checkpoint(store).await;
+            rates.push(Rates { claims, messages: apply(environment, store, &backlog).await? });
         }
-        if nth % 2 == 1 {
+        if run % 2 == 0 {
             rates.reverse();
         }
-        free.push(rates[0]);
-        crowded.push(rates[1]);
+        empty_rates.push(rates[0]);
+        full_rates.push(rates[1]);
     }
     empty.close().await;
     full.close().await;
-    let ratios = |of: fn(&Rates) -> f64| {
-        let pairs = crowded.iter().zip(&free);
-        settled(pairs.map(|(crowded, free)| ratio(of(crowded), of(free))), 3)
+    let ratio_to_empty = |of: fn(&Rates) -> f64| {
+        let pairs = full_rates.iter().zip(&empty_rates);
+        rounded_median(pairs.map(|(full, empty)| ratio(of(full), of(empty))), 3)
     };
-    let median = |rates: &[Rates], of: fn(&Rates) -> f64| settled(rates.iter().map(of), 0);
+    let median = |rates: &[Rates], of: fn(&Rates) -> f64| rounded_median(rates.iter().map(of), 0);
     Ok(Dedupe {
-        keys: settings.keys,
-        bytes_per_key: round(ratio(whole(bytes), whole(keys)), 1),
-        ratio_to_empty: ratios(|rates| rates.claims),
-        per_second: median(&crowded, |rates| rates.claims),
-        empty_per_second: median(&free, |rates| rates.claims),
-        drain_ratio_to_empty: ratios(|rates| rates.messages),
-        drain_per_second: median(&crowded, |rates| rates.messages),
-        empty_drain_per_second: median(&free, |rates| rates.messages),
+        keys: options.keys,
+        bytes_per_key: round(ratio(from_i64(bytes), from_i64(keys)), 1),
+        ratio_to_empty: ratio_to_empty(|rates| rates.claims),
+        per_second: median(&full_rates, |rates| rates.claims),
+        empty_per_second: median(&empty_rates, |rates| rates.claims),
+        drain_ratio_to_empty: ratio_to_empty(|rates| rates.messages),
+        drain_per_second: median(&full_rates, |rates| rates.messages),
+        empty_drain_per_second: median(&empty_rates, |rates| rates.messages),
     })
 }
 
-/// Fills an inbox: two parts in each closed generation, one in the open one.
+/// Fills an inbox: two parts in each closed partition, one in the open one.
 async fn fill(store: &Store, keys: u64, progress: &Progress) -> anyhow::Result<()> {
-    let open = database::open_generation(store).await?;
+    let open = database::open_partition(store).await?;
     let closed = i32::try_from(PARTITIONS_PER_WINDOW)?;
     let part = keys / u64::from(2 * PARTITIONS_PER_WINDOW + 1);
-    let mut there = 0;
-    for generation in open - closed..=open {
-        let is_open = generation == open;
-        let end = if is_open { keys } else { there + 2 * part };
-        database::begin_filling(store, generation, is_open).await?;
-        while there < end {
-            progress.step(&format!("dedupe at scale, {there} of {keys} keys"));
-            let to = end.min(there + CHUNK);
-            database::fill(store, generation, there + 1, to).await?;
-            there = to;
+    let mut filled = 0;
+    for partition in open - closed..=open {
+        let is_open = partition == open;
+        let end = if is_open { keys } else { filled + 2 * part };
+        database::begin_filling(store, partition, is_open).await?;
+        while filled < end {
+            progress.step(&format!("dedupe at scale, {filled} of {keys} keys"));
+            let to = end.min(filled + CHUNK);
+            database::fill(store, partition, filled + 1, to).await?;
+            filled = to;
         }
-        database::end_filling(store, generation, is_open).await?;
+        database::end_filling(store, partition, is_open).await?;
     }
     Ok(())
 }
 
-/// The worker's whole transactions, one after the other; messages a second.
-async fn transactions(stage: &Stage, store: &Store, backlog: &Backlog) -> anyhow::Result<f64> {
-    let source = backlog.payload.source()?;
-    let rules = stage.adapter(&source)?.conflict_policy();
+/// The worker's whole transactions, one after another; messages a second.
+async fn apply(
+    environment: &BenchEnvironment,
+    store: &Store,
+    backlog: &Backlog,
+) -> anyhow::Result<f64> {
+    let source = backlog.payload.source_name()?;
+    let rules = environment.source(&source)?.conflict_policy();
     let (items, outbox) = (backlog.items(), Outbox::default());
-    let begun = Instant::now();
+    let started = Instant::now();
     for batch in items.chunks(BATCH) {
         apply::apply_batch(store, &source, rules, &outbox, batch).await?;
     }
-    Ok(per_second(items.len(), begun.elapsed()))
+    Ok(per_second(items.len(), started.elapsed()))
 }
 
-/// The empty inbox knows what is repeated there, and nothing else.
-async fn put(store: &Store, keys: &[Uuid]) -> anyhow::Result<()> {
+async fn insert_keys(store: &Store, keys: &[Uuid]) -> anyhow::Result<()> {
     for keys in keys.chunks(BATCH) {
         let mut tx = store.begin().await?;
-        inbox::claim(&mut tx, &distinct(keys.iter().copied())).await?;
+        inbox::claim(&mut tx, &distinct_claims(keys.iter().copied())).await?;
         tx.commit().await?;
     }
     Ok(())
 }
 
-/// Claims as the worker makes them, a third of them of keys that are there;
-/// claims a second.
-async fn claims(store: &Store, known: &[Uuid]) -> anyhow::Result<f64> {
+/// Claims as the worker makes them, a third of them for existing keys; claims
+/// a second.
+async fn claim(store: &Store, known: &[Uuid]) -> anyhow::Result<f64> {
     let batches: Vec<Vec<inbox::Claim>> = known
         .chunks(REPEATED)
         .map(|known| {
-            // As random as the digests that real keys are.
+            // As random as the digests of real keys.
             let new = (0..BATCH - known.len()).map(|_| Uuid::from_u128(rand::random()));
-            distinct(known.iter().copied().chain(new))
+            distinct_claims(known.iter().copied().chain(new))
         })
         .collect();
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut count = 0;
     for batch in &batches {
         let mut tx = store.begin().await?;
@@ -162,27 +162,14 @@ async fn claims(store: &Store, known: &[Uuid]) -> anyhow::Result<f64> {
         tx.commit().await?;
         count += batch.len();
     }
-    let took: Duration = begun.elapsed();
-    Ok(per_second(count, took))
+    Ok(per_second(count, started.elapsed()))
 }
 
-fn distinct(keys: impl Iterator<Item = Uuid>) -> Vec<inbox::Claim> {
+/// Sorted claims without repetition, as one statement needs them.
+fn distinct_claims(keys: impl Iterator<Item = Uuid>) -> Vec<inbox::Claim> {
     let mut keys: Vec<Uuid> = keys.collect();
     keys.sort_unstable();
     keys.dedup();
     let claim = |key| inbox::Claim { key, receipt_id: key, body_digest: key };
     keys.into_iter().map(claim).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_key_is_claimed_twice_in_a_batch() {
-        let keys = [3, 1, 3, 2, 1].map(Uuid::from_u128);
-        let claims = distinct(keys.into_iter());
-        let found: Vec<u128> = claims.iter().map(|claim| claim.key.as_u128()).collect();
-        assert_eq!(found, [1, 2, 3]);
-    }
 }

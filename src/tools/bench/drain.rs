@@ -1,244 +1,160 @@
-//! `drain`: how fast a backlog that lies in its queue is applied, from the
-//! first subscription to the last commit.
+//! `drain`: how fast one worker process applies a backlog, until the last commit.
 //!
-//! Against two baselines, in turns: the consumer that people write by hand,
-//! with a quarter of the messages because it takes so much longer, and the
-//! same rows inserted from memory. Every drain begins with empty tables.
+//! Two baselines run alternately with it: a hand-written consumer with one
+//! transaction a message, which gets a quarter of the backlog because it is
+//! much slower, and a bare insert of the same rows from memory. Every drain
+//! starts with empty tables.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
 
-use anyhow::{Context as _, ensure};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use anyhow::ensure;
 
 use super::{
-    Settings,
+    BenchOptions,
     backlog::{Backlog, Mix},
-    baseline::{database, one_by_one, set_insert},
-    measure::{per_second, ratio},
+    baseline::{database, row_at_a_time, set_insert},
+    environment::{BenchEnvironment, BenchPublisher},
+    measure::{per_second, ratio, rounded_median},
     payload::Payload,
     progress::Progress,
-    report::{Drain, Drained, settled},
-    stage::{Publishing, Stage},
-};
-use crate::{
-    broker::BrokerConnection,
-    domain::{Outcome, SourceName},
-    observability::metrics::Metrics,
-    worker::{WorkerContext, source_consumer::SourceConsumer},
+    report::{Drain, Drained},
+    workers::{self, ExpectedOutcomes},
 };
 
-/// How long a drain may take before something is wrong.
-const LONGEST: Duration = Duration::from_mins(10);
-
-/// One run's figures of one payload.
-struct Round {
-    ours: f64,
-    one_by_one: f64,
+/// The figures of one run with one payload.
+struct Run {
+    product: f64,
+    row_at_a_time: f64,
     set_insert: f64,
 }
 
-/// Runs the scenario.
-///
-/// # Errors
-/// A server that fails, or a message that is not accounted for.
-pub async fn run(stage: &Stage, settings: &Settings, progress: &Progress) -> anyhow::Result<Drain> {
-    let publishing = stage.publishing().await?;
+pub(super) async fn run(
+    environment: &BenchEnvironment,
+    options: &BenchOptions,
+    progress: &Progress,
+) -> anyhow::Result<Drain> {
+    let publisher = environment.start_publisher().await?;
     let mut payloads = BTreeMap::new();
     for payload in Payload::ALL {
-        let backlog = Backlog::make(stage, payload, settings.messages, settings.mix)?;
-        let mut rounds = Vec::new();
-        for nth in 0..settings.runs {
-            progress.step(&format!("drain, {}, run {}", payload.title(), nth + 1));
-            rounds.push(round(stage, &publishing, &backlog, nth % 2 == 0).await?);
+        let backlog = Backlog::generate(environment, payload, options.messages, options.mix)?;
+        let mut runs = Vec::new();
+        for run in 1..=options.runs {
+            progress.step(&format!("drain, {}, run {run}", payload.title()));
+            runs.push(compare(environment, options, &publisher, &backlog, run % 2 == 1).await?);
         }
-        let of = |figure: fn(&Round) -> f64, decimals| settled(rounds.iter().map(figure), decimals);
-        payloads.insert(
-            payload.key(),
-            Drained {
-                per_second: of(|round| round.ours, 0),
-                ratio_to_one_by_one: of(|round| ratio(round.ours, round.one_by_one), 3),
-                ratio_to_bare_set_insert: of(|round| ratio(round.ours, round.set_insert), 3),
-                one_by_one_per_second: of(|round| round.one_by_one, 0),
-                bare_set_insert_per_second: of(|round| round.set_insert, 0),
-            },
-        );
+        let median = |of: fn(&Run) -> f64, decimals| rounded_median(runs.iter().map(of), decimals);
+        let drained = Drained {
+            per_second: median(|run| run.product, 0),
+            ratio_to_row_at_a_time: median(|run| ratio(run.product, run.row_at_a_time), 3),
+            ratio_to_set_insert: median(|run| ratio(run.product, run.set_insert), 3),
+            row_at_a_time_per_second: median(|run| run.row_at_a_time, 0),
+            set_insert_per_second: median(|run| run.set_insert, 0),
+        };
+        payloads.insert(payload.key(), drained);
     }
     let headline = payloads.get(Payload::Generic.key()).copied().unwrap_or_default();
-    let (duplicates, poison) = extremes(stage, settings, &publishing, progress).await?;
+    let (duplicates, poison) =
+        duplicates_and_poison(environment, options, &publisher, progress).await?;
     Ok(Drain {
         headline,
         payloads,
-        ratio_of_duplicates_to_new: settled(duplicates, 3),
-        ratio_with_poison: settled(poison, 3),
+        ratio_of_duplicates_to_new: rounded_median(duplicates, 3),
+        ratio_with_poison: rounded_median(poison, 3),
     })
 }
 
-async fn round(
-    stage: &Stage,
-    publishing: &Publishing,
+async fn compare(
+    environment: &BenchEnvironment,
+    options: &BenchOptions,
+    publisher: &BenchPublisher,
     backlog: &Backlog,
-    ours_first: bool,
-) -> anyhow::Result<Round> {
-    let mut ours = None;
-    if ours_first {
-        ours = Some(fresh(stage, publishing, backlog).await?);
+    product_first: bool,
+) -> anyhow::Result<Run> {
+    let mut product = None;
+    if product_first {
+        product = Some(drain(environment, options, publisher, backlog).await?);
     }
-    let one_by_one = by_hand(stage, publishing, backlog).await?;
-    let set_insert = from_memory(stage, backlog).await?;
-    let ours = match ours {
-        Some(ours) => ours,
-        None => fresh(stage, publishing, backlog).await?,
+    let row_at_a_time = row_at_a_time(environment, publisher, backlog).await?;
+    let set_insert = set_insert(environment, backlog).await?;
+    let product = match product {
+        Some(product) => product,
+        None => drain(environment, options, publisher, backlog).await?,
     };
-    stage.clear().await?;
-    Ok(Round { ours, one_by_one, set_insert })
+    environment.clear().await?;
+    Ok(Run { product, row_at_a_time, set_insert })
 }
 
-/// A quarter of a backlog by the consumer that people write by hand; messages
-/// a second.
-///
-/// # Errors
-/// A server that fails.
-pub async fn by_hand(
-    stage: &Stage,
-    publishing: &Publishing,
+/// A quarter of a backlog by the hand-written consumer; messages a second.
+pub(super) async fn row_at_a_time(
+    environment: &BenchEnvironment,
+    publisher: &BenchPublisher,
     backlog: &Backlog,
 ) -> anyhow::Result<f64> {
     let quarter = backlog.first(backlog.messages.len() / 4);
-    stage.clear().await?;
-    lay(stage, publishing, &quarter).await?;
-    let took = one_by_one::run(stage, &quarter).await?;
-    everything_is_on_record(stage, &quarter).await?;
-    Ok(per_second(quarter.messages.len(), took))
+    environment.clear().await?;
+    quarter.publish(environment, &publisher.publisher).await?;
+    let time = row_at_a_time::run(environment, &quarter).await?;
+    ensure_on_record(environment, &quarter).await?;
+    Ok(per_second(quarter.messages.len(), time))
 }
 
 /// A backlog's rows from memory; messages a second.
-///
-/// # Errors
-/// The database fails.
-pub async fn from_memory(stage: &Stage, backlog: &Backlog) -> anyhow::Result<f64> {
-    stage.clear().await?;
-    let took = set_insert::run(stage, backlog).await?;
-    everything_is_on_record(stage, backlog).await?;
-    Ok(per_second(backlog.applicable(), took))
+pub(super) async fn set_insert(
+    environment: &BenchEnvironment,
+    backlog: &Backlog,
+) -> anyhow::Result<f64> {
+    environment.clear().await?;
+    let time = set_insert::run(environment, backlog).await?;
+    ensure_on_record(environment, backlog).await?;
+    Ok(per_second(backlog.applicable().count(), time))
 }
 
-/// Pure duplicates against new messages, and 1 % of poison against none, in
-/// each run.
-async fn extremes(
-    stage: &Stage,
-    settings: &Settings,
-    publishing: &Publishing,
+/// The ratios of duplicates only and of 1 % poison to new messages, of each run.
+async fn duplicates_and_poison(
+    environment: &BenchEnvironment,
+    options: &BenchOptions,
+    publisher: &BenchPublisher,
     progress: &Progress,
 ) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
     let payload = Payload::Generic;
-    let new = Backlog::make(stage, payload, settings.messages, Mix::default())?;
+    let new = Backlog::generate(environment, payload, options.messages, Mix::default())?;
     let one_percent = Mix { poison: "1%".parse()?, ..Mix::default() };
-    let poisoned = Backlog::make(stage, payload, settings.messages, one_percent)?;
+    let poisoned = Backlog::generate(environment, payload, options.messages, one_percent)?;
     let (mut duplicates, mut poison) = (Vec::new(), Vec::new());
-    for nth in 0..settings.runs {
-        progress.step(&format!("drain, nothing but duplicates, some poison, run {}", nth + 1));
-        let clean = fresh(stage, publishing, &new).await?;
-        // On top of what was just applied.
-        let again = new.again();
-        lay(stage, publishing, &again).await?;
-        duplicates.push(ratio(ours(stage, publishing, &again).await?, clean));
-        poison.push(ratio(fresh(stage, publishing, &poisoned).await?, clean));
+    for run in 1..=options.runs {
+        progress.step(&format!("drain, duplicates only, 1 % poison, run {run}"));
+        let new_rate = drain(environment, options, publisher, &new).await?;
+        // The tables keep the messages that were just applied.
+        let redelivered = new.redelivered();
+        redelivered.publish(environment, &publisher.publisher).await?;
+        let expected = ExpectedOutcomes::of(&new) + ExpectedOutcomes::of_redelivered(&redelivered);
+        let rate = workers::apply(environment, options, &redelivered, expected, 1).await?;
+        duplicates.push(ratio(rate, new_rate));
+        let rate = drain(environment, options, publisher, &poisoned).await?;
+        poison.push(ratio(rate, new_rate));
     }
-    stage.clear().await?;
+    environment.clear().await?;
     Ok((duplicates, poison))
 }
 
-/// A backlog by the product, into empty tables; messages a second.
-async fn fresh(stage: &Stage, publishing: &Publishing, backlog: &Backlog) -> anyhow::Result<f64> {
-    stage.clear().await?;
-    lay(stage, publishing, backlog).await?;
-    let rate = ours(stage, publishing, backlog).await?;
-    everything_is_on_record(stage, backlog).await?;
-    Ok(rate)
+/// A backlog by one worker process, into empty tables; messages a second.
+async fn drain(
+    environment: &BenchEnvironment,
+    options: &BenchOptions,
+    publisher: &BenchPublisher,
+    backlog: &Backlog,
+) -> anyhow::Result<f64> {
+    environment.clear().await?;
+    backlog.publish(environment, &publisher.publisher).await?;
+    workers::apply(environment, options, backlog, ExpectedOutcomes::of(backlog), 1).await
 }
 
-/// Lays a backlog into its queue; when this comes back, all of it waits there.
-///
-/// # Errors
-/// What the broker says.
-pub async fn lay(stage: &Stage, publishing: &Publishing, backlog: &Backlog) -> anyhow::Result<()> {
-    backlog.lay(stage, &publishing.publisher).await?;
-    let queue = stage.topology.inbound_queue(&backlog.payload.source()?);
-    stage.broker.wait_for(&queue, backlog.messages.len()).await?;
-    database::settle(&stage.store).await;
-    Ok(())
-}
-
-/// The consumers that the worker has for a source; messages a second until the
-/// last commit.
-async fn ours(stage: &Stage, publishing: &Publishing, backlog: &Backlog) -> anyhow::Result<f64> {
-    let tools = stage.tools(publishing)?;
-    let source = backlog.payload.source()?;
-    let link = BrokerConnection::open(&stage.config.broker.url, "tallyhook bench worker").await?;
-    let stop = CancellationToken::new();
-    let _guard = stop.clone().drop_guard();
-    let mut tasks = JoinSet::new();
-    // Connected beforehand, as a worker is that has been running.
-    warm_up(&tools).await?;
-    let before = processed(&tools.metrics, &source);
-    let begun = Instant::now();
-    for _ in 0..tools.settings.consumers_per_source {
-        let lane = SourceConsumer::open(tools.clone(), source.clone(), &link).await?;
-        tasks.spawn(lane.run(stop.clone()));
-    }
-    let expected = u64::try_from(backlog.applicable())?;
-    let polling = async {
-        while processed(&tools.metrics, &source) - before < expected {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        Instant::now()
-    };
-    let last = tokio::select! {
-        last = tokio::time::timeout(LONGEST, polling) => last.context("the drain got stuck")?,
-        Some(ended) = tasks.join_next() => {
-            ended??;
-            anyhow::bail!("a lane ended by itself");
-        }
-    };
-    stop.cancel();
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
-    }
-    link.close().await;
-    tools.store.close().await;
-    Ok(per_second(backlog.messages.len(), last - begun))
-}
-
-/// The messages of a source with a final outcome but `dead`, as the worker's
-/// metric counts them.
-fn processed(metrics: &Metrics, source: &SourceName) -> u64 {
-    let outcomes = [Outcome::Applied, Outcome::Duplicate, Outcome::Stale, Outcome::Ignored];
-    let count = |outcome: Outcome| {
-        metrics.messages.with_label_values(&[source.as_str(), outcome.as_str()]).get()
-    };
-    outcomes.into_iter().map(count).sum()
-}
-
-async fn warm_up(tools: &WorkerContext) -> anyhow::Result<()> {
-    let mut held = Vec::new();
-    for _ in 0..tools.settings.consumers_per_source {
-        held.push(tools.store.connection().await?);
-    }
-    Ok(())
-}
-
-/// Figures of work that was not done are worth nothing.
-async fn everything_is_on_record(stage: &Stage, backlog: &Backlog) -> anyhow::Result<()> {
-    let found = usize::try_from(database::receipts(&stage.store).await?)?;
-    let expected = backlog.applicable()..=backlog.messages.len();
+async fn ensure_on_record(environment: &BenchEnvironment, backlog: &Backlog) -> anyhow::Result<()> {
+    let found = usize::try_from(database::receipts(&environment.store).await?)?;
+    let applicable = backlog.applicable().count();
     ensure!(
-        expected.contains(&found),
-        "{found} of {} messages are on record: this is a bug of tallyhook or of its bench",
-        backlog.applicable()
+        (applicable..=backlog.messages.len()).contains(&found),
+        "{found} of {applicable} messages are on record: this is a bug of the bench"
     );
     Ok(())
 }

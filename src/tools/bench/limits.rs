@@ -1,64 +1,55 @@
-//! `baseline`: the raw limits of these servers, with the 2 kB payload.
+//! `baseline`: the limits of the servers themselves, with the 2 kB payload.
 
 use super::{
-    Settings,
-    backlog::{Backlog, Mix},
-    baseline::{broker::Broker, consume, publish},
+    BenchOptions,
+    backlog::Backlog,
+    baseline::{broker::Broker, publish},
     drain,
+    environment::BenchEnvironment,
     load::{self, Target},
-    measure::per_second,
+    measure::{per_second, rounded_median},
     payload::Payload,
     progress::Progress,
-    receive::{self, Serving},
-    report::{Limits, settled},
-    stage::Stage,
+    receive::{self, HttpServer},
+    report::Limits,
 };
 
-/// Runs the scenario.
-///
-/// # Errors
-/// A server that fails.
-pub async fn run(
-    stage: &Stage,
-    settings: &Settings,
+pub(super) async fn run(
+    environment: &BenchEnvironment,
+    options: &BenchOptions,
     progress: &Progress,
 ) -> anyhow::Result<Limits> {
-    let publishing = stage.publishing().await?;
-    let backlog = Backlog::make(stage, Payload::Generic, settings.messages, settings.mix)?;
-    let new = Backlog::make(stage, Payload::Generic, settings.messages, Mix::default())?;
-    let broker = Broker::open(&stage.config.broker.url).await?;
-    let serving = Serving::bare(stage, &broker).await?;
+    let publisher = environment.start_publisher().await?;
+    let backlog = Backlog::generate(environment, Payload::Generic, options.messages, options.mix)?;
+    let broker = Broker::open(&environment.config.broker.url).await?;
+    let server = HttpServer::bare(environment, &broker).await?;
     let target = Target {
-        address: serving.address,
-        requests: load::prepare(stage, Payload::Generic, receive::PREPARED)?.into(),
-        connections: settings.connections,
+        address: server.address,
+        requests: load::prepare(environment, Payload::Generic, receive::PREPARED)?.into(),
+        connections: options.connections,
     };
-    let queue = stage.topology.inbound_queue(&Payload::Generic.source()?);
-    let count = new.messages.len();
     let mut runs = Vec::new();
-    for nth in 0..settings.runs {
-        progress.step(&format!("baseline, run {}", nth + 1));
-        stage.clear().await?;
-        let publish_per_second = per_second(count, publish::run(stage, &new).await?);
-        stage.broker.wait_for(&queue, count).await?;
-        let consume_per_second = per_second(count, consume::run(stage, &new).await?);
-        let answered = receive::maximum(stage, settings, &target).await?;
-        runs.push(Limits {
-            publish_per_second,
-            http_publish_per_second: per_second(answered.len(), settings.length),
-            consume_per_second,
-            set_insert_per_second: drain::from_memory(stage, &backlog).await?,
-            one_by_one_per_second: drain::by_hand(stage, &publishing, &backlog).await?,
-        });
+    for run in 1..=options.runs {
+        progress.step(&format!("baseline, run {run}"));
+        environment.clear().await?;
+        let published = publish::run(environment, &backlog).await?;
+        environment.purge_queues().await?;
+        let responses = receive::maximum(environment, options, &target).await?;
+        runs.push([
+            per_second(backlog.messages.len(), published),
+            per_second(responses.len(), options.load_duration),
+            drain::set_insert(environment, &backlog).await?,
+            drain::row_at_a_time(environment, &publisher, &backlog).await?,
+        ]);
     }
-    stage.clear().await?;
+    environment.clear().await?;
     broker.close().await;
-    let of = |limit: fn(&Limits) -> f64| settled(runs.iter().map(limit), 0);
+    let [publish, http_publish, set_insert, row_at_a_time] =
+        [0, 1, 2, 3].map(|limit| rounded_median(runs.iter().map(|run| run[limit]), 0));
     Ok(Limits {
-        publish_per_second: of(|run| run.publish_per_second),
-        http_publish_per_second: of(|run| run.http_publish_per_second),
-        consume_per_second: of(|run| run.consume_per_second),
-        set_insert_per_second: of(|run| run.set_insert_per_second),
-        one_by_one_per_second: of(|run| run.one_by_one_per_second),
+        publish_per_second: publish,
+        http_publish_per_second: http_publish,
+        set_insert_per_second: set_insert,
+        row_at_a_time_per_second: row_at_a_time,
     })
 }

@@ -1,5 +1,4 @@
-//! HTTP load: requests that were made and signed beforehand, over connections
-//! that stay open.
+//! HTTP load over persistent connections, with requests signed beforehand.
 
 use std::{
     net::SocketAddr,
@@ -17,243 +16,232 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use time::OffsetDateTime;
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{net::TcpStream, sync::mpsc, task::JoinSet};
 use uuid::Uuid;
 
 use super::{
     backlog::{self, Mix},
+    environment::BenchEnvironment,
     payload::Payload,
     schedule::Schedule,
-    stage::Stage,
 };
 use crate::{
     domain::SourceName,
     sources::Source,
-    tools::send::{campaign::Campaign, generate::Webhook, plan::Step, rehearse},
+    tools::send::{generate::Webhook, plan::Step, predict, scenario::SendScenario},
 };
 
-/// A request, ready to be sent.
+/// A signed request. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Prepared {
+pub(super) struct PreparedRequest {
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 }
 
-/// Requests and where they go; connections take them in turns.
+/// Requests and their receiver. The connections share the requests.
 #[derive(Clone)]
-pub struct Target {
-    /// Whom they are sent to.
-    pub address: SocketAddr,
-    /// They.
-    pub requests: Arc<Vec<Prepared>>,
-    /// How many connections send them.
-    pub connections: usize,
+pub(super) struct Target {
+    pub(super) address: SocketAddr,
+    pub(super) requests: Arc<Vec<PreparedRequest>>,
+    /// The number of connections.
+    pub(super) connections: usize,
 }
 
-/// One answer of 2xx.
+/// A response to a scheduled request.
 #[derive(Clone, Copy, Debug)]
-pub struct Sample {
+pub(super) struct Response {
+    /// The number of the request, from 0.
+    pub(super) number: usize,
+    pub(super) status: StatusCode,
+    /// The receipt id in the response's header.
+    pub(super) receipt_id: Option<Uuid>,
     /// When the request was due.
-    pub due: Instant,
-    /// From then until the whole answer was there.
-    pub took: Duration,
-    /// The receipt that the answer named.
-    pub receipt: Option<Uuid>,
+    pub(super) due: Instant,
+    /// From then to the end of the response.
+    pub(super) latency: Duration,
 }
 
-/// Signed webhooks of this payload, each of another event.
-///
-/// # Errors
-/// What the generator refuses.
-pub fn prepare(stage: &Stage, payload: Payload, count: u32) -> anyhow::Result<Vec<Prepared>> {
-    let campaign = backlog::campaign(stage, payload, count, Mix::default())?;
-    let adapter = stage.adapter(&campaign.source)?;
-    let uri = uri(&campaign.source)?;
-    let prepared = |step| signed(adapter, &campaign, payload, &uri, step);
-    Ok(campaign.plan.steps().map(prepared).collect())
+/// Signed webhooks of a payload, each of a different event.
+pub(super) fn prepare(
+    environment: &BenchEnvironment,
+    payload: Payload,
+    count: u32,
+) -> anyhow::Result<Vec<PreparedRequest>> {
+    let scenario = backlog::scenario(environment, payload, count, Mix::default())?;
+    let source = environment.source(&scenario.source)?;
+    let uri = uri(&scenario.source)?;
+    let request = |step| signed(source, &scenario, payload, &uri, step);
+    Ok(scenario.plan.steps().map(request).collect())
 }
 
-/// So many signed webhooks of all payloads in turns, each of another event.
-///
-/// # Errors
-/// What the generator refuses.
-pub fn mixed(stage: &Stage, total: usize) -> anyhow::Result<Vec<Prepared>> {
+/// Signed webhooks of all payloads alternately, each of a different event.
+pub(super) fn prepare_mixed(
+    environment: &BenchEnvironment,
+    total: usize,
+) -> anyhow::Result<Vec<PreparedRequest>> {
     let each = u32::try_from(total.div_ceil(Payload::ALL.len()))?;
-    let mut requests = Vec::with_capacity(total);
     let mut kinds = Payload::ALL
         .into_iter()
-        .map(|payload| Ok(prepare(stage, payload, each)?.into_iter()))
+        .map(|payload| Ok(prepare(environment, payload, each)?.into_iter()))
         .collect::<anyhow::Result<Vec<_>>>()?;
+    let mut requests = Vec::with_capacity(total);
     while requests.len() < total {
         requests.extend(kinds.iter_mut().filter_map(Iterator::next));
     }
     Ok(requests)
 }
 
-/// Where webhooks of a source are posted.
-///
-/// # Errors
-/// None: names of sources are good in a path.
-pub fn uri(source: &SourceName) -> anyhow::Result<Uri> {
+/// The webhook path of a source.
+pub(super) fn uri(source: &SourceName) -> anyhow::Result<Uri> {
     Ok(format!("/hooks/{source}").parse()?)
 }
 
 /// The webhook of a step, padded to its payload's size and signed now.
-pub fn signed(
-    adapter: &Source,
-    campaign: &Campaign,
+pub(super) fn signed(
+    source: &Source,
+    scenario: &SendScenario,
     payload: Payload,
     uri: &Uri,
     step: Step,
-) -> Prepared {
-    let made: Webhook = campaign.webhook(step);
-    let webhook = Webhook { body: payload.pad(&made.body, step.event), ..made };
+) -> PreparedRequest {
+    let webhook: Webhook = scenario.webhook(step);
+    let webhook = Webhook { body: payload.pad(&webhook.body, step.event), ..webhook };
     let now = OffsetDateTime::now_utc();
-    let mut headers = rehearse::headers(adapter, &campaign.tenant, &webhook, now);
+    let mut headers = predict::headers(source, &scenario.tenant, &webhook, now);
     headers.insert(header::HOST, HeaderValue::from_static("localhost"));
-    Prepared { uri: uri.clone(), headers, body: webhook.body }
+    PreparedRequest { uri: uri.clone(), headers, body: webhook.body }
 }
 
-/// As many requests as the answers to those before let through, for so long.
-/// What is answered in the first fifth of the time, on top of it, is not
-/// counted.
-///
-/// # Errors
-/// A request that was not answered with 2xx: then no figure means anything.
-pub async fn closed(target: &Target, length: Duration) -> anyhow::Result<Vec<Sample>> {
-    let next = Arc::new(AtomicUsize::new(0));
-    let counted_from = Instant::now() + length / 5;
-    let end = counted_from + length;
-    run(target, |mut connection| {
-        let (next, requests) = (Arc::clone(&next), Arc::clone(&target.requests));
-        async move {
-            let mut samples = Vec::new();
-            loop {
-                let due = Instant::now();
-                if due >= end {
-                    return Ok(samples);
-                }
-                let turn = next.fetch_add(1, Ordering::Relaxed);
-                connection.send(&requests[turn % requests.len()]).await?;
-                let took = due.elapsed();
-                if due >= counted_from && due + took <= end {
-                    samples.push(Sample { due, took, receipt: None });
-                }
-            }
-        }
-    })
-    .await
-}
-
-/// Requests when they are due. Each is timed from when it was due, however
-/// late it was sent.
-///
-/// # Errors
-/// As [`already_closed_error`].
-pub async fn open(target: &Target, schedule: Schedule) -> anyhow::Result<Vec<Sample>> {
-    let next = Arc::new(AtomicUsize::new(0));
-    let pacing = schedule.pace();
-    run(target, |mut connection| {
-        let (next, requests) = (Arc::clone(&next), Arc::clone(&target.requests));
-        let turns = pacing.turns();
-        async move {
-            let mut samples = Vec::new();
-            loop {
-                let nth = next.fetch_add(1, Ordering::Relaxed);
-                if nth >= schedule.total {
-                    return Ok(samples);
-                }
-                turns.acquire().await?.forget();
-                let due = schedule.due(nth);
-                let receipt = connection.send(&requests[nth % requests.len()]).await?;
-                samples.push(Sample { due, took: due.elapsed(), receipt });
-            }
-        }
-    })
-    .await
-}
-
-async fn run<F, W>(target: &Target, work: F) -> anyhow::Result<Vec<Sample>>
-where
-    F: Fn(Connection) -> W,
-    W: Future<Output = anyhow::Result<Vec<Sample>>> + Send + 'static,
-{
+/// Sends as fast as responses come: each connection sends its next request
+/// after the response to the last. Returns the latencies of a `duration` that
+/// follows a warm-up of a fifth of it. Any response but 2xx is an error.
+pub(super) async fn closed_loop(
+    target: &Target,
+    duration: Duration,
+) -> anyhow::Result<Vec<Duration>> {
     ensure!(!target.requests.is_empty(), "there is nothing to send");
+    let next = Arc::new(AtomicUsize::new(0));
+    let counted_from = Instant::now() + duration / 5;
+    let end = counted_from + duration;
     let mut tasks = JoinSet::new();
     for _ in 0..target.connections {
-        let connection = Connection::open(target.address).await?;
-        tasks.spawn(work(connection));
+        let mut connection = Connection::open(target.address).await?;
+        let (next, requests) = (Arc::clone(&next), Arc::clone(&target.requests));
+        tasks.spawn(async move {
+            let mut latencies = Vec::new();
+            loop {
+                let sent = Instant::now();
+                if sent >= end {
+                    return anyhow::Ok(latencies);
+                }
+                let number = next.fetch_add(1, Ordering::Relaxed) % requests.len();
+                let (status, _) = connection.send(&requests[number]).await?;
+                ensure_success(status)?;
+                let latency = sent.elapsed();
+                if sent >= counted_from && sent + latency <= end {
+                    latencies.push(latency);
+                }
+            }
+        });
     }
-    let mut samples = Vec::new();
+    let mut latencies = Vec::new();
     while let Some(done) = tasks.join_next().await {
-        samples.extend(done.context("a connection's task ended")??);
+        latencies.extend(done.context("a connection's task ended")??);
     }
-    Ok(samples)
+    Ok(latencies)
 }
 
-/// What a request was answered.
-#[derive(Clone, Copy, Debug)]
-pub struct Answer {
-    /// Its status.
-    pub status: StatusCode,
-    /// The receipt that it names.
-    pub receipt: Option<Uuid>,
+/// Sends each request when it is due, and reports each response. A request is
+/// timed from when it was due, however late it was sent. Ends early if the
+/// responses' receiver is dropped.
+pub(super) async fn open_loop(
+    address: SocketAddr,
+    connections: usize,
+    schedule: Schedule,
+    request: impl Fn(usize) -> anyhow::Result<PreparedRequest> + Send + Sync + 'static,
+    responses: mpsc::UnboundedSender<Response>,
+) -> anyhow::Result<()> {
+    let pacing = schedule.start_pacing();
+    let request = Arc::new(request);
+    let [prepared, taken] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let mut tasks = JoinSet::new();
+    for _ in 0..connections {
+        let (request, permits, responses) =
+            (Arc::clone(&request), pacing.permits(), responses.clone());
+        let (prepared, taken) = (Arc::clone(&prepared), Arc::clone(&taken));
+        let mut connection = Connection::open(address).await?;
+        tasks.spawn(async move {
+            loop {
+                let number = prepared.fetch_add(1, Ordering::Relaxed);
+                if number >= schedule.total {
+                    return anyhow::Ok(());
+                }
+                // Prepared before it is due, so that this delays nothing.
+                let request = request(number)?;
+                permits.acquire().await?.forget();
+                // Another connection may be ahead with a later number: what is
+                // due now is the next arrival, whichever request it is.
+                let due = schedule.due(taken.fetch_add(1, Ordering::Relaxed));
+                if connection.sender.is_closed() {
+                    connection = Connection::open(address).await?;
+                }
+                let (status, receipt_id) = connection.send(&request).await?;
+                let latency = due.elapsed();
+                let response = Response { number, status, receipt_id, due, latency };
+                if responses.send(response).is_err() {
+                    return Ok(());
+                }
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.context("a connection's task ended")??;
+    }
+    Ok(())
 }
 
-/// One connection that is kept open.
-pub struct Connection {
+pub(super) fn ensure_success(status: StatusCode) -> anyhow::Result<()> {
+    ensure!(
+        status.is_success(),
+        "a request got status {status}; rejected requests are not measured. Are the servers short \
+         of memory or disk?"
+    );
+    Ok(())
+}
+
+struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    // Ends the connection's task with it.
+    // Ends the connection's task when it is dropped.
     _driver: JoinSet<()>,
 }
 
 impl Connection {
-    /// Connects.
-    ///
-    /// # Errors
-    /// Nobody listens.
-    pub async fn open(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await.context("the receiver is not there")?;
+    async fn open(address: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await.context("cannot connect to the receiver")?;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let mut driver = JoinSet::new();
-        // What breaks it, its request is told too.
+        // The request reports the connection's errors too.
         driver.spawn(async move { drop(connection.await) });
         Ok(Self { sender, _driver: driver })
     }
 
-    /// Whether the other end has closed it.
-    pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-
-    /// Sends one request that must be taken; the receipt that its answer names.
-    async fn send(&mut self, prepared: &Prepared) -> anyhow::Result<Option<Uuid>> {
-        let Answer { status, receipt } = self.ask(prepared).await?;
-        ensure!(
-            status.is_success(),
-            "a request was answered {status}: what refuses work is not measured. Are the servers \
-             short of memory or disk?"
-        );
-        Ok(receipt)
-    }
-
-    /// Sends one request and reads its whole answer.
-    ///
-    /// # Errors
-    /// The connection broke.
-    pub async fn ask(&mut self, prepared: &Prepared) -> anyhow::Result<Answer> {
+    /// Sends one request and reads the whole response: status and receipt id.
+    async fn send(
+        &mut self,
+        prepared: &PreparedRequest,
+    ) -> anyhow::Result<(StatusCode, Option<Uuid>)> {
         let mut request = Request::new(Full::new(prepared.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = prepared.uri.clone();
         *request.headers_mut() = prepared.headers.clone();
         self.sender.ready().await?;
-        let answer = self.sender.send_request(request).await.context("a connection broke")?;
-        let status = answer.status();
-        let receipt = answer.headers().get("x-tallyhook-receipt");
-        let receipt = receipt.and_then(|id| Uuid::try_parse_ascii(id.as_bytes()).ok());
-        answer.into_body().collect().await?;
-        Ok(Answer { status, receipt })
+        let response = self.sender.send_request(request).await.context("a connection broke")?;
+        let status = response.status();
+        let receipt_id = response.headers().get("x-tallyhook-receipt");
+        let receipt_id = receipt_id.and_then(|id| Uuid::try_parse_ascii(id.as_bytes()).ok());
+        response.into_body().collect().await?;
+        Ok((status, receipt_id))
     }
 }

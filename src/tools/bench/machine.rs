@@ -1,4 +1,4 @@
-//! Which machine and which servers the figures are of.
+//! The machine and the servers that were measured.
 
 use std::fmt;
 
@@ -7,47 +7,37 @@ use time::{OffsetDateTime, macros::format_description};
 
 use super::{
     baseline::{broker, database},
-    stage::Stage,
+    environment::BenchEnvironment,
 };
 
-/// A machine and the servers on it, as far as they tell.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Machine {
-    /// The processor's model.
-    pub cpu: String,
-    /// Cores that this process may use.
-    pub cores: usize,
-    /// The operating system's kernel.
-    pub kernel: String,
-    /// `PostgreSQL`'s version.
-    pub postgresql: String,
-    /// `RabbitMQ`'s version.
-    pub rabbitmq: String,
-    /// Ours.
-    pub tallyhook: &'static str,
-    /// Whether it was built with optimizations: other figures mean nothing.
-    pub release: bool,
-    /// The day, in UTC.
-    pub date: String,
+pub(crate) struct Machine {
+    pub(super) cpu: String,
+    /// Cores available to this process.
+    pub(super) cores: usize,
+    pub(super) kernel: String,
+    pub(super) postgresql: String,
+    pub(super) rabbitmq: String,
+    pub(super) tallyhook: &'static str,
+    /// Whether this is an optimized build; only those give useful figures.
+    pub(super) release: bool,
+    /// The date in UTC.
+    pub(super) date: String,
 }
 
 const UNKNOWN: &str = "unknown";
 
 impl Machine {
-    /// Asks the kernel and the servers.
-    ///
-    /// # Errors
-    /// The database does not answer.
-    pub async fn look(stage: &Stage) -> anyhow::Result<Self> {
+    pub(super) async fn inspect(environment: &BenchEnvironment) -> anyhow::Result<Self> {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let kernel = read("/proc/sys/kernel/osrelease");
         let day = format_description!("[year]-[month]-[day]");
-        let rabbitmq = broker::version(&stage.config.broker.url).await;
+        let rabbitmq = broker::version(&environment.config.broker.url).await;
         Ok(Self {
             cpu: model(&read("/proc/cpuinfo")),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             kernel: or_unknown(kernel.trim()),
-            postgresql: database::version(&stage.store).await?,
+            postgresql: database::version(&environment.store).await?,
             rabbitmq: rabbitmq.unwrap_or_else(|| UNKNOWN.to_owned()),
             tallyhook: env!("CARGO_PKG_VERSION"),
             release: !cfg!(debug_assertions),
@@ -64,11 +54,11 @@ impl fmt::Display for Machine {
             "{cpu}, {cores} cores, Linux {kernel}, PostgreSQL {postgresql}, RabbitMQ {rabbitmq}, \
              tallyhook {tallyhook}, {date}"
         )?;
-        if *release { Ok(()) } else { f.write_str(" (A DEBUG BUILD: these figures mean nothing)") }
+        if *release { Ok(()) } else { f.write_str(" (DEBUG BUILD: these figures mean nothing)") }
     }
 }
 
-/// The model of the first processor; not every architecture tells it.
+/// The model of the first processor, if the architecture reports one.
 fn model(cpuinfo: &str) -> String {
     let named = |line: &str| {
         let (key, value) = line.split_once(':')?;
@@ -87,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_processor_is_told_where_the_kernel_knows_it() {
+    fn model_is_read_from_cpuinfo() {
         let known = "processor\t: 0\nmodel name\t: Some  CPU @ 2.50GHz\nprocessor\t: 1\n";
         assert_eq!(model(known), "Some CPU @ 2.50GHz");
         assert_eq!(model("processor: 0\nBogoMIPS: 50\n"), "unknown");

@@ -1,52 +1,45 @@
-//! `memory`: what `tallyhook serve` keeps resident, receiver and worker in one
-//! process: when nothing has come, and at the most while 28 kB bodies come as
-//! fast as it takes them.
-//!
-//! A process of its own, so that nothing of the load generator is counted.
+//! `memory`: resident memory of `tallyhook serve` with both roles: idle, and
+//! the maximum while 28 kB bodies arrive as fast as it accepts them.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 
 use super::{
-    Settings,
+    BenchOptions, backlog,
+    environment::BenchEnvironment,
     load::{self, Target},
     measure::round,
     payload::Payload,
-    process::Process,
+    process::ServeProcess,
     progress::Progress,
     report::Memory,
-    stage::Stage,
 };
 use crate::app::Roles;
 
-/// How often it is looked at.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Runs the scenario.
-///
-/// # Errors
-/// The process does not serve, or a request is refused.
-pub async fn run(
-    stage: &Stage,
-    settings: &Settings,
+pub(super) async fn run(
+    environment: &BenchEnvironment,
+    options: &BenchOptions,
     progress: &Progress,
 ) -> anyhow::Result<Memory> {
     progress.step("memory, idle and with 28 kB bodies");
-    stage.clear().await?;
-    // Each another event: the worker shall have its work.
-    let requests = load::prepare(stage, Payload::Shopify, settings.distinct_bodies())?;
-    let serving = Process::start(stage, &settings.program, Roles::ALL).await?;
-    serving.ready().await?;
-    tokio::time::sleep(settings.length).await;
-    let idle = serving.resident()?;
+    environment.clear().await?;
+    // Different events, so that the worker applies them.
+    let count = backlog::affordable(options.messages, Payload::Shopify);
+    let requests = load::prepare(environment, Payload::Shopify, count)?;
+    let serve = ServeProcess::start(environment, &options.program, Roles::ALL).await?;
+    serve.wait_until_ready().await?;
+    tokio::time::sleep(options.load_duration).await;
+    let idle = serve.resident_kib()?;
     let target = Target {
-        address: serving.receiver.context("serve takes no webhooks")?,
+        address: serve.receiver.context("serve has no receiver")?,
         requests: Arc::new(requests),
-        connections: settings.connections,
+        connections: options.connections,
     };
-    let mut most = idle;
-    let load = load::closed(&target, settings.length * 2);
+    let mut max = idle;
+    let load = load::closed_loop(&target, options.load_duration * 2);
     tokio::pin!(load);
     loop {
         tokio::select! {
@@ -54,15 +47,15 @@ pub async fn run(
                 done?;
                 break;
             }
-            () = tokio::time::sleep(LOOK) => most = most.max(serving.resident()?),
+            () = tokio::time::sleep(POLL_INTERVAL) => max = max.max(serve.resident_kib()?),
         }
     }
-    serving.stop().await?;
-    stage.clear().await?;
-    Ok(Memory { idle_mib: mebibytes(idle), full_mib: mebibytes(most) })
+    serve.stop().await?;
+    environment.clear().await?;
+    Ok(Memory { idle_mib: mebibytes(idle), full_mib: mebibytes(max) })
 }
 
-/// KiB as MiB, to a tenth.
-pub fn mebibytes(kibibytes: u32) -> f64 {
+/// KiB as MiB with one decimal.
+pub(super) fn mebibytes(kibibytes: u32) -> f64 {
     round(f64::from(kibibytes) / 1024.0, 1)
 }

@@ -1,81 +1,40 @@
-//! What is sent: webhooks of three shapes, padded to the sizes of real ones.
+//! Webhook bodies of three kinds, padded to realistic sizes.
 
 use bytes::Bytes;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::domain::SourceName;
 
-/// A shape and size of webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Payload {
-    /// A small event of a system of one's own.
+pub(super) enum Payload {
+    /// A small event of an in-house system.
     Generic,
-    /// `WooCommerce`'s order.
+    /// An order of `WooCommerce`.
     WooCommerce,
-    /// Shopify's order with a handful of lines.
+    /// An order of Shopify with a few lines.
     Shopify,
 }
 
-/// What people write into notes, more or less: text that compresses as text
-/// does.
-const WORDS: [&str; 32] = [
-    "please",
-    "deliver",
-    "to",
-    "the",
-    "back",
-    "door",
-    "after",
-    "noon",
-    "gift",
-    "wrap",
-    "with",
-    "card",
-    "for",
-    "Anna",
-    "and",
-    "ring",
-    "twice",
-    "no",
-    "substitutes",
-    "size",
-    "exchange",
-    "ordered",
-    "before",
-    "holiday",
-    "leave",
-    "at",
-    "neighbour",
-    "invoice",
-    "number",
-    "4711",
-    "by",
-    "mail",
-];
+/// Padding text that compresses like prose.
+const WORDS: &str = "please deliver to the back door after noon gift wrap with card for Anna and \
+    ring twice no substitutes size exchange ordered before holiday leave at neighbour invoice \
+    number 4711 by mail";
 
 impl Payload {
-    /// All of them, the smallest first.
-    pub const ALL: [Self; 3] = [Self::Generic, Self::WooCommerce, Self::Shopify];
+    /// All payloads, the smallest first.
+    pub(super) const ALL: [Self; 3] = [Self::Generic, Self::WooCommerce, Self::Shopify];
 
-    /// The name of its source.
-    pub const fn source_name(self) -> &'static str {
-        match self {
+    /// The source that receives it.
+    pub(super) fn source_name(self) -> anyhow::Result<SourceName> {
+        let name = match self {
             Self::Generic => "generic",
             Self::WooCommerce => "woocommerce",
             Self::Shopify => "shopify",
-        }
+        };
+        Ok(name.parse()?)
     }
 
-    /// Its source.
-    ///
-    /// # Errors
-    /// None: the names are good.
-    pub fn source(self) -> anyhow::Result<SourceName> {
-        Ok(self.source_name().parse()?)
-    }
-
-    /// How people call it.
-    pub const fn title(self) -> &'static str {
+    pub(super) const fn title(self) -> &'static str {
         match self {
             Self::Generic => "generic, 2 kB",
             Self::WooCommerce => "WooCommerce, 3.5 kB",
@@ -83,8 +42,8 @@ impl Payload {
         }
     }
 
-    /// How its figures are called in JSON.
-    pub const fn key(self) -> &'static str {
+    /// The key of its figures in JSON.
+    pub(super) const fn key(self) -> &'static str {
         match self {
             Self::Generic => "generic_2kb",
             Self::WooCommerce => "woocommerce_3_5kb",
@@ -92,8 +51,8 @@ impl Payload {
         }
     }
 
-    /// The size to which a body is padded, in bytes.
-    pub const fn bytes(self) -> usize {
+    /// The size of a padded body.
+    pub(super) const fn bytes(self) -> usize {
         match self {
             Self::Generic => 2_000,
             Self::WooCommerce => 3_500,
@@ -101,10 +60,9 @@ impl Payload {
         }
     }
 
-    /// A body padded to the size, by a field that no adapter reads; the same
-    /// for the same number. What is no object, such as one that breaks off, or
-    /// is large enough, stays as it is.
-    pub fn pad(self, body: &Bytes, number: u32) -> Bytes {
+    /// Pads a body with a field that no source reads. The same number gives
+    /// the same padding. Truncated or larger bodies stay as they are.
+    pub(super) fn pad(self, body: &Bytes, number: u32) -> Bytes {
         const FIELD: &[u8] = br#","bench_note":""#;
         const END: &[u8] = b"\"}";
         let Some(open) = body.strip_suffix(b"}").filter(|open| open.len() > 1) else {
@@ -114,13 +72,13 @@ impl Payload {
         if room == 0 {
             return body.clone();
         }
+        let words: Vec<&str> = WORDS.split(' ').collect();
         let mut rng = StdRng::seed_from_u64(u64::from(number));
         let mut note = String::with_capacity(room + 16);
         while note.len() < room {
-            note.push_str(WORDS[rng.random_range(0..WORDS.len())]);
+            note.push_str(words[rng.random_range(0..words.len())]);
             note.push(' ');
         }
-        // Words are ASCII.
         [open, FIELD, &note.as_bytes()[..room], END].concat().into()
     }
 }
@@ -130,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn padding_keeps_the_rest_and_meets_the_size() {
+    fn pad_keeps_fields_and_reaches_the_size() {
         let body = Bytes::from_static(br#"{"id":7,"total":"1.00"}"#);
         for payload in Payload::ALL {
             let padded = payload.pad(&body, 3);
@@ -143,9 +101,9 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_off_or_is_large_stays_as_it_is() {
-        let broken = Bytes::from_static(br#"{"id":7,"tot"#);
-        assert_eq!(Payload::Generic.pad(&broken, 1), broken);
+    fn pad_leaves_truncated_and_large_bodies() {
+        let truncated = Bytes::from_static(br#"{"id":7,"tot"#);
+        assert_eq!(Payload::Generic.pad(&truncated, 1), truncated);
         let large = Bytes::from(format!("{{\"id\":\"{}\"}}", "x".repeat(2_000)));
         assert_eq!(Payload::Generic.pad(&large, 1), large);
     }

@@ -1,8 +1,8 @@
-//! `tallyhook serve` as a process of its own on our stage, so that nothing of
-//! the bench is taken for the program's.
+//! `tallyhook serve` as a child process, so that the bench's own work is not
+//! measured with it.
 //!
-//! Beneath a watchdog: however the bench ends, `kill -9` included, so does the
-//! process. Ctrl-C reaches the bench alone.
+//! It runs under the watchdog: it ends with the bench, also after `kill -9`.
+//! Ctrl-C reaches only the bench.
 
 use std::{
     ffi::OsString,
@@ -17,136 +17,119 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
-use super::stage::{SECRET, SOURCES, Stage};
+use super::environment::{BenchEnvironment, SECRET, SOURCES};
 use crate::{
     app::Roles,
     config::Config,
     tools::dev::servers::watchdog::{Program, Supervised},
 };
 
-/// How long it may take to serve, to get ready, and to stop.
-const LIMIT: Duration = Duration::from_mins(1);
-/// How often it is looked at meanwhile.
-const LOOK: Duration = Duration::from_millis(20);
+/// Time limit for starting, becoming ready and stopping, each.
+const TIMEOUT: Duration = Duration::from_mins(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A `tallyhook serve` of our own, killed when this is dropped.
-pub struct Process {
-    running: Supervised,
-    /// Where it takes webhooks, if it does.
-    pub receiver: Option<SocketAddr>,
-    /// Where its probes are.
+/// A running `tallyhook serve`; dropping it kills the process.
+pub(super) struct ServeProcess {
+    process: LoggedProcess,
+    /// The receiver's address, if it has that role.
+    pub(super) receiver: Option<SocketAddr>,
     operations: SocketAddr,
-    log: PathBuf,
     // Declared last: the folder goes after the process that writes to it.
     _folder: TempDir,
 }
 
-impl Process {
-    /// Starts the program, and waits until it says where it listens. Its
-    /// servers, sources and secret are the stage's, its sizes the user's.
-    ///
-    /// # Errors
-    /// It does not serve; told with the end of its log.
-    pub async fn start(stage: &Stage, program: &Path, roles: Roles) -> anyhow::Result<Self> {
+impl ServeProcess {
+    /// Starts the program and waits until it logs its addresses. Servers,
+    /// sources and secret are the environment's, batch sizes and limits the user's.
+    pub(super) async fn start(
+        environment: &BenchEnvironment,
+        program: &Path,
+        roles: Roles,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let (file, log) = (folder.path().join("bench.toml"), folder.path().join("log"));
         std::fs::write(&file, SOURCES)?;
         let running = Supervised::spawn(&Program {
             command: command(program, &file, roles),
-            environment: environment(stage),
+            environment: variables(environment),
             dir: folder.path(),
             log: &log,
             account: None,
-            // Whatever it has in hand comes again, to nobody.
             ending: Signal::SIGKILL,
             remove_dir_on_death: Some(&folder.path().to_owned()),
         })
         .await?;
-        let mut starting = Starting { running, log };
-        let (receiver, operations) = timeout(LIMIT, starting.addresses())
+        let mut process = LoggedProcess { running, log };
+        let (receiver, operations) = timeout(TIMEOUT, process.addresses())
             .await
-            .context("serve did not say where it listens")??;
-        let Starting { running, log } = starting;
-        Ok(Self { running, receiver, operations, log, _folder: folder })
+            .context("serve did not log its addresses in time")??;
+        Ok(Self { process, receiver, operations, _folder: folder })
     }
 
-    /// Waits until its roles can do their work.
-    ///
-    /// # Errors
-    /// It does not get there.
-    pub async fn ready(&self) -> anyhow::Result<()> {
+    pub(super) async fn wait_until_ready(&self) -> anyhow::Result<()> {
         crate::net::tls::install_crypto_provider();
         let url = format!("http://{}/readyz", self.receiver.unwrap_or(self.operations));
         let ready = async {
-            while !reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
-                sleep(LOOK).await;
+            while !reqwest::get(&url).await.is_ok_and(|response| response.status().is_success()) {
+                sleep(POLL_INTERVAL).await;
             }
         };
-        timeout(LIMIT, ready).await.context("serve did not get ready")
+        timeout(TIMEOUT, ready).await.context("serve did not become ready in time")
     }
 
-    /// Makes sure that it still runs.
-    ///
-    /// # Errors
-    /// It ended by itself; told with the end of its log.
-    pub fn must_run(&mut self) -> anyhow::Result<()> {
-        must_run(&mut self.running, &self.log)
+    /// Fails with the last line of its log if it has ended.
+    pub(super) fn ensure_running(&mut self) -> anyhow::Result<()> {
+        self.process.ensure_running()
     }
 
-    /// What it keeps resident, in KiB.
-    ///
-    /// # Errors
-    /// It ended by itself, or the kernel does not tell.
-    pub fn resident(&self) -> anyhow::Result<u32> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.running.pid()))
-            .context("memory is read from /proc, which is Linux's, of a process that runs")?;
-        resident_in(&status).context("the kernel does not tell the resident memory")
+    /// Its resident memory, in KiB.
+    pub(super) fn resident_kib(&self) -> anyhow::Result<u32> {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.running.pid()))
+                .context("cannot read /proc/PID/status of serve: not Linux, or it has ended")?;
+        resident_in(&status).context("/proc/PID/status has no VmRSS")
     }
 
-    /// Stops it as a service manager would.
-    ///
-    /// # Errors
-    /// It does not stop, or says that something went wrong.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
-        self.must_run()?;
-        self.running.signal(Signal::SIGTERM)?;
-        let status = self.running.wait(LIMIT).await?.context("serve did not stop")?;
-        ensure!(status.success(), "serve ended with {status}: {}", last_line(&self.log));
+    /// Stops it with SIGTERM, as a service manager would.
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        self.ensure_running()?;
+        self.process.running.signal(Signal::SIGTERM)?;
+        let status = self.process.running.wait(TIMEOUT).await?.context("serve did not stop")?;
+        ensure!(status.success(), "serve ended with {status}: {}", self.process.last_line());
         Ok(())
     }
 }
 
-/// A process that has not said yet where it listens.
-struct Starting {
+struct LoggedProcess {
     running: Supervised,
     log: PathBuf,
 }
 
-impl Starting {
+impl LoggedProcess {
     async fn addresses(&mut self) -> anyhow::Result<(Option<SocketAddr>, SocketAddr)> {
         loop {
-            // Asked for first: what ended wrote its last line before.
-            let alive = must_run(&mut self.running, &self.log);
-            let told = std::fs::read_to_string(&self.log).unwrap_or_default();
-            if let Some(addresses) = told.lines().find_map(addresses_in) {
+            // Checked before the log is read: an ended process has written its last line.
+            let running = self.ensure_running();
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            if let Some(addresses) = log.lines().find_map(addresses_in) {
                 return Ok(addresses);
             }
-            alive?;
-            sleep(LOOK).await;
+            running?;
+            sleep(POLL_INTERVAL).await;
         }
     }
-}
 
-fn must_run(running: &mut Supervised, log: &Path) -> anyhow::Result<()> {
-    if let Some(status) = running.ended()? {
-        bail!("serve ended by itself with {status}: {}", last_line(log));
+    fn ensure_running(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.running.ended()? {
+            bail!("serve ended with {status}: {}", self.last_line());
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn last_line(log: &Path) -> String {
-    let told = std::fs::read_to_string(log).unwrap_or_default();
-    told.lines().next_back().unwrap_or("it logged nothing").to_owned()
+    fn last_line(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        log.lines().next_back().unwrap_or("it logged nothing").to_owned()
+    }
 }
 
 fn command(program: &Path, file: &Path, roles: Roles) -> Vec<OsString> {
@@ -161,20 +144,19 @@ fn command(program: &Path, file: &Path, roles: Roles) -> Vec<OsString> {
     command
 }
 
-/// What surrounds it: what surrounds us, and in the place of all settings those
-/// of the stage.
-fn environment(stage: &Stage) -> Vec<(OsString, OsString)> {
-    let ours = |name: &OsString| {
+/// The bench's own variables, with the environment's settings instead of the
+/// user's `TALLYHOOK*` ones.
+fn variables(environment: &BenchEnvironment) -> Vec<(OsString, OsString)> {
+    let replaced = |name: &OsString| {
         let name = name.to_string_lossy();
         name.starts_with("TALLYHOOK") || name == "RUST_LOG"
     };
-    let around = std::env::vars_os().filter(|(name, _)| !ours(name));
-    let settings = settings(&stage.config).into_iter().map(|(name, value)| (name, value.into()));
-    let secret = (SECRET, OsString::from(&stage.secret));
-    around.chain(settings.chain([secret]).map(|(name, value)| (name.into(), value))).collect()
+    let inherited = std::env::vars_os().filter(|(name, _)| !replaced(name));
+    let secret = (SECRET, environment.secret.clone());
+    let settings = settings(&environment.config).into_iter().chain([secret]);
+    inherited.chain(settings.map(|(name, value)| (name.into(), value.into()))).collect()
 }
 
-/// The settings under which it serves: ours, and the user's sizes.
 fn settings(config: &Config) -> Vec<(&'static str, String)> {
     let Config { receiver, broker, database, worker, .. } = config;
     vec![
@@ -199,7 +181,7 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Where the receiver, if there is one, and the operations listen.
+/// The addresses of the receiver, if there is one, and the operations server.
 fn addresses_in(line: &str) -> Option<(Option<SocketAddr>, SocketAddr)> {
     let line: Value = serde_json::from_str(line).ok()?;
     let address = |key: &str| line.get(key)?.as_str()?.parse().ok();
@@ -216,20 +198,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_and_the_log_are_read() {
+    fn resident_memory_is_read_from_proc() {
         assert_eq!(resident_in("Name:\tx\nVmHWM:\t 99 kB\nVmRSS:\t   12345 kB\n"), Some(12_345));
         assert_eq!(resident_in("Name:\tx\n"), None);
-        let (door, probes) = ("127.0.0.1:4711".parse().unwrap(), "127.0.0.1:1".parse().unwrap());
+    }
+
+    #[test]
+    fn addresses_are_read_from_the_log() {
+        let (receiver, operations) =
+            ("127.0.0.1:4711".parse().unwrap(), "127.0.0.1:1".parse().unwrap());
         for (line, expected) in [
             (
                 r#"{"message":"serving","receiver":"127.0.0.1:4711","operations":"127.0.0.1:1"}"#,
-                Some((Some(door), probes)),
+                Some((Some(receiver), operations)),
             ),
-            (r#"{"message":"serving","operations":"127.0.0.1:1"}"#, Some((None, probes))),
+            (r#"{"message":"serving","operations":"127.0.0.1:1"}"#, Some((None, operations))),
             (r#"{"message":"serving","receiver":"127.0.0.1:4711"}"#, None),
-            (r#"{"message":"other"}"#, None),
             ("error: no", None),
-            // A line that is being written.
+            // An incomplete line.
             (r#"{"message":"serving","operat"#, None),
         ] {
             assert_eq!(addresses_in(line), expected, "{line}");
@@ -237,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_is_named_where_it_is_the_only_one() {
+    fn command_names_a_single_role() {
         let words = |roles| {
             let command = command(Path::new("t"), Path::new("f"), roles);
             command.join(std::ffi::OsStr::new(" ")).into_string().unwrap()

@@ -1,5 +1,4 @@
-//! What a bench is doing, on standard error: a bar on a terminal, a line for
-//! each step elsewhere.
+//! Progress on standard error: a bar on a terminal, else one line a step.
 
 use std::{
     io::{IsTerminal as _, stderr},
@@ -8,33 +7,27 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Tells each step as it begins.
-pub struct Progress {
+pub(super) struct Progress {
     bar: Option<ProgressBar>,
-    begun: Instant,
+    started: Instant,
 }
 
 impl Progress {
-    /// Over so many steps.
-    pub fn new(steps: u64) -> Self {
-        let style = "{wide_bar} {pos}/{len} {msg} [{elapsed}]";
-        let bar = stderr().is_terminal().then(|| {
-            ProgressBar::new(steps).with_style(
-                ProgressStyle::with_template(style)
-                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
-            )
-        });
-        Self { bar, begun: Instant::now() }
+    pub(super) fn new(steps: u64) -> Self {
+        let template = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} [{elapsed}]");
+        let style = template.unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = stderr().is_terminal().then(|| ProgressBar::new(steps).with_style(style));
+        Self { bar, started: Instant::now() }
     }
 
-    /// A step begins, and the one before is done.
-    pub fn step(&self, text: &str) {
+    /// Shows the start of a step.
+    pub(super) fn step(&self, text: &str) {
         match &self.bar {
             Some(bar) => {
                 bar.inc(1);
                 bar.set_message(text.to_owned());
             }
-            None => eprintln!("{:>4} s  {text}", self.begun.elapsed().as_secs()),
+            None => eprintln!("{:>4} s  {text}", self.started.elapsed().as_secs()),
         }
     }
 }

@@ -1,22 +1,17 @@
-//! Puts the table between two marks of a Markdown file, and leaves the rest.
+//! Replaces the table between two marker lines of a Markdown file.
 
 use anyhow::{Context as _, ensure};
 
-/// Where the table begins.
-pub const BEGIN: &str = "<!-- bench: written by `make bench` -->";
-/// Where it ends.
-pub const END: &str = "<!-- bench: end -->";
+const BEGIN: &str = "<!-- bench: written by `make bench` -->";
+const END: &str = "<!-- bench: end -->";
 
-/// The text with another table.
-///
-/// # Errors
-/// The marks are missing, or more than one pair of them.
-pub fn refreshed(text: &str, table: &str) -> anyhow::Result<String> {
-    for mark in [BEGIN, END] {
-        ensure!(text.matches(mark).count() == 1, "the mark {mark} must stand there once");
+/// The text with another table. Each marker must occur once.
+pub(crate) fn replace_table(text: &str, table: &str) -> anyhow::Result<String> {
+    for marker in [BEGIN, END] {
+        ensure!(text.matches(marker).count() == 1, "the marker {marker} must occur once");
     }
-    let (before, rest) = text.split_once(BEGIN).context("no beginning")?;
-    let (_, after) = rest.split_once(END).context("the end stands before the beginning")?;
+    let (before, rest) = text.split_once(BEGIN).context("no begin marker")?;
+    let (_, after) = rest.split_once(END).context("the end marker is before the begin marker")?;
     Ok(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", table.trim()))
 }
 
@@ -25,23 +20,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_stands_between_the_marks_changes() {
+    fn replace_table_changes_only_the_text_between_the_markers() {
         let text = format!("# Title\n\n{BEGIN}\nold | table\n{END}\n\nThe rest.\n");
-        let once = refreshed(&text, "| new |\n").unwrap();
+        let once = replace_table(&text, "| new |\n").unwrap();
         assert_eq!(once, format!("# Title\n\n{BEGIN}\n\n| new |\n\n{END}\n\nThe rest.\n"));
-        assert_eq!(refreshed(&once, "| new |\n").unwrap(), once, "the same again");
+        assert_eq!(replace_table(&once, "| new |\n").unwrap(), once);
     }
 
     #[test]
-    fn without_its_marks_a_file_is_left_alone() {
+    fn replace_table_without_markers_fails() {
         for text in ["", BEGIN, END, &format!("{END} {BEGIN}"), &format!("{BEGIN}{BEGIN}{END}")] {
-            assert!(refreshed(text, "table").is_err(), "{text:?}");
+            assert!(replace_table(text, "table").is_err(), "{text:?}");
         }
     }
 
     #[test]
-    fn our_own_file_has_the_marks() {
+    fn performance_document_has_the_markers() {
         let document = include_str!("../../../deploy/performance.md");
-        assert!(refreshed(document, "table").is_ok());
+        assert!(replace_table(document, "table").is_ok());
     }
 }

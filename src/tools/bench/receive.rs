@@ -1,54 +1,52 @@
-//! `receive`: how many webhooks a second are verified, confirmed by the
-//! broker and answered, and how long an answer takes.
+//! `receive`: how many webhooks a second are verified, confirmed by the broker
+//! and answered, and the latency at half of that rate.
 //!
-//! First as many as N connections send, each when the one before was answered:
-//! that is the maximum. Then half of it at a constant rate, each request timed
-//! from when it was due. Against the same load on the bare confirmed publish,
-//! in turns.
+//! The bare confirmed publish behind HTTP runs alternately with the product,
+//! under the same load.
 
-use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Instant};
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Settings,
-    baseline::{broker::Broker, receiver as bare},
-    load::{self, Sample, Target},
-    measure::{Percentiles, per_second, ratio},
+    BenchOptions,
+    baseline::{broker::Broker, receiver as bare_receiver},
+    environment::{BenchEnvironment, BenchPublisher},
+    load::{self, PreparedRequest, Response, Target},
+    measure::{Percentiles, per_second, ratio, rounded_median},
     payload::Payload,
     progress::Progress,
-    report::{Mixed, Receive, Received, settled},
-    stage::{Publishing, Stage},
+    report::{Receive, Received},
+    schedule::Schedule,
 };
 use crate::{observability::health::Health, receiver::Receiver};
 
-/// Requests that are made beforehand, and sent again and again: the receiver
-/// does not know one from another.
-pub const PREPARED: u32 = 256;
+/// Requests that are prepared and then sent repeatedly. The receiver does not
+/// detect duplicates.
+pub(super) const PREPARED: u32 = 256;
 
-/// A receiver on a port of its own, gone when this is dropped.
-pub struct Serving {
-    /// Where it listens.
-    pub address: SocketAddr,
+/// An HTTP server on its own port; dropping it stops it.
+pub(super) struct HttpServer {
+    pub(super) address: SocketAddr,
     _stop: DropGuard,
     _task: JoinSet<()>,
 }
 
-impl Serving {
-    /// The product's, as `serve` runs it.
-    ///
-    /// # Errors
-    /// No port is free.
-    pub async fn product(stage: &Stage, publishing: &Publishing) -> anyhow::Result<Self> {
+impl HttpServer {
+    /// The product's receiver.
+    async fn product(
+        environment: &BenchEnvironment,
+        publisher: &BenchPublisher,
+    ) -> anyhow::Result<Self> {
         let receiver = Receiver::new(
-            stage.config.receiver.clone(),
-            Arc::clone(&stage.config.sources),
-            Arc::clone(&stage.topology),
-            publishing.publisher.clone(),
-            // Only asked what became of imports, which nobody does here.
-            stage.store.clone(),
-            publishing.metrics.clone(),
+            environment.config.receiver.clone(),
+            Arc::clone(&environment.config.sources),
+            Arc::clone(&environment.topology),
+            publisher.publisher.clone(),
+            // Only used by requests for the status of imports.
+            environment.store.clone(),
+            publisher.metrics.clone(),
         );
         let (listener, address) = listen().await?;
         let stop = CancellationToken::new();
@@ -57,13 +55,13 @@ impl Serving {
     }
 
     /// The bare confirmed publish.
-    ///
-    /// # Errors
-    /// No port is free, or what the broker says.
-    pub async fn bare(stage: &Stage, broker: &Broker) -> anyhow::Result<Self> {
+    pub(super) async fn bare(
+        environment: &BenchEnvironment,
+        broker: &Broker,
+    ) -> anyhow::Result<Self> {
         let (listener, address) = listen().await?;
         let stop = CancellationToken::new();
-        let serve = bare::serve(stage, broker, listener, stop.clone()).await?;
+        let serve = bare_receiver::serve(environment, broker, listener, stop.clone()).await?;
         Ok(Self::spawn(address, stop, serve))
     }
 
@@ -84,157 +82,123 @@ async fn listen() -> anyhow::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// One run's figures of one payload.
-struct Round {
-    ours: f64,
-    bare: f64,
-    at_maximum: Percentiles,
-    at_half: Percentiles,
-}
-
-/// Runs the scenario.
-///
-/// # Errors
-/// A server that fails, or a request that is refused.
-pub async fn run(
-    stage: &Stage,
-    settings: &Settings,
+pub(super) async fn run(
+    environment: &BenchEnvironment,
+    options: &BenchOptions,
     progress: &Progress,
 ) -> anyhow::Result<Receive> {
-    let publishing = stage.publishing().await?;
-    let ours = Serving::product(stage, &publishing).await?;
-    let broker = Broker::open(&stage.config.broker.url).await?;
-    let theirs = Serving::bare(stage, &broker).await?;
+    let publisher = environment.start_publisher().await?;
+    let product = HttpServer::product(environment, &publisher).await?;
+    let broker = Broker::open(&environment.config.broker.url).await?;
+    let bare = HttpServer::bare(environment, &broker).await?;
     let mut receive = Receive::default();
     for payload in Payload::ALL {
-        let target = |address| -> anyhow::Result<Target> {
-            let requests = Arc::new(load::prepare(stage, payload, PREPARED)?);
-            Ok(Target { address, requests, connections: settings.connections })
-        };
-        let (ours, theirs) = (target(ours.address)?, target(theirs.address)?);
-        let mut rounds = Vec::new();
-        for nth in 0..settings.runs {
-            progress.step(&format!("receive, {}, run {}", payload.title(), nth + 1));
-            rounds.push(round(stage, settings, &ours, &theirs, nth % 2 == 0).await?);
-        }
-        let received = Received {
-            per_second: settled(rounds.iter().map(|round| round.ours), 0),
-            bare_per_second: settled(rounds.iter().map(|round| round.bare), 0),
-            ratio_to_bare_publish: settled(
-                rounds.iter().map(|round| ratio(round.ours, round.bare)),
-                3,
-            ),
-            at_maximum: Percentiles::median(&each(&rounds, |round| round.at_maximum)),
-            at_half: Percentiles::median(&each(&rounds, |round| round.at_half)),
-            ..Received::default()
-        };
-        let Percentiles { p50_ms, p99_ms, .. } = received.at_half;
-        receive.payloads.insert(payload.key(), Received { p50_ms, p99_ms, ..received });
+        let requests = load::prepare(environment, payload, PREPARED)?;
+        let title = payload.title();
+        let received =
+            compare(environment, options, progress, title, requests, &product, &bare).await?;
+        receive.payloads.insert(payload.key(), received);
     }
-    receive.mixed = mixed(stage, settings, progress, ours.address, theirs.address).await?;
+    let total = Payload::ALL.len() * usize::try_from(PREPARED)?;
+    let mixed = load::prepare_mixed(environment, total)?;
+    receive.mixed =
+        compare(environment, options, progress, "all payloads", mixed, &product, &bare).await?;
     broker.close().await;
     receive.headline = receive.payloads.get(Payload::Generic.key()).copied().unwrap_or_default();
     Ok(receive)
 }
 
-/// All payloads in turns, over their sources and queues: as many as go.
-async fn mixed(
-    stage: &Stage,
-    settings: &Settings,
+/// The figures of one run.
+struct Run {
+    product: f64,
+    bare: f64,
+    at_maximum: Percentiles,
+    at_half: Percentiles,
+}
+
+async fn compare(
+    environment: &BenchEnvironment,
+    options: &BenchOptions,
     progress: &Progress,
-    ours: SocketAddr,
-    theirs: SocketAddr,
-) -> anyhow::Result<Mixed> {
-    let total = Payload::ALL.len() * usize::try_from(PREPARED)?;
-    let requests = Arc::new(load::mixed(stage, total)?);
-    let target = |address| Target {
-        address,
+    title: &str,
+    requests: Vec<PreparedRequest>,
+    product: &HttpServer,
+    bare: &HttpServer,
+) -> anyhow::Result<Received> {
+    let requests = Arc::new(requests);
+    let [product, bare] = [product, bare].map(|server| Target {
+        address: server.address,
         requests: Arc::clone(&requests),
-        connections: settings.connections,
-    };
-    let (ours, theirs) = (target(ours), target(theirs));
-    let (mut mine, mut bare, mut answers) = (Vec::new(), Vec::new(), Vec::new());
-    for nth in 0..settings.runs {
-        progress.step(&format!("receive, all payloads in turns, run {}", nth + 1));
-        let (our, their) = both(stage, settings, &ours, &theirs, nth % 2 == 0).await?;
-        mine.push(per_second(our.len(), settings.length));
-        bare.push(per_second(their.len(), settings.length));
-        answers.push(times(&our));
+        connections: options.connections,
+    });
+    let mut runs = Vec::new();
+    for run in 1..=options.runs {
+        progress.step(&format!("receive, {title}, run {run}"));
+        // The order alternates, so that neither always gets the warmer servers.
+        let (latencies, bare_latencies) = if run % 2 == 1 {
+            let latencies = maximum(environment, options, &product).await?;
+            (latencies, maximum(environment, options, &bare).await?)
+        } else {
+            let bare_latencies = maximum(environment, options, &bare).await?;
+            (maximum(environment, options, &product).await?, bare_latencies)
+        };
+        let rate = per_second(latencies.len(), options.load_duration);
+        let at_half = at_half(options, &product, rate).await?;
+        environment.purge_queues().await?;
+        runs.push(Run {
+            product: rate,
+            bare: per_second(bare_latencies.len(), options.load_duration),
+            at_maximum: Percentiles::of(latencies),
+            at_half: Percentiles::of(at_half),
+        });
     }
-    let Percentiles { p50_ms, p99_ms, .. } = Percentiles::median(&answers);
-    Ok(Mixed {
-        p50_ms,
-        p99_ms,
-        ratio_to_bare_publish: settled(
-            mine.iter().zip(&bare).map(|(our, bare)| ratio(*our, *bare)),
+    let percentiles =
+        |of: fn(&Run) -> Percentiles| Percentiles::median(&runs.iter().map(of).collect::<Vec<_>>());
+    let (at_maximum, at_half) = (percentiles(|run| run.at_maximum), percentiles(|run| run.at_half));
+    Ok(Received {
+        per_second: rounded_median(runs.iter().map(|run| run.product), 0),
+        p50_ms: at_half.p50_ms,
+        p99_ms: at_half.p99_ms,
+        ratio_to_bare_publish: rounded_median(
+            runs.iter().map(|run| ratio(run.product, run.bare)),
             3,
         ),
-        per_second: settled(mine, 0),
-        bare_per_second: settled(bare, 0),
+        bare_publish_per_second: rounded_median(runs.iter().map(|run| run.bare), 0),
+        at_maximum,
+        at_half,
     })
 }
 
-/// Both as fast as they go: in turns, so that neither always meets the warmer
-/// server.
-async fn both(
-    stage: &Stage,
-    settings: &Settings,
-    ours: &Target,
-    theirs: &Target,
-    ours_first: bool,
-) -> anyhow::Result<(Vec<Sample>, Vec<Sample>)> {
-    if ours_first {
-        let mine = maximum(stage, settings, ours).await?;
-        Ok((mine, maximum(stage, settings, theirs).await?))
-    } else {
-        let bare = maximum(stage, settings, theirs).await?;
-        Ok((maximum(stage, settings, ours).await?, bare))
-    }
-}
-
-fn each(rounds: &[Round], of: fn(&Round) -> Percentiles) -> Vec<Percentiles> {
-    rounds.iter().map(of).collect()
-}
-
-async fn round(
-    stage: &Stage,
-    settings: &Settings,
-    ours: &Target,
-    theirs: &Target,
-    ours_first: bool,
-) -> anyhow::Result<Round> {
-    let (mine, bare) = both(stage, settings, ours, theirs, ours_first).await?;
-    let rate = per_second(mine.len(), settings.length);
-    let half = at_half(settings, ours, rate).await?;
-    stage.purge().await?;
-    Ok(Round {
-        ours: rate,
-        bare: per_second(bare.len(), settings.length),
-        at_maximum: times(&mine),
-        at_half: times(&half),
-    })
-}
-
-/// As fast as it goes; what lies in the queue then is taken out, so that none
-/// pays for another's.
-pub async fn maximum(
-    stage: &Stage,
-    settings: &Settings,
+/// Latencies at the maximum rate. The queues are empty again afterwards.
+pub(super) async fn maximum(
+    environment: &BenchEnvironment,
+    options: &BenchOptions,
     target: &Target,
-) -> anyhow::Result<Vec<Sample>> {
-    let samples = load::closed(target, settings.length).await?;
-    stage.purge().await?;
-    Ok(samples)
+) -> anyhow::Result<Vec<Duration>> {
+    let latencies = load::closed_loop(target, options.load_duration).await?;
+    environment.purge_queues().await?;
+    Ok(latencies)
 }
 
-async fn at_half(settings: &Settings, target: &Target, rate: f64) -> anyhow::Result<Vec<Sample>> {
-    let rate = half(rate);
-    let total = settings.arrivals(rate);
-    let schedule = super::schedule::Schedule { begun: Instant::now(), rate, total };
-    load::open(target, schedule).await
+/// Latencies at half of a rate.
+async fn at_half(
+    options: &BenchOptions,
+    target: &Target,
+    rate: f64,
+) -> anyhow::Result<Vec<Duration>> {
+    let schedule = Schedule::starting_now(half(rate), options.load_duration);
+    let (responses, mut received) = mpsc::unbounded_channel::<Response>();
+    let requests = Arc::clone(&target.requests);
+    let request = move |number: usize| Ok(requests[number % requests.len()].clone());
+    load::open_loop(target.address, target.connections, schedule, request, responses).await?;
+    let mut latencies = Vec::with_capacity(schedule.total);
+    while let Some(response) = received.recv().await {
+        load::ensure_success(response.status)?;
+        latencies.push(response.latency);
+    }
+    Ok(latencies)
 }
 
-/// Half of a rate, and at least one a second.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -244,16 +208,12 @@ fn half(rate: f64) -> NonZeroU32 {
     NonZeroU32::new((rate / 2.0) as u32).unwrap_or(NonZeroU32::MIN)
 }
 
-fn times(samples: &[Sample]) -> Percentiles {
-    Percentiles::of(samples.iter().map(|sample| sample.took).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn half_a_rate_is_a_rate() {
+    fn half_is_at_least_one() {
         for (rate, expected) in [(0.0, 1), (1.9, 1), (4001.0, 2000)] {
             assert_eq!(half(rate).get(), expected, "{rate}");
         }

@@ -1,6 +1,5 @@
-//! A constant rate of arrivals: when each is due, whatever became of the
-//! others. What is late is late from here on: nothing is left out because
-//! something before it took long (coordinated omission).
+//! A constant arrival rate. Due times do not depend on earlier responses, so
+//! slow ones are counted in full (no coordinated omission).
 
 use std::{
     num::NonZeroU32,
@@ -11,68 +10,66 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-/// Arrivals at a constant rate.
 #[derive(Clone, Copy, Debug)]
-pub struct Schedule {
-    /// When the first one is due.
-    pub begun: Instant,
-    /// How many are due in a second.
-    pub rate: NonZeroU32,
-    /// How many there are.
-    pub total: usize,
+pub(super) struct Schedule {
+    /// When the first request is due.
+    pub(super) start: Instant,
+    /// Arrivals a second.
+    pub(super) rate: NonZeroU32,
+    /// The number of requests.
+    pub(super) total: usize,
 }
 
-/// Ends the thread that keeps time when the load is over or given up.
-pub struct Pacing(Arc<Semaphore>);
+/// Ends the pacing thread when dropped.
+pub(super) struct Pacing(Arc<Semaphore>);
 
 impl Schedule {
-    /// When the nth one is due, counted from 0.
-    pub fn due(&self, nth: usize) -> Instant {
-        self.begun + self.place(nth)
+    /// A schedule of this length that starts now.
+    pub(super) fn starting_now(rate: NonZeroU32, duration: Duration) -> Self {
+        Self { start: Instant::now(), rate, total: arrivals(rate, duration) }
     }
 
-    fn place(&self, nth: usize) -> Duration {
+    /// When the nth request is due, counted from 0.
+    pub(super) fn due(&self, nth: usize) -> Instant {
         let rate = self.rate.get();
         let per_second = usize::try_from(rate).unwrap_or(usize::MAX);
         let seconds = u64::try_from(nth / per_second).unwrap_or(u64::MAX);
-        // Less than the rate, and so below 2^32.
+        // Below the rate, and so below 2^32.
         let rest = u32::try_from(nth % per_second).unwrap_or(u32::MAX);
-        Duration::from_secs(seconds) + Duration::from_secs(1) * rest / rate
+        self.start + Duration::from_secs(seconds) + Duration::from_secs(1) * rest / rate
     }
 
-    /// How many are due when so much time has passed.
-    fn due_by(&self, elapsed: Duration) -> usize {
+    /// The number of requests that are due after this time.
+    fn due_after(&self, elapsed: Duration) -> usize {
         let nanoseconds = elapsed.as_nanos() * u128::from(self.rate.get());
-        let whole = usize::try_from(nanoseconds / 1_000_000_000).unwrap_or(usize::MAX);
-        whole.saturating_add(1).min(self.total)
+        let arrivals = usize::try_from(nanoseconds / 1_000_000_000).unwrap_or(usize::MAX);
+        arrivals.saturating_add(1).min(self.total)
     }
 
-    /// Gives a turn away for each arrival when it is due.
-    ///
-    /// By a thread of its own: the runtime's timers tick in milliseconds, and
-    /// it is busy.
-    pub fn pace(self) -> Pacing {
-        let turns = Arc::new(Semaphore::new(0));
-        let given = Arc::clone(&turns);
+    /// Adds a permit for each request when it is due. A separate thread,
+    /// because the runtime's timers have a resolution of 1 ms.
+    pub(super) fn start_pacing(self) -> Pacing {
+        let permits = Arc::new(Semaphore::new(0));
+        let pacing = Pacing(Arc::clone(&permits));
         thread::spawn(move || {
-            let mut so_far = 0;
-            while so_far < self.total && !given.is_closed() {
+            let mut added = 0;
+            while added < self.total && !permits.is_closed() {
                 let now = Instant::now();
-                let due = self.due_by(now.saturating_duration_since(self.begun));
-                if now >= self.begun && due > so_far {
-                    given.add_permits(due - so_far);
-                    so_far = due;
+                let due = self.due_after(now.saturating_duration_since(self.start));
+                if now >= self.start && due > added {
+                    permits.add_permits(due - added);
+                    added = due;
                 }
-                thread::sleep(self.due(so_far).saturating_duration_since(Instant::now()));
+                thread::sleep(self.due(added).saturating_duration_since(Instant::now()));
             }
         });
-        Pacing(turns)
+        pacing
     }
 }
 
 impl Pacing {
-    /// The turns; each is taken for good.
-    pub fn turns(&self) -> Arc<Semaphore> {
+    /// One permit for each request that is due; to be acquired and forgotten.
+    pub(super) fn permits(&self) -> Arc<Semaphore> {
         Arc::clone(&self.0)
     }
 }
@@ -83,40 +80,47 @@ impl Drop for Pacing {
     }
 }
 
+/// The number of arrivals in this time, at least 1.
+pub(super) fn arrivals(rate: NonZeroU32, duration: Duration) -> usize {
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let count = millis.saturating_mul(u64::from(rate.get())) / 1000;
+    usize::try_from(count).unwrap_or(usize::MAX).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn schedule(rate: u32, total: usize) -> Schedule {
-        Schedule { begun: Instant::now(), rate: NonZeroU32::new(rate).unwrap(), total }
+        Schedule { start: Instant::now(), rate: NonZeroU32::new(rate).unwrap(), total }
     }
 
     #[test]
-    fn arrivals_do_not_drift() {
+    fn due_does_not_drift() {
         let schedule = schedule(3, 100);
         for (nth, expected) in [(0, 0), (1, 333_333_333), (3, 1_000_000_000), (30, 10_000_000_000)]
         {
-            let due = schedule.due(nth) - schedule.begun;
-            assert_eq!(due, Duration::from_nanos(expected), "the {nth}th");
+            let due = schedule.due(nth) - schedule.start;
+            assert_eq!(due, Duration::from_nanos(expected), "request {nth}");
         }
     }
 
     #[test]
-    fn what_is_due_is_what_was_due_by_then() {
+    fn due_after_counts_arrivals() {
         let schedule = schedule(1000, 50);
         for (micros, expected) in [(0, 1), (999, 1), (1000, 2), (10_500, 11), (1_000_000, 50)] {
-            let due = schedule.due_by(Duration::from_micros(micros));
+            let due = schedule.due_after(Duration::from_micros(micros));
             assert_eq!(due, expected, "after {micros} µs");
         }
     }
 
     #[tokio::test]
-    async fn every_arrival_gets_a_turn_and_no_other() {
-        let pacing = schedule(10_000, 100).pace();
-        let turns = pacing.turns();
-        turns.acquire_many(100).await.unwrap().forget();
-        assert_eq!(turns.available_permits(), 0);
+    async fn pacing_adds_one_permit_per_request() {
+        let pacing = schedule(10_000, 100).start_pacing();
+        let permits = pacing.permits();
+        permits.acquire_many(100).await.unwrap().forget();
+        assert_eq!(permits.available_permits(), 0);
         drop(pacing);
-        assert!(turns.is_closed());
+        assert!(permits.is_closed());
     }
 }

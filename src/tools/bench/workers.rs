@@ -1,165 +1,161 @@
-//! `workers`: how fast one, two and four worker processes apply one backlog,
-//! all of them consuming the same queue.
+//! `workers`: how fast one, two and four worker processes apply one backlog
+//! from the same queue.
 //!
-//! Nothing is measured of their start: each waits at a [`CallLimiter`] until the last
-//! one is there, connected to both servers. Time runs by the database's own
-//! clock from the opening of the gate until the last message is on record, so
-//! that no process tells how fast it was itself.
-//!
-//! A rate is told only if the work was done: every message has the outcome that
-//! it must have however many workers there are, and no two of them ever waited
-//! for each other in a circle.
+//! Start-up is not measured: each process waits at a [`StartBarrier`] until all
+//! are connected to both servers. Times come from the database's clock, from
+//! the release of the barrier until the last message is on record. A rate counts
+//! only if every message has its expected outcome and no deadlock occurred.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
+    ops::Add,
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::{
-    Settings,
+    BenchOptions,
     backlog::Backlog,
-    baseline::gate::{self, Gate},
-    drain,
-    measure::{per_second, ratio},
+    baseline::start_barrier::{self, StartBarrier},
+    environment::BenchEnvironment,
+    measure::{per_second, ratio, rounded_median},
     payload::Payload,
-    process::Process,
+    process::ServeProcess,
     progress::Progress,
-    report::{AtOnce, settled},
-    stage::{Publishing, Stage},
+    report::WorkerThroughput,
 };
 use crate::{
     app::Roles,
-    store::{Conn, StoreError, reconciliation, reconciliation::Totals},
+    store::{
+        Conn,
+        reconciliation::{self, Totals},
+    },
 };
 
-/// How many processes there are at once, in turns.
-pub const PROCESSES: [u32; 3] = [1, 2, 4];
-
-/// How long one process may take to its place at the gate.
-const GATHER: Duration = Duration::from_mins(1);
-/// No further session comes to the gate in this time: the process is there
-/// with all that it waits with.
-const QUIET: Duration = Duration::from_millis(200);
-/// How often the database is asked whether all is done: often for what is
-/// measured, seldom for the database.
-const LOOK: Duration = Duration::from_millis(10);
-/// The last so many messages of a queue are asked for until they are there.
-/// Then everything is counted, which costs more.
+/// Numbers of processes, measured alternately.
+const PROCESSES: [u32; 3] = [1, 2, 4];
+/// Time limit for a process to reach the barrier.
+const START_TIMEOUT: Duration = Duration::from_mins(1);
+/// A process is at the barrier if no further session arrives in this time.
+const SETTLE_TIME: Duration = Duration::from_millis(100);
+/// Interval of the completion check, short enough for the measurement.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// The completion check asks for the last messages of the queue first, because
+/// counting all receipts costs more.
 const TAIL: usize = 100;
-/// How long a drain may take before something is wrong.
-const LONGEST: Duration = Duration::from_mins(10);
-/// How long the dead and the sessions of ended processes may take to show.
-const AFTERWARDS: Duration = Duration::from_mins(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_mins(10);
+/// Time limit for dead letters and for sessions of ended processes.
+const CLEANUP_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What must be on record in the end, whoever did it.
+/// Outcomes that must be on record in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Expected {
-    /// Messages that settled their key: each key once.
-    settled: i64,
-    /// Their repeats.
+pub(super) struct ExpectedOutcomes {
+    /// Applied, stale or ignored: one for each event.
+    processed: i64,
     duplicate: i64,
-    /// What cannot be applied.
+    /// Messages that cannot be applied.
     dead: i64,
 }
 
-/// Runs the scenario.
-///
-/// # Errors
-/// A process or server that fails, or a message that is not accounted for.
-pub async fn run(
-    stage: &Stage,
-    settings: &Settings,
+pub(super) async fn run(
+    environment: &BenchEnvironment,
+    options: &BenchOptions,
     progress: &Progress,
-) -> anyhow::Result<BTreeMap<u32, AtOnce>> {
-    let publishing = stage.publishing().await?;
-    let backlog = Backlog::make(stage, Payload::Generic, settings.messages, settings.mix)?;
-    let mut rounds = Vec::new();
-    for nth in 0..settings.runs {
-        let mut turns = PROCESSES;
-        if nth % 2 == 1 {
-            turns.reverse();
+) -> anyhow::Result<BTreeMap<u32, WorkerThroughput>> {
+    let publisher = environment.start_publisher().await?;
+    let backlog = Backlog::generate(environment, Payload::Generic, options.messages, options.mix)?;
+    let expected = ExpectedOutcomes::of(&backlog);
+    let mut runs: Vec<BTreeMap<u32, f64>> = Vec::new();
+    for run in 1..=options.runs {
+        let mut order = PROCESSES;
+        if run % 2 == 0 {
+            order.reverse();
         }
         let mut rates = BTreeMap::new();
-        for processes in turns {
-            progress.step(&format!("workers, {processes} at once, run {}", nth + 1));
-            rates
-                .insert(processes, drain(stage, settings, &publishing, &backlog, processes).await?);
+        for processes in order {
+            progress.step(&format!("workers, {processes} processes, run {run}"));
+            environment.clear().await?;
+            backlog.publish(environment, &publisher.publisher).await?;
+            let rate = apply(environment, options, &backlog, expected, processes).await?;
+            rates.insert(processes, rate);
         }
-        rounds.push(rates);
+        runs.push(rates);
     }
-    stage.clear().await?;
-    let of = |processes| {
-        let rate = |round: &BTreeMap<u32, f64>| round[&processes];
-        let to_one = |round: &BTreeMap<u32, f64>| ratio(round[&processes], round[&1]);
-        let told = AtOnce {
-            per_second: settled(rounds.iter().map(rate), 0),
-            ratio_to_one: settled(rounds.iter().map(to_one), 3),
+    environment.clear().await?;
+    let throughput = |processes| {
+        let ratio_to_one = |rates: &BTreeMap<u32, f64>| ratio(rates[&processes], rates[&1]);
+        let throughput = WorkerThroughput {
+            per_second: rounded_median(runs.iter().map(|rates| rates[&processes]), 0),
+            ratio_to_one: rounded_median(runs.iter().map(ratio_to_one), 3),
         };
-        (processes, told)
+        (processes, throughput)
     };
-    Ok(PROCESSES.into_iter().map(of).collect())
+    Ok(PROCESSES.into_iter().map(throughput).collect())
 }
 
-/// A backlog by so many processes, into empty tables; messages a second.
-async fn drain(
-    stage: &Stage,
-    settings: &Settings,
-    publishing: &Publishing,
+/// Has worker processes apply a published backlog; messages a second.
+/// `expected` is the record of all messages since the tables were empty.
+pub(super) async fn apply(
+    environment: &BenchEnvironment,
+    options: &BenchOptions,
     backlog: &Backlog,
+    expected: ExpectedOutcomes,
     processes: u32,
 ) -> anyhow::Result<f64> {
-    stage.clear().await?;
-    drain::lay(stage, publishing, backlog).await?;
-    let mut connection = stage.store.connection().await?;
-    let deadlocks = gate::deadlocks(&mut connection).await?;
-    let mut gate = Gate::shut(&stage.store).await?;
-    // Sessions that begin from here on are the workers'.
-    let before = gate::now(&mut connection).await?;
-
+    let mut connection = environment.store.connection().await?;
+    let deadlocks = start_barrier::deadlocks(&mut connection).await?;
+    let mut barrier = StartBarrier::raise(&environment.store).await?;
+    // All sessions that begin later are the workers'.
+    let raised_at = start_barrier::database_time(&mut connection).await?;
     let mut workers = Vec::new();
     let mut waiting = 0;
     for _ in 0..processes {
         let worker = Roles { receiver: false, worker: true };
-        let mut worker = Process::start(stage, &settings.program, worker).await?;
-        waiting = at_the_gate(&mut gate, &mut worker, waiting).await?;
+        let mut worker = ServeProcess::start(environment, &options.program, worker).await?;
+        waiting = wait_at_barrier(&mut barrier, &mut worker, waiting).await?;
         workers.push(worker);
     }
-    let begun = gate.open().await?;
-    let ended = timeout(LONGEST, done(&mut connection, &mut workers, backlog))
-        .await
-        .map_err(|_| anyhow::anyhow!("{processes} workers got stuck"))??;
+    let started_at = barrier.release().await?;
+    let finished_at = timeout(
+        DRAIN_TIMEOUT,
+        wait_until_on_record(&mut connection, &mut workers, backlog, expected),
+    )
+    .await
+    .with_context(|| format!("{processes} workers did not finish in time"))??;
 
-    let sums = everything(&mut connection, backlog.messages.len()).await?;
+    let totals = wait_for_totals(&mut connection, expected).await?;
     for worker in workers {
         worker.stop().await?;
     }
-    let expected = Expected::of(backlog);
     ensure!(
-        Expected::found(&sums) == Some(expected),
-        "{expected:?} were to be on record, not {sums:?}: this is a bug of tallyhook or of its bench"
+        ExpectedOutcomes::found(&totals) == Some(expected),
+        "expected {expected:?}, found {totals:?}: this is a bug of tallyhook or of its bench"
     );
-    alone(&mut connection, before).await?;
-    let found = gate::deadlocks(&mut connection).await? - deadlocks;
-    ensure!(found == 0, "PostgreSQL found {found} deadlocks between {processes} workers");
-    let took = Duration::try_from(ended - begun).unwrap_or_default();
-    Ok(per_second(backlog.messages.len(), took))
+    wait_for_session_end(&mut connection, raised_at).await?;
+    let deadlocks = start_barrier::deadlocks(&mut connection).await? - deadlocks;
+    ensure!(deadlocks == 0, "PostgreSQL found {deadlocks} deadlocks of {processes} workers");
+    let time = Duration::try_from(finished_at - started_at).unwrap_or_default();
+    Ok(per_second(backlog.messages.len(), time))
 }
 
-/// Waits until a process that was just started is at the gate, where so many
-/// sessions wait already; how many there are then.
-async fn at_the_gate(gate: &mut Gate, worker: &mut Process, others: i64) -> anyhow::Result<i64> {
-    let deadline = Instant::now() + GATHER;
+/// Waits until a new process is at the barrier in addition to `others`
+/// sessions; returns the number of waiting sessions.
+async fn wait_at_barrier(
+    barrier: &mut StartBarrier,
+    worker: &mut ServeProcess,
+    others: i64,
+) -> anyhow::Result<i64> {
+    let deadline = Instant::now() + START_TIMEOUT;
     let mut last = others;
     loop {
-        ensure!(Instant::now() < deadline, "a worker did not ask the database whether it works");
-        sleep(QUIET).await;
-        worker.must_run()?;
-        let waiting = gate.waiting().await?;
+        ensure!(Instant::now() < deadline, "a worker did not reach the start barrier in time");
+        sleep(SETTLE_TIME).await;
+        worker.ensure_running()?;
+        let waiting = barrier.waiting_sessions().await?;
         if waiting > others && waiting == last {
             return Ok(waiting);
         }
@@ -167,145 +163,126 @@ async fn at_the_gate(gate: &mut Gate, worker: &mut Process, others: i64) -> anyh
     }
 }
 
-/// Waits until every message that can be applied is on record; when that was
-/// seen, by the database's clock.
-async fn done(
+/// Waits until all applicable messages are on record; returns the database's
+/// time of the check that saw it.
+async fn wait_until_on_record(
     connection: &mut Conn,
-    workers: &mut [Process],
+    workers: &mut [ServeProcess],
     backlog: &Backlog,
+    expected: ExpectedOutcomes,
 ) -> anyhow::Result<OffsetDateTime> {
-    let applicable = backlog.messages.iter().filter(|message| message.mapped.is_some());
     let tail: Vec<Uuid> =
-        applicable.rev().take(TAIL).map(|message| message.envelope.receipt_id).collect();
-    until(workers, tail.len(), async || gate::on_record(connection, &tail).await).await?;
-    until(workers, backlog.applicable(), async || gate::settled(connection).await).await
-}
-
-/// Asks until there are so many; when that was.
-async fn until(
-    workers: &mut [Process],
-    expected: usize,
-    mut ask: impl AsyncFnMut() -> Result<(OffsetDateTime, i64), StoreError>,
-) -> anyhow::Result<OffsetDateTime> {
-    let expected = i64::try_from(expected)?;
+        backlog.applicable().rev().take(TAIL).map(|message| message.envelope.receipt_id).collect();
+    let mut tail_on_record = false;
     loop {
-        let (now, found) = ask().await?;
-        if found >= expected {
+        let (now, found) = if tail_on_record {
+            start_barrier::count_processed(connection).await?
+        } else {
+            start_barrier::count_receipts(connection, &tail).await?
+        };
+        if tail_on_record && found >= expected.processed + expected.duplicate {
             return Ok(now);
         }
+        if !tail_on_record && found >= i64::try_from(tail.len())? {
+            tail_on_record = true;
+            continue;
+        }
         for worker in &mut *workers {
-            worker.must_run()?;
+            worker.ensure_running()?;
         }
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-/// The sums once so many messages are on record, the dead among them, which
-/// take another way.
-async fn everything(connection: &mut Conn, messages: usize) -> anyhow::Result<Totals> {
-    let deadline = Instant::now() + AFTERWARDS;
+/// The totals, once dead letters are on record too.
+async fn wait_for_totals(
+    connection: &mut Conn,
+    expected: ExpectedOutcomes,
+) -> anyhow::Result<Totals> {
+    let deadline = Instant::now() + CLEANUP_TIMEOUT;
     loop {
-        let sums = reconciliation::totals(connection).await?;
-        let Totals { applied, duplicate, stale, ignored, retried, dead, rejected, .. } = sums;
-        let all = applied + duplicate + stale + ignored + retried + dead + rejected;
-        if all == i64::try_from(messages)? && retried == 0 || Instant::now() > deadline {
-            return Ok(sums);
+        let totals = reconciliation::totals(connection).await?;
+        if ExpectedOutcomes::found(&totals) == Some(expected) || Instant::now() > deadline {
+            return Ok(totals);
         }
-        sleep(QUIET).await;
+        sleep(SETTLE_TIME).await;
     }
 }
 
-/// Waits until the sessions of processes that ended are gone.
-async fn alone(connection: &mut Conn, since: OffsetDateTime) -> anyhow::Result<()> {
-    let deadline = Instant::now() + AFTERWARDS;
-    while gate::sessions_since(connection, since).await? > 0 {
-        ensure!(Instant::now() < deadline, "sessions of workers that ended are still there");
-        sleep(QUIET).await;
+/// Waits until the database has no session of an ended process.
+async fn wait_for_session_end(connection: &mut Conn, since: OffsetDateTime) -> anyhow::Result<()> {
+    let deadline = Instant::now() + CLEANUP_TIMEOUT;
+    while start_barrier::sessions_since(connection, since).await? > 0 {
+        ensure!(Instant::now() < deadline, "sessions of ended workers remain");
+        sleep(SETTLE_TIME).await;
     }
     Ok(())
 }
 
-impl Expected {
-    fn of(backlog: &Backlog) -> Self {
+impl ExpectedOutcomes {
+    /// Of a backlog of new events.
+    pub(super) fn of(backlog: &Backlog) -> Self {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let applicable = backlog.messages.iter().filter(|message| message.mapped.is_some());
-        let keys: HashSet<&str> = applicable.map(|message| message.envelope.key.as_str()).collect();
+        let (applicable, events) = (backlog.applicable().count(), backlog.distinct_events());
         Self {
-            settled: count(keys.len()),
-            duplicate: count(backlog.applicable() - keys.len()),
-            dead: count(backlog.messages.len() - backlog.applicable()),
+            processed: count(events),
+            duplicate: count(applicable - events),
+            dead: count(backlog.messages.len() - applicable),
         }
     }
 
+    /// Of a backlog whose events were all applied before.
+    pub(super) fn of_redelivered(backlog: &Backlog) -> Self {
+        let Self { processed, duplicate, dead } = Self::of(backlog);
+        Self { processed: 0, duplicate: processed + duplicate, dead }
+    }
+
     /// What is on record; `None` if the tables contradict each other.
-    fn found(sums: &Totals) -> Option<Self> {
-        let Totals { applied, duplicate, stale, ignored, retried, dead, rejected, .. } = *sums;
+    fn found(totals: &Totals) -> Option<Self> {
+        let Totals { applied, duplicate, stale, ignored, retried, dead, rejected, .. } = *totals;
         let wrong = [
             retried,
             rejected,
-            sums.dead_receipts_without_dead_letter,
-            sums.dead_letters_without_dead_receipt,
-            sums.keys_without_receipt,
-            sums.processed_without_key,
-            sums.documents_without_receipt,
+            totals.dead_receipts_without_dead_letter,
+            totals.dead_letters_without_dead_receipt,
+            totals.keys_without_receipt,
+            totals.processed_without_key,
+            totals.documents_without_receipt,
         ];
-        let found = Self { settled: applied + stale + ignored, duplicate, dead };
+        let found = Self { processed: applied + stale + ignored, duplicate, dead };
         (wrong == [0; 7]).then_some(found)
+    }
+}
+
+impl Add for ExpectedOutcomes {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            processed: self.processed + other.processed,
+            duplicate: self.duplicate + other.duplicate,
+            dead: self.dead + other.dead,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        domain::{Envelope, EventKey, MappedEvent},
-        tools::bench::backlog::BacklogMessage,
-    };
-
-    fn message(event_id: &str, mapped: Option<MappedEvent>) -> BacklogMessage {
-        let source = Payload::Generic.source().unwrap();
-        let envelope = Envelope {
-            receipt_id: Uuid::now_v7(),
-            key: EventKey::new(&source, "", event_id, 0),
-            source,
-            tenant: String::new(),
-            topic: String::new(),
-            version: None,
-            received_at: OffsetDateTime::UNIX_EPOCH,
-            failed_attempts: 0,
-            generation: 0,
-            replay_id: None,
-            received_over_http: true,
-            secret_label: None,
-            import: None,
-            body: bytes::Bytes::new(),
-        };
-        BacklogMessage { envelope, mapped }
-    }
 
     #[test]
-    fn each_key_is_settled_once_whoever_does_it() {
-        let good = || Some(MappedEvent::Ignored);
-        let messages = vec![
-            message("1", good()),
-            message("2", good()),
-            message("1", good()),
-            message("3", None),
-            message("3", None),
-        ];
-        let expected = Expected::of(&Backlog { payload: Payload::Generic, messages });
-        assert_eq!(expected, Expected { settled: 2, duplicate: 1, dead: 2 });
-
-        let sums = Totals { applied: 1, stale: 1, duplicate: 1, dead: 2, ..Totals::default() };
-        assert_eq!(Expected::found(&sums), Some(expected));
-        let twice = Totals { applied: 2, ..sums.clone() };
-        assert_ne!(Expected::found(&twice), Some(expected), "applied twice");
-        for wrong in [
-            Totals { processed_without_key: 1, ..sums.clone() },
-            Totals { retried: 1, ..sums.clone() },
-            Totals { documents_without_receipt: 1, ..sums.clone() },
+    fn found_outcomes_are_compared_with_expected() {
+        let expected = ExpectedOutcomes { processed: 2, duplicate: 1, dead: 2 };
+        let totals = Totals { applied: 1, stale: 1, duplicate: 1, dead: 2, ..Totals::default() };
+        assert_eq!(ExpectedOutcomes::found(&totals), Some(expected));
+        let applied_twice = Totals { applied: 2, ..totals.clone() };
+        assert_ne!(ExpectedOutcomes::found(&applied_twice), Some(expected));
+        for contradicting in [
+            Totals { processed_without_key: 1, ..totals.clone() },
+            Totals { retried: 1, ..totals.clone() },
+            Totals { documents_without_receipt: 1, ..totals.clone() },
         ] {
-            assert_eq!(Expected::found(&wrong), None, "{wrong:?}");
+            assert_eq!(ExpectedOutcomes::found(&contradicting), None, "{contradicting:?}");
         }
     }
 }

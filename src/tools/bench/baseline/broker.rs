@@ -1,4 +1,4 @@
-//! The broker as an operator has it: purge, delete, ask for the version.
+//! A direct broker connection: purge, delete, version, bare channels.
 
 use std::time::Duration;
 
@@ -18,126 +18,104 @@ use tokio::{
     time::timeout,
 };
 
-/// How long the broker may take over an answer.
-const ANSWER: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A connection beside the product's.
-pub struct Broker {
+pub(in crate::tools::bench) struct Broker {
     connection: Connection,
 }
 
 impl Broker {
     /// Connects.
-    ///
-    /// # Errors
-    /// What the broker says.
-    pub async fn open(url: &str) -> anyhow::Result<Self> {
+    pub(in crate::tools::bench) async fn open(url: &str) -> anyhow::Result<Self> {
         let connecting = Connection::connect(url, ConnectionProperties::default());
         let connection =
-            timeout(ANSWER, connecting).await.context("RabbitMQ does not answer")??;
+            timeout(RESPONSE_TIMEOUT, connecting).await.context("RabbitMQ does not respond")??;
         Ok(Self { connection })
     }
 
-    /// A channel.
-    ///
-    /// # Errors
-    /// What the broker says.
-    pub async fn channel(&self) -> anyhow::Result<Channel> {
-        Ok(timeout(ANSWER, self.connection.create_channel()).await??)
+    pub(in crate::tools::bench) async fn channel(&self) -> anyhow::Result<Channel> {
+        Ok(timeout(RESPONSE_TIMEOUT, self.connection.create_channel()).await??)
     }
 
-    /// A channel that confirms what is published on it.
-    ///
-    /// # Errors
-    /// What the broker says.
-    pub async fn confirming(&self) -> anyhow::Result<Channel> {
+    /// A channel in confirm mode.
+    pub(in crate::tools::bench) async fn confirming(&self) -> anyhow::Result<Channel> {
         let channel = self.channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok(channel)
     }
 
-    /// Takes everything out of a queue.
-    ///
-    /// # Errors
-    /// What the broker says.
-    pub async fn purge(&self, queue: &str) -> anyhow::Result<()> {
+    pub(in crate::tools::bench) async fn purge(&self, queue: &str) -> anyhow::Result<()> {
         let channel = self.channel().await?;
         let purging = channel.queue_purge(short(queue)?, QueuePurgeOptions::default());
-        timeout(ANSWER, purging).await??;
+        timeout(RESPONSE_TIMEOUT, purging).await??;
         close(channel).await
     }
 
-    /// Waits until so many messages are ready in a queue.
-    ///
-    /// # Errors
-    /// They do not come.
-    pub async fn wait_for(&self, queue: &str, expected: usize) -> anyhow::Result<()> {
+    /// Waits until a queue has this many ready messages.
+    pub(in crate::tools::bench) async fn wait_for(
+        &self,
+        queue: &str,
+        expected: usize,
+    ) -> anyhow::Result<()> {
         let channel = self.channel().await?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let waiting = async {
             loop {
-                let asked = channel.queue_declare(short(queue)?, passive, FieldTable::default());
-                let ready = usize::try_from(asked.await?.message_count()).unwrap_or(usize::MAX);
+                let declared = channel.queue_declare(short(queue)?, passive, FieldTable::default());
+                let ready = usize::try_from(declared.await?.message_count()).unwrap_or(usize::MAX);
                 if ready >= expected {
                     return anyhow::Ok(());
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(ANSWER, waiting).await.context("the backlog did not come into its queue")??;
+        timeout(RESPONSE_TIMEOUT, waiting)
+            .await
+            .context("the backlog did not arrive in its queue")??;
         close(channel).await
     }
 
-    /// Deletes a queue and the exchange of its name, where there is one.
-    ///
-    /// # Errors
-    /// What the broker says.
-    pub async fn delete(&self, queue: &str) -> anyhow::Result<()> {
+    /// Deletes a queue and an exchange of the same name.
+    pub(in crate::tools::bench) async fn delete(&self, queue: &str) -> anyhow::Result<()> {
         let channel = self.channel().await?;
         let deleting = channel.queue_delete(short(queue)?, QueueDeleteOptions::default());
-        timeout(ANSWER, deleting).await??;
+        timeout(RESPONSE_TIMEOUT, deleting).await??;
         close(channel).await?;
         self.delete_exchange(queue).await
     }
 
-    /// Deletes an exchange; one that is not there is deleted enough.
-    ///
-    /// # Errors
-    /// What the broker says.
-    pub async fn delete_exchange(&self, name: &str) -> anyhow::Result<()> {
+    /// Deletes an exchange; a missing one is no error.
+    pub(in crate::tools::bench) async fn delete_exchange(&self, name: &str) -> anyhow::Result<()> {
         let channel = self.channel().await?;
         let deleting = channel.exchange_delete(short(name)?, ExchangeDeleteOptions::default());
-        timeout(ANSWER, deleting).await??;
+        timeout(RESPONSE_TIMEOUT, deleting).await??;
         close(channel).await
     }
 
     /// Closes the connection.
-    pub async fn close(&self) {
+    pub(in crate::tools::bench) async fn close(&self) {
         if let Ok(done) = short("done") {
-            // What hangs is closed with the process.
             drop(timeout(Duration::from_secs(2), self.connection.close(200, done)).await);
         }
     }
 }
 
-/// The options of a publish that must reach a queue.
 pub(super) fn mandatory() -> BasicPublishOptions {
     BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() }
 }
 
-/// A name as AMQP carries it.
 pub(super) fn short(name: &str) -> anyhow::Result<ShortString> {
     ShortString::try_new(name).map_err(|_| anyhow::anyhow!("{name} is too long for AMQP"))
 }
 
 async fn close(channel: Channel) -> anyhow::Result<()> {
-    timeout(ANSWER, channel.close(200, short("done")?)).await??;
+    timeout(RESPONSE_TIMEOUT, channel.close(200, short("done")?)).await??;
     Ok(())
 }
 
-/// The broker's version, which the client library keeps to itself: it stands
-/// in the first frame that a broker sends, before anybody logs in.
-pub async fn version(url: &str) -> Option<String> {
+/// The broker's version, from the first frame of the handshake. The client
+/// library does not expose it.
+pub(in crate::tools::bench) async fn version(url: &str) -> Option<String> {
     let uri: AMQPUri = url.parse().ok()?;
     if uri.scheme != AMQPScheme::AMQP {
         return None;
@@ -156,7 +134,7 @@ pub async fn version(url: &str) -> Option<String> {
     timeout(Duration::from_secs(5), asking).await.ok()?
 }
 
-/// The property `version`, a long string, among a server's properties.
+/// The long string `version` among the server's properties.
 fn version_in(frame: &[u8]) -> Option<String> {
     const FIELD: &[u8] = b"\x07versionS";
     let at = frame.windows(FIELD.len()).position(|window| window == FIELD)?;
@@ -170,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_read_out_of_the_first_frame() {
+    fn version_is_read_from_the_first_frame() {
         let frame = b"..\x07productS\0\0\0\x08RabbitMQ\x07versionS\0\0\0\x063.10.8\x05other";
         assert_eq!(version_in(frame).as_deref(), Some("3.10.8"));
         assert_eq!(version_in(b"\x07versionS\0\0\0\x063.1"), None);

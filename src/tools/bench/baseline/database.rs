@@ -1,15 +1,12 @@
-//! What the bench asks of its own databases and the product never does.
+//! SQL for the bench's own databases.
 
 use uuid::Uuid;
 
 use crate::store::{Store, StoreError};
 
-/// Empties every table of ours but the records of migrations and retention, and has the
-/// server write out what it holds back: each round begins alike.
-///
-/// # Errors
-/// What the database says.
-pub async fn clear(store: &Store) -> Result<(), StoreError> {
+/// Empties all tables except those of migrations and retention, and runs a
+/// checkpoint, so that all runs start alike.
+pub(in crate::tools::bench) async fn clear(store: &Store) -> Result<(), StoreError> {
     store
         .execute(
             "do $$ declare names text; begin
@@ -19,21 +16,17 @@ pub async fn clear(store: &Store) -> Result<(), StoreError> {
             end $$",
         )
         .await?;
-    settle(store).await;
+    checkpoint(store).await;
     Ok(())
 }
 
-/// Has the server write out what it holds back. Not every role may; then it
-/// does so when it likes.
-pub async fn settle(store: &Store) {
+/// Runs a checkpoint, if the role may.
+pub(in crate::tools::bench) async fn checkpoint(store: &Store) {
     drop(store.execute("checkpoint").await);
 }
 
-/// The generation of the inbox that new keys go to.
-///
-/// # Errors
-/// What the database says.
-pub async fn open_generation(store: &Store) -> Result<i32, StoreError> {
+/// The partition of the inbox that new keys go to.
+pub(in crate::tools::bench) async fn open_partition(store: &Store) -> Result<i32, StoreError> {
     let mut connection = store.connection().await?;
     let open = sqlx::query_scalar(
         "select pg_get_expr(adbin, adrelid)::integer from pg_attrdef
@@ -44,17 +37,14 @@ pub async fn open_generation(store: &Store) -> Result<i32, StoreError> {
     Ok(open)
 }
 
-/// Makes a generation that is closed and still empty, or takes the index of
-/// the open one away: many keys are inserted faster without.
-///
-/// # Errors
-/// What the database says.
-pub async fn begin_filling(
+/// Creates an empty closed partition, or drops the open one's index: inserts
+/// are faster without.
+pub(in crate::tools::bench) async fn begin_filling(
     store: &Store,
-    generation: i32,
+    partition: i32,
     is_open: bool,
 ) -> Result<(), StoreError> {
-    let table = format!("inbox_p{generation}");
+    let table = format!("inbox_p{partition}");
     let sql = if is_open {
         format!("alter table {table} drop constraint {table}_pkey")
     } else {
@@ -63,42 +53,45 @@ pub async fn begin_filling(
     store.execute(&sql).await
 }
 
-/// Puts keys into a generation, made by the server: the same for the same
-/// numbers, and as random as a digest.
-///
-/// # Errors
-/// What the database says.
-pub async fn fill(store: &Store, generation: i32, from: u64, to: u64) -> Result<(), StoreError> {
+/// Inserts generated keys into a partition: the same for the same numbers, and
+/// as random as digests.
+pub(in crate::tools::bench) async fn fill(
+    store: &Store,
+    partition: i32,
+    from: u64,
+    to: u64,
+) -> Result<(), StoreError> {
     let sql = format!(
-        "insert into inbox_p{generation} (key, receipt_id, body_digest, partition_hour)
-         select md5(n::text)::uuid, gen_random_uuid(), gen_random_uuid(), {generation}
+        "insert into inbox_p{partition} (key, receipt_id, body_digest, partition_hour)
+         select md5(n::text)::uuid, gen_random_uuid(), gen_random_uuid(), {partition}
          from generate_series({from}, {to}) as n"
     );
     store.execute(&sql).await
 }
 
-/// Gives a generation its index, as full as random inserts would have left
-/// it, and leaves it as housekeeping or autovacuum would.
-///
-/// # Errors
-/// What the database says.
-pub async fn end_filling(store: &Store, generation: i32, is_open: bool) -> Result<(), StoreError> {
-    let table = format!("inbox_p{generation}");
+/// Creates a partition's index, as full as random inserts would leave it, and
+/// vacuums it as maintenance or autovacuum would.
+pub(in crate::tools::bench) async fn end_filling(
+    store: &Store,
+    partition: i32,
+    is_open: bool,
+) -> Result<(), StoreError> {
+    let table = format!("inbox_p{partition}");
     let keyed = format!("alter table {table} add primary key (key) with (fillfactor = 70)");
     store.execute(&keyed).await?;
     if !is_open {
         let attached =
-            format!("alter table inbox attach partition {table} for values in ({generation})");
+            format!("alter table inbox attach partition {table} for values in ({partition})");
         store.execute(&attached).await?;
     }
     store.execute(&format!("vacuum (freeze, analyze) {table}")).await
 }
 
 /// The keys that [`fill`] makes for these numbers.
-///
-/// # Errors
-/// What the database says.
-pub async fn inbox_keys(store: &Store, numbers: &[i64]) -> Result<Vec<Uuid>, StoreError> {
+pub(in crate::tools::bench) async fn inbox_keys(
+    store: &Store,
+    numbers: &[i64],
+) -> Result<Vec<Uuid>, StoreError> {
     let mut connection = store.connection().await?;
     let keys = sqlx::query_scalar("select md5(n::text)::uuid from unnest($1::bigint[]) as n")
         .bind(numbers)
@@ -107,11 +100,8 @@ pub async fn inbox_keys(store: &Store, numbers: &[i64]) -> Result<Vec<Uuid>, Sto
     Ok(keys)
 }
 
-/// How many bytes the inbox takes, with its indexes.
-///
-/// # Errors
-/// What the database says.
-pub async fn inbox_bytes(store: &Store) -> Result<i64, StoreError> {
+/// The size of the inbox with its indexes, in bytes.
+pub(in crate::tools::bench) async fn inbox_bytes(store: &Store) -> Result<i64, StoreError> {
     let mut connection = store.connection().await?;
     let bytes = sqlx::query_scalar(
         "select sum(pg_total_relation_size(inhrelid))::bigint from pg_inherits
@@ -122,25 +112,19 @@ pub async fn inbox_bytes(store: &Store) -> Result<i64, StoreError> {
     Ok(bytes)
 }
 
-/// How many messages are on record.
-///
-/// # Errors
-/// What the database says.
-pub async fn receipts(store: &Store) -> Result<i64, StoreError> {
+/// The number of receipts.
+pub(in crate::tools::bench) async fn receipts(store: &Store) -> Result<i64, StoreError> {
     let mut connection = store.connection().await?;
     let count =
         sqlx::query_scalar("select count(*) from receipts").fetch_one(&mut *connection).await?;
     Ok(count)
 }
 
-/// The server's version, as it calls it.
-///
-/// # Errors
-/// What the database says.
-pub async fn version(store: &Store) -> Result<String, StoreError> {
+/// The server's version number.
+pub(in crate::tools::bench) async fn version(store: &Store) -> Result<String, StoreError> {
     let mut connection = store.connection().await?;
     let version: String =
         sqlx::query_scalar("show server_version").fetch_one(&mut *connection).await?;
-    // Distributions add a note in brackets.
+    // Distributions append a note in parentheses.
     Ok(version.split(' ').next().unwrap_or_default().to_owned())
 }

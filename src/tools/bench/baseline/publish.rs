@@ -1,4 +1,4 @@
-//! The bare confirmed publish: from memory, as fast as confirms come.
+//! The bare confirmed publish from memory.
 
 use std::{
     collections::VecDeque,
@@ -10,29 +10,30 @@ use futures_util::future::try_join_all;
 use lapin::{BasicProperties, PublisherConfirm};
 
 use super::broker::{Broker, mandatory, short};
-use crate::tools::bench::{backlog::Backlog, stage::Stage};
+use crate::tools::bench::{backlog::Backlog, environment::BenchEnvironment};
 
-/// Publishes a backlog over as many channels as the product has, each with as
-/// many confirms under way; how long it took until the last one came.
-///
-/// # Errors
-/// What the broker says.
-pub async fn run(stage: &Stage, backlog: &Backlog) -> anyhow::Result<Duration> {
-    let broker = Broker::open(&stage.config.broker.url).await?;
-    let settings = &stage.config.broker;
-    let begun = Instant::now();
-    let lanes = (0..settings.publish_channels).map(|lane| {
+/// Publishes a backlog over as many channels as the product, with as many
+/// unconfirmed messages each; returns the time until the last confirm.
+pub(in crate::tools::bench) async fn run(
+    environment: &BenchEnvironment,
+    backlog: &Backlog,
+) -> anyhow::Result<Duration> {
+    let broker = Broker::open(&environment.config.broker.url).await?;
+    let settings = &environment.config.broker;
+    let started = Instant::now();
+    let channels = (0..settings.publish_channels).map(|index| {
         let (broker, window) = (&broker, settings.max_unconfirmed);
         async move {
             let channel = broker.confirming().await?;
-            let mut flying: VecDeque<PublisherConfirm> = VecDeque::with_capacity(window);
-            let ours = backlog.messages.iter().skip(lane).step_by(settings.publish_channels);
-            for message in ours {
-                if flying.len() >= window {
-                    confirmed(flying.pop_front()).await?;
+            let mut unconfirmed: VecDeque<PublisherConfirm> = VecDeque::with_capacity(window);
+            let messages = backlog.messages.iter().skip(index).step_by(settings.publish_channels);
+            for message in messages {
+                if unconfirmed.len() >= window {
+                    wait_for_confirm(unconfirmed.pop_front()).await?;
                 }
                 let envelope = &message.envelope;
-                let (exchange, key) = (stage.topology.inbound_exchange(), envelope.source.as_str());
+                let (exchange, key) =
+                    (environment.topology.inbound_exchange(), envelope.source.as_str());
                 let confirm = channel.basic_publish(
                     short(&exchange)?,
                     short(key)?,
@@ -40,24 +41,24 @@ pub async fn run(stage: &Stage, backlog: &Backlog) -> anyhow::Result<Duration> {
                     &envelope.body,
                     BasicProperties::default().with_delivery_mode(2),
                 );
-                flying.push_back(confirm.await?);
+                unconfirmed.push_back(confirm.await?);
             }
-            while !flying.is_empty() {
-                confirmed(flying.pop_front()).await?;
+            while !unconfirmed.is_empty() {
+                wait_for_confirm(unconfirmed.pop_front()).await?;
             }
             anyhow::Ok(())
         }
     });
-    try_join_all(lanes).await?;
-    let took = begun.elapsed();
+    try_join_all(channels).await?;
+    let took = started.elapsed();
     broker.close().await;
     Ok(took)
 }
 
-async fn confirmed(confirm: Option<PublisherConfirm>) -> anyhow::Result<()> {
+async fn wait_for_confirm(confirm: Option<PublisherConfirm>) -> anyhow::Result<()> {
     if let Some(confirm) = confirm {
-        let said = confirm.await?;
-        ensure!(said.is_ack(), "the broker refused a message");
+        let confirmation = confirm.await?;
+        ensure!(confirmation.is_ack(), "the broker rejected a message");
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The bare confirmed publish behind HTTP: read a body, publish it, await the
-//! confirm, answer. No signature, no event key, no receipt, no log.
+//! The bare confirmed publish behind HTTP: reads a body, publishes it, waits
+//! for the confirm, responds. No signature, event key, receipt or log.
 
 use std::sync::{
     Arc,
@@ -18,57 +18,56 @@ use tokio::{net::TcpListener, sync::Mutex};
 use tokio_util::sync::CancellationToken;
 
 use super::broker::{Broker, mandatory, short};
-use crate::{net::http_server, tools::bench::stage::Stage};
+use crate::{net::http_server, tools::bench::environment::BenchEnvironment};
 
-/// What its handler shares.
 #[derive(Clone)]
-struct Bare {
+struct BareReceiver {
     exchange: Arc<str>,
-    /// Each behind a lock that is held for the publish and not for the
-    /// confirm: the fastest safe shape that was found.
+    /// Locked for the publish, not for the confirm: the fastest safe variant.
     channels: Arc<Vec<Mutex<Channel>>>,
     next: Arc<AtomicUsize>,
 }
 
-/// Serves until stopped, on the same HTTP server as the product's, with as
-/// many channels, over the connection given.
-///
-/// # Errors
-/// What the broker says.
-pub async fn serve(
-    stage: &Stage,
+/// Serves until stopped, with the product's HTTP server and number of channels.
+pub(in crate::tools::bench) async fn serve(
+    environment: &BenchEnvironment,
     broker: &Broker,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = ()> + use<>> {
     let mut channels = Vec::new();
-    for _ in 0..stage.config.broker.publish_channels {
+    for _ in 0..environment.config.broker.publish_channels {
         channels.push(Mutex::new(broker.confirming().await?));
     }
-    let bare = Bare {
-        exchange: stage.topology.inbound_exchange().into(),
+    let bare = BareReceiver {
+        exchange: environment.topology.inbound_exchange().into(),
         channels: Arc::new(channels),
         next: Arc::default(),
     };
-    let limit = DefaultBodyLimit::max(stage.config.receiver.body_limit_bytes);
+    let limit = DefaultBodyLimit::max(environment.config.receiver.body_limit_bytes);
     let app = Router::new().route("/hooks/{source}", post(receive)).layer(limit).with_state(bare);
-    let patience = std::time::Duration::from_millis(stage.config.receiver.header_timeout_ms);
-    Ok(http_server::serve(listener, app, patience, stop))
+    let header_timeout =
+        std::time::Duration::from_millis(environment.config.receiver.header_timeout_ms);
+    Ok(http_server::serve(listener, app, header_timeout, stop))
 }
 
-async fn receive(State(bare): State<Bare>, Path(source): Path<String>, body: Bytes) -> StatusCode {
+async fn receive(
+    State(bare): State<BareReceiver>,
+    Path(source): Path<String>,
+    body: Bytes,
+) -> StatusCode {
     match bare.publish(&source, &body).await {
         Ok(true) => StatusCode::OK,
         Ok(false) | Err(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
-impl Bare {
+impl BareReceiver {
     async fn publish(&self, source: &str, body: &[u8]) -> anyhow::Result<bool> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.channels.len();
+        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.channels.len();
         let (exchange, key) = (short(&self.exchange)?, short(source)?);
         let properties = BasicProperties::default().with_delivery_mode(2);
-        let channel = self.channels[turn].lock().await;
+        let channel = self.channels[index].lock().await;
         let confirm = channel.basic_publish(exchange, key, mandatory(), body, properties).await?;
         drop(channel);
         let confirm = confirm.await?;

@@ -1,5 +1,4 @@
-//! What is noted once in an interval: how long things took in it, and how
-//! much there is by then.
+//! The figures of one interval.
 
 use std::{
     collections::BTreeMap,
@@ -11,174 +10,168 @@ use serde::Serialize;
 use crate::{
     broker::{BrokerConnection, topology::QueueDepth},
     tools::bench::{
-        baseline::{books, books::Told},
-        measure::{Percentiles, ratio, real, round, whole},
+        baseline::table_stats::{self, TableStats},
+        environment::BenchEnvironment,
+        measure::{Percentiles, from_i64, from_usize, ratio, round},
         memory::mebibytes,
-        process::Process,
-        stage::Stage,
+        process::ServeProcess,
     },
 };
 
-/// Answers and commits of one interval, as they come.
+/// What happened in the current interval.
 #[derive(Debug, Default)]
-pub struct Interval {
-    /// How long each accepted message's answer took, from when it was due.
-    pub answered: Vec<Duration>,
-    /// How many were refused.
-    pub refused: usize,
-    /// How long each probed message took, from when it was due until another
-    /// session saw its receipt.
-    pub committed: Vec<Duration>,
+pub(super) struct Interval {
+    /// Latencies of accepted messages, from when they were due.
+    pub(super) responses: Vec<Duration>,
+    pub(super) refused: usize,
+    /// Commit times of probed messages, from when they were due.
+    pub(super) commits: Vec<Duration>,
 }
 
-/// One interval's figures.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Sample {
-    /// When it ended, in seconds since the first arrival.
-    pub at_seconds: f64,
-    /// Messages that were accepted.
-    pub accepted: usize,
-    /// Messages that were refused with 429 or 503.
-    pub refused: usize,
-    /// From when a message was due until it was answered; nothing if none was.
-    pub answered: Option<Percentiles>,
-    /// From when a message was due until another session saw it in the books:
-    /// of those that were probed; nothing if none was.
-    pub committed: Option<Percentiles>,
-    /// How many were probed.
-    pub probed: usize,
-    /// What `serve` keeps resident, at the end of the interval.
-    pub resident_mib: f64,
-    /// Messages that waited in queues of ours at the end of the interval;
-    /// those that a worker held are not counted.
-    pub queued: u32,
-    /// What the server wrote to its write-ahead log.
-    pub wal_bytes: i64,
-    /// The same, divided by the messages that were accepted meanwhile.
-    pub wal_bytes_per_message: f64,
+pub(in crate::tools::bench) struct Sample {
+    /// The end of the interval, in seconds since the first arrival.
+    pub(super) at_seconds: f64,
+    /// Responses with 2xx.
+    pub(super) accepted: usize,
+    /// Responses with 429 or 503.
+    pub(super) refused: usize,
+    /// From due to response; null if there was none.
+    pub(super) responses: Option<Percentiles>,
+    /// From due to committed, of probed messages; null if there was none.
+    pub(super) commits: Option<Percentiles>,
+    pub(super) probed: usize,
+    /// Resident memory of `serve` at the end of the interval.
+    pub(super) resident_mib: f64,
+    /// Messages in all queues at the end of the interval.
+    pub(super) queued: u32,
+    /// Bytes of write-ahead log.
+    pub(super) wal_bytes: i64,
+    /// Relative to accepted messages.
+    pub(super) wal_bytes_per_message: f64,
     /// The tables at the end of the interval.
-    pub tables: BTreeMap<&'static str, Table>,
+    pub(super) tables: BTreeMap<&'static str, TableSample>,
 }
 
-/// One table, its partitions together.
+/// One table with all its partitions.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Table {
-    /// Rows that were inserted and not deleted, as the server counts them;
-    /// those of transactions that were rolled back are among them.
-    pub rows: i64,
+pub(in crate::tools::bench) struct TableSample {
+    /// Inserted minus deleted rows, as PostgreSQL counts them; rows of rolled
+    /// back transactions are included.
+    pub(super) rows: i64,
+    /// Rows, large values and free space.
+    pub(super) table_bytes: i64,
+    pub(super) index_bytes: i64,
     /// Table and indexes.
-    pub total_bytes: i64,
-    /// Its rows, with large values and free space.
-    pub table_bytes: i64,
-    /// Its indexes.
-    pub index_bytes: i64,
-    /// What each row takes of both.
-    pub bytes_per_row: f64,
-    /// Rows that the server knows to be there.
-    pub live_tuples: i64,
-    /// Old versions of rows whose room is not free yet.
-    pub dead_tuples: i64,
-    /// Their share of both.
-    pub dead_share: f64,
-    /// The share of the interval's updates that touched no index (HOT);
-    /// nothing if there was none.
-    pub hot_share: Option<f64>,
+    pub(super) bytes_per_row: f64,
+    pub(super) dead_tuples: i64,
+    /// Dead tuples relative to all tuples.
+    pub(super) dead_share: f64,
+    /// The share of the interval's updates without a new index entry (HOT);
+    /// null if there was no update.
+    pub(super) hot_share: Option<f64>,
 }
 
-/// Takes one sample after the other.
-pub struct Sampler<'a> {
-    stage: &'a Stage,
-    serving: &'a Process,
+pub(super) struct Sampler<'a> {
+    environment: &'a BenchEnvironment,
+    serve: &'a ServeProcess,
     link: &'a BrokerConnection,
-    /// When the first interval began.
-    pub begun: Instant,
-    /// What the server had counted before.
-    before: BTreeMap<&'static str, Told>,
-    /// What it had counted at the last sample.
-    last: BTreeMap<&'static str, Told>,
-    wal: i64,
+    started: Instant,
+    /// Statistics at the start, and at the last sample.
+    first: BTreeMap<&'static str, TableStats>,
+    last: BTreeMap<&'static str, TableStats>,
+    wal_bytes: i64,
 }
 
 impl<'a> Sampler<'a> {
-    /// From now on.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn new(
-        stage: &'a Stage,
-        serving: &'a Process,
+    pub(super) async fn new(
+        environment: &'a BenchEnvironment,
+        serve: &'a ServeProcess,
         link: &'a BrokerConnection,
     ) -> anyhow::Result<Self> {
-        let before = books::look(&stage.store).await?;
-        let wal = books::wal_bytes(&stage.store).await?;
-        let begun = Instant::now();
-        Ok(Self { stage, serving, link, begun, last: before.clone(), before, wal })
+        let first = table_stats::read(&environment.store).await?;
+        let wal_bytes = table_stats::wal_bytes(&environment.store).await?;
+        let (last, started) = (first.clone(), Instant::now());
+        Ok(Self { environment, serve, link, started, first, last, wal_bytes })
     }
 
     /// Ends an interval.
-    ///
-    /// # Errors
-    /// A server fails, or `serve` is gone.
-    pub async fn take(&mut self, interval: Interval) -> anyhow::Result<Sample> {
-        let at_seconds = round(self.begun.elapsed().as_secs_f64(), 1);
-        let resident_mib = mebibytes(self.serving.resident()?);
-        let wal = books::wal_bytes(&self.stage.store).await?;
-        let looked = books::look(&self.stage.store).await?;
-        let table = |(name, now): (&&'static str, &Told)| {
-            let of = |all: &BTreeMap<_, Told>| all.get(name).copied().unwrap_or_default();
-            (*name, Table::of(&of(&self.before), &of(&self.last), now))
+    pub(super) async fn take(&mut self, interval: Interval) -> anyhow::Result<Sample> {
+        let at_seconds = round(self.started.elapsed().as_secs_f64(), 1);
+        let resident_mib = mebibytes(self.serve.resident_kib()?);
+        let wal_bytes = table_stats::wal_bytes(&self.environment.store).await?;
+        let stats = table_stats::read(&self.environment.store).await?;
+        let table = |(name, now): (&&'static str, &TableStats)| {
+            let of = |all: &BTreeMap<_, TableStats>| all.get(name).copied().unwrap_or_default();
+            (*name, TableSample::new(of(&self.first), of(&self.last), *now))
         };
-        let tables = looked.iter().map(table).collect();
-        let wal_bytes = wal - self.wal;
-        (self.wal, self.last) = (wal, looked);
-        let Interval { answered, refused, committed } = interval;
-        let (accepted, probed) = (answered.len(), committed.len());
+        let tables = stats.iter().map(table).collect();
+        let written = wal_bytes - self.wal_bytes;
+        (self.wal_bytes, self.last) = (wal_bytes, stats);
+        let Interval { responses, refused, commits } = interval;
+        let (accepted, probed) = (responses.len(), commits.len());
+        let percentiles =
+            |times: Vec<Duration>| (!times.is_empty()).then(|| Percentiles::of(times));
         Ok(Sample {
             at_seconds,
             accepted,
             refused,
-            answered: times(answered),
-            committed: times(committed),
+            responses: percentiles(responses),
+            commits: percentiles(commits),
             probed,
             resident_mib,
-            queued: queued(&self.stage.topology.depths(self.link).await?),
-            wal_bytes,
-            wal_bytes_per_message: round(ratio(whole(wal_bytes), real(accepted)), 0),
+            queued: queued(&self.environment.topology.depths(self.link).await?),
+            wal_bytes: written,
+            wal_bytes_per_message: round(ratio(from_i64(written), from_usize(accepted)), 0),
             tables,
         })
     }
 }
 
-fn times(took: Vec<Duration>) -> Option<Percentiles> {
-    (!took.is_empty()).then(|| Percentiles::of(took))
+impl Sample {
+    /// One line for the progress output.
+    pub(super) fn progress(&self, length: Duration) -> String {
+        let times = |times: Option<Percentiles>| {
+            times.map_or_else(
+                || "none".to_owned(),
+                |times| format!("p50 {:.1} ms, p99 {:.1} ms", times.p50_ms, times.p99_ms),
+            )
+        };
+        format!(
+            "soak, {:.1} of {:.1} min: responses {}; commits {}; {:.0} MiB; {} queued",
+            self.at_seconds / 60.0,
+            length.as_secs_f64() / 60.0,
+            times(self.responses),
+            times(self.commits),
+            self.resident_mib,
+            self.queued,
+        )
+    }
 }
 
-/// Messages on their way to the books, or to a person.
-pub fn queued(depths: &[QueueDepth]) -> u32 {
-    // Refused calls on their way to the call log are none.
-    let ours = depths.iter().filter(|depth| depth.role != "calls");
-    ours.filter_map(|depth| depth.ready).fold(0, u32::saturating_add)
+/// Messages in queues, without the log of rejected requests.
+pub(super) fn queued(depths: &[QueueDepth]) -> u32 {
+    let messages = depths.iter().filter(|depth| depth.role != "calls");
+    messages.filter_map(|depth| depth.ready).fold(0, u32::saturating_add)
 }
 
-impl Table {
-    /// From what was told before everything, at the last sample and now.
-    fn of(before: &Told, last: &Told, now: &Told) -> Self {
-        let rows = (now.inserted - now.deleted) - (before.inserted - before.deleted);
-        let total_bytes = now.table_bytes + now.index_bytes;
+impl TableSample {
+    fn new(first: TableStats, last: TableStats, now: TableStats) -> Self {
+        let rows = (now.inserted - now.deleted) - (first.inserted - first.deleted);
         let updated = now.updated - last.updated;
-        let hot_share =
-            ratio(whole(now.updated_hot - last.updated_hot), whole(updated)).clamp(0.0, 1.0);
+        // A dropped partition takes its counts with it.
+        let hot = ratio(from_i64(now.updated_hot - last.updated_hot), from_i64(updated));
         Self {
             rows,
-            total_bytes,
             table_bytes: now.table_bytes,
             index_bytes: now.index_bytes,
-            bytes_per_row: round(ratio(whole(total_bytes), whole(rows)), 1),
-            live_tuples: now.live,
+            bytes_per_row: round(
+                ratio(from_i64(now.table_bytes + now.index_bytes), from_i64(rows)),
+                1,
+            ),
             dead_tuples: now.dead,
-            dead_share: round(ratio(whole(now.dead), whole(now.live + now.dead)), 4),
-            // A partition that was dropped takes its counts with it.
-            hot_share: (updated > 0).then(|| round(hot_share, 4)),
+            dead_share: round(ratio(from_i64(now.dead), from_i64(now.live + now.dead)), 4),
+            hot_share: (updated > 0).then(|| round(hot.clamp(0.0, 1.0), 4)),
         }
     }
 }
@@ -192,44 +185,23 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_told_against_before_and_against_the_last_sample() {
-        let before = Told { inserted: 50, deleted: 10, ..Told::default() };
-        let last = Told { updated: 100, updated_hot: 90, ..Told::default() };
-        let now = Told {
-            table_bytes: 6_000,
-            index_bytes: 2_000,
-            live: 30,
+    fn table_sample_is_relative_to_the_start_and_the_last_sample() {
+        let first = TableStats { inserted: 50, deleted: 10, ..TableStats::default() };
+        let last = TableStats { updated: 100, updated_hot: 90, ..TableStats::default() };
+        let now = TableStats {
+            table_bytes: 3_000,
+            index_bytes: 1_000,
+            live: 90,
             dead: 10,
-            inserted: 125,
-            deleted: 5,
-            updated: 180,
-            updated_hot: 130,
+            inserted: 150,
+            deleted: 10,
+            updated: 200,
+            updated_hot: 170,
         };
-        let told = Table::of(&before, &last, &now);
-        assert_eq!((told.rows, told.total_bytes), (80, 8_000));
-        assert!(close(told.bytes_per_row, 100.0), "{told:?}");
-        assert!(close(told.dead_share, 0.25), "{told:?}");
-        assert!(told.hot_share.is_some_and(|share| close(share, 0.5)), "{told:?}");
-    }
-
-    #[test]
-    fn an_empty_table_divides_nothing() {
-        let nothing = Told::default();
-        let told = Table::of(&nothing, &nothing, &Told { table_bytes: 8_192, ..nothing });
-        assert!(close(told.bytes_per_row, 0.0) && close(told.dead_share, 0.0), "{told:?}");
-        assert_eq!(told.hot_share, None);
-    }
-
-    #[test]
-    fn what_waits_is_what_is_on_its_way_to_the_books() {
-        let depth = |role, ready| QueueDepth { queue: String::new(), role, source: None, ready };
-        let depths = [
-            depth("inbound", Some(3)),
-            depth("inbound", None),
-            depth("retry", Some(2)),
-            depth("dead", Some(1)),
-            depth("calls", Some(100)),
-        ];
-        assert_eq!(queued(&depths), 6);
+        let sample = TableSample::new(first, last, now);
+        assert_eq!(sample.rows, 100);
+        assert!(close(sample.bytes_per_row, 40.0) && close(sample.dead_share, 0.1), "{sample:?}");
+        assert_eq!(sample.hot_share, Some(0.8));
+        assert_eq!(TableSample::new(first, now, now).hot_share, None);
     }
 }

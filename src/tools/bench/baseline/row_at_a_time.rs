@@ -1,6 +1,5 @@
-//! The consumer that people write by hand: one transaction for each message,
-//! sixteen at once, an acknowledgement for each. It writes the same rows and
-//! is as safe; everything about it is usual.
+//! A typical hand-written consumer: one transaction and one acknowledgement a
+//! message, sixteen at a time. It writes the same rows and is as safe.
 
 use std::{
     sync::Arc,
@@ -22,32 +21,32 @@ use crate::{
     broker::IncomingMessage,
     domain::{Change, Invoice, OrderUpdate, SourceName},
     sources::Source,
-    tools::bench::{backlog::Backlog, stage::Stage},
+    tools::bench::{backlog::Backlog, environment::BenchEnvironment},
     worker::message::Message,
 };
 
-/// Messages at once.
-const AT_ONCE: u16 = 16;
+/// Messages in progress at a time.
+const CONCURRENCY: u16 = 16;
 
-/// Consumes a backlog that lies in its queue; how long it took.
-///
-/// # Errors
-/// What a server says.
-pub async fn run(stage: &Stage, backlog: &Backlog) -> anyhow::Result<Duration> {
-    let source = backlog.payload.source()?;
-    let sources = Arc::clone(&stage.config.sources);
-    let broker = Broker::open(&stage.config.broker.url).await?;
+/// Consumes a published backlog.
+pub(in crate::tools::bench) async fn run(
+    environment: &BenchEnvironment,
+    backlog: &Backlog,
+) -> anyhow::Result<Duration> {
+    let source = backlog.payload.source_name()?;
+    let sources = Arc::clone(&environment.config.sources);
+    let broker = Broker::open(&environment.config.broker.url).await?;
     let channel = broker.channel().await?;
     let pool = PgPoolOptions::new()
-        .max_connections(AT_ONCE.into())
-        .min_connections(AT_ONCE.into())
+        .max_connections(CONCURRENCY.into())
+        .min_connections(CONCURRENCY.into())
         .test_before_acquire(false)
-        .connect(&stage.config.database.url)
+        .connect(&environment.config.database.url)
         .await?;
-    let begun = Instant::now();
-    // As many again on their way, so that nobody waits for the network.
-    channel.basic_qos(2 * AT_ONCE, BasicQosOptions::default()).await?;
-    let queue = stage.topology.inbound_queue(&source);
+    let started = Instant::now();
+    // Twice the concurrency, so that none waits for the network.
+    channel.basic_qos(2 * CONCURRENCY, BasicQosOptions::default()).await?;
+    let queue = environment.topology.inbound_queue(&source);
     let consuming = channel.basic_consume(
         short(&queue)?,
         short("")?,
@@ -55,31 +54,31 @@ pub async fn run(stage: &Stage, backlog: &Backlog) -> anyhow::Result<Duration> {
         FieldTable::default(),
     );
     let deliveries = consuming.await?.take(backlog.messages.len());
-    let mut settled = deliveries
+    let mut processed = deliveries
         .map(|delivery| {
             let (pool, sources, source) = (pool.clone(), Arc::clone(&sources), source.clone());
-            // A task each, so that more than one core may be used.
-            let settling = async move {
+            // A task each, to use several cores.
+            let processing = async move {
                 let adapter = sources.get(&source).context("the bench has no such source")?;
-                settle(&pool, adapter, &source, delivery?).await
+                process(&pool, adapter, &source, delivery?).await
             };
-            async { tokio::spawn(settling).await? }
+            async { tokio::spawn(processing).await? }
         })
-        .buffer_unordered(AT_ONCE.into());
+        .buffer_unordered(CONCURRENCY.into());
     let mut count = 0;
-    while let Some(done) = settled.next().await {
+    while let Some(done) = processed.next().await {
         done?;
         count += 1;
     }
-    let took = begun.elapsed();
-    drop(settled);
+    let took = started.elapsed();
+    drop(processed);
     anyhow::ensure!(count == backlog.messages.len(), "the consumer ended after {count} messages");
     pool.close().await;
     broker.close().await;
     Ok(took)
 }
 
-async fn settle(
+async fn process(
     pool: &PgPool,
     adapter: &Source,
     source: &SourceName,
@@ -88,11 +87,11 @@ async fn settle(
     let acker = delivery.acker;
     let parcel =
         IncomingMessage::new(delivery.routing_key.into(), delivery.properties, delivery.data);
-    let understood = parcel
+    let decoded = parcel
         .envelope(source, OffsetDateTime::now_utc())
         .and_then(|envelope| Ok((adapter.map(&envelope)?, envelope)));
-    let Ok((mapped, envelope)) = understood else {
-        // To the dead, by the queue's own dead-letter exchange.
+    let Ok((mapped, envelope)) = decoded else {
+        // The queue's dead-letter exchange takes it.
         acker.nack(BasicNackOptions { multiple: false, requeue: false }).await?;
         return Ok(());
     };
@@ -126,7 +125,7 @@ async fn apply(
     for change in &item.changes {
         written += match change {
             Change::Order(update) => order(tx, source, item, update).await?,
-            Change::Invoice(told) => invoice(tx, source, item, told).await?,
+            Change::Invoice(update) => invoice(tx, source, item, update).await?,
             _ => 0,
         };
     }
