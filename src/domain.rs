@@ -1,5 +1,7 @@
-//! The model: what an event is, what it changes, and how it can fail.
-//! Pure: no input or output, no clock, no randomness, nothing of ours imported.
+//! Domain types: events, the changes they make, and permanent failures. Pure: no I/O, no
+//! clock, no randomness, and no import from another module of this crate.
+
+mod string_enum;
 
 pub mod change;
 pub mod dead_letter;
@@ -32,3 +34,5 @@ pub use refund::{Refund, RefundStatus, RefundTarget};
 pub use rejected_request::{RejectedRequest, RequestHead};
 pub use resource_change::ResourceChange;
 pub use source_name::SourceName;
+pub use string_enum::UnknownWord;
+use string_enum::string_enum;

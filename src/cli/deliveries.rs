@@ -89,7 +89,7 @@ impl Which {
 }
 
 fn state(word: &str) -> Result<DeliveryState, String> {
-    DeliveryState::from_word(word).ok_or_else(|| {
+    word.parse::<DeliveryState>().map_err(|_| {
         let words: Vec<_> = DeliveryState::ALL.iter().map(|state| state.as_str()).collect();
         format!("no such state; one of {}", words.join(", "))
     })

@@ -122,7 +122,8 @@ fn events(words: &[String]) -> anyhow::Result<Vec<DocumentEvent>> {
     let known = || DocumentEvent::ALL.iter().map(|event| event.as_str()).collect::<Vec<_>>();
     ensure!(!words.is_empty(), "at least one is needed of {}", known().join(", "));
     let event = |word: &String| {
-        DocumentEvent::from_word(word)
+        word.parse::<DocumentEvent>()
+            .ok()
             .with_context(|| format!("{word:?} is not one of {}", known().join(", ")))
     };
     // Each once: a target hears nothing twice.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{ATTEMPT_RESULTS, DeliveryContext};
 use crate::{
     destinations::{DeliveryPayload, Destination},
-    domain::{DeliveryIdentity, DocumentEvent, PermanentFailure},
+    domain::{DeliveryIdentity, PermanentFailure},
     retry,
     store::{
         StoreError, deliveries,
@@ -76,7 +76,7 @@ fn idempotency_key(target: &Destination, due: &DueDelivery) -> Option<Uuid> {
     let name = DeliveryIdentity {
         destination: &target.name,
         // A constraint knows the same words.
-        event: DocumentEvent::from_word(&due.event)?,
+        event: due.event.parse().ok()?,
         source: &due.source,
         tenant: &due.tenant,
         document_id: &due.document_id,

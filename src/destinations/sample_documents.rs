@@ -144,7 +144,7 @@ mod tests {
                 "order" => "order_document",
                 _ => "refund_document",
             };
-            for sample in [full_sample(*event), minimal_sample(*event)] {
+            for sample in [full_sample(event), minimal_sample(event)] {
                 let fields = sample.as_object().unwrap().keys().map(String::as_str);
                 assert_eq!(fields.collect::<BTreeSet<_>>(), told(function), "{event}");
             }

@@ -1,24 +1,24 @@
-//! What an event changes in the books.
+//! The change that an event makes to the stored documents.
 
 use super::{DeletedInvoice, Invoice, OrderUpdate, Refund, ResourceChange};
 
-/// One change of one row in the books.
+/// One change of one document.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// An order appears, changes, is deleted or restored.
+    /// An order is created, changed, deleted or restored.
     Order(Box<OrderUpdate>),
-    /// An invoice appears or changes.
+    /// An invoice is created or changed.
     Invoice(Box<Invoice>),
-    /// An invoice is deleted at the platform; a tombstone stays.
+    /// The platform deleted an invoice; a tombstone row stays.
     InvoiceDeleted(Box<DeletedInvoice>),
-    /// Money goes back.
+    /// A refund is created or changed.
     Refund(Box<Refund>),
-    /// Something changed at the platform, which did not say what it is now.
+    /// A resource changed at the platform, and the event does not carry its new state.
     ResourceChanged(Box<ResourceChange>),
 }
 
 impl Change {
-    /// The number that people know the document by: what they search for.
+    /// The document's business number, by which operators search.
     pub fn business_key(&self) -> &str {
         match self {
             Self::Order(update) => update.business_key(),
@@ -30,12 +30,12 @@ impl Change {
     }
 }
 
-/// What an adapter made of an event.
+/// The result of mapping an event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MappedEvent {
-    /// It changes the books.
+    /// The event changes a document.
     Change(Change),
-    /// It changes nothing: a ping, a test, a topic that nobody maps.
+    /// The event changes nothing: a ping, a test, or a topic without a mapping.
     Ignored,
 }
 

@@ -1,102 +1,73 @@
-//! Deliveries: what other systems must hear of a document.
+//! Deliveries: messages about documents to other systems.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Our namespace for idempotency keys. Never change it: a key that was sent
-/// must be sent again.
+use super::string_enum;
+
+/// UUID namespace of idempotency keys. Never change it: a repeated delivery must carry the
+/// same key.
 const IDEMPOTENCY_KEY_NAMESPACE: Uuid = Uuid::from_u128(0x0d1c_5a7e_93b4_5f0a_8c61_2e4f_7a90_b3d8);
 
-macro_rules! words {
-    ($(#[$outer:meta])* $name:ident { $($(#[$inner:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$outer])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        pub enum $name { $($(#[$inner])* #[serde(rename = $word)] $variant,)* }
-
-        impl $name {
-            /// Every one.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// The word, as it stands in SQL and in the configuration.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
-            }
-
-            /// The one with this word.
-            pub fn from_word(word: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|one| one.as_str() == word)
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-    };
-}
-
-words! {
-    /// What happened to a document, as other systems hear it.
+string_enum! {
+    /// What happened to a document.
     DocumentEvent {
-        /// An order appeared or changed.
+        /// An order was created or changed.
         OrderUpserted = "order.upserted",
         /// The platform deleted an order.
         OrderDeleted = "order.deleted",
-        /// An invoice appeared. Told once for each, and what a mirror is made of.
+        /// An invoice was created. Sent once per invoice; mirror destinations create their
+        /// copy from it.
         InvoiceCreated = "invoice.created",
         /// An invoice changed.
         InvoiceUpdated = "invoice.updated",
         /// The platform deleted an invoice.
         InvoiceDeleted = "invoice.deleted",
-        /// Money went back, or was to.
+        /// A refund was created or changed.
         RefundUpserted = "refund.upserted",
     }
 }
 
-words! {
-    /// Where a delivery stands.
+string_enum! {
+    /// The state of a delivery.
     DeliveryState {
-        /// Waits for its turn, or for the next attempt.
+        /// Waits for its first or next attempt.
         Pending = "pending",
-        /// A call is under way, or was when its worker died.
+        /// An attempt is in progress, or its worker died during it.
         Sending = "sending",
-        /// The target has it.
+        /// The destination has accepted it.
         Delivered = "delivered",
-        /// Nobody knows whether the target has it: its answer never came.
+        /// The destination may have accepted it: its response never arrived.
         Uncertain = "uncertain",
-        /// The target refuses it, or every attempt failed: before a person.
+        /// The destination rejected it, or every attempt failed. An operator must act.
         Failed = "failed",
-        /// A person took it back. For good: a re-issue is another delivery.
+        /// An operator cancelled it. Final: a re-issue is another delivery.
         Voided = "voided",
     }
 }
 
-/// What makes two deliveries the same one.
+/// The identity of a delivery: two deliveries with equal identities are the same delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryIdentity<'a> {
-    /// The target.
+    /// Name of the destination.
     pub destination: &'a str,
-    /// What it hears.
+    /// The event to deliver.
     pub event: DocumentEvent,
-    /// Where the document came in.
+    /// Source of the document.
     pub source: &'a str,
-    /// The shop or company.
+    /// Tenant within the source: a shop or a company.
     pub tenant: &'a str,
     /// Our id of the document.
     pub document_id: &'a str,
-    /// Which issue of it: raised by a re-issue, and by nothing else.
+    /// Issue number; only a re-issue raises it.
     pub issue: u32,
-    /// The receipt of the message that made it; nil for what is told once.
+    /// Receipt id of the message that caused the delivery; nil for events that are sent
+    /// once.
     pub cause_receipt_id: Uuid,
 }
 
 impl DeliveryIdentity<'_> {
-    /// The key under which the target is to create it once: UUID v5 of all of
-    /// the name, so that the same delivery has the same key for ever, and a
-    /// re-issue another one.
+    /// The idempotency key: a UUID v5 of the identity. A repeated delivery has the same
+    /// key; a re-issue has another.
     pub fn idempotency_key(&self) -> Uuid {
         let Self {
             destination: target,
@@ -134,14 +105,14 @@ mod tests {
     };
 
     #[test]
-    fn the_key_is_the_same_for_ever() {
-        // Written down: another derivation would create every mirror again
-        // whose answer was lost.
+    fn idempotency_key_derivation_is_stable() {
+        // A different derivation would create a second copy of every mirrored document
+        // whose response was lost.
         assert_eq!(NAME.idempotency_key().to_string(), "32335732-3880-5e1a-855f-3ced443fc3c7");
     }
 
     #[test]
-    fn each_part_makes_another_key() {
+    fn idempotency_key_depends_on_every_part() {
         let names = [
             NAME,
             DeliveryIdentity { destination: "book", ..NAME },

@@ -1,4 +1,4 @@
-//! One received event on its way from the receiver to the books.
+//! One received event on its way from the receiver to the database.
 
 use bytes::Bytes;
 use time::OffsetDateTime;
@@ -6,36 +6,37 @@ use uuid::Uuid;
 
 use super::{EventKey, ImportPosition, SourceName};
 
-/// One received event: what AMQP carries, in our words.
+/// One received event, as an AMQP message carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// Names this one delivery, everywhere; a UUID v7 that the receiver gave.
+    /// Id of this receipt, in every table and log; a UUID v7 from the receiver.
     pub receipt_id: Uuid,
-    /// Where it came in.
+    /// The source that received it.
     pub source: SourceName,
-    /// The shop or company within the source; empty where there is only one.
+    /// Tenant within the source: a shop or a company. Empty if the source has only one.
     pub tenant: String,
-    /// What makes two deliveries the same event.
+    /// Idempotency key of the event.
     pub key: EventKey,
-    /// What the platform says it is about, such as `orders/updated`.
+    /// The platform's event type, such as `orders/updated`.
     pub topic: String,
-    /// The version for the stale guard as far as the headers tell it; the
-    /// body's own goes before it.
+    /// Version from the headers, for the stale check; a version in the body takes
+    /// precedence.
     pub version: Option<OffsetDateTime>,
-    /// When the receiver had read it whole.
+    /// When the receiver had read the whole request.
     pub received_at: OffsetDateTime,
-    /// How many attempts have failed so far.
+    /// Number of failed attempts so far.
     pub failed_attempts: u32,
-    /// Raised by a re-issue; 0 for whatever comes in by itself.
+    /// Issue number: 0, raised by each re-issue.
     pub generation: u32,
-    /// The replay run that sent it again, if one did.
+    /// The replay that published it again, if any.
     pub replay_id: Option<Uuid>,
-    /// True if our receiver took it over HTTP, false for any other producer.
+    /// True if our receiver accepted it over HTTP, false for messages of other AMQP
+    /// producers.
     pub received_over_http: bool,
-    /// The label of the secret that verified the call, if one did.
+    /// Label of the secret that verified the request, if any.
     pub secret_label: Option<String>,
-    /// The file that it stood in, if it came in with an import.
+    /// Its position in an imported file, if it came with an import.
     pub import: Option<ImportPosition>,
-    /// The raw bytes received.
+    /// The raw body.
     pub body: Bytes,
 }

@@ -1,4 +1,4 @@
-//! What makes two deliveries the same event.
+//! The idempotency key of an event.
 
 use std::fmt;
 
@@ -7,26 +7,26 @@ use uuid::Uuid;
 
 use super::SourceName;
 
-/// AMQP carries `message_id` as a short string: 255 bytes at the most.
+/// AMQP carries `message_id` as a short string of at most 255 bytes.
 const MAX_TEXT_BYTES: usize = 255;
 
 /// The identity of an event: `(source, tenant, event id, generation)`.
 ///
-/// Its text is the AMQP `message_id` and what people see and search for:
-/// `source|tenant|event id`, and `|gN` behind it from generation 1 on. `|`,
-/// `%` and control characters inside a part are percent-encoded, so that no
-/// two keys share a text.
+/// Its text is the AMQP `message_id`, and the text by which operators search:
+/// `source|tenant|event id`, followed by `|gN` from generation 1 on. `|`, `%` and control
+/// characters inside a part are percent-encoded, so that different keys have different
+/// texts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventKey {
     text: String,
 }
 
 impl EventKey {
-    /// The key of an event, from its parts.
+    /// Builds the key of an event from its parts.
     ///
-    /// `event_id` is the platform's own where it is stable across
-    /// redeliveries, else a composite that the adapter makes. A key too long
-    /// for AMQP keeps its source; the rest is replaced by its SHA-256.
+    /// `event_id` is the platform's own id if it is stable across redeliveries, else a
+    /// composite that the source builds. If the text is too long for AMQP, everything after
+    /// the source is replaced by its SHA-256.
     pub fn new(source: &SourceName, tenant: &str, event_id: &str, generation: u32) -> Self {
         let (tenant, event_id) = (Escaped(tenant), Escaped(event_id));
         let mut text = match generation {
@@ -40,11 +40,11 @@ impl EventKey {
         Self { text }
     }
 
-    /// The key of a message that came over AMQP, from its `message_id`.
+    /// Builds the key of an AMQP message from its `message_id`.
     ///
-    /// A text that [`EventKey::from_accepted`] made for this source is taken as it is.
-    /// Any other producer's id is an event id within `(source, tenant)`, so
-    /// that equal ids of two sources never meet.
+    /// A text that [`EventKey::new`] built for this source is used unchanged. The id of any
+    /// other producer becomes an event id within `(source, tenant)`, so that equal ids of
+    /// two sources stay different keys.
     pub fn from_message_id(source: &SourceName, tenant: &str, message_id: &str) -> Self {
         let ours = message_id
             .strip_prefix(source.as_str())
@@ -62,9 +62,8 @@ impl EventKey {
         &self.text
     }
 
-    /// The key as it stands in the inbox: the first 16 bytes of the SHA-256
-    /// of the text. Half the size of the text's index, and the same bytes for
-    /// the same key on every worker.
+    /// The key as the inbox stores it: the first 16 bytes of the SHA-256 of the text. Its
+    /// index is half the size of an index of texts.
     pub fn inbox_id(&self) -> Uuid {
         let digest = Sha256::digest(self.text.as_bytes());
         let mut first = [0; 16];
@@ -79,8 +78,7 @@ impl fmt::Display for EventKey {
     }
 }
 
-/// Shows a part of a key with its separators and control characters
-/// percent-encoded.
+/// Formats a part of a key with separators and control characters percent-encoded.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -110,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_is_what_people_search_for() {
+    fn event_key_text_is_readable() {
         let key = EventKey::new(&source("shop"), "demo.myshopify.com", "orders/create:17", 0);
         assert_eq!(key.as_str(), "shop|demo.myshopify.com|orders/create:17");
         let again = EventKey::new(&source("shop"), "demo.myshopify.com", "orders/create:17", 2);
@@ -118,14 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_is_never_taken_for_part_of_an_id() {
+    fn event_key_generation_differs_from_id_suffix() {
         let plain = EventKey::new(&source("s"), "t", "1|g1", 0);
         let second = EventKey::new(&source("s"), "t", "1", 1);
         assert_ne!(plain, second);
     }
 
     #[test]
-    fn a_long_key_still_fits_and_still_differs() {
+    fn event_key_too_long_is_hashed() {
         let long = "x".repeat(400);
         let one = EventKey::new(&source("s"), "t", &format!("{long}1"), 0);
         let two = EventKey::new(&source("s"), "t", &format!("{long}2"), 0);
@@ -135,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_producers_id_stays_within_its_source() {
+    fn event_key_foreign_message_id_stays_within_its_source() {
         let (a, b) = (source("a"), source("b"));
         assert_ne!(
             EventKey::from_message_id(&a, "", "order-1").inbox_id(),
@@ -148,7 +146,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn different_parts_never_share_a_text(
+        fn event_key_different_parts_have_different_texts(
             one in ("[a|%\u{1}-]{0,4}", "[a|%g0-9]{0,4}", 0_u32..3),
             two in ("[a|%\u{1}-]{0,4}", "[a|%g0-9]{0,4}", 0_u32..3),
         ) {
@@ -157,7 +155,7 @@ mod tests {
         }
 
         #[test]
-        fn the_text_survives_the_wire(tenant in ".{0,20}", id in ".{0,40}", generation in 0_u32..3) {
+        fn event_key_round_trips_as_message_id(tenant in ".{0,20}", id in ".{0,40}", generation in 0_u32..3) {
             let key = EventKey::new(&source("s"), &tenant, &id, generation);
             prop_assert_eq!(EventKey::from_message_id(&source("s"), "else", key.as_str()), key);
         }

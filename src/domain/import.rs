@@ -1,34 +1,34 @@
-//! Imports: files of invoices, each line of which is an event of its own.
+//! Imports: files of invoices, in which each line is an event.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::SourceName;
+use super::{SourceName, string_enum};
 
-/// Where in which file an event stood.
+/// The position of an event in an imported file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ImportPosition {
-    /// The import.
+    /// Id of the import.
     pub import_id: Uuid,
-    /// The line of the file on which it begins, counted from 1. In a JSON
-    /// array as well: an editor shows lines, not elements.
+    /// Line of the file on which the event begins, counted from 1; also in a JSON array,
+    /// because editors show lines, not elements.
     pub line: u32,
 }
 
-/// How a file holds its items.
+/// The format of an imported file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImportFormat {
-    /// A header, and a row for each item (RFC 4180).
+    /// CSV with a header (RFC 4180); each row is an item.
     Csv,
-    /// A JSON object on each line.
+    /// NDJSON; each line is an item.
     NdJson,
-    /// One JSON array of objects.
+    /// One JSON array; each element is an item.
     Json,
 }
 
 impl ImportFormat {
-    /// The format of a media type (any case, its parameters aside).
+    /// The format of a media type, in any case; parameters are ignored.
     pub fn from_media_type(media_type: &str) -> Option<Self> {
         let essence = media_type.split(';').next().unwrap_or_default().trim();
         match essence.to_ascii_lowercase().as_str() {
@@ -42,7 +42,7 @@ impl ImportFormat {
         }
     }
 
-    /// The format by the end of a file's name (any case).
+    /// The format of a file name, by its extension in any case.
     pub fn from_file_name(name: &str) -> Option<Self> {
         let (stem, extension) = name.rsplit_once('.')?;
         if stem.is_empty() {
@@ -56,7 +56,7 @@ impl ImportFormat {
         }
     }
 
-    /// The media type by which it is sent.
+    /// The media type for uploads of this format.
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::Csv => "text/csv",
@@ -66,61 +66,48 @@ impl ImportFormat {
     }
 }
 
-/// How a source's CSV files are written.
+/// The CSV dialect of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CsvDialect {
-    /// What stands between two fields: an ASCII character.
+    /// The delimiter between two fields: an ASCII character.
     pub delimiter: u8,
-    /// The columns without which no row can be read.
+    /// Names of the columns that the header must contain.
     pub required_columns: Vec<String>,
 }
 
-/// How far an import's file was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ImportState {
-    /// It still comes in; or its receiver died.
-    Receiving,
-    /// All of it was read.
-    Received,
-    /// It broke off, or cannot be read further. What was read stands.
-    Interrupted,
-}
-
-impl ImportState {
-    /// Every state.
-    pub const ALL: [Self; 3] = [Self::Receiving, Self::Received, Self::Interrupted];
-
-    /// The word, as it stands in SQL.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Receiving => "receiving",
-            Self::Received => "received",
-            Self::Interrupted => "interrupted",
-        }
+string_enum! {
+    /// The state of an import.
+    ImportState {
+        /// The upload is in progress, or its receiver died during it.
+        Receiving = "receiving",
+        /// The whole file was read.
+        Received = "received",
+        /// The upload was interrupted, or the rest of the file is unreadable. Items read before
+        /// that stay.
+        Interrupted = "interrupted",
     }
 }
 
-/// What the receiver tells of an import, on its way to the worker. A later
-/// note of an import tells all that an earlier one did.
+/// The progress of an import, as the receiver reports it to the worker. Each report repeats
+/// everything that an earlier one said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportProgress {
-    /// Names the import, also on the answer to the call that brought it.
+    /// Id of the import; also in the response to the upload.
     pub import_id: Uuid,
-    /// Where it came in.
+    /// The source that received it.
     pub source: SourceName,
-    /// What the sender calls the file, if it has a name.
+    /// The sender's name of the file, if it has one.
     pub name: Option<String>,
     /// How far it was read.
     pub state: ImportState,
-    /// How many items are durable, the rejected among them.
+    /// Number of items published so far, including rejected ones.
     pub items: u64,
-    /// Why it broke off.
+    /// Why it was interrupted.
     pub error: Option<String>,
-    /// When the call began.
+    /// When the upload began.
     #[serde(with = "time::serde::rfc3339")]
     pub started_at: OffsetDateTime,
-    /// When the last of it was read.
+    /// When the last byte was read.
     #[serde(with = "time::serde::rfc3339::option")]
     pub received_at: Option<OffsetDateTime>,
 }
@@ -130,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn media_types_and_file_names_tell_the_format() {
+    fn import_format_is_detected_by_media_type_and_file_name() {
         use ImportFormat::{Csv, Json, NdJson};
         for (text, format) in [
             ("text/csv", Some(Csv)),

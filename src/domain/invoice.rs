@@ -1,97 +1,61 @@
-//! Invoices: the canonical row, and how an event updates it.
-
-use std::fmt;
+//! Invoices, in the form in which they are stored.
 
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{Money, SourceName};
+use super::{Money, SourceName, string_enum};
 
-/// Our namespace for derived invoice ids. Never change it: ids already handed
-/// out are derived from it.
+/// UUID namespace of invoice ids. Never change it: every issued id is derived from it.
 const INVOICE_NAMESPACE: Uuid = Uuid::from_u128(0x6f0d_9f2c_6a1b_5c53_9e5f_2f8c_7b1d_4a90);
 
-/// An invoice's state in our words; the platform's own word stands beside it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum InvoiceStatus {
-    /// Not sent yet.
-    Draft,
-    /// Sent, not paid.
-    Open,
-    /// Paid.
-    Paid,
-    /// Withdrawn.
-    Void,
-    /// Given up.
-    Uncollectible,
-    /// A state that we have no word for; see the platform's own.
-    Other,
-}
-
-impl InvoiceStatus {
-    /// Every status.
-    pub const ALL: [Self; 6] =
-        [Self::Draft, Self::Open, Self::Paid, Self::Void, Self::Uncollectible, Self::Other];
-
-    /// The word, as it stands in SQL.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Draft => "draft",
-            Self::Open => "open",
-            Self::Paid => "paid",
-            Self::Void => "void",
-            Self::Uncollectible => "uncollectible",
-            Self::Other => "other",
-        }
-    }
-
-    /// The status with this word (any case), or `Other`: an unknown status
-    /// must never cost an invoice.
-    pub fn parse_or_other(word: &str) -> Self {
-        Self::ALL
-            .into_iter()
-            .find(|status| status.as_str().eq_ignore_ascii_case(word))
-            .unwrap_or(Self::Other)
+string_enum! {
+    /// The normalized state of an invoice; the platform's own word is stored beside it.
+    InvoiceStatus or Other {
+        /// Not sent yet.
+        Draft = "draft",
+        /// Sent, not paid.
+        Open = "open",
+        /// Paid.
+        Paid = "paid",
+        /// Withdrawn.
+        Void = "void",
+        /// Written off.
+        Uncollectible = "uncollectible",
+        /// Any other state; see the platform's word.
+        Other = "other",
     }
 }
 
-impl fmt::Display for InvoiceStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// An invoice's whole state, as one event told it.
+/// The complete state of an invoice, as one event reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invoice {
-    /// The platform's own id of the document, where it has one: it stays
-    /// while a draft gets its number.
+    /// The platform's id of the document, if it has one. It stays the same when a draft
+    /// gets its number.
     pub document_id: Option<String>,
-    /// Who sends it; empty where the source is the vendor.
+    /// The issuer; empty if the source is the vendor.
     pub vendor: String,
-    /// The vendor's number for it: unique for the vendor.
+    /// The vendor's invoice number, unique per vendor.
     pub invoice_number: String,
-    /// The sender's id of the transaction behind it.
+    /// The sender's id of the transaction behind the invoice.
     pub transaction_id: Option<String>,
-    /// Our word for its state.
+    /// Normalized state.
     pub status: InvoiceStatus,
-    /// The platform's word for its state.
+    /// The platform's word for the state.
     pub platform_status: String,
-    /// What it is over.
+    /// The amount of the invoice.
     pub total: Money,
-    /// The day by which it is to be paid.
+    /// Due date.
     pub due_on: Option<Date>,
-    /// A number that the platform raises with each state, or the rank of the
-    /// status where time tells no order; compared before the version. 0 where
-    /// the version alone decides.
+    /// A number that the platform raises with each state, or the rank of the status if
+    /// times give no order. Compared before the version; 0 if the version alone decides.
     pub sequence: i64,
-    /// The platform's version of this state.
+    /// The platform's time of this state.
     pub version: OffsetDateTime,
 }
 
 impl Invoice {
-    /// Its id: derived from the platform's id of the document, else from
-    /// vendor and number.
+    /// The invoice id, derived from the platform's id of the document, else from vendor and
+    /// number.
     pub fn id(&self, source: &SourceName, tenant: &str, generation: u32) -> Uuid {
         let (vendor, number) = match &self.document_id {
             Some(document) => ("", document),
@@ -101,31 +65,31 @@ impl Invoice {
     }
 }
 
-/// That the platform deleted a document.
+/// The deletion of a document by the platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeletedInvoice {
-    /// The platform's own id of it ([`Invoice::document_id`]).
+    /// The platform's id of the document ([`Invoice::document_id`]).
     pub document_id: String,
-    /// When.
+    /// When the platform deleted it.
     pub deleted_at: OffsetDateTime,
 }
 
-/// What to do when an invoice number comes again with another transaction: it
-/// is never a second invoice.
+/// What to do if an invoice number arrives again with another transaction. It never becomes
+/// a second invoice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InvoiceConflict {
-    /// A person must see both.
+    /// Dead-letter the later one for review.
     Review,
-    /// The later one tells the invoice's state.
+    /// The later one updates the invoice.
     #[default]
     Update,
-    /// The first one stands; the later one is a duplicate.
+    /// Keep the first one; the later one is a duplicate.
     Duplicate,
 }
 
-/// The id of an invoice: UUID v5 of source, tenant, vendor, number and
-/// generation, so that whoever knows the invoice knows its id without asking.
+/// The id of an invoice: a UUID v5 of source, tenant, vendor, number and generation.
+/// Whoever knows these can compute the id without a lookup.
 pub fn invoice_id(
     source: &SourceName,
     tenant: &str,
@@ -148,16 +112,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_id_is_the_same_for_ever() {
+    fn invoice_id_derivation_is_stable() {
         let source: SourceName = "erp".parse().unwrap();
         let id = invoice_id(&source, "", "ACME", "INV-1", 0);
-        // Written down: a change of the derivation would break every id that
-        // was ever handed to a robot.
+        // A changed derivation would break every id that was ever returned to a client.
         assert_eq!(id.to_string(), "32d02f0b-c140-5d1b-8b80-5c04c9bbee3d");
     }
 
     #[test]
-    fn each_part_and_each_generation_makes_another_id() {
+    fn invoice_id_depends_on_every_part() {
         let source: SourceName = "erp".parse().unwrap();
         let ids = [
             invoice_id(&source, "", "ab", "c", 0),

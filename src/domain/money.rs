@@ -6,8 +6,8 @@ use rust_decimal::Decimal;
 
 /// An ISO 4217 currency code: three letters, upper case.
 ///
-/// Codes that ISO does not list are taken too: shops invent some, and an
-/// unknown currency must not cost an order.
+/// Codes that ISO does not list are accepted too: some shops invent codes, and an unknown
+/// currency must not fail an order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Currency([u8; 3]);
 
@@ -17,18 +17,18 @@ pub struct Currency([u8; 3]);
 pub struct InvalidCurrency;
 
 impl Currency {
-    /// `XXX`: ISO's code where there is no currency.
+    /// `XXX`: ISO's code for "no currency".
     pub const NONE: Self = Self(*b"XXX");
 
     /// The code as text.
     pub fn as_str(&self) -> &str {
-        // Only ASCII letters get in: there is always a text.
+        // The array holds only ASCII letters, so this never fails.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
-/// Currencies whose smallest unit is not a hundredth of the main one, with
-/// the decimals that it has (ISO 4217, list one).
+/// Currencies whose minor unit is not a hundredth of the main unit, with their number of
+/// decimals (ISO 4217, list one).
 const MINOR_DIGITS: [(&str, u32); 26] = [
     ("BHD", 3),
     ("BIF", 0),
@@ -59,8 +59,8 @@ const MINOR_DIGITS: [(&str, u32); 26] = [
 ];
 
 impl Currency {
-    /// How many decimals an amount has that counts the smallest unit: 2 for
-    /// EUR (cents), 0 for JPY, 3 for KWD. 2 for codes that ISO does not list.
+    /// Number of decimals of the minor unit: 2 for EUR, 0 for JPY, 3 for KWD. 2 for codes
+    /// that ISO does not list.
     pub fn minor_digits(&self) -> u32 {
         MINOR_DIGITS
             .iter()
@@ -97,42 +97,42 @@ impl fmt::Display for Currency {
 /// An exact amount in a currency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Money {
-    /// The amount in the currency's main unit, with the decimals it came with.
+    /// The amount in the currency's main unit, with the decimals it was sent with.
     pub amount: Decimal,
-    /// Its currency.
+    /// The currency of the amount.
     pub currency: Currency,
 }
 
 impl Money {
-    /// An amount that counts units of which `10^digits` make one of the main
+    /// Builds an amount from a count of minor units, of which `10^digits` make one main
     /// unit: 1999 with 2 digits is 19.99.
     ///
     /// # Errors
-    /// The number is not whole, or has too many digits.
+    /// [`InvalidAmount`] if the count is not a whole number or has too many digits.
     pub fn from_minor_units(
         count: Decimal,
         currency: Currency,
         digits: u32,
     ) -> Result<Self, InvalidAmount> {
-        let whole = count.normalize();
-        if whole.scale() > 0 {
+        let count = count.normalize();
+        if count.scale() > 0 {
             return Err(InvalidAmount);
         }
-        let amount = Decimal::try_from_i128_with_scale(whole.mantissa(), digits)
+        let amount = Decimal::try_from_i128_with_scale(count.mantissa(), digits)
             .map_err(|_| InvalidAmount)?;
         Ok(Self { amount, currency })
     }
 }
 
-/// The literal is not a decimal number, or has more digits than we keep.
+/// The text is not a decimal number, or has more than 28 digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a decimal number of at most 28 digits")]
 pub struct InvalidAmount;
 
-/// Reads a decimal from its literal, exactly: `"598.94"`, `598.94`, `1.5e3`.
+/// Parses a decimal exactly: `598.94`, `1.5e3`.
 ///
 /// # Errors
-/// Anything that is not a number, and numbers that would have to be rounded.
+/// [`InvalidAmount`] if the text is not a number, or would have to be rounded.
 pub fn parse_decimal(literal: &str) -> Result<Decimal, InvalidAmount> {
     let (mantissa, exponent) = match literal.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => {
@@ -140,9 +140,9 @@ pub fn parse_decimal(literal: &str) -> Result<Decimal, InvalidAmount> {
         }
         None => (literal, 0),
     };
-    // `Decimal` would also take `1_000`; no platform writes that.
-    let legal = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+');
-    if !mantissa.bytes().all(legal) || !mantissa.bytes().any(|byte| byte.is_ascii_digit()) {
+    // `Decimal` also accepts `1_000`, which no platform sends.
+    let is_allowed = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+');
+    if !mantissa.bytes().all(is_allowed) || !mantissa.bytes().any(|byte| byte.is_ascii_digit()) {
         return Err(InvalidAmount);
     }
     let mantissa = Decimal::from_str_exact(mantissa).map_err(|_| InvalidAmount)?;
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn literals_are_read_exactly() {
+    fn decimal_literals_are_exact() {
         for (literal, expected) in [
             ("598.94", "598.94"),
             ("0", "0"),
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_or_would_be_rounded_is_refused() {
+    fn decimal_invalid_or_rounded_is_rejected() {
         for literal in [
             "",
             "-",
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn currencies_are_three_letters() {
+    fn currency_is_three_letters() {
         assert_eq!("eur".parse::<Currency>().map(|c| c.to_string()), Ok("EUR".to_owned()));
         for bad in ["", "EU", "EURO", "E1R", "€"] {
             assert_eq!(bad.parse::<Currency>(), Err(InvalidCurrency), "{bad}");
@@ -221,13 +221,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_amount_reads_back(minor in any::<i64>(), scale in 0_u32..6) {
+        fn decimal_random_amount_round_trips(minor in any::<i64>(), scale in 0_u32..6) {
             let amount = Decimal::from_i128_with_scale(minor.into(), scale);
             prop_assert_eq!(parse_decimal(&amount.to_string()), Ok(amount));
         }
 
         #[test]
-        fn no_input_panics(text in ".{0,40}") {
+        fn decimal_random_text_never_panics(text in ".{0,40}") {
             let _ = parse_decimal(&text);
         }
     }

@@ -1,69 +1,37 @@
-//! Refunds: money that went back, by an id of its own.
-
-use std::fmt;
+//! Refunds, in the form in which they are stored.
 
 use time::OffsetDateTime;
 
-use super::Money;
+use super::{Money, string_enum};
 
-/// A refund's state in our words; the platform's own word stands beside it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RefundStatus {
-    /// On its way.
-    Pending,
-    /// The money is back. Only this counts.
-    Succeeded,
-    /// It did not come about.
-    Failed,
-    /// It was taken back.
-    Cancelled,
-    /// A state that we have no word for; see the platform's own.
-    Other,
-}
-
-impl RefundStatus {
-    /// Every status.
-    pub const ALL: [Self; 5] =
-        [Self::Pending, Self::Succeeded, Self::Failed, Self::Cancelled, Self::Other];
-
-    /// The word, as it stands in SQL.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Other => "other",
-        }
-    }
-
-    /// The status with this word (any case), or `Other`.
-    pub fn parse_or_other(word: &str) -> Self {
-        Self::ALL
-            .into_iter()
-            .find(|status| status.as_str().eq_ignore_ascii_case(word))
-            .unwrap_or(Self::Other)
+string_enum! {
+    /// The normalized state of a refund; the platform's own word is stored beside it.
+    RefundStatus or Other {
+        /// In progress.
+        Pending = "pending",
+        /// The money was paid back. Only this state counts.
+        Succeeded = "succeeded",
+        /// The refund failed.
+        Failed = "failed",
+        /// The refund was cancelled.
+        Cancelled = "cancelled",
+        /// Any other state; see the platform's word.
+        Other = "other",
     }
 }
 
-impl fmt::Display for RefundStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// What a refund says it pays back.
+/// What a refund refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RefundTarget {
     /// An order, by the platform's id.
     Order(String),
-    /// A payment, by the platform's id: the order is the one that names the
-    /// same payment ([`super::Order::payment_ref`]).
+    /// A payment, by the platform's id. Its order is the one with the same
+    /// [`super::Order::payment_ref`].
     Payment(String),
 }
 
 impl RefundTarget {
-    /// The platform's id of whichever it is.
+    /// The platform's id of the order or payment.
     pub fn id(&self) -> &str {
         match self {
             Self::Order(id) | Self::Payment(id) => id,
@@ -71,23 +39,23 @@ impl RefundTarget {
     }
 }
 
-/// A refund's whole state, as one event told it.
+/// The complete state of a refund, as one event reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refund {
-    /// The platform's id of the refund: applied once, however often it is told.
+    /// The platform's id of the refund. A refund counts once, however many events report
+    /// it.
     pub refund_id: String,
-    /// What it pays back.
+    /// The refunded order or payment.
     pub target: RefundTarget,
-    /// Our word for its state.
+    /// Normalized state.
     pub status: RefundStatus,
-    /// The platform's word for its state.
+    /// The platform's word for the state.
     pub platform_status: String,
-    /// How much.
+    /// Refunded amount.
     pub amount: Money,
-    /// Whether that is all that went back of a payment so far, told by the
-    /// payment itself: held against the refunds that are told one by one, and
-    /// never added to them.
+    /// True if the amount is everything refunded of a payment so far. It is compared with
+    /// the sum of the single refunds, never added to it.
     pub cumulative: bool,
-    /// The platform's version of this state.
+    /// The platform's time of this state.
     pub version: OffsetDateTime,
 }

@@ -1,4 +1,4 @@
-//! A call that was refused, on its way to the call log or the quarantine.
+//! A rejected request, on its way to the receipts or the quarantine.
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -7,42 +7,42 @@ use uuid::Uuid;
 
 use super::{EventKey, ImportPosition, SourceName};
 
-/// A call that was answered with a 4xx, or a line of an import that was
-/// rejected: the call that brought it is answered all the same.
+/// A request that was answered with a 4xx, or a rejected line of an import whose upload was
+/// accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedRequest {
-    /// Names the call, also on its answer.
+    /// Id of the request; also in the response.
     pub receipt_id: Uuid,
-    /// Where it came in.
+    /// The source that received it.
     pub source: SourceName,
-    /// The shop or company, if that is why it was refused; else empty.
+    /// The tenant, if it is the reason for the rejection; else empty.
     pub tenant: String,
-    /// When its body had been read, as far as it was.
+    /// When the body had been read, as far as it was.
     pub received_at: OffsetDateTime,
-    /// The status that answered it.
+    /// The HTTP status of the response.
     pub status: Option<u16>,
-    /// What the answer said was wrong.
+    /// The error in the response.
     pub error: String,
-    /// The raw bytes received; empty if they were not read whole.
+    /// The raw body; empty if it was not read to its end.
     pub body: Bytes,
-    /// The line, if it is one of an import.
+    /// The position in the imported file, for a rejected line.
     pub import: Option<ImportPosition>,
-    /// For the quarantine, and only for it: what verifying it again needs.
+    /// Headers and query, for the quarantine only: verifying the request again needs them.
     pub request_head: Option<RequestHead>,
 }
 
-/// The part of a call that is not its body.
+/// The parts of a request beside its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
-    /// Its headers, as an adapter keeps and reads them.
+    /// The headers in their stored form (`sources::stored_headers`).
     pub headers: Value,
-    /// What stood behind the `?` of its address.
+    /// The query string, without the `?`.
     pub query: String,
 }
 
 impl RejectedRequest {
-    /// Stands for an event key in the call log, where every row has one. No
-    /// event's: each call has its own, and none is ever claimed in the inbox.
+    /// The key of its row in the receipts, where every row has one. It is unique per
+    /// request and never claimed in the inbox.
     pub fn log_key(&self) -> EventKey {
         EventKey::new(&self.source, &self.tenant, &format!("call:{}", self.receipt_id), 0)
     }

@@ -1,19 +1,18 @@
-//! References: what a thin event tells. Something of this kind and id
-//! changed; what it is now, only the platform knows.
+//! Resource changes: the content of thin events, which name a changed resource without its
+//! new state.
 
 use time::OffsetDateTime;
 
-/// One change of one thing on a platform.
+/// One change of one resource at a platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceChange {
-    /// The platform that knows it: a kind of source, or a profile of one.
+    /// The platform: a kind of source, or a profile of one.
     pub platform: &'static str,
-    /// What it is, in lower case: `order`, `invoice`, `bill`, ...
+    /// Type of the resource, in lower case: `order`, `invoice`, `bill`, ...
     pub kind: String,
-    /// The platform's id of it.
+    /// The platform's id of the resource.
     pub id: String,
-    /// The platform's own count of its versions, where it tells one. Goes
-    /// before `changed_at`.
+    /// The platform's version number, if there is one. Compared before `changed_at`.
     pub version: Option<i64>,
     /// When it changed.
     pub changed_at: OffsetDateTime,
@@ -22,7 +21,7 @@ pub struct ResourceChange {
 }
 
 impl ResourceChange {
-    /// Whether the thing is gone: then there is nothing to fetch.
+    /// Whether the resource was deleted, so that nothing can be fetched.
     pub fn is_deletion(&self) -> bool {
         matches!(self.action.as_str(), "deleted" | "removed")
     }

@@ -1,23 +1,23 @@
-//! The name of a configured source: one shop, one robot, one system that sends.
+//! The name of a configured source.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-/// Names a source in the URL (`/hooks/{source}`), as AMQP routing key, in
-/// every table and as metric label: `a-z`, `0-9`, `-`, `_`; 1 to 64 characters.
+/// The name of a source in the URL (`/hooks/{source}`), the AMQP routing key, every table
+/// and the metric labels: 1 to 64 characters of `a-z`, `0-9`, `-` and `_`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SourceName(Arc<str>);
 
-/// The name is not one that can stand in a URL, a queue name and a label alike.
+/// The text cannot be used in a URL, a queue name and a label alike.
 #[derive(Debug, thiserror::Error)]
 #[error("source name {0:?} must be 1 to 64 characters of a-z, 0-9, - and _")]
 pub struct InvalidSourceName(String);
 
 impl SourceName {
-    /// Stands for a name that is none, so that what came under it can be
-    /// kept: a stranger's routing key.
+    /// Replaces an invalid name, such as an unknown routing key, so that its message can be
+    /// stored.
     pub fn unknown() -> Self {
         Self("unknown".into())
     }
@@ -32,8 +32,8 @@ impl FromStr for SourceName {
     type Err = InvalidSourceName;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let legal = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
-        if (1..=64).contains(&text.len()) && text.bytes().all(legal) {
+        let is_valid = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+        if (1..=64).contains(&text.len()) && text.bytes().all(is_valid) {
             Ok(Self(text.into()))
         } else {
             Err(InvalidSourceName(text.chars().take(80).collect()))
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_that_fit_everywhere_are_taken() {
+    fn source_name_rejects_invalid_characters() {
         for good in ["shop", "shop-eu_2", "a"] {
             assert!(good.parse::<SourceName>().is_ok(), "{good}");
         }

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Conn, StoreError};
-use crate::domain::{DeliveryIdentity, DeliveryState, DocumentEvent};
+use crate::domain::{DeliveryIdentity, DeliveryState};
 pub use attempts::{
     AttemptOutcome, AttemptRecord, ClaimRequest, DueDelivery, claim, lock_due, record_attempts,
 };
@@ -109,7 +109,7 @@ impl Delivery {
         let derived = || {
             let identity = DeliveryIdentity {
                 destination: &self.destination,
-                event: DocumentEvent::from_word(&self.event)?,
+                event: self.event.parse().ok()?,
                 source: &self.source,
                 tenant: &self.tenant,
                 document_id: &self.document_id,

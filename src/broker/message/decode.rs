@@ -227,7 +227,8 @@ impl IncomingMessage {
     /// when it gave the message up.
     pub fn death_info(&self, now: OffsetDateTime) -> DeathInfo {
         let time = |key| self.timestamp(key).ok().flatten();
-        if let Some(reason) = self.text(headers::REASON).as_deref().and_then(ReasonCode::from_code)
+        if let Some(reason) =
+            self.text(headers::REASON).as_deref().and_then(|code| code.parse::<ReasonCode>().ok())
         {
             let last_failed_at = time(headers::LAST_FAILED).unwrap_or(now);
             return DeathInfo {

@@ -40,7 +40,7 @@ pub(super) struct Which {
 }
 
 pub(super) fn reason(text: &str) -> Result<String, String> {
-    if ReasonCode::from_code(text).is_some() {
+    if text.parse::<ReasonCode>().is_ok() {
         return Ok(text.to_owned());
     }
     let codes = ReasonCode::ALL.map(ReasonCode::as_str).join(", ");
