@@ -1,9 +1,9 @@
-//! Reading files of items: CSV rows, lines of JSON, elements of a JSON array.
+//! Readers of imported files: CSV rows, lines of JSON, elements of a JSON array.
 //!
-//! A file is read once, from its beginning, and held in memory by no more than
-//! a few items. What is wrong with one item costs that item: a line that cannot
-//! be read is told and stands alone. What makes the rest unreadable (a header
-//! without the columns, a JSON array that is no JSON) breaks the reading off.
+//! A file is read once, front to back; at most a few items are in memory. An unreadable
+//! item is reported and the rest is read. Reading ends early only if the rest cannot be
+//! separated into items: a header without the required columns, or an array that is not
+//! valid JSON.
 
 mod csv;
 mod json_array;
@@ -21,7 +21,7 @@ use csv::CsvReader;
 use json_array::JsonArrayReader;
 use ndjson::NdJsonReader;
 
-/// More of an item's own bytes is kept for nobody to read.
+/// Maximum length of the stored raw bytes of an item.
 const MAX_RAW_BYTES: usize = 65_536;
 
 /// One item of a file.
@@ -29,14 +29,14 @@ const MAX_RAW_BYTES: usize = 65_536;
 pub struct FileItem {
     /// The line on which it begins, counted from 1.
     pub line: u32,
-    /// As it stands in the file: its first 64 KiB, for people.
+    /// The raw bytes in the file, at most 64 KiB, for operators.
     pub raw: Bytes,
-    /// The item as a JSON object: a row has a text for each column, in their
-    /// order; or why it cannot be read.
+    /// The item as a JSON object, in which a CSV row has a text for each column in their
+    /// order; or why it is unreadable.
     pub body: Result<Bytes, PermanentFailure>,
 }
 
-/// Nothing more of the file can be read.
+/// The rest of the file cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {message}")]
 pub struct FileError {
@@ -51,13 +51,13 @@ impl FileError {
         Self { line, message: message.into() }
     }
 
-    /// The file itself cannot be read.
+    /// An I/O error.
     fn io(line: u32, error: &io::Error) -> Self {
-        Self::new(line, format!("the file cannot be read further: {error}"))
+        Self::new(line, format!("cannot read the file: {error}"))
     }
 }
 
-/// Reads a file's items, one after the other.
+/// Reads the items of a file in their order.
 pub struct FileReader<R> {
     reader: FormatReader<R>,
     is_done: bool,
@@ -70,7 +70,7 @@ enum FormatReader<R> {
 }
 
 impl<R: BufRead> FileReader<R> {
-    /// A reader that takes no item of more than `limit` bytes.
+    /// A reader that accepts items of at most `limit` bytes.
     pub fn new(input: R, format: ImportFormat, csv: &CsvDialect, limit: usize) -> Self {
         let reader = match format {
             ImportFormat::Csv => {
@@ -82,7 +82,7 @@ impl<R: BufRead> FileReader<R> {
         Self { reader, is_done: false }
     }
 
-    /// How many bytes it holds room for.
+    /// Capacity of its buffers in bytes.
     #[cfg(test)]
     fn buffer_capacity(&self) -> usize {
         match &self.reader {
@@ -110,12 +110,12 @@ impl<R: BufRead> Iterator for FileReader<R> {
     }
 }
 
-/// The part of an item that is kept as it stands.
+/// The stored raw bytes of an item.
 fn truncate_raw(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&bytes[..bytes.len().min(MAX_RAW_BYTES)])
 }
 
-/// An item that cannot be read.
+/// An unreadable item.
 fn unreadable_item(line: u32, bytes: &[u8], detail: impl Into<String>) -> FileItem {
     FileItem {
         line,
@@ -124,10 +124,10 @@ fn unreadable_item(line: u32, bytes: &[u8], detail: impl Into<String>) -> FileIt
     }
 }
 
-/// An item that is larger than any may be.
+/// The error of an item above the size limit.
 fn too_large_message(limit: usize) -> String {
     format!("is larger than {limit} bytes")
 }
 
-/// Why bytes that are no UTF-8 cannot be read.
+/// The error of bytes that are not UTF-8.
 const NOT_UTF8: &str = "is not UTF-8";

@@ -1,11 +1,10 @@
-//! CSV rows, as JSON objects.
+//! Reads CSV rows as JSON objects.
 //!
-//! A quote that is never closed would make the rest of the file one field. So
-//! records are looked for line by line: one that does not end well within the
-//! lines that it takes gives up its first line alone, and reading goes on with
-//! the second. Unclosed is told by what no program writes: text behind a
-//! closing quote, a quote within an unquoted field, too few or too many fields,
-//! the end of the file or of what an item may hold.
+//! A quote that is never closed would turn the rest of the file into one field. So records
+//! are read line by line: if a record does not end properly, only its first line is
+//! rejected, and reading continues with the second. An unclosed quote is recognized by what
+//! no program writes: text after a closing quote, a quote within an unquoted field, too few
+//! or too many fields, the end of the file or of the size limit.
 
 mod quotes;
 
@@ -22,33 +21,33 @@ use super::{
 use crate::domain::CsvDialect;
 use quotes::{QuoteState, QuoteTracker};
 
-/// No file has more columns.
+/// Maximum number of columns.
 const MAX_COLUMNS: usize = 1000;
 
 const UNCLOSED_QUOTE: &str = "a quote is not closed";
-const TEXT_AFTER_QUOTE: &str = "text stands behind a closing quote";
+const TEXT_AFTER_QUOTE: &str = "there is text after a closing quote";
 
-/// The rows behind a header.
+/// Reads the rows after the header.
 pub(super) struct CsvReader<R> {
     lines: LineReader<R>,
     dialect: CsvDialect,
     fields: RecordFields,
-    /// Each column's name as it begins its member of an object: `"name":`.
-    /// Empty before the header was read.
+    /// The start of each column's member in the object: `"name":`. Empty until the header
+    /// was read.
     member_prefixes: Vec<String>,
 }
 
-/// How far a record reaches.
+/// The extent of a record.
 enum RecordExtent {
-    /// There is none.
+    /// End of file; there is no record.
     EndOfFile,
-    /// A line without anything.
+    /// A blank line of this many bytes.
     Blank(usize),
-    /// A line beyond the limit.
+    /// A line above the size limit.
     TooLong,
-    /// A line that is no record, and why.
+    /// A line of this many bytes that is not a record, and why.
     Malformed(usize, &'static str),
-    /// A record of so many bytes and lines.
+    /// A record of this many bytes and lines.
     Record(usize, u32),
 }
 
@@ -82,7 +81,7 @@ impl<R: BufRead> CsvReader<R> {
         }
     }
 
-    /// Gives a line up.
+    /// Rejects a line and advances to the next one.
     fn malformed_line(&mut self, length: usize, why: impl Into<String>) -> FileItem {
         let record = trim_line_end(self.lines.bytes(length));
         let item = unreadable_item(self.lines.line_number(), record, why);
@@ -94,15 +93,15 @@ impl<R: BufRead> CsvReader<R> {
         let line = self.lines.line_number();
         let record = trim_line_end(self.lines.bytes(length));
         self.fields.read(record);
-        let (told, columns) = (self.fields.count(), self.member_prefixes.len());
-        if told != columns {
+        let (count, columns) = (self.fields.count(), self.member_prefixes.len());
+        if count != columns {
             if lines > 1 {
                 let first = self.lines.bytes(length).iter().position(|byte| *byte == b'\n');
                 return self.malformed_line(first.map_or(length, |at| at + 1), UNCLOSED_QUOTE);
             }
-            let fields = if told == 1 { "field" } else { "fields" };
+            let fields = if count == 1 { "field" } else { "fields" };
             return self
-                .malformed_line(length, format!("has {told} {fields}, the header has {columns}"));
+                .malformed_line(length, format!("has {count} {fields}, the header has {columns}"));
         }
         let item = match self.fields.object(&self.member_prefixes) {
             None => unreadable_item(line, record, NOT_UTF8),
@@ -115,7 +114,7 @@ impl<R: BufRead> CsvReader<R> {
         item
     }
 
-    /// Looks where the record ends that begins with the current line.
+    /// Finds the end of the record that begins with the current line.
     fn record_extent(&mut self) -> io::Result<RecordExtent> {
         let columns =
             if self.member_prefixes.is_empty() { MAX_COLUMNS } else { self.member_prefixes.len() };
@@ -149,12 +148,12 @@ impl<R: BufRead> CsvReader<R> {
         }
     }
 
-    /// Whether nothing stands on a line, not even a delimiter.
+    /// Whether a line is blank, without even a delimiter.
     fn is_blank(&self, line: &[u8]) -> bool {
         line.iter().all(|byte| byte.is_ascii_whitespace() && *byte != self.dialect.delimiter)
     }
 
-    /// Reads the header, and checks that it has what rows need.
+    /// Reads the header and checks that it has the required columns.
     fn read_header(&mut self) -> Result<(), FileError> {
         let (line, length, lines) = loop {
             let line = self.lines.line_number();
@@ -176,21 +175,21 @@ impl<R: BufRead> CsvReader<R> {
             None => return Err(broken(NOT_UTF8.to_owned())),
         };
         check_names(&names, &self.dialect.required_columns).map_err(broken)?;
-        // Writing a text to memory cannot fail.
+        // Serializing a text to memory cannot fail.
         let member = |name: &&str| format!("{}:", serde_json::to_string(name).unwrap_or_default());
         self.member_prefixes = names.iter().map(member).collect();
         self.lines.advance(length, lines);
         Ok(())
     }
 
-    /// How many bytes it holds room for.
+    /// Capacity of its buffers in bytes.
     #[cfg(test)]
     pub(super) fn buffer_capacity(&self) -> usize {
         self.lines.buffer_capacity() + self.fields.text.capacity() + self.fields.ends.capacity() * 8
     }
 }
 
-/// Checks that each column has a name of its own, and those that are needed.
+/// Checks that the column names are unique and contain the required ones.
 fn check_names(names: &[&str], needed: &[String]) -> Result<(), String> {
     if names.len() > MAX_COLUMNS {
         return Err(format!("has more than {MAX_COLUMNS} columns"));
@@ -200,7 +199,7 @@ fn check_names(names: &[&str], needed: &[String]) -> Result<(), String> {
             return Err(format!("has no name for column {}", index + 1));
         }
         if name.contains('\r') {
-            return Err("ends with CR alone: lines must end with LF or CRLF".to_owned());
+            return Err("ends with a CR alone; lines must end with LF or CRLF".to_owned());
         }
         if names[..index].contains(name) {
             return Err(format!("names the column {} twice", quoted(name)));
@@ -211,11 +210,11 @@ fn check_names(names: &[&str], needed: &[String]) -> Result<(), String> {
     if missing.is_empty() {
         return Ok(());
     }
-    let told: Vec<_> = names.iter().take(20).map(|name| quoted(name)).collect();
-    Err(format!("lacks {}; it has {}", missing.join(", "), told.join(", ")))
+    let count: Vec<_> = names.iter().take(20).map(|name| quoted(name)).collect();
+    Err(format!("lacks {}; it has {}", missing.join(", "), count.join(", ")))
 }
 
-/// A column's name for people; of a line that is no header, not all of it.
+/// A quoted column name for error messages, truncated because the line may not be a header.
 fn quoted(name: &str) -> String {
     format!("{:?}", &name[..name.floor_char_boundary(60)])
 }
@@ -230,7 +229,7 @@ struct RecordFields {
 
 impl RecordFields {
     fn new(delimiter: u8) -> Self {
-        // A CR within a line is text like any other.
+        // A CR within a line is ordinary text.
         let terminator = Terminator::Any(b'\n');
         let reader = ReaderBuilder::new().delimiter(delimiter).terminator(terminator).build();
         Self { reader, text: Vec::new(), ends: Vec::new(), count: 0 }
@@ -239,7 +238,7 @@ impl RecordFields {
     /// Reads a record without its terminator.
     fn read(&mut self, record: &[u8]) {
         self.reader.reset();
-        // Fields are shorter than what they are written as.
+        // Fields are never longer than their quoted form.
         self.text.resize(record.len() + 1, 0);
         self.count = 0;
         let (mut read, mut written) = (0, 0);
@@ -257,7 +256,7 @@ impl RecordFields {
             self.count += ends;
             match result {
                 ReadRecordResult::Record | ReadRecordResult::End => return,
-                // At its end, an empty input ends the record too.
+                // After the last byte, an empty input ends the record.
                 ReadRecordResult::InputEmpty | ReadRecordResult::OutputEndsFull => {}
                 ReadRecordResult::OutputFull => self.text.resize(self.text.len() * 2, 0),
             }
@@ -268,7 +267,7 @@ impl RecordFields {
         self.count
     }
 
-    /// The fields' texts, if they are UTF-8.
+    /// The texts of the fields, if they are UTF-8.
     fn texts(&self) -> Option<impl Iterator<Item = &str>> {
         let ends = &self.ends[..self.count];
         let text = std::str::from_utf8(&self.text[..ends.last().copied().unwrap_or(0)]).ok()?;
@@ -280,14 +279,14 @@ impl RecordFields {
         }))
     }
 
-    /// The object that has these members, if the fields are UTF-8.
+    /// The JSON object of the fields, if they are UTF-8.
     fn object(&self, members: &[String]) -> Option<Vec<u8>> {
         let texts = self.texts()?;
         let mut object = Vec::with_capacity(self.text.len() * 2);
         for (member, text) in members.iter().zip(texts) {
             object.push(if object.is_empty() { b'{' } else { b',' });
             object.extend_from_slice(member.as_bytes());
-            // Writing a text to memory cannot fail.
+            // Serializing a text to memory cannot fail.
             let _ = serde_json::to_writer(&mut object, text);
         }
         object.push(b'}');

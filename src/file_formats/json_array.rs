@@ -1,4 +1,4 @@
-//! The elements of one JSON array, which may be longer than fits into memory.
+//! Reads the elements of one JSON array, which may be larger than memory.
 
 use std::io::{self, BufRead};
 
@@ -10,25 +10,25 @@ use super::{
     too_large_message, unreadable_item,
 };
 
-/// An array's elements. The end of each is found by its brackets and quotes;
-/// then it must be JSON as a whole, or nothing behind it can be told.
+/// Finds the end of each element by its brackets and quotes. Each element must be valid
+/// JSON, or the rest of the array cannot be separated into elements.
 pub(super) struct JsonArrayReader<R> {
     input: R,
     line: u32,
     limit: usize,
     position: Position,
-    /// The element that is read.
+    /// The current element.
     buffer: Vec<u8>,
 }
 
-/// Where reading stands.
+/// The position between elements.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Position {
     /// Before the array.
     BeforeArray,
-    /// Behind its bracket.
+    /// After the opening bracket.
     ArrayStart,
-    /// Behind an element.
+    /// After an element.
     AfterElement,
 }
 
@@ -54,7 +54,7 @@ impl<R: BufRead> JsonArrayReader<R> {
                 self.skip_white_space()?;
             }
             (Position::AfterElement, Some(_)) => {
-                return Err(self.error("no comma stands behind an element"));
+                return Err(self.error("a comma is missing after an element"));
             }
             _ => {}
         }
@@ -72,24 +72,24 @@ impl<R: BufRead> JsonArrayReader<R> {
                 self.position = Position::ArrayStart;
                 Ok(())
             }
-            Some(_) => Err(self.error("the file is no JSON array")),
+            Some(_) => Err(self.error("the file is not a JSON array")),
             None => Err(self.error("the file is empty")),
         }
     }
 
-    /// Nothing may stand behind the array: it would be lost.
+    /// Fails if anything follows the array; it would be lost.
     fn close(&mut self) -> Result<(), FileError> {
         match self.skip_white_space()? {
             None => Ok(()),
-            Some(_) => Err(self.error("something stands behind the array")),
+            Some(_) => Err(self.error("there is text after the array")),
         }
     }
 
-    /// The element that was read.
+    /// The item of the current element.
     fn element(&self, line: u32) -> Result<FileItem, FileError> {
         let text = self.buffer.trim_ascii_end();
         if text.is_empty() {
-            return Err(FileError::new(line, "an element is missing behind a comma"));
+            return Err(FileError::new(line, "an element is missing after a comma"));
         }
         match check_object(text) {
             Ok(()) => {
@@ -110,7 +110,7 @@ impl<R: BufRead> JsonArrayReader<R> {
         }
     }
 
-    /// Reads the element to its end.
+    /// Reads the current element to its end.
     fn read_element(&mut self) -> Result<(), FileError> {
         self.buffer.clear();
         let line = self.line;
@@ -142,7 +142,7 @@ impl<R: BufRead> JsonArrayReader<R> {
         }
     }
 
-    /// The next byte that is no white space.
+    /// Skips white space and returns the next byte without consuming it.
     fn skip_white_space(&mut self) -> Result<Option<u8>, FileError> {
         loop {
             let chunk = self.input.fill_buf().map_err(|error| FileError::io(self.line, &error))?;
@@ -177,7 +177,7 @@ impl<R: BufRead> JsonArrayReader<R> {
         FileError::new(self.line, message)
     }
 
-    /// How many bytes it holds room for.
+    /// Capacity of its buffers in bytes.
     #[cfg(test)]
     pub(super) fn buffer_capacity(&self) -> usize {
         self.buffer.capacity()
@@ -188,7 +188,7 @@ fn newlines(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.split(|byte| *byte == b'\n').skip(1).count()).unwrap_or(u32::MAX)
 }
 
-/// Where in an element reading stands.
+/// Scans an element for its end.
 #[derive(Default)]
 struct ElementScanner {
     depth: usize,
@@ -196,13 +196,13 @@ struct ElementScanner {
     is_escaped: bool,
 }
 
-/// Where a byte stands.
+/// The position of a byte relative to the element.
 enum BytePosition {
     /// Within the element.
     InElement,
-    /// At its end.
+    /// The last byte of the element.
     ElementEnd,
-    /// Behind it.
+    /// After the element.
     AfterElement,
 }
 
@@ -216,7 +216,7 @@ impl ElementScanner {
         match byte {
             b'"' => self.in_text = true,
             b'{' | b'[' => self.depth += 1,
-            // What is no list and no object ends before what stands behind it.
+            // A scalar ends before the comma or bracket that follows it.
             b',' | b']' if self.depth == 0 => return BytePosition::AfterElement,
             b'}' | b']' if self.depth == 1 => return BytePosition::ElementEnd,
             b'}' | b']' => self.depth = self.depth.saturating_sub(1),

@@ -1,26 +1,24 @@
-//! A file's lines, with those that were read ahead.
+//! Reads lines with look-ahead.
 
 use std::io::{self, BufRead, Read as _};
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Where a line ends.
+/// The end of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LineEnd {
-    /// So many bytes behind the current line's beginning, its terminator
-    /// included.
+    /// Offset from the start of the current line, including the terminator.
     At(usize),
-    /// Beyond the limit.
+    /// Beyond the size limit.
     TooLong,
-    /// There is no such line: the file is at its end.
+    /// There is no such line: the file has ended.
     EndOfFile,
 }
 
-/// Lines of a file. It holds at most a record of `limit` bytes and one line
-/// that was read ahead.
+/// Reads lines. It buffers at most a record of `limit` bytes and one line of look-ahead.
 pub(super) struct LineReader<R> {
     input: R,
-    /// What was read; the current line begins at `start`.
+    /// Bytes read so far; the current line begins at `start`.
     buffer: Vec<u8>,
     start: usize,
     number: u32,
@@ -42,18 +40,17 @@ impl<R: BufRead> LineReader<R> {
         }
     }
 
-    /// The number of the current line.
+    /// Number of the current line, counted from 1.
     pub(super) fn line_number(&self) -> u32 {
         self.number
     }
 
-    /// The largest item that is taken.
+    /// Maximum size of an item in bytes.
     pub(super) fn limit(&self) -> usize {
         self.limit
     }
 
-    /// The end of the line that begins so many bytes behind the current line's
-    /// beginning.
+    /// The end of the line that begins `offset` bytes after the start of the current line.
     pub(super) fn line_end(&mut self, behind: usize) -> io::Result<LineEnd> {
         if !self.bom_checked {
             self.skip_bom()?;
@@ -89,28 +86,28 @@ impl<R: BufRead> LineReader<R> {
         Ok(())
     }
 
-    /// What stands from the current line's beginning to so many bytes behind it.
+    /// The first `length` bytes from the start of the current line.
     pub(super) fn bytes(&self, length: usize) -> &[u8] {
         &self.buffer[self.start..self.start + length]
     }
 
-    /// What is held of the current line and of those behind it.
+    /// All buffered bytes from the start of the current line.
     pub(super) fn buffered(&self) -> &[u8] {
         &self.buffer[self.start..]
     }
 
-    /// Goes on behind so many bytes, which are so many lines.
+    /// Advances by `length` bytes, which contain `lines` lines.
     pub(super) fn advance(&mut self, length: usize, lines: u32) {
         self.start += length;
         self.number = self.number.saturating_add(lines);
-        // What is moved is less than what was passed.
+        // Moving the rest costs less than what was read already.
         if self.start * 2 >= self.buffer.len() {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
     }
 
-    /// Goes on behind a line that ends too far, of which nothing more is held.
+    /// Skips the current line, which is too long and not fully buffered.
     pub(super) fn skip_long_line(&mut self) -> io::Result<()> {
         self.buffer.clear();
         self.start = 0;
@@ -119,7 +116,7 @@ impl<R: BufRead> LineReader<R> {
         Ok(())
     }
 
-    /// How many bytes it holds room for.
+    /// Capacity of its buffers in bytes.
     #[cfg(test)]
     pub(super) fn buffer_capacity(&self) -> usize {
         self.buffer.capacity()

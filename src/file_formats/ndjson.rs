@@ -1,4 +1,4 @@
-//! JSON objects, each on a line of its own (NDJSON).
+//! Reads JSON objects, one per line (NDJSON).
 
 use std::io::BufRead;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::domain::{PermanentFailure, ReasonCode};
 
-/// Lines of JSON.
+/// Reads lines of JSON.
 pub(super) struct NdJsonReader<R> {
     lines: LineReader<R>,
 }
@@ -46,7 +46,7 @@ impl<R: BufRead> NdJsonReader<R> {
         }
     }
 
-    /// How many bytes it holds room for.
+    /// Capacity of its buffers in bytes.
     #[cfg(test)]
     pub(super) fn buffer_capacity(&self) -> usize {
         self.lines.buffer_capacity()
@@ -80,14 +80,14 @@ fn item(line: u32, text: &[u8]) -> FileItem {
     }
 }
 
-/// Why an item that must be a JSON object is none.
+/// Why an item is not a JSON object.
 pub(super) enum NotAnObject {
     NotUtf8,
     NotJson(serde_json::Error),
     OtherJson,
 }
 
-pub(super) const NOT_AN_OBJECT: &str = "is no JSON object";
+pub(super) const NOT_AN_OBJECT: &str = "is not a JSON object";
 
 /// Checks that these bytes are a JSON object.
 pub(super) fn check_object(text: &[u8]) -> Result<(), NotAnObject> {
@@ -96,8 +96,9 @@ pub(super) fn check_object(text: &[u8]) -> Result<(), NotAnObject> {
     if text.trim_start().starts_with('{') { Ok(()) } else { Err(NotAnObject::OtherJson) }
 }
 
-/// What is wrong, without the place, which is told in lines of the file.
+/// The message of a JSON error without its position, which is reported as a line of the
+/// file.
 pub(super) fn message_without_position(error: &serde_json::Error) -> String {
-    let told = error.to_string();
-    told.split(" at line ").next().unwrap_or_default().to_owned()
+    let message = error.to_string();
+    message.split(" at line ").next().unwrap_or_default().to_owned()
 }

@@ -1,4 +1,4 @@
-//! What is read of a file, and which line each thing stands on.
+//! What the readers return for a file, with line numbers.
 
 mod memory;
 mod random;
@@ -14,9 +14,9 @@ fn form(columns: &[&str]) -> CsvDialect {
     }
 }
 
-/// Everything that is read, a line each: `7 {"a":"1"}`, `7 ! why`, and at the
-/// end what broke it off: `7 !! why`.
-fn told(format: ImportFormat, csv: &CsvDialect, file: &[u8]) -> Vec<String> {
+/// One line per item: `7 {"a":"1"}`, `7 ! error`, and `7 !! error` for the error that ends
+/// reading.
+fn read_all(format: ImportFormat, csv: &CsvDialect, file: &[u8]) -> Vec<String> {
     FileReader::new(file, format, csv, LIMIT)
         .map(|read| match read {
             Ok(FileItem { line, body: Ok(body), .. }) => {
@@ -35,12 +35,12 @@ fn newlines(bytes: &[u8]) -> u32 {
 fn check(format: ImportFormat, csv: &CsvDialect, cases: &[(&[u8], &[&str])]) {
     for (file, expected) in cases {
         let shown = String::from_utf8_lossy(file);
-        assert_eq!(told(format, csv, file), *expected, "{shown:?}");
+        assert_eq!(read_all(format, csv, file), *expected, "{shown:?}");
     }
 }
 
 #[test]
-fn rows_become_objects_of_texts() {
+fn csv_rows_become_objects_of_texts() {
     check(
         ImportFormat::Csv,
         &form(&["b"]),
@@ -50,11 +50,11 @@ fn rows_become_objects_of_texts() {
             (b"a,b\r\n1,2\r\n3,4\r\n", &[r#"2 {"a":"1","b":"2"}"#, r#"3 {"a":"3","b":"4"}"#]),
             (b"\xef\xbb\xbfa,b\n1,2\n", &[r#"2 {"a":"1","b":"2"}"#]),
             (b"\xef\xbb\xbf\"a\",b\n1,2\n", &[r#"2 {"a":"1","b":"2"}"#]),
-            // In the order of the file, trimmed names, untouched values.
+            // Order of the file, trimmed names, unchanged values.
             (b"b , a\n 2 ,1\n", &[r#"2 {"b":" 2 ","a":"1"}"#]),
-            // Blank lines are no rows; rows without values are.
+            // Blank lines are not rows; lines of empty fields are.
             (b"\n\na,b\n\n1,2\n  \r\n,\n\n", &[r#"5 {"a":"1","b":"2"}"#, r#"7 {"a":"","b":""}"#]),
-            // Quotes: delimiters, quotes and line ends within them.
+            // Delimiters, quotes and line ends within quotes.
             (b"a,b\n\"1,1\",\"say \"\"x\"\"\"\n", &[r#"2 {"a":"1,1","b":"say \"x\""}"#]),
             (
                 b"a,b\n\"1\n\r\n2\",x\n3,4\n",
@@ -62,7 +62,7 @@ fn rows_become_objects_of_texts() {
             ),
             (b"a,b\n\"\",\"\"\n", &[r#"2 {"a":"","b":""}"#]),
             (b"\"a\n1\",b\n1,2\n", &[r#"3 {"a\n1":"1","b":"2"}"#]),
-            // A bare quote is text, as for inches.
+            // A bare quote is text, as in inches.
             (b"a,b\n5\" pipe,2\n", &[r#"2 {"a":"5\" pipe","b":"2"}"#]),
             ("a,b\nü€,\u{1f600}\n".as_bytes(), &["2 {\"a\":\"ü€\",\"b\":\"\u{1f600}\"}"]),
             (b"a,b\n\x00,\x01\n", &[r#"2 {"a":"\u0000","b":"\u0001"}"#]),
@@ -78,7 +78,7 @@ fn rows_become_objects_of_texts() {
 }
 
 #[test]
-fn a_broken_row_costs_itself() {
+fn csv_malformed_row_is_reported_alone() {
     let good = |line: u32| format!(r#"{line} {{"a":"1","b":"2"}}"#);
     for (rows, lines) in [
         (&b"1\n"[..], &["3 ! has 1 field, the header has 2"][..]),
@@ -86,19 +86,19 @@ fn a_broken_row_costs_itself() {
         (b"\xff,2\n", &["3 ! is not UTF-8"]),
         (b"\"1,2\n", &["3 ! a quote is not closed"]),
         (b"1,\"2\n", &["3 ! a quote is not closed"]),
-        (b"\"1\"x,2\n", &["3 ! text stands behind a closing quote"]),
-        (b"\"1\" ,2\n", &["3 ! text stands behind a closing quote"]),
-        // Whatever another quote further down would make of them.
+        (b"\"1\"x,2\n", &["3 ! there is text after a closing quote"]),
+        (b"\"1\" ,2\n", &["3 ! there is text after a closing quote"]),
+        // Also if a quote on a later line would close them.
         (
             b"\"1,2\n\"\"x,2\n",
-            &["3 ! a quote is not closed", "4 ! text stands behind a closing quote"],
+            &["3 ! a quote is not closed", "4 ! there is text after a closing quote"],
         ),
         (
             b"1,\"2\n1,2,\"3\"\n",
             &["3 ! a quote is not closed", "4 ! has 3 fields, the header has 2"],
         ),
         (b"\"1,2\n1,\", 2\"\n", &["3 ! a quote is not closed", r#"4 {"a":"1","b":", 2"}"#]),
-        // A record of several lines that has not the fields for it.
+        // A record of several lines with too few fields.
         (b"\"1\n2\"\n", &["3 ! a quote is not closed", "4 ! has 1 field, the header has 2"]),
         (b"\"1\xff\n\",2\n", &["3 ! is not UTF-8"]),
     ] {
@@ -108,18 +108,18 @@ fn a_broken_row_costs_itself() {
         let expected: Vec<_> =
             [good(2)].into_iter().chain(lines).chain([good(3 + behind)]).collect();
         let shown = String::from_utf8_lossy(rows);
-        assert_eq!(told(ImportFormat::Csv, &form(&[]), &file), expected, "{shown:?}");
+        assert_eq!(read_all(ImportFormat::Csv, &form(&[]), &file), expected, "{shown:?}");
     }
-    let last = told(ImportFormat::Csv, &form(&[]), b"a,b\n1,2\n\"1,2");
+    let last = read_all(ImportFormat::Csv, &form(&[]), b"a,b\n1,2\n\"1,2");
     assert_eq!(last, [&good(2), "3 ! a quote is not closed"]);
 }
 
 #[test]
-fn a_row_is_no_larger_than_the_limit() {
+fn csv_row_above_limit_is_rejected() {
     let long = "x".repeat(LIMIT);
     let open = format!("\"{}", "line\n".repeat(LIMIT));
     let file = format!("a,b\n{long},2\n\"1\n{long}\n{long}{long}\",2\n{open}");
-    let read = told(ImportFormat::Csv, &form(&[]), file.as_bytes());
+    let read = read_all(ImportFormat::Csv, &form(&[]), file.as_bytes());
     assert_eq!(
         read[..3],
         [
@@ -137,14 +137,14 @@ fn a_row_is_no_larger_than_the_limit() {
         ]
     );
     assert_eq!(read.len(), 6 + LIMIT - 1 - 1);
-    // As an object, control characters are longer than in the file.
+    // In JSON, control characters are longer than in the file.
     let file = format!("a,b\n{},2\n1,2\n", "\u{1}".repeat(LIMIT / 2));
-    let read = told(ImportFormat::Csv, &form(&[]), file.as_bytes());
+    let read = read_all(ImportFormat::Csv, &form(&[]), file.as_bytes());
     assert_eq!(read, ["2 ! is larger than 1000 bytes", r#"3 {"a":"1","b":"2"}"#]);
 }
 
 #[test]
-fn a_header_must_be_one() {
+fn csv_invalid_header_ends_reading() {
     let wide = vec!["x"; 1001].join(",");
     check(
         ImportFormat::Csv,
@@ -161,7 +161,7 @@ fn a_header_must_be_one() {
             (b"vendor\n1\n", &[r#"1 !! the header lacks "amount"; it has "vendor""#]),
             (
                 b"vendor,amount\r1,2\r",
-                &["1 !! the header ends with CR alone: lines must end with LF or CRLF"],
+                &["1 !! the header ends with a CR alone; lines must end with LF or CRLF"],
             ),
             (b"vendor,\"amount\n1,2\n", &["1 !! the header: a quote is not closed"]),
             (b"vend\xf6r,amount\n", &["1 !! the header is not UTF-8"]),
@@ -178,11 +178,11 @@ fn a_header_must_be_one() {
 }
 
 #[test]
-fn each_line_of_json_stands_alone() {
+fn ndjson_malformed_line_is_reported_alone() {
     let long = format!("{{\"a\":\"{}\"}}\n{{}}", "x".repeat(LIMIT));
     check(
         ImportFormat::NdJson,
-        &form(&["never looked at"]),
+        &form(&["ignored"]),
         &[
             (b"{\"a\":1}\n{\"a\":[{}]}\n", &[r#"1 {"a":1}"#, r#"2 {"a":[{}]}"#]),
             (b"\xef\xbb\xbf {\"a\":1} \r\n\r\n \t\n{}", &[r#"1 {"a":1}"#, "4 {}"]),
@@ -195,10 +195,10 @@ fn each_line_of_json_stands_alone() {
             (
                 b"[1]\n7\nnull\n\"{\"\n{}\n",
                 &[
-                    "1 ! is no JSON object",
-                    "2 ! is no JSON object",
-                    "3 ! is no JSON object",
-                    "4 ! is no JSON object",
+                    "1 ! is not a JSON object",
+                    "2 ! is not a JSON object",
+                    "3 ! is not a JSON object",
+                    "4 ! is not a JSON object",
                     "5 {}",
                 ],
             ),
@@ -211,11 +211,11 @@ fn each_line_of_json_stands_alone() {
 }
 
 #[test]
-fn an_array_is_read_element_by_element() {
+fn json_array_is_read_by_element() {
     let long = format!("[{{}},\n{{\"a\":\"{}\"}},{{}}]", "x".repeat(LIMIT));
     check(
         ImportFormat::Json,
-        &form(&["never looked at"]),
+        &form(&["ignored"]),
         &[
             (b"[{\"a\":1},{\"b\":[1,{}]}]", &[r#"1 {"a":1}"#, r#"1 {"b":[1,{}]}"#]),
             (
@@ -227,32 +227,32 @@ fn an_array_is_read_element_by_element() {
             (
                 b"[7,\n[{}], null,\"],\",{}]",
                 &[
-                    "1 ! is no JSON object",
-                    "2 ! is no JSON object",
-                    "2 ! is no JSON object",
-                    "2 ! is no JSON object",
+                    "1 ! is not a JSON object",
+                    "2 ! is not a JSON object",
+                    "2 ! is not a JSON object",
+                    "2 ! is not a JSON object",
                     "2 {}",
                 ],
             ),
             (b"[{\"a\":\"\xff\"},{}]", &["1 ! is not UTF-8", "1 {}"]),
-            // From here on nothing can be told.
+            // From here on the rest of the file is unreadable.
             (b"", &["1 !! the file is empty"]),
-            (b"\n{\"a\":1}", &["2 !! the file is no JSON array"]),
+            (b"\n{\"a\":1}", &["2 !! the file is not a JSON array"]),
             (b"[{}", &["1 {}", "1 !! the file ends within the array"]),
             (b"[{},\n", &["1 {}", "2 !! the file ends within the array"]),
             (b"[{},\n{\"a\"", &["1 {}", "2 !! the file ends within the array"]),
-            (b"[{},\n]", &["1 {}", "2 !! an element is missing behind a comma"]),
-            (b"[,{}]", &["1 !! an element is missing behind a comma"]),
-            (b"[{}\n{}]", &["1 {}", "2 !! no comma stands behind an element"]),
+            (b"[{},\n]", &["1 {}", "2 !! an element is missing after a comma"]),
+            (b"[,{}]", &["1 !! an element is missing after a comma"]),
+            (b"[{}\n{}]", &["1 {}", "2 !! a comma is missing after an element"]),
             (b"[{},\n{\n\"a\":}\n,{}]", &["1 {}", "3 !! is not JSON: expected value"]),
-            (b"[{}]\n[{}]", &["1 {}", "2 !! something stands behind the array"]),
+            (b"[{}]\n[{}]", &["1 {}", "2 !! there is text after the array"]),
             (long.as_bytes(), &["1 {}", "2 !! is larger than 1000 bytes"]),
         ],
     );
 }
 
 #[test]
-fn what_is_kept_of_an_item_is_as_it_stands() {
+fn item_raw_bytes_are_those_of_the_file() {
     let raw = |format: ImportFormat, file: &[u8]| -> Vec<Vec<u8>> {
         let reader = FileReader::new(file, format, &form(&[]), 100_000);
         reader.map(|item| item.unwrap().raw.to_vec()).collect()
@@ -267,13 +267,13 @@ fn what_is_kept_of_an_item_is_as_it_stands() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_further_breaks_off() {
-    /// Gives its bytes one by one, and then an error.
+fn reader_io_error_ends_reading() {
+    /// Returns its bytes one by one, and then an error.
     struct Failing(&'static [u8]);
     impl io::Read for Failing {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let (first, rest) =
-                self.0.split_first().ok_or_else(|| io::Error::other("the line went dead"))?;
+                self.0.split_first().ok_or_else(|| io::Error::other("connection reset"))?;
             self.0 = rest;
             buffer[0] = *first;
             Ok(1)
@@ -288,7 +288,7 @@ fn a_file_that_cannot_be_read_further_breaks_off() {
         let mut reader = FileReader::new(input, format, &form(&[]), LIMIT);
         assert_eq!(reader.next().unwrap().unwrap().line, 2, "{format:?}");
         let broken = reader.next().unwrap().unwrap_err();
-        let expected = "line 3: the file cannot be read further: the line went dead";
+        let expected = "line 3: cannot read the file: connection reset";
         assert_eq!(broken.to_string(), expected, "{format:?}");
         assert_eq!(reader.next(), None, "{format:?}");
     }

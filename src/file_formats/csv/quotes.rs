@@ -1,40 +1,40 @@
-//! Whether a record's quotes are closed.
+//! Tracks whether the quotes of a record are closed.
 
-/// What a line leaves open.
+/// The state after a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QuoteState {
-    /// Nothing: the record ends with it.
+    /// All quotes are closed: the record ends here.
     Closed,
-    /// A quoted field, which goes on with the next line.
+    /// A quoted field continues on the next line.
     Open,
-    /// A quote stands where no program writes one.
+    /// A quote is where no program writes one.
     Invalid,
 }
 
-/// Follows a record's quotes over its lines.
+/// Tracks the quotes of a record across its lines.
 pub(super) struct QuoteTracker {
     delimiter: u8,
-    /// How many delimiters may still come between fields.
+    /// Number of delimiters that may still follow.
     delimiters_left: usize,
     position: FieldPosition,
-    /// Whether a field goes over the end of a line.
+    /// Whether a field spans several lines.
     spans_lines: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum FieldPosition {
-    /// Before a field.
+    /// At the start of a field.
     FieldStart,
-    /// In a field without quotes.
+    /// In an unquoted field.
     Unquoted,
     /// Within quotes.
     Quoted,
-    /// Behind a quote that closes, unless another follows.
+    /// After a quote, which closes the field unless another quote follows.
     AfterQuote,
 }
 
 impl QuoteTracker {
-    /// Of a record of at most so many fields.
+    /// Tracks a record of at most `fields` fields.
     pub(super) fn new(delimiter: u8, fields: usize) -> Self {
         Self {
             delimiter,
@@ -44,15 +44,15 @@ impl QuoteTracker {
         }
     }
 
-    /// Sees a line of the record, without its terminator.
+    /// Reads a line of the record, without its terminator.
     pub(super) fn read_line(&mut self, line: &[u8]) -> QuoteState {
         for byte in line {
             self.position = match (self.position, *byte) {
                 (FieldPosition::Quoted, b'"') => FieldPosition::AfterQuote,
                 (FieldPosition::FieldStart | FieldPosition::AfterQuote, b'"')
                 | (FieldPosition::Quoted, _) => FieldPosition::Quoted,
-                // Too many fields in several lines are no record. Without an end
-                // here, what follows were looked at again from each line on.
+                // Too many fields on several lines are not a record. Without this limit,
+                // each following line would be scanned to the end of the file again.
                 (_, byte) if byte == self.delimiter => match self.delimiters_left.checked_sub(1) {
                     None if self.spans_lines => return QuoteState::Invalid,
                     left => {
@@ -61,8 +61,8 @@ impl QuoteTracker {
                     }
                 },
                 (FieldPosition::AfterQuote, _) => return QuoteState::Invalid,
-                // A bare quote such as 5" is text; behind a field of several
-                // lines it is rather the end of one that began there.
+                // A bare quote such as 5" is text. After a field of several lines it more
+                // likely closes a field that began there.
                 (FieldPosition::Unquoted, b'"') if self.spans_lines => return QuoteState::Invalid,
                 (FieldPosition::FieldStart | FieldPosition::Unquoted, _) => FieldPosition::Unquoted,
             };

@@ -1,10 +1,10 @@
-//! Files are read in the room of a few items, however long they are.
+//! The readers need the memory of a few items, however long the file is.
 
 use std::io::{self, BufRead, Read};
 
 use super::{super::*, form};
 
-/// A beginning, and the same again and again behind it.
+/// A start, followed by many repetitions of another part.
 struct Long {
     part: Vec<u8>,
     at: usize,
@@ -41,12 +41,12 @@ impl BufRead for Long {
     }
 }
 
-/// More than a hundred times what may be held of it.
+/// Length of the file: more than a hundred times the allowed buffers.
 const LENGTH: usize = 4 << 20;
 const LIMIT: usize = 4 << 10;
 const ROOM: usize = 8 * LIMIT;
 
-/// How many items are read well, and not; and whether it broke off.
+/// The number of readable and unreadable items, and whether reading ended early.
 fn read(format: ImportFormat, beginning: &str, again: &str) -> (usize, usize, bool) {
     let mut reader = FileReader::new(Long::new(beginning, again), format, &form(&[]), LIMIT);
     let (mut good, mut bad, mut is_broken) = (0, 0, false);
@@ -57,18 +57,18 @@ fn read(format: ImportFormat, beginning: &str, again: &str) -> (usize, usize, bo
             Err(_) => is_broken = true,
         }
         let room = reader.buffer_capacity();
-        assert!(room <= ROOM, "{format:?}: {room} bytes are held");
+        assert!(room <= ROOM, "{format:?}: {room} bytes are buffered");
     }
     (good, bad, is_broken)
 }
 
 #[test]
-fn a_file_is_never_held_whole() {
+fn reader_long_file_uses_constant_memory() {
     let text = "x".repeat(1000);
     let row = format!("{text},{text}\n");
     let rows = LENGTH / row.len();
     assert_eq!(read(ImportFormat::Csv, "a,b\n", &row), (rows, 0, false));
-    // What might be the rest of a quoted field is read ahead.
+    // The possible rest of a quoted field is read ahead.
     assert_eq!(read(ImportFormat::Csv, "a,b\n\"1,2\n", &row), (rows, 1, false));
     let line = format!("{{\"a\":\"{text}\"}}\n");
     assert_eq!(read(ImportFormat::NdJson, "", &line), (LENGTH / line.len(), 0, false));
@@ -78,21 +78,21 @@ fn a_file_is_never_held_whole() {
 }
 
 #[test]
-fn nor_is_a_line_without_an_end() {
+fn reader_endless_line_uses_constant_memory() {
     let text = "x".repeat(1000);
     assert_eq!(read(ImportFormat::Csv, "a,b\n1,2\n", &text), (1, 1, false));
     assert_eq!(read(ImportFormat::NdJson, "{}\n", &text), (1, 1, false));
     assert_eq!(read(ImportFormat::Json, "[{},\"", &text), (1, 0, true));
-    // Nor blank ones, which are many.
+    // Also with many blank lines.
     assert_eq!(read(ImportFormat::Json, "[{}", &" ".repeat(1000)), (1, 0, true));
     let blank = format!("{}\n", " ".repeat(1000));
     assert_eq!(read(ImportFormat::Csv, "a,b\n1,2\n", &blank), (1, 0, false));
 }
 
 #[test]
-fn nor_is_more_looked_at_than_a_row_can_be() {
-    // Each line leaves a quote open, whether a row begins or goes on with it.
-    // Were all behind it looked at for each, a file would take days.
+fn csv_open_quotes_scan_at_most_one_row_ahead() {
+    // Each line leaves a quote open, whether a row begins or continues with it. If
+    // everything after each were scanned, a file would take days.
     let file = Long::new("a,b\n", "x\",\"x\n");
     let mut reader = FileReader::new(file, ImportFormat::Csv, &form(&[]), LIMIT);
     for line in 2..1000 {
@@ -101,5 +101,5 @@ fn nor_is_more_looked_at_than_a_row_can_be() {
         assert!(item.body.is_err());
     }
     let room = reader.buffer_capacity();
-    assert!(room < LIMIT / 4, "{room} bytes were looked at");
+    assert!(room < LIMIT / 4, "{room} bytes were scanned");
 }

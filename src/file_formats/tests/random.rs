@@ -1,16 +1,16 @@
-//! Any rows, however they are quoted, and broken lines anywhere among them.
+//! Random rows with random quoting, and malformed lines among them.
 
 use proptest::prelude::*;
 
 use super::{super::*, form, newlines};
 
-/// A field, and whether it is quoted although it need not be.
+/// A field, and whether it is quoted without need.
 type Field = (String, bool);
 
-/// What is read: the line, and the fields if it is a row.
+/// The line number of an item, and its fields if it is a row.
 type Told = (u32, Option<[String; 3]>);
 
-/// A line that is no row of three fields.
+/// Lines that are not rows of three fields.
 const BROKEN: [&[u8]; 8] = [
     b"one",
     b"1,2",
@@ -33,8 +33,8 @@ fn any_field() -> impl Strategy<Value = Field> + Clone {
     ("[a-c ,;\"\r\nü€\u{1f600}\u{0}]{0,8}", any::<bool>())
 }
 
-/// A field that does not look like the outside of one, seen from within: then
-/// what stands between two quotes is told from what stands around them.
+/// A field whose content does not look like the text between fields, so that quoted and
+/// unquoted text can be distinguished.
 fn plain_field() -> impl Strategy<Value = Field> + Clone {
     ("([a-c]|[a-c][a-c ,\"\r\nü]{0,6}[a-c])?", any::<bool>())
 }
@@ -51,7 +51,7 @@ fn written((text, quoted): &Field) -> String {
     }
 }
 
-/// The file, and what must be read of it.
+/// The file, and what the reader must return.
 fn file(lines: &[Line], end: &str) -> (Vec<u8>, Vec<Told>) {
     let mut file = format!("a,b,c{end}").into_bytes();
     let mut expected = Vec::new();
@@ -96,7 +96,7 @@ fn end() -> impl Strategy<Value = &'static str> {
 
 proptest! {
     #[test]
-    fn any_rows_read_back(
+    fn csv_random_rows_round_trip(
         lines in prop::collection::vec(prop_oneof![4 => row(any_field()), 1 => Just(Line::Blank)], 0..12),
         end in end(),
         chunk in 1_usize..40,
@@ -105,7 +105,7 @@ proptest! {
     }
 
     #[test]
-    fn broken_lines_cost_themselves(
+    fn csv_random_malformed_lines_are_reported_alone(
         lines in prop::collection::vec(
             prop_oneof![
                 3 => row(plain_field()),
@@ -121,7 +121,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic_or_hang(
+    fn reader_random_bytes_never_panic(
         file in prop::collection::vec(prop::sample::select(&b"a,\"\\\r\n {}[]:1\xff\xef\xbb\xbf"[..]), 0..60),
         limit in 1_usize..20,
     ) {
