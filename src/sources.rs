@@ -1,9 +1,8 @@
-//! Adapters: what each platform's webhooks look like, one file a platform.
+//! Sources: the systems that send webhooks, one file per platform.
 //!
-//! An adapter is asked twice. In the receiver it turns an HTTP call into
-//! verified events ([`Source::receive_webhook`]); in the worker it maps an event to
-//! a change of the books ([`Source::map`]). It does no input or output and
-//! reads no clock.
+//! A source is used twice. The receiver calls [`Source::receive`], which verifies an HTTP
+//! request and extracts its events. The worker calls [`Source::map`], which maps an event
+//! to a change. A source does no I/O and reads no clock.
 
 pub mod authentication;
 pub mod callback;
@@ -25,6 +24,7 @@ pub mod square;
 pub mod standard_webhooks;
 pub mod stored_headers;
 pub mod stripe;
+mod thin_event;
 pub mod timestamp;
 pub mod woocommerce;
 pub mod xero;
@@ -42,18 +42,18 @@ use crate::domain::{
     Change, CsvDialect, DeletedInvoice, Envelope, ImportFormat, MappedEvent, PermanentFailure,
     ResourceChange, SourceName,
 };
+use json_fields::{JsonFields, JsonPointers};
 pub use platform::{
     ConflictPolicy, DEFAULT_REDELIVERY_WINDOW, OutgoingWebhook, Platform, ResponseStyle,
 };
 pub use request::{Event, Received, Rejection, WebhookRequest};
 use signature::{Secret, Verified};
 
-/// Stands before the topic and the id of an event whose tenant is not on the
-/// source's allow-list, in a call that also holds others.
+/// Prefix of topic and id of an event whose tenant is not on the allow-list, in a request
+/// that also holds events of allowed tenants.
 pub const FOREIGN_TENANT_PREFIX: &str = "foreign:";
 
-/// A configured source's adapter: the platform's rules with the source's own
-/// secrets and tenants.
+/// A configured source: the platform's rules with the source's secrets and tenants.
 pub struct Source {
     platform: Box<dyn Platform>,
     secrets: Vec<Secret>,
@@ -62,63 +62,60 @@ pub struct Source {
 }
 
 impl Source {
-    /// Binds the platform's rules to a source.
-    ///
-    /// `tenants` is the allow-list; empty lets every tenant in.
+    /// A source with these secrets and allowed tenants. An empty list allows every tenant.
     pub fn new(platform: Box<dyn Platform>, secrets: Vec<Secret>, tenants: Vec<String>) -> Self {
         Self { platform, secrets, tenants, quarantine_limit: 0 }
     }
 
-    /// Has the newest so many forged calls kept, for a secret to be mended.
+    /// Sets how many of the newest requests with an invalid signature are quarantined.
     #[must_use]
-    pub fn with_quarantine_limit(self, calls: u32) -> Self {
-        Self { quarantine_limit: calls, ..self }
+    pub fn with_quarantine_limit(self, quarantine_limit: u32) -> Self {
+        Self { quarantine_limit, ..self }
     }
 
-    /// How many forged calls are kept; 0 if none is.
+    /// How many requests with an invalid signature are quarantined; 0 for none.
     pub fn quarantine_limit(&self) -> u32 {
         self.quarantine_limit
     }
 
-    /// The word after `kind =` in the configuration.
+    /// The value of `kind` in the configuration.
     pub fn kind(&self) -> &'static str {
         self.platform.kind()
     }
 
-    /// How long after an event its platform may send it again.
+    /// How long after an event its platform may redeliver it.
     pub fn redelivery_window(&self) -> Duration {
         self.platform.redelivery_window()
     }
 
-    /// The tenants that are let in; empty if all are.
+    /// The allowed tenants; empty if all are allowed.
     pub fn tenants(&self) -> &[String] {
         &self.tenants
     }
 
-    /// Authenticates a call and takes its events out.
+    /// Authenticates a request and extracts its events.
     ///
-    /// A call is refused if all its events are of tenants that the allow-list
-    /// does not know. If only some are, those come as `foreign:` topics,
-    /// which change nothing.
+    /// A request is rejected if all its events are of tenants that the allow-list lacks. If
+    /// only some are, these get a `foreign:` topic and change nothing.
     ///
-    /// Nothing of the body is parsed before a secret has verified it, but for
-    /// the platform's own unsigned ping.
+    /// The body is not parsed before a secret has verified it, except for a platform's
+    /// unsigned ping.
     ///
     /// # Errors
-    /// [`RejectedField`]: what to answer instead.
-    pub fn receive(&self, call: &WebhookRequest<'_>) -> Result<Received, Rejection> {
-        if self.platform.is_ping(call) {
+    /// [`Rejection`], which determines the response.
+    pub fn receive(&self, request: &WebhookRequest<'_>) -> Result<Received, Rejection> {
+        if self.platform.is_ping(request) {
             return Ok(Received::Ping);
         }
-        let verified = Verified::check(self.platform.as_ref(), call, &self.secrets)?;
-        let media_type = call.media_type();
+        let verified = Verified::check(self.platform.as_ref(), request, &self.secrets)?;
+        let media_type = request.media_type();
         if !self.platform.accepts_media_type(&media_type) {
             return Err(Rejection::UnsupportedMediaType(media_type));
         }
         let mut events = self.platform.extract_events(&verified)?;
         let allowed = |event: &Event| {
             self.tenants.is_empty()
-                // One that cannot be read goes before a person, not away.
+                // An unreadable tenant becomes a dead letter; it is not rejected.
                 || event.tenant.is_empty()
                 || self.tenants.contains(&event.tenant)
         };
@@ -128,58 +125,59 @@ impl Source {
                 event.tenant.clone(),
             ));
         }
-        // A call may span companies. To refuse it for one would hold up the
-        // others, whose sender repeats it whole: the foreign are kept on
-        // record and out of the books.
+        // A request may hold events of several companies. Rejecting it would delay the
+        // allowed ones, because the sender would repeat the whole request. So the others
+        // are recorded and not applied.
         for event in events.iter_mut().filter(|event| !allowed(event)) {
-            // Another event than the one it is once its tenant is let in.
+            // The prefix makes it a different event from the one that arrives after the
+            // tenant was allowed.
             event.event_id.insert_str(0, FOREIGN_TENANT_PREFIX);
             event.topic.insert_str(0, FOREIGN_TENANT_PREFIX);
-            // It changes nothing, so its topic may lose its end: a long one
-            // must not have the whole call refused.
+            // Such an event changes nothing, so a long topic may be truncated. It must not
+            // cause a rejection of the whole request.
             let end = event.topic.floor_char_boundary(Event::MAX_TOPIC_BYTES);
             event.topic.truncate(end);
         }
         Ok(Received::Events { events, secret_label: verified.secret().label().to_owned() })
     }
 
-    /// Whether files of events can be imported here.
+    /// Whether the source accepts imports of files.
     pub fn accepts_imports(&self) -> bool {
         self.csv_dialect().is_some()
     }
 
-    /// How CSV files are written, if files are taken.
+    /// The CSV dialect, if the source accepts files.
     pub fn csv_dialect(&self) -> Option<&CsvDialect> {
         self.platform.csv_dialect()
     }
 
-    /// Authenticates a call by its headers alone, before its file is read; the
+    /// Authenticates an upload by its headers alone, before its file is read. Returns the
     /// label of the secret that verified it.
     ///
     /// # Errors
-    /// [`RejectedField::Signature`]; also if the source takes no files, whose
-    /// calls are to be verified with their bodies.
-    pub fn authenticate_upload(&self, call: &WebhookRequest<'_>) -> Result<String, Rejection> {
+    /// [`Rejection::InvalidSignature`]; also if the source accepts no files, because its
+    /// requests are verified with their bodies.
+    pub fn authenticate_upload(&self, request: &WebhookRequest<'_>) -> Result<String, Rejection> {
         if !self.accepts_imports() {
-            return Err(Rejection::InvalidSignature("this source takes no files".to_owned()));
+            return Err(Rejection::InvalidSignature("this source accepts no files".to_owned()));
         }
-        let unread = WebhookRequest { body: &Bytes::new(), ..*call };
+        let unread = WebhookRequest { body: &Bytes::new(), ..*request };
         let verified = Verified::check(self.platform.as_ref(), &unread, &self.secrets)?;
         Ok(verified.secret().label().to_owned())
     }
 
-    /// The event that an item of an admitted file is: `call` with the item for
-    /// its body and the time at which the import began.
+    /// Extracts the event of one item of an authenticated upload. `request` is the upload
+    /// with the item as its body and the start of the import as its time.
     ///
     /// # Errors
-    /// What is wrong with it, field by field.
+    /// One failure per invalid field.
     pub fn import_event(
         &self,
-        call: &WebhookRequest<'_>,
+        request: &WebhookRequest<'_>,
         format: ImportFormat,
         line: u32,
     ) -> Result<Event, Vec<PermanentFailure>> {
-        let event = self.platform.import_event(call, format, line)?;
+        let event = self.platform.import_event(request, format, line)?;
         if !self.tenants.is_empty() && !self.tenants.contains(&event.tenant) {
             let detail = "names a tenant that is not configured for this source";
             return Err(vec![PermanentFailure::invalid(
@@ -190,7 +188,8 @@ impl Source {
         Ok(event)
     }
 
-    /// The headers by which [`Source::admit`] lets a file of this tenant in.
+    /// The headers with which [`Source::authenticate_upload`] accepts a file of this
+    /// tenant.
     pub fn import_headers(
         &self,
         tenant: &str,
@@ -207,10 +206,10 @@ impl Source {
         })
     }
 
-    /// What an event changes in the books.
+    /// Maps an event to the change that it makes.
     ///
     /// # Errors
-    /// [`PermanentFailure`] if it can never be applied.
+    /// [`PermanentFailure`] if the event can never be applied.
     pub fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
         if envelope.topic.starts_with(FOREIGN_TENANT_PREFIX) {
             return Ok(MappedEvent::Ignored);
@@ -218,34 +217,32 @@ impl Source {
         self.platform.map(envelope)
     }
 
-    /// The number that people know the document by, if it can be read.
+    /// The document's business number, if it can be read.
     pub fn business_key(&self, envelope: &Envelope) -> Option<String> {
         self.platform.business_key(envelope)
     }
 
-    /// What a reference changes beside itself: a document that is gone at the
-    /// platform leaves a tombstone.
-    pub fn deletion_change(&self, reference: &ResourceChange) -> Option<Change> {
-        let document_id =
-            self.platform.document_id(reference).filter(|_| reference.is_deletion())?;
-        let deleted = DeletedInvoice { document_id, deleted_at: reference.changed_at };
+    /// The tombstone of a document that the platform deleted.
+    pub fn deletion_change(&self, change: &ResourceChange) -> Option<Change> {
+        let document_id = self.platform.document_id(change).filter(|_| change.is_deletion())?;
+        let deleted = DeletedInvoice { document_id, deleted_at: change.changed_at };
         Some(Change::InvoiceDeleted(Box::new(deleted)))
     }
 
-    /// What a fetched resource changes in the books, if its kind is mapped.
+    /// Maps a fetched resource to the change that it makes, if its kind is mapped.
     ///
     /// # Errors
-    /// [`PermanentFailure`] if it can never be applied.
+    /// [`PermanentFailure`] if the event can never be applied.
     pub fn map_resource(
         &self,
-        reference: &ResourceChange,
+        change: &ResourceChange,
         envelope: &Envelope,
         resource: &[u8],
     ) -> Result<Option<Change>, PermanentFailure> {
-        self.platform.map_resource(reference, envelope, resource)
+        self.platform.map_resource(change, envelope, resource)
     }
 
-    /// What is a conflict, and what is not.
+    /// When two events conflict.
     pub fn conflict_policy(&self) -> ConflictPolicy {
         ConflictPolicy {
             redelivers_identical_body: self.platform.redelivers_identical_body(),
@@ -253,64 +250,73 @@ impl Source {
         }
     }
 
-    /// How calls are answered.
+    /// How requests are answered.
     pub fn response_style(&self) -> ResponseStyle {
         self.platform.response_style()
     }
 
-    /// The body of the 200 that accepts an event, where the caller wants one.
+    /// The body of the 200 response to an event, if the sender expects one.
     pub fn success_body(&self, source: &SourceName, event: &Event) -> Option<Bytes> {
         self.platform.success_body(source, event)
     }
 
-    /// The headers that answer a platform's request for leave to send.
+    /// The response headers to a platform's validation request (OPTIONS).
     pub fn handshake(&self, headers: &HeaderMap) -> Option<HeaderMap> {
         self.platform.handshake(headers)
     }
 
-    /// The labels of the secrets, in the order in which they are configured.
+    /// The labels of the secrets, in configured order.
     pub fn secret_labels(&self) -> impl Iterator<Item = &str> {
         self.secrets.iter().map(Secret::label)
     }
 
-    /// The headers with which the platform would send this, signed with the
-    /// first secret.
-    pub fn signed_headers(&self, delivery: &OutgoingWebhook<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    /// The headers with which the platform would send this webhook, signed with the first
+    /// secret.
+    pub fn signed_headers(&self, webhook: &OutgoingWebhook<'_>) -> Vec<(HeaderName, HeaderValue)> {
         self.secrets
             .first()
-            .map_or_else(Vec::new, |secret| self.platform.signed_headers(delivery, secret))
+            .map_or_else(Vec::new, |secret| self.platform.signed_headers(webhook, secret))
     }
 }
 
-/// The first of these pointers that holds a text.
-fn first_text(body: &[u8], among: &json_fields::JsonPointers, pointers: &[&str]) -> Option<String> {
-    let fields = json_fields::JsonFields::read(body, among).ok()?;
-    pointers.iter().find_map(|pointer| fields.text(pointer).ok().flatten())
+/// The first text at one of these pointers, which must be among the compiled ones.
+fn first_text(body: &[u8], compiled: &JsonPointers, pointers: &[&str]) -> Option<String> {
+    let fields = JsonFields::read(body, compiled).ok()?;
+    pointers.iter().find_map(|pointer| fields.optional_text(pointer))
 }
 
-/// A topic that stays within what AMQP carries, also behind [`FOREIGN_TENANT_PREFIX`]; one
-/// that does not is none, and the body tells the worker.
-fn bounded_topic(told: Option<String>) -> String {
-    told.filter(|topic| topic.len() <= 200).unwrap_or_default()
+/// Builds headers; invalid values are omitted.
+fn header_pairs<const N: usize>(
+    headers: [(&'static str, String); N],
+) -> Vec<(HeaderName, HeaderValue)> {
+    headers
+        .into_iter()
+        .filter_map(|(name, value)| Some((HeaderName::from_static(name), value.parse().ok()?)))
+        .collect()
 }
 
-/// Refuses an event of a platform whose calls all name their tenant, if this
-/// one's could not be read: it must not be taken for that of a company
-/// without a name.
+/// The topic, or an empty one if it is too long for AMQP together with
+/// [`FOREIGN_TENANT_PREFIX`]; then the worker reads it from the body.
+fn bounded_topic(topic: Option<String>) -> String {
+    topic.filter(|topic| topic.len() <= 200).unwrap_or_default()
+}
+
+/// Fails if the envelope has no tenant, for platforms whose events always name one. An
+/// unreadable tenant must not become the tenant with an empty name.
 fn require_tenant(
     envelope: &Envelope,
-    fields: &json_fields::JsonFields<'_>,
+    fields: &JsonFields<'_>,
     pointer: &str,
 ) -> Result<(), PermanentFailure> {
     if !envelope.tenant.is_empty() {
         return Ok(());
     }
     fields.required_text(pointer)?;
-    // Another AMQP producer left it out.
+    // The body names it, so another AMQP producer omitted the header.
     Err(PermanentFailure::missing("x-tallyhook-tenant"))
 }
 
-/// The SHA-256 of a body in hex: the last resort for an event id.
+/// The SHA-256 of a body in hexadecimal: the event id if there is no other.
 fn sha256_hex(body: &[u8]) -> String {
     use sha2::Digest as _;
     data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(body))

@@ -1,9 +1,8 @@
-//! Callback: robots that post an invoice and wait for its id.
+//! Callback: clients that post an invoice and wait for its id.
 //!
-//! The answer is lost now and then, and the robot posts again: it must get
-//! the same answer, byte for byte, and there must be one invoice. So the id
-//! is derived from what the body says, and never looked up; and the body is
-//! checked here, where the robot can still be told what is wrong with it.
+//! If the response is lost, the client posts again. It must get the same response, byte for
+//! byte, and there must be one invoice. So the id is derived from the body, without a
+//! lookup, and the body is validated here, where the client can still be told about errors.
 
 mod settings;
 #[cfg(test)]
@@ -27,7 +26,7 @@ use crate::domain::{
 };
 pub use settings::CallbackSettings;
 
-/// A source of kind `callback`, its settings checked and its pointers compiled.
+/// A source of kind `callback`; its pointers are compiled.
 pub struct Callback {
     authentication: Authentication,
     on_conflict: InvoiceConflict,
@@ -36,10 +35,10 @@ pub struct Callback {
 }
 
 impl Callback {
-    /// Checks settings and compiles their pointers.
+    /// Validates the settings and compiles their pointers.
     ///
     /// # Errors
-    /// [`InvalidSettings`] that names the key.
+    /// [`InvalidSettings`] with the invalid key.
     pub fn new(settings: CallbackSettings) -> Result<Self, InvalidSettings> {
         let CallbackSettings {
             authentication,
@@ -74,7 +73,7 @@ impl Platform for Callback {
     }
 
     fn redelivery_window(&self) -> Duration {
-        // As the robot is written.
+        // Depends on the client.
         DEFAULT_REDELIVERY_WINDOW
     }
 
@@ -94,21 +93,21 @@ impl Platform for Callback {
         Some(Bytes::from(body))
     }
 
-    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
-        self.authentication.verify(call, secrets)
+    fn verify(&self, request: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+        self.authentication.verify(request, secrets)
     }
 
-    /// One invoice, checked whole: what the worker would bury is refused here.
+    /// One invoice. What the worker would dead-letter is rejected here.
     fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
-        let call = verified.request();
+        let request = verified.request();
         let (tenant, bill) =
-            self.payloads.read_with_tenant(call).map_err(Rejection::InvalidFields)?;
+            self.payloads.read_with_tenant(request).map_err(Rejection::InvalidFields)?;
         Ok(vec![Event {
             event_id: bill.identity(),
             tenant,
             topic: INVOICE_TOPIC.to_owned(),
             version: None,
-            body: call.body.clone(),
+            body: request.body.clone(),
         }])
     }
 
@@ -126,9 +125,9 @@ impl Platform for Callback {
 
     fn signed_headers(
         &self,
-        delivery: &OutgoingWebhook<'_>,
+        webhook: &OutgoingWebhook<'_>,
         secret: &Secret,
     ) -> Vec<(HeaderName, HeaderValue)> {
-        self.authentication.sign(delivery, self.payloads.tenant_headers(delivery), secret)
+        self.authentication.sign(webhook, self.payloads.tenant_headers(webhook), secret)
     }
 }

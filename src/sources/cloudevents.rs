@@ -1,8 +1,8 @@
-//! `CloudEvents` over HTTP: in headers, as one JSON document, or in a batch.
-//! Their data is mapped by settings.
+//! `CloudEvents` over HTTP: in headers (binary mode), as one JSON document (structured
+//! mode), or in a batch. Their data is mapped by settings.
 //!
-//! Source of the rules: <https://github.com/cloudevents/spec>, the HTTP
-//! protocol binding and "HTTP 1.1 Web Hooks for Event Delivery".
+//! Rules: <https://github.com/cloudevents/spec>, the HTTP protocol binding and "HTTP 1.1
+//! Web Hooks for Event Delivery".
 
 mod attributes;
 mod settings;
@@ -31,23 +31,22 @@ use crate::domain::{Envelope, MappedEvent, PermanentFailure};
 use attributes::{Attributes, parse_batch};
 pub use settings::{CloudEventsEventSettings, CloudEventsSettings, TenantSource};
 
-/// The topic of a batch without events, which some send to try the address.
+/// The topic of a batch without events, which some senders use to test the URL.
 const EMPTY_BATCH_TOPIC: &str = "empty_batch";
 
-/// What tells an event, or a batch of them, in JSON.
+/// Pointers that exist in a structured event or a batch.
 const EVENT_MARKERS: [&str; 2] = ["/specversion", "/0/specversion"];
 static EVENT_MARKER_POINTERS: LazyLock<JsonPointers> =
     LazyLock::new(|| JsonPointers::new(EVENT_MARKERS));
 
-/// What an attribute's value may not have in a header as it is.
+/// Characters that are percent-encoded in the header of an attribute.
 const HEADER_ESCAPES: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
-/// What the source may not have within an event's id, so that the space
-/// between it and the id is the only one.
+/// Characters of the source that are percent-encoded in an event id, so that the first
+/// space separates source and id.
 const EVENT_ID_ESCAPES: &AsciiSet = &AsciiSet::EMPTY.add(b' ').add(b'%');
 
-/// A source of kind `cloudevents`, its settings checked and its pointers
-/// compiled.
+/// A source of kind `cloudevents`; its pointers are compiled.
 pub struct CloudEvents {
     authentication: Authentication,
     allowed_origins: Vec<String>,
@@ -57,10 +56,10 @@ pub struct CloudEvents {
 }
 
 impl CloudEvents {
-    /// Checks settings and compiles their pointers.
+    /// Validates the settings and compiles their pointers.
     ///
     /// # Errors
-    /// [`InvalidSettings`] that names the key.
+    /// [`InvalidSettings`] with the invalid key.
     pub fn new(settings: CloudEventsSettings) -> Result<Self, InvalidSettings> {
         let CloudEventsSettings { allowed_origins, order, invoice, refund, .. } = settings;
         if allowed_origins.iter().any(String::is_empty) {
@@ -82,17 +81,17 @@ impl CloudEvents {
         Ok(Self { authentication, allowed_origins, tenant, extractor: identity, mapping })
     }
 
-    /// Refuses a body that is an event, or a batch, by itself where the headers
-    /// say that it is but the data of another. The content type is not signed:
-    /// who had recorded a signed event could send it under attributes of his
-    /// own, of another company even.
+    /// Rejects a structured event or a batch that the content type declares as data of a
+    /// binary event. The content type is not signed: someone who intercepted a signed event
+    /// could send it with other attributes, even for another tenant.
     fn check_content_mode(&self, body: &[u8]) -> Result<(), Rejection> {
-        let whole =
+        let is_event =
             |fields: JsonFields<'_>| EVENT_MARKERS.into_iter().any(|pointer| fields.has(pointer));
         if self.authentication.is_signature()
-            && JsonFields::read(body, &EVENT_MARKER_POINTERS).is_ok_and(whole)
+            && JsonFields::read(body, &EVENT_MARKER_POINTERS).is_ok_and(is_event)
         {
-            let detail = "the body is a whole event, and the content type says that it is not";
+            let detail =
+                "the body is a complete event, but the content type declares it as event data";
             return Err(Rejection::Malformed(detail.to_owned()));
         }
         Ok(())
@@ -100,22 +99,24 @@ impl CloudEvents {
 
     fn event(
         &self,
-        call: &WebhookRequest<'_>,
+        request: &WebhookRequest<'_>,
         attributes: &Attributes<'_>,
         data: &Bytes,
     ) -> Result<Event, Rejection> {
         let version = attributes.required("specversion")?;
         if !version.starts_with("1.") {
-            let place = attributes.location_of("specversion");
-            return Err(Rejection::Malformed(format!("{place} is {version:?}; 1.0 is taken")));
+            let location = attributes.location_of("specversion");
+            return Err(Rejection::Malformed(format!(
+                "{location} is {version:?}; only 1.0 is supported"
+            )));
         }
-        // Both together name an event, and neither alone.
+        // Only both together identify an event.
         let (source, id) = (attributes.required("source")?, attributes.required("id")?);
         let event_id = format!("{} {id}", utf8_percent_encode(&source, EVENT_ID_ESCAPES));
         let topic = attributes.required("type")?;
         let version = attributes.get("time")?.as_deref().and_then(parse_timestamp);
         let event =
-            self.extractor.extract(&WebhookRequest { body: data, ..*call }, Some(&event_id));
+            self.extractor.extract(&WebhookRequest { body: data, ..*request }, Some(&event_id));
         let tenant = match &self.tenant {
             Some(TenantSource::Attribute(name)) => attributes.get(name)?.unwrap_or_default(),
             Some(TenantSource::Selector(_)) | None => event.tenant,
@@ -130,13 +131,13 @@ impl Platform for CloudEvents {
     }
 
     fn redelivers_identical_body(&self) -> bool {
-        // The same source and id are the same event, says the specification;
-        // but what carries events may write their JSON anew on each attempt.
+        // Equal source and id mean the same event, but intermediaries may serialize its
+        // JSON differently on each attempt.
         false
     }
 
     fn redelivery_window(&self) -> Duration {
-        // The specification leaves it to whoever sends.
+        // The specification leaves it to the sender.
         DEFAULT_REDELIVERY_WINDOW
     }
 
@@ -145,56 +146,56 @@ impl Platform for CloudEvents {
     }
 
     fn handshake(&self, headers: &HeaderMap) -> Option<HeaderMap> {
-        let asked = headers.get("webhook-request-origin")?;
-        let listed = |origin: &String| origin.as_bytes().eq_ignore_ascii_case(asked.as_bytes());
+        let requested = headers.get("webhook-request-origin")?;
+        let listed = |origin: &String| origin.as_bytes().eq_ignore_ascii_case(requested.as_bytes());
         let origin = if self.allowed_origins.iter().any(|origin| origin == "*") {
             HeaderValue::from_static("*")
         } else if self.allowed_origins.iter().any(listed) {
-            asked.clone()
+            requested.clone()
         } else {
             return None;
         };
         Some(HeaderMap::from_iter([
             (HeaderName::from_static("webhook-allowed-origin"), origin),
-            // Too many at a time are answered 503 or 429, whatever was agreed.
+            // Overload is answered with 503 or 429, whatever rate was agreed.
             (HeaderName::from_static("webhook-allowed-rate"), HeaderValue::from_static("*")),
             (header::ALLOW, HeaderValue::from_static("POST")),
         ]))
     }
 
-    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
-        self.authentication.verify(call, secrets)
+    fn verify(&self, request: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+        self.authentication.verify(request, secrets)
     }
 
     fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
-        let call = verified.request();
-        let media_type = call.media_type();
-        // In this order: the one begins like the other.
+        let request = verified.request();
+        let media_type = request.media_type();
+        // In this order, because one is a prefix of the other.
         if media_type.starts_with("application/cloudevents-batch") {
-            let elements = parse_batch(call.body)?;
+            let elements = parse_batch(request.body)?;
             if elements.is_empty() {
                 return Ok(vec![Event {
-                    event_id: sha256_hex(call.body),
+                    event_id: sha256_hex(request.body),
                     tenant: String::new(),
                     topic: EMPTY_BATCH_TOPIC.to_owned(),
                     version: None,
-                    body: call.body.clone(),
+                    body: request.body.clone(),
                 }]);
             }
-            // One that is wrong refuses all: the sender learns which, and no
-            // half of a batch is kept.
+            // One invalid event rejects the whole batch: the sender learns which, and no
+            // part of the batch is accepted.
             elements
                 .iter()
-                .map(|element| self.event(call, element, &element.data(call.body)?))
+                .map(|element| self.event(request, element, &element.data(request.body)?))
                 .collect()
         } else {
             let attributes = if media_type.starts_with("application/cloudevents") {
-                Attributes::from_json(call.body, String::new())?
+                Attributes::from_json(request.body, String::new())?
             } else {
-                self.check_content_mode(call.body)?;
-                Attributes::Headers(*call)
+                self.check_content_mode(request.body)?;
+                Attributes::Headers(*request)
             };
-            Ok(vec![self.event(call, &attributes, &attributes.data(call.body)?)?])
+            Ok(vec![self.event(request, &attributes, &attributes.data(request.body)?)?])
         }
     }
 
@@ -222,28 +223,28 @@ impl Platform for CloudEvents {
 
     fn signed_headers(
         &self,
-        delivery: &OutgoingWebhook<'_>,
+        webhook: &OutgoingWebhook<'_>,
         secret: &Secret,
     ) -> Vec<(HeaderName, HeaderValue)> {
         let tenant = match &self.tenant {
             Some(TenantSource::Attribute(name)) => Some(name.as_str()),
             Some(TenantSource::Selector(_)) | None => None,
         };
-        let triggered_at = delivery.triggered_at.format(&Rfc3339).unwrap_or_default();
+        let triggered_at = webhook.triggered_at.format(&Rfc3339).unwrap_or_default();
         let attributes = [
             ("specversion", "1.0"),
-            ("id", delivery.event_id),
+            ("id", webhook.event_id),
             ("source", "/tallyhook/send"),
-            ("type", delivery.topic),
+            ("type", webhook.topic),
             ("time", &triggered_at),
         ];
-        let attributes = attributes.into_iter().chain(tenant.map(|name| (name, delivery.tenant)));
-        let mut headers = self.extractor.event_headers(delivery);
+        let attributes = attributes.into_iter().chain(tenant.map(|name| (name, webhook.tenant)));
+        let mut headers = self.extractor.event_headers(webhook);
         headers.retain(|(name, _)| name != "ce-type");
         headers.extend(attributes.filter_map(|(name, value)| {
             let value: Cow<'_, str> = utf8_percent_encode(value, HEADER_ESCAPES).into();
             Some((format!("ce-{name}").parse().ok()?, value.parse().ok()?))
         }));
-        self.authentication.sign(delivery, headers, secret)
+        self.authentication.sign(webhook, headers, secret)
     }
 }

@@ -1,8 +1,8 @@
-//! What every adapter must do, whatever its platform: one suite over a table.
+//! Requirements on every platform: one suite over a table.
 //!
-//! A new kind of source is one more file below [`kinds`]. Each row is
-//! configured through [`Config::from_toml`], so that configuration and adapter
-//! are held together; each assertion says which kind broke which rule.
+//! A new kind of source needs a file below [`cases`]. Each case is configured through
+//! [`Config::from_toml`], so that configuration and source are tested together; each
+//! assertion names the case and the rule.
 
 mod case;
 mod cases;
@@ -25,16 +25,16 @@ use case::{
     envelope_of, label,
 };
 
-/// The values of the secrets that rows and tests refer to by name.
+/// Values of the secrets, by the names that cases and tests use.
 type Secrets = [(&'static str, &'static str); 4];
 
-/// Secrets that are well-formed as text, as hexadecimal and as base64.
+/// Secrets that are valid as text, hexadecimal and base64.
 const SECRETS: Secrets =
     [("FIRST", "c0ffee00"), ("SECOND", "deadbeef"), ("STRANGE", "0badf00d"), ("EMPTY", "")];
 
 const RECEIVED_AT: OffsetDateTime = datetime!(2026-01-02 3:04:05 UTC);
 
-/// An envelope as the receiver makes it, for mapping tests.
+/// An envelope as the receiver builds it, for mapping tests.
 pub(super) fn envelope(topic: &str, body: impl Into<Bytes>) -> Envelope {
     let source: SourceName = "inbox".parse().unwrap();
     Envelope {
@@ -55,8 +55,8 @@ pub(super) fn envelope(topic: &str, body: impl Into<Bytes>) -> Envelope {
     }
 }
 
-/// A JSON object of these fields, each value a literal; a change replaces a
-/// field of the same name, and an empty literal leaves it out.
+/// A JSON object of these fields, whose values are literals. A change replaces the field of
+/// the same name; an empty literal removes it.
 pub(super) fn json_object(fields: &[(&str, &str)], changes: &[(&str, &str)]) -> String {
     let mut merged: BTreeMap<&str, &str> = fields.iter().copied().collect();
     merged.extend(changes.iter().copied());
@@ -70,7 +70,7 @@ pub(super) fn json_object(fields: &[(&str, &str)], changes: &[(&str, &str)]) -> 
 pub(super) struct ConfiguredSource(Config);
 
 impl ConfiguredSource {
-    /// A section with these settings, secrets (`env:NAME`) and tenants.
+    /// Loads a section with these settings, secrets (`env:NAME`) and tenants.
     pub(super) fn load(
         kind: &str,
         settings: &str,
@@ -80,7 +80,7 @@ impl ConfiguredSource {
         Self::load_with(kind, settings, &SECRETS, secrets, tenants)
     }
 
-    /// The same, with secrets that have these values.
+    /// The same with these values of the secrets.
     pub(super) fn load_with(
         kind: &str,
         settings: &str,
@@ -97,9 +97,9 @@ impl ConfiguredSource {
         Config::from_toml(&text, &variables).map(Self).map_err(|error| format!("{error:#}"))
     }
 
-    /// What it makes of a body that its platform sends it, at [`RECEIVED_AT`].
+    /// Receives a body that its platform sends at [`RECEIVED_AT`].
     pub(super) fn receive(&self, body: &Bytes) -> Result<Received, Rejection> {
-        let delivery = OutgoingWebhook {
+        let webhook = OutgoingWebhook {
             topic: "",
             tenant: "",
             event_id: "",
@@ -107,7 +107,7 @@ impl ConfiguredSource {
             sent_at: RECEIVED_AT,
             body,
         };
-        let headers: HeaderMap = self.source().signed_headers(&delivery).into_iter().collect();
+        let headers: HeaderMap = self.source().signed_headers(&webhook).into_iter().collect();
         self.source().receive(&WebhookRequest {
             headers: &headers,
             query: "",
@@ -121,7 +121,7 @@ impl ConfiguredSource {
     }
 }
 
-/// Bad tokens, made out of a good one; a row says which it forgives.
+/// Mutations of a valid token; a case lists those that its platform tolerates.
 const TOKEN_MUTATIONS: [(&str, Mutation); 11] = [
     ("tampered", |text| {
         let first = if text.starts_with('0') { '1' } else { '0' };
@@ -139,7 +139,7 @@ const TOKEN_MUTATIONS: [(&str, Mutation); 11] = [
     ("with white space within", |text| format!("{} {}", &text[..4], &text[4..])),
     ("empty", |_| String::new()),
     ("in upper case", str::to_ascii_uppercase),
-    // The right bytes, written the wrong way.
+    // The right bytes in the wrong encoding.
     ("in the other encoding", |text| {
         let (this, other) = match Encoding::Hex.decode(text) {
             Some(_) => (Encoding::Hex, Encoding::Base64),
@@ -150,14 +150,14 @@ const TOKEN_MUTATIONS: [(&str, Mutation); 11] = [
 ];
 
 #[test]
-fn every_kind_has_a_row() {
+fn conformance_every_kind_has_a_case() {
     for kind in sources::SOURCE_KINDS {
         assert!(cases::all().any(|row| row.kind == kind), "{kind}: has no row here");
     }
 }
 
 #[test]
-fn every_row_says_what_it_must() {
+fn conformance_every_case_is_complete() {
     for kind in cases::all() {
         let name = kind.name;
         let Credential { header, known_value: known, .. } = kind.credential;
@@ -180,7 +180,7 @@ fn every_row_says_what_it_must() {
 }
 
 #[test]
-fn signatures_are_what_another_program_makes() {
+fn signature_matches_reference_implementation() {
     for kind in cases::all() {
         let source = kind.default_source();
         let request = kind.request(&source, &[]);
@@ -196,7 +196,7 @@ fn signatures_are_what_another_program_makes() {
 }
 
 #[test]
-fn what_is_dressed_is_received() {
+fn signed_request_round_trips() {
     for kind in cases::all() {
         let source = kind.default_source();
         let event = kind.event(&source, &[], "round trip");
@@ -210,7 +210,7 @@ fn what_is_dressed_is_received() {
 }
 
 #[test]
-fn every_form_of_an_event_is_the_same_event() {
+fn event_equivalent_forms_are_one_event() {
     for kind in cases::all() {
         let source = kind.default_source();
         let first = kind.event(&source, &[], "first form");
@@ -226,7 +226,7 @@ fn every_form_of_an_event_is_the_same_event() {
 }
 
 #[test]
-fn a_tampered_body_is_refused() {
+fn body_tampered_is_rejected() {
     for kind in cases::all() {
         let source = kind.default_source();
         let mut request = kind.request(&source, &[]);
@@ -234,7 +234,7 @@ fn a_tampered_body_is_refused() {
             request.body = Bytes::copy_from_slice(body);
             let given = request.send_to(&source);
             match given {
-                // So that no row says it by mistake.
+                // Only a case without a body signature may accept it.
                 Ok(_) | Err(Rejection::InvalidFields(_)) if !kind.credential.signs_body => {}
                 given => kind.assert_invalid_signature(&given, "tampered body"),
             }
@@ -243,7 +243,7 @@ fn a_tampered_body_is_refused() {
 }
 
 #[test]
-fn a_bad_signature_is_refused() {
+fn signature_mutated_is_rejected() {
     for kind in cases::all() {
         let source = kind.default_source();
         for (rule, change) in TOKEN_MUTATIONS {
@@ -264,7 +264,7 @@ fn a_bad_signature_is_refused() {
 }
 
 #[test]
-fn white_space_around_a_signature_is_nothing() {
+fn signature_surrounding_white_space_is_ignored() {
     for kind in cases::all() {
         let source = kind.default_source();
         let given = kind.with_value(&source, |value| format!(" {value}\t"));
@@ -273,7 +273,7 @@ fn white_space_around_a_signature_is_nothing() {
 }
 
 #[test]
-fn a_call_without_a_signature_is_refused() {
+fn signature_missing_is_rejected() {
     for kind in cases::all() {
         let source = kind.default_source();
         let header = kind.credential.header;
@@ -289,7 +289,7 @@ fn a_call_without_a_signature_is_refused() {
 }
 
 #[test]
-fn what_is_signed_beside_the_body_must_be_there_and_cannot_be_changed() {
+fn signed_headers_missing_or_changed_are_rejected() {
     for kind in cases::all() {
         let source = kind.default_source();
         for header in kind.credential.required_headers {
@@ -314,7 +314,7 @@ fn what_is_signed_beside_the_body_must_be_there_and_cannot_be_changed() {
 }
 
 #[test]
-fn a_signed_time_must_be_near_and_no_other_is_asked() {
+fn signed_timestamp_must_be_within_tolerance() {
     const MONTH: i64 = 30 * 24 * 3600;
     for kind in cases::all() {
         let source = kind.default_source();
@@ -323,7 +323,7 @@ fn a_signed_time_must_be_near_and_no_other_is_asked() {
             request.received_at += time::Duration::seconds(seconds);
             request.send_to(&source)
         };
-        // Without a signed time, a call that waited long is as good as any.
+        // Without a signed timestamp, the age of a request is irrelevant.
         let near = kind.credential.tolerance_s.unwrap_or(MONTH);
         for seconds in [-near, -1, 0, 1, near] {
             kind.assert_authentic(&received(seconds), &format!("received {seconds} s later"));
@@ -333,7 +333,7 @@ fn a_signed_time_must_be_near_and_no_other_is_asked() {
                 let rule = format!("received {seconds} s after the signed time");
                 kind.assert_invalid_signature(&received(seconds), &rule);
             }
-            // A forged one is not told whether its time was right.
+            // The response to a forged request does not depend on its timestamp.
             let strange = kind.source_for(&["STRANGE"], &[]);
             let mut forged = kind.request(&strange, &[]);
             let in_time = forged.send_to(&source);
@@ -344,7 +344,7 @@ fn a_signed_time_must_be_near_and_no_other_is_asked() {
 }
 
 #[test]
-fn a_token_may_stand_in_the_query_where_the_kind_says_so() {
+fn token_in_query_is_accepted_only_where_allowed() {
     for kind in cases::all() {
         let source = kind.default_source();
         let (_, secret) = kind.secrets[0];
@@ -375,7 +375,7 @@ fn a_token_may_stand_in_the_query_where_the_kind_says_so() {
 }
 
 #[test]
-fn each_configured_secret_verifies_and_no_other() {
+fn secret_each_configured_verifies_and_no_other() {
     for kind in cases::all() {
         let both = kind.source_for(&["FIRST", "SECOND"], &[]);
         for (signer, expected) in [("FIRST", "env:FIRST"), ("SECOND", "env:SECOND")] {
@@ -389,7 +389,7 @@ fn each_configured_secret_verifies_and_no_other() {
 }
 
 #[test]
-fn a_sender_that_changes_its_secret_signs_with_both() {
+fn secret_rotation_accepts_either_signature() {
     for kind in cases::all() {
         let Some(join) = kind.credential.join else { continue };
         let [first, second, strange] =
@@ -406,7 +406,7 @@ fn a_sender_that_changes_its_secret_signs_with_both() {
 }
 
 #[test]
-fn an_empty_secret_is_refused_at_configuration() {
+fn secret_empty_is_rejected_by_configuration() {
     for kind in cases::all() {
         for secrets in [&["EMPTY"][..], &["FIRST", "EMPTY"], &[]] {
             let loaded =
@@ -422,14 +422,14 @@ fn an_empty_secret_is_refused_at_configuration() {
 }
 
 #[test]
-fn a_malformed_secret_is_refused_at_configuration_and_not_repeated() {
+fn secret_malformed_is_rejected_and_not_repeated() {
     for kind in cases::all() {
         for text in kind.malformed_secrets {
             let values = [("FIRST", *text)];
             let loaded =
                 ConfiguredSource::load_with(kind.kind, kind.settings, &values, &["FIRST"], &[]);
             let error = loaded.err().unwrap_or_default();
-            // That a prefix has nothing behind it may be said.
+            // An error may mention a prefix without a secret.
             let repeated = !text.ends_with('_') && error.contains(text);
             assert!(
                 error.contains("sources.inbox.secrets") && !repeated,
@@ -441,7 +441,7 @@ fn a_malformed_secret_is_refused_at_configuration_and_not_repeated() {
 }
 
 #[test]
-fn only_tenants_of_the_allow_list_come_in() {
+fn tenant_not_allowed_is_rejected() {
     for kind in cases::all() {
         let Some(elsewhere) = kind.other_tenant else { continue };
         for tenant in kind.allowed {
@@ -476,8 +476,8 @@ fn only_tenants_of_the_allow_list_come_in() {
 }
 
 #[test]
-fn a_forged_call_learns_nothing_but_that() {
-    // Neither the tenant, the content type nor the body is looked at first.
+fn forged_request_gets_only_the_signature_error() {
+    // Tenant, content type and body are checked after the signature.
     for kind in cases::all() {
         let source = kind.source_for(&["FIRST"], kind.allowed);
         let strange = kind.source_for(&["STRANGE"], &[]);
@@ -485,14 +485,14 @@ fn a_forged_call_learns_nothing_but_that() {
             let forged = kind.request(&strange, &[delta]).set("content-type", "text/html");
             kind.assert_invalid_signature(
                 &forged.send_to(&source),
-                &format!("forged call, {delta:?}"),
+                &format!("forged request, {delta:?}"),
             );
         }
     }
 }
 
 #[test]
-fn only_its_own_media_types_are_taken() {
+fn media_type_unsupported_is_rejected() {
     for kind in cases::all() {
         let source = kind.default_source();
         for taken in kind.accepted_media_types {
@@ -517,7 +517,7 @@ fn only_its_own_media_types_are_taken() {
 }
 
 #[test]
-fn an_authentic_body_that_is_not_json_is_never_taken_for_an_event() {
+fn body_unreadable_is_never_ignored() {
     for kind in cases::all() {
         let source = kind.default_source();
         for body in [&b"<order/>"[..], b"", b"{\"id\":1", b"\xff\xfe{}", b"webhook_id=1"] {
@@ -546,14 +546,14 @@ fn an_authentic_body_that_is_not_json_is_never_taken_for_an_event() {
 }
 
 #[test]
-fn the_event_id_is_equal_on_redelivery_and_on_nothing_else() {
+fn event_id_is_equal_on_redelivery_only() {
     for kind in cases::all() {
         let source = kind.default_source();
         let id = |delta: &[Variation]| kind.event(&source, delta, "event id").event_id;
         let first = id(&[]);
         assert!(!first.is_empty(), "{}: the event id is empty", kind.name);
-        assert_eq!(id(&[]), first, "{}: the same call", kind.name);
-        // A retry is made later, and signed anew where the time is signed.
+        assert_eq!(id(&[]), first, "{}: the same request", kind.name);
+        // A retry is sent later; its timestamp and signature are new if they are signed.
         assert_eq!(id(&[Later(7200)]), first, "{}: two hours later", kind.name);
         for delta in kind.redelivered {
             assert_eq!(id(&[*delta]), first, "{}: redelivered with {delta:?}", kind.name);
@@ -567,12 +567,12 @@ fn the_event_id_is_equal_on_redelivery_and_on_nothing_else() {
 }
 
 #[test]
-fn each_of_several_events_is_one_of_its_own() {
+fn request_with_several_events_is_split() {
     for kind in cases::all() {
         let Some(many) = kind.multi_event else { continue };
         let source = kind.default_source();
         let with = |body: &'static [u8]| [many.deltas, &[Body(body)]].concat();
-        let rule = "several events in one call";
+        let rule = "several events in one request";
         let events = kind.events(&source, &with(many.body), rule);
         let told: Vec<_> =
             events.iter().map(|event| [&*event.event_id, &*event.tenant, &*event.topic]).collect();
@@ -598,7 +598,7 @@ fn each_of_several_events_is_one_of_its_own() {
 }
 
 #[test]
-fn the_number_can_be_read_though_the_mapping_fails() {
+fn business_key_is_readable_if_mapping_fails() {
     for kind in cases::all() {
         let source = kind.default_source();
         let good = kind.envelope(&source, &[], "good body");
@@ -635,10 +635,10 @@ fn the_number_can_be_read_though_the_mapping_fails() {
     }
 }
 
-/// Whether a call tells several events or none is the platform's affair; that
-/// an answer of events holds at least one is ours.
+/// How many events a body holds depends on the platform, but an accepted request has at
+/// least one.
 #[test]
-fn whatever_is_taken_holds_an_event() {
+fn accepted_request_has_an_event() {
     for kind in cases::all() {
         let source = kind.default_source();
         for body in [&b"{}"[..], b"[]", b"null", b"1", b"[{}]", b"\"text\""] {

@@ -1,5 +1,5 @@
-//! What tells a source's events apart, by settings: for every kind that
-//! leaves the names of things to the sender.
+//! Extracts events by settings: for kinds of sources whose senders choose the names of
+//! fields.
 
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -14,22 +14,22 @@ use super::{
 };
 use crate::domain::{Envelope, MappedEvent, PermanentFailure};
 
-/// What tells events apart.
+/// Where the properties of an event are in a request.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EventSettings {
-    /// The event's id, the same on each redelivery. Default: the SHA-256 of
-    /// the body, which only suits senders that repeat the same bytes.
+    /// The event id, equal on each redelivery. Default: the SHA-256 of the body, which
+    /// requires that redeliveries repeat the same bytes.
     pub id: Option<Selector>,
-    /// What it is about; default: no topic, everything is mapped.
+    /// The event type. Default: none, and every event is mapped.
     pub topic: Option<Selector>,
-    /// The shop or company; default: there is only one.
+    /// The tenant: a shop or a company. Default: the source has only one.
     pub tenant: Option<Selector>,
-    /// The version for the stale guard.
+    /// The version for the stale check.
     pub version: Option<Selector>,
 }
 
-/// The settings, their pointers compiled.
+/// Extracts events; the pointers of the settings are compiled.
 #[derive(Debug)]
 pub struct EventExtractor {
     event: EventSettings,
@@ -37,13 +37,13 @@ pub struct EventExtractor {
 }
 
 impl EventExtractor {
-    /// Checks settings and compiles their pointers.
+    /// Validates the settings and compiles their pointers.
     ///
     /// # Errors
-    /// [`InvalidSettings`] if the mapping needs a topic and none is told.
+    /// [`InvalidSettings`] if the mapping needs a topic and the settings have none.
     pub fn new(event: EventSettings, mapping: &Mapping) -> Result<Self, InvalidSettings> {
         if mapping.needs_topic() && event.topic.is_none() {
-            let detail = "is needed to tell the topics apart";
+            let detail = "is required to distinguish the topics";
             return Err(InvalidSettings::new("event.topic", detail));
         }
         let EventSettings { id, topic, tenant, version } = &event;
@@ -52,28 +52,29 @@ impl EventExtractor {
         Ok(Self { event, pointers })
     }
 
-    /// The event of a call; `id` goes before the setting, where the platform
-    /// itself tells one.
-    pub fn extract(&self, call: &WebhookRequest<'_>, id: Option<&str>) -> Event {
-        let fields = JsonFields::read(call.body, &self.pointers).ok();
-        let select = |selector: &Option<Selector>| selector.as_ref()?.select(call, fields.as_ref());
+    /// The event of a request. `id` takes precedence over the settings, for platforms that
+    /// send one.
+    pub fn extract(&self, request: &WebhookRequest<'_>, id: Option<&str>) -> Event {
+        let fields = JsonFields::read(request.body, &self.pointers).ok();
+        let select =
+            |selector: &Option<Selector>| selector.as_ref()?.select(request, fields.as_ref());
         let event = &self.event;
         Event {
             event_id: id
                 .map(str::to_owned)
                 .or_else(|| select(&event.id))
-                .unwrap_or_else(|| sha256_hex(call.body)),
+                .unwrap_or_else(|| sha256_hex(request.body)),
             tenant: select(&event.tenant).unwrap_or_default(),
             topic: select(&event.topic).unwrap_or_default(),
             version: select(&event.version).as_deref().and_then(parse_timestamp),
-            body: call.body.clone(),
+            body: request.body.clone(),
         }
     }
 
-    /// What an event changes in the books, by this mapping.
+    /// Maps an event to the change that it makes.
     ///
     /// # Errors
-    /// [`PermanentFailure`] that names the field.
+    /// [`PermanentFailure`] with the invalid field.
     pub fn map(
         &self,
         envelope: &Envelope,
@@ -86,10 +87,10 @@ impl EventExtractor {
         mapping.map(&topic, envelope, &envelope.body)
     }
 
-    /// The headers that tell what is told in headers.
-    pub fn event_headers(&self, delivery: &OutgoingWebhook<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    /// The properties that are sent as headers.
+    pub fn event_headers(&self, webhook: &OutgoingWebhook<'_>) -> Vec<(HeaderName, HeaderValue)> {
         let EventSettings { id, topic, tenant, .. } = &self.event;
-        [(id, delivery.event_id), (topic, delivery.topic), (tenant, delivery.tenant)]
+        [(id, webhook.event_id), (topic, webhook.topic), (tenant, webhook.tenant)]
             .into_iter()
             .filter_map(|(selector, value)| match selector {
                 Some(Selector::Header(name)) => Some((name.parse().ok()?, value.parse().ok()?)),
@@ -98,17 +99,17 @@ impl EventExtractor {
             .collect()
     }
 
-    /// A company that is told apart and cannot be read is nobody's order: it
-    /// must not be taken for that of a company without a name.
+    /// Fails if the settings select a tenant and the envelope has none. An unreadable
+    /// tenant must not become the tenant with an empty name.
     ///
     /// # Errors
-    /// [`PermanentFailure`] that names where it should stand.
+    /// [`PermanentFailure`] with the location of the tenant.
     pub fn require_tenant(&self, envelope: &Envelope) -> Result<(), PermanentFailure> {
         match &self.event.tenant {
             Some(_) if !envelope.tenant.is_empty() => Ok(()),
             Some(Selector::Pointer(pointer)) => {
                 JsonFields::read(&envelope.body, &self.pointers)?.required_text(pointer)?;
-                // Another AMQP producer left it out.
+                // The body names it, so another AMQP producer omitted the header.
                 Err(PermanentFailure::missing("x-tallyhook-tenant"))
             }
             Some(Selector::Header(name)) => {
@@ -118,11 +119,11 @@ impl EventExtractor {
         }
     }
 
-    /// The topic; where the envelope has none, as the body tells it, so that
-    /// a body that cannot be read is never taken for a topic nobody maps.
+    /// The topic of the envelope, else of the body, so that an unreadable body is never
+    /// treated as an unmapped topic.
     ///
     /// # Errors
-    /// [`PermanentFailure`] if the body cannot be read.
+    /// [`PermanentFailure`] if the body is unreadable.
     pub fn topic(&self, envelope: &Envelope) -> Result<String, PermanentFailure> {
         match &self.event.topic {
             Some(Selector::Pointer(pointer)) if envelope.topic.is_empty() => {

@@ -1,11 +1,9 @@
-//! Import: vendors' invoices out of files, each row or object of which is an
-//! event of its own.
+//! Import: vendors' invoices in files, in which each row or object is an event.
 //!
-//! A file is sent again, whole and corrected: what it says of an invoice tells
-//! the events apart, however it is written. So the same line is a duplicate
-//! for ever, and a corrected one is an update. Whoever sends it reads the
-//! answer, so what is wrong with a line is told at once, field by field, under
-//! the names that the settings use.
+//! A file may be sent again, corrected. The content of an invoice identifies the event,
+//! however it is formatted: an unchanged line is a duplicate, and a corrected one is an
+//! update. All invalid fields of a line are reported at once, under the names that the
+//! settings use.
 
 mod decimal_comma;
 mod settings;
@@ -29,28 +27,28 @@ use crate::domain::{
 use settings::FieldNames;
 pub use settings::{ImportSettings, OnChange};
 
-/// A source of kind `import`, its settings checked and its pointers compiled.
+/// A source of kind `import`; its pointers are compiled.
 pub struct ImportSource {
     authentication: Authentication,
     on_conflict: InvoiceConflict,
     on_change: OnChange,
     payloads: InvoicePayloads,
     csv_dialect: CsvDialect,
-    /// Where an amount is written with a decimal comma in CSV.
+    /// Pointer to an amount with a decimal comma in CSV.
     decimal_comma_pointer: Option<String>,
     field_names: FieldNames,
 }
 
 impl ImportSource {
-    /// Checks settings and compiles their pointers.
+    /// Validates the settings and compiles their pointers.
     ///
     /// # Errors
-    /// [`InvalidSettings`] that names the key.
+    /// [`InvalidSettings`] with the invalid key.
     pub fn new(settings: ImportSettings) -> Result<Self, InvalidSettings> {
         let ImportSettings { authentication, tenant, on_conflict, on_change, invoice, csv } =
             settings;
         if authentication == AuthenticationMethod::Hmac {
-            let detail = "\"hmac\" signs a body, and a file is taken while it comes in: use bearer or \
+            let detail = "\"hmac\" signs a body, but a file is processed while it is uploaded; use bearer or \
                  basic";
             return Err(InvalidSettings::new("authentication", detail));
         }
@@ -71,42 +69,43 @@ impl ImportSource {
         })
     }
 
-    /// The event that a bill in a call is.
-    fn event(&self, call: &WebhookRequest<'_>) -> Result<Event, Vec<PermanentFailure>> {
+    /// The event of an invoice in a request.
+    fn event(&self, request: &WebhookRequest<'_>) -> Result<Event, Vec<PermanentFailure>> {
         let (tenant, bill) = self
             .payloads
-            .read_with_tenant(call)
+            .read_with_tenant(request)
             .map_err(|failures| self.with_setting_names(failures))?;
         Ok(Event {
             event_id: self.event_id(&bill),
             tenant,
             topic: INVOICE_TOPIC.to_owned(),
             version: None,
-            body: call.body.clone(),
+            body: request.body.clone(),
         })
     }
 
-    /// The event that a bill in a row is whose amount has a decimal comma.
+    /// The event of a row whose amount has a decimal comma.
     fn event_with_decimal_comma(
         &self,
-        call: &WebhookRequest<'_>,
+        request: &WebhookRequest<'_>,
         amount: &str,
     ) -> Result<Event, Vec<PermanentFailure>> {
-        match decimal_comma::parse_decimal_comma(call.body, amount) {
-            Ok(body) => self.event(&WebhookRequest { body: &body, ..*call }),
+        match decimal_comma::parse_decimal_comma(request.body, amount) {
+            Ok(body) => self.event(&WebhookRequest { body: &body, ..*request }),
             Err(failure) => {
-                // It may well be a number with a point; not so the others.
-                let others = self.event(call).err().into_iter().flatten();
-                let wrong = self.with_setting_names(vec![failure]);
-                let told =
-                    |other: &PermanentFailure| wrong.iter().all(|own| own.field != other.field);
-                Err(others.filter(told).chain(wrong.clone()).collect())
+                // Report the other invalid fields too, but not the amount twice.
+                let others = self.event(request).err().into_iter().flatten();
+                let renamed = self.with_setting_names(vec![failure]);
+                let is_other = |other: &PermanentFailure| {
+                    renamed.iter().all(|invalid| invalid.field != other.field)
+                };
+                Err(others.filter(is_other).chain(renamed.clone()).collect())
             }
         }
     }
 
-    /// Which invoice it is, and unless changes are duplicates, what is said of
-    /// it.
+    /// The identity of the invoice and, unless changes are duplicates, a digest of its
+    /// content.
     fn event_id(&self, bill: &InvoicePayload) -> String {
         match self.on_change {
             OnChange::Update => format!("{}:{}", bill.identity(), content_digest(bill)),
@@ -114,7 +113,7 @@ impl ImportSource {
         }
     }
 
-    /// Failures of fields under the names that the settings use.
+    /// Renames the fields of failures to the names that the settings use.
     fn with_setting_names(&self, failures: Vec<PermanentFailure>) -> Vec<PermanentFailure> {
         failures.into_iter().map(|failure| self.field_names.renamed(failure)).collect()
     }
@@ -129,14 +128,14 @@ impl Platform for ImportSource {
         self.authentication.parse_key(text)
     }
 
-    /// The same line may stand in two files, written otherwise.
+    /// The same line may be in two files, formatted differently.
     fn redelivers_identical_body(&self) -> bool {
         false
     }
 
     fn redelivery_window(&self) -> std::time::Duration {
-        // Whoever has the file may send it at any time. What says the same as
-        // long after changes the invoice to what it is.
+        // A file may be sent again at any time. After the window, an unchanged line sets
+        // the invoice to the state that it already has.
         DEFAULT_REDELIVERY_WINDOW
     }
 
@@ -144,11 +143,11 @@ impl Platform for ImportSource {
         self.on_conflict
     }
 
-    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
-        self.authentication.verify(call, secrets)
+    fn verify(&self, request: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+        self.authentication.verify(request, secrets)
     }
 
-    /// One invoice, posted by itself.
+    /// One invoice, posted as a single request.
     fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
         let event = self.event(verified.request()).map_err(Rejection::InvalidFields)?;
         Ok(vec![event])
@@ -160,19 +159,19 @@ impl Platform for ImportSource {
 
     fn import_event(
         &self,
-        call: &WebhookRequest<'_>,
+        request: &WebhookRequest<'_>,
         format: ImportFormat,
         line: u32,
     ) -> Result<Event, Vec<PermanentFailure>> {
         let event = match &self.decimal_comma_pointer {
             Some(amount) if format == ImportFormat::Csv => {
-                self.event_with_decimal_comma(call, amount)
+                self.event_with_decimal_comma(request, amount)
             }
-            _ => self.event(call),
+            _ => self.event(request),
         }?;
-        // Of two lines about one invoice the later tells how it is, whichever
-        // is worked on first.
-        let version = call.received_at + Duration::microseconds(line.into());
+        // Of two lines about one invoice, the later one wins, in whatever order they are
+        // processed.
+        let version = request.received_at + Duration::microseconds(line.into());
         Ok(Event { version: Some(version), ..event })
     }
 
@@ -194,14 +193,14 @@ impl Platform for ImportSource {
 
     fn signed_headers(
         &self,
-        delivery: &OutgoingWebhook<'_>,
+        webhook: &OutgoingWebhook<'_>,
         secret: &Secret,
     ) -> Vec<(HeaderName, HeaderValue)> {
-        self.authentication.sign(delivery, self.payloads.tenant_headers(delivery), secret)
+        self.authentication.sign(webhook, self.payloads.tenant_headers(webhook), secret)
     }
 }
 
-/// What a bill says, however it is written: 16 hexadecimal digits.
+/// A digest of an invoice's content, independent of its formatting: 16 hexadecimal digits.
 fn content_digest(bill: &InvoicePayload) -> String {
     let InvoicePayload {
         vendor,

@@ -1,5 +1,5 @@
-//! Generic: any sender of JSON that signs it or shows a token, by settings
-//! alone. Kinds that differ from it in defaults only are made of it.
+//! Generic: any sender of JSON with a signature, token or password, configured by settings.
+//! `github` is a generic source with other defaults.
 
 mod github;
 mod settings;
@@ -23,25 +23,24 @@ pub use settings::GenericSettings;
 
 const FORM_MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
 
-/// A source of kind `generic`, or of one made of it, its settings checked and
-/// its pointers compiled.
+/// A source of kind `generic` or `github`; its pointers are compiled.
 pub struct Generic {
     kind: &'static str,
     authentication: Authentication,
     form_field: Option<String>,
     extractor: EventExtractor,
     mapping: Mapping,
-    /// The topic of a test, which is mapped only where it is listed.
+    /// The topic of a test event, which is mapped only if it is listed by name.
     test_topic: Option<&'static str>,
     redelivers_identical_body: bool,
     redelivery_window: Duration,
 }
 
 impl Generic {
-    /// Checks settings and compiles their pointers.
+    /// Validates the settings and compiles their pointers.
     ///
     /// # Errors
-    /// [`InvalidSettings`] that names the key.
+    /// [`InvalidSettings`] with the invalid key.
     pub fn new(settings: GenericSettings) -> Result<Self, InvalidSettings> {
         let GenericSettings { event, form, order, invoice, refund, repeats_same_bytes, .. } =
             settings;
@@ -61,18 +60,18 @@ impl Generic {
             mapping,
             test_topic: None,
             redelivers_identical_body: repeats_same_bytes,
-            // As whoever sends is written.
+            // Depends on the sender.
             redelivery_window: DEFAULT_REDELIVERY_WINDOW,
         })
     }
 
-    /// The JSON in the call's form; `None` if the call holds no such form.
-    fn json_of_form(&self, call: &WebhookRequest<'_>) -> Option<Bytes> {
-        let field = self.form_field.as_ref().filter(|_| call.media_type() == FORM_MEDIA_TYPE)?;
-        // The reader of forms mends what is not UTF-8. JSON that needs it is
-        // not what was sent: such a body goes before a person as it is.
-        percent_encoding::percent_decode(call.body).decode_utf8().ok()?;
-        let mut fields = form_urlencoded::parse(call.body);
+    /// The JSON in the configured field of a form; `None` if there is none.
+    fn json_of_form(&self, request: &WebhookRequest<'_>) -> Option<Bytes> {
+        let field = self.form_field.as_ref().filter(|_| request.media_type() == FORM_MEDIA_TYPE)?;
+        // The form parser replaces invalid UTF-8. Such a body is kept unchanged and
+        // dead-lettered, because replaced JSON is not what was sent.
+        percent_encoding::percent_decode(request.body).decode_utf8().ok()?;
+        let mut fields = form_urlencoded::parse(request.body);
         let (_, json) = fields.find(|(name, _)| name == field)?;
         Some(Bytes::from(json.into_owned()))
     }
@@ -101,14 +100,14 @@ impl Platform for Generic {
         self.redelivery_window
     }
 
-    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
-        self.authentication.verify(call, secrets)
+    fn verify(&self, request: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+        self.authentication.verify(request, secrets)
     }
 
     fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
-        let call = verified.request();
-        let json = self.json_of_form(call).unwrap_or_else(|| call.body.clone());
-        Ok(vec![self.extractor.extract(&WebhookRequest { body: &json, ..*call }, None)])
+        let request = verified.request();
+        let json = self.json_of_form(request).unwrap_or_else(|| request.body.clone());
+        Ok(vec![self.extractor.extract(&WebhookRequest { body: &json, ..*request }, None)])
     }
 
     fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
@@ -129,9 +128,9 @@ impl Platform for Generic {
 
     fn signed_headers(
         &self,
-        delivery: &OutgoingWebhook<'_>,
+        webhook: &OutgoingWebhook<'_>,
         secret: &Secret,
     ) -> Vec<(HeaderName, HeaderValue)> {
-        self.authentication.sign(delivery, self.extractor.event_headers(delivery), secret)
+        self.authentication.sign(webhook, self.extractor.event_headers(webhook), secret)
     }
 }

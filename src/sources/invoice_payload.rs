@@ -1,6 +1,5 @@
-//! Invoices that are told whole, in a body of their own: by robots that call
-//! back, and in files. Every field that is wrong is told: whoever reads the
-//! answer shall mend them all at once.
+//! Complete invoices in a body: of callback sources and of imported files. All invalid
+//! fields are reported at once, so that the sender can correct them together.
 
 mod field_map;
 
@@ -19,20 +18,19 @@ use crate::domain::{
 };
 pub(super) use field_map::FieldMap;
 
-/// What all events are about that are invoices.
+/// The topic of all invoice events.
 pub(super) const INVOICE_TOPIC: &str = "invoice";
 
-/// Longer names are no numbers or ids; and the index of the invoices would
-/// not take all of them.
+/// Maximum length of a name, number or id in bytes. PostgreSQL could not index longer ones.
 const MAX_NAME_BYTES: usize = 255;
 
-/// An invoice as a body tells it.
+/// An invoice, as a body contains it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct InvoicePayload {
-    /// Empty where the source is the vendor.
+    /// Empty if the source is the vendor.
     pub(super) vendor: String,
     pub(super) invoice_number: String,
-    /// There, unless no layout says where it stands.
+    /// Present if the field map names a field for it.
     pub(super) transaction_id: Option<String>,
     pub(super) platform_status: String,
     pub(super) total: Money,
@@ -44,7 +42,7 @@ impl InvoicePayload {
     /// Reads an invoice.
     ///
     /// # Errors
-    /// What is wrong, field by field.
+    /// One failure per invalid field.
     fn read(from: &FieldMap, fields: &JsonFields<'_>) -> Result<Self, Vec<PermanentFailure>> {
         let mut failures = Vec::new();
         let invoice_number =
@@ -71,8 +69,8 @@ impl InvoicePayload {
         let total = amount.zip(currency).and_then(|(amount, currency)| {
             ok_or_record(total(from, amount, currency), &mut failures)
         });
-        // One that was not kept has left its failure.
-        let whole = || {
+        // A missing value has recorded its failure.
+        let payload = || {
             Some(Self {
                 vendor: vendor?,
                 invoice_number: invoice_number?,
@@ -83,23 +81,23 @@ impl InvoicePayload {
                 version: version?,
             })
         };
-        whole().ok_or(failures)
+        payload().ok_or(failures)
     }
 }
 
 impl InvoicePayload {
-    /// Vendor (if one is told), number and transaction (if one is told), so
-    /// written that no others share the text.
+    /// Vendor, number and transaction, as far as given, escaped so that different invoices
+    /// have different texts.
     pub(super) fn identity(&self) -> String {
         let escaped = |part: &str| part.replace('\\', r"\\").replace(':', r"\:");
         let Self { vendor, invoice_number, transaction_id, .. } = self;
         let parts = [vendor.as_str(), invoice_number, transaction_id.as_deref().unwrap_or("")];
-        let told = parts.into_iter().filter(|part| !part.is_empty());
-        told.map(escaped).collect::<Vec<_>>().join(":")
+        let given = parts.into_iter().filter(|part| !part.is_empty());
+        given.map(escaped).collect::<Vec<_>>().join(":")
     }
 }
 
-/// A source's bills: where their fields stand, and whose they are.
+/// Reads the invoices of a source: where their fields and their tenant are.
 pub(super) struct InvoicePayloads {
     field_map: FieldMap,
     tenant: Option<Selector>,
@@ -107,10 +105,10 @@ pub(super) struct InvoicePayloads {
 }
 
 impl InvoicePayloads {
-    /// Checks settings and compiles their pointers.
+    /// Validates the settings and compiles their pointers.
     ///
     /// # Errors
-    /// [`InvalidSettings`] that names the key.
+    /// [`InvalidSettings`] with the invalid key.
     pub(super) fn new(layout: FieldMap, tenant: Option<Selector>) -> Result<Self, InvalidSettings> {
         layout.check()?;
         let of_tenant = tenant.as_ref().and_then(Selector::pointer);
@@ -118,50 +116,50 @@ impl InvoicePayloads {
         Ok(Self { field_map: layout, tenant, pointers: fields })
     }
 
-    /// The bill in a body.
+    /// Reads the invoice in a body.
     ///
     /// # Errors
-    /// What is wrong, field by field.
+    /// One failure per invalid field.
     pub(super) fn read(&self, body: &[u8]) -> Result<InvoicePayload, Vec<PermanentFailure>> {
         let fields = JsonFields::read(body, &self.pointers).map_err(|failure| vec![failure])?;
         InvoicePayload::read(&self.field_map, &fields)
     }
 
-    /// The bill in a call, and whose it is.
+    /// Reads the tenant and the invoice of a request.
     ///
     /// # Errors
-    /// What is wrong, field by field.
+    /// One failure per invalid field.
     pub(super) fn read_with_tenant(
         &self,
-        call: &WebhookRequest<'_>,
+        request: &WebhookRequest<'_>,
     ) -> Result<(String, InvoicePayload), Vec<PermanentFailure>> {
         let fields =
-            JsonFields::read(call.body, &self.pointers).map_err(|failure| vec![failure])?;
-        match (self.tenant(call, &fields), InvoicePayload::read(&self.field_map, &fields)) {
+            JsonFields::read(request.body, &self.pointers).map_err(|failure| vec![failure])?;
+        match (self.tenant(request, &fields), InvoicePayload::read(&self.field_map, &fields)) {
             (Ok(tenant), Ok(bill)) => Ok((tenant, bill)),
             (tenant, bill) => Err(bill.err().into_iter().flatten().chain(tenant.err()).collect()),
         }
     }
 
-    /// The company; it must be told where companies are told apart.
+    /// The tenant; required if the settings select one.
     fn tenant(
         &self,
-        call: &WebhookRequest<'_>,
+        request: &WebhookRequest<'_>,
         fields: &JsonFields<'_>,
     ) -> Result<String, PermanentFailure> {
         let field = || self.tenant_location().unwrap_or_default();
-        let told = match &self.tenant {
+        let tenant = match &self.tenant {
             None => return Ok(String::new()),
             Some(Selector::Constant(constant)) => return Ok(constant.clone()),
             Some(Selector::Pointer(pointer)) => name_at(pointer, fields)?,
             Some(Selector::Header(name)) => {
-                trimmed_name(call.header(name).unwrap_or_default(), &field())?
+                trimmed_name(request.header(name).unwrap_or_default(), &field())?
             }
         };
-        told.ok_or_else(|| PermanentFailure::missing(field()))
+        tenant.ok_or_else(|| PermanentFailure::missing(field()))
     }
 
-    /// What tells the company, if something does.
+    /// Where the tenant is, if the settings select one.
     pub(super) fn tenant_location(&self) -> Option<String> {
         match self.tenant.as_ref()? {
             Selector::Pointer(pointer) => Some(pointer.clone()),
@@ -170,19 +168,19 @@ impl InvoicePayloads {
         }
     }
 
-    /// What an event changes in the books.
+    /// Maps an event to the change that it makes.
     ///
     /// # Errors
-    /// [`PermanentFailure`] that names the field.
+    /// [`PermanentFailure`] with the invalid field.
     pub(super) fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
-        // Other AMQP producers may leave the topic out, or send another.
+        // Other AMQP producers may omit the topic or send another.
         if !matches!(envelope.topic.as_str(), INVOICE_TOPIC | "") {
             return Ok(MappedEvent::Ignored);
         }
         let bill = self.read(&envelope.body).map_err(first_failure)?;
-        let told_apart = matches!(self.tenant, Some(Selector::Pointer(_) | Selector::Header(_)));
-        if told_apart && envelope.tenant.is_empty() {
-            // Only another AMQP producer can have left it out.
+        let is_required = matches!(self.tenant, Some(Selector::Pointer(_) | Selector::Header(_)));
+        if is_required && envelope.tenant.is_empty() {
+            // Only another AMQP producer can have omitted it.
             return Err(PermanentFailure::missing("x-tallyhook-tenant"));
         }
         let word = self.field_map.statuses.get(&bill.platform_status);
@@ -200,33 +198,33 @@ impl InvoicePayloads {
         }))
     }
 
-    /// The number, where it can be read.
+    /// The invoice number, if it can be read.
     pub(super) fn business_key(&self, envelope: &Envelope) -> Option<String> {
         let fields = JsonFields::read(&envelope.body, &self.pointers).ok()?;
         name_at(self.field_map.invoice_number.as_str(), &fields).ok().flatten()
     }
 
-    /// The header that tells the company, where one does.
+    /// The header that carries the tenant, if one does.
     pub(super) fn tenant_headers(
         &self,
-        delivery: &OutgoingWebhook<'_>,
+        webhook: &OutgoingWebhook<'_>,
     ) -> Vec<(HeaderName, HeaderValue)> {
         match &self.tenant {
             Some(Selector::Header(name)) => {
-                name.parse().ok().zip(delivery.tenant.parse().ok()).into_iter().collect()
+                name.parse().ok().zip(webhook.tenant.parse().ok()).into_iter().collect()
             }
             _ => Vec::new(),
         }
     }
 }
 
-/// What failed first; a body that cannot be read fails at something.
+/// The first failure; there is at least one.
 fn first_failure(failures: Vec<PermanentFailure>) -> PermanentFailure {
     let unread = || PermanentFailure::new(ReasonCode::InvalidValue, "the invoice cannot be read");
     failures.into_iter().next().unwrap_or_else(unread)
 }
 
-/// The value, if there is one; else its failure is kept.
+/// The value; an error is added to the failures.
 fn ok_or_record<T>(
     read: Result<T, PermanentFailure>,
     failures: &mut Vec<PermanentFailure>,
@@ -234,13 +232,13 @@ fn ok_or_record<T>(
     read.map_err(|failure| failures.push(failure)).ok()
 }
 
-/// The name that a pointer leads to.
+/// The name at a pointer.
 fn name_at(pointer: &str, fields: &JsonFields<'_>) -> Result<Option<String>, PermanentFailure> {
     fields.text(pointer)?.map_or(Ok(None), |text| trimmed_name(&text, pointer))
 }
 
-/// A name without the white space around it, which makes no other invoice;
-/// `None` if nothing is left.
+/// A name without surrounding white space, which does not make it another name; `None` if
+/// nothing is left.
 fn trimmed_name(text: &str, field: &str) -> Result<Option<String>, PermanentFailure> {
     let text = text.trim();
     if text.len() > MAX_NAME_BYTES {
@@ -267,7 +265,7 @@ fn required_name(from: &FieldPointer, fields: &JsonFields<'_>) -> Result<String,
     name_at(pointer, fields)?.ok_or_else(|| PermanentFailure::missing(pointer))
 }
 
-/// The vendor; empty if none is told and the source may be the vendor.
+/// The vendor; empty if the body has none and the source may be the vendor.
 fn vendor(from: &FieldMap, fields: &JsonFields<'_>) -> Result<String, PermanentFailure> {
     match optional_name(&from.vendor, fields)? {
         Some(vendor) => Ok(vendor),
@@ -278,8 +276,7 @@ fn vendor(from: &FieldMap, fields: &JsonFields<'_>) -> Result<String, PermanentF
     }
 }
 
-/// The currency; [`Currency::NONE`] if none is told, unless the amount means
-/// nothing without one.
+/// The currency; [`Currency::NONE`] if the body has none, unless the amount needs one.
 fn currency(from: &FieldMap, fields: &JsonFields<'_>) -> Result<Currency, PermanentFailure> {
     match optional_name(&from.currency, fields)? {
         Some(code) => code

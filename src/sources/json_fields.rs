@@ -1,9 +1,9 @@
-//! Reads the few fields that a mapping needs out of a body, in one pass.
+//! Reads the few fields that a mapping needs from a JSON body, in one pass.
 //!
-//! A Shopify order has some 600 fields; a mapping needs 15. [`JsonPointers`] are
-//! JSON pointers (RFC 6901) compiled once; [`Fields`] are the raw literals
-//! found at them, everything else being skipped without being built. Numbers
-//! stay literals, so money and ids above 2^53 are exact.
+//! A Shopify order has about 600 fields; a mapping needs 15. [`JsonPointers`] are JSON
+//! pointers (RFC 6901), compiled once. [`JsonFields`] holds the raw literals at these
+//! pointers; everything else is skipped. Numbers stay literals, so money and ids above 2^53
+//! are exact.
 
 #[cfg(test)]
 mod tests;
@@ -18,14 +18,14 @@ use time::{Date, OffsetDateTime, macros::format_description};
 use super::timestamp::parse_timestamp;
 use crate::domain::{Currency, PermanentFailure, ReasonCode, money::parse_decimal};
 
-/// Longer texts than this are no ids, numbers or names.
+/// Maximum length of a text in bytes; ids, numbers and names are shorter.
 const MAX_TEXT_BYTES: usize = 2048;
 
-/// No order has more lines. Four megabytes of `0,0,0` would cost half a
-/// gigabyte to look at.
+/// Maximum number of elements of a list; no order has more lines. Reading 4 MB of `0,0,0`
+/// would take half a gigabyte.
 const MAX_ELEMENTS: usize = 10_000;
 
-/// JSON pointers, compiled once.
+/// JSON pointers, compiled into a tree.
 #[derive(Debug, Default)]
 pub struct JsonPointers {
     names: Vec<String>,
@@ -34,13 +34,13 @@ pub struct JsonPointers {
 
 #[derive(Debug, Default)]
 struct Node {
-    /// The place of the pointer that ends here.
+    /// Index of the pointer that ends here.
     slot: Option<usize>,
     children: Vec<(String, Node)>,
 }
 
 impl JsonPointers {
-    /// Compiles pointers such as `/customer/id`; duplicates are one.
+    /// Compiles pointers such as `/customer/id`; duplicates are merged.
     pub fn new<S: AsRef<str>>(pointers: impl IntoIterator<Item = S>) -> Self {
         let mut compiled = Self::default();
         for pointer in pointers {
@@ -68,18 +68,18 @@ impl JsonPointers {
     }
 }
 
-/// Whether a text is a JSON pointer to something within a document.
+/// Whether a text is a JSON pointer below the root.
 pub fn is_json_pointer(text: &str) -> bool {
     text.starts_with('/')
 }
 
-/// The literals found at [`JsonPointers`] in one body.
+/// The literals at [`JsonPointers`] in one JSON document.
 #[derive(Debug)]
 pub struct JsonFields<'a> {
     text: &'a str,
     pointers: &'a JsonPointers,
     values: Vec<Option<&'a RawValue>>,
-    /// Where this document stands within the body; empty for the body itself.
+    /// Pointer to this document within the body; empty for the body itself.
     path: String,
 }
 
@@ -87,7 +87,7 @@ impl<'a> JsonFields<'a> {
     /// Reads a body.
     ///
     /// # Errors
-    /// [`ReasonCode::InvalidJson`], with the line and column.
+    /// [`ReasonCode::InvalidJson`] with line and column.
     pub fn read(body: &'a [u8], pointers: &'a JsonPointers) -> Result<Self, PermanentFailure> {
         let text = std::str::from_utf8(body).map_err(|error| {
             PermanentFailure::new(
@@ -101,7 +101,7 @@ impl<'a> JsonFields<'a> {
     fn read_text(
         text: &'a str,
         pointers: &'a JsonPointers,
-        place: String,
+        path: String,
     ) -> Result<Self, PermanentFailure> {
         let mut values = vec![None; pointers.names.len()];
         let mut json = serde_json::Deserializer::from_str(text);
@@ -114,45 +114,49 @@ impl<'a> JsonFields<'a> {
                     format!("the body is not JSON: {error}"),
                 )
             })?;
-        Ok(Self { text, pointers, values, path: place })
+        Ok(Self { text, pointers, values, path: path })
     }
 
-    /// The document as it is written: a part of the body's own bytes.
+    /// The raw JSON of the document, a part of the body.
     pub fn raw_json(&self) -> &'a str {
         self.text
     }
 
-    /// Whether there is anything but null at a pointer.
+    /// Whether there is a value other than null at a pointer.
     pub fn has(&self, pointer: &str) -> bool {
         self.raw(pointer).is_some()
     }
 
-    /// The literal at a pointer; `None` if it is missing or null.
+    /// Whether there is a value other than null at one of the pointers.
+    pub fn has_any(&self, pointers: &[&str]) -> bool {
+        pointers.iter().any(|pointer| self.has(pointer))
+    }
+
+    /// The raw value at a pointer; `None` if it is missing or null.
     fn raw(&self, pointer: &str) -> Option<&'a RawValue> {
         let slot = self.pointers.names.iter().position(|name| name == pointer)?;
         self.values[slot].filter(|value| value.get() != "null")
     }
 
-    /// Where the text at a pointer stands within the document, its quotes
-    /// included; `None` if there is none, or something else.
+    /// The byte range of the text at a pointer, with its quotes; `None` if there is no
+    /// text.
     pub(super) fn text_range(&self, pointer: &str) -> Option<Range<usize>> {
         let literal = self.raw(pointer)?.get();
-        // Each literal is a part of the document's own bytes.
+        // Each literal borrows from the document.
         let start = literal.as_ptr().addr().checked_sub(self.text.as_ptr().addr())?;
         literal.starts_with('"').then(|| start..start + literal.len())
     }
 
-    /// How a pointer within this document is named to people.
+    /// The pointer from the body's root, for error messages.
     pub fn path_of(&self, pointer: &str) -> String {
         format!("{}{pointer}", self.path)
     }
 
-    /// A text, or a number or boolean as it is written; `None` if it is
-    /// missing, null or empty.
+    /// A text; a number or boolean as its literal. `None` if it is missing, null or empty.
     ///
     /// # Errors
-    /// [`ReasonCode::InvalidValue`] for lists and objects, for texts that
-    /// PostgreSQL could not store (NUL), and for texts beyond 2048 bytes.
+    /// [`ReasonCode::InvalidValue`] for lists and objects, for texts that PostgreSQL cannot
+    /// store (NUL), and for texts of more than 2048 bytes.
     pub fn text(&self, pointer: &str) -> Result<Option<String>, PermanentFailure> {
         let Some(raw) = self.raw(pointer) else {
             return Ok(None);
@@ -184,21 +188,26 @@ impl<'a> JsonFields<'a> {
         Ok((!text.is_empty()).then_some(text))
     }
 
-    /// A text without the white space around it; `None` if nothing is left.
+    /// A text, or `None` if it is missing or invalid.
+    pub fn optional_text(&self, pointer: &str) -> Option<String> {
+        self.text(pointer).ok().flatten()
+    }
+
+    /// A trimmed text; `None` if nothing is left.
     fn trimmed(&self, pointer: &str) -> Result<Option<String>, PermanentFailure> {
         let text = self.text(pointer)?;
         Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
     }
 
-    /// A text that must be there.
+    /// A required text.
     ///
     /// # Errors
-    /// As [`Fields::text`], and [`ReasonCode::MissingField`].
+    /// As [`JsonFields::text`], and [`ReasonCode::MissingField`].
     pub fn required_text(&self, pointer: &str) -> Result<String, PermanentFailure> {
         self.text(pointer)?.ok_or_else(|| PermanentFailure::missing(self.path_of(pointer)))
     }
 
-    /// An exact number, from a decimal string or a JSON number.
+    /// An exact decimal, from a string or a JSON number.
     ///
     /// # Errors
     /// [`ReasonCode::InvalidValue`] if it is not a number.
@@ -211,10 +220,10 @@ impl<'a> JsonFields<'a> {
         })
     }
 
-    /// An exact number that must be there.
+    /// A required exact decimal.
     ///
     /// # Errors
-    /// As [`Fields::decimal`], and [`ReasonCode::MissingField`].
+    /// As [`JsonFields::decimal`], and [`ReasonCode::MissingField`].
     pub fn required_decimal(&self, pointer: &str) -> Result<Decimal, PermanentFailure> {
         self.decimal(pointer)?.ok_or_else(|| PermanentFailure::missing(self.path_of(pointer)))
     }
@@ -222,17 +231,17 @@ impl<'a> JsonFields<'a> {
     /// A whole number, such as a version; `None` if it is missing or null.
     ///
     /// # Errors
-    /// [`ReasonCode::InvalidValue`] if it is not one, or beyond 64 bits.
+    /// [`ReasonCode::InvalidValue`] if it is not a 64-bit integer.
     pub fn integer(&self, pointer: &str) -> Result<Option<i64>, PermanentFailure> {
         let Some(text) = self.text(pointer)? else {
             return Ok(None);
         };
         text.trim().parse().map(Some).map_err(|_| {
-            PermanentFailure::invalid(self.path_of(pointer), "is no whole number of 64 bits")
+            PermanentFailure::invalid(self.path_of(pointer), "is not a 64-bit integer")
         })
     }
 
-    /// A currency that must be there.
+    /// A required currency.
     ///
     /// # Errors
     /// [`ReasonCode::MissingField`], [`ReasonCode::InvalidValue`].
@@ -242,23 +251,21 @@ impl<'a> JsonFields<'a> {
             .map_err(|error| PermanentFailure::invalid(self.path_of(pointer), format!("{error}")))
     }
 
-    /// A moment: RFC 3339, the same without a zone (taken as UTC) or without a
-    /// colon in it (`-0700`), RFC 2822, whole seconds since 1970, or the
-    /// milliseconds of `/Date(1573755038314+0000)/`.
+    /// A timestamp in one of the formats of [`parse_timestamp`].
     ///
     /// # Errors
-    /// [`ReasonCode::InvalidValue`] if it is none of these.
+    /// [`ReasonCode::InvalidValue`] if it is not a timestamp.
     pub fn timestamp(&self, pointer: &str) -> Result<Option<OffsetDateTime>, PermanentFailure> {
         let Some(text) = self.trimmed(pointer)? else {
             return Ok(None);
         };
         parse_timestamp(&text).map(Some).ok_or_else(|| {
-            let detail = "is no time (RFC 3339, RFC 2822 or seconds since 1970)";
+            let detail = "is not a timestamp (RFC 3339, RFC 2822 or seconds since 1970)";
             PermanentFailure::invalid(self.path_of(pointer), detail)
         })
     }
 
-    /// A day: `YYYY-MM-DD`, or the day of a moment.
+    /// A date: `YYYY-MM-DD`, or the date of a timestamp.
     ///
     /// # Errors
     /// [`ReasonCode::InvalidValue`] if it is neither.
@@ -272,28 +279,28 @@ impl<'a> JsonFields<'a> {
             .or_else(|| parse_timestamp(&text).map(OffsetDateTime::date))
             .map(Some)
             .ok_or_else(|| {
-                PermanentFailure::invalid(self.path_of(pointer), "is no day (YYYY-MM-DD)")
+                PermanentFailure::invalid(self.path_of(pointer), "is not a date (YYYY-MM-DD)")
             })
     }
 
-    /// How many elements a list has; 0 if there is none.
+    /// The number of elements of a list; 0 if there is no list.
     ///
     /// # Errors
-    /// [`ReasonCode::InvalidValue`] if it is there and no list.
+    /// [`ReasonCode::InvalidValue`] if the value is not a list.
     pub fn count(&self, pointer: &str) -> Result<usize, PermanentFailure> {
         let Some(raw) = self.raw(pointer) else {
             return Ok(0);
         };
-        // These take no room, however many there are.
+        // `IgnoredAny` has no size, so a long list takes no memory.
         serde_json::from_str::<Vec<IgnoredAny>>(raw.get())
             .map(|elements| elements.len())
             .map_err(|_| PermanentFailure::invalid(self.path_of(pointer), "is not a list"))
     }
 
-    /// The elements of a list, each read at `within`; empty if there is none.
+    /// The elements of a list, each read at `within`; empty if there is no list.
     ///
     /// # Errors
-    /// [`ReasonCode::InvalidValue`] if it is there and no list.
+    /// [`ReasonCode::InvalidValue`] if the value is not a list.
     pub fn list(
         &self,
         pointer: &str,
@@ -312,14 +319,14 @@ impl<'a> JsonFields<'a> {
             .into_iter()
             .enumerate()
             .map(|(index, element)| {
-                let place = format!("{}/{index}", self.path_of(pointer));
-                Self::read_text(element.get(), within, place)
+                let path = format!("{}/{index}", self.path_of(pointer));
+                Self::read_text(element.get(), within, path)
             })
             .collect()
     }
 }
 
-/// Walks a document along the pointers and keeps the literals at their ends.
+/// Walks a document along the pointers and stores the literals at their ends.
 struct PointerVisitor<'p, 'v, 'de> {
     node: &'p Node,
     values: &'v mut [Option<&'de RawValue>],
@@ -382,7 +389,7 @@ impl<'de> Visitor<'de> for PointerVisitor<'_, '_, 'de> {
         Ok(())
     }
 
-    // A scalar where a pointer expects something below it: nothing is found.
+    // A scalar has no members, so pointers below it find nothing.
     fn visit_bool<E>(self, _: bool) -> Result<(), E> {
         Ok(())
     }
@@ -403,7 +410,7 @@ impl<'de> Visitor<'de> for PointerVisitor<'_, '_, 'de> {
     }
 }
 
-/// Reads an object's key and finds the node it leads to.
+/// Reads a key of an object and finds its node.
 struct KeySeed<'p>(&'p Node);
 
 impl<'p, 'de> DeserializeSeed<'de> for KeySeed<'p> {

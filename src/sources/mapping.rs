@@ -1,6 +1,5 @@
-//! Mapping by settings: JSON pointers tell where an order's, an invoice's or
-//! a refund's fields stand. For every kind whose bodies the platform leaves
-//! to the sender.
+//! Mapping by settings: JSON pointers name the fields of orders, invoices and refunds. For
+//! kinds of sources whose senders choose the names of fields.
 
 mod settings;
 
@@ -18,7 +17,7 @@ use crate::domain::{
 pub(super) use settings::check_statuses;
 pub use settings::{InvalidSettings, InvoiceFields, LineFields, OrderFields, RefundFields};
 
-/// A source's mapping, its settings checked and its pointers compiled.
+/// The mapping of a source; its pointers are compiled.
 #[derive(Debug)]
 pub struct Mapping {
     order: Option<OrderFields>,
@@ -29,10 +28,10 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Checks settings and compiles their pointers.
+    /// Validates the settings and compiles their pointers.
     ///
     /// # Errors
-    /// [`InvalidSettings`] that names the key.
+    /// [`InvalidSettings`] with the invalid key.
     pub fn new(
         order: Option<OrderFields>,
         invoice: Option<InvoiceFields>,
@@ -47,7 +46,7 @@ impl Mapping {
         Ok(Self { order, invoice, refund, fields, line })
     }
 
-    /// Whether the topic decides what a body is, so that it must be known.
+    /// Whether the mapping depends on the topic, so that events must have one.
     pub fn needs_topic(&self) -> bool {
         let Self { order, invoice, refund, .. } = self;
         order.as_ref().is_some_and(|order| {
@@ -56,7 +55,7 @@ impl Mapping {
             || refund.as_ref().is_some_and(|refund| !matches_every_topic(&refund.topics))
     }
 
-    /// Whether anything is mapped for a topic.
+    /// Whether a topic is mapped.
     pub fn maps_topic(&self, topic: &str) -> bool {
         let Self { order, invoice, refund, .. } = self;
         order.as_ref().is_some_and(|order| {
@@ -65,7 +64,7 @@ impl Mapping {
             || refund.as_ref().is_some_and(|refund| topic_matches(&refund.topics, topic))
     }
 
-    /// Whether a topic is listed as it is, and not only matched by a `*`.
+    /// Whether a topic is listed by name, not only matched by a `*`.
     pub fn lists_topic(&self, topic: &str) -> bool {
         let of_orders = self.order.iter().flat_map(|order| [&order.topics, &order.deleted_topics]);
         let of_invoices = self.invoice.iter().map(|invoice| &invoice.topics);
@@ -73,10 +72,10 @@ impl Mapping {
         of_orders.chain(of_invoices).chain(of_refunds).flatten().any(|listed| listed == topic)
     }
 
-    /// What an event of this topic and body changes in the books.
+    /// Maps an event of this topic to the change that it makes.
     ///
     /// # Errors
-    /// [`PermanentFailure`] that names the field.
+    /// [`PermanentFailure`] with the invalid field.
     pub fn map(
         &self,
         topic: &str,
@@ -107,7 +106,7 @@ impl Mapping {
         Ok(MappedEvent::Ignored)
     }
 
-    /// The number that people know the document by, if it can be read.
+    /// The document's business number, if it can be read.
     pub fn business_key(&self, body: &[u8]) -> Option<String> {
         let fields = FieldReader(JsonFields::read(body, &self.fields).ok()?);
         [
@@ -165,8 +164,8 @@ fn check_settings(
     invoice: Option<&InvoiceFields>,
     refund: Option<&RefundFields>,
 ) -> Result<(), InvalidSettings> {
-    // What is looked for first must not take everything.
-    let shadows = "a source with more than one kind of document must say which topics are which";
+    // The kind that is matched first must not match every topic.
+    let shadows = "a source with several kinds of documents must list the topics of each";
     if order.is_some_and(|order| matches_every_topic(&order.topics))
         && (invoice.is_some() || refund.is_some())
     {
@@ -194,7 +193,7 @@ fn matches_every_topic(topics: &[String]) -> bool {
     topics.iter().any(|topic| topic == "*")
 }
 
-/// Whether a topic is one of these, where a `*` at the end stands for any rest.
+/// Whether a topic matches one of the patterns; a `*` at the end matches any rest.
 fn topic_matches(patterns: &[String], topic: &str) -> bool {
     patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
         Some(start) => topic.starts_with(start),
@@ -253,7 +252,7 @@ fn map_refund(
     })
 }
 
-/// Reads configured fields: pointers from the body, constants as they are.
+/// Reads configured fields: pointers from the body, or constants.
 struct FieldReader<'a>(JsonFields<'a>);
 
 impl FieldReader<'_> {
@@ -271,7 +270,7 @@ impl FieldReader<'_> {
 
     fn decimal(&self, from: Option<&FieldSource>) -> Result<Option<Decimal>, PermanentFailure> {
         match from {
-            // Names the field by its place, also within a line.
+            // The error contains the full pointer, also within a line.
             Some(FieldSource::Pointer(pointer)) => self.0.decimal(pointer),
             Some(from @ FieldSource::Constant(constant)) => parse_decimal(constant.trim())
                 .map(Some)
@@ -286,7 +285,7 @@ impl FieldReader<'_> {
         currency: &FieldSource,
         minor_units: bool,
     ) -> Result<Money, PermanentFailure> {
-        let told = Money {
+        let money = Money {
             amount: self
                 .decimal(Some(amount))?
                 .ok_or_else(|| PermanentFailure::missing(amount.label()))?,
@@ -295,10 +294,10 @@ impl FieldReader<'_> {
                 .parse()
                 .map_err(|error| PermanentFailure::invalid(currency.label(), format!("{error}")))?,
         };
-        if minor_units { from_minor_units(told, amount) } else { Ok(told) }
+        if minor_units { from_minor_units(money, amount) } else { Ok(money) }
     }
 
-    /// Another amount in the currency of the first.
+    /// Another amount in the same currency.
     fn amount(
         &self,
         from: &FieldSource,
@@ -309,7 +308,7 @@ impl FieldReader<'_> {
             Some(amount) if minor_units => {
                 from_minor_units(Money { amount, ..of }, from).map(|money| Some(money.amount))
             }
-            told => Ok(told),
+            money => Ok(money),
         }
     }
 
@@ -329,9 +328,9 @@ impl FieldReader<'_> {
     }
 }
 
-/// An amount that counts the currency's smallest unit.
-fn from_minor_units(told: Money, from: &FieldSource) -> Result<Money, PermanentFailure> {
-    let digits = told.currency.minor_digits();
-    Money::from_minor_units(told.amount, told.currency, digits)
+/// Converts an amount in minor units.
+fn from_minor_units(money: Money, from: &FieldSource) -> Result<Money, PermanentFailure> {
+    let digits = money.currency.minor_digits();
+    Money::from_minor_units(money.amount, money.currency, digits)
         .map_err(|error| PermanentFailure::invalid(from.label(), format!("is {error}")))
 }

@@ -1,5 +1,5 @@
-//! Calls that hold many events: each becomes one of its own, with the bytes
-//! that the call has for it.
+//! Splits requests with several events. Each event gets the bytes that the request has for
+//! it.
 
 use bytes::Bytes;
 
@@ -10,16 +10,16 @@ use super::{
 };
 use crate::domain::{MappedEvent, PermanentFailure, ReasonCode};
 
-/// No platform puts more events into one call. Each costs a publish before
-/// the call is answered.
+/// Maximum number of events in a request. No platform sends more, and each costs a publish
+/// before the response.
 const MAX_EVENTS: usize = 1000;
 
-/// Why a call is not divided.
+/// Why a request cannot be split.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SplitError {
-    /// It holds more events than any platform sends.
+    /// It holds more than [`MAX_EVENTS`] events.
     TooManyEvents,
-    /// What it holds cannot be told.
+    /// Its events cannot be read.
     Unreadable(PermanentFailure),
 }
 
@@ -29,10 +29,10 @@ impl From<PermanentFailure> for SplitError {
     }
 }
 
-/// The elements of a list that holds events.
+/// The elements of a list of events.
 ///
 /// # Errors
-/// [`SplitError`].
+/// [`SplitError`] if the list is unreadable or too long.
 pub(super) fn elements<'a>(
     whole: &JsonFields<'a>,
     pointer: &str,
@@ -44,21 +44,21 @@ pub(super) fn elements<'a>(
     Ok(whole.list(pointer, within)?)
 }
 
-/// Refuses to gather more events than a call may hold.
+/// Fails if there are more events than a request may hold.
 ///
 /// # Errors
-/// [`SplitError::TooManyEvents`].
+/// [`SplitError`] if the list is unreadable or too long.
 pub(super) fn check_count(events: &[Event]) -> Result<(), SplitError> {
     if events.len() > MAX_EVENTS { Err(SplitError::TooManyEvents) } else { Ok(()) }
 }
 
-/// A document's own bytes within the body it was read from: no copy.
+/// The bytes of a document within the body it was read from; no copy.
 pub(super) fn body_slice(body: &Bytes, document: &JsonFields<'_>) -> Bytes {
     body.slice_ref(document.raw_json().as_bytes())
 }
 
-/// What cannot be told apart, as one event without a topic: the worker finds
-/// what is wrong with it, or that there is nothing in it.
+/// The whole body as one event without a topic. The worker reports what is wrong with it,
+/// or ignores it if it holds nothing.
 pub(super) fn whole_body_event(body: Bytes) -> Event {
     Event {
         event_id: sha256_hex(&body),
@@ -69,31 +69,31 @@ pub(super) fn whole_body_event(body: Bytes) -> Event {
     }
 }
 
-/// The events that a call is taken for.
+/// The events of a request; the whole body as one event if it cannot be split.
 ///
 /// # Errors
-/// [`RejectedField::Unreadable`] if it holds too many.
+/// [`Rejection::Malformed`] if there are too many.
 pub(super) fn split_or_whole(
     body: &Bytes,
-    divided: Result<Vec<Event>, SplitError>,
+    split: Result<Vec<Event>, SplitError>,
 ) -> Result<Vec<Event>, Rejection> {
-    match divided {
+    match split {
         Ok(events) if !events.is_empty() => Ok(events),
         Ok(_) | Err(SplitError::Unreadable(_)) => Ok(vec![whole_body_event(body.clone())]),
         Err(SplitError::TooManyEvents) => Err(Rejection::Malformed(too_many_events())),
     }
 }
 
-/// What becomes of a body that should have been divided and came whole.
+/// Maps a message that holds a whole request.
 ///
 /// # Errors
-/// [`PermanentFailure`], unless there is nothing in it.
+/// [`PermanentFailure`], unless the request holds no events.
 pub(super) fn map_unsplit(
-    divided: Result<Vec<Event>, SplitError>,
+    split: Result<Vec<Event>, SplitError>,
 ) -> Result<MappedEvent, PermanentFailure> {
-    match divided {
+    match split {
         Ok(events) if events.is_empty() => Ok(MappedEvent::Ignored),
-        // Our receiver would have divided it: another AMQP producer's.
+        // Our receiver would have split it, so another AMQP producer sent it.
         Ok(_) => Err(unsplit_failure()),
         Err(SplitError::Unreadable(failure)) => Err(failure),
         Err(SplitError::TooManyEvents) => {
@@ -102,12 +102,12 @@ pub(super) fn map_unsplit(
     }
 }
 
-/// A message that holds more than the one event it is for.
+/// The failure of a message that holds a whole request instead of one event.
 pub(super) fn unsplit_failure() -> PermanentFailure {
-    let detail = "the message holds a whole call: each of its events must be one of its own";
+    let detail = "the message holds a whole request; each event must be a separate message";
     PermanentFailure::new(ReasonCode::InvalidValue, detail)
 }
 
 fn too_many_events() -> String {
-    format!("the call holds more than {MAX_EVENTS} events")
+    format!("the request holds more than {MAX_EVENTS} events")
 }

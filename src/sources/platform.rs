@@ -1,4 +1,4 @@
-//! The rules of one platform: what every adapter must be able to tell.
+//! The interface of a platform.
 
 use std::time::Duration;
 
@@ -15,129 +15,127 @@ use crate::domain::{
     ReasonCode, ResourceChange, SourceName,
 };
 
-/// How a source's calls are answered.
+/// How the requests of a source are answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ResponseStyle {
-    /// 200 with an empty body; what is refused gets a problem (RFC 9457).
+    /// 200 with an empty body; rejections as problem documents (RFC 9457).
     #[default]
     ProblemJson,
-    /// Nothing but status codes: the platform takes any body for a mistake.
+    /// Status codes without a body: the platform treats any body as an error.
     StatusOnly,
-    /// JSON for a caller that reads its answer; see [`Platform::success_body`].
+    /// JSON, for senders that read the response; see [`Platform::success_body`].
     Callback,
 }
 
-/// How long events may be sent again by whoever does not say: a month, which is
-/// as long as the most patient platform that does.
+/// The redelivery window of senders that do not document one: 30 days, as long as the
+/// longest documented one.
 pub const DEFAULT_REDELIVERY_WINDOW: Duration = Duration::from_hours(30 * 24);
 
 /// The rules of one platform.
 pub trait Platform: Send + Sync {
-    /// The word after `kind =` in the configuration.
+    /// The value of `kind` in the configuration.
     fn kind(&self) -> &'static str;
 
-    /// Whether a redelivery carries the same bytes, so that other bytes under
-    /// a known key are a conflict that a person must see.
+    /// Whether a redelivery repeats the same bytes. If so, other bytes under a known key
+    /// are a conflict that an operator must review.
     fn redelivers_identical_body(&self) -> bool;
 
-    /// How long after an event it may be sent again under the same key, by the
-    /// platform itself or by a person there. Keys are remembered for longer.
+    /// How long after an event it may be redelivered under the same key, by the platform or
+    /// by a person there. The inbox remembers keys for longer.
     fn redelivery_window(&self) -> Duration;
 
-    /// Whether this unsigned call is the platform's test of the address.
+    /// Whether this unsigned request is the platform's test of the URL.
     fn is_ping(&self, _call: &WebhookRequest<'_>) -> bool {
         false
     }
 
-    /// The key that a secret's text stands for; its bytes if nothing is said.
+    /// Decodes the text of a secret; by default the bytes of the text.
     ///
     /// # Errors
     /// What is wrong with the text, without repeating it.
     fn parse_key(&self, text: &str) -> Result<Key, String> {
-        Ok(Key::Shared(text.as_bytes().to_vec()))
+        Ok(Key::shared(text))
     }
 
-    /// Whether bodies of this media type (lower case, without parameters;
-    /// empty if none was given) are taken.
+    /// Whether bodies of this media type are accepted. It is in lower case, without
+    /// parameters, and empty if the request has none.
     fn accepts_media_type(&self, media_type: &str) -> bool {
         matches!(media_type, "" | "application/json") || media_type.ends_with("+json")
     }
 
-    /// How calls are answered.
+    /// How requests are answered.
     fn response_style(&self) -> ResponseStyle {
         ResponseStyle::ProblemJson
     }
 
-    /// What to do with an invoice number that comes again with another
-    /// transaction.
+    /// What to do if an invoice number arrives again with another transaction.
     fn invoice_conflict(&self) -> InvoiceConflict {
         InvoiceConflict::Update
     }
 
-    /// The body of the 200 that accepts an event, where the caller wants one.
-    /// The same bytes for the same event, each time.
+    /// The body of the 200 response to an event, if the sender expects one; always the same
+    /// bytes for the same event.
     fn success_body(&self, _source: &SourceName, _event: &Event) -> Option<Bytes> {
         None
     }
 
-    /// The headers that answer an OPTIONS request with which the platform
-    /// asks for leave to send, if it is one that does.
+    /// The response headers to an OPTIONS request with which the platform asks for
+    /// permission to send.
     fn handshake(&self, _headers: &HeaderMap) -> Option<HeaderMap> {
         None
     }
 
-    /// Finds the secret that signed the call; its index.
+    /// The index of the secret that signed the request.
     ///
     /// # Errors
-    /// [`RejectedField::Signature`] if there is none, or no signature at all.
-    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection>;
+    /// [`Rejection::InvalidSignature`] if there is none, or no signature.
+    fn verify(&self, request: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection>;
 
-    /// Takes the events out of an authentic call.
+    /// Extracts the events of an authentic request.
     ///
-    /// A body that cannot be understood is no reason to refuse: a shop would
-    /// give up on a 4xx. It becomes an event that the worker will bury.
+    /// An unreadable body is not rejected, because a shop gives up after a 4xx. It becomes
+    /// an event that the worker dead-letters.
     ///
     /// # Errors
-    /// [`RejectedField`] if a header that every call carries is not there.
-    fn extract_events(&self, call: &Verified<'_>) -> Result<Vec<Event>, Rejection>;
+    /// [`Rejection`] if a header is missing that every request has.
+    fn extract_events(&self, request: &Verified<'_>) -> Result<Vec<Event>, Rejection>;
 
-    /// How its CSV files are written, if it takes files of events.
+    /// The CSV dialect, if the platform accepts imports.
     fn csv_dialect(&self) -> Option<&CsvDialect> {
         None
     }
 
-    /// The event that an item of a file is. `call` is the one that brings the
-    /// file, with the item for its body, received when the import began; `line`
-    /// tells which of two items is the later.
+    /// Extracts the event of one item of a file. `request` is the upload with the item as
+    /// its body and the start of the import as its time; `line` orders the items.
     ///
     /// # Errors
-    /// What is wrong with it, field by field.
+    /// One failure per invalid field.
     fn import_event(
         &self,
         _call: &WebhookRequest<'_>,
         _format: ImportFormat,
         _line: u32,
     ) -> Result<Event, Vec<PermanentFailure>> {
-        Err(vec![PermanentFailure::new(ReasonCode::InvalidValue, "this source takes no files")])
+        Err(vec![PermanentFailure::new(ReasonCode::InvalidValue, "this source accepts no files")])
     }
 
-    /// What an event changes in the books.
+    /// Maps an event to the change that it makes.
     ///
     /// # Errors
-    /// [`PermanentFailure`] if it can never be applied; it names the field.
+    /// [`PermanentFailure`] with the invalid field if the event can never be applied.
     fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure>;
 
-    /// Under which [document id](crate::domain::Invoice::document_id) the thing
-    /// that a reference names stands among the invoices, if it ever does.
+    /// The [document id](crate::domain::Invoice::document_id) under which a resource is
+    /// stored as an invoice, if it is one.
     fn document_id(&self, _reference: &ResourceChange) -> Option<String> {
         None
     }
 
-    /// What a fetched resource changes in the books: what a thin event only
-    /// named. `None` if the kind of resource is not mapped.
+    /// Maps a fetched resource of a thin event to the change that it makes. `None` if its
+    /// kind is not mapped.
     ///
     /// # Errors
-    /// [`PermanentFailure`] if it can never be applied; it names the field.
+    /// [`PermanentFailure`] with the invalid field if the event can never be applied.
     fn map_resource(
         &self,
         _reference: &ResourceChange,
@@ -147,49 +145,48 @@ pub trait Platform: Send + Sync {
         Ok(None)
     }
 
-    /// The number that people know the document by, where it can be read even
-    /// though the event cannot be mapped: dead letters are searched by it.
+    /// The document's business number, if it can be read even if the event cannot be
+    /// mapped: dead letters are searched by it.
     fn business_key(&self, envelope: &Envelope) -> Option<String>;
 
-    /// The header that names the tenant, for messages to people.
+    /// Where the tenant is named, for error messages.
     fn tenant_location(&self) -> &'static str;
 
-    /// What names the tenant of a file's item, for messages to people.
+    /// Where the tenant of an imported item is named, for error messages.
     fn import_tenant_location(&self) -> String {
         self.tenant_location().to_owned()
     }
 
-    /// The headers with which the platform would send this: for
-    /// `tallyhook send` and for tests.
+    /// The headers with which the platform would send this webhook, for `tallyhook send`
+    /// and tests.
     fn signed_headers(
         &self,
-        delivery: &OutgoingWebhook<'_>,
+        webhook: &OutgoingWebhook<'_>,
         secret: &Secret,
     ) -> Vec<(HeaderName, HeaderValue)>;
 }
 
-/// What is a conflict of two events, and what is not.
+/// When two events conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConflictPolicy {
-    /// Whether other bytes under a known key are a conflict.
+    /// Whether other bytes under a known event key are a conflict.
     pub redelivers_identical_body: bool,
-    /// What to do with an invoice number that comes again with another
-    /// transaction.
+    /// What to do if an invoice number arrives again with another transaction.
     pub invoice_conflict: InvoiceConflict,
 }
 
 /// A webhook to be sent as the platform would send it.
 #[derive(Clone, Copy, Debug)]
 pub struct OutgoingWebhook<'a> {
-    /// What it is about.
+    /// The event type.
     pub topic: &'a str,
-    /// The shop that sends it.
+    /// The tenant that sends it.
     pub tenant: &'a str,
-    /// The id of the event; the same on each redelivery.
+    /// The event id, equal on each redelivery.
     pub event_id: &'a str,
-    /// When it happened.
+    /// When the event happened.
     pub triggered_at: OffsetDateTime,
-    /// When this attempt is made: what a platform that signs the time signs.
+    /// When this attempt is made; some platforms sign it.
     pub sent_at: OffsetDateTime,
     /// The body.
     pub body: &'a [u8],

@@ -1,4 +1,4 @@
-//! One HTTP call, what it turns out to be, and why it is refused.
+//! HTTP requests of senders, the events in them, and the reasons to reject them.
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
@@ -7,61 +7,61 @@ use uuid::Uuid;
 
 use crate::domain::{Envelope, EventKey, PermanentFailure, SourceName};
 
-/// One HTTP call as it came in.
+/// One HTTP request to a source.
 #[derive(Clone, Copy, Debug)]
 pub struct WebhookRequest<'a> {
-    /// All its headers.
+    /// All headers.
     pub headers: &'a HeaderMap,
-    /// What stands behind the `?` of its address; empty if nothing does.
+    /// The query string without the `?`; may be empty.
     pub query: &'a str,
-    /// The raw bytes of its body.
+    /// The raw body.
     pub body: &'a Bytes,
-    /// When the body had been read whole.
+    /// When the body had been read completely.
     pub received_at: OffsetDateTime,
 }
 
 impl<'a> WebhookRequest<'a> {
-    /// A header's value, if it is there, readable and not empty.
+    /// The trimmed value of a header; `None` if it is missing, empty or not UTF-8.
     pub fn header(&self, name: &str) -> Option<&'a str> {
-        // Not `to_str`, which knows ASCII only: a company may be called Müller.
+        // Not `to_str`, which accepts only ASCII: a company may be called Müller.
         let value = std::str::from_utf8(self.headers.get(name)?.as_bytes()).ok()?.trim();
         (!value.is_empty()).then_some(value)
     }
 
-    /// The media type without its parameters, lower case; empty if none is given.
+    /// The media type in lower case, without parameters; empty if there is none.
     pub(super) fn media_type(&self) -> String {
         let value = self.header(header::CONTENT_TYPE.as_str()).unwrap_or_default();
         value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     }
 }
 
-/// One event within a call: what the envelope needs to know of it.
+/// One event of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The platform's id where it is stable across redeliveries, else a
-    /// composite that is.
+    /// The platform's event id if it is stable across redeliveries, else a composite that
+    /// is.
     pub event_id: String,
-    /// The shop or company; empty where there is only one.
+    /// The tenant: a shop or a company. Empty if the source has only one.
     pub tenant: String,
-    /// What the platform says it is about.
+    /// The platform's event type.
     pub topic: String,
-    /// The version for the stale guard, where the headers tell one.
+    /// The version for the stale check, if the headers contain one.
     pub version: Option<OffsetDateTime>,
-    /// The bytes to keep and to map.
+    /// The bytes to store and to map.
     pub body: Bytes,
 }
 
 impl Event {
-    /// The longest topic, in bytes: it becomes an AMQP short string.
+    /// Maximum length of a topic in bytes: it becomes an AMQP short string.
     pub(super) const MAX_TOPIC_BYTES: usize = 255;
-    /// The longest tenant, in bytes.
+    /// Maximum length of a tenant in bytes.
     const MAX_TENANT_BYTES: usize = 2048;
 
-    /// The event as it goes to its source's queue.
+    /// The envelope of the event, to be published to the source's queue.
     ///
     /// # Errors
-    /// [`RejectedField::Unreadable`] if its tenant or topic can be neither an AMQP
-    /// property nor an SQL text.
+    /// [`Rejection::Malformed`] if the tenant or topic cannot be an AMQP property or an SQL
+    /// text.
     pub fn envelope(
         self,
         source: &SourceName,
@@ -70,8 +70,8 @@ impl Event {
         secret: &str,
     ) -> Result<Envelope, Rejection> {
         let Self { event_id, tenant, topic, version, body } = self;
-        let legal = |text: &str, longest| text.len() <= longest && !text.contains('\0');
-        if !legal(&tenant, Self::MAX_TENANT_BYTES) || !legal(&topic, Self::MAX_TOPIC_BYTES) {
+        let is_valid = |text: &str, max_bytes| text.len() <= max_bytes && !text.contains('\0');
+        if !is_valid(&tenant, Self::MAX_TENANT_BYTES) || !is_valid(&topic, Self::MAX_TOPIC_BYTES) {
             return Err(Rejection::Malformed(
                 "the tenant or topic is too long or contains a NUL character".to_owned(),
             ));
@@ -95,38 +95,38 @@ impl Event {
     }
 }
 
-/// What a call turned out to be.
+/// The content of an accepted request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// Authentic events, each to be made durable before the answer.
+    /// Authentic events; each must be published before the response is sent.
     Events {
         /// At least one.
         events: Vec<Event>,
-        /// The label of the secret that verified the call.
+        /// The label of the secret that verified the request.
         secret_label: String,
     },
-    /// A platform's unsigned test of the address: answered, and no event.
+    /// A platform's unsigned test of the URL; it contains no event.
     Ping,
 }
 
-/// Why a call is refused.
+/// Why a request is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// No configured secret made the signature, or there is none. 401.
+    /// The signature is missing, or no configured secret verifies it. 401.
     #[error("{0}")]
     InvalidSignature(String),
-    /// The tenant it claims is not one of the source's: what names it, and
-    /// its name, which the answer does not repeat. 401.
+    /// The tenant is not on the allow-list: where it is named, and its name, which the
+    /// response does not repeat. 401.
     #[error("the tenant that {0} names is not configured for this source")]
     UnknownTenant(&'static str, String),
-    /// Something that every call must carry is missing or unreadable. 400.
+    /// Something that every request must contain is missing or unreadable. 400.
     #[error("{0}")]
     Malformed(String),
-    /// The body is of a media type that the source does not take. 415.
-    #[error("content type {0:?} is not taken here; send application/json")]
+    /// The source does not accept the media type of the body. 415.
+    #[error("content type {0:?} is not supported; send application/json")]
     UnsupportedMediaType(String),
-    /// Fields that must be right for the caller to get its answer are not.
-    /// 422, for sources that answer callers who can mend it.
+    /// Fields are invalid, and the sender is one that reads the response and can correct
+    /// them. 422.
     #[error("{}", join_details(.0))]
     InvalidFields(Vec<PermanentFailure>),
 }
@@ -136,12 +136,12 @@ fn join_details(failures: &[PermanentFailure]) -> String {
 }
 
 impl Rejection {
-    /// A signature that none of the secrets made.
+    /// No configured secret verifies the signature.
     pub fn invalid_signature() -> Self {
-        Self::InvalidSignature("no configured secret made this signature".to_owned())
+        Self::InvalidSignature("no configured secret verifies this signature".to_owned())
     }
 
-    /// Whether the call was authentic all the same.
+    /// Whether the request was authentic nevertheless.
     pub fn is_authentic(&self) -> bool {
         !matches!(self, Self::InvalidSignature(_))
     }

@@ -1,4 +1,4 @@
-//! Where a value stands in a call: a JSON pointer, a header, a constant.
+//! Selectors: where a value of a request is found.
 
 use http::HeaderName;
 use serde::Deserialize;
@@ -8,7 +8,7 @@ use super::{
     json_fields::{JsonFields, is_json_pointer},
 };
 
-/// Where a value of a call is found: `/pointer`, `header:NAME` or `const:TEXT`.
+/// Where a value of a request is found: `/pointer`, `header:NAME` or `const:TEXT`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Selector {
@@ -16,7 +16,7 @@ pub enum Selector {
     Pointer(String),
     /// A header's name.
     Header(String),
-    /// Always this.
+    /// A constant.
     Constant(String),
 }
 
@@ -26,7 +26,7 @@ impl TryFrom<String> for Selector {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         if let Some(name) = text.strip_prefix("header:") {
             let name: HeaderName =
-                name.parse().map_err(|_| format!("{name:?} is no header name"))?;
+                name.parse().map_err(|_| format!("{name:?} is not a header name"))?;
             Ok(Self::Header(name.as_str().to_owned()))
         } else if let Some(constant) = text.strip_prefix("const:") {
             Ok(Self::Constant(constant.to_owned()))
@@ -44,7 +44,7 @@ impl TryFrom<String> for Selector {
 pub enum FieldSource {
     /// A JSON pointer into the body.
     Pointer(String),
-    /// Always this.
+    /// A constant.
     Constant(String),
 }
 
@@ -63,7 +63,7 @@ impl TryFrom<String> for FieldSource {
 }
 
 impl FieldSource {
-    /// The pointer, if it is one.
+    /// The JSON pointer, if it is one.
     pub fn pointer(&self) -> Option<&str> {
         match self {
             Self::Pointer(pointer) => Some(pointer),
@@ -71,7 +71,7 @@ impl FieldSource {
         }
     }
 
-    /// How it is named to people.
+    /// The text of the selector, for error messages.
     pub fn label(&self) -> String {
         match self {
             Self::Pointer(pointer) => pointer.clone(),
@@ -80,7 +80,7 @@ impl FieldSource {
     }
 }
 
-/// Where a value is found that differs from event to event: `/pointer` only.
+/// Where a value is found that cannot be a constant: `/pointer`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct FieldPointer(String);
@@ -98,19 +98,19 @@ impl TryFrom<String> for FieldPointer {
 }
 
 impl FieldPointer {
-    /// A pointer that stands in the code, where none is configured.
+    /// A default pointer.
     pub(super) fn from_static(pointer: &'static str) -> Self {
         Self(pointer.to_owned())
     }
 
-    /// The pointer.
+    /// The JSON pointer.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl Selector {
-    /// The pointer, if it is one.
+    /// The JSON pointer, if it is one.
     pub fn pointer(&self) -> Option<&str> {
         match self {
             Self::Pointer(pointer) => Some(pointer),
@@ -118,15 +118,15 @@ impl Selector {
         }
     }
 
-    /// The value in a call whose body was read at this pointer, if it could be.
+    /// The value in a request; `fields` is its body, if that is readable.
     pub fn select(
         &self,
-        call: &WebhookRequest<'_>,
+        request: &WebhookRequest<'_>,
         fields: Option<&JsonFields<'_>>,
     ) -> Option<String> {
         match self {
             Self::Pointer(pointer) => fields?.text(pointer).ok().flatten(),
-            Self::Header(name) => call.header(name).map(str::to_owned),
+            Self::Header(name) => request.header(name).map(str::to_owned),
             Self::Constant(constant) => Some(constant.clone()),
         }
     }

@@ -1,7 +1,7 @@
-//! Shopify: orders, by the headers and bodies of its webhooks.
+//! Shopify: orders and refunds.
 //!
-//! Source of the rules: <https://shopify.dev/docs/apps/build/webhooks> and
-//! the REST Admin order resource, which is what `orders/*` webhooks carry.
+//! Rules: <https://shopify.dev/docs/apps/build/webhooks>, and the REST Admin order
+//! resource, which `orders/*` webhooks carry.
 
 #[cfg(test)]
 mod tests;
@@ -14,10 +14,10 @@ use serde::Deserialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    Event, OutgoingWebhook, Platform, Rejection, WebhookRequest, first_text,
+    Event, OutgoingWebhook, Platform, Rejection, WebhookRequest, first_text, header_pairs,
     json_fields::{JsonFields, JsonPointers},
     sha256_hex,
-    signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
+    signature::{BodyHmac, Secret, Verified},
     timestamp::parse_timestamp,
 };
 use crate::domain::{
@@ -25,12 +25,12 @@ use crate::domain::{
     PermanentFailure, Refund, RefundStatus, RefundTarget,
 };
 
-/// A Shopify source needs no settings of its own.
+/// Settings of a Shopify source; there are none.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shopify {}
 
-/// Topics that carry the whole order.
+/// Topics of events with a complete order.
 const ORDER_TOPICS: [&str; 6] = [
     "orders/create",
     "orders/updated",
@@ -40,21 +40,21 @@ const ORDER_TOPICS: [&str; 6] = [
     "orders/partially_fulfilled",
 ];
 
-/// What tells that a body is an order's state.
+/// Fields that only a complete order has.
 const STATE_FIELDS: [&str; 3] = ["/total_price", "/current_total_price", "/financial_status"];
 
-/// Shopify's newer family of header names has no `X-`; a request may carry
-/// both, and Shopify's own libraries prefer the newer one.
-const SIGNATURES: [BodyHmac<'static>; 2] =
-    [signature_in("shopify-hmac-sha256"), signature_in("x-shopify-hmac-sha256")];
+/// Shopify's newer headers have no `X-` prefix. A request may contain both families; the
+/// newer one takes precedence, as in Shopify's libraries.
+const SIGNATURES: [BodyHmac<'static>; 2] = [
+    BodyHmac::sha256_base64("shopify-hmac-sha256"),
+    BodyHmac::sha256_base64("x-shopify-hmac-sha256"),
+];
 
-const fn signature_in(header: &'static str) -> BodyHmac<'static> {
-    BodyHmac { header, prefix: "", algorithm: Algorithm::Sha256, encoding: Encoding::Base64 }
-}
-
-/// A header of either family.
-fn shopify_header<'a>(call: &WebhookRequest<'a>, name: &str) -> Option<&'a str> {
-    call.header(&format!("shopify-{name}")).or_else(|| call.header(&format!("x-shopify-{name}")))
+/// The value of a header of either family.
+fn shopify_header<'a>(request: &WebhookRequest<'a>, name: &str) -> Option<&'a str> {
+    request
+        .header(&format!("shopify-{name}"))
+        .or_else(|| request.header(&format!("x-shopify-{name}")))
 }
 
 static ORDER_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
@@ -100,39 +100,39 @@ impl Platform for Shopify {
         Duration::from_hours(4)
     }
 
-    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+    fn verify(&self, request: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
         let [newer, older] = SIGNATURES;
-        if call.header(newer.header).is_some() {
-            newer.verify(call, secrets)
+        if request.header(newer.header).is_some() {
+            newer.verify(request, secrets)
         } else {
-            older.verify(call, secrets)
+            older.verify(request, secrets)
         }
     }
 
     fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
-        let call = verified.request();
+        let request = verified.request();
         let required = |name: &str| {
-            shopify_header(call, name).ok_or_else(|| {
+            shopify_header(request, name).ok_or_else(|| {
                 Rejection::Malformed(format!("the header X-Shopify-{name} is missing or empty"))
             })
         };
         let tenant = required("Shop-Domain")?.to_ascii_lowercase();
-        let named = required("Topic")?;
-        // The admin's "send test notification" sends a made-up order under a
-        // real topic. It must be answered and must not reach the books.
-        let test =
-            shopify_header(call, "test").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let topic = if test { format!("test:{named}") } else { named.to_owned() };
-        // The webhook id alone is no key: `X-Shopify-Event-Id` is shared by
-        // topics, and the id headers are not signed.
-        let delivery =
-            shopify_header(call, "webhook-id").map_or_else(|| sha256_hex(call.body), str::to_owned);
+        let event_topic = required("Topic")?;
+        // "Send test notification" in the admin sends a fictitious order under a real
+        // topic. It must be answered, and must not be applied.
+        let is_test =
+            shopify_header(request, "test").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let topic = if is_test { format!("test:{event_topic}") } else { event_topic.to_owned() };
+        // The webhook id alone is not a key: `X-Shopify-Event-Id` is shared by topics, and
+        // the id headers are not signed.
+        let webhook_id = shopify_header(request, "webhook-id")
+            .map_or_else(|| sha256_hex(request.body), str::to_owned);
         Ok(vec![Event {
-            event_id: format!("{topic}:{delivery}"),
+            event_id: format!("{topic}:{webhook_id}"),
             tenant,
             topic,
-            version: shopify_header(call, "triggered-at").and_then(parse_timestamp),
-            body: call.body.clone(),
+            version: shopify_header(request, "triggered-at").and_then(parse_timestamp),
+            body: request.body.clone(),
         }])
     }
 
@@ -142,12 +142,11 @@ impl Platform for Shopify {
             order_state(envelope)?
         } else if topic == "orders/delete" {
             let fields = JsonFields::read(&envelope.body, &ORDER_POINTERS)?;
-            // The topic is not signed: an order's body, recorded on the way
-            // and sent again as a deletion, must not be one. A deletion may
-            // name totals, but they are null.
-            if let Some(told) = STATE_FIELDS.into_iter().find(|pointer| fields.has(pointer)) {
-                let detail = "stands in a deletion, which tells no state";
-                return Err(PermanentFailure::invalid(told, detail));
+            // The topic is not signed: an intercepted order, replayed as a deletion, must
+            // not delete. Deletions may contain totals, but they are null.
+            if let Some(pointer) = STATE_FIELDS.into_iter().find(|pointer| fields.has(pointer)) {
+                let detail = "is present in a deletion, which must not contain a state";
+                return Err(PermanentFailure::invalid(pointer, detail));
             }
             OrderUpdate::Deleted {
                 order_id: fields.required_text("/id")?,
@@ -174,32 +173,27 @@ impl Platform for Shopify {
 
     fn signed_headers(
         &self,
-        delivery: &OutgoingWebhook<'_>,
+        webhook: &OutgoingWebhook<'_>,
         secret: &Secret,
     ) -> Vec<(HeaderName, HeaderValue)> {
-        let triggered_at = delivery.triggered_at.format(&Rfc3339).unwrap_or_default();
-        [
-            ("x-shopify-topic", delivery.topic.to_owned()),
-            ("x-shopify-shop-domain", delivery.tenant.to_owned()),
-            ("x-shopify-webhook-id", delivery.event_id.to_owned()),
+        let triggered_at = webhook.triggered_at.format(&Rfc3339).unwrap_or_default();
+        header_pairs([
+            ("x-shopify-topic", webhook.topic.to_owned()),
+            ("x-shopify-shop-domain", webhook.tenant.to_owned()),
+            ("x-shopify-webhook-id", webhook.event_id.to_owned()),
             ("x-shopify-triggered-at", triggered_at),
-            ("x-shopify-hmac-sha256", SIGNATURES[1].sign(secret, delivery.body)),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| {
-            Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?))
-        })
-        .collect()
+            ("x-shopify-hmac-sha256", SIGNATURES[1].sign(secret, &[webhook.body])),
+        ])
     }
 }
 
-/// The order's whole state.
+/// Maps a complete order.
 fn order_state(envelope: &Envelope) -> Result<OrderUpdate, PermanentFailure> {
     let fields = JsonFields::read(&envelope.body, &ORDER_POINTERS)?;
     let order_id = fields.required_text("/id")?;
     let currency = fields.required_currency("/currency")?;
-    // After edits and refunds the current total tells the state; older API
-    // versions have only the total at placement.
+    // The current total reflects edits and refunds; older API versions only have the total
+    // at placement.
     let amount = match fields.decimal("/current_total_price")? {
         Some(amount) => amount,
         None => fields.required_decimal("/total_price")?,
@@ -213,7 +207,7 @@ fn order_state(envelope: &Envelope) -> Result<OrderUpdate, PermanentFailure> {
         OrderStatus::Cancelled
     } else {
         match platform_status.as_str() {
-            // Shopify's word for an order whose authorization was withdrawn.
+            // The authorization was voided.
             "voided" => OrderStatus::Cancelled,
             word => OrderStatus::parse_or_other(word),
         }
@@ -235,8 +229,7 @@ fn order_state(envelope: &Envelope) -> Result<OrderUpdate, PermanentFailure> {
     Ok(OrderUpdate::State { order_id, version, order: Box::new(order), restored: false })
 }
 
-/// A refund told by itself. It may have paid back nothing: goods that were
-/// only restocked.
+/// Maps a refund event. It may refund no money: goods that were only restocked.
 fn refund(envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
     let fields = JsonFields::read(&envelope.body, &REFUND_EVENT_POINTERS)?;
     let refund_id = fields.required_text("/id")?;
@@ -256,7 +249,7 @@ fn refund(envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
         let amount = sum.ok_or_else(|| {
             PermanentFailure::invalid(
                 "/transactions",
-                "are in several currencies, or too large a number",
+                "have several currencies, or their sum is too large",
             )
         })?;
         paid_back = Some(Money { amount, currency });
@@ -278,7 +271,7 @@ fn refund(envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
     }))
 }
 
-/// Whether a refund's transaction is one that paid back, and has done so.
+/// Whether a transaction is a successful refund.
 fn is_successful_refund(transaction: &JsonFields<'_>) -> Result<bool, PermanentFailure> {
     let is = |pointer: &str, word: &str| {
         transaction.text(pointer).map(|text| text.as_deref() == Some(word))
@@ -308,11 +301,11 @@ fn lines(fields: &JsonFields<'_>) -> Result<Vec<OrderLine>, PermanentFailure> {
         .collect()
 }
 
-/// What was paid back: the successful refund transactions. An order carries
-/// all its refunds, so this is the state, never something to add up twice.
+/// The refunded amount: the sum of all successful refund transactions. An order contains
+/// all its refunds, so this is the total.
 ///
-/// Where the customer paid in another currency than the shop's, transactions
-/// are in the customer's: those are left out rather than added to the shop's.
+/// If the customer paid in another currency than the shop's, the transactions are in the
+/// customer's currency. Such amounts are not added.
 fn refunded_amount(
     fields: &JsonFields<'_>,
     currency: Currency,
@@ -326,7 +319,7 @@ fn refunded_amount(
             if of_order && is_successful_refund(&transaction)? {
                 let amount = transaction.required_decimal("/amount")?;
                 sum = sum.checked_add(amount).ok_or_else(|| {
-                    PermanentFailure::invalid("/refunds", "add up to too large a number")
+                    PermanentFailure::invalid("/refunds", "have a sum that is too large")
                 })?;
             }
         }

@@ -1,8 +1,7 @@
-//! Square: invoices and refunds, by its webhooks; orders, which webhooks only
-//! name, as its API has them.
+//! Square: invoices and refunds from its webhooks; orders, which webhooks only name, from its API.
 //!
-//! Source of the rules: <https://developer.squareup.com/docs/webhooks/overview>
-//! and the objects of Square's API reference.
+//! Rules: <https://developer.squareup.com/docs/webhooks/overview> and the objects of Square's API
+//! reference.
 
 mod invoice;
 mod money;
@@ -18,45 +17,44 @@ use serde::Deserialize;
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    Event, OutgoingWebhook, Platform, Rejection, WebhookRequest, bounded_topic, first_text,
+    Event, OutgoingWebhook, Platform, Rejection, WebhookRequest, first_text, header_pairs,
     json_fields::{JsonFields, JsonPointers},
     mapping::InvalidSettings,
-    require_tenant, sha256_hex,
-    signature::{Algorithm, Encoding, Secret, Verified},
-    timestamp::parse_timestamp,
+    require_tenant,
+    signature::{BodyHmac, Secret, Verified},
+    thin_event::{EventProperties, event_time},
 };
 use crate::domain::{Change, Envelope, MappedEvent, PermanentFailure, ResourceChange};
 
-/// The settings of a Square source.
+/// Settings of a Square source.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SquareSettings {
-    /// The notification URL as it is registered with Square, byte for byte:
-    /// it is part of what Square signs. Needed.
+    /// The notification URL as registered with Square, byte for byte: Square signs it. Required.
     url: Option<String>,
 }
 
-/// A source of kind `square`, its settings checked.
+/// A source of kind `square`.
 pub struct Square {
     url: String,
 }
 
-/// `x-square-signature` beside it is SHA-1, and no longer looked at.
-const SIGNATURE_HEADER: &str = "x-square-hmacsha256-signature";
+/// Square also sends `x-square-signature`, which is SHA-1 and ignored.
+const SIGNATURE: BodyHmac<'static> = BodyHmac::sha256_base64("x-square-hmacsha256-signature");
 
-/// Topics that name an order. The object within has the topic's name, with
-/// underscores.
+/// Topics that name an order. The object in the event has the topic's name with underscores.
 const ORDER_TOPICS: [&str; 3] = ["order.created", "order.updated", "order.fulfillment.updated"];
 
 static EVENT_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
-    let named = ["order_id", "version", "updated_at", "created_at"].into_iter().flat_map(|name| {
+    let order = ["order_id", "version", "updated_at", "created_at"].into_iter().flat_map(|name| {
         ORDER_TOPICS.map(|topic| format!("/data/object/{}/{name}", topic.replace('.', "_")))
     });
-    let own = ["/event_id", "/type", "/merchant_id", "/created_at", "/data/id"].map(str::to_owned);
-    JsonPointers::new(own.into_iter().chain(named))
+    let common =
+        ["/event_id", "/type", "/merchant_id", "/created_at", "/data/id"].map(str::to_owned);
+    JsonPointers::new(common.into_iter().chain(order))
 });
 
-/// By which people know what an event is about, best first.
+/// Fields with the business number of a document, in order of preference.
 const BUSINESS_KEY_FIELDS: [&str; 7] = [
     "/data/object/invoice/invoice_number",
     "/data/object/invoice/id",
@@ -70,18 +68,18 @@ static BUSINESS_KEY_POINTERS: LazyLock<JsonPointers> =
     LazyLock::new(|| JsonPointers::new(BUSINESS_KEY_FIELDS));
 
 impl Square {
-    /// Checks settings.
+    /// Validates the settings.
     ///
     /// # Errors
-    /// [`InvalidSettings`] that names the key.
+    /// [`InvalidSettings`] with the invalid key.
     pub fn new(settings: SquareSettings) -> Result<Self, InvalidSettings> {
-        let wrong = |detail: &str| Err(InvalidSettings::new("url", detail));
+        let invalid = |detail: &str| Err(InvalidSettings::new("url", detail));
         let Some(url) = settings.url else {
-            return wrong("is missing: the notification URL as it is registered with Square");
+            return invalid("is missing: the notification URL as registered with Square");
         };
-        let absolute = url.starts_with("https://") || url.starts_with("http://");
-        if !absolute || url.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return wrong("must be the notification URL as it is registered with Square, whole");
+        let is_absolute = url.starts_with("https://") || url.starts_with("http://");
+        if !is_absolute || url.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return invalid("must be the complete notification URL as registered with Square");
         }
         Ok(Self { url })
     }
@@ -93,7 +91,7 @@ impl Platform for Square {
     }
 
     fn redelivers_identical_body(&self) -> bool {
-        // Square promises the same `event_id`; of the bytes it says nothing.
+        // Square documents that `event_id` stays the same, but not the bytes.
         false
     }
 
@@ -102,76 +100,64 @@ impl Platform for Square {
         Duration::from_hours(24)
     }
 
-    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
-        let presented = call.header(SIGNATURE_HEADER).ok_or_else(|| {
-            Rejection::InvalidSignature(format!(
-                "the header {SIGNATURE_HEADER} is missing or empty"
-            ))
-        })?;
-        let signature = Encoding::Base64.decode(presented).ok_or_else(|| {
-            Rejection::InvalidSignature(format!("the header {SIGNATURE_HEADER} is not a signature"))
-        })?;
-        let parts: [&[u8]; 2] = [self.url.as_bytes(), call.body];
-        secrets
-            .iter()
-            .position(|secret| secret.verifies(Algorithm::Sha256, &parts, &signature))
-            .ok_or_else(Rejection::invalid_signature)
+    fn verify(&self, request: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+        SIGNATURE.verify_parts(request, secrets, &[self.url.as_bytes(), request.body])
     }
 
     fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
         let body = verified.request().body;
         let fields = JsonFields::read(body, &EVENT_POINTERS).ok();
-        let text = |pointer| fields.as_ref().and_then(|fields| fields.text(pointer).ok().flatten());
-        Ok(vec![Event {
-            event_id: text("/event_id").unwrap_or_else(|| sha256_hex(body)),
-            tenant: text("/merchant_id").unwrap_or_default(),
-            topic: bounded_topic(text("/type")),
-            version: text("/created_at").as_deref().and_then(parse_timestamp),
-            body: body.clone(),
-        }])
+        let text = |pointer| fields.as_ref()?.optional_text(pointer);
+        let properties = EventProperties {
+            id: text("/event_id"),
+            tenant: text("/merchant_id"),
+            topic: text("/type"),
+            time: text("/created_at"),
+        };
+        Ok(vec![properties.into_event(body.clone())])
     }
 
     fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
         let fields = JsonFields::read(&envelope.body, &EVENT_POINTERS)?;
-        let told = match envelope.topic.as_str() {
+        let topic = match envelope.topic.as_str() {
             "" => fields.required_text("/type")?,
-            told => told.to_owned(),
+            topic => topic.to_owned(),
         };
-        let tenant = || require_tenant(envelope, &fields, "/merchant_id");
-        match told.as_str() {
+        let require_tenant = || require_tenant(envelope, &fields, "/merchant_id");
+        match topic.as_str() {
             "invoice.deleted" => {
-                tenant()?;
+                require_tenant()?;
                 Ok(MappedEvent::from(deleted_draft(&fields, envelope)?))
             }
-            told if told.starts_with("invoice.") => {
-                tenant()?;
+            topic if topic.starts_with("invoice.") => {
+                require_tenant()?;
                 invoice::map(envelope).map(MappedEvent::from)
             }
             "refund.created" | "refund.updated" => {
-                tenant()?;
+                require_tenant()?;
                 refund::map(envelope).map(MappedEvent::from)
             }
-            told if ORDER_TOPICS.contains(&told) => {
-                tenant()?;
-                Ok(MappedEvent::from(order_change(told, &fields, envelope)?))
+            topic if ORDER_TOPICS.contains(&topic) => {
+                require_tenant()?;
+                Ok(MappedEvent::from(order_change(topic, &fields, envelope)?))
             }
-            // A payment changes its order, which is told by itself.
+            // Square reports the order of a payment in an event of its own.
             _ => Ok(MappedEvent::Ignored),
         }
     }
 
-    fn document_id(&self, reference: &ResourceChange) -> Option<String> {
-        (reference.kind == "invoice").then(|| reference.id.clone())
+    fn document_id(&self, change: &ResourceChange) -> Option<String> {
+        (change.kind == "invoice").then(|| change.id.clone())
     }
 
     fn map_resource(
         &self,
-        reference: &ResourceChange,
+        change: &ResourceChange,
         _envelope: &Envelope,
         resource: &[u8],
     ) -> Result<Option<Change>, PermanentFailure> {
-        match reference.kind.as_str() {
-            "order" => order::map(reference, resource),
+        match change.kind.as_str() {
+            "order" => order::map(change, resource),
             _ => Ok(None),
         }
     }
@@ -186,26 +172,19 @@ impl Platform for Square {
 
     fn signed_headers(
         &self,
-        delivery: &OutgoingWebhook<'_>,
+        webhook: &OutgoingWebhook<'_>,
         secret: &Secret,
     ) -> Vec<(HeaderName, HeaderValue)> {
-        let parts: [&[u8]; 2] = [self.url.as_bytes(), delivery.body];
-        let signature = Encoding::Base64.encode(&secret.hmac(Algorithm::Sha256, &parts));
-        let triggered_at = delivery.triggered_at.format(&Rfc3339).unwrap_or_default();
-        [
-            (SIGNATURE_HEADER, signature),
+        let triggered_at = webhook.triggered_at.format(&Rfc3339).unwrap_or_default();
+        header_pairs([
+            (SIGNATURE.header, SIGNATURE.sign(secret, &[self.url.as_bytes(), webhook.body])),
             ("square-environment", "Production".to_owned()),
             ("square-initial-delivery-timestamp", triggered_at),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| {
-            Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?))
-        })
-        .collect()
+        ])
     }
 }
 
-/// Only a draft can be deleted, and all that is told is its id.
+/// The deletion of an invoice. Only drafts can be deleted, and the event contains only the id.
 fn deleted_draft(
     fields: &JsonFields<'_>,
     envelope: &Envelope,
@@ -215,10 +194,7 @@ fn deleted_draft(
         kind: "invoice".to_owned(),
         id: fields.required_text("/data/id")?,
         version: None,
-        changed_at: fields
-            .timestamp("/created_at")?
-            .or(envelope.version)
-            .unwrap_or(envelope.received_at),
+        changed_at: event_time(fields, "/created_at", envelope)?,
         action: "deleted".to_owned(),
     })
 }
@@ -229,19 +205,19 @@ fn order_change(
     envelope: &Envelope,
 ) -> Result<ResourceChange, PermanentFailure> {
     let root = format!("/data/object/{}", topic.replace('.', "_"));
-    let at = |name: &str| format!("{root}/{name}");
-    let changed_at = match fields.timestamp(&at("updated_at"))? {
-        Some(moment) => Some(moment),
-        None => fields.timestamp(&at("created_at"))?,
+    let pointer = |name: &str| format!("{root}/{name}");
+    let changed_at = match fields.timestamp(&pointer("updated_at"))? {
+        Some(updated_at) => updated_at,
+        None => event_time(fields, &pointer("created_at"), envelope)?,
     };
     let (_, action) = topic.rsplit_once('.').unwrap_or_default();
     Ok(ResourceChange {
         platform: "square",
         kind: "order".to_owned(),
-        id: fields.required_text(&at("order_id"))?,
-        // Orders that were not made through the API have none.
-        version: fields.integer(&at("version"))?,
-        changed_at: changed_at.or(envelope.version).unwrap_or(envelope.received_at),
+        id: fields.required_text(&pointer("order_id"))?,
+        // Orders that were not created through the API have no version.
+        version: fields.integer(&pointer("version"))?,
+        changed_at,
         action: action.to_owned(),
     })
 }

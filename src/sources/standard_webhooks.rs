@@ -1,8 +1,8 @@
-//! Standard Webhooks: whoever signs by that specification (and Svix, from
-//! which it came), mapped by settings; and two platforms that do, `BigCommerce`
-//! and Etsy, each a profile that brings its own mapping.
+//! Standard Webhooks: senders that sign by that specification (and by Svix, its origin),
+//! mapped by settings. `BigCommerce` and Etsy sign by it too; each is a profile with its
+//! own mapping.
 //!
-//! Source of the rules: <https://www.standardwebhooks.com>.
+//! Rules: <https://www.standardwebhooks.com>.
 
 mod bigcommerce;
 mod etsy;
@@ -28,8 +28,7 @@ use super::{
 use crate::domain::{Change, Envelope, MappedEvent, PermanentFailure, ResourceChange};
 pub use settings::{Profile, StandardWebhooksSettings};
 
-/// A source of kind `standard_webhooks`, its settings checked and its
-/// pointers compiled.
+/// A source of kind `standard_webhooks`; its pointers are compiled.
 #[derive(Debug)]
 pub struct StandardWebhooks {
     profile: Option<Profile>,
@@ -40,10 +39,10 @@ pub struct StandardWebhooks {
 }
 
 impl StandardWebhooks {
-    /// Checks settings and compiles their pointers.
+    /// Validates the settings and compiles their pointers.
     ///
     /// # Errors
-    /// [`InvalidSettings`] that names the key.
+    /// [`InvalidSettings`] with the invalid key.
     pub fn new(settings: StandardWebhooksSettings) -> Result<Self, InvalidSettings> {
         settings.check()?;
         let (profile, repeats_same_bytes) =
@@ -63,25 +62,25 @@ impl StandardWebhooks {
 
     fn signed_headers_of<'a>(
         &self,
-        call: &WebhookRequest<'a>,
+        request: &WebhookRequest<'a>,
     ) -> Result<SignedHeaders<'a>, Rejection> {
-        // Etsy's early documentation leaves the `v1,` out.
-        SignedHeaders::read(call, self.profile == Some(Profile::Etsy))
+        // Etsy's early documentation omits the `v1,`.
+        SignedHeaders::read(request, self.profile == Some(Profile::Etsy))
     }
 }
 
-/// The two families of header names. A call carries one of them whole: an id
-/// of one beside a signature of the other would be an id that nobody signed.
+/// The two families of header names. A request must contain one of them completely: an id
+/// of one beside a signature of the other would be unsigned.
 const HEADER_FAMILIES: [[&str; 3]; 2] = [
     ["webhook-id", "webhook-timestamp", "webhook-signature"],
     ["svix-id", "svix-timestamp", "svix-signature"],
 ];
 
-/// What the headers say.
+/// The signature headers.
 #[derive(Debug)]
 struct SignedHeaders<'a> {
     id: &'a str,
-    /// The time as it is written, which is how it is signed.
+    /// The timestamp as text, which is signed.
     timestamp: &'a str,
     unix: i64,
     /// The HMACs: `v1,<base64>`.
@@ -91,36 +90,36 @@ struct SignedHeaders<'a> {
 }
 
 impl<'a> SignedHeaders<'a> {
-    fn read(call: &WebhookRequest<'a>, bare_is_hmac: bool) -> Result<Self, Rejection> {
-        let whole = |[id, time, signatures]: [&str; 3]| {
-            Some((call.header(id)?, call.header(time)?, call.header(signatures)?))
+    fn read(request: &WebhookRequest<'a>, bare_is_hmac: bool) -> Result<Self, Rejection> {
+        let complete = |[id, time, signatures]: [&str; 3]| {
+            Some((request.header(id)?, request.header(time)?, request.header(signatures)?))
         };
         let [[id, time, signature], _] = HEADER_FAMILIES;
         let (id, time, signatures) =
-            HEADER_FAMILIES.into_iter().find_map(whole).ok_or_else(|| {
+            HEADER_FAMILIES.into_iter().find_map(complete).ok_or_else(|| {
                 Rejection::InvalidSignature(format!(
                     "one of the headers {id}, {time}, {signature} is missing"
                 ))
             })?;
-        let unix = time
-            .parse()
-            .map_err(|_| Rejection::InvalidSignature("the signed time is no number".to_owned()))?;
+        let unix = time.parse().map_err(|_| {
+            Rejection::InvalidSignature("the signed timestamp is not a number".to_owned())
+        })?;
         let (mut hmacs, mut ed25519) = (Vec::new(), Vec::new());
         for entry in signatures.split_ascii_whitespace().take(MAX_SIGNATURES) {
-            let (found, text) = match entry.split_once(',') {
+            let (signatures_of_version, text) = match entry.split_once(',') {
                 Some(("v1", text)) => (&mut hmacs, text),
                 Some(("v1a", text)) => (&mut ed25519, text),
                 None if bare_is_hmac => (&mut hmacs, entry),
-                // A version of tomorrow stands beside one that we know.
+                // An unknown version may accompany a known one.
                 _ => continue,
             };
-            found.extend(Encoding::Base64.decode(text));
+            signatures_of_version.extend(Encoding::Base64.decode(text));
         }
         Ok(Self { id, timestamp: time, unix, hmacs, ed25519 })
     }
 }
 
-/// What is signed in front of the body.
+/// The signed text before the body.
 fn signed_prefix(id: &str, time: &str) -> String {
     format!("{id}.{time}.")
 }
@@ -132,8 +131,8 @@ impl Platform for StandardWebhooks {
 
     fn parse_key(&self, text: &str) -> Result<Key, String> {
         match self.profile {
-            // BigCommerce signs with the text of the client secret itself.
-            Some(Profile::BigCommerce) => Ok(Key::Shared(text.as_bytes().to_vec())),
+            // BigCommerce signs with the text of the client secret.
+            Some(Profile::BigCommerce) => Ok(Key::shared(text)),
             Some(Profile::Etsy) | None => secret::parse_key(text),
         }
     }
@@ -144,30 +143,30 @@ impl Platform for StandardWebhooks {
 
     fn redelivery_window(&self) -> Duration {
         match self.profile {
-            // Until the webhook is turned off: developer.bigcommerce.com, webhooks.
+            // Until the webhook is disabled: developer.bigcommerce.com, webhooks.
             Some(Profile::BigCommerce) => Duration::from_hours(48),
-            // 8 tries within 38 hours: developers.etsy.com, webhooks.
+            // 8 attempts within 38 hours: developers.etsy.com, webhooks.
             Some(Profile::Etsy) => Duration::from_hours(38),
-            // The specification's example takes three days and more.
+            // The specification's example takes more than three days.
             None => DEFAULT_REDELIVERY_WINDOW,
         }
     }
 
-    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
-        let signed = self.signed_headers_of(call)?;
+    fn verify(&self, request: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+        let signed = self.signed_headers_of(request)?;
         let head = signed_prefix(signed.id, signed.timestamp);
-        // ed25519 takes a message in one piece.
+        // ed25519 needs the message in one piece.
         let message = if signed.ed25519.is_empty() {
             Vec::new()
         } else {
-            [head.as_bytes(), call.body].concat()
+            [head.as_bytes(), request.body].concat()
         };
         let index = secrets
             .iter()
             .position(|secret| match secret.key() {
                 Key::Shared(_) => secret.verifies_any(
                     Algorithm::Sha256,
-                    &[head.as_bytes(), call.body],
+                    &[head.as_bytes(), request.body],
                     &signed.hmacs,
                 ),
                 Key::Public(_) | Key::Seed(_) => {
@@ -175,17 +174,17 @@ impl Platform for StandardWebhooks {
                 }
             })
             .ok_or_else(Rejection::invalid_signature)?;
-        // Behind the signature, so that only the sender is told of its clock.
-        check_timestamp(call, signed.unix, self.tolerance)?;
+        // After the signature, so that only an authentic sender learns about our clock.
+        check_timestamp(request, signed.unix, self.tolerance)?;
         Ok(index)
     }
 
     fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
-        let call = verified.request();
-        let signed = self.signed_headers_of(call)?;
-        let mut event = self.extractor.extract(call, Some(signed.id));
+        let request = verified.request();
+        let signed = self.signed_headers_of(request)?;
+        let mut event = self.extractor.extract(request, Some(signed.id));
         if self.profile == Some(Profile::Etsy) {
-            // Its bodies tell no time.
+            // Its bodies contain no timestamp.
             event.version = parse_timestamp(signed.timestamp);
         }
         Ok(vec![event])
@@ -197,16 +196,16 @@ impl Platform for StandardWebhooks {
             Some(Profile::BigCommerce) => bigcommerce::resource_change,
             Some(Profile::Etsy) => etsy::resource_change,
         };
-        let Some(reference) = read(&self.extractor.topic(envelope)?, envelope)? else {
+        let Some(change) = read(&self.extractor.topic(envelope)?, envelope)? else {
             return Ok(MappedEvent::Ignored);
         };
         self.extractor.require_tenant(envelope)?;
-        Ok(MappedEvent::from(reference))
+        Ok(MappedEvent::from(change))
     }
 
     fn map_resource(
         &self,
-        reference: &ResourceChange,
+        change: &ResourceChange,
         _envelope: &Envelope,
         resource: &[u8],
     ) -> Result<Option<Change>, PermanentFailure> {
@@ -215,10 +214,10 @@ impl Platform for StandardWebhooks {
             Some(Profile::Etsy) => etsy::order,
             None => return Ok(None),
         };
-        if reference.kind != ORDER {
+        if change.kind != ORDER {
             return Ok(None);
         }
-        Ok(Some(Change::Order(Box::new(read(reference, resource)?))))
+        Ok(Some(Change::Order(Box::new(read(change, resource)?))))
     }
 
     fn business_key(&self, envelope: &Envelope) -> Option<String> {
@@ -239,20 +238,20 @@ impl Platform for StandardWebhooks {
 
     fn signed_headers(
         &self,
-        delivery: &OutgoingWebhook<'_>,
+        webhook: &OutgoingWebhook<'_>,
         secret: &Secret,
     ) -> Vec<(HeaderName, HeaderValue)> {
-        let time = delivery.sent_at.unix_timestamp().to_string();
-        let head = signed_prefix(delivery.event_id, &time);
-        let parts = [head.as_bytes(), delivery.body];
+        let time = webhook.sent_at.unix_timestamp().to_string();
+        let head = signed_prefix(webhook.event_id, &time);
+        let parts = [head.as_bytes(), webhook.body];
         let (version, signature) = match secret.key() {
             Key::Shared(_) => ("v1", secret.hmac(Algorithm::Sha256, &parts)),
             Key::Public(_) | Key::Seed(_) => ("v1a", secret.ed25519(&parts.concat())),
         };
         let signature = format!("{version},{}", Encoding::Base64.encode(&signature));
-        let mut headers = self.extractor.event_headers(delivery);
+        let mut headers = self.extractor.event_headers(webhook);
         headers.extend(
-            HEADER_FAMILIES[0].into_iter().zip([delivery.event_id, &time, &signature]).filter_map(
+            HEADER_FAMILIES[0].into_iter().zip([webhook.event_id, &time, &signature]).filter_map(
                 |(name, value)| Some((HeaderName::from_static(name), value.parse().ok()?)),
             ),
         );
@@ -260,5 +259,5 @@ impl Platform for StandardWebhooks {
     }
 }
 
-/// What both platforms' references name.
+/// The resource kind that both profiles map.
 const ORDER: &str = "order";

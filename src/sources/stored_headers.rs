@@ -1,34 +1,35 @@
-//! A call kept for later: its headers as JSON and back, so that a forged one
-//! can be verified again once its secret is mended.
+//! Request headers as JSON and back, so that a quarantined request can be verified again
+//! once its secret was corrected.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::{Value, json};
 
-/// Headers that no signature needs and that are nobody's business.
+/// Headers that no signature covers and that must not be stored.
 const NEVER_STORED: [HeaderName; 2] = [header::COOKIE, header::PROXY_AUTHORIZATION];
 
-/// What the name of a header contains that holds a credential: where the
-/// scheme is no HMAC, its value is as good as the secret.
+/// Words in the names of headers that hold a credential. Unless the scheme is an HMAC, such
+/// a value is as good as the secret.
 const CREDENTIAL_WORDS: [&str; 9] =
     ["auth", "token", "secret", "key", "password", "credential", "cookie", "session", "jwt"];
 
-/// The headers of a call, in their order, without cookies.
+/// Stores headers as JSON, in their order, without cookies.
 pub fn to_json(headers: &HeaderMap) -> Value {
-    let kept = headers.iter().filter(|(name, _)| !NEVER_STORED.contains(name));
-    kept.map(|(name, value)| {
-        if let Ok(text) = std::str::from_utf8(value.as_bytes()) {
-            return json!({"name": name.as_str(), "value": text});
-        }
-        // A company may be called Müller, in Latin-1.
-        let base64 = data_encoding::BASE64.encode(value.as_bytes());
-        json!({"name": name.as_str(), "base64": base64})
-    })
-    .collect()
+    let stored = headers.iter().filter(|(name, _)| !NEVER_STORED.contains(name));
+    stored
+        .map(|(name, value)| {
+            if let Ok(text) = std::str::from_utf8(value.as_bytes()) {
+                return json!({"name": name.as_str(), "value": text});
+            }
+            // Not UTF-8; a company may be called Müller in Latin-1.
+            let base64 = data_encoding::BASE64.encode(value.as_bytes());
+            json!({"name": name.as_str(), "base64": base64})
+        })
+        .collect()
 }
 
-/// Reads what [`write()`] wrote; what is no header is left out.
-pub fn from_json(kept: &Value) -> HeaderMap {
-    let one = |field: &Value| {
+/// Reads headers that [`to_json`] stored; entries that are not valid headers are skipped.
+pub fn from_json(stored: &Value) -> HeaderMap {
+    let header = |field: &Value| {
         let name: HeaderName = field["name"].as_str()?.parse().ok()?;
         let bytes = match field["value"].as_str() {
             Some(text) => text.as_bytes().to_vec(),
@@ -37,15 +38,15 @@ pub fn from_json(kept: &Value) -> HeaderMap {
         Some((name, HeaderValue::from_bytes(&bytes).ok()?))
     };
     let mut headers = HeaderMap::new();
-    for (name, value) in kept.as_array().into_iter().flatten().filter_map(one) {
+    for (name, value) in stored.as_array().into_iter().flatten().filter_map(header) {
         headers.append(name, value);
     }
     headers
 }
 
-/// The same with the values of credentials left out: for people to see.
-pub fn redacted(kept: &Value) -> Value {
-    let fields = kept.as_array().into_iter().flatten();
+/// Stored headers without the values of credentials, for display.
+pub fn redacted(stored: &Value) -> Value {
+    let fields = stored.as_array().into_iter().flatten();
     fields
         .map(|field| {
             let name = field["name"].as_str().unwrap_or_default().to_ascii_lowercase();
@@ -58,7 +59,7 @@ pub fn redacted(kept: &Value) -> Value {
         .collect()
 }
 
-/// The names of a query's parameters: their values may be credentials.
+/// The names of the query parameters; their values may be credentials.
 pub fn query_parameter_names(query: &str) -> Vec<&str> {
     let parts = query.split('&').filter(|part| !part.is_empty());
     parts.map(|part| part.split('=').next().unwrap_or_default()).collect()
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_come_back_to_the_byte_and_cookies_do_not() {
+    fn stored_headers_round_trip_without_cookies() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("x-signature", b"sha256=00".as_slice()),
@@ -85,13 +86,13 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_not_shown() {
+    fn stored_headers_redacted_hides_credentials() {
         let mut headers = HeaderMap::new();
         for name in [
             "authorization",
             "x-gitlab-token",
             "x-api-key",
-            // Put there by proxies, for whoever stands behind them.
+            // Added by proxies.
             "cf-access-jwt-assertion",
             "x-session-id",
             "x-original-cookie",
@@ -106,10 +107,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_left_out() {
-        let kept = json!([{"name": "a b", "value": "1"}, {"name": "x", "value": "a\nb"}, 7,
+    fn stored_headers_invalid_entries_are_skipped() {
+        let stored = json!([{"name": "a b", "value": "1"}, {"name": "x", "value": "a\nb"}, 7,
                           {"name": "y"}, {"name": "z", "value": "1"}]);
-        assert_eq!(from_json(&kept).len(), 1);
+        assert_eq!(from_json(&stored).len(), 1);
         assert!(from_json(&json!("text")).is_empty());
     }
 }

@@ -1,9 +1,7 @@
-//! Stripe: invoices, checkout sessions as orders, and refunds, by the events
-//! that it sends.
+//! Stripe: invoices, checkout sessions as orders, and refunds.
 //!
-//! Source of the rules: <https://docs.stripe.com/webhooks>, and the API
-//! objects of invoices, checkout sessions and refunds, which events carry
-//! whole under `/data/object`.
+//! Rules: <https://docs.stripe.com/webhooks>, and the API objects of invoices, checkout
+//! sessions and refunds, which events carry under `/data/object`.
 
 mod objects;
 #[cfg(test)]
@@ -16,22 +14,24 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::{
-    Event, OutgoingWebhook, Platform, Rejection, WebhookRequest,
+    Event, OutgoingWebhook, Platform, Rejection, WebhookRequest, header_pairs,
     json_fields::{JsonFields, JsonPointers},
     mapping::InvalidSettings,
     sha256_hex,
     signature::{
         Algorithm, Encoding, MAX_SIGNATURES, Secret, Verified, check_timestamp, parse_tolerance,
     },
+    thin_event::event_time,
 };
 use crate::domain::{Envelope, MappedEvent, PermanentFailure, ResourceChange};
 use objects::{charge_refund, invoice, order, refund};
 
-/// The settings of a Stripe source.
+/// Settings of a Stripe source.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StripeSettings {
-    /// How far the signed time may be from now, in s: 0 to 86400, default 300.
+    /// Maximum difference of the signed timestamp from now, in seconds: 0 to 86400, default
+    /// 300.
     pub tolerance_s: Option<u64>,
 }
 
@@ -42,10 +42,10 @@ pub struct Stripe {
 }
 
 impl Stripe {
-    /// Checks settings.
+    /// Validates the settings.
     ///
     /// # Errors
-    /// [`InvalidSettings`] that names the key.
+    /// [`InvalidSettings`] with the invalid key.
     pub fn new(settings: &StripeSettings) -> Result<Self, InvalidSettings> {
         Ok(Self { tolerance: parse_tolerance(settings.tolerance_s)? })
     }
@@ -59,38 +59,40 @@ static EVENT_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
     JsonPointers::new(event.into_iter().chain(related).chain(objects::POINTERS))
 });
 
-/// What `Stripe-Signature` says: `t=<seconds>,v1=<hex>[,v1=<hex>...]`. Other
-/// schemes stand beside `v1`, and one of them (`v0`) is made for tests: only
-/// `v1` counts.
+/// The header `Stripe-Signature`: `t=<seconds>,v1=<hex>[,v1=<hex>...]`. Only `v1` counts;
+/// another scheme, `v0`, is for tests.
 struct SignatureHeader<'a> {
-    /// The time as it is written, which is how it is signed.
+    /// The timestamp as text, which is signed.
     timestamp: &'a str,
     unix: i64,
     signatures: Vec<Vec<u8>>,
 }
 
 impl<'a> SignatureHeader<'a> {
-    fn read(call: &WebhookRequest<'a>) -> Result<Self, Rejection> {
-        let refused = |detail: &str| {
+    fn read(request: &WebhookRequest<'a>) -> Result<Self, Rejection> {
+        let invalid = |detail: &str| {
             Rejection::InvalidSignature(format!("the header {SIGNATURE_HEADER} {detail}"))
         };
-        let header = call.header(SIGNATURE_HEADER).ok_or_else(|| refused("is missing or empty"))?;
+        let header =
+            request.header(SIGNATURE_HEADER).ok_or_else(|| invalid("is missing or empty"))?;
         let parts = || header.split(',').filter_map(|part| part.trim().split_once('='));
-        let mut times = parts().filter(|(scheme, _)| *scheme == "t").map(|(_, time)| time);
-        // Two times would leave open which one was signed.
-        let (Some(time), None) = (times.next(), times.next()) else {
-            return Err(refused("does not carry one time (t=)"));
+        let mut timestamps = parts().filter(|(scheme, _)| *scheme == "t").map(|(_, text)| text);
+        // With two timestamps it would be unclear which one is signed.
+        let (Some(timestamp), None) = (timestamps.next(), timestamps.next()) else {
+            return Err(invalid("must contain one timestamp (t=)"));
         };
-        let unix = time.parse().map_err(|_| refused("carries a time (t=) that is no number"))?;
+        let unix = timestamp
+            .parse()
+            .map_err(|_| invalid("contains a timestamp (t=) that is not a number"))?;
         let signatures: Vec<_> = parts()
             .filter(|(scheme, _)| *scheme == "v1")
             .filter_map(|(_, text)| Encoding::Hex.decode(text))
             .take(MAX_SIGNATURES)
             .collect();
         if signatures.is_empty() {
-            return Err(refused("carries no signature (v1=)"));
+            return Err(invalid("contains no signature (v1=)"));
         }
-        Ok(Self { timestamp: time, unix, signatures })
+        Ok(Self { timestamp, unix, signatures })
     }
 }
 
@@ -100,63 +102,63 @@ impl Platform for Stripe {
     }
 
     fn redelivers_identical_body(&self) -> bool {
-        // `pending_webhooks` counts the addresses that have not answered yet,
-        // and so may differ from one attempt to the next.
+        // `pending_webhooks` counts the endpoints that have not answered yet, so it may
+        // differ between attempts.
         false
     }
 
     fn redelivery_window(&self) -> Duration {
-        // By itself for three days; by a person, with its command line, for
-        // 30: docs.stripe.com/webhooks.
+        // Automatically for three days; manually, with the command line tool, for 30:
+        // docs.stripe.com/webhooks.
         Duration::from_hours(30 * 24)
     }
 
-    // The key is the whole text, `whsec_` and all: unlike Standard Webhooks,
-    // Stripe does not decode what stands behind it.
+    // The key is the whole text including `whsec_`: unlike Standard Webhooks, Stripe does
+    // not decode it.
 
-    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
-        let signed = SignatureHeader::read(call)?;
-        let parts = [signed.timestamp.as_bytes(), b".", call.body];
+    fn verify(&self, request: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+        let signed = SignatureHeader::read(request)?;
+        let parts = [signed.timestamp.as_bytes(), b".", request.body];
         let index = secrets
             .iter()
             .position(|secret| secret.verifies_any(Algorithm::Sha256, &parts, &signed.signatures))
             .ok_or_else(Rejection::invalid_signature)?;
-        // Behind the signature, so that only the sender is told of its clock.
-        check_timestamp(call, signed.unix, self.tolerance)?;
+        // After the signature, so that only an authentic sender learns about our clock.
+        check_timestamp(request, signed.unix, self.tolerance)?;
         Ok(index)
     }
 
     fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
-        let call = verified.request();
-        let fields = JsonFields::read(call.body, &EVENT_POINTERS).ok();
+        let request = verified.request();
+        let fields = JsonFields::read(request.body, &EVENT_POINTERS).ok();
         let text = |pointer| fields.as_ref()?.text(pointer).ok().flatten();
         Ok(vec![Event {
-            event_id: text("/id").unwrap_or_else(|| sha256_hex(call.body)),
-            // Told by Connect only; without it, there is one account.
+            event_id: text("/id").unwrap_or_else(|| sha256_hex(request.body)),
+            // Only Connect sends it; without Connect there is one account.
             tenant: text("/account").unwrap_or_default(),
             topic: text("/type").unwrap_or_default(),
             version: None,
-            body: call.body.clone(),
+            body: request.body.clone(),
         }])
     }
 
     fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
-        // Read first, so that a body that cannot be read is never taken for a
-        // topic that nobody maps.
+        // Read first, so that an unreadable body is never treated as an unmapped topic.
         let fields = JsonFields::read(&envelope.body, &EVENT_POINTERS)?;
         let topic = match envelope.topic.as_str() {
             "" => fields.required_text("/type")?,
             topic => topic.to_owned(),
         };
-        let version = happened_at(&fields, envelope);
+        // Stripe does not guarantee an order by time, so it only orders states of the same rank.
+        let version = event_time(&fields, "/created", envelope);
         if fields.text("/object")?.as_deref() == Some("v2.core.event") {
-            let reference = resource_change(&topic, &fields, version?)?;
+            let change = resource_change(&topic, &fields, version?)?;
             require_tenant(&fields, envelope)?;
-            return Ok(reference.map_or(MappedEvent::Ignored, MappedEvent::from));
+            return Ok(change.map_or(MappedEvent::Ignored, MappedEvent::from));
         }
         let object = fields.text("/data/object/object")?.unwrap_or_default();
         let mapped = match (object.as_str(), topic.as_str()) {
-            // A preview of an invoice that does not exist yet; it has no id.
+            // A preview of an invoice that does not exist yet and has no id.
             ("invoice", "invoice.upcoming") => MappedEvent::Ignored,
             ("invoice", topic) if topic.starts_with("invoice.") => {
                 MappedEvent::from(invoice(topic, &fields, version?)?)
@@ -169,8 +171,7 @@ impl Platform for Stripe {
             {
                 MappedEvent::from(refund(&fields, version?)?)
             }
-            // Since API version 2022-11-15 it tells how much went back so far,
-            // and not by which refunds.
+            // Since API version 2022-11-15 it contains the refunded total, not the refunds.
             ("charge", "charge.refunded") => {
                 charge_refund(&fields, version?)?.map_or(MappedEvent::Ignored, MappedEvent::from)
             }
@@ -200,30 +201,19 @@ impl Platform for Stripe {
 
     fn signed_headers(
         &self,
-        delivery: &OutgoingWebhook<'_>,
+        webhook: &OutgoingWebhook<'_>,
         secret: &Secret,
     ) -> Vec<(HeaderName, HeaderValue)> {
-        let time = delivery.sent_at.unix_timestamp().to_string();
-        let parts = [time.as_bytes(), b".", delivery.body];
+        let timestamp = webhook.sent_at.unix_timestamp().to_string();
+        let parts = [timestamp.as_bytes(), b".", webhook.body];
         let signature = Encoding::Hex.encode(&secret.hmac(Algorithm::Sha256, &parts));
-        HeaderValue::from_str(&format!("t={time},v1={signature}"))
-            .map(|value| (HeaderName::from_static(SIGNATURE_HEADER), value))
-            .into_iter()
-            .collect()
+        header_pairs([(SIGNATURE_HEADER, format!("t={timestamp},v1={signature}"))])
     }
 }
 
-/// When the event happened. Stripe promises no order by it, so it only tells
-/// states of the same rank apart.
-fn happened_at(
-    fields: &JsonFields<'_>,
-    envelope: &Envelope,
-) -> Result<OffsetDateTime, PermanentFailure> {
-    Ok(fields.timestamp("/created")?.or(envelope.version).unwrap_or(envelope.received_at))
-}
-
-/// An account that cannot be read, or that another AMQP producer left out, is
-/// not the one account of a source without Connect.
+/// Fails if the body names an account and the envelope has no tenant: it is unreadable, or
+/// another AMQP producer omitted it. Such an event must not be applied to the account of a
+/// source without Connect.
 fn require_tenant(fields: &JsonFields<'_>, envelope: &Envelope) -> Result<(), PermanentFailure> {
     match fields.text("/account")? {
         Some(_) if envelope.tenant.is_empty() => {
@@ -233,7 +223,7 @@ fn require_tenant(fields: &JsonFields<'_>, envelope: &Envelope) -> Result<(), Pe
     }
 }
 
-/// What a thin event (`v2.core.event`) names, if it names anything.
+/// The resource of a thin event (`v2.core.event`), if it names one.
 fn resource_change(
     topic: &str,
     fields: &JsonFields<'_>,

@@ -1,4 +1,4 @@
-//! Times as senders write them.
+//! Timestamps in the formats that senders use.
 
 use time::{
     OffsetDateTime, PrimitiveDateTime, UtcOffset,
@@ -6,34 +6,34 @@ use time::{
     macros::format_description,
 };
 
-/// Reads a moment as senders write it: RFC 3339, the same without a
-/// zone (taken as UTC) or without a colon in it (`-0700`), RFC 2822, whole
-/// seconds since 1970, or the milliseconds of `/Date(1573755038314+0000)/`.
+/// Parses RFC 3339, also without a zone (read as UTC) or without a colon in it (`-0700`),
+/// RFC 2822, whole seconds since 1970, and the milliseconds of
+/// `/Date(1573755038314+0000)/`.
 pub fn parse_timestamp(text: &str) -> Option<OffsetDateTime> {
-    // RFC 3339, by which it travels on, has no years before 0, and the
-    // database has them only as years BC.
-    read(text.trim()).filter(|moment| moment.year() > 0)
+    // RFC 3339, in which the envelope carries it, has no years before 0, and PostgreSQL has
+    // them only as years BC.
+    read(text.trim()).filter(|timestamp| timestamp.year() > 0)
 }
 
 fn read(text: &str) -> Option<OffsetDateTime> {
     let zoned = OffsetDateTime::parse(text, &Rfc3339);
-    if let Ok(moment) = zoned.or_else(|_| OffsetDateTime::parse(text, &Rfc2822)) {
-        // In UTC, the last hours of the year 9999 may be no time at all.
-        return moment.checked_to_offset(UtcOffset::UTC);
+    if let Ok(timestamp) = zoned.or_else(|_| OffsetDateTime::parse(text, &Rfc2822)) {
+        // In UTC, the last hours of the year 9999 may be out of range.
+        return timestamp.checked_to_offset(UtcOffset::UTC);
     }
     let zoneless = format_description!(
         version = 2,
         "[year]-[month]-[day][first [T] [ ]][hour]:[minute]:[second][optional [.[subsecond]]]"
     );
-    if let Ok(moment) = PrimitiveDateTime::parse(text, &zoneless) {
-        return Some(moment.assume_utc());
+    if let Ok(timestamp) = PrimitiveDateTime::parse(text, &zoneless) {
+        return Some(timestamp.assume_utc());
     }
     let without_colon = format_description!(
         version = 2,
         "[year]-[month]-[day]T[hour]:[minute]:[second][optional [.[subsecond]]][offset_hour sign:mandatory][offset_minute]"
     );
-    if let Ok(moment) = OffsetDateTime::parse(text, &without_colon) {
-        return moment.checked_to_offset(UtcOffset::UTC);
+    if let Ok(timestamp) = OffsetDateTime::parse(text, &without_colon) {
+        return timestamp.checked_to_offset(UtcOffset::UTC);
     }
     if let Some(inner) = text.strip_prefix("/Date(").and_then(|rest| rest.strip_suffix(")/")) {
         return parse_milliseconds(inner);
@@ -41,8 +41,8 @@ fn read(text: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp(text.parse().ok()?).ok()
 }
 
-/// Milliseconds since 1970 in UTC; an offset behind them says only where the
-/// writer sat.
+/// Parses milliseconds since 1970 in UTC. An offset after them only names the writer's
+/// zone.
 fn parse_milliseconds(text: &str) -> Option<OffsetDateTime> {
     let offset = text.rfind(['+', '-']).filter(|at| *at > 0);
     let digits = offset.map_or(text, |at| &text[..at]);
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_read_as_senders_write_them() {
+    fn timestamp_formats_of_senders_are_parsed() {
         for (text, expected) in [
             ("2026-01-02T03:04:05-05:00", datetime!(2026-01-02 8:04:05 UTC)),
             ("2026-01-02T03:04:05Z", datetime!(2026-01-02 3:04:05 UTC)),

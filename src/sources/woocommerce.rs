@@ -1,7 +1,7 @@
-//! `WooCommerce`: orders, by the headers and bodies of its webhooks.
+//! `WooCommerce`: orders.
 //!
-//! Source of the rules: `class-wc-webhook.php` of WooCommerce and its REST
-//! API documentation, whose order representation is what webhooks carry.
+//! Rules: `class-wc-webhook.php` of WooCommerce, and its REST API documentation, whose
+//! order representation the webhooks carry.
 
 #[cfg(test)]
 mod tests;
@@ -13,26 +13,21 @@ use rust_decimal::Decimal;
 use serde::Deserialize;
 
 use super::{
-    Event, OutgoingWebhook, Platform, Rejection, WebhookRequest, first_text,
+    Event, OutgoingWebhook, Platform, Rejection, WebhookRequest, first_text, header_pairs,
     json_fields::{JsonFields, JsonPointers},
     sha256_hex,
-    signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
+    signature::{BodyHmac, Secret, Verified},
 };
 use crate::domain::{
     Envelope, MappedEvent, Money, Order, OrderLine, OrderStatus, OrderUpdate, PermanentFailure,
 };
 
-/// A WooCommerce source needs no settings of its own.
+/// Settings of a `WooCommerce` source; there are none.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WooCommerce {}
 
-const SIGNATURE: BodyHmac<'static> = BodyHmac {
-    header: "x-wc-webhook-signature",
-    prefix: "",
-    algorithm: Algorithm::Sha256,
-    encoding: Encoding::Base64,
-};
+const SIGNATURE: BodyHmac<'static> = BodyHmac::sha256_base64("x-wc-webhook-signature");
 
 static EVENT_ID_POINTERS: LazyLock<JsonPointers> =
     LazyLock::new(|| JsonPointers::new(["/id", "/date_modified_gmt"]));
@@ -61,64 +56,64 @@ impl Platform for WooCommerce {
     }
 
     fn redelivers_identical_body(&self) -> bool {
-        // The body is built when it is sent; its digest is part of the key,
-        // so other bytes are another event.
+        // The body is built for each attempt. Its digest is part of the key, so another
+        // body is another event.
         false
     }
 
     fn redelivery_window(&self) -> Duration {
-        // `class-wc-webhook.php` counts a failure and tries never again.
+        // `class-wc-webhook.php` counts a failure and does not retry.
         Duration::ZERO
     }
 
-    fn is_ping(&self, call: &WebhookRequest<'_>) -> bool {
-        // Sent when a webhook is saved: unsigned, form-encoded. Anything but a
-        // 200 shows the merchant an error.
-        call.header(SIGNATURE.header).is_none()
-            && call.body.strip_prefix(b"webhook_id=").is_some_and(|digits| {
+    fn is_ping(&self, request: &WebhookRequest<'_>) -> bool {
+        // Sent when a webhook is saved: unsigned and form-encoded. Any response but 200
+        // shows the merchant an error.
+        request.header(SIGNATURE.header).is_none()
+            && request.body.strip_prefix(b"webhook_id=").is_some_and(|digits| {
                 !digits.is_empty() && digits.len() <= 20 && digits.iter().all(u8::is_ascii_digit)
             })
     }
 
-    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
-        SIGNATURE.verify(call, secrets)
+    fn verify(&self, request: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+        SIGNATURE.verify(request, secrets)
     }
 
     fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
-        let call = verified.request();
+        let request = verified.request();
         let required = |name: &str| {
-            call.header(name).ok_or_else(|| {
+            request.header(name).ok_or_else(|| {
                 Rejection::Malformed(format!("the header {name} is missing or empty"))
             })
         };
         let tenant = required("X-WC-Webhook-Source")?.trim_end_matches('/').to_ascii_lowercase();
         if tenant.is_empty() {
-            // The header is not signed: slashes alone would be a shop without
-            // a name, which no allow-list keeps out.
+            // The header is not signed. Slashes alone would be an empty tenant, which
+            // passes every allow-list.
             return Err(Rejection::Malformed(
-                "the header X-WC-Webhook-Source names no shop".to_owned(),
+                "the header X-WC-Webhook-Source contains no shop".to_owned(),
             ));
         }
         let topic = required("X-WC-Webhook-Topic")?.to_owned();
-        // The delivery id is new on each attempt and may collide within a
-        // second, so the event is known by what it says of which order when.
-        let identity = JsonFields::read(call.body, &EVENT_ID_POINTERS).ok();
+        // The delivery id is new on each attempt and may collide within a second, so the
+        // event id consists of topic, order, version and digest.
+        let identity = JsonFields::read(request.body, &EVENT_ID_POINTERS).ok();
         let part = |pointer| {
             let text = identity.as_ref().and_then(|fields| fields.text(pointer).ok().flatten());
             text.unwrap_or_else(|| "-".to_owned())
         };
-        let told = match call.header("X-WC-Webhook-Delivery-ID") {
-            // A deletion tells nothing but the id: without the delivery's, an
-            // order that is deleted, restored and deleted again would stay.
-            Some(delivery) if topic == "order.deleted" => delivery.to_owned(),
-            _ => sha256_hex(call.body),
+        let suffix = match request.header("X-WC-Webhook-Delivery-ID") {
+            // A deletion contains only the order id. Without the delivery id, a second
+            // deletion of a restored order would be a duplicate.
+            Some(delivery_id) if topic == "order.deleted" => delivery_id.to_owned(),
+            _ => sha256_hex(request.body),
         };
         Ok(vec![Event {
-            event_id: format!("{topic}:{}:{}:{told}", part("/id"), part("/date_modified_gmt")),
+            event_id: format!("{topic}:{}:{}:{suffix}", part("/id"), part("/date_modified_gmt")),
             tenant,
             topic,
             version: None,
-            body: call.body.clone(),
+            body: request.body.clone(),
         }])
     }
 
@@ -126,13 +121,13 @@ impl Platform for WooCommerce {
         let update = match envelope.topic.as_str() {
             "order.created" | "order.updated" => order_state(envelope, false)?,
             "order.restored" => order_state(envelope, true)?,
-            // Carries nothing but the id, so our clock must tell the time.
+            // Contains only the order id, so its version is the time of receipt.
             "order.deleted" => {
                 let fields = JsonFields::read(&envelope.body, &ORDER_POINTERS)?;
-                // The topic is not signed: an order's body, recorded on the
-                // way and sent again as a deletion, must not be one.
+                // The topic is not signed: an intercepted order, replayed as a deletion,
+                // must not delete.
                 if fields.has("/status") {
-                    let detail = "stands in a deletion, which carries the id alone";
+                    let detail = "is present in a deletion, which must contain only the id";
                     return Err(PermanentFailure::invalid("/status", detail));
                 }
                 OrderUpdate::Deleted {
@@ -155,35 +150,30 @@ impl Platform for WooCommerce {
 
     fn signed_headers(
         &self,
-        delivery: &OutgoingWebhook<'_>,
+        webhook: &OutgoingWebhook<'_>,
         secret: &Secret,
     ) -> Vec<(HeaderName, HeaderValue)> {
-        let (resource, event) = delivery.topic.split_once('.').unwrap_or((delivery.topic, ""));
-        [
-            ("x-wc-webhook-topic", delivery.topic.to_owned()),
+        let (resource, event) = webhook.topic.split_once('.').unwrap_or((webhook.topic, ""));
+        header_pairs([
+            ("x-wc-webhook-topic", webhook.topic.to_owned()),
             ("x-wc-webhook-resource", resource.to_owned()),
             ("x-wc-webhook-event", event.to_owned()),
-            ("x-wc-webhook-source", format!("{}/", delivery.tenant)),
+            ("x-wc-webhook-source", format!("{}/", webhook.tenant)),
             ("x-wc-webhook-id", "1".to_owned()),
-            ("x-wc-webhook-signature", SIGNATURE.sign(secret, delivery.body)),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| {
-            Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?))
-        })
-        .collect()
+            ("x-wc-webhook-signature", SIGNATURE.sign(secret, &[webhook.body])),
+        ])
     }
 }
 
-/// The order's whole state.
+/// Maps a complete order.
 fn order_state(envelope: &Envelope, restored: bool) -> Result<OrderUpdate, PermanentFailure> {
     let fields = JsonFields::read(&envelope.body, &ORDER_POINTERS)?;
     let order_id = fields.required_text("/id")?;
     let platform_status = fields.required_text("/status")?;
-    let paid = fields.timestamp("/date_paid_gmt")?.is_some();
+    let is_paid = fields.timestamp("/date_paid_gmt")?.is_some();
     let status = match platform_status.as_str() {
         // Cash on delivery is "processing" or "completed" before it is paid.
-        "processing" | "completed" if paid => OrderStatus::Paid,
+        "processing" | "completed" if is_paid => OrderStatus::Paid,
         "processing" | "completed" | "on-hold" => OrderStatus::Pending,
         word => OrderStatus::parse_or_other(word),
     };
@@ -224,14 +214,14 @@ fn lines(fields: &JsonFields<'_>) -> Result<Vec<OrderLine>, PermanentFailure> {
         .collect()
 }
 
-/// What was paid back: the order lists its refunds as negative totals.
+/// The refunded amount; refunds have negative totals.
 fn refunded_amount(fields: &JsonFields<'_>) -> Result<Decimal, PermanentFailure> {
     let mut sum = Decimal::ZERO;
     for refund in fields.list("/refunds", &REFUND_POINTERS)? {
         let total = refund.decimal("/total")?.unwrap_or_default();
         sum = sum
             .checked_add(total.abs())
-            .ok_or_else(|| PermanentFailure::invalid("/refunds", "add up to too large a number"))?;
+            .ok_or_else(|| PermanentFailure::invalid("/refunds", "have a sum that is too large"))?;
     }
     Ok(sum)
 }

@@ -1,9 +1,7 @@
-//! Xero: what changed in which organisation; invoices and bills, as its API
-//! has them.
+//! Xero: changes of resources of organisations; invoices and bills from its API.
 //!
-//! Source of the rules: <https://developer.xero.com/documentation/guides/webhooks/overview/>
-//! and Xero's own `OpenAPI` description. One call may span organisations.
-//! Events are thin: they name a document, whose state must be fetched.
+//! Rules: <https://developer.xero.com/documentation/guides/webhooks/overview/> and Xero's `OpenAPI`
+//! description. A request may span organisations. Events are thin.
 
 mod invoice;
 #[cfg(test)]
@@ -16,31 +14,25 @@ use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::{
-    Event, OutgoingWebhook, Platform, Rejection, ResponseStyle, WebhookRequest, bounded_topic,
-    first_text,
+    Event, OutgoingWebhook, Platform, Rejection, ResponseStyle, WebhookRequest, first_text,
+    header_pairs,
     json_fields::{JsonFields, JsonPointers},
-    multi_event,
-    multi_event::SplitError,
-    require_tenant, sha256_hex,
-    signature::{Algorithm, BodyHmac, Encoding, Secret, Verified},
-    timestamp::parse_timestamp,
+    multi_event::{self, SplitError},
+    require_tenant,
+    signature::{BodyHmac, Secret, Verified},
+    thin_event::{EventProperties, composite_id, composite_topic, event_time, past_action},
 };
 use crate::domain::{Change, Envelope, MappedEvent, PermanentFailure, ResourceChange};
 
-/// A Xero source needs no settings of its own.
+/// Settings of a Xero source; there are none.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Xero {}
 
-/// The topic of a call by which Xero tests whether signatures are checked.
+/// The topic of a request with which Xero tests whether signatures are verified.
 const INTENT_TOPIC: &str = "intent_to_receive";
 
-const SIGNATURE: BodyHmac<'static> = BodyHmac {
-    header: "x-xero-signature",
-    prefix: "",
-    algorithm: Algorithm::Sha256,
-    encoding: Encoding::Base64,
-};
+const SIGNATURE: BodyHmac<'static> = BodyHmac::sha256_base64("x-xero-signature");
 
 static BODY_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| JsonPointers::new(["/events"]));
 static EVENT_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
@@ -60,13 +52,12 @@ impl Platform for Xero {
     }
 
     fn redelivers_identical_body(&self) -> bool {
-        // A call that comes again may be cut anew, and nobody promises that
-        // an event is written the same then.
+        // A repeated request may be split differently, and the same bytes are not documented.
         false
     }
 
     fn redelivery_window(&self) -> Duration {
-        // Less and less often for a day: developer.xero.com, webhooks overview.
+        // With decreasing frequency for a day: developer.xero.com, webhooks overview.
         Duration::from_hours(24)
     }
 
@@ -74,18 +65,18 @@ impl Platform for Xero {
         ResponseStyle::StatusOnly
     }
 
-    fn verify(&self, call: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
-        SIGNATURE.verify(call, secrets)
+    fn verify(&self, request: &WebhookRequest<'_>, secrets: &[Secret]) -> Result<usize, Rejection> {
+        SIGNATURE.verify(request, secrets)
     }
 
     fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
         let body = verified.request().body;
-        let divided = split(body);
-        // Several of these are sent when a webhook is set up, some of them
-        // wrongly signed, each with an entropy of its own.
-        let intent = divided.as_ref().is_ok_and(Vec::is_empty);
-        let mut events = multi_event::split_or_whole(body, divided)?;
-        if intent {
+        let split = split(body);
+        // When a webhook is set up, Xero sends several requests without events, some of them with
+        // an invalid signature, each with another entropy.
+        let is_intent = split.as_ref().is_ok_and(Vec::is_empty);
+        let mut events = multi_event::split_or_whole(body, split)?;
+        if is_intent {
             for event in &mut events {
                 INTENT_TOPIC.clone_into(&mut event.topic);
             }
@@ -95,12 +86,11 @@ impl Platform for Xero {
 
     fn map(&self, envelope: &Envelope) -> Result<MappedEvent, PermanentFailure> {
         let fields = JsonFields::read(&envelope.body, &EVENT_POINTERS)?;
-        let has = |pointers: &[&str]| pointers.iter().any(|pointer| fields.has(pointer));
-        if !has(&["/resourceId", "/eventCategory", "/eventType"]) {
+        if !fields.has_any(&["/resourceId", "/eventCategory", "/eventType"]) {
             return multi_event::map_unsplit(split(&envelope.body));
         }
         let category = fields.required_text("/eventCategory")?.to_lowercase();
-        let action = fields.required_text("/eventType")?.to_lowercase();
+        let action = past_action(&fields.required_text("/eventType")?);
         require_tenant(envelope, &fields, "/tenantId")?;
         Ok(MappedEvent::from(ResourceChange {
             platform: "xero",
@@ -110,31 +100,23 @@ impl Platform for Xero {
             },
             id: fields.required_text("/resourceId")?,
             version: None,
-            changed_at: fields
-                .timestamp("/eventDateUtc")?
-                .or(envelope.version)
-                .unwrap_or(envelope.received_at),
-            action: match action.as_str() {
-                "create" => "created".to_owned(),
-                "update" => "updated".to_owned(),
-                "delete" => "deleted".to_owned(),
-                _ => action,
-            },
+            changed_at: event_time(&fields, "/eventDateUtc", envelope)?,
+            action,
         }))
     }
 
-    fn document_id(&self, reference: &ResourceChange) -> Option<String> {
-        (reference.kind == "invoice").then(|| reference.id.clone())
+    fn document_id(&self, change: &ResourceChange) -> Option<String> {
+        (change.kind == "invoice").then(|| change.id.clone())
     }
 
     fn map_resource(
         &self,
-        reference: &ResourceChange,
+        change: &ResourceChange,
         _envelope: &Envelope,
         resource: &[u8],
     ) -> Result<Option<Change>, PermanentFailure> {
-        match reference.kind.as_str() {
-            "invoice" => invoice::map(reference, resource).map(Some),
+        match change.kind.as_str() {
+            "invoice" => invoice::map(change, resource).map(Some),
             _ => Ok(None),
         }
     }
@@ -149,46 +131,33 @@ impl Platform for Xero {
 
     fn signed_headers(
         &self,
-        delivery: &OutgoingWebhook<'_>,
+        webhook: &OutgoingWebhook<'_>,
         secret: &Secret,
     ) -> Vec<(HeaderName, HeaderValue)> {
-        [(SIGNATURE.header, SIGNATURE.sign(secret, delivery.body))]
-            .into_iter()
-            .filter_map(|(name, value)| {
-                Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?))
-            })
-            .collect()
+        header_pairs([(SIGNATURE.header, SIGNATURE.sign(secret, &[webhook.body]))])
     }
 }
 
 fn split(body: &Bytes) -> Result<Vec<Event>, SplitError> {
-    let call = JsonFields::read(body, &BODY_POINTERS)?;
-    if !call.has("/events") {
+    let fields = JsonFields::read(body, &BODY_POINTERS)?;
+    if !fields.has("/events") {
         return Err(PermanentFailure::missing("/events").into());
     }
-    let elements = multi_event::elements(&call, "/events", &EVENT_POINTERS)?;
+    let elements = multi_event::elements(&fields, "/events", &EVENT_POINTERS)?;
     Ok(elements.iter().map(|element| event(body, element)).collect())
 }
 
 fn event(body: &Bytes, fields: &JsonFields<'_>) -> Event {
-    let body = multi_event::body_slice(body, fields);
-    let [tenant, resource, category, kind, date] =
+    let [tenant, resource, category, action, time] =
         ["/tenantId", "/resourceId", "/eventCategory", "/eventType", "/eventDateUtc"]
-            .map(|pointer| fields.text(pointer).ok().flatten());
-    let version = date.as_deref().and_then(parse_timestamp);
-    let told = [category.as_deref(), kind.as_deref()].map(Option::unwrap_or_default).join(".");
-    let event_id = match [&tenant, &resource, &kind, &date] {
-        [Some(tenant), Some(resource), Some(kind), Some(date)] => {
-            [tenant.as_str(), resource, kind, date].join(":")
-        }
-        _ => sha256_hex(&body),
-    };
-    Event {
-        event_id,
-        // A UUID, as the allow-list has it.
-        tenant: tenant.unwrap_or_default().to_ascii_lowercase(),
-        topic: bounded_topic(Some(told.to_lowercase())),
-        version,
-        body,
+            .map(|pointer| fields.optional_text(pointer));
+    let action = action.as_deref();
+    EventProperties {
+        id: composite_id([tenant.as_deref(), resource.as_deref(), action, time.as_deref()]),
+        // A UUID, which the allow-list has in lower case.
+        tenant: tenant.map(|tenant| tenant.to_ascii_lowercase()),
+        topic: composite_topic(category.as_deref(), action),
+        time,
     }
+    .into_event(multi_event::body_slice(body, fields))
 }

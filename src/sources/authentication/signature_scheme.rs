@@ -1,4 +1,4 @@
-//! A signature by settings: which header holds it, and what is signed.
+//! A signature scheme by settings: which header holds the signature, and what is signed.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::sources::{
     signature::{Algorithm, Encoding, MAX_SIGNATURES, Secret, check_timestamp},
 };
 
-/// Seconds that a signed time may be from now, unless something else is said.
+/// Default for the maximum difference of a signed timestamp from now, in seconds.
 const DEFAULT_TOLERANCE_S: u64 = 300;
 
-/// The settings of a signature, checked.
+/// A validated signature scheme.
 pub(super) struct SignatureScheme {
     header: HeaderName,
     prefix: String,
@@ -28,17 +28,17 @@ pub(super) struct SignatureScheme {
     url: String,
 }
 
-/// How a header holds signatures.
+/// How the header holds signatures.
 enum HeaderFormat {
-    /// It is one.
+    /// The value is one signature.
     Single,
-    /// Those under this key in a list such as `t=1,v1=abc`.
+    /// The values of this key in a list such as `t=1,v1=abc`.
     KeyValueList(String),
-    /// Those with the prefix, with spaces between them.
+    /// The values with the prefix, separated by spaces.
     SpaceSeparated,
 }
 
-/// A piece of what is signed.
+/// A part of the signed text.
 enum TemplatePart {
     Text(String),
     Body,
@@ -48,7 +48,7 @@ enum TemplatePart {
     Header(HeaderName),
 }
 
-/// Where a signed value stands.
+/// Where a signed value is.
 #[derive(PartialEq, Eq)]
 enum ValueLocation {
     /// In a header of its own.
@@ -68,83 +68,73 @@ impl SignatureScheme {
         let SignatureSettings { header, prefix, item, list, template, timestamp, id, url, .. } =
             settings;
         let header = header.as_deref().unwrap_or("x-signature").parse();
-        let header = header.map_err(|_| invalid_setting("header", "is no header name"))?;
-        let grammar = match (item, list) {
+        let header = header.map_err(|_| invalid_setting("header", "is not a header name"))?;
+        let format = match (item, list) {
             (None, false) => HeaderFormat::Single,
             (None, true) => HeaderFormat::SpaceSeparated,
             (Some(_), true) => {
-                return Err(invalid_setting(
-                    "list",
-                    "cannot be where signature.item says another list",
-                ));
+                return Err(invalid_setting("list", "cannot be combined with signature.item"));
             }
             (Some(item), false) => HeaderFormat::KeyValueList(item),
         };
-        if matches!(&grammar, HeaderFormat::KeyValueList(item) if !is_list_key(item)) {
-            return Err(invalid_setting("item", "is no key of a list such as t=1,v1=abc"));
+        if matches!(&format, HeaderFormat::KeyValueList(item) if !is_list_key(item)) {
+            return Err(invalid_setting("item", "is not a key of a list such as t=1,v1=abc"));
         }
         let template = parse_template(template.as_deref().unwrap_or("{body}"))
             .map_err(|detail| invalid_setting("template", detail))?;
-        let names = |wanted: fn(&TemplatePart) -> bool| template.iter().any(wanted);
+        let uses = |is_part: fn(&TemplatePart) -> bool| template.iter().any(is_part);
 
-        let place = |key: &str, text: Option<String>| {
-            let place = |text: String| ValueLocation::parse(&text, &grammar);
-            text.map(place).transpose().map_err(|detail| invalid_setting(key, detail))
+        let parse_location = |key: &str, text: Option<String>| {
+            let location = text.map(|text| ValueLocation::parse(&text, &format)).transpose();
+            location.map_err(|detail| invalid_setting(key, detail))
         };
-        let timestamp = match place("timestamp", timestamp)? {
-            Some(place) => {
-                if !names(|part| matches!(part, TemplatePart::Timestamp)) {
-                    let detail = "must have {timestamp}: a time that is not signed proves nothing";
+        let timestamp = match parse_location("timestamp", timestamp)? {
+            Some(location) => {
+                if !uses(|part| matches!(part, TemplatePart::Timestamp)) {
+                    let detail = "must contain {timestamp}: an unsigned timestamp proves nothing";
                     return Err(invalid_setting("template", detail));
                 }
                 let seconds = settings.tolerance_s.unwrap_or(DEFAULT_TOLERANCE_S);
-                // What was recorded on the way could be played again for as long.
+                // An intercepted request could be replayed for as long.
                 if !(1..=86_400).contains(&seconds) {
-                    return Err(invalid_setting(
-                        "tolerance_s",
-                        "must be 1 to 86400, which is a day",
-                    ));
+                    return Err(invalid_setting("tolerance_s", "must be 1 to 86400 (a day)"));
                 }
                 let unit = settings.timestamp_unit.unwrap_or_default();
-                Some(TimestampRule {
-                    location: place,
-                    unit,
-                    tolerance: Duration::from_secs(seconds),
-                })
+                Some(TimestampRule { location, unit, tolerance: Duration::from_secs(seconds) })
             }
-            None if names(|part| matches!(part, TemplatePart::Timestamp)) => {
+            None if uses(|part| matches!(part, TemplatePart::Timestamp)) => {
                 return Err(invalid_setting(
                     "timestamp",
-                    "is needed: the template has {timestamp}",
+                    "is required: the template contains {timestamp}",
                 ));
             }
             None => None,
         };
-        for (key, given) in [
+        for (key, is_set) in [
             ("tolerance_s", settings.tolerance_s.is_some()),
             ("timestamp_unit", settings.timestamp_unit.is_some()),
         ] {
-            if given && timestamp.is_none() {
-                return Err(invalid_setting(
-                    key,
-                    "is for a signed time, and there is no timestamp",
-                ));
+            if is_set && timestamp.is_none() {
+                return Err(invalid_setting(key, "requires signature.timestamp"));
             }
         }
-        let id = place("id", id)?;
-        for (key, named, given) in [
-            ("id", names(|part| matches!(part, TemplatePart::Id)), id.is_some()),
-            ("url", names(|part| matches!(part, TemplatePart::Url)), url.is_some()),
+        let id = parse_location("id", id)?;
+        for (key, is_used, is_set) in [
+            ("id", uses(|part| matches!(part, TemplatePart::Id)), id.is_some()),
+            ("url", uses(|part| matches!(part, TemplatePart::Url)), url.is_some()),
         ] {
-            match (named, given) {
+            match (is_used, is_set) {
                 (true, false) => {
                     return Err(invalid_setting(
                         key,
-                        format!("is needed: the template has {{{key}}}"),
+                        format!("is required: the template contains {{{key}}}"),
                     ));
                 }
                 (false, true) => {
-                    return Err(invalid_setting(key, format!("is for a template with {{{key}}}")));
+                    return Err(invalid_setting(
+                        key,
+                        format!("requires a template with {{{key}}}"),
+                    ));
                 }
                 _ => {}
             }
@@ -154,7 +144,7 @@ impl SignatureScheme {
             prefix: prefix.unwrap_or_default(),
             algorithm: settings.algorithm,
             encoding: settings.encoding,
-            format: grammar,
+            format,
             template,
             timestamp,
             id,
@@ -164,29 +154,29 @@ impl SignatureScheme {
 
     pub(super) fn verify(
         &self,
-        call: &WebhookRequest<'_>,
+        request: &WebhookRequest<'_>,
         secrets: &[Secret],
     ) -> Result<usize, Rejection> {
-        let presented = required_header(call, &self.header)?;
-        let signatures = self.signatures(presented)?;
-        let find = |place: &Option<ValueLocation>| {
-            let place = place.as_ref();
-            place.map_or(Ok(""), |place| self.value_at(place, call, presented))
+        let value = required_header(request, &self.header)?;
+        let signatures = self.signatures(value)?;
+        let find = |location: &Option<ValueLocation>| {
+            let location = location.as_ref();
+            location.map_or(Ok(""), |location| self.value_at(location, request, value))
         };
         let id = find(&self.id)?;
         let time = match &self.timestamp {
-            Some(timestamp) => self.value_at(&timestamp.location, call, presented)?,
+            Some(timestamp) => self.value_at(&timestamp.location, request, value)?,
             None => "",
         };
         let mut signed: Vec<&[u8]> = Vec::with_capacity(self.template.len());
         for part in &self.template {
             signed.push(match part {
                 TemplatePart::Text(text) => text.as_bytes(),
-                TemplatePart::Body => call.body,
+                TemplatePart::Body => request.body,
                 TemplatePart::Timestamp => time.as_bytes(),
                 TemplatePart::Id => id.as_bytes(),
                 TemplatePart::Url => self.url.as_bytes(),
-                TemplatePart::Header(name) => required_header(call, name)?.as_bytes(),
+                TemplatePart::Header(name) => required_header(request, name)?.as_bytes(),
             });
         }
         let index = secrets
@@ -194,26 +184,26 @@ impl SignatureScheme {
             .position(|secret| secret.verifies_any(self.algorithm, &signed, &signatures))
             .ok_or_else(Rejection::invalid_signature)?;
         if let Some(timestamp) = &self.timestamp {
-            check_timestamp(call, timestamp.seconds(time)?, timestamp.tolerance)?;
+            check_timestamp(request, timestamp.seconds(time)?, timestamp.tolerance)?;
         }
         Ok(index)
     }
 
-    /// The signatures that a header presents.
-    fn signatures(&self, presented: &str) -> Result<Vec<Vec<u8>>, Rejection> {
+    /// The signatures in the header.
+    fn signatures(&self, value: &str) -> Result<Vec<Vec<u8>>, Rejection> {
         let decode = |text: &str| self.encoding.decode(text.strip_prefix(self.prefix.as_str())?);
-        let found: Vec<_> = match &self.format {
-            HeaderFormat::Single => decode(presented).into_iter().collect(),
-            HeaderFormat::KeyValueList(item) => list_pairs(presented)
+        let signatures: Vec<_> = match &self.format {
+            HeaderFormat::Single => decode(value).into_iter().collect(),
+            HeaderFormat::KeyValueList(item) => list_pairs(value)
                 .filter(|(key, _)| key == item)
                 .filter_map(|(_, value)| decode(value))
                 .take(MAX_SIGNATURES)
                 .collect(),
             HeaderFormat::SpaceSeparated => {
-                presented.split_ascii_whitespace().filter_map(decode).take(MAX_SIGNATURES).collect()
+                value.split_ascii_whitespace().filter_map(decode).take(MAX_SIGNATURES).collect()
             }
         };
-        if found.is_empty() {
+        if signatures.is_empty() {
             let header = &self.header;
             return Err(Rejection::InvalidSignature(match &self.format {
                 HeaderFormat::Single => format!("the header {header} is not a signature"),
@@ -225,18 +215,18 @@ impl SignatureScheme {
                 }
             }));
         }
-        Ok(found)
+        Ok(signatures)
     }
 
     fn value_at<'a>(
         &self,
-        place: &ValueLocation,
-        call: &WebhookRequest<'a>,
-        presented: &'a str,
+        location: &ValueLocation,
+        request: &WebhookRequest<'a>,
+        value: &'a str,
     ) -> Result<&'a str, Rejection> {
-        match place {
-            ValueLocation::Header(name) => required_header(call, name),
-            ValueLocation::Item(item) => list_pairs(presented)
+        match location {
+            ValueLocation::Header(name) => required_header(request, name),
+            ValueLocation::Item(item) => list_pairs(value)
                 .find(|(key, value)| key == item && !value.is_empty())
                 .map(|(_, value)| value)
                 .ok_or_else(|| {
@@ -250,22 +240,22 @@ impl SignatureScheme {
 
     pub(super) fn sign(
         &self,
-        delivery: &OutgoingWebhook<'_>,
-        mut dressed: Vec<(HeaderName, HeaderValue)>,
+        webhook: &OutgoingWebhook<'_>,
+        mut headers: Vec<(HeaderName, HeaderValue)>,
         secret: &Secret,
     ) -> Vec<(HeaderName, HeaderValue)> {
-        let time = self.timestamp.as_ref().map(|timestamp| timestamp.text(delivery.sent_at));
-        let told = [
+        let time = self.timestamp.as_ref().map(|timestamp| timestamp.text(webhook.sent_at));
+        let values = [
             (self.timestamp.as_ref().map(|timestamp| &timestamp.location), time.as_deref()),
-            (self.id.as_ref(), Some(delivery.event_id)),
+            (self.id.as_ref(), Some(webhook.event_id)),
         ];
         let mut list = String::new();
-        for (place, value) in told {
-            match (place, value) {
+        for (location, value) in values {
+            match (location, value) {
                 (Some(ValueLocation::Header(name)), Some(value)) => {
-                    let known = dressed.iter().any(|(dressed, _)| dressed == name);
+                    let known = headers.iter().any(|(other, _)| other == name);
                     if let (false, Ok(value)) = (known, value.parse()) {
-                        dressed.push((name.clone(), value));
+                        headers.push((name.clone(), value));
                     }
                 }
                 (Some(ValueLocation::Item(item)), Some(value)) => {
@@ -275,20 +265,20 @@ impl SignatureScheme {
             }
         }
         let header = |name: &HeaderName| {
-            let found = dressed.iter().find(|(dressed, _)| dressed == name);
-            found.map(|(_, value)| value.as_bytes()).unwrap_or_default()
+            let header = headers.iter().find(|(other, _)| other == name);
+            header.map(|(_, value)| value.as_bytes()).unwrap_or_default()
         };
         let parts: Vec<&[u8]> = self
             .template
             .iter()
             .map(|part| match part {
                 TemplatePart::Text(text) => text.as_bytes(),
-                TemplatePart::Body => delivery.body,
+                TemplatePart::Body => webhook.body,
                 TemplatePart::Timestamp => time.as_deref().unwrap_or_default().as_bytes(),
-                // As it is written there, which may be encoded.
+                // As the header has it, possibly encoded.
                 TemplatePart::Id => match &self.id {
                     Some(ValueLocation::Header(name)) => header(name),
-                    Some(ValueLocation::Item(_)) | None => delivery.event_id.as_bytes(),
+                    Some(ValueLocation::Item(_)) | None => webhook.event_id.as_bytes(),
                 },
                 TemplatePart::Url => self.url.as_bytes(),
                 TemplatePart::Header(name) => header(name),
@@ -301,28 +291,28 @@ impl SignatureScheme {
             HeaderFormat::KeyValueList(item) => format!("{list}{item}={signature}"),
         };
         if let Ok(value) = value.parse() {
-            dressed.push((self.header.clone(), value));
+            headers.push((self.header.clone(), value));
         }
-        dressed
+        headers
     }
 }
 
 impl ValueLocation {
-    fn parse(text: &str, grammar: &HeaderFormat) -> Result<Self, String> {
+    fn parse(text: &str, format: &HeaderFormat) -> Result<Self, String> {
         if let Some(name) = text.strip_prefix("header:") {
-            let name = name.parse().map_err(|_| format!("{name:?} is no header name"))?;
+            let name = name.parse().map_err(|_| format!("{name:?} is not a header name"))?;
             return Ok(Self::Header(name));
         }
         let Some(item) = text.strip_prefix("item:").filter(|item| is_list_key(item)) else {
             return Err(format!("{text:?} is neither header:NAME nor item:NAME"));
         };
-        match grammar {
+        match format {
             HeaderFormat::KeyValueList(signature) if signature == item => {
                 Err(format!("{text:?} is the signature itself"))
             }
             HeaderFormat::KeyValueList(_) => Ok(Self::Item(item.to_owned())),
             HeaderFormat::Single | HeaderFormat::SpaceSeparated => Err(format!(
-                "{text:?} is for a list such as t=1,v1=abc; signature.item says which is signed"
+                "{text:?} requires a list such as t=1,v1=abc, whose signature key is signature.item"
             )),
         }
     }
@@ -331,7 +321,7 @@ impl ValueLocation {
 impl TimestampRule {
     fn seconds(&self, text: &str) -> Result<i64, Rejection> {
         let count: i64 = text.parse().map_err(|_| {
-            Rejection::InvalidSignature("the signed time is no whole number since 1970".to_owned())
+            Rejection::InvalidSignature("the signed timestamp is not a whole number".to_owned())
         })?;
         Ok(match self.unit {
             TimestampUnit::S => count,
@@ -351,7 +341,7 @@ fn invalid_setting(key: &str, detail: impl Into<String>) -> InvalidSettings {
     InvalidSettings::new(&format!("signature.{key}"), detail)
 }
 
-/// Whether a text can be the key of a list such as `t=1,v1=abc`.
+/// Whether a text can be a key of a list such as `t=1,v1=abc`.
 fn is_list_key(text: &str) -> bool {
     !text.is_empty() && !text.contains([',', '=', ' '])
 }
@@ -361,13 +351,16 @@ fn list_pairs(list: &str) -> impl Iterator<Item = (&str, &str)> {
     list.split(',').filter_map(|pair| pair.trim().split_once('='))
 }
 
-fn required_header<'a>(call: &WebhookRequest<'a>, name: &HeaderName) -> Result<&'a str, Rejection> {
-    call.header(name.as_str()).ok_or_else(|| {
+fn required_header<'a>(
+    request: &WebhookRequest<'a>,
+    name: &HeaderName,
+) -> Result<&'a str, Rejection> {
+    request.header(name.as_str()).ok_or_else(|| {
         Rejection::InvalidSignature(format!("the header {name} is missing or empty"))
     })
 }
 
-/// Reads a template such as `{timestamp}.{body}`.
+/// Parses a template such as `{timestamp}.{body}`.
 fn parse_template(template: &str) -> Result<Vec<TemplatePart>, String> {
     let mut parts = Vec::new();
     let mut rest = template;
@@ -383,7 +376,7 @@ fn parse_template(template: &str) -> Result<Vec<TemplatePart>, String> {
                 let header = name.strip_prefix("header:").and_then(|name| name.parse().ok());
                 TemplatePart::Header(header.ok_or_else(|| {
                     format!(
-                        "has {{{name}}}, which is none of {{body}}, {{timestamp}}, {{id}}, {{url}} \
+                        "contains {{{name}}}, which is none of {{body}}, {{timestamp}}, {{id}}, {{url}} \
                          and {{header:NAME}}"
                     )
                 })?)
@@ -397,7 +390,7 @@ fn parse_template(template: &str) -> Result<Vec<TemplatePart>, String> {
     }
     parts.retain(|part| !matches!(part, TemplatePart::Text(text) if text.is_empty()));
     if parts.iter().filter(|part| matches!(part, TemplatePart::Body)).count() != 1 {
-        return Err("must have {body} once: what is not signed could be anything".to_owned());
+        return Err("must contain {body} once: an unsigned body proves nothing".to_owned());
     }
     Ok(parts)
 }

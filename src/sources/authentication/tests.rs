@@ -1,4 +1,4 @@
-//! Who gets in, and who does not.
+//! Authentication by settings.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -8,7 +8,7 @@ use super::*;
 use crate::sources::selector::Selector;
 
 const AT: OffsetDateTime = datetime!(2026-01-02 3:04:05 UTC);
-const FORGED: &str = "no configured secret made this signature";
+const FORGED: &str = "no configured secret verifies this signature";
 
 fn settings(text: &str) -> SignatureSettings {
     let value = config::Config::builder()
@@ -32,7 +32,7 @@ fn secrets(authentication: &Authentication, texts: &[&str]) -> Vec<Secret> {
     texts.iter().map(secret).collect()
 }
 
-/// A call, and whether it is let in by one of the secrets.
+/// A request to be verified.
 #[derive(Clone)]
 struct Case {
     headers: HeaderMap,
@@ -60,15 +60,15 @@ impl Case {
 
     fn made_to(&self, authentication: &Authentication, texts: &[&str]) -> Result<usize, String> {
         let Self { headers, query, body, at } = self;
-        let call = WebhookRequest { headers, query, body, received_at: *at };
-        authentication.verify(&call, &secrets(authentication, texts)).map_err(|rejection| {
+        let request = WebhookRequest { headers, query, body, received_at: *at };
+        authentication.verify(&request, &secrets(authentication, texts)).map_err(|rejection| {
             assert!(matches!(rejection, Rejection::InvalidSignature(_)), "{rejection:?}");
             rejection.to_string()
         })
     }
 }
 
-/// Svix and Standard Webhooks; the secret is what stands behind `whsec_`.
+/// Svix and Standard Webhooks; the secret is without its prefix `whsec_`.
 const SVIX: &str = r#"
     header = "webhook-signature"
     prefix = "v1,"
@@ -90,7 +90,7 @@ fn svix() -> Case {
     Case::new(&headers, r#"{"test": 2432232314}"#).at(1_614_265_330)
 }
 
-/// Stripe, with a body of its vector's length: signed by another program.
+/// Stripe's scheme.
 const STRIPE: &str = r#"
     header = "Stripe-Signature"
     item = "v1"
@@ -105,12 +105,12 @@ fn stripe(header: &str) -> Case {
 }
 
 #[test]
-fn svix_and_standard_webhooks_verify_by_settings() {
+fn signature_scheme_svix_settings_verify() {
     let svix_settings = by_signature(SVIX);
     let made = |case: Case| case.made_to(&svix_settings, &[SVIX_SECRET]);
     let good = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
     assert_eq!(made(svix()), Ok(0));
-    // A rotation, and schemes that we do not know.
+    // A rotation, and unknown schemes.
     let both = format!("v1a,xx v1,bm9uc2Vuc2U= v2,{} {good}", &good[3..]);
     assert_eq!(made(svix().with("webhook-signature", &both)), Ok(0));
     let other_version = format!("v2,{}", &good[3..]);
@@ -133,7 +133,7 @@ fn svix_and_standard_webhooks_verify_by_settings() {
 }
 
 #[test]
-fn a_signed_time_is_of_now() {
+fn signature_scheme_timestamp_must_be_recent() {
     let stripe_settings = by_signature(STRIPE);
     let strict = by_signature(&format!("{STRIPE}tolerance_s = 1\n"));
     for (shift, lenient, tight) in [
@@ -157,13 +157,13 @@ fn a_signed_time_is_of_now() {
             assert!(expected || says.is_err_and(|error| error.contains("signed time")));
         }
     }
-    // Whoever cannot sign learns nothing of our clock.
+    // A sender without a valid signature learns nothing about our clock.
     let forged = stripe("t=1,v1=00").made_to(&stripe_settings, &["secret"]);
     assert_eq!(forged, Err(FORGED.to_owned()));
 }
 
 #[test]
-fn a_list_in_a_header_is_read_like_stripes() {
+fn signature_scheme_key_value_list_is_parsed() {
     let stripe_settings = by_signature(STRIPE);
     let made = |header: &str| stripe(header).made_to(&stripe_settings, &["other", "secret"]);
     let t = "t=1533204620";
@@ -192,7 +192,7 @@ fn a_list_in_a_header_is_read_like_stripes() {
 }
 
 #[test]
-fn square_signs_its_registered_address() {
+fn signature_scheme_url_is_signed() {
     let address = "https://webhook.site/webhooks";
     let settings = |url: &str| {
         let header = "header = 'x-square-hmacsha256-signature'\nencoding = 'base64'\n";
@@ -213,7 +213,7 @@ fn square_signs_its_registered_address() {
 }
 
 #[test]
-fn what_is_signed_is_what_verifies() {
+fn signature_scheme_signed_request_verifies() {
     for (text, sent_as_header) in [
         ("", false),
         ("algorithm = 'sha512'\nencoding = 'base64'\nprefix = 'sha512='", false),
@@ -227,7 +227,7 @@ fn what_is_signed_is_what_verifies() {
     ] {
         let authentication = by_signature(text);
         let secret = &secrets(&authentication, &[SVIX_SECRET])[0];
-        let delivery = OutgoingWebhook {
+        let webhook = OutgoingWebhook {
             topic: "t",
             tenant: "acme",
             event_id: "e1",
@@ -235,8 +235,8 @@ fn what_is_signed_is_what_verifies() {
             sent_at: AT,
             body: b"{}",
         };
-        let dressed = vec![("x-shop".parse().unwrap(), HeaderValue::from_static("acme"))];
-        let signed = authentication.sign(&delivery, dressed, secret);
+        let headers = vec![("x-shop".parse().unwrap(), HeaderValue::from_static("acme"))];
+        let signed = authentication.sign(&webhook, headers, secret);
         assert_eq!(signed.iter().any(|(name, _)| name == "webhook-id"), sent_as_header, "{text}");
         let headers: HeaderMap = signed.into_iter().collect();
         let case = Case { headers, ..Case::new(&[], "{}") };
@@ -250,7 +250,7 @@ fn what_is_signed_is_what_verifies() {
 }
 
 #[test]
-fn odd_times_are_refused_and_nothing_breaks() {
+fn signature_scheme_invalid_timestamp_is_rejected() {
     for unit in ["s", "ms"] {
         let authentication = by_signature(&format!(
             "template = '{{timestamp}}.{{body}}'\ntimestamp = 'header:X-Time'\n\
@@ -270,7 +270,7 @@ fn odd_times_are_refused_and_nothing_breaks() {
 }
 
 #[test]
-fn a_bearer_token_is_the_secret_itself() {
+fn bearer_token_must_equal_the_secret() {
     let bearer = by(AuthenticationMethod::Bearer);
     let made = |value: &str| {
         Case::new(&[("authorization", value)], "{}").made_to(&bearer, &["a", "töken"])
@@ -298,7 +298,7 @@ fn a_bearer_token_is_the_secret_itself() {
 }
 
 #[test]
-fn a_token_in_the_query_is_read_only_where_it_may_stand() {
+fn bearer_token_in_query_requires_permission() {
     let asked = |query| Case { query, ..Case::new(&[], "{}") };
     let missing = Err("the header Authorization is missing or empty".to_owned());
     let (header_only, both) = (
@@ -308,7 +308,7 @@ fn a_token_in_the_query_is_read_only_where_it_may_stand() {
     let good = asked("a=1&access_token=a%26b");
     assert_eq!(good.made_to(&both, &["a&b"]), Ok(0));
     assert_eq!(good.made_to(&header_only, &["a&b"]), missing);
-    // The header goes before the query.
+    // The header takes precedence over the query.
     let contradicting = good.with("authorization", "Bearer other");
     assert!(contradicting.made_to(&both, &["a&b"]).is_err());
     for query in ["", "access_token", "access_token=", "Access_token=a", "token=a"] {
@@ -318,7 +318,7 @@ fn a_token_in_the_query_is_read_only_where_it_may_stand() {
 }
 
 #[test]
-fn basic_is_a_user_and_a_password() {
+fn basic_auth_checks_user_and_password() {
     let basic = by(AuthenticationMethod::Basic);
     // RFC 7617, section 2; the second has a password with a colon.
     let made = |value: &str| {
@@ -329,8 +329,8 @@ fn basic_is_a_user_and_a_password() {
     assert_eq!(made("basic dXNlcjphOmI="), Ok(1));
     for (value, error) in [
         ("Basic QWxhZGRpbjo=", "no configured secret is this user and password"),
-        ("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ", "the header Authorization is not written in base64"),
-        ("Basic Aladdin:open sesame", "the header Authorization is not written in base64"),
+        ("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ", "the header Authorization is not base64"),
+        ("Basic Aladdin:open sesame", "the header Authorization is not base64"),
         ("Bearer QWxhZGRpbg==", "the header Authorization is not a user and a password"),
         ("", "the header Authorization is missing or empty"),
     ] {
@@ -342,21 +342,22 @@ fn basic_is_a_user_and_a_password() {
 }
 
 #[test]
-fn a_secret_becomes_the_key_as_written() {
+fn secret_text_is_decoded_by_key_encoding() {
     let key =
         |encoding: &str, text: &str| by_signature(&format!("key = '{encoding}'")).parse_key(text);
-    assert_eq!(key("utf8", " 6869 "), Ok(Key::Shared(b" 6869 ".to_vec())));
-    assert_eq!(key("hex", " 686A\n"), Ok(Key::Shared(b"hj".to_vec())));
-    assert_eq!(key("base64", "aGk=\n"), Ok(Key::Shared(b"hi".to_vec())));
+    let bytes = |encoding, text| key(encoding, text).map(|key| key.expose().to_vec());
+    assert_eq!(bytes("utf8", " 6869 "), Ok(b" 6869 ".to_vec()));
+    assert_eq!(bytes("hex", " 686A\n"), Ok(b"hj".to_vec()));
+    assert_eq!(bytes("base64", "aGk=\n"), Ok(b"hi".to_vec()));
     for (encoding, text) in [("hex", "686"), ("hex", "secret"), ("base64", "aGk"), ("base64", "*")]
     {
         let error = key(encoding, text).unwrap_err();
-        assert_eq!(error, "the secret is not written as signature.key says", "{encoding}");
+        assert_eq!(error, "the secret is not encoded as signature.key says", "{encoding}");
     }
 }
 
 #[test]
-fn settings_that_contradict_themselves_are_refused_by_key() {
+fn signature_settings_invalid_key_is_named() {
     let timed = "timestamp = 'header:x-t'\ntemplate = '{timestamp}{body}'\n";
     for (text, key) in [
         ("header = 'a b'".to_owned(), "header"),
@@ -400,7 +401,7 @@ fn settings_that_contradict_themselves_are_refused_by_key() {
 }
 
 #[test]
-fn the_id_stands_where_the_events_does() {
+fn signature_id_defaults_to_event_id_header() {
     let from_header = Selector::Header("x-id".to_owned());
     let told =
         |text: &str, event_id: Option<&Selector>| settings(text).with_default_id(event_id).id;
@@ -408,7 +409,7 @@ fn the_id_stands_where_the_events_does() {
     assert_eq!(told(template, Some(&from_header)).as_deref(), Some("header:x-id"));
     let given = format!("{template}\nid = 'header:y'");
     assert_eq!(told(&given, Some(&from_header)).as_deref(), Some("header:y"));
-    // Nothing of the body is read before it is verified.
+    // The body is not read before it is verified.
     assert_eq!(told(template, Some(&Selector::Pointer("/id".to_owned()))), None);
     assert_eq!(told(template, None), None);
     assert_eq!(told("", Some(&from_header)), None);

@@ -1,4 +1,4 @@
-//! The settings of a callback source, as they are written.
+//! Settings of a callback source.
 
 use std::collections::BTreeMap;
 
@@ -13,29 +13,28 @@ use crate::{
     },
 };
 
-/// The settings of a callback source. A robot that posts the documented names
-/// needs none but its secret.
+/// Settings of a callback source. A client that posts the documented names needs only its
+/// secret.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallbackSettings {
-    /// How robots prove who they are: `bearer` (default), `basic` or `hmac`.
+    /// How clients authenticate: `bearer` (default), `basic` or `hmac`.
     #[serde(default = "bearer")]
     pub authentication: AuthenticationMethod,
-    /// How robots sign, for `authentication = "hmac"`.
+    /// How clients sign, for `authentication = "hmac"`.
     pub signature: Option<SignatureSettings>,
-    /// The company; default: there is only one.
+    /// The tenant. Default: the source has only one.
     pub tenant: Option<Selector>,
-    /// What to do with an invoice number that comes again with another
-    /// transaction: `review` (default) puts it before a person, `update` takes
-    /// it for a newer state, `duplicate` leaves the first as it is.
+    /// What to do if an invoice number arrives again with another transaction: `review`
+    /// (default) dead-letters the later one, `update` applies it as a newer state,
+    /// `duplicate` keeps the first one.
     #[serde(default = "review")]
     pub on_conflict: InvoiceConflict,
-    /// Whether a retry carries the same bytes (default false: robots write
-    /// their bodies anew). If so, other bytes for a known transaction go to
-    /// review as `conflicting_duplicate`.
+    /// Whether a retry repeats the same bytes (default false). If so, other bytes for a
+    /// known transaction are dead-lettered as `conflicting_duplicate`.
     #[serde(default)]
     pub repeats_same_bytes: bool,
-    /// Where an invoice's fields stand.
+    /// Where the fields of an invoice are.
     #[serde(default)]
     pub invoice: InvoiceSettings,
 }
@@ -48,38 +47,35 @@ const fn review() -> InvoiceConflict {
     InvoiceConflict::Review
 }
 
-/// Where an invoice's fields stand. Number, transaction and amount must be in
-/// every body; the others may be left out of it.
+/// Where the fields of an invoice are. Number, transaction and amount are required in each
+/// body; the others are optional.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InvoiceSettings {
-    /// The vendor's number for the invoice; default `/invoiceNumber`.
+    /// The vendor's invoice number; default `/invoiceNumber`.
     pub invoice_number: FieldPointer,
-    /// The robot's id of the transaction: the same on each retry. Default
-    /// `/transactionId`.
+    /// The client's id of the transaction, equal on each retry; default `/transactionId`.
     pub transaction_id: FieldPointer,
-    /// What it is over; default `/amount`. Less than nothing is a credit note.
-    /// `total`, as other kinds call it, is taken too.
+    /// Total; default `/amount`. A negative amount is a credit note. The key may also be
+    /// called `total`, as in other kinds of sources.
     #[serde(alias = "total")]
     pub amount: FieldPointer,
-    /// Whether the amount is a whole number of the currency's smallest unit
-    /// (cents); default false. If so, the currency must be told.
+    /// Whether the amount is in minor units (cents); default false. If so, the currency is
+    /// required.
     pub minor_units: bool,
-    /// The vendor; default `/vendor`. Where none is told, the source is the
-    /// vendor.
+    /// The vendor; default `/vendor`. If the body has none, the source is the vendor.
     pub vendor: FieldSource,
-    /// The currency, ISO 4217; default `/currency`. Where none is told: `XXX`,
-    /// ISO's code for no currency.
+    /// The currency, ISO 4217; default `/currency`. If the body has none: `XXX`, ISO's code
+    /// for no currency.
     pub currency: FieldSource,
-    /// The day by which it is to be paid; default `/dueDate`.
+    /// Due date; default `/dueDate`.
     pub due_on: FieldPointer,
-    /// The robot's word for its state. Default: `open`.
+    /// The client's status. Default: `open`.
     pub status: Option<FieldSource>,
-    /// Our word for each of the robot's; a word that is not listed and not
-    /// one of ours is `other`.
+    /// Our status for each status of the client; an unlisted status that is not one of ours
+    /// becomes `other`.
     pub statuses: BTreeMap<String, String>,
-    /// The version for the stale guard: a time. Default: when the call was
-    /// received.
+    /// The version for the stale check: a timestamp. Default: the time of receipt.
     pub version: Option<FieldPointer>,
 }
 

@@ -1,4 +1,4 @@
-//! An event's attributes and data, wherever the call carries them.
+//! The attributes and data of an event, in headers or in a JSON document.
 
 use std::collections::HashMap;
 
@@ -9,21 +9,21 @@ use serde_json::value::RawValue;
 
 use crate::sources::{Rejection, WebhookRequest};
 
-/// More events are not taken in one call.
+/// Maximum number of events in a batch.
 const MAX_EVENTS: usize = 1000;
 
 /// The attributes of one event.
 pub(super) enum Attributes<'a> {
     /// In headers that begin with `ce-`; the body is the data.
     Headers(WebhookRequest<'a>),
-    /// In a JSON document, which stands at this place of the body.
+    /// In a JSON document at this pointer within the body.
     Document { location: String, members: HashMap<String, &'a RawValue> },
 }
 
-/// The events of a batch.
+/// Parses a batch.
 ///
 /// # Errors
-/// [`RejectedField::Unreadable`] if it is no list of objects, or too long.
+/// [`Rejection::Malformed`] if it is not a list of objects, or too long.
 pub(super) fn parse_batch(body: &[u8]) -> Result<Vec<Attributes<'_>>, Rejection> {
     let elements: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| {
         Rejection::Malformed(format!("the body is not a JSON list of events: {error}"))
@@ -42,23 +42,23 @@ pub(super) fn parse_batch(body: &[u8]) -> Result<Vec<Attributes<'_>>, Rejection>
 }
 
 impl<'a> Attributes<'a> {
-    /// Those of a JSON document.
+    /// Parses a JSON document.
     ///
     /// # Errors
-    /// [`RejectedField::Unreadable`] if it is no object.
-    pub(super) fn from_json(json: &'a [u8], place: String) -> Result<Self, Rejection> {
+    /// [`Rejection::Malformed`] if it is not an object.
+    pub(super) fn from_json(json: &'a [u8], location: String) -> Result<Self, Rejection> {
         let members = serde_json::from_slice(json).map_err(|error| {
-            let what = if place.is_empty() { "the body" } else { &place };
-            Rejection::Malformed(format!("{what} is not an event in JSON: {error}"))
+            let document = if location.is_empty() { "the body" } else { &location };
+            Rejection::Malformed(format!("{document} is not an event in JSON: {error}"))
         })?;
-        Ok(Self::Document { location: place, members })
+        Ok(Self::Document { location: location, members })
     }
 
-    /// How an attribute is named to people.
+    /// The location of an attribute, for error messages.
     pub(super) fn location_of(&self, name: &str) -> String {
         match self {
             Self::Headers(_) => format!("the header ce-{name}"),
-            Self::Document { location: place, .. } => format!("{place}/{name}"),
+            Self::Document { location, .. } => format!("{location}/{name}"),
         }
     }
 
@@ -69,11 +69,11 @@ impl<'a> Attributes<'a> {
     /// An attribute; `None` if it is missing or empty.
     ///
     /// # Errors
-    /// [`RejectedField::Unreadable`] if it is no text, number or boolean.
+    /// [`Rejection::Malformed`] if it is not a text, number or boolean.
     pub(super) fn get(&self, name: &str) -> Result<Option<String>, Rejection> {
         let text = match self {
-            Self::Headers(call) => {
-                let Some(value) = call.header(&format!("ce-{name}")) else { return Ok(None) };
+            Self::Headers(request) => {
+                let Some(value) = request.header(&format!("ce-{name}")) else { return Ok(None) };
                 percent_decode_str(&unquoted(value))
                     .decode_utf8()
                     .map_err(|_| self.malformed(name, "is not UTF-8"))?
@@ -93,47 +93,49 @@ impl<'a> Attributes<'a> {
         Ok((!text.is_empty()).then_some(text))
     }
 
-    /// An attribute that every event has.
+    /// A required attribute.
     ///
     /// # Errors
-    /// As [`Attributes::fetch`], and if it is not there.
+    /// As [`Attributes::get`], and if it is missing.
     pub(super) fn required(&self, name: &str) -> Result<String, Rejection> {
         self.get(name)?.ok_or_else(|| self.malformed(name, "is missing or empty"))
     }
 
-    /// The event's data: a part of the body where it stands there as it is;
-    /// `null` if there is none.
+    /// The data of the event: a slice of the body if it is there literally; `null` if there
+    /// is none.
     ///
     /// # Errors
-    /// [`RejectedField::Unreadable`] for base64 that is none, and for two data.
+    /// [`Rejection::Malformed`] for invalid base64, and for two kinds of data.
     pub(super) fn data(&self, body: &Bytes) -> Result<Bytes, Rejection> {
         let members = match self {
             Self::Headers(_) => return Ok(body.clone()),
             Self::Document { members, .. } => members,
         };
-        let there = |name: &str| members.get(name).filter(|raw| raw.get() != "null");
-        match (there("data"), there("data_base64")) {
-            (Some(_), Some(_)) => Err(self.malformed("data_base64", "stands beside other data")),
+        let present = |name: &str| members.get(name).filter(|raw| raw.get() != "null");
+        match (present("data"), present("data_base64")) {
+            (Some(_), Some(_)) => {
+                Err(self.malformed("data_base64", "cannot be combined with data"))
+            }
             (Some(raw), None) => Ok(body.slice_ref(raw.get().as_bytes())),
             (None, Some(raw)) => serde_json::from_str::<String>(raw.get())
                 .ok()
                 .and_then(|text| BASE64.decode(text.as_bytes()).ok())
                 .map(Bytes::from)
-                .ok_or_else(|| self.malformed("data_base64", "is not written in base64")),
+                .ok_or_else(|| self.malformed("data_base64", "is not base64")),
             (None, None) => Ok(Bytes::from_static(b"null")),
         }
     }
 }
 
-/// What a quoted header value stands for; any other is as it is.
+/// Unquotes a header value; an unquoted one is returned unchanged.
 fn unquoted(value: &str) -> String {
     let Some(inner) = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
         return value.to_owned();
     };
     let mut escaped = false;
-    let keep = |character: &char| {
+    let is_kept = |character: &char| {
         escaped = *character == '\\' && !escaped;
         !escaped
     };
-    inner.chars().filter(keep).collect()
+    inner.chars().filter(is_kept).collect()
 }

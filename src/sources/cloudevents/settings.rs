@@ -1,4 +1,4 @@
-//! The settings of a `CloudEvents` source, as they are written.
+//! Settings of a `CloudEvents` source.
 
 use serde::Deserialize;
 
@@ -8,29 +8,27 @@ use crate::sources::{
     selector::Selector,
 };
 
-/// The settings of a `CloudEvents` source.
+/// Settings of a `CloudEvents` source.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CloudEventsSettings {
-    /// How the sender proves who it is: `bearer` (default; in `Authorization`
-    /// or in the query as `access_token`), `basic` or `hmac`.
+    /// How the sender authenticates: `bearer` (default; in `Authorization` or in the query
+    /// parameter `access_token`), `basic` or `hmac`.
     #[serde(default = "bearer")]
     pub authentication: AuthenticationMethod,
     /// How the sender signs, for `hmac`.
     pub signature: Option<SignatureSettings>,
-    /// The origins that are given leave to send when they ask with OPTIONS;
-    /// default `["*"]`, all.
+    /// The origins that may send, for validation requests (OPTIONS); default `["*"]`, all.
     #[serde(default = "all")]
     pub allowed_origins: Vec<String>,
-    /// What the attributes every event has do not tell.
+    /// Properties of an event that the standard attributes do not contain.
     #[serde(default)]
     pub event: CloudEventsEventSettings,
-    /// Where an order's fields stand in the data, if the source sends orders.
+    /// Where the fields of an order are in the data, if the source sends orders.
     pub order: Option<OrderFields>,
-    /// Where an invoice's fields stand in the data, if the source sends
-    /// invoices.
+    /// Where the fields of an invoice are in the data, if the source sends invoices.
     pub invoice: Option<InvoiceFields>,
-    /// Where a refund's fields stand in the data, if the source sends refunds.
+    /// Where the fields of a refund are in the data, if the source sends refunds.
     pub refund: Option<RefundFields>,
 }
 
@@ -42,22 +40,22 @@ fn all() -> Vec<String> {
     vec!["*".to_owned()]
 }
 
-/// What the attributes every event has do not tell.
+/// Properties of an event that the standard attributes do not contain.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CloudEventsEventSettings {
-    /// The shop or company: `attribute:NAME`, a pointer into the data,
-    /// `header:NAME` or `const:TEXT`. Default: there is only one.
+    /// The tenant: `attribute:NAME`, a pointer into the data, `header:NAME` or
+    /// `const:TEXT`. Default: the source has only one.
     pub tenant: Option<TenantSource>,
 }
 
-/// Where the tenant of an event is told.
+/// Where the tenant of an event is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum TenantSource {
-    /// In this attribute of the event.
+    /// In this attribute.
     Attribute(String),
-    /// In the data or in the call.
+    /// In the data or in the request.
     Selector(Selector),
 }
 
@@ -70,9 +68,11 @@ impl TryFrom<String> for TenantSource {
                 .map(Self::Selector)
                 .map_err(|error| format!("{error} nor attribute:NAME"));
         };
-        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        if name.is_empty() || !name.bytes().all(legal) {
-            return Err(format!("{name:?} is no attribute's name: they are of a to z and 0 to 9"));
+        let is_valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        if name.is_empty() || !name.bytes().all(is_valid) {
+            return Err(format!(
+                "{name:?} is not an attribute name, which consists of a to z and 0 to 9"
+            ));
         }
         Ok(Self::Attribute(name.to_owned()))
     }

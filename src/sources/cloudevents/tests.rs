@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     config::Config,
-    domain::{Change, ReasonCode},
+    domain::ReasonCode,
     sources::{Received, Source, conformance::envelope},
 };
 
@@ -45,7 +45,7 @@ fn adapter(config: &Config) -> &Source {
     config.sources.values().next().unwrap()
 }
 
-fn call(
+fn request(
     config: &Config,
     headers: &[(&str, &str)],
     query: &str,
@@ -57,17 +57,17 @@ fn call(
         map.insert(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
     let body = Bytes::copy_from_slice(body.as_bytes());
-    let call = WebhookRequest { headers: &map, query, body: &body, received_at: AT };
-    match adapter(config).receive(&call)? {
+    let request = WebhookRequest { headers: &map, query, body: &body, received_at: AT };
+    match adapter(config).receive(&request)? {
         Received::Events { events, .. } => Ok(events),
         Received::Ping => panic!("a ping"),
     }
 }
 
-/// An authentic call with these headers.
+/// Sends an authentic request with these headers.
 fn receive(settings: &str, headers: &[(&str, &str)], body: &str) -> Result<Vec<Event>, Rejection> {
     let headers = [&[("authorization", "Bearer user:token")], headers].concat();
-    call(&load(settings).unwrap(), &headers, "", body)
+    request(&load(settings).unwrap(), &headers, "", body)
 }
 
 fn document(media_type: &str, body: &str) -> Result<Vec<Event>, Rejection> {
@@ -81,7 +81,7 @@ fn unreadable(result: Result<Vec<Event>, Rejection>) -> String {
     }
 }
 
-/// An event as JSON; of a change, an empty literal leaves the member out.
+/// An event as JSON; an empty literal removes the member.
 fn event(changes: &[(&str, &str)]) -> String {
     let members = [
         ("specversion", "\"1.0\""),
@@ -106,31 +106,7 @@ fn expected(data: &str) -> Event {
 }
 
 #[test]
-fn an_event_is_the_same_in_all_three_modes() {
-    let data = r#"{"id": 7,"total":1.50}"#;
-    let binary = [&BINARY[..], &[("content-type", "application/json")]].concat();
-    assert_eq!(receive(ORDERS, &binary, data), Ok(vec![expected(data)]));
-    assert_eq!(document(STRUCTURED, &event(&[])), Ok(vec![expected(data)]));
-    let other = event(&[("id", "2"), ("data", ""), ("data_base64", "\"aGk=\"")]);
-    let events = document(BATCH, &format!("[{}, {other}]", event(&[]))).unwrap();
-    assert_eq!(events[0], expected(data));
-    assert_eq!(events[1].event_id, "/shop 2");
-    assert_eq!(events[1].body, "hi");
-
-    let config = load(ORDERS).unwrap();
-    for event in events {
-        let mut mapped = envelope(&event.topic, event.body);
-        mapped.tenant = event.tenant;
-        let change = adapter(&config).map(&mapped);
-        match event.event_id.as_str() {
-            "/shop 2" => assert_eq!(change.unwrap_err().reason, ReasonCode::InvalidJson),
-            _ => assert!(matches!(change, Ok(MappedEvent::Change(Change::Order(_)))), "{change:?}"),
-        }
-    }
-}
-
-#[test]
-fn data_may_be_anything_or_nothing() {
+fn cloudevents_data_may_be_any_json() {
     for (changes, data) in [
         (&[("data", "\"text\"")][..], "\"text\""),
         (&[("data", "[1, 2]")], "[1, 2]"),
@@ -145,17 +121,17 @@ fn data_may_be_anything_or_nothing() {
     for literal in ["\"*\"", "\"aGk\"", "1", "{}"] {
         let body = event(&[("data", ""), ("data_base64", literal)]);
         let error = unreadable(document(STRUCTURED, &body));
-        assert_eq!(error, "/data_base64 is not written in base64", "{literal}");
+        assert_eq!(error, "/data_base64 is not base64", "{literal}");
     }
     let both = event(&[("data_base64", "\"aGk=\"")]);
     assert!(unreadable(document(STRUCTURED, &both)).contains("/data_base64"));
-    // In binary mode, the body is kept as it came, and buried where it is mapped.
+    // In binary mode, the body is kept unchanged; mapping fails if it is unreadable.
     let events = receive(ORDERS, &BINARY, "").unwrap();
     assert_eq!(events, [expected("")]);
 }
 
 #[test]
-fn what_every_event_has_must_be_there() {
+fn cloudevents_required_attributes_are_checked() {
     for name in ["specversion", "id", "source", "type"] {
         let header = format!("ce-{name}");
         let without: Vec<_> = BINARY.into_iter().filter(|(key, _)| *key != header).collect();
@@ -165,7 +141,7 @@ fn what_every_event_has_must_be_there() {
             let broken = event(&[(name, literal)]);
             let error = unreadable(document(STRUCTURED, &broken));
             assert_eq!(error, format!("/{name} is missing or empty"), "{literal}");
-            // One refuses all: the sender learns which.
+            // One invalid event rejects the batch, and the error says which.
             let batch = format!("[{},{},{broken}]", event(&[]), event(&[]));
             let error = unreadable(document(BATCH, &batch));
             assert_eq!(error, format!("/2/{name} is missing or empty"), "{literal}");
@@ -174,15 +150,15 @@ fn what_every_event_has_must_be_there() {
         assert_eq!(error, format!("/{name} is a list or an object"));
     }
     let error = unreadable(document(STRUCTURED, &event(&[("specversion", "\"0.3\"")])));
-    assert_eq!(error, "/specversion is \"0.3\"; 1.0 is taken");
-    // What need not be there may also be wrong.
+    assert_eq!(error, "/specversion is \"0.3\"; only 1.0 is supported");
+    // Optional attributes may be invalid.
     let events = document(STRUCTURED, &event(&[("time", "\"soon\""), ("company", "")])).unwrap();
     assert_eq!((events[0].version, events[0].tenant.as_str()), (None, ""));
 }
 
 #[test]
-fn headers_are_decoded_once() {
-    // Within an event's id, the source is encoded again.
+fn cloudevents_headers_are_decoded_once() {
+    // In the event id, the source is encoded again.
     let source = |value: &str| {
         let headers = [&BINARY[..], &[("ce-source", value)]].concat();
         receive(ORDERS, &headers, "{}").map(|mut events| events.remove(0).event_id)
@@ -193,7 +169,7 @@ fn headers_are_decoded_once() {
         ("\"/a b\"", "/a%20b"),
         (r#""/a\"b\\c""#, r#"/a"b\c"#),
         ("\"/a", "\"/a"),
-        // Once decoded it is `%20`, which the event's id must tell from a space.
+        // Decoded once it is `%20`, which the event id must distinguish from a space.
         ("/a%2520b", "/a%2520b"),
         ("/a%20b", "/a%20b"),
         ("/100%", "/100%25"),
@@ -208,7 +184,7 @@ fn headers_are_decoded_once() {
 }
 
 #[test]
-fn source_and_id_are_never_confused() {
+fn cloudevents_event_id_separates_source_and_id() {
     let id = |source: &str, id: &str| {
         let body = event(&[("source", source), ("id", id)]);
         document(STRUCTURED, &body).unwrap().remove(0).event_id
@@ -219,7 +195,7 @@ fn source_and_id_are_never_confused() {
 }
 
 #[test]
-fn bodies_that_are_no_events_are_refused_and_say_where() {
+fn cloudevents_malformed_body_error_has_the_location() {
     for (media_type, body, part) in [
         (STRUCTURED, "", "the body is not an event in JSON"),
         (STRUCTURED, "[]", "the body is not an event in JSON"),
@@ -243,7 +219,7 @@ fn bodies_that_are_no_events_are_refused_and_say_where() {
 }
 
 #[test]
-fn an_empty_batch_is_answered_and_changes_nothing() {
+fn cloudevents_empty_batch_is_ignored() {
     let everything = "[sources.inbox.order]\nid = '/id'\ncurrency = 'const:EUR'\ntotal = '/t'\n";
     for settings in ["", ORDERS, everything] {
         let config = load(settings).unwrap();
@@ -257,7 +233,7 @@ fn an_empty_batch_is_answered_and_changes_nothing() {
 }
 
 #[test]
-fn the_tenant_is_told_by_an_attribute_the_data_a_header_or_the_settings() {
+fn cloudevents_tenant_is_selected_by_settings() {
     let tenant = |from: &str, media_type: &str, body: &str| {
         let settings = format!("[sources.inbox.event]\ntenant = '{from}'\n");
         let headers = [&BINARY[..], &[("content-type", media_type), ("x-company", "H")]].concat();
@@ -283,7 +259,7 @@ fn the_tenant_is_told_by_an_attribute_the_data_a_header_or_the_settings() {
         (failure.reason, failure.field.as_str()),
         (ReasonCode::MissingField, "attribute:company")
     );
-    // An allow-list's names are taken as they are.
+    // The allow-list is case-sensitive.
     for (allowed, let_in) in [("Acme", true), ("acme", false)] {
         let settings = format!("tenants = ['{allowed}']\n{ORDERS}");
         assert_eq!(receive(&settings, &BINARY, "{}").is_ok(), let_in, "{allowed}");
@@ -291,7 +267,7 @@ fn the_tenant_is_told_by_an_attribute_the_data_a_header_or_the_settings() {
 }
 
 #[test]
-fn a_foreign_event_with_a_long_topic_holds_up_no_other() {
+fn cloudevents_foreign_event_with_long_topic_is_accepted() {
     let settings = format!("tenants = ['Acme']\n{ORDERS}");
     let topic = "é".repeat(125);
     let foreign = event(&[("id", "2"), ("company", "\"Other\""), ("type", &format!("{topic:?}"))]);
@@ -306,23 +282,18 @@ fn a_foreign_event_with_a_long_topic_holds_up_no_other() {
 }
 
 #[test]
-fn a_token_a_password_or_a_signature_lets_in() {
-    let bearer = load("").unwrap();
-    let good = |config: &Config, headers: &[(&str, &str)], query: &str| {
-        call(config, &[&BINARY[..], headers].concat(), query, "{}").is_ok()
+fn cloudevents_basic_and_hmac_authenticate() {
+    let is_accepted = |config: &Config, headers: &[(&str, &str)], query: &str| {
+        request(config, &[&BINARY[..], headers].concat(), query, "{}").is_ok()
     };
-    assert!(good(&bearer, &[("authorization", "Bearer user:token")], ""));
-    assert!(good(&bearer, &[], "access_token=user%3Atoken"));
-    assert!(!good(&bearer, &[], ""));
-    assert!(!good(&bearer, &[], "access_token=user"));
     let basic = load("authentication = 'basic'").unwrap();
-    assert!(good(&basic, &[("authorization", "Basic dXNlcjp0b2tlbg==")], ""));
-    assert!(!good(&basic, &[], "access_token=user%3Atoken"));
+    assert!(is_accepted(&basic, &[("authorization", "Basic dXNlcjp0b2tlbg==")], ""));
+    assert!(!is_accepted(&basic, &[], "access_token=user%3Atoken"));
     let signed = "authentication = 'hmac'\n[sources.inbox.signature]\n\
                   template = '{id}.{body}'\nid = 'header:ce-id'\n";
     for settings in ["", "authentication = 'basic'", signed] {
         let config = load(settings).unwrap();
-        let delivery = OutgoingWebhook {
+        let webhook = OutgoingWebhook {
             topic: "größe 1%",
             tenant: "acme",
             event_id: "e 1",
@@ -330,18 +301,18 @@ fn a_token_a_password_or_a_signature_lets_in() {
             sent_at: AT,
             body: b"{}",
         };
-        let dressed = adapter(&config).signed_headers(&delivery);
+        let headers = adapter(&config).signed_headers(&webhook);
         let headers: Vec<_> =
-            dressed.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-        let events = call(&config, &headers, "", "{}").unwrap();
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        let events = request(&config, &headers, "", "{}").unwrap();
         assert_eq!(events[0].event_id, "/tallyhook/send e 1", "{settings}");
         assert_eq!((events[0].topic.as_str(), events[0].version), ("größe 1%", Some(AT)));
-        assert!(call(&config, &BINARY, "", "{}").is_err(), "{settings}");
+        assert!(request(&config, &BINARY, "", "{}").is_err(), "{settings}");
     }
 }
 
 #[test]
-fn leave_to_send_is_given_to_allowed_origins() {
+fn cloudevents_handshake_accepts_allowed_origins() {
     let answer = |settings: &str, asked: Option<&str>| {
         let mut headers = HeaderMap::new();
         if let Some(origin) = asked {
@@ -363,7 +334,7 @@ fn leave_to_send_is_given_to_allowed_origins() {
 }
 
 #[test]
-fn settings_that_contradict_themselves_are_refused_by_key() {
+fn cloudevents_invalid_settings_name_the_key() {
     for (settings, key) in [
         ("allowed_origins = ['']", "sources.inbox.allowed_origins"),
         ("tenants = ['a']", "sources.inbox.event.tenant"),
@@ -382,22 +353,22 @@ fn settings_that_contradict_themselves_are_refused_by_key() {
 }
 
 #[test]
-fn a_signed_event_is_not_taken_for_the_data_of_another() {
+fn cloudevents_signed_event_in_binary_mode_is_rejected() {
     let settings = format!("authentication = 'hmac'\ntenants = ['Acme', 'Other']\n{ORDERS}");
     let config = load(&settings).unwrap();
-    let secret = Secret::new("env:S", Key::Shared(b"user:token".to_vec())).unwrap();
+    let secret = Secret::new("env:S", Key::shared("user:token")).unwrap();
     let send = |media_type: &str, body: &str| {
         let hmac = secret.hmac(crate::sources::signature::Algorithm::Sha256, &[body.as_bytes()]);
         let signature = data_encoding::HEXLOWER.encode(&hmac);
         let own = [("x-signature", signature.as_str()), ("content-type", media_type)];
         let headers: Vec<_> = BINARY.into_iter().chain(own).collect();
-        call(&config, &headers, "", body)
+        request(&config, &headers, "", body)
     };
     let document = event(&[("company", "\"Other\"")]);
     for (own, body) in [(STRUCTURED, document.clone()), (BATCH, format!("[{document}]"))] {
         assert_eq!(send(own, &body).unwrap()[0].tenant, "Other");
-        let told = unreadable(send("application/json", &body));
-        assert!(told.contains("whole event"), "{told}");
+        let error = unreadable(send("application/json", &body));
+        assert!(error.contains("complete event"), "{error}");
     }
     assert_eq!(send("application/json", r#"{"id":7}"#).unwrap()[0].tenant, "Acme");
 }

@@ -1,4 +1,4 @@
-//! One row of the suite: a kind of source, and what tells its calls apart.
+//! One case of the suite: a kind of source and its requests.
 
 use std::collections::BTreeSet;
 
@@ -12,128 +12,130 @@ use crate::{
     sources::{Event, FOREIGN_TENANT_PREFIX, OutgoingWebhook, Received, Rejection, WebhookRequest},
 };
 
-/// One kind of source. A row names what it has and takes the rest of
+/// One kind of source. A case sets its own values and takes the others from
 /// [`Case::DEFAULT`].
 #[derive(Clone, Copy)]
 pub(super) struct Case {
-    /// For messages.
+    /// Name, for assertion messages.
     pub(super) name: &'static str,
-    /// Its word in the configuration.
+    /// Value of `kind` in the configuration.
     pub(super) kind: &'static str,
     /// Its own settings, below `[sources.inbox]`.
     pub(super) settings: &'static str,
-    /// What its secrets look like.
+    /// Secrets in its format.
     pub(super) secrets: &'static Secrets,
-    /// Secrets that are not of its form.
+    /// Secrets that are not in its format.
     pub(super) malformed_secrets: &'static [&'static str],
-    /// How a call proves itself.
+    /// How a request is authenticated.
     pub(super) credential: Credential,
-    /// A topic that is mapped.
+    /// A mapped topic.
     pub(super) topic: &'static str,
-    /// The tenant as events name it; empty if the kind knows none.
+    /// The tenant in events; empty if the kind has none.
     pub(super) tenant: &'static str,
-    /// How a person may write that tenant in the allow-list.
+    /// How the tenant may be written in the allow-list.
     pub(super) allowed: &'static [&'static str],
-    /// What an allow-list may hold without letting the tenant in.
+    /// Entries of an allow-list that do not match the tenant.
     pub(super) foreign: &'static [&'static str],
-    /// The same tenant, written otherwise in the call.
+    /// The same tenant, written differently in the request.
     pub(super) same_tenant: &'static [Variation],
-    /// A call of a tenant that is not [`Case::tenant`].
+    /// A request of another tenant.
     pub(super) other_tenant: Option<Variation>,
     /// A body with one event that can be mapped.
     pub(super) body: &'static [u8],
-    /// What is kept of it, if not all.
+    /// The stored body, if it is not the complete one.
     pub(super) stored_body: Option<&'static [u8]>,
-    /// A body that cannot be mapped, though its number can be read.
+    /// A body that cannot be mapped, but whose business key can be read.
     pub(super) unmappable_body: Option<&'static [u8]>,
-    /// The number in both; the id, where the kind only refers to things.
+    /// The business key in both; the resource id for thin events.
     pub(super) business_key: &'static str,
-    /// The same event, sent in the platform's other forms.
+    /// The same event in the platform's other forms.
     pub(super) equivalent_forms: &'static [&'static [Variation]],
     /// What a redelivery may change.
     pub(super) redelivered: &'static [Variation],
-    /// What makes it another event.
+    /// What makes it a different event.
     pub(super) different_event: &'static [Variation],
     /// Whether other bytes under a known key are a conflict.
     pub(super) repeats_same_bytes: bool,
-    /// Media types that are taken; an empty one stands for none at all.
+    /// Accepted media types; an empty one means no header.
     pub(super) accepted_media_types: &'static [&'static str],
-    /// Media types that are not.
+    /// Rejected media types.
     pub(super) rejected_media_types: &'static [&'static str],
-    /// What becomes of an authentic body that cannot be understood.
+    /// What happens to an authentic body that is unreadable.
     pub(super) unreadable: UnreadableBody,
-    /// A call with several events, where the platform makes such.
+    /// A request with several events, if the platform sends such.
     pub(super) multi_event: Option<MultiEventCase>,
 }
 
-/// How a call proves itself, in one header.
+/// How a request is authenticated, in one header.
 #[derive(Clone, Copy)]
 pub(super) struct Credential {
-    /// The header.
+    /// Name of the header.
     pub(super) header: &'static str,
-    /// Its whole value for the row's good call under the first secret, as
-    /// another program made it; each row says which.
+    /// Its value for the case's request under the first secret, computed by another
+    /// program; each case names it.
     pub(super) known_value: &'static str,
-    /// Cuts the token out of such a value: before, token, behind.
+    /// Splits such a value into the text before the token, the token, and the text after
+    /// it.
     pub(super) token: for<'a> fn(&'a str) -> [&'a str; 3],
-    /// Whether the token depends on the body; if not, it is shown as it is.
+    /// Whether the token depends on the body.
     pub(super) signs_body: bool,
-    /// What the platform forgives of [`super::TOKEN_MUTATIONS`], by name: all else is
-    /// refused.
+    /// The [`super::TOKEN_MUTATIONS`] that the platform tolerates, by name; all others are
+    /// rejected.
     pub(super) tolerated: &'static [&'static str],
-    /// Changes of the whole value that are refused.
+    /// Changes of the value that are rejected.
     pub(super) rejected: &'static [(&'static str, Mutation)],
-    /// Changes of the whole value that are taken.
+    /// Changes of the value that are accepted.
     pub(super) accepted: &'static [(&'static str, Mutation)],
-    /// Two values made one, as a sender does that is changing its secret.
+    /// Joins two values, as a sender does during a secret rotation.
     pub(super) join: Option<fn(&str, &str) -> String>,
-    /// Other headers without which no call is authentic.
+    /// Other headers that an authentic request needs.
     pub(super) required_headers: &'static [&'static str],
-    /// What is signed beside the body, and so cannot be changed behind it.
+    /// Changes of headers that the signature covers.
     pub(super) signed_headers: &'static [Variation],
-    /// How far the signed time may be from now, in seconds; `None` if no time
-    /// is signed.
+    /// Maximum difference of the signed timestamp from now, in seconds; `None` if none is
+    /// signed.
     pub(super) tolerance_s: Option<i64>,
-    /// Other settings, under which the good call is not authentic.
+    /// Other settings, under which the request is not authentic.
     pub(super) foreign_settings: &'static [&'static str],
-    /// The parameter of the query in which the token may stand instead.
+    /// The query parameter that may contain the token instead.
     pub(super) query_parameter: Option<&'static str>,
 }
 
-/// Makes a text that is slightly wrong out of a good one.
+/// Changes a valid text slightly.
 pub(super) type Mutation = fn(&str) -> String;
 
-/// What becomes of an authentic body that cannot be understood.
+/// What happens to an authentic body that is unreadable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UnreadableBody {
-    /// It is kept, and the worker buries it: a shop would give up on a 4xx.
+    /// It is accepted, and the worker dead-letters it: a shop gives up after a 4xx.
     DeadLettered,
-    /// It is refused with its fields: the caller reads the answer and mends it.
+    /// It is rejected with its invalid fields: the sender reads the response and corrects
+    /// them.
     Rejected,
 }
 
-/// A call with several events.
+/// A request with several events.
 #[derive(Clone, Copy)]
 pub(super) struct MultiEventCase {
-    /// What else the call needs, such as its media type.
+    /// Other changes of the request, such as its media type.
     pub(super) deltas: &'static [Variation],
     /// Its body.
     pub(super) body: &'static [u8],
-    /// The id, tenant and topic of each event.
+    /// Id, tenant and topic of each event.
     pub(super) events: &'static [[&'static str; 3]],
-    /// The same events, cut and ordered anew: each is a list of bodies that
-    /// hold them all.
+    /// The same events in other requests: each entry is a list of bodies that together
+    /// contain them all.
     pub(super) regrouped: &'static [&'static [&'static [u8]]],
 }
 
-/// How a call differs from the row's good one.
+/// How a request differs from the case's valid one.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Variation {
     Topic(&'static str),
     Tenant(&'static str),
     EventId(&'static str),
     Body(&'static [u8]),
-    /// Set behind the signature.
+    /// A header set after signing.
     Header(&'static str, &'static str),
     /// Sent and received this many seconds later.
     Later(i64),
@@ -141,19 +143,19 @@ pub(super) enum Variation {
 
 use Variation::{Body, EventId, Header, Later, Tenant, Topic};
 
-/// A token that is the whole of its header.
+/// A token that is the complete value.
 pub(super) fn whole_value(value: &str) -> [&str; 3] {
     ["", value, ""]
 }
 
-/// A token that stands behind the first of these marks.
+/// A token after the first occurrence of a marker.
 pub(super) fn split_after<'a>(mark: &str, value: &'a str) -> [&'a str; 3] {
     let start = value.find(mark).unwrap_or_else(|| panic!("no {mark:?} in {value:?}"));
     let (before, token) = value.split_at(start + mark.len());
     [before, token, ""]
 }
 
-/// JSON under all its media types, or under none.
+/// Media types of JSON, and none.
 const JSON_MEDIA_TYPES: &[&str] = &[
     "application/json",
     "application/json; charset=utf-8",
@@ -167,7 +169,7 @@ const OTHER_MEDIA_TYPES: &[&str] =
     &["application/x-www-form-urlencoded", "text/plain", "application/jsonp"];
 
 impl Credential {
-    /// An HMAC of the body that is the whole of its header.
+    /// An HMAC of the body as the complete value.
     pub(super) const HMAC: Self = Self {
         header: "",
         known_value: "",
@@ -186,7 +188,7 @@ impl Credential {
 }
 
 impl Case {
-    /// What a row need not say.
+    /// Defaults of a case.
     pub(super) const DEFAULT: Self = Self {
         name: "",
         kind: "",
@@ -218,7 +220,7 @@ impl Case {
         self.source_with(self.settings, secrets, tenants)
     }
 
-    /// The kind with other settings.
+    /// The source with other settings.
     pub(super) fn source_with(
         &self,
         settings: &str,
@@ -233,9 +235,9 @@ impl Case {
         self.source_for(&["FIRST"], &[])
     }
 
-    /// The row's good call, changed and then signed by `signer`'s first secret.
+    /// The valid request with variations, signed with the first secret of `signer`.
     pub(super) fn request(&self, signer: &ConfiguredSource, deltas: &[Variation]) -> Request {
-        let mut delivery = OutgoingWebhook {
+        let mut webhook = OutgoingWebhook {
             topic: self.topic,
             tenant: self.tenant,
             event_id: "evt-1",
@@ -245,22 +247,22 @@ impl Case {
         };
         for delta in deltas {
             match *delta {
-                Topic(topic) => delivery.topic = topic,
-                Tenant(tenant) => delivery.tenant = tenant,
-                EventId(id) => delivery.event_id = id,
-                Body(body) => delivery.body = body,
-                Later(seconds) => delivery.sent_at += Duration::seconds(seconds),
+                Topic(topic) => webhook.topic = topic,
+                Tenant(tenant) => webhook.tenant = tenant,
+                EventId(id) => webhook.event_id = id,
+                Body(body) => webhook.body = body,
+                Later(seconds) => webhook.sent_at += Duration::seconds(seconds),
                 Header(..) => {}
             }
         }
-        let headers = signer.source().signed_headers(&delivery).into_iter().collect();
-        let body = Bytes::copy_from_slice(delivery.body);
-        let received_at = delivery.sent_at;
-        let dressed = Request { headers, query: String::new(), body, received_at };
-        deltas.iter().fold(dressed, |request, delta| request.with_header_change(*delta))
+        let headers = signer.source().signed_headers(&webhook).into_iter().collect();
+        let body = Bytes::copy_from_slice(webhook.body);
+        let received_at = webhook.sent_at;
+        let headers = Request { headers, query: String::new(), body, received_at };
+        deltas.iter().fold(headers, |request, delta| request.with_header_change(*delta))
     }
 
-    /// The good call with another text as its token, made to `source`.
+    /// Sends the valid request with a changed token.
     pub(super) fn with_token(
         &self,
         source: &ConfiguredSource,
@@ -272,7 +274,7 @@ impl Case {
         request.set(self.credential.header, &value).send_to(source)
     }
 
-    /// The good call with its header changed as a whole, made to `source`.
+    /// Sends the valid request with a changed header.
     pub(super) fn with_value(
         &self,
         source: &ConfiguredSource,
@@ -283,7 +285,7 @@ impl Case {
         request.set(self.credential.header, &value).send_to(source)
     }
 
-    /// The events of a call that must be taken.
+    /// The events of a request that must be accepted.
     pub(super) fn events(
         &self,
         source: &ConfiguredSource,
@@ -296,7 +298,7 @@ impl Case {
         }
     }
 
-    /// The only event of a call that must be taken.
+    /// The only event of a request that must be accepted.
     pub(super) fn event(
         &self,
         source: &ConfiguredSource,
@@ -308,7 +310,7 @@ impl Case {
         events.remove(0)
     }
 
-    /// The event as the worker gets it.
+    /// The envelope of the event, as the worker receives it.
     pub(super) fn envelope(
         &self,
         source: &ConfiguredSource,
@@ -330,8 +332,8 @@ impl Case {
         );
     }
 
-    /// Asserts that an authentic call with this body is refused, and that each
-    /// failure it is told is such a one.
+    /// Asserts that an authentic request with this body is rejected, and that each failure
+    /// matches.
     pub(super) fn assert_invalid_fields(
         &self,
         source: &ConfiguredSource,
@@ -346,9 +348,8 @@ impl Case {
         assert!(such, "{}: {body:?}: is refused with {failures:?}", self.name);
     }
 
-    /// Asserts that of a call with events of several tenants, those that are not
-    /// on the allow-list come as `foreign:` ones, which change nothing, and the
-    /// others as if they were alone.
+    /// Asserts that events of tenants that are not allowed become `foreign:` events, which
+    /// change nothing, and that the other events of the same request are not affected.
     pub(super) fn assert_foreign_events_ignored(
         &self,
         all: &ConfiguredSource,
@@ -386,18 +387,18 @@ impl Case {
         );
     }
 
-    /// Asserts that the first secret verified the call.
+    /// Asserts that the first secret verified the request.
     pub(super) fn assert_authentic(&self, result: &Result<Received, Rejection>, rule: &str) {
         assert_eq!(label(result), Some("env:FIRST"), "{}: {rule}: {result:?}", self.name);
     }
 }
 
-/// An event as the worker gets it.
+/// The envelope of an event, as the worker receives it.
 pub(super) fn envelope_of(event: Event) -> Envelope {
     Envelope { tenant: event.tenant, version: event.version, ..envelope(&event.topic, event.body) }
 }
 
-/// The secret that verified a call.
+/// The label of the secret that verified a request.
 pub(super) fn label(result: &Result<Received, Rejection>) -> Option<&str> {
     match result {
         Ok(Received::Events { secret_label: secret, .. }) => Some(secret),
@@ -405,7 +406,7 @@ pub(super) fn label(result: &Result<Received, Rejection>) -> Option<&str> {
     }
 }
 
-/// A call to be made.
+/// A request to be sent.
 pub(super) struct Request {
     pub(super) headers: HeaderMap,
     pub(super) query: String,
@@ -420,7 +421,7 @@ impl Request {
         self
     }
 
-    /// Changes what is not signed, or must not be.
+    /// Applies a header variation, which is not signed.
     pub(super) fn with_header_change(self, delta: Variation) -> Self {
         match delta {
             Header(name, value) => self.set(name, value),

@@ -1,4 +1,4 @@
-//! The rows of the suite, one file a kind.
+//! The cases of the suite, one file per kind.
 
 mod callback;
 mod cloudevents;
@@ -15,7 +15,7 @@ mod xero;
 
 use super::case::Case;
 
-/// Every row.
+/// All cases.
 pub(super) fn all() -> impl Iterator<Item = &'static Case> {
     [
         shopify::ROWS,

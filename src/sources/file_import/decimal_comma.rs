@@ -1,4 +1,4 @@
-//! Amounts with a decimal comma, as CSV files have them.
+//! Amounts with a decimal comma in CSV files.
 
 use bytes::Bytes;
 
@@ -7,30 +7,30 @@ use crate::{
     sources::json_fields::{JsonFields, JsonPointers},
 };
 
-/// What stands between groups of three digits: a point, or a space of any
-/// width that does not break.
+/// Separators of groups of three digits: a point, a space, or a non-breaking space of
+/// either width.
 const GROUP_SEPARATORS: [char; 4] = ['.', ' ', '\u{a0}', '\u{202f}'];
 
-/// The row with the amount at this pointer written as everywhere else:
-/// `"1.234,56"` becomes `"1234.56"`. A number of JSON is left as it is.
+/// Rewrites the amount at this pointer with a decimal point: `"1.234,56"` becomes
+/// `"1234.56"`. JSON numbers stay unchanged.
 ///
 /// # Errors
-/// [`PermanentFailure`] if it is a text and no number with a decimal comma: `12.50`
-/// may be anything.
+/// [`PermanentFailure`] if it is a text that is not a number with a decimal comma: `12.50`
+/// is ambiguous.
 pub(super) fn parse_decimal_comma(body: &Bytes, pointer: &str) -> Result<Bytes, PermanentFailure> {
     let pointers = JsonPointers::new([pointer]);
     let fields = JsonFields::read(body, &pointers)?;
-    let Some(place) = fields.text_range(pointer) else { return Ok(body.clone()) };
+    let Some(range) = fields.text_range(pointer) else { return Ok(body.clone()) };
     let Some(text) = fields.text(pointer)? else { return Ok(body.clone()) };
     let number = normalize_number(text.trim()).ok_or_else(|| {
         PermanentFailure::invalid(pointer, "is not a number with a decimal comma (1.234,56)")
     })?;
     let literal = format!("\"{number}\"");
-    let parts = [&body[..place.start], literal.as_bytes(), &body[place.end..]];
+    let parts = [&body[..range.start], literal.as_bytes(), &body[range.end..]];
     Ok(Bytes::from(parts.concat()))
 }
 
-/// A number with a decimal comma, as one with a point and without groups.
+/// Converts a number with a decimal comma to one with a point and without groups.
 fn normalize_number(text: &str) -> Option<String> {
     let (sign, digits) = match text.strip_prefix(['-', '+']) {
         Some(digits) => (&text[..1], digits),
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_with_a_decimal_comma_are_read_exactly() {
+    fn decimal_comma_numbers_are_exact() {
         for (text, expected) in [
             ("1.234,56", Some("1234.56")),
             ("1234,56", Some("1234.56")),
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_text_of_the_amount_is_written_anew() {
+    fn decimal_comma_rewrites_only_the_amount() {
         for (body, expected) in [
             (r#"{"a":"1.234,56","b":"1.234,56"}"#, Some(r#"{"a":"1234.56","b":"1.234,56"}"#)),
             (r#"{"b":"ü", "a" : " 1,5 " }"#, Some(r#"{"b":"ü", "a" : "1.5" }"#)),

@@ -1,4 +1,4 @@
-//! The settings of a source of files, as they are written.
+//! Settings of an import source.
 
 use std::collections::BTreeMap;
 
@@ -14,29 +14,27 @@ use crate::{
     },
 };
 
-/// The settings of a source of files. Files with the documented columns need
-/// none but its secret.
+/// Settings of an import source. Files with the documented columns need only a secret.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImportSettings {
-    /// How senders prove who they are, by headers alone: `bearer` (default) or
-    /// `basic`.
+    /// How senders authenticate, by headers alone: `bearer` (default) or `basic`.
     #[serde(default = "bearer")]
     pub authentication: AuthenticationMethod,
-    /// The company; default: there is only one.
+    /// The tenant. Default: the source has only one.
     pub tenant: Option<Selector>,
-    /// What to do with an invoice number that comes again with another
-    /// transaction: `review` (default) puts it before a person, `update` takes
-    /// it for a newer state, `duplicate` leaves the first as it is.
+    /// What to do if an invoice number arrives again with another transaction: `review`
+    /// (default) dead-letters the later one, `update` applies it as a newer state,
+    /// `duplicate` keeps the first one.
     #[serde(default = "review")]
     pub on_conflict: InvoiceConflict,
-    /// What to do with an invoice that comes again and says something else.
+    /// What to do if an invoice arrives again with other content.
     #[serde(default)]
     pub on_change: OnChange,
-    /// Where an invoice's fields stand.
+    /// Where the fields of an invoice are.
     #[serde(default)]
     pub invoice: InvoiceSettings,
-    /// How CSV files are written.
+    /// The CSV dialect.
     #[serde(default)]
     pub csv: CsvSettings,
 }
@@ -49,22 +47,22 @@ const fn review() -> InvoiceConflict {
     InvoiceConflict::Review
 }
 
-/// What to do with an invoice that comes again and says something else.
+/// What to do if an invoice arrives again with other content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnChange {
-    /// The later line tells the invoice's state.
+    /// The later line updates the invoice.
     #[default]
     Update,
-    /// The first line stands; the later one is a duplicate.
+    /// Keep the first line; the later one is a duplicate.
     Duplicate,
 }
 
-/// How CSV files are written: UTF-8, with a header, quoted with `"`.
+/// The CSV dialect: UTF-8, with a header, quoted with `"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CsvSettings {
-    /// What stands between two fields, one ASCII character; default `,`.
+    /// The delimiter, one ASCII character; default `,`.
     pub delimiter: String,
     /// Whether amounts have a decimal comma, as in `1.234,56`; default false.
     pub decimal_comma: bool,
@@ -77,10 +75,10 @@ impl Default for CsvSettings {
 }
 
 impl CsvSettings {
-    /// The delimiter.
+    /// The delimiter as a byte.
     ///
     /// # Errors
-    /// [`InvalidSettings`] if fields could not be told apart by it.
+    /// [`InvalidSettings`] if it cannot separate fields.
     pub(super) fn delimiter(&self) -> Result<u8, InvalidSettings> {
         match *self.delimiter.as_bytes() {
             [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\r' | b'\n' | 0) => Ok(byte),
@@ -92,12 +90,11 @@ impl CsvSettings {
     }
 }
 
-/// Where a field stands: in a column or JSON member of this name, or at a JSON
-/// pointer.
+/// Where a field is: a column or JSON member of this name, or a JSON pointer.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Column {
-    /// As it is written.
+    /// As configured.
     name: String,
     pointer: FieldPointer,
 }
@@ -124,7 +121,7 @@ impl Column {
         Self { name: name.to_owned(), pointer: FieldPointer::from_static(pointer) }
     }
 
-    /// The pointer.
+    /// The JSON pointer.
     pub(super) fn pointer(&self) -> &str {
         self.pointer.as_str()
     }
@@ -135,8 +132,8 @@ impl Column {
     }
 }
 
-/// The column that a pointer leads to. What is nested has none: its pointer
-/// stands for a name that no file has.
+/// The column of a pointer. Nested pointers have none: they are returned unchanged, which
+/// no column is called.
 fn column(pointer: &str) -> String {
     match pointer.strip_prefix('/') {
         Some(name) if !name.contains('/') => name.replace("~1", "/").replace("~0", "~"),
@@ -144,13 +141,13 @@ fn column(pointer: &str) -> String {
     }
 }
 
-/// Where a field's value is found: a [`Column`] or `const:TEXT`.
+/// Where the value of a field is found: a [`Column`] or `const:TEXT`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub enum ColumnSource {
-    /// In a column.
+    /// A column.
     Column(Column),
-    /// Always this.
+    /// A constant.
     Constant(String),
 }
 
@@ -183,37 +180,34 @@ impl From<ColumnSource> for FieldSource {
     }
 }
 
-/// Where an invoice's fields stand. Every column that is named must be in a
-/// CSV file; in a row, the day by which it is to be paid, the status and the
-/// version may be empty.
+/// Where the fields of an invoice are. A CSV file must have every configured column; in a
+/// row, due date, status and version may be empty.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InvoiceSettings {
     /// The vendor; default `vendor`.
     pub vendor: ColumnSource,
-    /// The vendor's number for the invoice; default `invoice_number`.
+    /// The vendor's invoice number; default `invoice_number`.
     pub invoice_number: Column,
-    /// The sender's id of the transaction behind it. Default: there is none.
+    /// The sender's id of the transaction. Default: none.
     pub transaction_id: Option<Column>,
-    /// What it is over; default `amount`. Less than nothing is a credit note.
-    /// `total`, as other kinds call it, is taken too.
+    /// Total; default `amount`. A negative amount is a credit note. The key may also be
+    /// called `total`, as in other kinds of sources.
     #[serde(alias = "total")]
     pub amount: Column,
-    /// Whether the amount is a whole number of the currency's smallest unit
-    /// (cents); default false.
+    /// Whether the amount is in minor units (cents); default false.
     pub minor_units: bool,
     /// The currency, ISO 4217; default `currency`.
     pub currency: ColumnSource,
-    /// The day by which it is to be paid. Default: `due_date`, which a file
-    /// may leave out.
+    /// Due date. Default: `due_date`, which a file may omit.
     pub due_on: Option<Column>,
-    /// The sender's word for its state. Default: `open`.
+    /// The sender's status. Default: `open`.
     pub status: Option<ColumnSource>,
-    /// Our word for each of the sender's; a word that is not listed and not
-    /// one of ours is `other`.
+    /// Our status for each status of the sender; an unlisted status that is not one of ours
+    /// becomes `other`.
     pub statuses: BTreeMap<String, String>,
-    /// The version for the stale guard: a time. Default: when the import
-    /// began, and the later line before the earlier.
+    /// The version for the stale check: a timestamp. Default: the start of the import, with
+    /// later lines after earlier ones.
     pub version: Option<Column>,
 }
 
@@ -235,7 +229,7 @@ impl Default for InvoiceSettings {
 }
 
 impl InvoiceSettings {
-    /// Every field that is named.
+    /// All configured columns.
     fn columns_named(&self) -> impl Iterator<Item = &Column> {
         let values = [Some(&self.vendor), Some(&self.currency), self.status.as_ref()];
         let values = values.into_iter().flatten().filter_map(ColumnSource::column);
@@ -243,7 +237,7 @@ impl InvoiceSettings {
         [&self.invoice_number, &self.amount].into_iter().chain(moving).chain(values)
     }
 
-    /// The columns without which a CSV file is not what these settings say.
+    /// The columns that a CSV file must have.
     pub(super) fn required_columns(&self, tenant: Option<&Selector>) -> Vec<String> {
         let of_tenant = tenant.and_then(Selector::pointer).map(column);
         let mut columns: Vec<_> =
@@ -253,7 +247,7 @@ impl InvoiceSettings {
         columns
     }
 
-    /// How each field is called.
+    /// The configured name of each field.
     pub(super) fn field_names(&self) -> FieldNames {
         let due_on = default_due_on();
         let columns = self.columns_named().chain([&due_on]);
@@ -262,7 +256,7 @@ impl InvoiceSettings {
     }
 }
 
-/// Where the day stands unless something else is said.
+/// The default column of the due date.
 fn default_due_on() -> Column {
     Column::from_static("due_date", "/due_date")
 }
@@ -285,11 +279,11 @@ impl From<InvoiceSettings> for FieldMap {
     }
 }
 
-/// How the settings call the fields at pointers.
+/// The configured names of fields by their pointers.
 pub(super) struct FieldNames(BTreeMap<String, String>);
 
 impl FieldNames {
-    /// A failure under the name that the settings use.
+    /// A failure with the configured name of its field.
     pub(super) fn renamed(&self, failure: PermanentFailure) -> PermanentFailure {
         match self.0.get(&failure.field) {
             Some(name) => PermanentFailure { field: name.clone(), ..failure },

@@ -1,4 +1,4 @@
-//! What files hold, and what their senders are told.
+//! Items of imported files, and the errors that senders get.
 
 use http::HeaderMap;
 use rust_decimal::Decimal;
@@ -25,7 +25,7 @@ const LEAST: &[(&str, &str)] = &[
     ("currency", "\"EUR\""),
 ];
 
-/// Other names, nested members, and all that may be told.
+/// Other names, nested members, and all optional fields.
 const OWN: &str = r#"
     tenant = "/company"
     [sources.inbox.invoice]
@@ -55,8 +55,9 @@ fn item_in(
 ) -> Result<Event, Vec<PermanentFailure>> {
     let headers: HeaderMap = adapter.import_headers("acme", BEGUN_AT).into_iter().collect();
     let body = body.into();
-    let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at: BEGUN_AT };
-    adapter.import_event(&call, format, line)
+    let request =
+        WebhookRequest { headers: &headers, query: "", body: &body, received_at: BEGUN_AT };
+    adapter.import_event(&request, format, line)
 }
 
 fn item(settings: &str, changes: &[(&str, &str)]) -> Result<Event, Vec<PermanentFailure>> {
@@ -67,7 +68,7 @@ fn event(settings: &str, changes: &[(&str, &str)]) -> Event {
     item(settings, changes).unwrap_or_else(|failures| panic!("{changes:?}: {failures:?}"))
 }
 
-/// The fields at fault, in the order in which they are told.
+/// The invalid fields, in the order of the response.
 fn faults(outcome: Result<Event, Vec<PermanentFailure>>) -> Vec<String> {
     let failures = outcome.err().unwrap_or_default();
     failures.into_iter().map(|failure| failure.field).collect()
@@ -86,7 +87,7 @@ fn invoice(settings: &str, event: Event) -> Invoice {
 }
 
 #[test]
-fn files_with_the_documented_columns_need_no_settings() {
+fn import_documented_columns_need_no_settings() {
     let told = event("", &[("due_date", "\"2026-02-28\""), ("note", "[{}]")]);
     assert_eq!((told.topic.as_str(), told.tenant.as_str()), ("invoice", ""));
     let expected = Invoice {
@@ -106,7 +107,7 @@ fn files_with_the_documented_columns_need_no_settings() {
 }
 
 #[test]
-fn an_invoice_is_read_as_configured() {
+fn import_invoice_is_mapped_by_settings() {
     let body = r#"{"company":"acme","supplier":{"name":"Ü"},"Invoice no.":"7","a/b~c":"T-1",
         "cents":"1250","Fällig":"2026-03-01","state":"BEZAHLT","changed":"2026-01-01T00:00:00Z"}"#;
     let told = item_in(source(OWN).source(), ImportFormat::NdJson, body, 1).unwrap();
@@ -121,7 +122,7 @@ fn an_invoice_is_read_as_configured() {
 }
 
 #[test]
-fn every_field_at_fault_is_told_as_the_settings_call_it() {
+fn import_all_invalid_fields_are_reported_by_configured_name() {
     let all = [
         ("vendor", "\" \""),
         ("invoice_number", ""),
@@ -148,7 +149,7 @@ fn every_field_at_fault_is_told_as_the_settings_call_it() {
     ] {
         assert_eq!(faults(item("", &[(name, literal)])), [name], "{name} {literal}");
     }
-    // In the worker as well: settings may change while a message waits.
+    // Also in the worker: settings may change while a message waits.
     let late = envelope(INVOICE_TOPIC, json_object(LEAST, &[("amount", "\"x\"")]));
     let failure = source("").source().map(&late).unwrap_err();
     assert_eq!(failure.to_string(), "amount: is not a decimal number of at most 28 digits");
@@ -156,10 +157,10 @@ fn every_field_at_fault_is_told_as_the_settings_call_it() {
 }
 
 #[test]
-fn an_event_is_known_by_what_it_says() {
+fn import_event_id_depends_on_content() {
     let id = |changes: &[(&str, &str)]| event("", changes).event_id;
     let first = id(&[]);
-    // Written down: another text would make every invoice come in again.
+    // A changed id would import every invoice again.
     assert_eq!(first, "ACME:INV-1:bd1d6cecaa17fedc");
     for same in [
         &[("amount", "12.5")][..],
@@ -202,7 +203,7 @@ fn an_event_is_known_by_what_it_says() {
 }
 
 #[test]
-fn a_change_may_be_a_duplicate() {
+fn import_change_is_a_duplicate_if_configured() {
     let id = |changes: &[(&str, &str)]| event("on_change = 'duplicate'", changes).event_id;
     assert_eq!(id(&[]), "ACME:INV-1");
     assert_eq!(id(&[("amount", "99")]), "ACME:INV-1");
@@ -210,7 +211,7 @@ fn a_change_may_be_a_duplicate() {
 }
 
 #[test]
-fn of_two_lines_about_one_invoice_the_later_wins() {
+fn import_later_line_has_the_higher_version() {
     let adapter = source("");
     let version = |line: u32| {
         let body = json_object(LEAST, &[]);
@@ -221,7 +222,7 @@ fn of_two_lines_about_one_invoice_the_later_wins() {
 }
 
 #[test]
-fn a_decimal_comma_is_one_of_rows_only() {
+fn import_decimal_comma_applies_to_csv_only() {
     let adapter = source(COMMA);
     let amount = |format: ImportFormat, literal: &str| {
         let body = json_object(LEAST, &[("amount", literal)]);
@@ -241,12 +242,12 @@ fn a_decimal_comma_is_one_of_rows_only() {
         let read = amount(format, literal);
         assert_eq!(read.as_deref(), expected.as_ref().map(|text| *text), "{format:?} {literal}");
     }
-    // The body that is kept says what was read, wherever it is read again.
+    // The stored body contains the converted amount, in whatever format it is read again.
     let row = json_object(LEAST, &[("amount", "\"1.234,56\"")]);
     let told = item_in(adapter.source(), ImportFormat::Csv, row, 1).unwrap();
     let json = item_in(source("").source(), ImportFormat::Json, told.body.clone(), 1).unwrap();
     assert_eq!(told, json);
-    // What else is wrong is told with it.
+    // Other invalid fields are reported too.
     let bad = json_object(LEAST, &[("amount", "\"12.50\""), ("currency", "7"), ("vendor", "")]);
     let told = item_in(adapter.source(), ImportFormat::Csv, bad, 1);
     assert_eq!(faults(told), ["vendor", "currency", "amount"]);
@@ -255,12 +256,12 @@ fn a_decimal_comma_is_one_of_rows_only() {
 }
 
 #[test]
-fn a_file_is_admitted_by_its_headers() {
+fn import_upload_is_authenticated_by_headers() {
     let by_header = source("tenant = 'header:X-Company'");
     let adapter = by_header.source();
     let mut headers: HeaderMap = adapter.import_headers("acme", BEGUN_AT).into_iter().collect();
     let admitted = |headers: &HeaderMap| {
-        // Nothing of a body is looked at.
+        // The body is not read.
         let body = "no file".into();
         adapter.authenticate_upload(&WebhookRequest {
             headers,
@@ -276,19 +277,19 @@ fn a_file_is_admitted_by_its_headers() {
     assert!(matches!(admitted(&headers), Err(Rejection::InvalidSignature(_))));
     headers.remove("authorization");
     assert!(matches!(admitted(&headers), Err(Rejection::InvalidSignature(_))));
-    // Another kind of source verifies bodies, and takes no files.
+    // Other kinds of sources verify bodies and accept no files.
     let callback = ConfiguredSource::load("callback", "", &["FIRST"], &[]).unwrap();
     let robot = callback.source();
     assert!(!robot.accepts_imports() && adapter.accepts_imports());
     let headers: HeaderMap = robot.import_headers("", BEGUN_AT).into_iter().collect();
-    let call =
+    let request =
         WebhookRequest { headers: &headers, query: "", body: &"{}".into(), received_at: BEGUN_AT };
-    assert!(matches!(robot.authenticate_upload(&call), Err(Rejection::InvalidSignature(_))));
-    assert!(robot.import_event(&call, ImportFormat::Csv, 1).is_err());
+    assert!(matches!(robot.authenticate_upload(&request), Err(Rejection::InvalidSignature(_))));
+    assert!(robot.import_event(&request, ImportFormat::Csv, 1).is_err());
 }
 
 #[test]
-fn each_line_must_be_of_a_tenant_that_is_let_in() {
+fn import_line_of_other_tenant_is_rejected() {
     let allowed =
         ConfiguredSource::load("import", "tenant = '/company'", &["FIRST"], &["acme"]).unwrap();
     let of = |company: &str| {
@@ -301,7 +302,7 @@ fn each_line_must_be_of_a_tenant_that_is_let_in() {
 }
 
 #[test]
-fn a_header_must_have_what_is_named() {
+fn import_configured_columns_are_required() {
     let columns =
         |settings: &str| source(settings).source().csv_dialect().unwrap().required_columns.clone();
     assert_eq!(columns(""), ["amount", "currency", "invoice_number", "vendor"]);
@@ -313,7 +314,7 @@ fn a_header_must_have_what_is_named() {
 }
 
 #[test]
-fn one_invoice_may_be_posted_by_itself() {
+fn import_single_invoice_is_accepted() {
     let posted = source("");
     let body = json_object(LEAST, &[]).into();
     let Ok(Received::Events { events, .. }) = posted.receive(&body) else {
@@ -327,7 +328,7 @@ fn one_invoice_may_be_posted_by_itself() {
 }
 
 #[test]
-fn settings_that_are_wrong_are_refused_by_key() {
+fn import_invalid_settings_name_the_key() {
     for (settings, tenants, key) in [
         ("authentication = 'hmac'", &[][..], "inbox.authentication"),
         ("[sources.inbox.invoice]\ncurrency = 'const:EURO'", &[], "inbox.invoice.currency"),

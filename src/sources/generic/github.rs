@@ -1,7 +1,7 @@
-//! GitHub, and whoever signs as it does: `generic` with other defaults.
+//! GitHub, and senders with the same signature scheme: `generic` with other defaults.
 //!
-//! Source of the rules: docs.github.com, "Validating webhook deliveries" and
-//! "Webhook events and payloads".
+//! Rules: docs.github.com, "Validating webhook deliveries" and "Webhook events and
+//! payloads".
 
 #[cfg(test)]
 mod tests;
@@ -14,11 +14,11 @@ use crate::sources::{
 };
 
 impl Generic {
-    /// A source of kind `github`: what the settings leave out is as GitHub
-    /// has it. `X-Hub-Signature`, which is SHA-1, has no role.
+    /// A source of kind `github`: GitHub's values are the defaults of the settings.
+    /// `X-Hub-Signature`, which is SHA-1, is ignored.
     ///
     /// # Errors
-    /// [`InvalidSettings`] that names the key.
+    /// [`InvalidSettings`] with the invalid key.
     pub fn github(mut settings: GenericSettings) -> Result<Self, InvalidSettings> {
         if settings.authentication == AuthenticationMethod::Hmac {
             let signature = settings.signature.get_or_insert_default();
@@ -27,13 +27,13 @@ impl Generic {
         }
         let event = &mut settings.event;
         let header = |name: &str| Selector::Header(name.to_owned());
-        // Kept on redelivery.
+        // Equal on redelivery.
         event.id.get_or_insert_with(|| header("x-github-delivery"));
         event.topic.get_or_insert_with(|| header("x-github-event"));
-        // A webhook may be set to send forms; the signature is over the form.
+        // A webhook may be configured to send forms; the signature covers the form.
         settings.form.get_or_insert_with(|| "payload".to_owned());
         let generic = Self::new(settings)?;
-        // Only a person sends again, for three days: docs.github.com,
+        // GitHub does not retry; a person may redeliver for three days: docs.github.com,
         // "Redelivering webhooks".
         let resends_for = Duration::from_hours(3 * 24);
         Ok(Self {

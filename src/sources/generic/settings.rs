@@ -1,4 +1,4 @@
-//! The settings of a generic source, as they are written.
+//! Settings of a generic source.
 
 use serde::Deserialize;
 
@@ -8,30 +8,30 @@ use crate::sources::{
     mapping::{InvoiceFields, OrderFields, RefundFields},
 };
 
-/// The settings of a generic source.
+/// Settings of a generic source.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GenericSettings {
-    /// How the sender proves who it is: `hmac` (default), `bearer` or `basic`.
+    /// How the sender authenticates: `hmac` (default), `bearer` or `basic`.
     #[serde(default)]
     pub authentication: AuthenticationMethod,
     /// How the sender signs.
     pub signature: Option<SignatureSettings>,
-    /// The field of a form that holds the JSON, for senders that post
-    /// `application/x-www-form-urlencoded`. Default: none, bodies are JSON.
+    /// The form field with the JSON, for senders of `application/x-www-form-urlencoded`.
+    /// Default: none, bodies are JSON.
     pub form: Option<String>,
-    /// What tells events apart.
+    /// Where the properties of an event are.
     #[serde(default)]
     pub event: EventSettings,
-    /// Where an order's fields stand, if the source sends orders.
+    /// Where the fields of an order are, if the source sends orders.
     pub order: Option<OrderFields>,
-    /// Where an invoice's fields stand, if the source sends invoices.
+    /// Where the fields of an invoice are, if the source sends invoices.
     pub invoice: Option<InvoiceFields>,
-    /// Where a refund's fields stand, if the source sends refunds.
+    /// Where the fields of a refund are, if the source sends refunds.
     pub refund: Option<RefundFields>,
-    /// Whether a redelivery carries the same bytes (default true). If so,
-    /// other bytes under a known key go to review as `conflicting_duplicate`;
-    /// if not, the key alone decides.
+    /// Whether a redelivery repeats the same bytes (default true). If so, other bytes under
+    /// a known key are dead-lettered as `conflicting_duplicate`; if not, they are a
+    /// duplicate.
     #[serde(default = "yes")]
     pub repeats_same_bytes: bool,
 }

@@ -1,4 +1,4 @@
-//! What generic events map to.
+//! The mapping of generic events.
 
 use rust_decimal::Decimal;
 use time::macros::{date, datetime};
@@ -99,7 +99,7 @@ fn invoice(settings: &str, changes: &[(&str, &str)]) -> Invoice {
 }
 
 #[test]
-fn an_order_is_read_as_configured() {
+fn generic_order_is_mapped_by_settings() {
     let items = r#"[{"no":1,"sku":"S","text":"Mug","count":2,"price":4.10,"sum":"8.20"}, {}]"#;
     let (id, version, order) = state(ORDERS, &[("items", items)]);
     assert_eq!(id, "9007199254740993");
@@ -138,7 +138,7 @@ fn an_order_is_read_as_configured() {
 }
 
 #[test]
-fn what_may_be_left_out_may_be_left_out() {
+fn generic_optional_fields_may_be_missing() {
     let least =
         "[sources.inbox.order]\nid = '/id'\ncurrency = 'const:JPY'\ntotal = '/money/amount'\n";
     let (id, version, order) = state(least, &[]);
@@ -155,7 +155,7 @@ fn what_may_be_left_out_may_be_left_out() {
 }
 
 #[test]
-fn statuses_are_ours_and_the_senders() {
+fn generic_statuses_are_normalized() {
     for (word, ours) in [
         ("Bezahlt", OrderStatus::Paid),
         ("PAID.LATE", OrderStatus::Pending),
@@ -178,7 +178,7 @@ fn statuses_are_ours_and_the_senders() {
 }
 
 #[test]
-fn topics_say_what_an_event_is() {
+fn generic_topics_select_the_mapping() {
     for (topic, expected) in [
         ("order.paid", "state"),
         ("order.", "state"),
@@ -202,7 +202,7 @@ fn topics_say_what_an_event_is() {
 }
 
 #[test]
-fn a_topic_that_only_the_body_tells_is_read_there() {
+fn generic_topic_is_read_from_the_body() {
     let settings = ORDERS.replace("header:X-Topic", "/type");
     let topic = |literal| mapped(&settings, "", json_object(ORDER, &[("type", literal)]));
     assert!(matches!(topic("\"order.paid\""), Ok(MappedEvent::Change(_))));
@@ -212,7 +212,7 @@ fn a_topic_that_only_the_body_tells_is_read_there() {
 }
 
 #[test]
-fn a_deletion_needs_the_id_alone() {
+fn generic_deletion_needs_only_the_id() {
     let source = ConfiguredSource::load("generic", ORDERS, &["FIRST"], &[]).unwrap();
     let mut envelope = envelope("order.deleted", r#"{"id":"a"}"#);
     for version in [None, Some(datetime!(2026-01-03 0:00 UTC))] {
@@ -225,7 +225,7 @@ fn a_deletion_needs_the_id_alone() {
 }
 
 #[test]
-fn an_invoice_is_read_as_configured() {
+fn generic_invoice_is_mapped_by_settings() {
     let expected = Invoice {
         document_id: None,
         sequence: 0,
@@ -250,7 +250,7 @@ fn an_invoice_is_read_as_configured() {
 }
 
 #[test]
-fn a_failure_names_the_field() {
+fn generic_failure_names_the_field() {
     for (settings, base, change, reason, field) in [
         (ORDERS, ORDER, ("id", ""), ReasonCode::MissingField, "/id"),
         (ORDERS, ORDER, ("money", "null"), ReasonCode::MissingField, "/money/amount"),
@@ -279,7 +279,7 @@ fn a_failure_names_the_field() {
 }
 
 #[test]
-fn selectors_are_pointers_headers_and_constants() {
+fn selector_is_pointer_header_or_constant() {
     let selector = |text: &str| Selector::try_from(text.to_owned());
     assert_eq!(selector("/a/b"), Ok(Selector::Pointer("/a/b".to_owned())));
     assert_eq!(selector("header:X-Id"), Ok(Selector::Header("x-id".to_owned())));
@@ -291,7 +291,7 @@ fn selectors_are_pointers_headers_and_constants() {
 }
 
 #[test]
-fn settings_that_contradict_themselves_are_refused_by_key() {
+fn generic_invalid_settings_name_the_key() {
     let orders = "[sources.inbox.order]\nid = '/i'\ncurrency = '/c'\ntotal = '/t'\n";
     let invoices =
         "[sources.inbox.invoice]\ninvoice_number = '/n'\ncurrency = '/c'\ntotal = '/t'\n";
@@ -316,13 +316,13 @@ fn settings_that_contradict_themselves_are_refused_by_key() {
 }
 
 #[test]
-fn a_company_that_cannot_be_read_is_not_taken_for_one_without_a_name() {
+fn generic_unreadable_tenant_fails_mapping() {
     let settings = format!("[sources.inbox.event]\ntenant = '/company'\n{INVOICES}");
     for (company, field, reason) in [
         ("null", "/company", ReasonCode::MissingField),
         ("\"a\\u0000b\"", "/company", ReasonCode::InvalidValue),
         ("{}", "/company", ReasonCode::InvalidValue),
-        // Readable: it was another producer that left the header out.
+        // Readable, so another producer omitted the header.
         ("\"acme\"", "x-tallyhook-tenant", ReasonCode::MissingField),
     ] {
         let source = ConfiguredSource::load("generic", &settings, &["FIRST"], &[]).unwrap();

@@ -1,4 +1,4 @@
-//! Where a bill's fields stand.
+//! The field map of an invoice.
 
 use std::collections::BTreeMap;
 
@@ -10,36 +10,36 @@ use crate::{
     },
 };
 
-/// Where a bill's fields stand, and what must be told.
+/// Where the fields of an invoice are, and which are required.
 #[derive(Clone, Debug)]
 pub(in crate::sources) struct FieldMap {
-    /// Whether vendor and currency must be told. If not, the source is the
-    /// vendor, and the currency is none.
+    /// Whether vendor and currency are required. If not, they default to the source and to
+    /// no currency.
     pub(in crate::sources) requires_vendor_and_currency: bool,
-    /// Must be told.
+    /// Required.
     pub(in crate::sources) invoice_number: FieldPointer,
-    /// Must be told, if bills have one.
+    /// Required if set.
     pub(in crate::sources) transaction_id: Option<FieldPointer>,
-    /// Must be told.
+    /// Required.
     pub(in crate::sources) amount: FieldPointer,
-    /// Whether the amount counts the currency's smallest unit.
+    /// Whether the amount is in minor units.
     pub(in crate::sources) minor_units: bool,
     pub(in crate::sources) vendor: FieldSource,
     pub(in crate::sources) currency: FieldSource,
     pub(in crate::sources) due_on: FieldPointer,
     /// Default: `open`.
     pub(in crate::sources) status: Option<FieldSource>,
-    /// Our word for each of the sender's.
+    /// Our status for each status of the sender.
     pub(in crate::sources) statuses: BTreeMap<String, String>,
-    /// Default: the event's.
+    /// Default: the version of the event.
     pub(in crate::sources) version: Option<FieldPointer>,
 }
 
 impl FieldMap {
-    /// Checks what the types cannot say.
+    /// Validates what the types do not.
     ///
     /// # Errors
-    /// [`InvalidSettings`] that names the key.
+    /// [`InvalidSettings`] with the invalid key.
     pub(super) fn check(&self) -> Result<(), InvalidSettings> {
         if let FieldSource::Constant(currency) = &self.currency {
             currency.parse::<Currency>().map_err(|error| {
@@ -50,7 +50,7 @@ impl FieldMap {
         check_statuses("invoice.statuses", &self.statuses, &words)
     }
 
-    /// Every pointer into the body.
+    /// All pointers into the body.
     pub(super) fn pointers(&self) -> impl Iterator<Item = &str> {
         let Self { invoice_number, transaction_id, amount, due_on, version, .. } = self;
         let moving = [invoice_number, amount, due_on].into_iter().chain(transaction_id);

@@ -1,4 +1,4 @@
-//! Literals found at pointers, and what is told where they are not right.
+//! Values at pointers, and the errors of invalid ones.
 
 use proptest::prelude::*;
 
@@ -10,7 +10,7 @@ fn with<T>(body: &str, pointers: &[&str], check: impl FnOnce(&JsonFields<'_>) ->
 }
 
 #[test]
-fn literals_stay_exact() {
+fn json_literals_are_exact() {
     let body = r#"{"id": 820982911946154508, "a": {"b": [0, {"c~/": 0.10}]}, "x": [[[]]]}"#;
     with(body, &["/id", "/a/b/1/c~0~1", "/a/b", "/none"], |fields| {
         assert_eq!(fields.required_text("/id").unwrap(), "820982911946154508");
@@ -20,7 +20,7 @@ fn literals_stay_exact() {
 }
 
 #[test]
-fn a_pointer_may_lead_through_another() {
+fn json_pointer_may_extend_another() {
     with(r#"{"a": {"b": 1}}"#, &["/a", "/a/b"], |fields| {
         assert_eq!(fields.required_text("/a/b").unwrap(), "1");
         assert!(fields.raw("/a").is_some());
@@ -28,7 +28,7 @@ fn a_pointer_may_lead_through_another() {
 }
 
 #[test]
-fn missing_null_and_empty_are_alike() {
+fn json_text_missing_null_and_empty_are_missing() {
     with(r#"{"a": null, "b": ""}"#, &["/a", "/b", "/c", "/a/x"], |fields| {
         for pointer in ["/a", "/b", "/c", "/a/x"] {
             assert_eq!(fields.required_text(pointer), Err(PermanentFailure::missing(pointer)));
@@ -37,7 +37,7 @@ fn missing_null_and_empty_are_alike() {
 }
 
 #[test]
-fn what_the_database_could_not_store_is_refused_here() {
+fn json_text_that_postgresql_cannot_store_is_rejected() {
     let body = r#"{"nul": "a\u0000b", "half": "\ud800", "list": [1], "n": "12x"}"#;
     with(body, &["/nul", "/half", "/list", "/n"], |fields| {
         for pointer in ["/nul", "/half", "/list"] {
@@ -52,7 +52,7 @@ fn what_the_database_could_not_store_is_refused_here() {
 }
 
 #[test]
-fn elements_of_a_list_are_named_by_their_place() {
+fn json_list_errors_contain_the_index() {
     let line = JsonPointers::new(["/price"]);
     with(r#"{"lines": [{"price": "1"}, {"price": "x"}]}"#, &["/lines"], |fields| {
         let lines = fields.list("/lines", &line).unwrap();
@@ -62,7 +62,7 @@ fn elements_of_a_list_are_named_by_their_place() {
 }
 
 #[test]
-fn a_document_knows_its_own_bytes() {
+fn json_elements_keep_their_raw_bytes() {
     let element = JsonPointers::new(["/id"]);
     with(r#" [ {"id" : 1.0} ,2,null ] "#, &[""], |fields| {
         let elements = fields.list("", &element).unwrap();
@@ -74,7 +74,7 @@ fn a_document_knows_its_own_bytes() {
 }
 
 #[test]
-fn whole_numbers_are_no_fractions() {
+fn json_integer_rejects_fractions() {
     let body =
         r#"{"a": "7", "b": 9223372036854775807, "c": 1.0, "d": "x", "e": 9223372036854775808}"#;
     with(body, &["/a", "/b", "/c", "/d", "/e", "/f"], |fields| {
@@ -88,7 +88,7 @@ fn whole_numbers_are_no_fractions() {
 }
 
 #[test]
-fn what_is_not_json_is_told_with_its_place() {
+fn json_malformed_body_is_rejected() {
     let pointers = JsonPointers::new(["/a"]);
     for body in [&b"{\"a\": "[..], b"", b"{} x", b"\xff\xfe", b"<order/>"] {
         let failure = JsonFields::read(body, &pointers).unwrap_err();
@@ -97,13 +97,13 @@ fn what_is_not_json_is_told_with_its_place() {
 }
 
 #[test]
-fn deep_nesting_beside_the_pointers_costs_no_stack() {
+fn json_deep_nesting_needs_no_stack() {
     let body = format!(r#"{{"deep": {}{}, "a": 1}}"#, "[".repeat(100_000), "]".repeat(100_000));
     with(&body, &["/a"], |fields| assert_eq!(fields.required_text("/a").unwrap(), "1"));
 }
 
 #[test]
-fn days_before_our_era_are_none() {
+fn json_dates_before_year_one_are_rejected() {
     with(
         r#"{"a":"-5000-01-01","b":-300000000000,"c":"0001-01-01"}"#,
         &["/a", "/b", "/c"],
@@ -116,7 +116,7 @@ fn days_before_our_era_are_none() {
 }
 
 #[test]
-fn white_space_around_a_day_or_moment_is_none_of_it() {
+fn json_dates_and_timestamps_are_trimmed() {
     with(
         r#"{"a":" 2026-03-01 ","b":" ","c":" 2026-03-01T00:00:00Z"}"#,
         &["/a", "/b", "/c"],
@@ -132,7 +132,7 @@ fn white_space_around_a_day_or_moment_is_none_of_it() {
 
 proptest! {
     #[test]
-    fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn json_random_body_never_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
         let pointers = JsonPointers::new(["/a", "/a/b", "/0"]);
         let _ = JsonFields::read(&body, &pointers);
     }

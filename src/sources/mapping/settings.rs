@@ -1,4 +1,4 @@
-//! Where an order's, an invoice's or a refund's fields stand, as it is written.
+//! Settings of the fields of orders, invoices and refunds.
 
 use std::collections::BTreeMap;
 
@@ -6,52 +6,51 @@ use serde::Deserialize;
 
 use crate::sources::selector::{FieldPointer, FieldSource};
 
-/// Where an order's fields stand.
+/// Where the fields of an order are.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OrderFields {
-    /// The topics that carry a whole order; a `*` at the end stands for any
-    /// rest. Default: all.
+    /// Topics of events with a complete order; a `*` at the end matches any rest. Default:
+    /// all.
     #[serde(default = "all")]
     pub topics: Vec<String>,
-    /// The topics that tell of a deletion; of the body, only the id is read.
+    /// Topics of deletions; only the id is read.
     #[serde(default)]
     pub deleted_topics: Vec<String>,
     /// The sender's id of the order.
     pub id: FieldSource,
-    /// The number that people know it by; default: the id.
+    /// The order number shown to people; default: the id.
     pub number: Option<FieldSource>,
-    /// The sender's word for its state.
+    /// The sender's status.
     pub status: Option<FieldSource>,
-    /// Our word for each of the sender's; a word that is not listed and not
-    /// one of ours is `other`.
+    /// Our status for each status of the sender; an unlisted status that is not one of ours
+    /// becomes `other`.
     #[serde(default)]
     pub statuses: BTreeMap<String, String>,
     /// The currency, ISO 4217.
     pub currency: FieldSource,
-    /// What it costs.
+    /// Total.
     pub total: FieldSource,
-    /// Whether amounts are whole numbers of the currency's smallest unit
-    /// (cents); default false.
+    /// Whether amounts are in minor units (cents); default false.
     #[serde(default)]
     pub minor_units: bool,
-    /// How much of it was paid back; default: nothing.
+    /// Refunded amount; default: zero.
     pub refunded: Option<FieldSource>,
     /// The sender's reference to the customer.
     pub customer: Option<FieldSource>,
-    /// When it was placed.
+    /// When the order was placed.
     pub placed_at: Option<FieldPointer>,
-    /// The version for the stale guard: a time. Default: the event's
-    /// version, else when it was received.
+    /// The version for the stale check: a timestamp. Default: the version of the event,
+    /// else the time of receipt.
     pub version: Option<FieldPointer>,
     /// The list of lines.
     pub lines: Option<FieldPointer>,
-    /// Where a line's fields stand within it.
+    /// Where the fields of a line are within it.
     #[serde(default)]
     pub line: LineFields,
 }
 
-/// Where a line's fields stand, as pointers within the line.
+/// Where the fields of a line are, as pointers within the line.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LineFields {
@@ -59,82 +58,78 @@ pub struct LineFields {
     pub id: Option<FieldSource>,
     /// The article number.
     pub sku: Option<FieldSource>,
-    /// What the customer was shown.
+    /// The title shown to the customer.
     pub title: Option<FieldSource>,
-    /// How many.
+    /// Quantity.
     pub quantity: Option<FieldSource>,
-    /// Price of one.
+    /// Price of one unit.
     pub unit_price: Option<FieldSource>,
-    /// Price of all.
+    /// Price of the line.
     pub total: Option<FieldSource>,
 }
 
-/// Where an invoice's fields stand.
+/// Where the fields of an invoice are.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InvoiceFields {
-    /// The topics that carry an invoice; a `*` at the end stands for any
-    /// rest. Default: all.
+    /// Topics of events with an invoice; a `*` at the end matches any rest. Default: all.
     #[serde(default = "all")]
     pub topics: Vec<String>,
-    /// The sender's own id of the document, where it stays while the number
-    /// may change; default: vendor and number tell which invoice it is.
+    /// The sender's id of the document, if it stays the same while the number may change.
+    /// Default: vendor and number identify the invoice.
     pub document_id: Option<FieldSource>,
     /// The vendor; default: the source is the vendor.
     pub vendor: Option<FieldSource>,
     /// The vendor's number for the invoice.
     pub invoice_number: FieldSource,
-    /// The sender's id of the transaction behind it.
+    /// The sender's id of the transaction behind the invoice.
     pub transaction_id: Option<FieldSource>,
-    /// The sender's word for its state; default `open`.
+    /// The sender's status; default `open`.
     pub status: Option<FieldSource>,
-    /// Our word for each of the sender's; a word that is not listed and not
-    /// one of ours is `other`.
+    /// Our status for each status of the sender; an unlisted status that is not one of ours
+    /// becomes `other`.
     #[serde(default)]
     pub statuses: BTreeMap<String, String>,
     /// The currency, ISO 4217.
     pub currency: FieldSource,
-    /// What it is over.
+    /// Total.
     pub total: FieldSource,
-    /// Whether amounts are whole numbers of the currency's smallest unit
-    /// (cents); default false.
+    /// Whether amounts are in minor units (cents); default false.
     #[serde(default)]
     pub minor_units: bool,
-    /// The day by which it is to be paid.
+    /// Due date.
     pub due_on: Option<FieldPointer>,
-    /// The version for the stale guard: a time. Default: the event's
-    /// version, else when it was received.
+    /// The version for the stale check: a timestamp. Default: the version of the event,
+    /// else the time of receipt.
     pub version: Option<FieldPointer>,
 }
 
-/// Where a refund's fields stand.
+/// Where the fields of a refund are.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RefundFields {
-    /// The topics that carry a refund; a `*` at the end stands for any rest.
-    /// Default: all.
+    /// Topics of events with a refund; a `*` at the end matches any rest. Default: all.
     #[serde(default = "all")]
     pub topics: Vec<String>,
-    /// The sender's id of the refund: it is applied once.
+    /// The sender's id of the refund; a refund is applied once.
     pub id: FieldSource,
     /// The sender's id of the order.
     pub order_id: FieldSource,
-    /// The sender's word for its state; default `succeeded`.
+    /// The sender's status; default `succeeded`.
     pub status: Option<FieldSource>,
-    /// Our word for each of the sender's; a word that is not listed and not
-    /// one of ours is `other`. Only `succeeded` counts.
+    /// Our status for each status of the sender; an unlisted status that is not one of ours
+    /// becomes `other`. Only `succeeded` counts.
     #[serde(default)]
     pub statuses: BTreeMap<String, String>,
     /// The currency, ISO 4217.
     pub currency: FieldSource,
-    /// How much went back.
+    /// Refunded amount.
     pub amount: FieldSource,
-    /// Whether amounts are whole numbers of the currency's smallest unit
-    /// (cents); default false.
+    /// Whether amounts are in minor units (cents); default false.
     #[serde(default)]
     pub minor_units: bool,
-    /// The version for the stale guard: a time. Default: the event's
-    /// version, else when it was received.
+    /// The version for the stale check: a timestamp. Default: the version of the event,
+    /// else the time of receipt.
     pub version: Option<FieldPointer>,
 }
 
@@ -142,11 +137,11 @@ fn all() -> Vec<String> {
     vec!["*".to_owned()]
 }
 
-/// The settings contradict themselves.
+/// Settings that are invalid or contradict each other.
 #[derive(Debug, thiserror::Error)]
 #[error("{field}: {detail}")]
 pub struct InvalidSettings {
-    /// The key within the source.
+    /// The key within the source's section.
     pub field: String,
     /// What is wrong.
     pub detail: String,
@@ -159,10 +154,10 @@ impl InvalidSettings {
     }
 }
 
-/// Checks that statuses are translated to words of ours.
+/// Checks that statuses are mapped to known ones.
 ///
 /// # Errors
-/// [`InvalidSettings`] that names the sender's word.
+/// [`InvalidSettings`] with the sender's status.
 pub(in crate::sources) fn check_statuses(
     key: &str,
     statuses: &BTreeMap<String, String>,
@@ -178,7 +173,7 @@ pub(in crate::sources) fn check_statuses(
 }
 
 impl OrderFields {
-    /// Every pointer into the body.
+    /// All pointers into the body.
     pub(super) fn pointers(&self) -> impl Iterator<Item = &str> {
         let Self { id, number, status, currency, total, refunded, customer, .. } = self;
         let values = [Some(id), Some(currency), Some(total)].into_iter();
@@ -189,7 +184,7 @@ impl OrderFields {
 }
 
 impl LineFields {
-    /// Every pointer into a line.
+    /// All pointers into a line.
     pub(super) fn pointers(&self) -> impl Iterator<Item = &str> {
         let Self { id, sku, title, quantity, unit_price, total } = self;
         let values = [id, sku, title, quantity, unit_price, total].into_iter().flatten();
@@ -198,7 +193,7 @@ impl LineFields {
 }
 
 impl InvoiceFields {
-    /// Every pointer into the body.
+    /// All pointers into the body.
     pub(super) fn pointers(&self) -> impl Iterator<Item = &str> {
         let Self { document_id, vendor, invoice_number, transaction_id, status, .. } = self;
         let values = [invoice_number, &self.currency, &self.total].map(Some).into_iter();
@@ -210,7 +205,7 @@ impl InvoiceFields {
 }
 
 impl RefundFields {
-    /// Every pointer into the body.
+    /// All pointers into the body.
     pub(super) fn pointers(&self) -> impl Iterator<Item = &str> {
         let Self { id, order_id, status, currency, amount, .. } = self;
         let values = [id, order_id, currency, amount].into_iter().chain(status);

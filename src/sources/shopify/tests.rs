@@ -1,4 +1,4 @@
-//! What shopify events map to.
+//! The mapping of Shopify's events.
 
 use time::macros::datetime;
 
@@ -44,7 +44,7 @@ fn order(changes: &[(&str, &str)]) -> Order {
 }
 
 #[test]
-fn every_topic_with_a_whole_order_maps_it() {
+fn shopify_order_topics_are_mapped() {
     for topic in ORDER_TOPICS {
         assert!(matches!(mapped(topic, &[]), Ok(MappedEvent::Change(_))), "{topic}");
     }
@@ -54,7 +54,7 @@ fn every_topic_with_a_whole_order_maps_it() {
 }
 
 #[test]
-fn ids_beyond_doubles_and_times_with_offsets_are_exact() {
+fn shopify_ids_and_timestamps_are_exact() {
     let (id, version, order) = state(mapped("orders/updated", &[]));
     assert_eq!(id, "9007199254740993");
     assert_eq!(order.customer_ref.as_deref(), Some("9007199254740995"));
@@ -63,7 +63,7 @@ fn ids_beyond_doubles_and_times_with_offsets_are_exact() {
 }
 
 #[test]
-fn statuses_are_ours_and_shopifys() {
+fn shopify_statuses_are_normalized() {
     use OrderStatus::{
         Authorized, Cancelled, Other, Paid, PartiallyPaid, PartiallyRefunded, Pending, Refunded,
     };
@@ -92,7 +92,7 @@ fn statuses_are_ours_and_shopifys() {
 }
 
 #[test]
-fn money_is_exact() {
+fn shopify_money_is_exact() {
     for (literal, amount) in [
         ("\"598.94\"", "598.94"),
         ("12.10", "12.10"),
@@ -108,7 +108,7 @@ fn money_is_exact() {
 }
 
 #[test]
-fn the_current_total_goes_before_the_total_at_placement() {
+fn shopify_current_total_takes_precedence() {
     for (current, expected) in
         [("\"199.65\"", "199.65"), ("\"0.00\"", "0.00"), ("null", "598.94"), ("", "598.94")]
     {
@@ -118,7 +118,7 @@ fn the_current_total_goes_before_the_total_at_placement() {
 }
 
 #[test]
-fn only_successful_refunds_in_the_orders_currency_count() {
+fn shopify_order_counts_successful_refunds_in_its_currency() {
     let refunds = r#"[
         {"transactions":[
             {"kind":"refund","status":"success","amount":"10.05","currency":"EUR"},
@@ -136,21 +136,21 @@ fn only_successful_refunds_in_the_orders_currency_count() {
 }
 
 #[test]
-fn a_customer_may_be_nobody() {
+fn shopify_customer_is_optional() {
     for literal in ["null", "", "{}", r#"{"id":null}"#] {
         assert_eq!(order(&[("customer", literal)]).customer_ref, None, "{literal}");
     }
 }
 
 #[test]
-fn the_number_is_the_best_there_is() {
+fn shopify_order_number_falls_back_to_id() {
     assert_eq!(order(&[]).number, "#2041");
     assert_eq!(order(&[("name", "null")]).number, "2041");
     assert_eq!(order(&[("name", ""), ("order_number", "")]).number, "9007199254740993");
 }
 
 #[test]
-fn lines_show_what_is_left_of_them() {
+fn shopify_lines_have_current_quantities() {
     let items = r#"[
         {"id":9007199254740997,"sku":"A-1","title":"Mug","quantity":3,"current_quantity":2,
          "price":"4.15"},
@@ -176,7 +176,7 @@ fn lines_show_what_is_left_of_them() {
 }
 
 #[test]
-fn a_failure_names_the_field() {
+fn shopify_failure_names_the_field() {
     let lines = r#"[{"price":"1"},{"price":"x"}]"#;
     let refunds = r#"[{"transactions":[{"kind":"refund","status":"success"}]}]"#;
     for (change, reason, field) in [
@@ -196,7 +196,7 @@ fn a_failure_names_the_field() {
 }
 
 #[test]
-fn the_version_is_the_bodys_then_the_headers_then_ours() {
+fn shopify_version_prefers_body_then_header() {
     let triggered_at = datetime!(2026-01-03 0:00 UTC);
     let received_at = envelope("", "").received_at;
     for (updated_at, header, expected) in [
@@ -211,7 +211,7 @@ fn the_version_is_the_bodys_then_the_headers_then_ours() {
 }
 
 #[test]
-fn a_deletion_needs_the_id_alone() {
+fn shopify_deletion_needs_only_the_id() {
     let mut envelope = envelope("orders/delete", r#"{"id":9007199254740993}"#);
     for version in [None, Some(datetime!(2026-01-03 0:00 UTC))] {
         envelope.version = version;
@@ -227,7 +227,7 @@ fn a_deletion_needs_the_id_alone() {
 }
 
 #[test]
-fn an_orders_body_is_no_deletion_whatever_the_topic_says() {
+fn shopify_order_replayed_as_deletion_fails() {
     let failure = mapped("orders/delete", &[]).unwrap_err();
     assert_eq!(
         (failure.reason, failure.field.as_str()),
@@ -237,10 +237,10 @@ fn an_orders_body_is_no_deletion_whatever_the_topic_says() {
     assert!(Shopify {}.map(&envelope("orders/delete", body)).is_ok());
 }
 
-/// Receives a good call with these headers over its own.
+/// Receives a valid request with these headers replaced.
 fn received(changes: &[(&'static str, &str)]) -> Result<Received, Rejection> {
     let source = ConfiguredSource::load("shopify", "", &["FIRST"], &[]).unwrap();
-    let delivery = OutgoingWebhook {
+    let webhook = OutgoingWebhook {
         topic: "orders/paid",
         tenant: "demo.myshopify.com",
         event_id: "w-1",
@@ -249,7 +249,7 @@ fn received(changes: &[(&'static str, &str)]) -> Result<Received, Rejection> {
         body: b"{}",
     };
     let mut headers: http::HeaderMap =
-        source.source().signed_headers(&delivery).into_iter().collect();
+        source.source().signed_headers(&webhook).into_iter().collect();
     for (name, value) in changes {
         headers.insert(*name, value.parse().unwrap());
     }
@@ -271,7 +271,7 @@ fn event(changes: &[(&'static str, &str)]) -> Event {
 }
 
 #[test]
-fn both_families_of_headers_are_read_and_the_newer_goes_first() {
+fn shopify_newer_header_family_takes_precedence() {
     let older = event(&[]);
     assert_eq!(older.event_id, "orders/paid:w-1");
     assert_eq!(older.version, Some(datetime!(2026-01-03 0:00 UTC)));
@@ -285,13 +285,13 @@ fn both_families_of_headers_are_read_and_the_newer_goes_first() {
     assert_eq!(newer.topic, "orders/create");
     assert_eq!(newer.tenant, "other.myshopify.com");
     assert_eq!(newer.version, Some(datetime!(2026-01-05 0:00 UTC)));
-    // "not the signature", well-formed: the older one beside it is good.
+    // "not the signature" in base64; the older header beside it is valid.
     let bad = received(&[("shopify-hmac-sha256", "bm90IHRoZSBzaWduYXR1cmU=")]);
     assert!(matches!(bad, Err(Rejection::InvalidSignature(_))), "{bad:?}");
 }
 
 #[test]
-fn a_test_of_the_admin_never_reaches_the_books() {
+fn shopify_test_notification_is_ignored() {
     for (name, value, topic) in [
         ("x-shopify-test", "true", "test:orders/paid"),
         ("shopify-test", "True", "test:orders/paid"),
@@ -303,18 +303,18 @@ fn a_test_of_the_admin_never_reaches_the_books() {
 }
 
 #[test]
-fn what_every_call_carries_must_be_there() {
+fn shopify_required_headers_are_checked() {
     for name in ["x-shopify-topic", "x-shopify-shop-domain"] {
         let given = received(&[(name, "")]);
         assert!(matches!(given, Err(Rejection::Malformed(_))), "{name}: {given:?}");
     }
-    // Without its id, a delivery is known by its bytes: SHA-256 of {}.
+    // Without a webhook id, the digest is used: SHA-256 of {}.
     let nameless = event(&[("x-shopify-webhook-id", "")]);
     assert!(nameless.event_id.starts_with("orders/paid:44136fa3"), "{}", nameless.event_id);
 }
 
 #[test]
-fn a_refund_counts_what_was_paid_back() {
+fn shopify_refund_amount_is_the_refunded_money() {
     let refund = |transactions: &str| {
         let body = format!(
             r#"{{"id":509562969,"order_id":450789469,"processed_at":"2026-01-02T03:04:05+01:00",
@@ -341,7 +341,7 @@ fn a_refund_counts_what_was_paid_back() {
         version: datetime!(2026-01-02 2:04:05 UTC),
     };
     assert_eq!(told, Ok(MappedEvent::from(expected)));
-    // Goods that were only restocked, and money that did not arrive.
+    // Goods that were only restocked, and failed refunds.
     for nothing in ["[]", &format!("[{failed},{charge}]")] {
         assert_eq!(refund(nothing), Ok(MappedEvent::Ignored), "{nothing}");
     }

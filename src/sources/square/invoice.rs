@@ -1,4 +1,4 @@
-//! `invoice.*`: the whole invoice.
+//! `invoice.*` events, which contain the complete invoice.
 
 use std::sync::LazyLock;
 
@@ -31,7 +31,7 @@ static REQUEST: LazyLock<JsonPointers> = LazyLock::new(|| {
     ])
 });
 
-/// The invoice's whole state.
+/// Maps an invoice.
 pub(super) fn map(envelope: &Envelope) -> Result<Invoice, PermanentFailure> {
     let fields = JsonFields::read(&envelope.body, &INVOICE)?;
     let id = fields.required_text("/data/object/invoice/id")?;
@@ -62,17 +62,16 @@ fn status(word: &str) -> InvoiceStatus {
     match word {
         "DRAFT" => InvoiceStatus::Draft,
         "UNPAID" | "SCHEDULED" | "PARTIALLY_PAID" | "PAYMENT_PENDING" => InvoiceStatus::Open,
-        // What was paid back was paid.
+        // A refunded invoice was paid before.
         "PAID" | "PARTIALLY_REFUNDED" | "REFUNDED" => InvoiceStatus::Paid,
-        // Failed: "Square canceled the invoice due to suspicious activity".
+        // FAILED: "Square canceled the invoice due to suspicious activity".
         "CANCELED" | "FAILED" => InvoiceStatus::Void,
         _ => InvoiceStatus::Other,
     }
 }
 
-/// The sum of the payment requests, of which an invoice has one for each
-/// part that is due by itself; and the day by which the last is due. Square
-/// has no field for the total.
+/// The sum of the payment requests, one for each installment, and the latest due date.
+/// Square has no field for the total.
 fn requested(fields: &JsonFields<'_>) -> Result<(Money, Option<Date>), PermanentFailure> {
     let mut total: Option<Money> = None;
     let mut due_on = None;

@@ -1,5 +1,4 @@
-//! Square's money: `{"amount": 100, "currency": "USD"}`, in the currency's
-//! smallest unit.
+//! Square's money: `{"amount": 100, "currency": "USD"}`, in the currency's minor unit.
 
 use rust_decimal::Decimal;
 
@@ -8,15 +7,14 @@ use crate::{
     sources::json_fields::JsonFields,
 };
 
-/// The money at `root`, which must be there.
+/// The required money at `root`.
 pub(super) fn required(fields: &JsonFields<'_>, root: &str) -> Result<Money, PermanentFailure> {
     let currency = fields.required_currency(&format!("{root}/currency"))?;
     let pointer = format!("{root}/amount");
     from_minor_units(&fields.path_of(&pointer), fields.required_decimal(&pointer)?, currency)
 }
 
-/// The amount at `root`, which must be in this currency; `None` if there is
-/// none.
+/// The amount at `root`, which must be in this currency; `None` if there is none.
 pub(super) fn optional(
     fields: &JsonFields<'_>,
     root: &str,
@@ -26,22 +24,22 @@ pub(super) fn optional(
     let Some(amount) = fields.decimal(&pointer)? else {
         return Ok(None);
     };
-    let own = fields.required_currency(&format!("{root}/currency"))?;
-    if own != currency {
-        let detail = format!("is {own}, and the document is in {currency}");
+    let actual = fields.required_currency(&format!("{root}/currency"))?;
+    if actual != currency {
+        let detail = format!("is {actual}, but the document is in {currency}");
         return Err(PermanentFailure::invalid(fields.path_of(&format!("{root}/currency")), detail));
     }
     from_minor_units(&fields.path_of(&pointer), amount, currency).map(|money| Some(money.amount))
 }
 
-/// The sum of two amounts at a list.
+/// The sum of two amounts of a list.
 pub(super) fn checked_sum(
     sum: Decimal,
     amount: Decimal,
     list: &str,
 ) -> Result<Decimal, PermanentFailure> {
     sum.checked_add(amount)
-        .ok_or_else(|| PermanentFailure::invalid(list, "adds up to too large a number"))
+        .ok_or_else(|| PermanentFailure::invalid(list, "has a sum that is too large"))
 }
 
 fn from_minor_units(

@@ -1,4 +1,4 @@
-//! Orders, as `GET /v2/orders/{id}` has them.
+//! Orders, as `GET /v2/orders/{id}` returns them.
 
 use std::sync::LazyLock;
 
@@ -49,10 +49,10 @@ static REFUND: LazyLock<JsonPointers> = LazyLock::new(|| {
     JsonPointers::new(["/status", "/amount_money/amount", "/amount_money/currency"])
 });
 
-/// The order's whole state. `None` for what Square makes of a refund: an
-/// order that only returns what another one sold.
+/// Maps an order. `None` for an order that Square creates for a refund, which only returns
+/// what another order sold.
 pub(super) fn map(
-    reference: &ResourceChange,
+    change: &ResourceChange,
     resource: &[u8],
 ) -> Result<Option<Change>, PermanentFailure> {
     let fields = JsonFields::read(resource, &ORDER)?;
@@ -69,7 +69,7 @@ pub(super) fn map(
         "DRAFT" => OrderStatus::Pending,
         "CANCELED" => OrderStatus::Cancelled,
         "COMPLETED" => paid(total.amount, refunded),
-        // It may be paid and still have to be handed over.
+        // An open order may be paid and not yet fulfilled.
         "OPEN" => match due {
             Some(due) if due.is_zero() => paid(total.amount, refunded),
             Some(due) if due < total.amount => OrderStatus::PartiallyPaid,
@@ -93,7 +93,7 @@ pub(super) fn map(
         placed_at: fields.timestamp("/order/created_at")?,
         lines: lines(&fields, currency)?,
     };
-    let version = fields.timestamp("/order/updated_at")?.unwrap_or(reference.changed_at);
+    let version = fields.timestamp("/order/updated_at")?.unwrap_or(change.changed_at);
     let state = OrderUpdate::State { order_id, version, order: Box::new(order), restored: false };
     Ok(Some(Change::Order(Box::new(state))))
 }
@@ -115,8 +115,7 @@ fn lines(fields: &JsonFields<'_>, currency: Currency) -> Result<Vec<OrderLine>, 
         .map(|line| {
             Ok(OrderLine {
                 id: line.text("/uid")?,
-                // An order does not tell the article number of its articles,
-                // only which article of the catalog each is.
+                // Square's orders contain no article numbers, only catalog ids.
                 sku: line.text("/catalog_object_id")?,
                 title: line.text("/name")?,
                 quantity: line.decimal("/quantity")?,
@@ -127,8 +126,7 @@ fn lines(fields: &JsonFields<'_>, currency: Currency) -> Result<Vec<OrderLine>, 
         .collect()
 }
 
-/// What was paid back: an order carries all its refunds, so this is the
-/// state, never something to add up twice.
+/// The refunded amount. An order contains all its refunds, so this is the total.
 fn refunded(fields: &JsonFields<'_>, currency: Currency) -> Result<Decimal, PermanentFailure> {
     let mut sum = Decimal::ZERO;
     for refund in fields.list("/order/refunds", &REFUND)? {

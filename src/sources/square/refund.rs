@@ -1,4 +1,4 @@
-//! `refund.created` and `refund.updated`: the whole refund.
+//! `refund.created` and `refund.updated` events, which contain the complete refund.
 
 use std::sync::LazyLock;
 
@@ -20,7 +20,7 @@ static REFUND: LazyLock<JsonPointers> = LazyLock::new(|| {
     ])
 });
 
-/// The refund's whole state.
+/// Maps a refund.
 pub(super) fn map(envelope: &Envelope) -> Result<Refund, PermanentFailure> {
     let fields = JsonFields::read(&envelope.body, &REFUND)?;
     let platform_status = fields.required_text("/data/object/refund/status")?;
@@ -30,8 +30,8 @@ pub(super) fn map(envelope: &Envelope) -> Result<Refund, PermanentFailure> {
         "REJECTED" | "FAILED" => RefundStatus::Failed,
         _ => RefundStatus::Other,
     };
-    // Square makes an order of its own for each refund, and that is the
-    // `order_id` here: the payment leads to the order that was sold.
+    // Square creates an order for each refund, and `order_id` is that order. The payment
+    // leads to the order that was sold.
     let refunded = match fields.text("/data/object/refund/payment_id")? {
         Some(payment) => RefundTarget::Payment(payment),
         None => RefundTarget::Order(fields.required_text("/data/object/refund/order_id")?),

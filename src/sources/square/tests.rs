@@ -1,4 +1,4 @@
-//! What square events and orders map to.
+//! The mapping of Square's events and orders.
 
 mod orders;
 mod requests;
@@ -30,7 +30,7 @@ fn square() -> Square {
     Square::new(SquareSettings { url: Some(URL.to_owned()) }).unwrap()
 }
 
-/// A whole event around an object.
+/// An event that contains an object.
 fn event(topic: &str, object: &str) -> String {
     format!(
         r#"{{"merchant_id":"MLEFBHHSJGVHD","type":"{topic}","event_id":"e-1","created_at":"2026-01-02T03:04:05.123456789Z","data":{{"type":"x","id":"d-1","object":{object}}}}}"#
@@ -81,15 +81,15 @@ fn refund(changes: &[(&str, &str)]) -> Result<Refund, PermanentFailure> {
     }
 }
 
-fn reference(topic: &str, object: &str) -> ResourceChange {
+fn change(topic: &str, object: &str) -> ResourceChange {
     match mapped(topic, object) {
-        Ok(MappedEvent::Change(Change::ResourceChanged(reference))) => *reference,
-        other => panic!("must be a reference, is {other:?}"),
+        Ok(MappedEvent::Change(Change::ResourceChanged(change))) => *change,
+        other => panic!("must be a change, is {other:?}"),
     }
 }
 
 #[test]
-fn what_nobody_maps_is_ignored() {
+fn square_unmapped_topics_are_ignored() {
     for topic in [
         "webhooks.test_notification",
         "payment.updated",
@@ -102,7 +102,7 @@ fn what_nobody_maps_is_ignored() {
 }
 
 #[test]
-fn an_invoice_is_its_whole_state() {
+fn square_invoice_is_mapped() {
     assert_eq!(
         invoice(&[]).unwrap(),
         Invoice {
@@ -129,15 +129,15 @@ fn an_invoice_is_its_whole_state() {
 }
 
 #[test]
-fn of_two_states_the_higher_version_is_the_later() {
-    // Sent out of order, within the same second.
+fn square_invoice_version_orders_states() {
+    // Within the same second, in any order.
     let [newer, older] = ["4", "3"].map(|version| invoice(&[("version", version)]).unwrap());
     assert_eq!(newer.version, older.version);
     assert!(newer.sequence > older.sequence);
 }
 
 #[test]
-fn invoice_statuses_are_ours_and_squares() {
+fn square_invoice_statuses_are_normalized() {
     use InvoiceStatus::{Draft, Open, Other, Paid, Void};
     for (word, ours) in [
         ("DRAFT", Draft),
@@ -158,7 +158,7 @@ fn invoice_statuses_are_ours_and_squares() {
 }
 
 #[test]
-fn an_invoice_is_over_the_sum_of_its_payment_requests() {
+fn square_invoice_total_is_the_sum_of_payment_requests() {
     for (requests, total, due_on) in [
         (
             r#"[{"due_date":"2026-03-01","computed_amount_money":{"amount":100,"currency":"EUR"}},
@@ -182,7 +182,7 @@ fn an_invoice_is_over_the_sum_of_its_payment_requests() {
 }
 
 #[test]
-fn a_sum_that_cannot_be_made_names_its_field() {
+fn square_invoice_failure_names_the_field() {
     let within = "/data/object/invoice/payment_requests";
     for (requests, reason, field) in [
         ("[]", ReasonCode::MissingField, ""),
@@ -221,17 +221,17 @@ fn a_sum_that_cannot_be_made_names_its_field() {
 }
 
 #[test]
-fn a_deleted_draft_is_only_named() {
-    let reference = reference("invoice.deleted", "null");
-    assert_eq!((reference.kind.as_str(), reference.id.as_str()), ("invoice", "d-1"));
-    assert!(reference.is_deletion());
-    assert_eq!(reference.changed_at, datetime!(2026-01-02 3:04:05.123456789 UTC));
-    let resource = square().map_resource(&reference, &envelope("", ""), b"{}");
+fn square_deleted_draft_is_a_thin_event() {
+    let change = change("invoice.deleted", "null");
+    assert_eq!((change.kind.as_str(), change.id.as_str()), ("invoice", "d-1"));
+    assert!(change.is_deletion());
+    assert_eq!(change.changed_at, datetime!(2026-01-02 3:04:05.123456789 UTC));
+    let resource = square().map_resource(&change, &envelope("", ""), b"{}");
     assert_eq!(resource, Ok(None));
 }
 
 #[test]
-fn an_order_is_only_named() {
+fn square_order_is_a_thin_event() {
     for (topic, name, action) in [
         ("order.created", "order_created", "created"),
         ("order.updated", "order_updated", "updated"),
@@ -248,10 +248,10 @@ fn an_order_is_only_named() {
             changed_at: datetime!(2026-01-02 0:00 UTC),
             action: action.to_owned(),
         };
-        assert_eq!(reference(topic, &object), expected, "{topic}");
+        assert_eq!(change(topic, &object), expected, "{topic}");
         let bare =
             format!(r#"{{"{name}":{{"order_id":"o-1","created_at":"2026-01-01T00:00:00Z"}}}}"#);
-        let bare = reference(topic, &bare);
+        let bare = change(topic, &bare);
         assert_eq!((bare.version, bare.changed_at), (None, datetime!(2026-01-01 0:00 UTC)));
         let failure = mapped(topic, "{}").unwrap_err();
         assert_eq!(failure, PermanentFailure::missing(format!("/data/object/{name}/order_id")));
@@ -259,7 +259,7 @@ fn an_order_is_only_named() {
 }
 
 #[test]
-fn a_refund_leads_to_the_order_by_its_payment() {
+fn square_refund_refers_to_the_payment() {
     let whole = refund(&[]).unwrap();
     assert_eq!(whole.refund_id, "r-1");
     assert_eq!(whole.target, RefundTarget::Payment("p-1".to_owned()));
@@ -274,7 +274,7 @@ fn a_refund_leads_to_the_order_by_its_payment() {
 }
 
 #[test]
-fn refund_statuses_are_ours_and_squares() {
+fn square_refund_statuses_are_normalized() {
     use RefundStatus::{Failed, Other, Pending, Succeeded};
     for (word, ours) in [
         ("PENDING", Pending),
@@ -289,7 +289,7 @@ fn refund_statuses_are_ours_and_squares() {
 }
 
 #[test]
-fn the_number_is_found_where_the_mapping_fails() {
+fn square_business_key_is_readable_if_mapping_fails() {
     for (object, number) in [
         (r#"{"invoice":{"id":"i","invoice_number":"000017"}}"#, Some("000017")),
         (r#"{"invoice":{"id":"i"}}"#, Some("i")),

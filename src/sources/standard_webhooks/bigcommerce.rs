@@ -1,9 +1,8 @@
-//! `BigCommerce`: hooks that tell which order changed, and the order as its
-//! API tells it (`GET /stores/<hash>/v2/orders/<id>`).
+//! `BigCommerce`: events that name a changed order, and the order in its API (`GET
+//! /stores/<hash>/v2/orders/<id>`).
 //!
-//! Source of the rules: <https://developer.bigcommerce.com/docs/webhooks> and
-//! its reference of orders (V2). Hooks without a signature, which old ones are
-//! said to send, are not taken.
+//! Rules: <https://developer.bigcommerce.com/docs/webhooks> and its reference of orders
+//! (V2). Unsigned events, which old hooks are said to send, are rejected.
 
 use std::sync::LazyLock;
 
@@ -16,9 +15,9 @@ use crate::{
     },
 };
 
-/// Where the topic stands.
+/// Pointer to the topic.
 pub(super) const TOPIC_POINTER: &str = "/scope";
-/// Where the store stands: `stores/<hash>`.
+/// Pointer to the store: `stores/<hash>`.
 pub(super) const TENANT_POINTER: &str = "/producer";
 
 static EVENT_POINTERS: LazyLock<JsonPointers> =
@@ -37,7 +36,7 @@ static ORDER_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
     ])
 });
 
-/// The order that a hook names; `None` for hooks of anything else.
+/// The order that an event names; `None` for other events.
 pub(super) fn resource_change(
     scope: &str,
     envelope: &Envelope,
@@ -47,23 +46,23 @@ pub(super) fn resource_change(
     if fields.text("/data/type")?.is_some_and(|named| named != ORDER) {
         return Ok(None);
     }
-    let told = fields.timestamp("/created_at")?.or(envelope.version);
+    let changed_at = fields.timestamp("/created_at")?.or(envelope.version);
     Ok(Some(ResourceChange {
         platform: "bigcommerce",
         kind: ORDER.to_owned(),
-        // A hook of a refund names its order too: `/data/refund` is beside it.
+        // A refund event also names its order; the refund is in `/data/refund`.
         id: fields.required_text("/data/id")?,
         version: None,
-        changed_at: told.unwrap_or(envelope.received_at),
+        changed_at: changed_at.unwrap_or(envelope.received_at),
         action,
     }))
 }
 
-/// What happened to an order, in lower case: `store/order/statusUpdated` is
-/// `status_updated`, `store/order/refund/created` is `refund_created`.
+/// The action on an order, in snake case: `store/order/statusUpdated` is `status_updated`,
+/// `store/order/refund/created` is `refund_created`.
 fn action(scope: &str) -> Option<String> {
     let named = scope.strip_prefix("store/order/")?;
-    // What somebody writes beside an order changes nothing in it.
+    // A message about an order does not change it.
     if named.starts_with("message/") {
         return None;
     }
@@ -81,9 +80,9 @@ fn action(scope: &str) -> Option<String> {
     Some(action)
 }
 
-/// An order as the API tells it. Its lines are another resource.
+/// Maps an order of the API. Its lines are another resource.
 pub(super) fn order(
-    reference: &ResourceChange,
+    change: &ResourceChange,
     resource: &[u8],
 ) -> Result<OrderUpdate, PermanentFailure> {
     let fields = JsonFields::read(resource, &ORDER_POINTERS)?;
@@ -106,21 +105,22 @@ pub(super) fn order(
         placed_at: fields.timestamp("/date_created")?,
         lines: Vec::new(),
     };
-    let version = fields.timestamp("/date_modified")?.unwrap_or(reference.changed_at);
+    let version = fields.timestamp("/date_modified")?.unwrap_or(change.changed_at);
     Ok(OrderUpdate::State { order_id, version, order: Box::new(order), restored: false })
 }
 
-/// Our word for an order's state.
+/// The normalized status of an order.
 ///
-/// | `BigCommerce`'s | ours |
+/// | `BigCommerce` | normalized |
 /// |---|---|
 /// | Incomplete, Pending, Awaiting Payment | pending |
 /// | Cancelled, Declined | cancelled |
 /// | Refunded | refunded |
 /// | Partially Refunded | partially_refunded |
-/// | Awaiting Fulfillment, Awaiting Shipment, Awaiting Pickup, Shipped, Partially Shipped, Completed | as the payment's state says, else paid |
-/// | Manual Verification Required | as the payment's state says, else other |
-/// | Disputed, words of tomorrow | other |
+/// | Awaiting Fulfillment, Awaiting Shipment, Awaiting Pickup, Shipped, Partially Shipped,
+/// Completed | by payment status, else paid |
+/// | Manual Verification Required | by payment status, else other |
+/// | Disputed, unknown | other |
 fn status(word: &str, payment: &str) -> OrderStatus {
     match word.to_ascii_lowercase().as_str() {
         "incomplete" | "pending" | "awaiting payment" => OrderStatus::Pending,
@@ -138,8 +138,8 @@ fn status(word: &str, payment: &str) -> OrderStatus {
     }
 }
 
-/// What the payment's state says, where it says more than the fulfilment's;
-/// empty where the payment is none that `BigCommerce` sees, such as cash.
+/// The status by the payment status, which is more specific than the fulfilment's. It is
+/// empty for payments that `BigCommerce` does not process, such as cash.
 fn payment_status(payment: &str) -> Option<OrderStatus> {
     Some(match payment.to_ascii_lowercase().as_str() {
         "paid" | "captured" => OrderStatus::Paid,
@@ -153,7 +153,7 @@ fn payment_status(payment: &str) -> Option<OrderStatus> {
     })
 }
 
-/// The order's id, which is its number.
+/// The order id, which is also its number.
 pub(super) fn business_key(body: &[u8]) -> Option<String> {
     first_text(body, &EVENT_POINTERS, &["/data/id"])
 }

@@ -1,8 +1,7 @@
-//! Etsy: events that tell which receipt changed, and the receipt as its API
-//! tells it (`GET /v3/application/shops/<shop>/receipts/<id>`).
+//! Etsy: events that name a changed receipt (an order), and the receipt in its API (`GET
+//! /v3/application/shops/<shop>/receipts/<id>`).
 //!
-//! Source of the rules: <https://developers.etsy.com>, webhooks and the open
-//! API's reference of receipts.
+//! Rules: <https://developers.etsy.com>, webhooks and the open API's reference of receipts.
 
 use std::sync::LazyLock;
 
@@ -20,9 +19,9 @@ use crate::{
     },
 };
 
-/// Where the topic stands.
+/// Pointer to the topic.
 pub(super) const TOPIC_POINTER: &str = "/event_type";
-/// Where the shop stands: a number, or a text.
+/// Pointer to the shop: a number or a text.
 pub(super) const TENANT_POINTER: &str = "/shop_id";
 
 const RECEIPT_URL: &str = "/resource_url";
@@ -56,7 +55,7 @@ static TRANSACTION_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
     ])
 });
 
-/// The receipt that an event names; `None` for events of anything but orders.
+/// The receipt that an event names; `None` for events about other things.
 pub(super) fn resource_change(
     event_type: &str,
     envelope: &Envelope,
@@ -64,34 +63,37 @@ pub(super) fn resource_change(
     let Some(action) = event_type.strip_prefix("order.") else { return Ok(None) };
     let url = JsonFields::read(&envelope.body, &EVENT_POINTERS)?.required_text(RECEIPT_URL)?;
     let id = receipt_id(&url).ok_or_else(|| {
-        PermanentFailure::invalid(RECEIPT_URL, "names no receipt: no part of its path is a number")
+        PermanentFailure::invalid(
+            RECEIPT_URL,
+            "names no receipt: no segment of its path is a number",
+        )
     })?;
     Ok(Some(ResourceChange {
         platform: "etsy",
         kind: ORDER.to_owned(),
         id: id.to_owned(),
         version: None,
-        // When it was signed: the body tells no time.
+        // The signed timestamp: the body contains none.
         changed_at: envelope.version.unwrap_or(envelope.received_at),
         action: action.to_ascii_lowercase(),
     }))
 }
 
-/// The last part of the path that is a number.
+/// The last segment of the path that is a number.
 fn receipt_id(url: &str) -> Option<&str> {
     let path = url.split(['?', '#']).next().unwrap_or_default();
     let number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     path.rsplit('/').find(number)
 }
 
-/// A receipt as the API tells it.
+/// Maps a receipt of the API.
 ///
-/// Not certain, and so not relied on: which of the two names of each time
-/// stays (both were seen side by side), and whether `refunds` lists refunds
-/// that did not come about. What was paid back is left at nothing; the status
-/// tells that something was.
+/// Two facts are undocumented, so the mapping does not rely on them: which of the two names
+/// of each timestamp stays (both were observed together), and whether `refunds` contains
+/// failed refunds. So the refunded amount stays zero; the status shows that there were
+/// refunds.
 pub(super) fn order(
-    reference: &ResourceChange,
+    change: &ResourceChange,
     resource: &[u8],
 ) -> Result<OrderUpdate, PermanentFailure> {
     let fields = JsonFields::read(resource, &RECEIPT_POINTERS)?;
@@ -117,24 +119,23 @@ pub(super) fn order(
         lines: lines(&fields, total.currency)?,
     };
     let version = either(["/updated_timestamp", "/update_timestamp"])?;
-    let version = version.unwrap_or(reference.changed_at);
+    let version = version.unwrap_or(change.changed_at);
     Ok(OrderUpdate::State { order_id, version, order: Box::new(order), restored: false })
 }
 
-/// An amount as Etsy writes it: a count, and how many of those make one of
-/// the currency's main unit.
-fn money(fields: &JsonFields<'_>, place: &str) -> Result<Option<Money>, PermanentFailure> {
-    let Some(count) = fields.decimal(&format!("{place}/amount"))? else { return Ok(None) };
-    let divisor_at = format!("{place}/divisor");
-    let divisor = fields.required_decimal(&divisor_at)?;
+/// An amount of Etsy: a count, and how many of it make one main unit.
+fn money(fields: &JsonFields<'_>, root: &str) -> Result<Option<Money>, PermanentFailure> {
+    let Some(count) = fields.decimal(&format!("{root}/amount"))? else { return Ok(None) };
+    let divisor_pointer = format!("{root}/divisor");
+    let divisor = fields.required_decimal(&divisor_pointer)?;
     let digits =
         (0_u32..=6).find(|digits| Decimal::from(10_u64.pow(*digits)) == divisor).ok_or_else(
-            || PermanentFailure::invalid(divisor_at, "is no power of ten up to a million"),
+            || PermanentFailure::invalid(divisor_pointer, "is not a power of ten up to a million"),
         )?;
-    let currency = fields.required_currency(&format!("{place}/currency_code"))?;
-    Money::from_minor_units(count, currency, digits).map(Some).map_err(|error| {
-        PermanentFailure::invalid(format!("{place}/amount"), format!("is {error}"))
-    })
+    let currency = fields.required_currency(&format!("{root}/currency_code"))?;
+    Money::from_minor_units(count, currency, digits)
+        .map(Some)
+        .map_err(|error| PermanentFailure::invalid(format!("{root}/amount"), format!("is {error}")))
 }
 
 fn lines(fields: &JsonFields<'_>, currency: Currency) -> Result<Vec<OrderLine>, PermanentFailure> {
@@ -143,7 +144,7 @@ fn lines(fields: &JsonFields<'_>, currency: Currency) -> Result<Vec<OrderLine>, 
         .iter()
         .map(|line| {
             let quantity = line.decimal("/quantity")?;
-            // A line's amounts are in the order's currency, or none of ours.
+            // Amounts in another currency than the order's are ignored.
             let unit_price = money(line, "/price")?
                 .filter(|price| price.currency == currency)
                 .map(|price| price.amount);
@@ -159,11 +160,11 @@ fn lines(fields: &JsonFields<'_>, currency: Currency) -> Result<Vec<OrderLine>, 
         .collect()
 }
 
-/// Our word for a receipt's state.
+/// The normalized status of a receipt.
 fn status(word: &str, unpaid: bool) -> OrderStatus {
     match word.to_ascii_lowercase().as_str() {
         "open" | "unpaid" | "payment processing" => OrderStatus::Pending,
-        // Completed means sent, which may come before the money.
+        // Completed means shipped, which may be before payment.
         "paid" | "completed" if unpaid => OrderStatus::Pending,
         "paid" | "completed" => OrderStatus::Paid,
         "canceled" => OrderStatus::Cancelled,
@@ -173,7 +174,7 @@ fn status(word: &str, unpaid: bool) -> OrderStatus {
     }
 }
 
-/// The receipt's id, which is its number.
+/// The receipt id, which is also its number.
 pub(super) fn business_key(body: &[u8]) -> Option<String> {
     receipt_id(&first_text(body, &EVENT_POINTERS, &[RECEIPT_URL])?).map(str::to_owned)
 }

@@ -1,16 +1,15 @@
-//! Secrets as Standard Webhooks writes them: the text's start tells its kind.
+//! Secrets in the text format of Standard Webhooks; the prefix is the type.
 
 use data_encoding::{BASE64, BASE64_NOPAD};
 use ring::signature::Ed25519KeyPair;
 
 use crate::sources::signature::Key;
 
-/// The length of an ed25519 seed, and of a public key.
+/// Length of an ed25519 seed and of a public key, in bytes.
 const ED25519_KEY_BYTES: usize = 32;
 
-/// The key that a secret's text stands for: `whsec_` and base64, or base64
-/// alone, is shared; `whpk_` is an ed25519 public key; `whsk_` is a seed, or
-/// the seed with the public key behind it.
+/// Decodes a secret: `whsec_` and base64, or base64 alone, is a shared key; `whpk_` is an
+/// ed25519 public key; `whsk_` is an ed25519 seed, optionally followed by the public key.
 ///
 /// # Errors
 /// What is wrong with the text, without repeating it.
@@ -28,7 +27,7 @@ pub(super) fn parse_key(text: &str) -> Result<Key, String> {
     }
     let key = decode(text.strip_prefix("whsec_").unwrap_or(text))?;
     match key.len() {
-        24..=64 => Ok(Key::Shared(key)),
+        24..=64 => Ok(Key::shared(key)),
         other => Err(format!("a whsec_ secret is 24 to 64 bytes, not {other}, in base64")),
     }
 }
@@ -37,10 +36,10 @@ fn parse_seed(mut bytes: Vec<u8>) -> Result<Key, String> {
     if bytes.len() == 2 * ED25519_KEY_BYTES {
         let public = bytes.split_off(ED25519_KEY_BYTES);
         Ed25519KeyPair::from_seed_and_public_key(&bytes, &public)
-            .map_err(|_| "the two halves of the whsk_ secret are not of one pair".to_owned())?;
+            .map_err(|_| "the two halves of the whsk_ secret are not a key pair".to_owned())?;
     }
     match bytes.len() {
-        ED25519_KEY_BYTES => Ok(Key::Seed(bytes)),
+        ED25519_KEY_BYTES => Ok(Key::Seed(bytes.into())),
         other => Err(format!(
             "a whsk_ secret is {ED25519_KEY_BYTES} or {} bytes, not {other}",
             2 * ED25519_KEY_BYTES
@@ -48,11 +47,10 @@ fn parse_seed(mut bytes: Vec<u8>) -> Result<Key, String> {
     }
 }
 
-/// Standard base64; the padding may be left out, as some consoles do.
+/// Standard base64; padding is optional, because some consoles omit it.
 fn decode(text: &str) -> Result<Vec<u8>, String> {
     let encoding = if text.ends_with('=') { BASE64 } else { BASE64_NOPAD };
     encoding.decode(text.as_bytes()).map_err(|_| {
-        "behind its prefix, if it has one, a secret is base64 with + and /, never - and _"
-            .to_owned()
+        "after an optional prefix, a secret must be base64 with + and /, not - and _".to_owned()
     })
 }

@@ -1,4 +1,4 @@
-//! The settings of a Standard Webhooks source, as they are written.
+//! Settings of a Standard Webhooks source.
 
 use serde::Deserialize;
 
@@ -9,26 +9,26 @@ use crate::sources::{
     selector::Selector,
 };
 
-/// The settings of a Standard Webhooks source.
+/// Settings of a Standard Webhooks source.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StandardWebhooksSettings {
-    /// The platform, if it is one that is known here; then it tells all the
-    /// rest itself.
+    /// A known platform, which determines all other settings but the tolerance.
     pub profile: Option<Profile>,
-    /// How far the signed time may be from now, in s: 0 to 86400, default 300.
+    /// Maximum difference of the signed timestamp from now, in seconds: 0 to 86400, default
+    /// 300.
     pub tolerance_s: Option<u64>,
-    /// What tells events apart, beside their signed id.
+    /// Where the properties of an event are, beside its signed id.
     pub event: Option<StandardWebhooksEventSettings>,
-    /// Where an order's fields stand, if the source sends orders.
+    /// Where the fields of an order are, if the source sends orders.
     pub order: Option<OrderFields>,
-    /// Where an invoice's fields stand, if the source sends invoices.
+    /// Where the fields of an invoice are, if the source sends invoices.
     pub invoice: Option<InvoiceFields>,
-    /// Where a refund's fields stand, if the source sends refunds.
+    /// Where the fields of a refund are, if the source sends refunds.
     pub refund: Option<RefundFields>,
-    /// Whether a redelivery carries the same bytes (default true). If so,
-    /// other bytes under a known key go to review as `conflicting_duplicate`;
-    /// if not, the key alone decides.
+    /// Whether a redelivery repeats the same bytes (default true). If so, other bytes under
+    /// a known key are dead-lettered as `conflicting_duplicate`; if not, they are a
+    /// duplicate.
     pub repeats_same_bytes: Option<bool>,
 }
 
@@ -51,25 +51,25 @@ impl Profile {
     }
 }
 
-/// What tells events apart, beside their signed id.
+/// Where the properties of an event are, beside its signed id.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StandardWebhooksEventSettings {
-    /// What it is about; default `/type`, which the specification recommends.
+    /// The event type; default `/type`, which the specification recommends.
     pub topic: Option<Selector>,
-    /// The shop or company; default: there is only one.
+    /// The tenant: a shop or a company. Default: the source has only one.
     pub tenant: Option<Selector>,
-    /// The version for the stale guard.
+    /// The version for the stale check.
     pub version: Option<Selector>,
 }
 
 impl StandardWebhooksSettings {
-    /// Whether events of several companies can be told apart.
+    /// Whether the settings select a tenant.
     pub fn has_tenant_selector(&self) -> bool {
         self.event_settings().tenant.is_some()
     }
 
-    /// Checks what the types cannot say.
+    /// Validates what the types do not.
     ///
     /// # Errors
     /// [`InvalidSettings`] that names the key.
@@ -87,24 +87,24 @@ impl StandardWebhooksSettings {
             None => Ok(()),
             Some((key, _)) => Err(InvalidSettings::new(
                 key,
-                format!("cannot stand beside the profile {}, which tells it", profile.as_str()),
+                format!("cannot be combined with the profile {}", profile.as_str()),
             )),
         }
     }
 
-    /// What tells events apart: as the profile has it, else as it is written.
+    /// Where the properties of an event are: by the profile, else by the settings.
     pub(super) fn event_settings(&self) -> event_extraction::EventSettings {
         let pointer = |pointer: &str| Some(Selector::Pointer(pointer.to_owned()));
-        let told = |topic, tenant| event_extraction::EventSettings {
+        let at_pointers = |topic, tenant| event_extraction::EventSettings {
             topic: pointer(topic),
             tenant: pointer(tenant),
             ..Default::default()
         };
         match self.profile {
             Some(Profile::BigCommerce) => {
-                told(bigcommerce::TOPIC_POINTER, bigcommerce::TENANT_POINTER)
+                at_pointers(bigcommerce::TOPIC_POINTER, bigcommerce::TENANT_POINTER)
             }
-            Some(Profile::Etsy) => told(etsy::TOPIC_POINTER, etsy::TENANT_POINTER),
+            Some(Profile::Etsy) => at_pointers(etsy::TOPIC_POINTER, etsy::TENANT_POINTER),
             None => {
                 let StandardWebhooksEventSettings { topic, tenant, version } =
                     self.event.clone().unwrap_or_default();
@@ -116,8 +116,8 @@ impl StandardWebhooksSettings {
 
     pub(super) fn redelivers_identical_body(&self) -> bool {
         match self.profile {
-            // Neither documentation says so, and a thin event tells no more
-            // the second time.
+            // Neither platform documents it, and a redelivered thin event has no more
+            // information.
             Some(Profile::BigCommerce | Profile::Etsy) => false,
             None => self.repeats_same_bytes.unwrap_or(true),
         }

@@ -1,4 +1,4 @@
-//! The objects that Stripe's events carry, as rows of the books.
+//! Maps the objects in Stripe's events.
 
 use time::OffsetDateTime;
 
@@ -10,7 +10,7 @@ use crate::{
     sources::json_fields::JsonFields,
 };
 
-/// Where the fields stand that the mappings read.
+/// Pointers to the fields that the mappings read.
 pub(super) const POINTERS: [&str; 18] = [
     "/data/object/object",
     "/data/object/id",
@@ -32,13 +32,12 @@ pub(super) const POINTERS: [&str; 18] = [
     "/data/object/amount_refunded",
 ];
 
-/// Currencies that Stripe counts in other units than ISO 4217 has, with the
-/// decimals that an amount of Stripe's has. Where the two agree,
-/// [`Currency::stripe_minor_digits`] tells.
+/// Currencies whose minor unit at Stripe differs from ISO 4217, with their number of
+/// decimals. For all others [`Currency::minor_digits`] applies.
 ///
-/// Stripe's page on currencies lists those without decimals (MGA among them)
-/// and those with three (BHD, JOD, KWD, OMR, TND); all others have two, ISK
-/// and UGX by name, for the sake of what was written for them before.
+/// Stripe's page on currencies lists those without decimals (including MGA) and those with
+/// three (BHD, JOD, KWD, OMR, TND). All others have two; ISK and UGX are listed as
+/// exceptions for backward compatibility.
 const MINOR_DIGITS: [(&str, u32); 8] = [
     ("CLF", 2),
     ("IQD", 2),
@@ -50,7 +49,7 @@ const MINOR_DIGITS: [(&str, u32); 8] = [
     ("UYW", 2),
 ];
 
-/// How many decimals an amount of Stripe's in this currency has.
+/// Number of decimals of Stripe's amounts in a currency.
 pub(super) fn stripe_minor_digits(currency: Currency) -> u32 {
     MINOR_DIGITS
         .iter()
@@ -65,18 +64,18 @@ fn money(fields: &JsonFields<'_>, pointer: &'static str) -> Result<Money, Perman
         .map_err(|error| PermanentFailure::invalid(pointer, format!("is {error}")))
 }
 
-/// An invoice's state.
+/// Maps an invoice.
 ///
-/// Time tells no order at Stripe, but the status does: draft, open, given up,
-/// then paid or void for good. A status of tomorrow ranks with open: it ends
-/// nothing, and the time of the event decides.
+/// Stripe's times do not order states, but the status does: draft, open, uncollectible,
+/// then paid or void, which are final. An unknown status ranks with open, and the time of
+/// the event decides.
 pub(super) fn invoice(
     topic: &str,
     fields: &JsonFields<'_>,
     version: OffsetDateTime,
 ) -> Result<Invoice, PermanentFailure> {
     let document_id = fields.required_text("/data/object/id")?;
-    // Only drafts can be deleted; the invoice tells its last state, `draft`.
+    // Only drafts can be deleted; the event contains the last state, `draft`.
     let platform_status = match topic {
         "invoice.deleted" => "deleted".to_owned(),
         _ => fields.required_text("/data/object/status")?,
@@ -93,7 +92,7 @@ pub(super) fn invoice(
     };
     Ok(Invoice {
         vendor: fields.text("/data/object/account_name")?.unwrap_or_default(),
-        // A draft has none.
+        // A draft has no number.
         invoice_number: fields.text("/data/object/number")?.unwrap_or_else(|| document_id.clone()),
         document_id: Some(document_id),
         transaction_id: None,
@@ -106,13 +105,12 @@ pub(super) fn invoice(
     })
 }
 
-/// A checkout session as an order, if it is about money: a session that only
-/// saves a card has no total.
+/// Maps a checkout session to an order. `None` for a session without a total, which only
+/// saves a card.
 ///
-/// The platform's word is the payment's (`paid`, `unpaid`,
-/// `no_payment_required`) once the customer is through; before that, and where
-/// they never got there, it is the session's own (`open`, `expired`). A
-/// payment that failed later shows in neither: there it is the topic's.
+/// The platform status is the payment's (`paid`, `unpaid`, `no_payment_required`) once the
+/// session is complete; else it is the session's (`open`, `expired`). A payment that fails
+/// later appears in neither, only in the topic.
 pub(super) fn order(
     topic: &str,
     fields: &JsonFields<'_>,
@@ -128,8 +126,8 @@ pub(super) fn order(
         Some(session) if session != "complete" => session,
         _ => payment,
     };
-    // What comes later never takes back what a later state of the session
-    // told: paid, failed and expired are final, whenever they come in.
+    // Paid, failed and expired are final, so their rank is higher, in whatever order the
+    // events arrive.
     let (status, sequence) = match platform_status.as_str() {
         "open" => (OrderStatus::Pending, 0),
         "unpaid" => (OrderStatus::Pending, 1),
@@ -149,19 +147,19 @@ pub(super) fn order(
         status,
         platform_status,
         total: money(fields, "/data/object/amount_total")?,
-        // Refunds tell themselves, by the payment.
+        // Refunds arrive as events of their own and name the payment.
         refunded: rust_decimal::Decimal::ZERO,
         customer_ref,
         payment_ref: fields.text("/data/object/payment_intent")?,
         sequence,
         placed_at: fields.timestamp("/data/object/created")?,
-        // Stripe does not send them with the session.
+        // Stripe does not send the lines with the session.
         lines: Vec::new(),
     };
     Ok(Some(OrderUpdate::State { order_id, version, order: Box::new(order), restored: false }))
 }
 
-/// A refund's state.
+/// Maps a refund.
 pub(super) fn refund(
     fields: &JsonFields<'_>,
     version: OffsetDateTime,
@@ -169,13 +167,13 @@ pub(super) fn refund(
     let refund_id = fields.required_text("/data/object/id")?;
     let payment = match fields.text("/data/object/payment_intent")? {
         Some(payment) => payment,
-        // A charge that was made without an intent is the payment itself.
+        // A charge without a payment intent is the payment itself.
         None => fields.required_text("/data/object/charge")?,
     };
     let platform_status = fields.text("/data/object/status")?.unwrap_or_default();
     let status = match platform_status.as_str() {
         "canceled" => RefundStatus::Cancelled,
-        // The customer must say where to.
+        // Waits for the customer's bank details.
         "requires_action" => RefundStatus::Pending,
         word => RefundStatus::parse_or_other(word),
     };
@@ -190,8 +188,8 @@ pub(super) fn refund(
     })
 }
 
-/// What went back of a charge so far; `None` if nothing has. A refund that
-/// fails afterwards is taken back here by the charge's next event only.
+/// Maps the refunded total of a charge; `None` if it is zero. If a refund fails afterwards,
+/// only the next event of the charge corrects it.
 pub(super) fn charge_refund(
     fields: &JsonFields<'_>,
     version: OffsetDateTime,

@@ -1,4 +1,4 @@
-//! Signatures as Stripe makes them, and what its events map to.
+//! Stripe's signatures and the mapping of its events.
 
 mod mapping;
 mod signature;
@@ -17,12 +17,11 @@ use crate::{
     sources::{
         Received, Source,
         conformance::{envelope, json_object},
-        signature::Key,
     },
 };
 
-/// The signature and the bytes that async-stripe's tests publish, made by
-/// Stripe's own library. `v0` is a decoy.
+/// A signature and body from the tests of async-stripe, created by Stripe's own library.
+/// `v0` must be ignored.
 const SIGNED: &str = "t=1533204620,v1=d7373bc68f4bd320b253cd7461f87af6e1cdf1b4d7db1614d8d1d746972d2d0a,v0=63f3a72374a733066c4be69ed7f8e5ac85c22c9f0a6a612ab9a025a9e4ee7eef";
 const ITEM: &str = r#"{"account":"acct_123","api_version":"2017-05-25","created":1533204620,"data":{"object":{"amount":1000,"currency":"usd","customer":"cus_123","date":1533204620,"description":"Test Invoice Item","discountable":false,"id":"ii_123","invoice":"in_123","livemode":false,"metadata":{},"object":"invoiceitem","period":{"end":1533204620,"start":1533204620},"proration":false,"quantity":3,"quantity_decimal":"0"}},"id":"evt_123","livemode":false,"object":"event","pending_webhooks":1,"request":{"id":"req_123","idempotency_key":"idempotency-key-123"},"type":"invoiceitem.created"}"#;
 const AT: OffsetDateTime = datetime!(2018-08-02 10:10:20 UTC);
@@ -47,11 +46,4 @@ fn receive(
     )]);
     let body = Bytes::from_static(ITEM.as_bytes());
     source.receive(&WebhookRequest { headers: &headers, query: "", body: &body, received_at })
-}
-
-fn refusal(received: Result<Received, Rejection>) -> String {
-    match received {
-        Err(Rejection::InvalidSignature(detail)) => detail,
-        other => panic!("must be refused for its signature, is {other:?}"),
-    }
 }

@@ -1,4 +1,4 @@
-//! What woocommerce events map to.
+//! The mapping of WooCommerce's events.
 
 use bytes::Bytes;
 use time::{OffsetDateTime, macros::datetime};
@@ -46,7 +46,7 @@ fn order(changes: &[(&str, &str)]) -> Order {
 }
 
 #[test]
-fn times_without_a_zone_are_utc_and_ids_are_exact() {
+fn woocommerce_timestamps_are_utc_and_ids_are_exact() {
     let (id, version, order, _) = state("order.created", &[]);
     assert_eq!(id, "9007199254740993");
     assert_eq!(version, datetime!(2026-01-02 12:00 UTC));
@@ -59,7 +59,7 @@ fn times_without_a_zone_are_utc_and_ids_are_exact() {
 }
 
 #[test]
-fn topics_are_changed_deleted_restored_or_ignored() {
+fn woocommerce_topics_are_mapped() {
     for (topic, restored) in
         [("order.created", false), ("order.updated", false), ("order.restored", true)]
     {
@@ -76,7 +76,7 @@ fn topics_are_changed_deleted_restored_or_ignored() {
 }
 
 #[test]
-fn statuses_are_ours_and_the_shops() {
+fn woocommerce_statuses_are_normalized() {
     use OrderStatus::{Cancelled, Failed, Other, Paid, Pending, Refunded};
     let (unpaid, paid) = ("null", "\"2026-01-01T13:00:00\"");
     for (word, date_paid, ours) in [
@@ -102,7 +102,7 @@ fn statuses_are_ours_and_the_shops() {
 }
 
 #[test]
-fn money_is_exact_and_refunds_are_negative() {
+fn woocommerce_money_is_exact_and_refunds_are_negative() {
     for (literal, amount) in [("\"59.90\"", "59.90"), ("12.10", "12.10"), ("1e2", "100")] {
         assert_eq!(order(&[("total", literal)]).total.amount.to_string(), amount, "{literal}");
     }
@@ -119,14 +119,14 @@ fn money_is_exact_and_refunds_are_negative() {
 }
 
 #[test]
-fn a_guest_is_nobody() {
+fn woocommerce_guest_has_no_customer() {
     for literal in ["0", "null", "", "\"\""] {
         assert_eq!(order(&[("customer_id", literal)]).customer_ref, None, "{literal:?}");
     }
 }
 
 #[test]
-fn lines_keep_their_literals() {
+fn woocommerce_lines_are_exact() {
     let items = r#"[{"id":3,"sku":"","name":"Mug","quantity":2,"price":4.15,"total":"8.30"}]"#;
     let decimal = |text: &str| text.parse::<Decimal>().ok();
     let mug = OrderLine {
@@ -141,7 +141,7 @@ fn lines_keep_their_literals() {
 }
 
 #[test]
-fn a_failure_names_the_field() {
+fn woocommerce_failure_names_the_field() {
     for (change, reason, field) in [
         (("id", "null"), ReasonCode::MissingField, "/id"),
         (("status", ""), ReasonCode::MissingField, "/status"),
@@ -179,7 +179,7 @@ fn received(
 }
 
 #[test]
-fn a_ping_is_known_by_its_exact_shape_alone() {
+fn woocommerce_ping_is_recognized_by_its_exact_form() {
     let form = ("content-type", "application/x-www-form-urlencoded");
     for body in ["webhook_id=2", "webhook_id=18446744073709551615"] {
         assert_eq!(received(body, &[form]), Ok(Received::Ping), "{body}");
@@ -204,7 +204,7 @@ fn a_ping_is_known_by_its_exact_shape_alone() {
 }
 
 #[test]
-fn what_every_call_carries_must_be_there() {
+fn woocommerce_required_headers_are_checked() {
     let signed = ("x-wc-webhook-signature", "yEjP+rlZEQvphhe4lt6u/serJ/Qc9KKTu3vqX/5O5mE=");
     let topic = ("x-wc-webhook-topic", "order.updated");
     let shop = ("x-wc-webhook-source", "https://shop.example/");
@@ -216,13 +216,13 @@ fn what_every_call_carries_must_be_there() {
 }
 
 #[test]
-fn an_orders_body_is_no_deletion_whatever_the_topic_says() {
+fn woocommerce_order_replayed_as_deletion_fails() {
     let failure = mapped("order.deleted", &[]).unwrap_err();
     assert_eq!((failure.reason, failure.field.as_str()), (ReasonCode::InvalidValue, "/status"));
 }
 
 #[test]
-fn slashes_are_no_shop_that_the_allow_list_lets_in() {
+fn woocommerce_tenant_of_slashes_is_rejected() {
     let source =
         ConfiguredSource::load("woocommerce", "", &["FIRST"], &["https://shop.example"]).unwrap();
     let body = Bytes::from_static(b"{}");
@@ -240,15 +240,15 @@ fn slashes_are_no_shop_that_the_allow_list_lets_in() {
     {
         headers.insert("x-wc-webhook-source", HeaderValue::from_static(shop));
         let received_at = OffsetDateTime::UNIX_EPOCH;
-        let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at };
-        assert_eq!(source.source().receive(&call).is_ok(), let_in, "{shop}");
+        let request = WebhookRequest { headers: &headers, query: "", body: &body, received_at };
+        assert_eq!(source.source().receive(&request).is_ok(), let_in, "{shop}");
     }
 }
 
 #[test]
-fn a_second_deletion_of_the_same_order_is_another_event() {
+fn woocommerce_second_deletion_is_another_event() {
     let source = ConfiguredSource::load("woocommerce", "", &["FIRST"], &[]).unwrap();
-    let received = |topic: &str, delivery: &'static str| {
+    let received = |topic: &str, webhook: &'static str| {
         let body = Bytes::from_static(b"{\"id\":7}");
         let sent = OutgoingWebhook {
             topic,
@@ -261,16 +261,16 @@ fn a_second_deletion_of_the_same_order_is_another_event() {
         let mut headers: http::HeaderMap =
             source.source().signed_headers(&sent).into_iter().collect();
         let name = HeaderName::from_static("x-wc-webhook-delivery-id");
-        headers.insert(name, HeaderValue::from_static(delivery));
+        headers.insert(name, HeaderValue::from_static(webhook));
         let received_at = OffsetDateTime::UNIX_EPOCH;
-        let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at };
-        match source.source().receive(&call) {
+        let request = WebhookRequest { headers: &headers, query: "", body: &body, received_at };
+        match source.source().receive(&request) {
             Ok(Received::Events { mut events, .. }) => events.remove(0).event_id,
             other => panic!("{other:?}"),
         }
     };
     assert_ne!(received("order.deleted", "one"), received("order.deleted", "two"));
     assert_eq!(received("order.deleted", "one"), received("order.deleted", "one"));
-    // Of everything else the body tells; the delivery's id is new each time.
+    // Other events are identified by the body; the delivery id is new on each attempt.
     assert_eq!(received("order.updated", "one"), received("order.updated", "two"));
 }

@@ -1,4 +1,4 @@
-//! Invoices and bills, as `GET /api.xro/2.0/Invoices/{id}` has them.
+//! Invoices and bills, as `GET /api.xro/2.0/Invoices/{id}` returns them.
 
 use std::sync::LazyLock;
 
@@ -22,8 +22,8 @@ static INVOICE_POINTERS: LazyLock<JsonPointers> = LazyLock::new(|| {
     ])
 });
 
-/// The document's state.
-pub(super) fn map(reference: &ResourceChange, resource: &[u8]) -> Result<Change, PermanentFailure> {
+/// Maps an invoice or a bill.
+pub(super) fn map(change: &ResourceChange, resource: &[u8]) -> Result<Change, PermanentFailure> {
     let fields = JsonFields::read(resource, &INVOICE_POINTERS)?;
     let id = fields.required_text("/Invoices/0/InvoiceID")?;
     let platform_status = fields.required_text("/Invoices/0/Status")?;
@@ -34,12 +34,12 @@ pub(super) fn map(reference: &ResourceChange, resource: &[u8]) -> Result<Change,
         "VOIDED" | "DELETED" => InvoiceStatus::Void,
         _ => InvoiceStatus::Other,
     };
-    // ACCREC is what we send, ACCPAY what a supplier sent us.
-    let payable =
+    // ACCREC is an invoice that the organisation issued, ACCPAY a bill of a supplier.
+    let is_bill =
         fields.text("/Invoices/0/Type")?.is_some_and(|kind| kind.eq_ignore_ascii_case("ACCPAY"));
-    let vendor = if payable { fields.text("/Invoices/0/Contact/Name")? } else { None };
+    let vendor = if is_bill { fields.text("/Invoices/0/Contact/Name")? } else { None };
     let due_on = match fields.date("/Invoices/0/DueDateString")? {
-        Some(day) => Some(day),
+        Some(date) => Some(date),
         None => fields.date("/Invoices/0/DueDate")?,
     };
     Ok(Change::Invoice(Box::new(Invoice {
@@ -56,6 +56,6 @@ pub(super) fn map(reference: &ResourceChange, resource: &[u8]) -> Result<Change,
         },
         due_on,
         sequence: 0,
-        version: fields.timestamp("/Invoices/0/UpdatedDateUTC")?.unwrap_or(reference.changed_at),
+        version: fields.timestamp("/Invoices/0/UpdatedDateUTC")?.unwrap_or(change.changed_at),
     })))
 }

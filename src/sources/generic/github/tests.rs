@@ -1,4 +1,4 @@
-//! GitHub's deliveries, as JSON and as forms.
+//! GitHub's webhooks, as JSON and as forms.
 
 use std::collections::BTreeMap;
 
@@ -39,17 +39,17 @@ fn receive(config: &Config, headers: &[(&str, &str)], body: &str) -> Result<Even
     }
     let body = Bytes::copy_from_slice(body.as_bytes());
     let received_at = OffsetDateTime::UNIX_EPOCH;
-    let call = WebhookRequest { headers: &map, query: "", body: &body, received_at };
-    match adapter(config).receive(&call)? {
+    let request = WebhookRequest { headers: &map, query: "", body: &body, received_at };
+    match adapter(config).receive(&request)? {
         Received::Events { mut events, .. } if events.len() == 1 => Ok(events.remove(0)),
         other => panic!("{other:?}"),
     }
 }
 
-/// The headers of a signed delivery.
+/// The headers of a signed webhook.
 fn signed(config: &Config, topic: &str, body: &str) -> Vec<(String, String)> {
     let at = OffsetDateTime::UNIX_EPOCH;
-    let delivery = OutgoingWebhook {
+    let webhook = OutgoingWebhook {
         topic,
         tenant: "",
         event_id: "d-1",
@@ -58,7 +58,7 @@ fn signed(config: &Config, topic: &str, body: &str) -> Vec<(String, String)> {
         body: body.as_bytes(),
     };
     let text = |value: HeaderValue| value.to_str().unwrap().to_owned();
-    let headers = adapter(config).signed_headers(&delivery).into_iter();
+    let headers = adapter(config).signed_headers(&webhook).into_iter();
     headers.map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
@@ -71,7 +71,7 @@ fn form(config: &Config, body: &str) -> Result<Event, Rejection> {
 }
 
 #[test]
-fn githubs_vectors_verify() {
+fn github_signature_matches_published_vectors() {
     for (secret, body, signature) in [
         (
             "It's a Secret to Everybody",
@@ -94,7 +94,7 @@ fn githubs_vectors_verify() {
         assert_eq!((event.topic.as_str(), event.tenant.as_str()), ("issues", ""));
         let stranger = receive(&source("other", "").unwrap(), &headers, body);
         assert_eq!(stranger, Err(Rejection::invalid_signature()));
-        // The older signature is SHA-1 and opens nothing.
+        // The older signature is SHA-1 and ignored.
         let headers = [("X-Hub-Signature", signature), ("X-GitHub-Event", "issues")];
         let error = receive(&source(secret, "").unwrap(), &headers, body).unwrap_err();
         assert_eq!(error.to_string(), "the header x-hub-signature-256 is missing or empty");
@@ -102,13 +102,13 @@ fn githubs_vectors_verify() {
 }
 
 #[test]
-fn a_form_is_verified_as_it_came_and_kept_as_json() {
+fn github_form_is_stored_as_json() {
     let config = source("s", "").unwrap();
     for (body, json) in [
         ("payload=%7B%22a%22%3A%22b+c%2Bd%22%7D", r#"{"a":"b c+d"}"#),
         ("x=1&payload=%22%C3%BC%22&payload=2", "\"ü\""),
         ("payload=", ""),
-        // What holds no such form goes before a person as it is.
+        // A body without such a field is kept unchanged.
         ("load=%7B%7D", "load=%7B%7D"),
         ("payload=%22%FF%22", "payload=%22%FF%22"),
         ("", ""),
@@ -126,7 +126,7 @@ fn a_form_is_verified_as_it_came_and_kept_as_json() {
         "payload=%7B%7D",
     );
     assert_eq!(tampered, Err(Rejection::invalid_signature()));
-    // Only a form is read as one, and `generic` takes none unless told.
+    // Only forms are parsed as forms, and the field is configurable.
     let headers = signed(&config, "push", "payload=1");
     let headers: Vec<_> =
         headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -136,7 +136,7 @@ fn a_form_is_verified_as_it_came_and_kept_as_json() {
 }
 
 #[test]
-fn a_ping_changes_nothing_unless_it_is_mapped_by_name() {
+fn github_ping_is_ignored_unless_listed() {
     let mapped = |settings: &str, topic: &str| {
         let config = source("s", settings).unwrap();
         adapter(&config).map(&envelope(topic, r#"{"id":1,"total":2}"#.to_owned()))
@@ -154,7 +154,7 @@ fn a_ping_changes_nothing_unless_it_is_mapped_by_name() {
 }
 
 #[test]
-fn every_default_can_be_set_otherwise() {
+fn github_defaults_can_be_overridden() {
     let gitea = "[sources.inbox.signature]\nheader = 'X-Gitea-Signature'\nprefix = ''\n\
                  [sources.inbox.event]\nid = 'header:X-Gitea-Delivery'\ntopic = '/type'\n\
                  tenant = '/owner'\n";
@@ -181,7 +181,7 @@ fn every_default_can_be_set_otherwise() {
         let error = source("s", settings).err().unwrap_or_default();
         assert!(error.contains(key), "{settings}: {error}");
     }
-    // A company's name is its own, also in the allow-list.
+    // The allow-list is case-sensitive.
     let config = source("s", &format!("tenants = ['Acme']\n{gitea}")).unwrap();
     assert!(receive(&config, &headers, body).is_ok());
 }

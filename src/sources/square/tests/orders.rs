@@ -1,4 +1,4 @@
-//! What fetched orders map to.
+//! The mapping of fetched orders.
 
 use super::*;
 
@@ -14,10 +14,9 @@ const ORDER: &[(&str, &str)] = &[
 ];
 
 fn fetched(changes: &[(&str, &str)]) -> Result<Option<Change>, PermanentFailure> {
-    let reference =
-        reference("order.updated", r#"{"order_updated":{"order_id":"o-1","version":3}}"#);
+    let change = change("order.updated", r#"{"order_updated":{"order_id":"o-1","version":3}}"#);
     let resource = format!(r#"{{"order":{}}}"#, json_object(ORDER, changes));
-    square().map_resource(&reference, &envelope("order.updated", ""), resource.as_bytes())
+    square().map_resource(&change, &envelope("order.updated", ""), resource.as_bytes())
 }
 
 fn order(changes: &[(&str, &str)]) -> (String, OffsetDateTime, Order) {
@@ -33,7 +32,7 @@ fn order(changes: &[(&str, &str)]) -> (String, OffsetDateTime, Order) {
 }
 
 #[test]
-fn a_fetched_order_is_its_whole_state() {
+fn square_fetched_order_is_mapped() {
     let lines = r#"[{"uid":"l-1","catalog_object_id":"a-1","name":"Tea","quantity":"1.5",
         "base_price_money":{"amount":1000,"currency":"USD"},"total_money":{"amount":1500,"currency":"USD"}},
         {"uid":"l-2"}]"#;
@@ -64,7 +63,7 @@ fn a_fetched_order_is_its_whole_state() {
 }
 
 #[test]
-fn a_fetched_orders_status_tells_what_is_due_and_what_went_back() {
+fn square_order_status_depends_on_due_and_refunded() {
     use OrderStatus::{
         Cancelled, Other, Paid, PartiallyPaid, PartiallyRefunded, Pending, Refunded,
     };
@@ -100,7 +99,7 @@ fn a_fetched_orders_status_tells_what_is_due_and_what_went_back() {
 }
 
 #[test]
-fn only_refunds_that_came_about_count() {
+fn square_order_counts_completed_refunds() {
     let refunds = r#"[{"status":"COMPLETED","amount_money":{"amount":100,"currency":"USD"}},
         {"status":"APPROVED","amount_money":{"amount":10,"currency":"USD"}},
         {"status":"PENDING","amount_money":{"amount":1000,"currency":"USD"}},
@@ -112,7 +111,7 @@ fn only_refunds_that_came_about_count() {
 }
 
 #[test]
-fn an_order_that_only_returns_is_no_order_of_the_books() {
+fn square_return_order_is_not_mapped() {
     assert_eq!(fetched(&[("returns", r#"[{"source_order_id":"o-0"}]"#)]), Ok(None));
     let exchange = [("returns", "[{}]"), ("line_items", "[{}]")];
     assert!(fetched(&exchange).unwrap().is_some());

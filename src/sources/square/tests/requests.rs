@@ -1,9 +1,9 @@
-//! Calls as Square signs them.
+//! Signed requests of Square.
 
 use super::*;
 
 #[test]
-fn squares_own_vectors_verify() {
+fn square_signature_matches_published_vectors() {
     // square-nodejs-sdk, tests/integration/webhooks.test.ts.
     for (url, key, body, signature) in [
         (
@@ -21,7 +21,7 @@ fn squares_own_vectors_verify() {
     ] {
         let verify = |url: &str, header: &str| {
             let square = Square::new(SquareSettings { url: Some(url.to_owned()) }).unwrap();
-            let secret = Secret::new("env:S", Key::Shared(key.as_bytes().to_vec())).unwrap();
+            let secret = Secret::new("env:S", Key::shared(key)).unwrap();
             let mut headers = HeaderMap::new();
             headers.insert(
                 HeaderName::from_bytes(header.as_bytes()).unwrap(),
@@ -29,18 +29,18 @@ fn squares_own_vectors_verify() {
             );
             let body = Bytes::from(body);
             let received_at = datetime!(2026-01-02 0:00 UTC);
-            let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at };
-            square.verify(&call, &[secret])
+            let request = WebhookRequest { headers: &headers, query: "", body: &body, received_at };
+            square.verify(&request, &[secret])
         };
-        assert_eq!(verify(url, SIGNATURE_HEADER), Ok(0), "{url}");
-        // Byte for byte: the same place under another spelling is no match.
+        assert_eq!(verify(url, SIGNATURE.header), Ok(0), "{url}");
+        // The URL is signed byte for byte: another spelling does not match.
         for other in [
             format!("{url}/"),
             url.replace("https", "http"),
             url.to_uppercase().replace("HTTPS", "https"),
         ] {
             assert_eq!(
-                verify(&other, SIGNATURE_HEADER),
+                verify(&other, SIGNATURE.header),
                 Err(Rejection::invalid_signature()),
                 "{other}"
             );
@@ -51,7 +51,7 @@ fn squares_own_vectors_verify() {
 }
 
 #[test]
-fn the_url_is_needed_whole() {
+fn square_url_must_be_complete() {
     for settings in ["", "url = ''", "url = 'hooks.example/square'", "url = 'https://a b'"] {
         let error =
             ConfiguredSource::load("square", settings, &["FIRST"], &[]).err().unwrap_or_default();
@@ -62,68 +62,31 @@ fn the_url_is_needed_whole() {
     assert!(error.contains("sources.inbox") && error.contains("uri"), "{error}");
 }
 
-fn received(
-    body: &str,
-    tenants: &[&str],
-    more: &[(&'static str, &str)],
-) -> Result<Received, Rejection> {
-    let source =
-        ConfiguredSource::load("square", &format!("url = '{URL}'"), &["FIRST"], tenants).unwrap();
-    let adapter = source.source();
-    let body = Bytes::copy_from_slice(body.as_bytes());
-    let received_at = datetime!(2026-01-02 3:04:05 UTC);
-    let delivery = OutgoingWebhook {
-        topic: "",
-        tenant: "",
-        event_id: "",
-        triggered_at: received_at,
-        sent_at: received_at,
-        body: &body,
-    };
-    let mut headers: HeaderMap = adapter.signed_headers(&delivery).into_iter().collect();
-    for (name, value) in more {
-        headers.insert(*name, value.parse().unwrap());
-    }
-    adapter.receive(&WebhookRequest { headers: &headers, query: "", body: &body, received_at })
-}
-
-fn only(received: Result<Received, Rejection>) -> Event {
-    match received {
+/// The only event of an authentic request with this body.
+fn only_event(body: &str) -> Event {
+    let settings = format!("url = '{URL}'");
+    let source = ConfiguredSource::load("square", &settings, &["FIRST"], &[]).unwrap();
+    match source.receive(&Bytes::copy_from_slice(body.as_bytes())) {
         Ok(Received::Events { mut events, .. }) if events.len() == 1 => events.remove(0),
         other => panic!("must be one event, is {other:?}"),
     }
 }
 
 #[test]
-fn an_event_is_known_by_its_own_id_whatever_the_attempt() {
-    let body = event("invoice.updated", "{}");
-    let first = only(received(&body, &[], &[]));
-    assert_eq!(first.event_id, "e-1");
-    assert_eq!(first.topic, "invoice.updated");
-    assert_eq!(first.tenant, "MLEFBHHSJGVHD");
-    assert_eq!(first.version, Some(datetime!(2026-01-02 3:04:05.123456789 UTC)));
-    let again = [("square-retry-number", "2"), ("square-retry-reason", "http_timeout")];
-    assert_eq!(only(received(&body, &[], &again)), first);
-    assert!(!square().redelivers_identical_body());
+fn square_event_version_is_its_creation_time() {
+    let version = only_event(&event("invoice.updated", "{}")).version;
+    assert_eq!(version, Some(datetime!(2026-01-02 3:04:05.123456789 UTC)));
 }
 
 #[test]
-fn a_merchants_id_keeps_its_case_in_the_allow_list() {
-    let body = event("invoice.updated", "{}");
-    assert!(received(&body, &["MLEFBHHSJGVHD"], &[]).is_ok());
-    let refused = received(&body, &["mlefbhhsjgvhd"], &[]);
-    assert!(matches!(refused, Err(Rejection::UnknownTenant("merchant_id", _))), "{refused:?}");
-}
-
-#[test]
-fn what_cannot_be_read_goes_before_a_person() {
-    // The second of Square's vectors has no event in it.
-    let bare = only(received(r#"{"data":{"type":"webhooks","id":"fake_id"}}"#, &["M1"], &[]));
+fn square_unreadable_event_fails_mapping() {
+    // The second of Square's vectors contains no event.
+    let bare = only_event(r#"{"data":{"type":"webhooks","id":"fake_id"}}"#);
     assert_eq!((bare.topic.as_str(), bare.tenant.as_str()), ("", ""));
     let failure = square().map(&envelope("", bare.body)).unwrap_err();
     assert_eq!(failure, PermanentFailure::missing("/type"));
 
-    let broken = only(received("{\"type\":", &[], &[]));
+    let broken = only_event("{\"type\":");
     assert_eq!(broken.event_id.len(), 64);
     let failure = square().map(&envelope("", broken.body)).unwrap_err();
     assert_eq!(failure.reason, ReasonCode::InvalidJson);

@@ -1,4 +1,4 @@
-//! `BigCommerce` and Etsy: thin events, and what their APIs tell of an order.
+//! `BigCommerce` and Etsy: thin events, and the orders of their APIs.
 
 use rust_decimal::Decimal;
 
@@ -10,7 +10,7 @@ fn source(profile: &str) -> Config {
     load(&format!("profile = {profile:?}"), secret).unwrap()
 }
 
-/// Received and then mapped, as receiver and worker do it.
+/// Received and mapped, as receiver and worker do it.
 fn told(
     profile: &str,
     base: &[(&str, &str)],
@@ -19,9 +19,11 @@ fn told(
     let config = source(profile);
     let source = config.sources.values().next().unwrap();
     let body = Bytes::from(json_object(base, changes));
-    let headers = dress(source, &body);
-    let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at: AT };
-    let Ok(Received::Events { events, .. }) = source.receive(&call) else { panic!("{changes:?}") };
+    let headers = signed_headers(source, &body);
+    let request = WebhookRequest { headers: &headers, query: "", body: &body, received_at: AT };
+    let Ok(Received::Events { events, .. }) = source.receive(&request) else {
+        panic!("{changes:?}")
+    };
     let event = events[0].clone();
     let envelope = Envelope {
         tenant: event.tenant.clone(),
@@ -31,9 +33,9 @@ fn told(
     (event, source.map(&envelope))
 }
 
-fn reference(profile: &str, base: &[(&str, &str)], changes: &[(&str, &str)]) -> ResourceChange {
+fn change(profile: &str, base: &[(&str, &str)], changes: &[(&str, &str)]) -> ResourceChange {
     match told(profile, base, changes).1 {
-        Ok(MappedEvent::Change(Change::ResourceChanged(reference))) => *reference,
+        Ok(MappedEvent::Change(Change::ResourceChanged(change))) => *change,
         other => panic!("{changes:?}: {other:?}"),
     }
 }
@@ -45,7 +47,7 @@ fn fetched(
 ) -> Result<(String, OffsetDateTime, Order), PermanentFailure> {
     let config = source(profile);
     let source = config.sources.values().next().unwrap();
-    let reference = ResourceChange {
+    let change = ResourceChange {
         platform: "either",
         kind: "order".to_owned(),
         id: "250".to_owned(),
@@ -54,7 +56,7 @@ fn fetched(
         action: "created".to_owned(),
     };
     let resource = json_object(base, changes);
-    match source.map_resource(&reference, &envelope("", ""), resource.as_bytes())? {
+    match source.map_resource(&change, &envelope("", ""), resource.as_bytes())? {
         Some(Change::Order(update)) => match *update {
             OrderUpdate::State { order_id, version, order, restored: false } => {
                 Ok((order_id, version, *order))
@@ -78,18 +80,18 @@ const HOOK: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn bigcommerce_signs_with_the_text_of_its_secret() {
+fn bigcommerce_secret_is_not_decoded() {
     // openssl dgst -sha256 -hmac 'client secret' -binary | base64
     let signature = "v1,XcEdqo5EY11/9LPlbe2j66ZT7Qlj8NTplglJ/2yqkW0=";
     let given = [(NAMES[0], "hook-1"), (NAMES[1], TIME), (NAMES[2], signature)];
     let settings = ("profile = 'bigcommerce'", "client secret");
-    assert!(is_taken(&receive_at(settings, &given, BODY, AT)));
+    assert!(is_accepted(&receive_at(settings, &given, BODY, AT)));
     let bare = [(NAMES[0], "hook-1"), (NAMES[1], TIME), (NAMES[2], &signature[3..])];
-    assert!(!is_taken(&receive_at(settings, &bare, BODY, AT)));
+    assert!(!is_accepted(&receive_at(settings, &bare, BODY, AT)));
 }
 
 #[test]
-fn a_hook_of_bigcommerce_names_an_order() {
+fn bigcommerce_event_names_an_order() {
     let (event, _) = told("bigcommerce", HOOK, &[]);
     assert_eq!(event.event_id, "msg_1");
     assert_eq!(
@@ -104,7 +106,7 @@ fn a_hook_of_bigcommerce_names_an_order() {
         changed_at: datetime!(2026-01-02 12:00:05 UTC),
         action: "status_updated".to_owned(),
     };
-    assert_eq!(reference("bigcommerce", HOOK, &[]), expected);
+    assert_eq!(change("bigcommerce", HOOK, &[]), expected);
     for (scope, action) in [
         ("created", "created"),
         ("updated", "updated"),
@@ -113,7 +115,7 @@ fn a_hook_of_bigcommerce_names_an_order() {
         ("transaction/updated", "transaction_updated"),
     ] {
         let scope = format!("\"store/order/{scope}\"");
-        assert_eq!(reference("bigcommerce", HOOK, &[("scope", &scope)]).action, action);
+        assert_eq!(change("bigcommerce", HOOK, &[("scope", &scope)]).action, action);
     }
     for scope in ["store/product/updated", "store/order/message/created", "store/cart/created", "x"]
     {
@@ -122,7 +124,7 @@ fn a_hook_of_bigcommerce_names_an_order() {
     }
     let other = [("data", r#"{"type":"shipment","id":1}"#)];
     assert_eq!(told("bigcommerce", HOOK, &other).1, Ok(MappedEvent::Ignored));
-    let untimed = reference("bigcommerce", HOOK, &[("created_at", "")]);
+    let untimed = change("bigcommerce", HOOK, &[("created_at", "")]);
     assert_eq!(untimed.changed_at, envelope("", "").received_at);
     for (change, field) in [
         (("data", r#"{"type":"order"}"#), "/data/id"),
@@ -147,7 +149,7 @@ const BIG_ORDER: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn an_order_of_bigcommerce_is_a_row() {
+fn bigcommerce_fetched_order_is_mapped() {
     let (id, version, order) = fetched("bigcommerce", BIG_ORDER, &[]).unwrap();
     assert_eq!((id.as_str(), order.number.as_str()), ("250", "250"));
     assert_eq!(version, datetime!(2026-01-03 12:00:05 UTC));
@@ -175,7 +177,7 @@ fn an_order_of_bigcommerce_is_a_row() {
 }
 
 #[test]
-fn statuses_of_bigcommerce_are_of_order_and_payment() {
+fn bigcommerce_status_depends_on_payment() {
     for (word, payment, status) in [
         ("Incomplete", "", OrderStatus::Pending),
         ("Pending", "", OrderStatus::Pending),
@@ -214,7 +216,7 @@ const ETSY: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn an_event_of_etsy_names_a_receipt() {
+fn etsy_event_names_a_receipt() {
     let (event, _) = told("etsy", ETSY, &[]);
     assert_eq!((event.topic.as_str(), event.tenant.as_str()), ("order.paid", "12"));
     assert_eq!(event.version, Some(AT), "the signed time");
@@ -226,7 +228,7 @@ fn an_event_of_etsy_names_a_receipt() {
         changed_at: AT,
         action: "paid".to_owned(),
     };
-    assert_eq!(reference("etsy", ETSY, &[]), expected);
+    assert_eq!(change("etsy", ETSY, &[]), expected);
     assert_eq!(told("etsy", ETSY, &[("shop_id", "\"12\"")]).0.tenant, "12");
     for (url, id) in [
         ("https://x/v3/shops/12/receipts/34/", "34"),
@@ -234,7 +236,7 @@ fn an_event_of_etsy_names_a_receipt() {
         ("/v3/shops/12/receipts/34/transactions", "34"),
     ] {
         let url = format!("{url:?}");
-        assert_eq!(reference("etsy", ETSY, &[("resource_url", &url)]).id, id);
+        assert_eq!(change("etsy", ETSY, &[("resource_url", &url)]).id, id);
     }
     for (change, field) in [
         (("resource_url", "\"https://x/v3/receipts\""), "/resource_url"),
@@ -248,11 +250,11 @@ fn an_event_of_etsy_names_a_receipt() {
 }
 
 #[test]
-fn etsy_alone_may_leave_the_version_out() {
+fn etsy_signature_version_is_optional() {
     let bare = V1.strip_prefix("v1,").unwrap();
     let given = [(NAMES[0], ID), (NAMES[1], TIME), (NAMES[2], bare)];
     for (settings, taken) in [("", false), ("profile = 'etsy'", true)] {
-        assert_eq!(is_taken(&receive_at((settings, SECRET), &given, BODY, AT)), taken);
+        assert_eq!(is_accepted(&receive_at((settings, SECRET), &given, BODY, AT)), taken);
     }
 }
 
@@ -274,7 +276,7 @@ const RECEIPT: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn a_receipt_of_etsy_is_a_row() {
+fn etsy_fetched_receipt_is_mapped() {
     let (id, version, order) = fetched("etsy", RECEIPT, &[]).unwrap();
     assert_eq!((id.as_str(), order.number.as_str()), ("3021745515", "3021745515"));
     assert_eq!(version, datetime!(2026-01-02 12:00:05 UTC));
@@ -332,7 +334,7 @@ fn a_receipt_of_etsy_is_a_row() {
 }
 
 #[test]
-fn statuses_of_etsy_are_ours() {
+fn etsy_statuses_are_normalized() {
     for (word, paid, status) in [
         ("Open", "false", OrderStatus::Pending),
         ("Payment Processing", "false", OrderStatus::Pending),
@@ -352,11 +354,11 @@ fn statuses_of_etsy_are_ours() {
 }
 
 #[test]
-fn only_orders_are_fetched() {
+fn profiles_map_only_orders() {
     for profile in ["etsy", "bigcommerce"] {
         let config = source(profile);
         let source = config.sources.values().next().unwrap();
-        let reference = ResourceChange {
+        let change = ResourceChange {
             platform: "either",
             kind: "listing".to_owned(),
             id: "1".to_owned(),
@@ -364,12 +366,12 @@ fn only_orders_are_fetched() {
             changed_at: AT,
             action: "updated".to_owned(),
         };
-        assert_eq!(source.map_resource(&reference, &envelope("", ""), b"{}"), Ok(None));
+        assert_eq!(source.map_resource(&change, &envelope("", ""), b"{}"), Ok(None));
     }
 }
 
 #[test]
-fn the_number_is_the_one_of_the_reference() {
+fn profiles_business_key_is_the_resource_id() {
     for (profile, base) in [("bigcommerce", HOOK), ("etsy", ETSY)] {
         let config = source(profile);
         let source = config.sources.values().next().unwrap();

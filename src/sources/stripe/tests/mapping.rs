@@ -1,4 +1,4 @@
-//! What Stripe's events map to.
+//! The mapping of Stripe's events.
 
 use super::*;
 
@@ -76,7 +76,7 @@ fn as_refund(topic: &str, changes: &[(&str, &str)]) -> Refund {
 }
 
 #[test]
-fn an_invoice_is_a_row() {
+fn stripe_invoice_is_mapped() {
     let invoice = as_invoice("invoice.finalized", &[]);
     assert_eq!(invoice.document_id.as_deref(), Some("in_1"));
     assert_eq!(
@@ -107,7 +107,7 @@ fn an_invoice_is_a_row() {
 }
 
 #[test]
-fn statuses_of_invoices_rank_where_time_tells_no_order() {
+fn stripe_invoice_statuses_are_ranked() {
     for (topic, word, status, rank) in [
         ("invoice.created", "draft", InvoiceStatus::Draft, 0),
         ("invoice.finalized", "open", InvoiceStatus::Open, 1),
@@ -128,7 +128,7 @@ fn statuses_of_invoices_rank_where_time_tells_no_order() {
 }
 
 #[test]
-fn a_checkout_session_is_an_order() {
+fn stripe_checkout_session_is_an_order() {
     let (id, version, order) = as_order("checkout.session.completed", &[]);
     assert_eq!((id.as_str(), order.number.as_str()), ("cs_1", "9007199254740993"));
     assert_eq!(version, datetime!(2026-01-02 12:00:05 UTC));
@@ -140,13 +140,13 @@ fn a_checkout_session_is_an_order() {
     let (_, _, guest) = as_order("checkout.session.completed", &guest);
     assert_eq!((guest.number.as_str(), guest.payment_ref), ("cs_1", None));
     assert_eq!(guest.customer_ref.as_deref(), Some("a@shop.example"));
-    // A session that saves a card is about no money.
+    // A session that only saves a card has no total.
     let setup = [("amount_total", "null"), ("currency", "null")];
     assert_eq!(mapped("checkout.session.completed", SESSION, &setup), Ok(MappedEvent::Ignored));
 }
 
 #[test]
-fn statuses_of_sessions_are_of_session_and_payment() {
+fn stripe_session_status_depends_on_payment() {
     for (topic, session, payment, expected) in [
         ("completed", "complete", "paid", (OrderStatus::Paid, "paid", 3)),
         (
@@ -179,7 +179,7 @@ fn statuses_of_sessions_are_of_session_and_payment() {
 }
 
 #[test]
-fn a_refund_names_the_payment() {
+fn stripe_refund_refers_to_the_payment() {
     for topic in ["refund.created", "refund.updated", "refund.failed", "charge.refund.updated"] {
         let refund = as_refund(topic, &[]);
         assert_eq!(refund.refund_id, "re_1");
@@ -204,7 +204,7 @@ fn a_refund_names_the_payment() {
 }
 
 #[test]
-fn stripe_counts_some_currencies_its_own_way() {
+fn stripe_minor_digits_differ_from_iso() {
     for (code, digits) in [
         ("BIF", 0),
         ("CLP", 0),
@@ -257,10 +257,10 @@ fn stripe_counts_some_currencies_its_own_way() {
 }
 
 #[test]
-fn what_nobody_maps_is_ignored() {
+fn stripe_unmapped_topics_are_ignored() {
     for (topic, base) in [
         ("invoice.upcoming", INVOICE),
-        // Nothing went back.
+        // Nothing was refunded.
         (
             "charge.refunded",
             &[
@@ -282,7 +282,7 @@ fn what_nobody_maps_is_ignored() {
 }
 
 #[test]
-fn a_body_that_cannot_be_read_is_never_ignored() {
+fn stripe_unreadable_body_fails_mapping() {
     for (topic, body, reason, field) in [
         ("", "<event/>", ReasonCode::InvalidJson, ""),
         ("", "", ReasonCode::InvalidJson, ""),
@@ -293,12 +293,12 @@ fn a_body_that_cannot_be_read_is_never_ignored() {
         let failure = stripe().map(&envelope(topic, body)).unwrap_err();
         assert_eq!((failure.reason, failure.field.as_str()), (reason, field), "{body}");
     }
-    // Where another producer told no topic, the body's own counts.
+    // If another producer omits the topic, the body's is used.
     let body = event("invoice.paid", &json_object(INVOICE, &[]));
     assert!(matches!(stripe().map(&envelope("", body)), Ok(MappedEvent::Change(_))));
     let broken = Bytes::from_static(b"<event/>");
     let source = source(&["whsec_a"]);
-    let delivery = OutgoingWebhook {
+    let webhook = OutgoingWebhook {
         topic: "",
         tenant: "",
         event_id: "",
@@ -306,9 +306,11 @@ fn a_body_that_cannot_be_read_is_never_ignored() {
         sent_at: AT,
         body: &broken,
     };
-    let headers: HeaderMap = source.signed_headers(&delivery).into_iter().collect();
-    let call = WebhookRequest { headers: &headers, query: "", body: &broken, received_at: AT };
-    let Ok(Received::Events { events, .. }) = source.receive(&call) else { panic!("is refused") };
+    let headers: HeaderMap = source.signed_headers(&webhook).into_iter().collect();
+    let request = WebhookRequest { headers: &headers, query: "", body: &broken, received_at: AT };
+    let Ok(Received::Events { events, .. }) = source.receive(&request) else {
+        panic!("is refused")
+    };
     assert_eq!(
         (events[0].event_id.as_str(), events[0].topic.as_str()),
         (&*sha256_hex(&broken), "")
@@ -316,7 +318,7 @@ fn a_body_that_cannot_be_read_is_never_ignored() {
 }
 
 #[test]
-fn a_failure_names_the_field() {
+fn stripe_failure_names_the_field() {
     for (topic, base, change, reason, field) in [
         ("invoice.paid", INVOICE, ("id", ""), ReasonCode::MissingField, "/data/object/id"),
         (
@@ -372,7 +374,7 @@ fn a_failure_names_the_field() {
 }
 
 #[test]
-fn an_account_that_is_told_is_not_left_out() {
+fn stripe_account_without_tenant_fails() {
     let of = |account: &str, tenant: &str| {
         let body = event("invoice.paid", &json_object(INVOICE, &[]));
         let body = body.replacen('{', &format!("{{\"account\":{account},"), 1);
@@ -387,7 +389,7 @@ fn an_account_that_is_told_is_not_left_out() {
 }
 
 #[test]
-fn a_thin_event_names_a_resource() {
+fn stripe_thin_event_names_a_resource() {
     let thin = |related: &str| {
         let body = format!(
             r#"{{"id":"evt_2","object":"v2.core.event","type":"v2.core.account.updated","created":"2026-01-02T12:00:05.250Z","context":null,"related_object":{related}}}"#
@@ -412,7 +414,7 @@ fn a_thin_event_names_a_resource() {
 }
 
 #[test]
-fn the_number_is_the_one_of_the_row() {
+fn stripe_business_key_equals_mapped_one() {
     for (topic, base, changes, expected) in [
         ("invoice.paid", INVOICE, &[][..], "A-0001"),
         ("invoice.created", INVOICE, &[("number", "null")], "in_1"),
@@ -430,7 +432,7 @@ fn the_number_is_the_one_of_the_row() {
 }
 
 #[test]
-fn a_charge_tells_all_that_went_back_of_it_so_far() {
+fn stripe_charge_has_the_refunded_total() {
     let charge: &[(&str, &str)] = &[
         ("object", "\"charge\""),
         ("id", "\"ch_1\""),
@@ -448,7 +450,7 @@ fn a_charge_tells_all_that_went_back_of_it_so_far() {
     assert_eq!((told.refund_id.as_str(), told.cumulative), ("ch_1", true));
     assert_eq!(told.target, RefundTarget::Payment("pi_1".to_owned()));
     assert_eq!(told.amount.amount.to_string(), "19.99");
-    // Without an intent the charge is the payment.
+    // Without an intent, the charge is the payment.
     let alone = refund(&[("payment_intent", "")]);
     assert_eq!(alone.target, RefundTarget::Payment("ch_1".to_owned()));
     let failure = mapped("charge.refunded", charge, &[("amount_refunded", "")]).unwrap_err();
