@@ -216,7 +216,7 @@ impl Metrics {
                 &["source"],
             )?,
             enrichment_breaker_open: made.gauges(
-                "tallyhook_circuit_breaker_open",
+                "tallyhook_enrichment_circuit_breaker_open",
                 "1 if a platform is left alone because it did not answer.",
                 &["source"],
             )?,
@@ -255,7 +255,7 @@ impl Metrics {
                 &["target"],
             )?,
             delivery_breaker_open: made.gauges(
-                "tallyhook_circuit_breaker_open",
+                "tallyhook_delivery_circuit_breaker_open",
                 "1 if a target is left alone because it did not answer.",
                 &["target"],
             )?,

@@ -207,7 +207,7 @@ async fn import_broker_killed_is_completed_by_a_resend() {
 async fn import_broker_stalled_applies_backpressure() {
     let mut proxy = None;
     let app = TestApp::with(&[VENDORS], |config| {
-        config.broker.confirm_timeout_ms = 6000;
+        config.broker.confirm_timeout_ms = 4000;
     })
     .await;
     let mut config = app.config.clone();
@@ -231,7 +231,7 @@ async fn import_broker_stalled_applies_backpressure() {
     let amqp = app.amqp().await;
     eventually("the first", seconds(20), || async { amqp.depth(&queue).await >= Some(4) }).await;
     proxy.as_ref().unwrap().silence();
-    let sent = client.push(&file.as_bytes()[line.len() * 5..], Duration::from_secs(2)).await;
+    let sent = client.push(&file.as_bytes()[line.len() * 5..], seconds(1)).await;
     let held = in_flight.get();
     assert!(sent < 45_000_000, "the sender got rid of {sent} bytes");
     assert!((1..=512).contains(&held), "{held} items are held");

@@ -207,8 +207,8 @@ impl TestApp {
     pub(crate) async fn archive_dead_letters(&self, expected: usize) {
         let queue = self.tools.topology.dead_letter_queue();
         let mut archived = 0;
-        for _ in 0..40 {
-            let quiet = Duration::from_millis(if archived < expected { 500 } else { 60 });
+        let quiet = Duration::from_millis(60);
+        for _ in 0..330 {
             archived +=
                 dead_letter_queue::drain_queue(&self.link, &queue, &self.tools.store, quiet)
                     .await
@@ -296,7 +296,7 @@ async fn configure(urls: &ServerUrls, sources: &[&str], tune: impl FnOnce(&mut C
         [database]
         url = '{url}'
         [worker]
-        batch_wait_ms = 200
+        batch_wait_ms = 100
         [retry]
         initial_delay_ms = 50
         multiplier = 2.0
