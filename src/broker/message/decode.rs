@@ -19,6 +19,10 @@ use crate::domain::{
 /// Longer texts are truncated: a PostgreSQL index entry takes 2700 bytes.
 const MAX_TEXT_BYTES: usize = 2000;
 
+/// What the names of headers start with that RabbitMQ adds.
+const BROKER_HEADERS: [&str; 4] =
+    ["x-death", "x-first-death-", "x-last-death-", "x-delivery-count"];
+
 /// A message as RabbitMQ delivered it. Nothing of it is validated.
 #[derive(Clone, Debug)]
 pub struct IncomingMessage {
@@ -297,9 +301,50 @@ impl IncomingMessage {
         }
     }
 
-    /// The properties for publishing the message once more.
+    /// The properties for publishing the message once more, without headers.
+    ///
+    /// Copied from a list: with a copied `expiration` RabbitMQ would drop the
+    /// message in a queue without a dead-letter exchange, and with another
+    /// user's `user_id` it would close the channel.
     pub(super) fn republished_properties(&self) -> BasicProperties {
-        self.properties.clone().with_delivery_mode(PERSISTENT)
+        let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+        if let Some(message_id) = self.properties.message_id() {
+            properties = properties.with_message_id(message_id.clone());
+        }
+        if let Some(kind) = self.properties.kind() {
+            properties = properties.with_type(kind.clone());
+        }
+        if let Some(timestamp) = self.properties.timestamp() {
+            properties = properties.with_timestamp(*timestamp);
+        }
+        if let Some(app_id) = self.properties.app_id() {
+            properties = properties.with_app_id(app_id.clone());
+        }
+        if let Some(content_type) = self.properties.content_type() {
+            properties = properties.with_content_type(content_type.clone());
+        }
+        if let Some(content_encoding) = self.properties.content_encoding() {
+            properties = properties.with_content_encoding(content_encoding.clone());
+        }
+        if let Some(correlation_id) = self.properties.correlation_id() {
+            properties = properties.with_correlation_id(correlation_id.clone());
+        }
+        properties
+    }
+
+    /// The headers for publishing the message once more: without those that
+    /// RabbitMQ adds, whose meaning differs between its versions, and without
+    /// `CC` and `BCC`, which would route it to other queues too.
+    pub(super) fn republished_headers(&self) -> FieldTable {
+        let is_copied = |key: &str| {
+            !BROKER_HEADERS.iter().any(|prefix| key.starts_with(prefix))
+                && !matches!(key, "CC" | "BCC")
+        };
+        let mut table = FieldTable::default();
+        for (key, value) in self.headers().filter(|(key, _)| is_copied(key)) {
+            insert_header(&mut table, key, value.clone());
+        }
+        table
     }
 
     /// The approximate size of its headers in bytes.

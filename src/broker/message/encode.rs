@@ -63,18 +63,14 @@ impl OutgoingMessage {
         }
     }
 
-    /// A message of any kind for the dead-letter queue.
+    /// A message of any kind for the dead-letter queue. Foreign headers are
+    /// copied if there is room for them.
     pub fn dead_letter(topology: &Topology, incoming: &IncomingMessage, death: &DeathInfo) -> Self {
-        let mut table = FieldTable::default();
+        let mut table = incoming.republished_headers();
         // The headers must fit into one frame together with ours, and a
         // foreign producer may have filled one.
-        let has_room = incoming.headers_size() < MAX_FOREIGN_HEADERS_BYTES;
-        // RabbitMQ versions disagree on an `x-death` that a client sends.
-        let is_copied = |key: &str| {
-            (has_room || key.starts_with(headers::PREFIX)) && !key.starts_with("x-death")
-        };
-        for (key, value) in incoming.headers().filter(|(key, _)| is_copied(key)) {
-            insert_header(&mut table, key, value.clone());
+        if incoming.headers_size() >= MAX_FOREIGN_HEADERS_BYTES {
+            table = own_headers(&table);
         }
         let error = truncate(&death.error, MAX_ERROR_BYTES);
         insert_header(&mut table, headers::REASON, long_string(death.reason.as_str()));
@@ -98,7 +94,9 @@ impl OutgoingMessage {
         Self {
             exchange: topology.inbound_exchange(),
             routing_key: incoming.routing_key.clone(),
-            properties: incoming.republished_properties(),
+            properties: incoming
+                .republished_properties()
+                .with_headers(incoming.republished_headers()),
             body: incoming.body.clone(),
         }
     }
@@ -140,6 +138,16 @@ pub(super) fn insert_import_position(table: &mut FieldTable, position: Option<Im
         insert_header(table, headers::IMPORT, long_string(&import_id.to_string()));
         insert_header(table, headers::LINE, AMQPValue::LongUInt(line));
     }
+}
+
+fn own_headers(table: &FieldTable) -> FieldTable {
+    let mut own = FieldTable::default();
+    for (key, value) in table.inner() {
+        if key.as_str().starts_with(headers::PREFIX) {
+            own.insert(key.clone(), value.clone());
+        }
+    }
+    own
 }
 
 fn event_properties(envelope: &Envelope, table: FieldTable) -> BasicProperties {

@@ -158,6 +158,49 @@ fn rejected_request_with_invalid_parts_decodes_to_defaults() {
 }
 
 #[test]
+fn message_published_again_drops_what_could_lose_it() {
+    let envelope = envelope();
+    let mut message = IncomingMessage::from_envelope(&envelope);
+    let mut table = FieldTable::default();
+    for (key, value) in message.headers() {
+        insert_header(&mut table, key, value.clone());
+    }
+    for key in ["x-death", "x-first-death-queue", "x-delivery-count", "CC", "BCC", "other"] {
+        insert_header(&mut table, key, long_string("1"));
+    }
+    message.properties = message
+        .properties
+        .with_headers(table)
+        .with_expiration(short_string("1"))
+        .with_user_id(short_string("stranger"));
+    for outgoing in [
+        OutgoingMessage::republish(&topology(), &message),
+        OutgoingMessage::dead_letter(&topology(), &message, &death()),
+    ] {
+        let again = delivered(outgoing);
+        assert_eq!((again.properties.expiration(), again.properties.user_id()), (&None, &None));
+        let mut foreign = again.headers().filter(|(key, _)| !key.starts_with(headers::PREFIX));
+        assert_eq!(foreign.next().map(|(key, _)| key), Some("other"));
+        assert_eq!(foreign.next(), None);
+        let decoded = again.envelope(&envelope.source, NOW).unwrap();
+        let failed_attempts = decoded.failed_attempts;
+        assert_eq!(decoded, Envelope { failed_attempts, ..envelope.clone() });
+    }
+}
+
+#[test]
+fn dead_letter_with_huge_foreign_headers_keeps_only_ours() {
+    let mut table = FieldTable::default();
+    insert_header(&mut table, "huge", long_string(&"x".repeat(70_000)));
+    insert_header(&mut table, headers::TENANT, long_string("t"));
+    let properties = BasicProperties::default().with_headers(table);
+    let message = IncomingMessage::new("shop".to_owned(), properties, Vec::new());
+    let dead = delivered(OutgoingMessage::dead_letter(&topology(), &message, &death()));
+    assert_eq!(dead.text("huge"), None);
+    assert_eq!(dead.text(headers::TENANT).as_deref(), Some("t"));
+}
+
+#[test]
 fn dead_letter_published_decodes_death_info_unchanged() {
     let envelope = envelope();
     let inbound = delivered(OutgoingMessage::inbound(&topology(), &envelope));
