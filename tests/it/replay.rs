@@ -1,11 +1,15 @@
 //! A dead letter leaves only by a person's act, and a replay is harmless (P5).
 
 use tallyhook::{
-    domain::Envelope,
+    broker::{Consumer, IncomingMessage},
+    domain::{Envelope, EventKey, ImportPosition},
     review::{Actor, dead_letters::ReviewError},
 };
+use time::macros::datetime;
+use tokio::time::timeout;
+use uuid::Uuid;
 
-use crate::support::{SHOP, TestApp, events::again, proxy::Proxy, shop_order};
+use crate::support::{SHOP, TestApp, events::again, proxy::Proxy, seconds, shop_order};
 
 const ANNA: Actor<'static> = Actor { name: "anna", comment: "ticket 17" };
 const STATE: &str = "select concat_ws(' ', state, outcome, closed_at is not null,
@@ -27,6 +31,61 @@ async fn with_a_letter() -> (TestApp, Envelope) {
 
 async fn mend(app: &TestApp) {
     app.execute("drop trigger refuse on orders").await;
+}
+
+#[tokio::test]
+async fn replay_dead_letter_republishes_every_envelope_field() {
+    let app = TestApp::new().await;
+    let order = shop_order(1, 1, "10.00");
+    let mut published = Envelope {
+        key: EventKey::new(&order.source, &order.tenant, "17", 3),
+        version: Some(datetime!(2026-01-02 3:04:05.678 UTC)),
+        failed_attempts: 2,
+        generation: 3,
+        replay_id: Some(Uuid::now_v7()),
+        secret_label: Some("env:SECRET".to_owned()),
+        import: Some(ImportPosition { import_id: Uuid::now_v7(), line: 12 }),
+        body: "no JSON".into(),
+        ..order
+    };
+    // As precise as AMQP carries it.
+    let (source, now) = (published.source.clone(), published.received_at);
+    published = IncomingMessage::from_envelope(&published).envelope(&source, now).unwrap();
+    app.publish_all(std::slice::from_ref(&published)).await;
+    let (connection, mut consumer) = app.consumer_on_own_connection("shop").await;
+    consumer.step().await;
+    connection.close().await;
+    app.archive_dead_letters(1).await;
+
+    let run = app.replay(&app.dead_letters().await, ANNA).await;
+    let queue = app.tools.topology.inbound_queue(&source);
+    let mut consumer = Consumer::open(&app.link, &queue, 1).await.unwrap();
+    let delivery = timeout(seconds(30), consumer.next()).await.unwrap().unwrap();
+    let replayed = delivery.message.envelope(&source, now).unwrap();
+    // All fields, so that a new one is decided on here: what a replay sets
+    // itself, and what it must keep.
+    let Envelope {
+        receipt_id,
+        source,
+        tenant,
+        key,
+        topic,
+        version,
+        received_at,
+        failed_attempts,
+        generation,
+        replay_id,
+        received_over_http,
+        secret_label,
+        import,
+        body,
+    } = replayed;
+    assert_eq!((failed_attempts, replay_id, secret_label), (0, Some(run), None));
+    assert_eq!((receipt_id, received_at), (published.receipt_id, published.received_at));
+    assert_eq!((source, tenant), (published.source, published.tenant));
+    assert_eq!((key, topic, version), (published.key, published.topic, published.version));
+    assert_eq!((generation, import), (published.generation, published.import));
+    assert_eq!((received_over_http, body), (published.received_over_http, published.body));
 }
 
 #[tokio::test]
