@@ -1,13 +1,12 @@
-//! HTTP building blocks without knowledge of webhooks: the server, the client
-//! with its limits, and protection against requests to internal addresses.
+//! HTTP building blocks that know nothing about webhooks: the server, the client and its limits,
+//! and protection against requests to private networks.
 
 pub mod call_limiter;
-pub(crate) mod circuit_breaker;
+mod circuit_breaker;
 pub mod http_client;
 pub mod http_server;
-pub(crate) mod rate_limiter;
-pub(crate) mod resolver;
+mod rate_limiter;
 pub mod secret_headers;
-pub(crate) mod ssrf_guard;
+mod ssrf_guard;
 pub mod tls;
 pub mod url_template;

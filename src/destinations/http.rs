@@ -13,10 +13,10 @@ pub use super::{body_template::BodyTemplate, lookup::LookupRules, response::Resp
 use crate::{
     domain::{DocumentEvent, PermanentFailure, ReasonCode},
     net::{
-        http_client::{HttpCaller, HttpOptions, Url, UrlTemplate},
+        http_client::{HttpCaller, HttpOptions, Url},
         secret_headers,
         secret_headers::SecretHeaders,
-        url_template::Placeholder,
+        url_template::{Placeholder, UrlTemplate},
     },
 };
 

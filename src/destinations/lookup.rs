@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::{LookupResult, response::parse_remote_id};
-use crate::net::{http_client, http_client::UrlTemplate};
+use crate::net::{http_client, url_template::UrlTemplate};
 
 /// How a target is asked for a document, and where its answer tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,7 @@
-//! The gate before another system: how many calls at once, how many in a
-//! second, and none at all for a while when it does not answer.
+//! Limits the calls to another system: how many at once, how many in a second, and none while its
+//! circuit breaker is open.
 //!
-//! Enrichment and every target have one of their own. Knows nothing of what
-//! is called.
+//! Each enriched source and each destination has one. It knows nothing about the calls.
 
 use std::{
     fmt,
@@ -12,95 +11,96 @@ use std::{
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-pub use crate::net::circuit_breaker::CallResult;
-use crate::net::{
+pub use super::circuit_breaker::CallResult;
+use super::{
     circuit_breaker::{Admission, CircuitBreaker},
     rate_limiter::RateLimiter,
 };
 
-/// How a gate is set.
+/// The limits of a [`CallLimiter`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallLimits {
     /// The most calls at once.
     pub max_concurrency: usize,
     /// The most calls in a second.
     pub rate_limit_per_second: u32,
-    /// So many failures in a row that tell of an outage open the breaker.
+    /// Consecutive outage-like failures that open the circuit breaker.
     pub circuit_breaker_threshold: u32,
-    /// How long it is open at first.
+    /// How long the circuit breaker stays open at first.
     pub circuit_breaker_open: Duration,
 }
 
-/// What is done when the breaker opens (`true`) or closes.
+/// Called with `true` when the circuit breaker opens and `false` when it closes.
 type StateListener = Box<dyn Fn(bool) + Send + Sync>;
 
-/// A gate. Shared by everybody in this process who calls the same system.
+/// Limits the calls of this process to one system.
 pub struct CallLimiter {
     permits: Semaphore,
     rate_limiter: Mutex<RateLimiter>,
     circuit_breaker: Mutex<CircuitBreaker>,
-    /// The breaker was told something.
+    /// Wakes calls that wait for the result of a probe.
     result_recorded: Notify,
     on_state_change: StateListener,
 }
 
 impl CallLimiter {
-    /// An open way. `changed` is called once whenever the breaker opens
-    /// (`true`) or closes (`false`), from whoever told it: for a gauge and a
-    /// line in the log. It must not block.
-    pub fn new(limits: &CallLimits, changed: impl Fn(bool) + Send + Sync + 'static) -> Self {
+    /// A limiter with a closed circuit breaker. `on_state_change` is called with `true` when the
+    /// circuit breaker opens and `false` when it closes. It must not block.
+    pub fn new(
+        limits: &CallLimits,
+        on_state_change: impl Fn(bool) + Send + Sync + 'static,
+    ) -> Self {
+        let circuit_breaker =
+            CircuitBreaker::new(limits.circuit_breaker_threshold, limits.circuit_breaker_open);
         Self {
             permits: Semaphore::new(limits.max_concurrency),
             rate_limiter: Mutex::new(RateLimiter::new(limits.rate_limit_per_second)),
-            circuit_breaker: Mutex::new(CircuitBreaker::new(
-                limits.circuit_breaker_threshold,
-                limits.circuit_breaker_open,
-            )),
+            circuit_breaker: Mutex::new(circuit_breaker),
             result_recorded: Notify::new(),
-            on_state_change: Box::new(changed),
+            on_state_change: Box::new(on_state_change),
         }
     }
 
-    /// Waits until a call may be made: for a permit, for the breaker's leave
-    /// and for a slot of the pace, in this order.
+    /// Waits until a call may start: for a permit, the circuit breaker and the rate limiter, in
+    /// this order.
     ///
     /// # Errors
-    /// The breaker is open, for so long.
+    /// The circuit breaker stays open for this long.
     pub async fn acquire(&self) -> Result<CallPermit<'_>, Duration> {
-        // Never closed.
+        // The semaphore is never closed.
         let permit = self.permits.acquire().await.ok();
-        let pass = self.admit(permit).await?;
+        let permit = self.admit(permit).await?;
         self.wait_for_rate_limit().await;
-        Ok(pass)
+        Ok(permit)
     }
 
-    /// Leave for at most so many more calls, as far as nobody has to wait for
-    /// it: none while the breaker is open. Each has to wait for its slot of the
-    /// [pace](Gate::pace) before it is made.
+    /// Permits for at most `limit` more calls that need not wait for another call to end; none
+    /// while the circuit breaker is open. Each call must still
+    /// [wait for the rate limit](Self::wait_for_rate_limit).
     pub fn try_acquire_many(&self, limit: usize) -> Vec<CallPermit<'_>> {
-        let leave = |_| {
+        let try_acquire = |_| {
             let permit = self.permits.try_acquire().ok()?;
-            let mut breaker = lock(&self.circuit_breaker);
-            // Whether it is over is found out by who enters, alone.
-            let granted = !breaker.is_open()
-                && breaker.try_admit(Instant::now()) == Admission::Allowed { probe: false };
-            granted.then(|| self.permit(Some(permit), false))
+            let mut circuit_breaker = lock(&self.circuit_breaker);
+            // Probes are left to `acquire`, which sends one call at a time.
+            let is_allowed = !circuit_breaker.is_open()
+                && circuit_breaker.try_admit(Instant::now()) == Admission::Allowed { probe: false };
+            is_allowed.then(|| self.permit(Some(permit), false))
         };
-        (0..limit).map_while(leave).collect()
+        (0..limit).map_while(try_acquire).collect()
     }
 
-    /// Waits for a slot of the pace.
+    /// Waits for the next slot of the rate limiter.
     pub async fn wait_for_rate_limit(&self) {
-        let slot = lock(&self.rate_limiter).next_slot(Instant::now());
-        tokio::time::sleep(slot).await;
+        let wait = lock(&self.rate_limiter).next_slot(Instant::now());
+        tokio::time::sleep(wait).await;
     }
 
     fn permit<'a>(&'a self, permit: Option<SemaphorePermit<'a>>, probe: bool) -> CallPermit<'a> {
         CallPermit { limiter: self, _permit: permit, probe, result: CallResult::NotCalled }
     }
 
-    /// How long nobody may enter; `None` also while a probe is under way, for
-    /// what comes of it is soon known.
+    /// How long the circuit breaker stays open. `None` while a probe is in progress, because its
+    /// result is about to be known.
     pub fn open_for(&self) -> Option<Duration> {
         lock(&self.circuit_breaker).open_for(Instant::now())
     }
@@ -110,12 +110,12 @@ impl CallLimiter {
         permit: Option<SemaphorePermit<'a>>,
     ) -> Result<CallPermit<'a>, Duration> {
         loop {
-            // Before asking, so that nothing that is told is missed.
-            let told = self.result_recorded.notified();
-            let leave = lock(&self.circuit_breaker).try_admit(Instant::now());
-            match leave {
+            // Subscribed before asking, so that no result is missed.
+            let result_recorded = self.result_recorded.notified();
+            let admission = lock(&self.circuit_breaker).try_admit(Instant::now());
+            match admission {
                 Admission::Allowed { probe } => return Ok(self.permit(permit, probe)),
-                Admission::Wait => told.await,
+                Admission::Wait => result_recorded.await,
                 Admission::Rejected(wait) => return Err(wait),
             }
         }
@@ -124,15 +124,14 @@ impl CallLimiter {
 
 impl fmt::Debug for CallLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate")
-            .field("breaker", &*lock(&self.circuit_breaker))
+        f.debug_struct("CallLimiter")
+            .field("circuit_breaker", &*lock(&self.circuit_breaker))
             .finish_non_exhaustive()
     }
 }
 
-/// Leave to call. What came of it is told to the breaker when this is
-/// dropped, so that a call that is given up blocks no other; without a
-/// verdict nothing was asked.
+/// Permission to make one call. Dropping it records the result, [`CallResult::NotCalled`] unless
+/// [recorded](Self::record), so that an abandoned call blocks no other.
 #[derive(Debug)]
 pub struct CallPermit<'a> {
     limiter: &'a CallLimiter,
@@ -142,29 +141,28 @@ pub struct CallPermit<'a> {
 }
 
 impl CallPermit<'_> {
-    /// Whether this is the one call that finds out whether the system answers
-    /// again: its failure is no news.
+    /// Whether the call is the probe of an open circuit breaker, whose failure need not be logged.
     pub fn is_probe(&self) -> bool {
         self.probe
     }
 
-    /// Tells what came of the call, and gives the leave back.
-    pub fn record(mut self, verdict: CallResult) {
-        self.result = verdict;
+    /// Records the result of the call and returns the permit.
+    pub fn record(mut self, result: CallResult) {
+        self.result = result;
     }
 }
 
 impl Drop for CallPermit<'_> {
     fn drop(&mut self) {
-        let (before, after) = {
-            let mut breaker = lock(&self.limiter.circuit_breaker);
-            let before = breaker.is_open();
-            breaker.record(Instant::now(), self.probe, self.result);
-            (before, breaker.is_open())
+        let (was_open, is_open) = {
+            let mut circuit_breaker = lock(&self.limiter.circuit_breaker);
+            let was_open = circuit_breaker.is_open();
+            circuit_breaker.record(Instant::now(), self.probe, self.result);
+            (was_open, circuit_breaker.is_open())
         };
         self.limiter.result_recorded.notify_waiters();
-        if before != after {
-            (self.limiter.on_state_change)(after);
+        if was_open != is_open {
+            (self.limiter.on_state_change)(is_open);
         }
     }
 }

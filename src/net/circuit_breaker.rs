@@ -1,33 +1,33 @@
-//! A circuit breaker: a system that does not answer is left alone for a
-//! while, and then asked once.
+//! A circuit breaker: calls to a system that does not respond stop for a while, then one probe
+//! finds out whether it responds again.
 
 use std::time::{Duration, Instant};
 
-/// The longest it stays open, whatever the system asks for.
-pub(crate) const MAX_OPEN: Duration = Duration::from_mins(5);
+/// The longest time that a circuit stays open, even if the system asks for more.
+pub(super) const MAX_OPEN: Duration = Duration::from_mins(5);
 
-/// What came of a call, for the breaker.
+/// The result of a call, as far as the circuit breaker cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallResult {
-    /// It was not asked in the end.
+    /// The call was not made.
     NotCalled,
-    /// It answered, if only to say no.
+    /// The system responded, with success or not.
     Responded,
-    /// It is away, or has too much to do; it may ask to wait so long.
+    /// The system is down or overloaded. It may have asked to wait.
     Unavailable(Option<Duration>),
 }
 
-/// Whether to ask now.
+/// Whether a call may be made now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
-    /// Ask; as the only one, to see whether it answers again, if `probe`.
+pub(super) enum Admission {
+    /// The call may be made.
     Allowed {
-        /// Hand this back with the verdict.
+        /// The call is the probe of an open circuit. Pass this to [`CircuitBreaker::record`].
         probe: bool,
     },
-    /// Another is just asking: wait for what comes of it.
+    /// A probe is in progress: wait for its result.
     Wait,
-    /// Do not ask for so long.
+    /// The circuit stays open for this long.
     Rejected(Duration),
 }
 
@@ -38,28 +38,28 @@ enum State {
     HalfOpen { length: Duration },
 }
 
-/// One system's breaker. Knows no clock: the time is told.
+/// The circuit breaker of one system. The caller passes the time.
 #[derive(Clone, Debug)]
-pub(crate) struct CircuitBreaker {
-    failures: u32,
-    first: Duration,
+pub(super) struct CircuitBreaker {
+    threshold: u32,
+    initial_open: Duration,
     state: State,
 }
 
 impl CircuitBreaker {
-    /// Opens after so many failures in a row, for `first` the first time and
-    /// for twice as long after each probe that fails.
-    pub(crate) fn new(failures: u32, first: Duration) -> Self {
-        Self { failures, first, state: State::Closed { failures: 0 } }
+    /// Opens after `threshold` consecutive failures, for `initial_open` at first and twice as long
+    /// after each failed probe.
+    pub(super) fn new(threshold: u32, initial_open: Duration) -> Self {
+        Self { threshold, initial_open, state: State::Closed { failures: 0 } }
     }
 
-    /// Whether it is open, or half so.
-    pub(crate) fn is_open(&self) -> bool {
+    /// Whether the circuit is open or half-open.
+    pub(super) fn is_open(&self) -> bool {
         !matches!(self.state, State::Closed { .. })
     }
 
-    /// How long nobody may ask.
-    pub(crate) fn open_for(&self, now: Instant) -> Option<Duration> {
+    /// How long the circuit stays open. `None` while it is closed or half-open.
+    pub(super) fn open_for(&self, now: Instant) -> Option<Duration> {
         match self.state {
             State::Open { until, .. } => {
                 until.checked_duration_since(now).filter(|wait| !wait.is_zero())
@@ -68,8 +68,8 @@ impl CircuitBreaker {
         }
     }
 
-    /// Whether to ask. What is granted is followed by [`CircuitBreaker::tell`].
-    pub(crate) fn try_admit(&mut self, now: Instant) -> Admission {
+    /// Asks to make a call. [`CircuitBreaker::record`] must follow an [`Admission::Allowed`].
+    pub(super) fn try_admit(&mut self, now: Instant) -> Admission {
         match self.state {
             State::Closed { .. } => Admission::Allowed { probe: false },
             State::Open { until, length } if now >= until => {
@@ -81,16 +81,18 @@ impl CircuitBreaker {
         }
     }
 
-    /// What came of asking.
-    pub(crate) fn record(&mut self, now: Instant, probe: bool, verdict: CallResult) {
-        let until = |asked: Option<Duration>, length| now + asked.unwrap_or(length).min(MAX_OPEN);
-        self.state = match (self.state, verdict) {
+    /// Records the result of a call.
+    pub(super) fn record(&mut self, now: Instant, probe: bool, result: CallResult) {
+        let until =
+            |requested: Option<Duration>, length| now + requested.unwrap_or(length).min(MAX_OPEN);
+        self.state = match (self.state, result) {
             (State::Closed { .. }, CallResult::Responded) => State::Closed { failures: 0 },
-            (State::Closed { failures }, CallResult::Unavailable(asked)) => {
+            (State::Closed { failures }, CallResult::Unavailable(requested)) => {
                 let failures = failures.saturating_add(1);
-                // Who says when to come again is not asked before.
-                if asked.is_some() || failures >= self.failures {
-                    State::Open { until: until(asked, self.first), length: self.first }
+                // A system that says when to call again is not called before.
+                if requested.is_some() || failures >= self.threshold {
+                    let length = self.initial_open;
+                    State::Open { until: until(requested, length), length }
                 } else {
                     State::Closed { failures }
                 }
@@ -98,16 +100,16 @@ impl CircuitBreaker {
             (State::HalfOpen { .. }, CallResult::Responded) if probe => {
                 State::Closed { failures: 0 }
             }
-            (State::HalfOpen { length }, CallResult::Unavailable(asked)) if probe => {
+            (State::HalfOpen { length }, CallResult::Unavailable(requested)) if probe => {
                 let length = (length * 2).min(MAX_OPEN);
-                State::Open { until: until(asked, length), length }
+                State::Open { until: until(requested, length), length }
             }
             (State::HalfOpen { length }, CallResult::NotCalled) if probe => {
                 State::Open { until: now, length }
             }
-            // Asked before it opened, answered after.
-            (State::Open { until: before, length }, CallResult::Unavailable(Some(asked))) => {
-                State::Open { until: before.max(until(Some(asked), length)), length }
+            // The call began before the circuit opened.
+            (State::Open { until: before, length }, CallResult::Unavailable(Some(requested))) => {
+                State::Open { until: before.max(until(Some(requested), length)), length }
             }
             (state, _) => state,
         };
@@ -118,118 +120,133 @@ impl CircuitBreaker {
 mod tests {
     use super::*;
 
-    const AWAY: CallResult = CallResult::Unavailable(None);
-    const GO: Admission = Admission::Allowed { probe: false };
+    const UNAVAILABLE: CallResult = CallResult::Unavailable(None);
+    const ALLOWED: Admission = Admission::Allowed { probe: false };
     const PROBE: Admission = Admission::Allowed { probe: true };
 
     enum Step {
-        /// At this second, asking gives this.
-        Ask(u64, Admission),
-        /// At this second, this came of asking.
-        Tell(u64, bool, CallResult),
+        /// At this second, a call is admitted like this.
+        Admit(u64, Admission),
+        /// At this second, a call (a probe?) has this result.
+        Record(u64, bool, CallResult),
     }
-    use Step::{Ask, Tell};
+    use Step::{Admit, Record};
 
-    fn denied(seconds: u64) -> Admission {
+    fn rejected(seconds: u64) -> Admission {
         Admission::Rejected(Duration::from_secs(seconds))
     }
 
-    fn away(seconds: u64) -> CallResult {
+    fn unavailable_for(seconds: u64) -> CallResult {
         CallResult::Unavailable(Some(Duration::from_secs(seconds)))
     }
 
-    /// Three failures, 30 s.
-    fn walk(steps: &[Step]) -> CircuitBreaker {
-        let begun = Instant::now();
-        let at = |second: &u64| begun + Duration::from_secs(*second);
+    /// With a threshold of three failures, and open for 30 s.
+    fn run(steps: &[Step]) -> CircuitBreaker {
+        let start = Instant::now();
+        let at = |second: &u64| start + Duration::from_secs(*second);
         let mut breaker = CircuitBreaker::new(3, Duration::from_secs(30));
         for (number, step) in steps.iter().enumerate() {
             match step {
-                Ask(second, leave) => {
-                    assert_eq!(breaker.try_admit(at(second)), *leave, "step {number}")
+                Admit(second, admission) => {
+                    assert_eq!(breaker.try_admit(at(second)), *admission, "step {number}");
                 }
-                Tell(second, probe, verdict) => breaker.record(at(second), *probe, *verdict),
+                Record(second, probe, result) => breaker.record(at(second), *probe, *result),
             }
         }
         breaker
     }
 
     #[test]
-    fn failures_in_a_row_open_it() {
-        let breaker = walk(&[
-            Tell(0, false, AWAY),
-            Tell(0, false, AWAY),
-            Tell(0, false, CallResult::Responded),
-            Tell(1, false, AWAY),
-            Tell(1, false, CallResult::NotCalled),
-            Tell(1, false, AWAY),
-            Ask(1, GO),
-            Tell(2, false, AWAY),
-            Ask(2, denied(30)),
-            Ask(31, denied(1)),
+    fn circuit_breaker_consecutive_failures_open_circuit() {
+        let breaker = run(&[
+            Record(0, false, UNAVAILABLE),
+            Record(0, false, UNAVAILABLE),
+            Record(0, false, CallResult::Responded),
+            Record(1, false, UNAVAILABLE),
+            Record(1, false, CallResult::NotCalled),
+            Record(1, false, UNAVAILABLE),
+            Admit(1, ALLOWED),
+            Record(2, false, UNAVAILABLE),
+            Admit(2, rejected(30)),
+            Admit(31, rejected(1)),
         ]);
         assert!(breaker.is_open());
+        assert_eq!(run(&[Record(0, false, UNAVAILABLE)]).open_for(Instant::now()), None);
     }
 
     #[test]
-    fn one_probe_decides() {
-        let open = [Tell(0, false, AWAY), Tell(0, false, AWAY), Tell(0, false, AWAY)];
-        let mut steps: Vec<Step> = open.into();
+    fn circuit_breaker_probe_result_closes_or_reopens_circuit() {
+        let mut steps: Vec<Step> = vec![
+            Record(0, false, UNAVAILABLE),
+            Record(0, false, UNAVAILABLE),
+            Record(0, false, UNAVAILABLE),
+        ];
         steps.extend([
-            Ask(30, PROBE),
-            Ask(30, Admission::Wait),
-            // Asked before it opened.
-            Tell(30, false, CallResult::Responded),
-            Tell(30, false, AWAY),
-            Ask(30, Admission::Wait),
-            Tell(31, true, AWAY),
-            Ask(31, denied(60)),
-            Ask(91, PROBE),
-            Tell(91, true, CallResult::NotCalled),
-            Ask(91, PROBE),
-            Tell(91, true, AWAY),
-            Ask(91, denied(120)),
-            Ask(211, PROBE),
-            Tell(211, true, AWAY),
-            Ask(211, denied(240)),
-            Ask(451, PROBE),
-            Tell(451, true, AWAY),
-            Ask(451, denied(300)),
-            Ask(751, PROBE),
-            Tell(751, true, AWAY),
-            Ask(751, denied(300)),
-            Ask(1051, PROBE),
-            Tell(1051, true, CallResult::Responded),
-            Ask(1051, GO),
-            // It begins anew.
-            Tell(1051, false, AWAY),
-            Tell(1051, false, AWAY),
-            Ask(1051, GO),
-            Tell(1051, false, AWAY),
-            Ask(1051, denied(30)),
+            Admit(30, PROBE),
+            Admit(30, Admission::Wait),
+            // These calls began before the circuit opened.
+            Record(30, false, CallResult::Responded),
+            Record(30, false, UNAVAILABLE),
+            Admit(30, Admission::Wait),
+            Record(31, true, UNAVAILABLE),
+            Admit(31, rejected(60)),
+            Admit(91, PROBE),
+            Record(91, true, CallResult::NotCalled),
+            Admit(91, PROBE),
+            Record(91, true, UNAVAILABLE),
+            Admit(91, rejected(120)),
+            Admit(211, PROBE),
+            Record(211, true, UNAVAILABLE),
+            Admit(211, rejected(240)),
+            Admit(451, PROBE),
+            Record(451, true, UNAVAILABLE),
+            Admit(451, rejected(300)),
+            Admit(751, PROBE),
+            Record(751, true, UNAVAILABLE),
+            Admit(751, rejected(300)),
+            Admit(1051, PROBE),
+            Record(1051, true, CallResult::Responded),
+            Admit(1051, ALLOWED),
+            // Failures count from zero again.
+            Record(1051, false, UNAVAILABLE),
+            Record(1051, false, UNAVAILABLE),
+            Admit(1051, ALLOWED),
+            Record(1051, false, UNAVAILABLE),
+            Admit(1051, rejected(30)),
         ]);
-        assert!(walk(&steps).is_open());
+        assert!(run(&steps).is_open());
     }
 
     #[test]
-    fn what_the_system_asks_for_is_done_within_reason() {
-        walk(&[
-            Tell(0, false, away(7)),
-            Ask(0, denied(7)),
-            // Another that was under way is told a longer time, then a shorter one.
-            Tell(1, false, away(20)),
-            Ask(1, denied(20)),
-            Tell(1, false, away(2)),
-            Ask(1, denied(20)),
-            Ask(21, PROBE),
-            Tell(21, true, away(1)),
-            Ask(21, denied(1)),
-            Ask(22, PROBE),
-            Tell(22, true, away(86_400)),
-            Ask(22, denied(300)),
-            Ask(322, PROBE),
-            Tell(322, true, CallResult::Responded),
-            Ask(322, GO),
+    fn circuit_breaker_requested_wait_is_honoured_up_to_maximum() {
+        run(&[
+            Record(0, false, unavailable_for(7)),
+            Admit(0, rejected(7)),
+            // Other calls in progress get a longer wait, then a shorter one.
+            Record(1, false, unavailable_for(20)),
+            Admit(1, rejected(20)),
+            Record(1, false, unavailable_for(2)),
+            Admit(1, rejected(20)),
+            Admit(21, PROBE),
+            Record(21, true, unavailable_for(1)),
+            Admit(21, rejected(1)),
+            Admit(22, PROBE),
+            Record(22, true, unavailable_for(86_400)),
+            Admit(22, rejected(300)),
+            Admit(322, PROBE),
+            Record(322, true, CallResult::Responded),
+            Admit(322, ALLOWED),
         ]);
+    }
+
+    #[test]
+    fn circuit_breaker_open_for_counts_down_to_zero() {
+        let mut breaker = CircuitBreaker::new(1, Duration::from_secs(30));
+        let start = Instant::now();
+        breaker.record(start, false, UNAVAILABLE);
+        let open_for = |second| breaker.open_for(start + Duration::from_secs(second));
+        assert_eq!(open_for(0), Some(Duration::from_secs(30)));
+        assert_eq!(open_for(29), Some(Duration::from_secs(1)));
+        assert_eq!(open_for(30), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The HTTP server beneath the receiver and the operations address.
+//! The HTTP server of the receiver and of the operations address.
 
 use std::time::Duration;
 
@@ -13,16 +13,19 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-/// How long requests under way may take once the server stops.
+/// How long requests in progress may take once the server stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Serves an app until stopped, then lets the requests under way finish.
+/// How long to wait after a failed `accept`.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// Serves a router until stopped, then lets requests in progress finish.
 ///
-/// `axum::run_until_disconnected` has no limit on how long a client may take over its headers,
-/// so that a few thousand idle sockets could hold the receiver.
+/// `axum::serve` has no time limit for request headers, so a few thousand idle sockets could use up
+/// the receiver.
 pub async fn serve(
     listener: TcpListener,
-    app: Router,
+    router: Router,
     header_timeout: Duration,
     stop: CancellationToken,
 ) {
@@ -37,20 +40,20 @@ pub async fn serve(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of file descriptors, mostly: let some connections end.
+                // Usually EMFILE: wait until connections have closed.
                 warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             }
         };
         if let Err(error) = stream.set_nodelay(true) {
-            debug!(%error, "cannot switch Nagle's algorithm off");
+            debug!(%error, "cannot set TCP_NODELAY");
         }
-        let service = TowerToHyperService::new(app.clone());
-        let watched = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let service = TowerToHyperService::new(router.clone());
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
-            if let Err(error) = watched.await {
-                debug!(%error, "a connection broke");
+            if let Err(error) = connection.await {
+                debug!(%error, "connection failed");
             }
         });
     }

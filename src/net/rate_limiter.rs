@@ -1,23 +1,23 @@
-//! A rate limit: when the next request may go.
+//! A rate limiter: when the next call may start.
 
 use std::time::{Duration, Instant};
 
-/// Slots at even distances. Knows no clock: the time is told.
+/// Hands out slots at equal intervals. The caller passes the time.
 #[derive(Clone, Debug)]
-pub(crate) struct RateLimiter {
+pub(super) struct RateLimiter {
     interval: Duration,
     next: Option<Instant>,
 }
 
 impl RateLimiter {
-    /// So many slots in a second.
-    pub(crate) fn new(per_second: u32) -> Self {
+    /// Hands out this many slots in a second.
+    pub(super) fn new(per_second: u32) -> Self {
         Self { interval: Duration::from_secs(1) / per_second.max(1), next: None }
     }
 
-    /// Takes the next slot; how long it is until then.
-    pub(crate) fn next_slot(&mut self, now: Instant) -> Duration {
-        // Slots that nobody took are lost: no burst follows a quiet time.
+    /// Takes the next slot and returns the time until it.
+    pub(super) fn next_slot(&mut self, now: Instant) -> Duration {
+        // Unused slots are lost, so that no burst follows an idle period.
         let slot = self.next.map_or(now, |next| next.max(now));
         self.next = Some(slot + self.interval);
         slot - now
@@ -29,14 +29,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_this_table() {
-        let begun = Instant::now();
-        let mut pace = RateLimiter::new(5);
+    fn rate_limiter_slots_match_table() {
+        let start = Instant::now();
+        let mut limiter = RateLimiter::new(5);
         for (now, wait) in
             [(0, 0), (0, 200), (0, 400), (500, 100), (800, 0), (5000, 0), (5100, 100), (5100, 300)]
         {
-            let at = begun + Duration::from_millis(now);
-            assert_eq!(pace.next_slot(at), Duration::from_millis(wait), "at {now}");
+            let at = start + Duration::from_millis(now);
+            assert_eq!(limiter.next_slot(at), Duration::from_millis(wait), "at {now}");
         }
     }
 }

@@ -1,64 +1,66 @@
-//! The headers that a call carries, and where their values come from.
+//! Headers of outgoing requests, and where their values come from.
 
 use std::{fmt, path::PathBuf};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::http_client::{PlaceholderValues, TextTemplate};
+use super::url_template::{PlaceholderValues, TextTemplate};
 
-/// Headers by name.
+/// Header names and their values.
 pub type SecretHeaders = Vec<(HeaderName, HeaderValueSource)>;
 
-/// A header's value.
+/// Where the value of a header comes from.
 #[derive(Clone)]
 pub enum HeaderValueSource {
-    /// Written in the configuration, with places.
+    /// A text of the configuration, with placeholders.
     Template(TextTemplate),
-    /// From the environment, read once.
+    /// A secret of the environment, read at start.
     Secret(HeaderValue),
-    /// Read from a file before each call: tokens expire, and whoever renews
-    /// them writes the file.
+    /// A file that is read before each request, so that an expired token can be replaced.
     File {
-        /// What stands before it, such as `Bearer `.
+        /// The text before the secret, such as `Bearer `.
         scheme: String,
         /// The file.
         path: PathBuf,
     },
 }
 
+/// Without the value.
 impl fmt::Debug for HeaderValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HeaderText")
+        f.write_str("HeaderValueSource")
     }
 }
 
-/// The headers of a call; what is read from a file is read now.
+/// The headers of a request. Files are read now.
 ///
 /// # Errors
-/// The header whose value cannot be had, and why. No value is told.
+/// The first header without a valid value, and the reason. The message contains no value.
 pub async fn resolve(
     headers: &SecretHeaders,
     values: &PlaceholderValues<'_>,
 ) -> Result<HeaderMap, String> {
-    let mut filled = HeaderMap::new();
-    for (name, text) in headers {
-        let value = match text {
+    let mut resolved = HeaderMap::new();
+    for (name, source) in headers {
+        let value = match source {
             HeaderValueSource::Secret(value) => value.clone(),
-            HeaderValueSource::Template(text) => HeaderValue::try_from(text.fill(values))
-                .map_err(|error| format!("the header {name}: {error}"))?,
+            HeaderValueSource::Template(template) => {
+                HeaderValue::try_from(template.fill(values))
+                    .map_err(|error| format!("the header {name}: {error}"))?
+            }
             HeaderValueSource::File { scheme, path } => {
-                let path_told = path.display();
+                let file = path.display();
                 let secret = tokio::fs::read_to_string(path).await.map_err(|error| {
-                    format!("the header {name}: the file {path_told} cannot be read: {error}")
+                    format!("the header {name}: the file {file} cannot be read: {error}")
                 })?;
                 let secret = secret.trim_end_matches(['\r', '\n']);
                 let mut value = HeaderValue::try_from(format!("{scheme}{secret}"))
-                    .map_err(|error| format!("the header {name}: {path_told}: {error}"))?;
+                    .map_err(|error| format!("the header {name}: {file}: {error}"))?;
                 value.set_sensitive(true);
                 value
             }
         };
-        filled.insert(name.clone(), value);
+        resolved.insert(name.clone(), value);
     }
-    Ok(filled)
+    Ok(resolved)
 }

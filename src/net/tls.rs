@@ -1,7 +1,7 @@
-//! TLS for whoever speaks HTTP as a client.
+//! TLS of outgoing connections.
 
-/// TLS needs a provider for the whole process; whoever comes first installs it.
+/// Installs the process-wide crypto provider of rustls. Calling it again has no effect.
 pub fn install_crypto_provider() {
-    // Err: it is installed already, which is as good.
+    // An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

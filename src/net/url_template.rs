@@ -1,103 +1,113 @@
-//! URLs and header values with places for what an event names.
+//! URLs and header values with placeholders, such as `{id}`.
 
 use std::fmt::Write as _;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
 
-/// What stands as it is within a segment of a path (RFC 3986, unreserved).
-const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// Everything but the unreserved characters of RFC 3986.
+const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A place that a text may have, and what may stand there.
+/// A placeholder that a template may contain.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Placeholder {
-    /// How it is written, within braces.
+    /// The name, written in braces.
     pub name: &'static str,
-    /// Whether its value may be several segments of a path, as BigCommerce's
-    /// tenant `stores/abc` is.
+    /// Whether a value may be several path segments, as BigCommerce's tenant `stores/abc` is.
     pub allows_slashes: bool,
-    /// Whether its value may be empty, in the query of a URL.
+    /// Whether a value in the query of a URL may be empty.
     pub may_be_empty: bool,
 }
 
-/// The places of what an event names.
+/// The placeholders for a resource that a thin event names.
 pub const RESOURCE_PLACEHOLDERS: &[Placeholder] = &[
     // The shop or company.
     Placeholder { name: "tenant", allows_slashes: true, may_be_empty: false },
     Placeholder { name: "kind", allows_slashes: false, may_be_empty: false },
-    // The platform's id of it.
+    // The platform's id of the resource.
     Placeholder { name: "id", allows_slashes: false, may_be_empty: false },
 ];
 
-/// What stands in which place, by the place's name.
+/// Values by the name of the placeholder.
 pub type PlaceholderValues<'a> = [(&'static str, &'a str)];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Segment {
     Literal(String),
-    Place(&'static Placeholder),
+    Placeholder(&'static Placeholder),
 }
 
-/// Why a text is no template.
+/// Why a text is not a template.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidTemplate(String);
 
-/// A value that cannot stand in a URL.
+/// A value that cannot be part of a URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{value:?} cannot stand in a URL")]
+#[error("{value:?} cannot be part of a URL")]
 pub struct InvalidValue {
-    /// The name of the place that it was meant for.
+    /// The name of the placeholder.
     pub placeholder: &'static str,
     value: String,
 }
 
-/// A text with places, such as `{tenant}`.
+/// A text with placeholders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextTemplate(Vec<Segment>);
 
 impl TextTemplate {
-    /// Reads a text that may have these places.
+    /// Parses a text that may contain these placeholders.
     ///
     /// # Errors
-    /// A brace that begins or ends no place.
-    pub fn parse(text: &str, places: &'static [Placeholder]) -> Result<Self, InvalidTemplate> {
-        let mut pieces = Vec::new();
+    /// A brace without its counterpart, or an unknown placeholder.
+    pub fn parse(
+        text: &str,
+        placeholders: &'static [Placeholder],
+    ) -> Result<Self, InvalidTemplate> {
+        let mut segments = Vec::new();
         let mut rest = text;
-        while let Some((written, tail)) = rest.split_once('{') {
+        while let Some((literal, tail)) = rest.split_once('{') {
             let Some((name, tail)) = tail.split_once('}') else {
                 return Err(InvalidTemplate("a brace is not closed".to_owned()));
             };
-            let Some(place) = places.iter().find(|place| place.name == name) else {
-                return Err(InvalidTemplate(if places.is_empty() {
-                    "no place such as {id} can stand here".to_owned()
+            let Some(placeholder) = placeholders.iter().find(|known| known.name == name) else {
+                return Err(InvalidTemplate(if placeholders.is_empty() {
+                    "no placeholder such as {id} is allowed here".to_owned()
                 } else {
-                    format!("{{{name}}} is not one of {}", placeholder_list(places.iter()))
+                    format!("{{{name}}} is not one of {}", placeholder_list(placeholders.iter()))
                 }));
             };
-            pieces.push(Segment::Literal(written.to_owned()));
-            pieces.push(Segment::Place(place));
+            segments.push(Segment::Literal(literal.to_owned()));
+            segments.push(Segment::Placeholder(placeholder));
             rest = tail;
         }
-        pieces.push(Segment::Literal(rest.to_owned()));
-        if pieces.iter().any(|piece| matches!(piece, Segment::Literal(text) if text.contains('}')))
-        {
+        segments.push(Segment::Literal(rest.to_owned()));
+        let has_closing_brace =
+            |segment: &Segment| matches!(segment, Segment::Literal(text) if text.contains('}'));
+        if segments.iter().any(has_closing_brace) {
             return Err(InvalidTemplate("a brace is not opened".to_owned()));
         }
-        Ok(Self(pieces))
+        Ok(Self(segments))
     }
 
-    /// The text with its places filled, as the values are.
+    /// The text with the values in place, unencoded.
     pub fn fill(&self, values: &PlaceholderValues<'_>) -> String {
-        let filled = self.0.iter().map(|piece| match piece {
+        let texts = self.0.iter().map(|segment| match segment {
             Segment::Literal(text) => text.as_str(),
-            Segment::Place(place) => value(place, values),
+            Segment::Placeholder(placeholder) => value_of(placeholder, values),
         });
-        filled.collect()
+        texts.collect()
+    }
+
+    fn placeholders(&self) -> impl Iterator<Item = &'static Placeholder> {
+        self.0.iter().filter_map(|segment| match segment {
+            Segment::Placeholder(placeholder) => Some(*placeholder),
+            Segment::Literal(_) => None,
+        })
     }
 }
 
-/// A URL with places in its path or query.
+/// A URL with placeholders in its path or query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UrlTemplate {
     text: TextTemplate,
@@ -105,138 +115,136 @@ pub struct UrlTemplate {
 }
 
 impl UrlTemplate {
-    /// Reads a URL that may have these places, and has at least one of those
-    /// `needed`, if there are any.
+    /// Parses a URL that may contain these placeholders. It must contain one of `required`, unless
+    /// that is empty.
     ///
     /// # Errors
-    /// No URL, places in its host, credentials or a fragment, none of the
-    /// places that are needed.
+    /// The text is not a URL, has placeholders in its host, credentials or a fragment, or none of
+    /// the required placeholders.
     pub fn parse(
         text: &str,
-        places: &'static [Placeholder],
-        needed: &[&str],
+        placeholders: &'static [Placeholder],
+        required: &[&str],
     ) -> Result<Self, InvalidTemplate> {
-        let refuse = |why: &str| Err(InvalidTemplate(why.to_owned()));
+        let invalid = |reason: &str| Err(InvalidTemplate(reason.to_owned()));
         let after_scheme = text.split_once("://").map_or("", |(_, rest)| rest);
         let authority = after_scheme.split(['/', '?', '#']).next().unwrap_or_default();
         if authority.is_empty() {
-            return refuse("it is no URL such as https://api.example.com/orders");
+            return invalid("this is not a URL such as https://api.example.com/orders");
         }
         if authority.contains(['{', '}']) {
-            return refuse("its host must be written out");
+            return invalid("the host cannot contain placeholders");
         }
-        let parsed = TextTemplate::parse(text, places)?;
-        let is_needed = |place: &&Placeholder| needed.contains(&place.name);
-        if !needed.is_empty() && !parsed.placeholders().any(|place| is_needed(&place)) {
-            let needed = placeholder_list(places.iter().filter(is_needed));
-            return refuse(&format!("it has no {needed}"));
+        let template = TextTemplate::parse(text, placeholders)?;
+        let is_required = |placeholder: &&Placeholder| required.contains(&placeholder.name);
+        if !required.is_empty() && !template.placeholders().any(|known| is_required(&known)) {
+            let required = placeholder_list(placeholders.iter().filter(is_required));
+            return invalid(&format!("it must contain one of {required}"));
         }
-        let sample: Vec<_> = places.iter().map(|place| (place.name, "x")).collect();
-        let sample = parsed.fill(&sample);
-        let example: Url =
-            sample.parse().map_err(|error| InvalidTemplate(format!("it is no URL: {error}")))?;
+        let sample: Vec<_> =
+            placeholders.iter().map(|placeholder| (placeholder.name, "x")).collect();
+        let sample = template.fill(&sample);
+        let example: Url = sample
+            .parse()
+            .map_err(|error| InvalidTemplate(format!("this is not a URL: {error}")))?;
         if !example.username().is_empty() || example.password().is_some() {
-            return refuse("credentials belong into headers");
+            return invalid("credentials belong in headers");
         }
         if example.fragment().is_some() {
-            return refuse("a fragment is never sent");
+            return invalid("a fragment is never sent");
         }
         if example.path() != path_of(&sample) {
-            return refuse("its path is not written as it is sent");
+            return invalid("the path is not normalized");
         }
-        Ok(Self { text: parsed, example })
+        Ok(Self { text: template, example })
     }
 
-    /// The URL for some resource: its scheme, host and port are each one's.
+    /// The URL of a sample resource. All resources have its scheme, host and port.
     pub fn example(&self) -> &Url {
         &self.example
     }
 
-    /// Whether it has this place.
-    pub fn has_placeholder(&self, place: &str) -> bool {
-        self.text.placeholders().any(|known| known.name == place)
+    /// Whether it contains this placeholder.
+    pub fn has_placeholder(&self, name: &str) -> bool {
+        self.text.placeholders().any(|placeholder| placeholder.name == name)
     }
 
-    /// Whether its path has a place, so that each resource has a path of its
-    /// own; else only the query tells them apart.
+    /// Whether its path contains a placeholder, so that each resource has a path of its own.
     pub fn has_placeholder_in_path(&self) -> bool {
-        let ends = |piece: &Segment| matches!(piece, Segment::Literal(text) if text.contains('?'));
-        let path = self.text.0.iter().take_while(|piece| !ends(piece));
-        path.into_iter().any(|piece| matches!(piece, Segment::Place(_)))
+        let is_query =
+            |segment: &Segment| matches!(segment, Segment::Literal(text) if text.contains('?'));
+        let mut path = self.text.0.iter().take_while(|segment| !is_query(segment));
+        path.any(|segment| matches!(segment, Segment::Placeholder(_)))
     }
 
     /// The URL of a resource.
     ///
-    /// Each value is percent-encoded, and within the path a segment of it, or
-    /// several where its place allows that.
+    /// Each value is percent-encoded. In the path it is one segment, or several if its placeholder
+    /// allows slashes.
     ///
     /// # Errors
-    /// [`Unfit`]: a value that is empty or would lead elsewhere.
+    /// A value is empty, or would lead to another path.
     pub fn fill(&self, values: &PlaceholderValues<'_>) -> Result<Url, InvalidValue> {
         let mut filled = String::new();
-        for piece in &self.text.0 {
-            match piece {
+        for segment in &self.text.0 {
+            match segment {
                 Segment::Literal(text) => filled.push_str(text),
-                Segment::Place(place) => push_encoded(&mut filled, place, value(place, values))?,
+                Segment::Placeholder(placeholder) => {
+                    push_encoded(&mut filled, placeholder, value_of(placeholder, values))?;
+                }
             }
         }
-        // The parser resolves dot segments, also those that two values make
-        // between them.
+        // The parser resolves dot segments, also those that two adjacent values form.
         match filled.parse::<Url>() {
             Ok(url) if url.origin() == self.example.origin() && url.path() == path_of(&filled) => {
                 Ok(url)
             }
-            // Each by itself is in order, so the last of them is told.
+            // Each value is valid by itself, so the last one is reported.
             _ => match self.text.placeholders().last() {
-                Some(place) => Err(invalid_value(place, value(place, values))),
+                Some(placeholder) => Err(invalid_value(placeholder, value_of(placeholder, values))),
                 None => Ok(self.example.clone()),
             },
         }
     }
 }
 
-impl TextTemplate {
-    fn placeholders(&self) -> impl Iterator<Item = &'static Placeholder> {
-        self.0.iter().filter_map(|piece| match piece {
-            Segment::Place(place) => Some(*place),
-            Segment::Literal(_) => None,
-        })
-    }
+/// The value of a placeholder; empty without one.
+fn value_of<'a>(placeholder: &Placeholder, values: &PlaceholderValues<'a>) -> &'a str {
+    values.iter().find(|(name, _)| *name == placeholder.name).map_or("", |(_, value)| value)
 }
 
-/// What stands in a place; nothing where nothing was told.
-fn value<'a>(place: &Placeholder, values: &PlaceholderValues<'a>) -> &'a str {
-    values.iter().find(|(name, _)| *name == place.name).map_or("", |(_, value)| value)
+/// The names of placeholders, for messages.
+fn placeholder_list<'a>(placeholders: impl Iterator<Item = &'a Placeholder>) -> String {
+    let names = placeholders.map(|placeholder| format!("{{{}}}", placeholder.name));
+    names.collect::<Vec<_>>().join(", ")
 }
 
-/// The names of places, for messages.
-fn placeholder_list<'a>(places: impl Iterator<Item = &'a Placeholder>) -> String {
-    places.map(|place| format!("{{{}}}", place.name)).collect::<Vec<_>>().join(", ")
-}
-
-/// Writes a value, percent-encoded.
-fn push_encoded(url: &mut String, place: &Placeholder, value: &str) -> Result<(), InvalidValue> {
-    // What is filled in is encoded, so that this one is written.
+fn push_encoded(
+    url: &mut String,
+    placeholder: &Placeholder,
+    value: &str,
+) -> Result<(), InvalidValue> {
+    // Values are encoded, so a question mark comes from the template.
     let in_query = url.contains('?');
-    if value.is_empty() && place.may_be_empty && in_query {
+    if value.is_empty() && placeholder.may_be_empty && in_query {
         return Ok(());
     }
     let segments: Vec<&str> =
-        if place.allows_slashes { value.split('/').collect() } else { vec![value] };
+        if placeholder.allows_slashes { value.split('/').collect() } else { vec![value] };
     for (index, segment) in segments.into_iter().enumerate() {
-        let leads_elsewhere = matches!(segment, "." | "..") && !in_query;
-        if segment.is_empty() || leads_elsewhere {
-            return Err(invalid_value(place, value));
+        let is_dot_segment = matches!(segment, "." | "..") && !in_query;
+        if segment.is_empty() || is_dot_segment {
+            return Err(invalid_value(placeholder, value));
         }
         let slash = if index == 0 { "" } else { "/" };
         // Writing to memory cannot fail.
-        let _ = write!(url, "{slash}{}", utf8_percent_encode(segment, &UNRESERVED));
+        let _ = write!(url, "{slash}{}", utf8_percent_encode(segment, &RESERVED));
     }
     Ok(())
 }
 
-fn invalid_value(place: &Placeholder, value: &str) -> InvalidValue {
-    InvalidValue { placeholder: place.name, value: value.to_owned() }
+fn invalid_value(placeholder: &Placeholder, value: &str) -> InvalidValue {
+    InvalidValue { placeholder: placeholder.name, value: value.to_owned() }
 }
 
 /// The path of a URL as it is written.
@@ -253,11 +261,11 @@ mod tests {
     fn fill(template: &str, tenant: &str, kind: &str, id: &str) -> Result<String, &'static str> {
         let template = UrlTemplate::parse(template, RESOURCE_PLACEHOLDERS, &["id"]).unwrap();
         let filled = template.fill(&[("tenant", tenant), ("kind", kind), ("id", id)]);
-        filled.map(String::from).map_err(|unfit| unfit.placeholder)
+        filled.map(String::from).map_err(|invalid| invalid.placeholder)
     }
 
     #[test]
-    fn values_stand_where_they_belong() {
+    fn url_template_values_are_encoded() {
         let books =
             "https://quickbooks.api.intuit.com/v3/company/{tenant}/{kind}/{id}?minorversion=75";
         let shop = "https://api.bigcommerce.com/{tenant}/v2/orders/{id}";
@@ -295,9 +303,9 @@ mod tests {
     }
 
     #[test]
-    fn no_value_leads_elsewhere() {
+    fn url_template_value_cannot_change_path() {
         let shop = "https://api.bigcommerce.com/{tenant}/v2/{kind}/{id}";
-        for (tenant, kind, id, place) in [
+        for (tenant, kind, id, placeholder) in [
             ("../x", "order", "7", "tenant"),
             ("stores/../../x", "order", "7", "tenant"),
             ("stores//x", "order", "7", "tenant"),
@@ -309,21 +317,21 @@ mod tests {
             ("stores/x", "order", "..", "id"),
             ("stores/x", "order", "", "id"),
         ] {
-            assert_eq!(fill(shop, tenant, kind, id), Err(place), "{tenant} {kind} {id}");
+            assert_eq!(fill(shop, tenant, kind, id), Err(placeholder), "{tenant} {kind} {id}");
         }
-        // Encoded once more, they are names like any other.
+        // Percent signs are encoded again.
         let encoded = fill(shop, "%2e%2e", "order", "%2e%2e").unwrap();
         assert_eq!(encoded, "https://api.bigcommerce.com/%252e%252e/v2/order/%252e%252e");
-        // Beside what is written.
+        // A dot beside a literal dot.
         assert_eq!(fill("https://a.example/x/.{id}/y", "t", "k", "."), Err("id"));
     }
 
     #[test]
-    fn what_is_no_template_is_refused() {
+    fn url_template_invalid_text_is_refused() {
         for (text, expected) in [
-            ("", "no URL"),
-            ("/orders/{id}", "no URL"),
-            ("https:///orders/{id}", "no URL"),
+            ("", "not a URL"),
+            ("/orders/{id}", "not a URL"),
+            ("https:///orders/{id}", "not a URL"),
             ("https://{tenant}/orders/{id}", "host"),
             ("https://{tenant}.example.com/orders/{id}", "host"),
             ("https://a.example:{id}/orders", "host"),
@@ -333,7 +341,7 @@ mod tests {
             ("https://a.example/orders/id}/{id}", "not opened"),
             ("https://ann:secret@a.example/{id}", "credentials"),
             ("https://a.example/{id}#part", "fragment"),
-            ("https://a.example/x/../{id}", "path"),
+            ("https://a.example/x/../{id}", "normalized"),
         ] {
             let error =
                 UrlTemplate::parse(text, RESOURCE_PLACEHOLDERS, &["id"]).unwrap_err().to_string();
@@ -343,15 +351,15 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_empty_may_be_so_in_a_query_only() {
-        const PLACES: &[Placeholder] =
+    fn url_template_empty_value_is_allowed_in_query_only() {
+        const PLACEHOLDERS: &[Placeholder] =
             &[Placeholder { name: "tenant", allows_slashes: false, may_be_empty: true }];
         let fill = |text, tenant| {
-            let template = UrlTemplate::parse(text, PLACES, &[]).unwrap();
+            let template = UrlTemplate::parse(text, PLACEHOLDERS, &[]).unwrap();
             template
                 .fill(&[("tenant", tenant)])
                 .map(String::from)
-                .map_err(|unfit| unfit.placeholder)
+                .map_err(|invalid| invalid.placeholder)
         };
         let query = "https://a.example/x?of={tenant}&all";
         assert_eq!(fill(query, "").as_deref(), Ok("https://a.example/x?of=&all"));
@@ -360,11 +368,11 @@ mod tests {
         assert_eq!(fill("https://a.example/{tenant}/x", ""), Err("tenant"));
         assert_eq!(fill("https://a.example/x", "a").as_deref(), Ok("https://a.example/x"));
         let error = TextTemplate::parse("{id}", &[]).unwrap_err();
-        assert!(error.to_string().contains("no place"), "{error}");
+        assert!(error.to_string().contains("no placeholder"), "{error}");
     }
 
     #[test]
-    fn header_values_are_filled_as_they_are() {
+    fn text_template_values_are_not_encoded() {
         let values = [("tenant", "a/b {id}"), ("kind", "k"), ("id", "7")];
         let filled = |text| TextTemplate::parse(text, RESOURCE_PLACEHOLDERS).unwrap().fill(&values);
         assert_eq!(filled("{tenant}"), "a/b {id}");

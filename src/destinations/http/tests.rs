@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    config::Config,
+    app::Components,
     destinations::{DestinationResponse, Transport},
     net::{
         call_limiter::CallResult,
@@ -25,8 +25,8 @@ fn target(server: &ScriptedServer, more: &str) -> HttpDestination {
         server.text("/invoices")
     );
     let variables = BTreeMap::from([("TOKEN".to_owned(), "hunter2".to_owned())]);
-    let config = Config::from_toml(&text, &variables).unwrap();
-    let targets = std::sync::Arc::into_inner(config.destinations).unwrap();
+    let components = Components::from_toml(&text, &variables).unwrap();
+    let targets = std::sync::Arc::into_inner(components.destinations).unwrap();
     match targets.into_iter().next().unwrap().1.transport {
         Transport::Http(target) => *target,
         Transport::Amqp { .. } => panic!("no HTTP target"),

@@ -98,7 +98,12 @@ fn a_body_that_breaks_off_leaves_the_status() {
         ..answer(status, body)
     };
     let read = expected(Some("/id")).classify(&cut(201, r#"{"id": "#));
-    assert_eq!(read, unknown("answered 201, but of its body: the answer broke off"));
+    assert_eq!(
+        read,
+        unknown(
+            "answered 201, but of its body: the connection was lost before the end of the response"
+        )
+    );
     assert_eq!(expected(None).classify(&cut(201, "")), has(None));
     assert_eq!(expected(Some("/id")).classify(&cut(422, "no")), refused(422));
 }

@@ -7,18 +7,21 @@ use futures_util::FutureExt as _;
 
 use super::*;
 
-/// A gate, and how often it opened and closed.
-fn gate(concurrency: usize, open: Duration) -> (CallLimiter, Arc<[AtomicUsize; 2]>) {
+/// A limiter with a threshold of two failures, and how often its circuit closed and opened.
+fn limiter(
+    max_concurrency: usize,
+    circuit_breaker_open: Duration,
+) -> (CallLimiter, Arc<[AtomicUsize; 2]>) {
     let limits = CallLimits {
-        max_concurrency: concurrency,
+        max_concurrency,
         rate_limit_per_second: 1_000_000,
         circuit_breaker_threshold: 2,
-        circuit_breaker_open: open,
+        circuit_breaker_open,
     };
     let changes: Arc<[AtomicUsize; 2]> = Arc::default();
-    let seen = changes.clone();
-    let count = move |open| {
-        seen[usize::from(open)].fetch_add(1, Ordering::Relaxed);
+    let counters = changes.clone();
+    let count = move |is_open| {
+        counters[usize::from(is_open)].fetch_add(1, Ordering::Relaxed);
     };
     (CallLimiter::new(&limits, count), changes)
 }
@@ -27,48 +30,48 @@ fn counts(changes: &[AtomicUsize; 2]) -> [usize; 2] {
     [0, 1].map(|index| changes[index].load(Ordering::Relaxed))
 }
 
-const AWAY: CallResult = CallResult::Unavailable(None);
-const LONG: Duration = Duration::from_mins(1);
+const UNAVAILABLE: CallResult = CallResult::Unavailable(None);
+const MINUTE: Duration = Duration::from_mins(1);
 
 #[tokio::test]
-async fn so_many_enter_at_once() {
-    let (gate, _) = gate(2, LONG);
-    let first = gate.acquire().await.unwrap();
-    let _second = gate.acquire().await.unwrap();
-    let mut third = std::pin::pin!(gate.acquire());
+async fn call_limiter_concurrency_is_bounded() {
+    let (limiter, _) = limiter(2, MINUTE);
+    let first = limiter.acquire().await.unwrap();
+    let _second = limiter.acquire().await.unwrap();
+    let mut third = std::pin::pin!(limiter.acquire());
     assert!(third.as_mut().now_or_never().is_none());
     first.record(CallResult::Responded);
     third.await.unwrap();
 }
 
 #[tokio::test]
-async fn failures_close_the_way_and_are_told_once() {
-    let (gate, changes) = gate(3, LONG);
-    assert_eq!(gate.open_for(), None);
+async fn call_limiter_failures_open_circuit_and_notify_once() {
+    let (limiter, changes) = limiter(3, MINUTE);
+    assert_eq!(limiter.open_for(), None);
     for _ in 0..3 {
-        // Without a verdict nothing was asked.
-        drop(gate.acquire().await.unwrap());
+        // A call that was not made is not a failure.
+        drop(limiter.acquire().await.unwrap());
     }
-    let late = gate.acquire().await.unwrap();
-    gate.acquire().await.unwrap().record(AWAY);
-    assert_eq!(gate.open_for(), None);
-    gate.acquire().await.unwrap().record(AWAY);
-    assert!(gate.open_for().is_some_and(|wait| wait <= LONG));
-    assert!(gate.acquire().await.is_err());
-    late.record(AWAY);
+    let late = limiter.acquire().await.unwrap();
+    limiter.acquire().await.unwrap().record(UNAVAILABLE);
+    assert_eq!(limiter.open_for(), None);
+    limiter.acquire().await.unwrap().record(UNAVAILABLE);
+    assert!(limiter.open_for().is_some_and(|wait| wait <= MINUTE));
+    assert!(limiter.acquire().await.is_err());
+    late.record(UNAVAILABLE);
     assert_eq!(counts(&changes), [0, 1]);
 }
 
 #[tokio::test]
-async fn one_probe_goes_and_the_others_wait_for_it() {
-    let (gate, changes) = gate(3, Duration::ZERO);
+async fn call_limiter_other_calls_wait_for_probe() {
+    let (limiter, changes) = limiter(3, Duration::ZERO);
     for _ in 0..2 {
-        gate.acquire().await.unwrap().record(AWAY);
+        limiter.acquire().await.unwrap().record(UNAVAILABLE);
     }
-    let probe = gate.acquire().await.unwrap();
+    let probe = limiter.acquire().await.unwrap();
     assert!(probe.is_probe());
-    assert_eq!(gate.open_for(), None);
-    let mut other = std::pin::pin!(gate.acquire());
+    assert_eq!(limiter.open_for(), None);
+    let mut other = std::pin::pin!(limiter.acquire());
     assert!(other.as_mut().now_or_never().is_none());
     probe.record(CallResult::Responded);
     assert!(!other.await.unwrap().is_probe());
@@ -76,29 +79,28 @@ async fn one_probe_goes_and_the_others_wait_for_it() {
 }
 
 #[tokio::test]
-async fn more_is_what_nobody_has_to_wait_for() {
-    let (gate, _) = gate(3, LONG);
-    let first = gate.acquire().await.unwrap();
-    assert_eq!(gate.try_acquire_many(1).len(), 1);
-    let more = gate.try_acquire_many(9);
-    assert_eq!(more.len(), 2);
-    assert!(gate.try_acquire_many(9).is_empty());
-    for pass in more {
-        assert!(!pass.is_probe());
-        pass.record(AWAY);
+async fn call_limiter_try_acquire_many_takes_free_permits_only() {
+    let (limiter, _) = limiter(3, MINUTE);
+    let first = limiter.acquire().await.unwrap();
+    assert_eq!(limiter.try_acquire_many(1).len(), 1);
+    let permits = limiter.try_acquire_many(9);
+    assert_eq!(permits.len(), 2);
+    assert!(limiter.try_acquire_many(9).is_empty());
+    for permit in permits {
+        assert!(!permit.is_probe());
+        permit.record(UNAVAILABLE);
     }
-    // It is open now.
-    assert!(gate.try_acquire_many(9).is_empty());
+    // The circuit is open now.
+    assert!(limiter.try_acquire_many(9).is_empty());
     first.record(CallResult::NotCalled);
 }
 
 #[tokio::test]
-async fn nobody_probes_unasked() {
-    let (gate, _) = gate(3, Duration::ZERO);
+async fn call_limiter_try_acquire_many_never_probes() {
+    let (limiter, _) = limiter(3, Duration::ZERO);
     for _ in 0..2 {
-        gate.acquire().await.unwrap().record(AWAY);
+        limiter.acquire().await.unwrap().record(UNAVAILABLE);
     }
-    // It may be probed, by who enters.
-    assert!(gate.try_acquire_many(9).is_empty());
-    assert!(gate.acquire().await.unwrap().is_probe());
+    assert!(limiter.try_acquire_many(9).is_empty());
+    assert!(limiter.acquire().await.unwrap().is_probe());
 }

@@ -1,6 +1,5 @@
-//! One call of any method, with the answer whatever its status. A call may
-//! change something over there, so that it must be known whether it can have
-//! arrived.
+//! Sends one request of any method and returns the response whatever its status. A request may
+//! change something at the destination, so errors tell whether it may have arrived.
 
 use std::time::Duration;
 
@@ -10,55 +9,51 @@ use reqwest::{Client, Response, Url, redirect::Policy, retry};
 use time::OffsetDateTime;
 
 use super::{
-    FetchError, FetchErrorKind, HttpOptions, boxed, classify_error, client_builder,
+    FetchError, FetchErrorKind, HttpOptions, blocked, classify_error, client_builder,
     redacted_location, retry_after,
 };
 
-/// The longest that connecting may take: what is not there by then is away.
+/// The longest time to connect, unless half of the request's time limit is shorter.
 const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an unused connection is kept.
+/// How long an idle connection is kept.
 ///
-/// Whoever listens closes it after a time of its own (gunicorn after 2 s,
-/// Node and Apache after 5, nginx after 75), and a request that is written
-/// just then is lost with no word about whether it arrived: it is in doubt,
-/// which costs a look-up. So connections are kept while calls come one after
-/// the other, which spares a handshake each, and none is used that stood idle
-/// for longer than the shortest of those.
+/// Servers close idle connections: gunicorn after 2 s, Node and Apache after 5, nginx after 75. If
+/// a request is written at that moment, it is unknown whether it arrived, which costs a look-up.
+/// One second is shorter than all of them, and consecutive requests still share a connection.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Makes calls.
+/// Sends requests.
 #[derive(Clone, Debug)]
 pub struct HttpCaller {
     client: Client,
     options: HttpOptions,
 }
 
-/// An answer, of any status.
+/// A response of any status.
 #[derive(Clone, Debug)]
 pub struct HttpResponse {
-    /// Its status.
+    /// The status.
     pub status: StatusCode,
-    /// How long it asks to wait.
+    /// The `Retry-After` header.
     pub retry_after: Option<Duration>,
-    /// The start of its body, up to the limit.
+    /// The body, or its beginning.
     pub body: Bytes,
-    /// Why that is not all of it.
+    /// Why the body is incomplete, if it is.
     pub truncated_by: Option<FetchErrorKind>,
 }
 
 impl HttpCaller {
-    /// Prepares a pool of connections.
+    /// A caller with a connection pool of its own.
     ///
     /// # Errors
-    /// What the HTTP client says.
+    /// The HTTP client cannot be built.
     pub fn new(options: HttpOptions) -> reqwest::Result<Self> {
         let client = client_builder(&options)
-            // A redirect of a POST would be another call, or none.
+            // A redirected POST would be sent twice, or become a GET.
             .redirect(Policy::none())
-            // Whoever calls decides what is sent again. What the pool does
-            // over a connection that was closed before the first byte of the
-            // request is left to it.
+            // Whether a request is repeated is the destination's decision. The pool still replaces
+            // a connection that was closed before the first byte of the request.
             .retry(retry::never())
             .connect_timeout(MAX_CONNECT_TIMEOUT.min(options.timeout / 2))
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
@@ -66,11 +61,11 @@ impl HttpCaller {
         Ok(Self { client, options })
     }
 
-    /// Makes a call. Redirects are answers like any other, and so is a body
-    /// that is too large or breaks off: the status was told.
+    /// Sends a request. Redirects are responses like any other, and so is a response whose body is
+    /// too large or incomplete, because its status is known.
     ///
     /// # Errors
-    /// [`FetchError`] if no status came; see [`FetchError::may_have_arrived`].
+    /// [`FetchError`] without a status; see [`FetchError::may_have_arrived`].
     pub async fn send(
         &self,
         method: &Method,
@@ -78,15 +73,13 @@ impl HttpCaller {
         headers: HeaderMap,
         body: Option<Bytes>,
     ) -> Result<HttpResponse, FetchError> {
-        let failed = |(cause, source)| FetchError {
+        let fetch_error = |(kind, source)| FetchError {
             method: method.clone(),
             location: redacted_location(url),
-            kind: cause,
+            kind,
             source,
         };
-        self.options
-            .check_url(url)
-            .map_err(|refusal| failed((FetchErrorKind::Blocked, boxed(refusal))))?;
+        self.options.check_url(url).map_err(|violation| fetch_error(blocked(violation)))?;
         let mut request = self.client.request(method.clone(), url.clone()).headers(headers);
         if let Some(body) = body {
             request = request.body(body);
@@ -94,29 +87,29 @@ impl HttpCaller {
         let response = request
             .send()
             .await
-            .map_err(|error| failed(classify_error(error, self.options.timeout)))?;
+            .map_err(|error| fetch_error(classify_error(error, self.options.timeout)))?;
         let status = response.status();
         let retry_after = retry_after(response.headers(), OffsetDateTime::now_utc());
-        let (body, cut) = self.body(response).await;
-        Ok(HttpResponse { status, retry_after, body, truncated_by: cut })
+        let (body, truncated_by) = self.read_body(response).await;
+        Ok(HttpResponse { status, retry_after, body, truncated_by })
     }
 
-    async fn body(&self, mut response: Response) -> (Bytes, Option<FetchErrorKind>) {
+    async fn read_body(&self, mut response: Response) -> (Bytes, Option<FetchErrorKind>) {
         let limit = self.options.body_limit;
         let mut body = BytesMut::new();
         loop {
             match response.chunk().await {
-                Ok(Some(piece)) => {
+                Ok(Some(chunk)) => {
                     let room = limit - body.len();
-                    body.extend_from_slice(&piece[..piece.len().min(room)]);
-                    if piece.len() > room {
+                    body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                    if chunk.len() > room {
                         return (body.freeze(), Some(FetchErrorKind::TooLarge(limit)));
                     }
                 }
                 Ok(None) => return (body.freeze(), None),
                 Err(error) => {
-                    let (cause, _) = classify_error(error, self.options.timeout);
-                    return (body.freeze(), Some(cause));
+                    let (kind, _) = classify_error(error, self.options.timeout);
+                    return (body.freeze(), Some(kind));
                 }
             }
         }

@@ -10,7 +10,7 @@ fn options(hosts: &[&str], allow_private_addresses: bool) -> HttpOptions {
 }
 
 #[test]
-fn a_url_is_admitted_by_scheme_host_and_address() {
+fn http_options_url_is_checked_by_scheme_host_and_address() {
     let hosts = ["api.example.com", "127.0.0.1", "10.0.0.1", "[::1]", "8.8.8.8"];
     for (url, strict, loose) in [
         ("https://api.example.com/x", "", ""),
@@ -29,25 +29,24 @@ fn a_url_is_admitted_by_scheme_host_and_address() {
         ("ftp://api.example.com/x", "https", "https"),
     ] {
         for (allow_private_addresses, expected) in [(false, strict), (true, loose)] {
-            let admitted =
-                options(&hosts, allow_private_addresses).check_url(&url.parse().unwrap());
-            let said = admitted.err().map(|refusal| refusal.to_string()).unwrap_or_default();
+            let result = options(&hosts, allow_private_addresses).check_url(&url.parse().unwrap());
+            let message = result.err().map(|violation| violation.to_string()).unwrap_or_default();
             assert!(
-                said.contains(expected) && said.is_empty() == expected.is_empty(),
-                "{url} {said}"
+                message.contains(expected) && message.is_empty() == expected.is_empty(),
+                "{url} {message}"
             );
         }
     }
 }
 
 #[test]
-fn an_error_names_no_query() {
+fn fetch_error_location_has_no_query() {
     let url = "https://api.example.com:8443/orders/7?token=hunter2".parse().unwrap();
     assert_eq!(redacted_location(&url), "api.example.com:8443/orders/7");
 }
 
 #[test]
-fn what_a_platform_asks_to_wait_is_understood() {
+fn fetch_error_retry_after_is_seconds_or_date() {
     let now = time::macros::datetime!(2026-01-02 03:04:05 UTC);
     for (text, seconds) in [
         ("0", Some(0)),
@@ -67,12 +66,12 @@ fn what_a_platform_asks_to_wait_is_understood() {
 }
 
 #[test]
-fn an_outage_is_told_from_a_refusal() {
+fn fetch_error_outage_depends_on_kind() {
     let status = |code, seconds: Option<u64>| FetchErrorKind::Status {
         status: StatusCode::from_u16(code).unwrap(),
         retry_after: seconds.map(Duration::from_secs),
     };
-    for (cause, outage, wait) in [
+    for (kind, outage, wait) in [
         (FetchErrorKind::Unreachable, true, None),
         (FetchErrorKind::Timeout(Duration::from_secs(1)), true, None),
         (FetchErrorKind::Interrupted, true, None),
@@ -86,19 +85,15 @@ fn an_outage_is_told_from_a_refusal() {
         (FetchErrorKind::TooLarge(1), false, None),
         (FetchErrorKind::Blocked, false, None),
     ] {
-        let error = FetchError {
-            method: Method::GET,
-            location: "a/b".to_owned(),
-            kind: cause,
-            source: None,
-        };
+        let error =
+            FetchError { method: Method::GET, location: "a/b".to_owned(), kind, source: None };
         assert_eq!(error.is_outage(), outage, "{error}");
         assert_eq!(error.retry_after(), wait.map(Duration::from_secs), "{error}");
     }
 }
 
 #[tokio::test]
-async fn a_name_at_a_private_address_is_refused() {
+async fn http_fetcher_name_at_private_address_is_blocked() {
     let url: Url = "https://localhost:1/orders/7?token=hunter2".parse().unwrap();
     let guarded = HttpFetcher::new(options(&["localhost"], false)).unwrap();
     let error = guarded.get(&url, HeaderMap::new()).await.unwrap_err();

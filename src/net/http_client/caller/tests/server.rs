@@ -1,4 +1,4 @@
-//! A server that plays what it is told, byte by byte.
+//! A server that runs a script for each connection.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,44 +9,43 @@ use tokio::{
 
 use crate::net::http_client::Url;
 
-/// What it does on one connection, in this order.
+/// The steps of one connection.
 pub(crate) type Script = Vec<Step>;
 
-/// One thing that it does.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     /// Reads a whole request.
     Read,
-    /// Writes this.
+    /// Writes a text.
     Write(String),
-    /// Writes a chunked body until nobody listens any more.
+    /// Writes a chunked body until the client closes the connection.
     WriteEndlessly,
     /// Keeps the connection open and does nothing more.
     KeepOpen,
 }
 
-/// A server that plays these, one a connection, and then closes its door.
+/// Accepts one connection for each script, then stops listening.
 pub(crate) struct ScriptedServer {
     port: u16,
-    heard: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl ScriptedServer {
-    pub(crate) async fn start(plays: Vec<Script>) -> Self {
+    pub(crate) async fn start(scripts: Vec<Script>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let heard = Arc::<Mutex<Vec<String>>>::default();
-        let ears = heard.clone();
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let recorded = requests.clone();
         tokio::spawn(async move {
-            let mut held = Vec::new();
-            for play in plays {
+            let mut open = Vec::new();
+            for script in scripts {
                 let (stream, _) = listener.accept().await.unwrap();
-                held.extend(run_script(stream, play, &ears).await);
+                open.extend(run_script(stream, script, &recorded).await);
             }
             drop(listener);
             std::future::pending::<()>().await;
         });
-        Self { port, heard }
+        Self { port, requests }
     }
 
     pub(crate) fn url(&self, path: &str) -> Url {
@@ -61,28 +60,28 @@ impl ScriptedServer {
         self.port
     }
 
-    /// The requests so far, each as it came.
+    /// The requests so far.
     pub(crate) fn requests(&self) -> Vec<String> {
-        self.heard.lock().unwrap().clone()
+        self.requests.lock().unwrap().clone()
     }
 }
 
-/// An answer with a length.
+/// A response with `Content-Length`.
 pub(crate) fn response(status: u16, body: &str) -> Step {
     Step::Write(format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
 }
 
-/// The connection, if it is held.
+/// Returns the connection if it stays open.
 async fn run_script(
     mut stream: TcpStream,
-    play: Script,
-    heard: &Mutex<Vec<String>>,
+    script: Script,
+    requests: &Mutex<Vec<String>>,
 ) -> Option<TcpStream> {
-    for step in play {
+    for step in script {
         match step {
             Step::Read => {
                 let request = read_request(&mut stream).await?;
-                heard.lock().unwrap().push(request);
+                requests.lock().unwrap().push(request);
             }
             Step::Write(text) => stream.write_all(text.as_bytes()).await.ok()?,
             Step::WriteEndlessly => {
@@ -95,7 +94,7 @@ async fn run_script(
     None
 }
 
-/// A whole request; nothing if the connection ends before.
+/// A complete request, or `None` if the connection closes first.
 async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     loop {
