@@ -1,10 +1,9 @@
-//! `/imports/{source}`: a file of invoices in one call, each item a message of
-//! its own; and `/imports/{id}`: what became of it.
+//! `/imports/{source}`: uploads a file, each item of which becomes a message of its own; and
+//! `/imports/{id}`: the status of an import.
 //!
-//! A file is streamed. What was read and is not confirmed yet is bounded, so
-//! that a slow broker slows the reader down, the reader the socket, and the
-//! socket the sender. An import goes on in a task of its own: a client that
-//! goes away takes nothing along of what was read.
+//! Files are streamed. The items that are parsed and not confirmed are bounded, so that a slow
+//! broker slows the parser down, the parser the socket, and the socket the sender. An import runs
+//! in a task of its own: if the client disconnects, everything that was read is still published.
 
 mod body_pipe;
 mod parser_thread;
@@ -21,9 +20,16 @@ use axum::{
 };
 use bytes::Bytes;
 use time::OffsetDateTime;
-use tracing::{Instrument as _, debug, error, info, info_span};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::{Instrument as _, error, info_span};
 use uuid::Uuid;
 
+use self::{
+    body_pipe::BodyInterrupted,
+    parser_thread::ImportContext,
+    summary::{ImportCounts, ImportSummary},
+    upload::{Upload, UploadEnd},
+};
 use super::{
     Receiver, body,
     response::Problem,
@@ -35,65 +41,56 @@ use crate::{
     observability::metrics::GaugeGuard,
     sources::{Rejection, ResponseStyle, Source, WebhookRequest},
 };
-use body_pipe::BodyInterrupted;
-use parser_thread::ImportContext;
+pub use status::ImportStatusReader;
 pub(super) use status::{get_import, get_import_items};
-use summary::{ImportCounts, ImportSummary};
-use upload::{Upload, UploadEnd};
 
-/// Files that may come in at once.
+/// The most uploads at once.
 pub(super) const MAX_CONCURRENT_IMPORTS: usize = 4;
 
-/// The longest name of a file, in bytes.
 const MAX_FILE_NAME_BYTES: usize = 255;
 
-/// How much of the rest of a file may come before the answer. A client that is
-/// still sending would otherwise never see it.
+/// How long the rest of a file is read before an early response. Otherwise a client that is still
+/// sending would not see the response.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `POST`: a file.
 pub(super) async fn receive_import(
     State(receiver): State<Receiver>,
-    name: SourcePath,
+    path: SourcePath,
     request: Request<Body>,
 ) -> Response<Body> {
     let import_id = Uuid::now_v7();
     let _in_flight = GaugeGuard::increment(&receiver.metrics.http_requests_in_flight);
-    let found = receiver.find_source(name);
-    let label = found.map_or(UNKNOWN_SOURCE_LABEL, |(source, _)| source.as_str());
+    let found = receiver.find_source(path);
+    let label = found.map_or(UNKNOWN_SOURCE_LABEL, |(name, _)| name.as_str());
     let span = info_span!("import", %import_id, source = label);
-    let answer = async {
+    let response = async {
         match receiver.accept_import(found, import_id, request).await {
-            Ok(answer) => answer,
+            Ok(response) => response,
             Err(problem) => {
-                if receiver.log_limiter.allow() {
-                    info!(status = problem.status.as_u16(), error = problem.detail, "refused");
-                } else {
-                    debug!(status = problem.status.as_u16(), error = problem.detail, "refused");
-                }
+                receiver.log_rejection(&problem);
                 problem.to_response(ResponseStyle::ProblemJson, import_id)
             }
         }
     }
     .instrument(span)
     .await;
-    // Not among the seconds to an acknowledgement: a file takes as long as
-    // its sender does.
-    receiver.metrics.http_requests.with_label_values(&[label, answer.status().as_str()]).inc();
-    answer
+    // Without a duration: an upload takes as long as its sender does.
+    let status = response.status();
+    receiver.metrics.http_requests.with_label_values(&[label, status.as_str()]).inc();
+    response
 }
 
 /// Any other method.
 pub(super) async fn method_not_allowed() -> Response<Body> {
-    let detail = "files are sent with POST to /imports/{source}, and asked after with GET";
-    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Wrong method", detail);
-    Problem { allow: Some("GET, POST"), ..problem }
-        .to_response(ResponseStyle::ProblemJson, Uuid::now_v7())
+    let detail = "files are sent with POST to /imports/{source}; GET /imports/{id} has the status";
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", detail);
+    let problem = Problem { allow: Some("GET, POST"), ..problem };
+    problem.to_response(ResponseStyle::ProblemJson, Uuid::now_v7())
 }
 
 impl Receiver {
-    /// Takes one file in. The answer is given when all that it tells is
-    /// durable.
+    /// Accepts one file. The response is sent when every item that it counts is durable.
     async fn accept_import(
         &self,
         found: Option<(&SourceName, &Source)>,
@@ -101,80 +98,82 @@ impl Receiver {
         request: Request<Body>,
     ) -> Result<Response<Body>, Problem> {
         let (parts, mut body) = request.into_parts();
-        // Whoever asks before sending is spared the sending.
-        let asks = parts.headers.contains_key(header::EXPECT);
-        let Ok(place) = Arc::clone(&self.request_permits).try_acquire_owned() else {
-            return Err(self.unavailable("too many calls are under way; send it again"));
+        // Such a client has not begun to send the body.
+        let expects_continue = parts.headers.contains_key(header::EXPECT);
+        let Ok(request_permit) = Arc::clone(&self.request_permits).try_acquire_owned() else {
+            return Err(self.unavailable("too many requests are in progress; send it again"));
         };
         let query = parts.uri.query().unwrap_or_default();
         let admitted = self.admit_import(found, import_id, &parts.headers, query).await;
-        let (intake, turn) = match admitted {
+        let (upload, import_permit) = match admitted {
             Ok(admitted) => admitted,
             Err(problem) => {
-                if !asks {
+                if !expects_continue {
                     body::drain(&mut body, DRAIN_TIMEOUT).await;
                 }
                 return Err(problem);
             }
         };
-        let source = intake.context.source.clone();
-        // Dropped with its connection, this handler leaves the task to itself.
+        let source = upload.context.source.clone();
+        // The handler is dropped with its connection; the task is not.
         let task = tokio::spawn(
             async move {
-                let (tally, end) = intake.run(&mut body).await;
-                // The client may still send what nobody reads.
-                if !matches!(
+                let (counts, end) = upload.run(&mut body).await;
+                // The client may still be sending.
+                let is_body_read = matches!(
                     end,
                     UploadEnd::Complete
                         | UploadEnd::Interrupted(
                             BodyInterrupted::ConnectionLost(_) | BodyInterrupted::Idle
                         )
-                ) {
+                );
+                if !is_body_read {
                     body::drain(&mut body, DRAIN_TIMEOUT).await;
                 }
-                drop((place, turn));
-                (tally, end)
+                drop((request_permit, import_permit));
+                (counts, end)
             }
             .in_current_span(),
         );
         match task.await {
-            Ok((tally, end)) => self.upload_response(import_id, &source, &tally, end),
+            Ok((counts, end)) => self.upload_response(import_id, &source, &counts, end),
             Err(panic) => {
-                error!(error = %panic, "an import panicked");
+                error!(error = %panic, "import task panicked");
                 Err(self.interrupted(&ImportCounts::default()))
             }
         }
     }
 
-    /// Lets a file in, or says why not.
+    /// Authenticates an upload and checks that it can be accepted now.
     async fn admit_import(
         &self,
         found: Option<(&SourceName, &Source)>,
         import_id: Uuid,
         headers: &HeaderMap,
         query: &str,
-    ) -> Result<(Upload, tokio::sync::OwnedSemaphorePermit), Problem> {
-        let (source, adapter) = found.ok_or_else(unknown_source)?;
-        if !adapter.accepts_imports() {
-            let detail = "this source takes no files; its webhooks are taken at /hooks/{source}";
-            return Err(Problem::new(StatusCode::NOT_FOUND, "No imports here", detail));
+    ) -> Result<(Upload, OwnedSemaphorePermit), Problem> {
+        let (name, source) = found.ok_or_else(unknown_source)?;
+        if !source.accepts_imports() {
+            let detail = "this source accepts no files; send its webhooks to /hooks/{source}";
+            return Err(Problem::new(StatusCode::NOT_FOUND, "Not an import source", detail));
         }
         let started_at = OffsetDateTime::now_utc();
-        let call = WebhookRequest { headers, query, body: &Bytes::new(), received_at: started_at };
-        let secret = adapter.authenticate_upload(&call).map_err(|rejection| {
+        let request =
+            WebhookRequest { headers, query, body: &Bytes::new(), received_at: started_at };
+        let secret_label = source.authenticate_upload(&request).map_err(|rejection| {
             if !rejection.is_authentic() {
-                self.metrics.invalid_signatures.with_label_values(&[source.as_str()]).inc();
+                self.metrics.invalid_signatures.with_label_values(&[name.as_str()]).inc();
             }
             rejection_problem(&rejection)
         })?;
-        self.record_secret_use(source, &secret, started_at);
+        self.record_secret_use(name, &secret_label, started_at);
         let format = match import_format(headers) {
             Ok(format) => format,
             Err(problem) => {
-                // Authentic: on record before it is answered.
-                let refused = RejectedRequest {
+                // An authentic request is recorded before it is answered.
+                let rejected = RejectedRequest {
                     receipt_id: import_id,
-                    source: source.clone(),
+                    source: name.clone(),
                     tenant: String::new(),
                     received_at: started_at,
                     status: Some(problem.status.as_u16()),
@@ -183,8 +182,8 @@ impl Receiver {
                     import: None,
                     request_head: None,
                 };
-                let message = OutgoingMessage::rejected_request(&self.topology, &refused);
-                let _durable: Confirmed = self
+                let message = OutgoingMessage::rejected_request(&self.topology, &rejected);
+                let _confirmed: Confirmed = self
                     .publisher
                     .publish(message)
                     .await
@@ -192,104 +191,97 @@ impl Receiver {
                 return Err(problem);
             }
         };
-        // Rather than have all of it sent for nothing.
-        if let Some(trouble) = self.publisher.degraded_reason() {
-            return Err(self.publish_failed(&PublishError::NotConnected(trouble.into())));
+        // Checked before the client sends the whole file.
+        if let Some(reason) = self.publisher.degraded_reason() {
+            return Err(self.publish_failed(&PublishError::NotConnected(reason.into())));
         }
-        // Strangers take none of these.
-        let Ok(turn) = Arc::clone(&self.import_permits).try_acquire_owned() else {
-            return Err(self.unavailable("too many files come in at once; send it again"));
+        // After the authentication, so that strangers hold none of these permits.
+        let Ok(import_permit) = Arc::clone(&self.import_permits).try_acquire_owned() else {
+            return Err(self.unavailable("too many uploads are in progress; send it again"));
         };
-        let origin = ImportContext {
+        let context = ImportContext {
             import_id,
-            source: source.clone(),
+            source: name.clone(),
             format,
-            secret,
+            secret_label,
             headers: headers.clone(),
             query: query.to_owned(),
-            started_at: started_at,
+            started_at,
         };
-        let length = headers.get(header::CONTENT_LENGTH);
-        let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
-        Ok((
-            Upload {
-                receiver: self.clone(),
-                context: origin,
-                file_name: file_name(headers, query),
-                content_length: length,
-            },
-            turn,
-        ))
+        let content_length = headers.get(header::CONTENT_LENGTH);
+        let content_length = content_length.and_then(|value| value.to_str().ok()?.parse().ok());
+        let file_name = file_name(headers, query);
+        let upload = Upload { receiver: self.clone(), context, file_name, content_length };
+        Ok((upload, import_permit))
     }
 
-    /// The answer to a file that was read, as far as it could be.
+    /// The response to an upload that has ended.
     fn upload_response(
         &self,
         import_id: Uuid,
         source: &SourceName,
-        tally: &ImportCounts,
+        counts: &ImportCounts,
         end: UploadEnd,
     ) -> Result<Response<Body>, Problem> {
+        let malformed = |error: String| Err(rejection_problem(&Rejection::Malformed(error)));
         match end {
             UploadEnd::Complete => {
-                Ok(ImportSummary::new(import_id, source, tally, None).response())
+                Ok(ImportSummary::new(import_id, source, counts, None).response())
             }
-            UploadEnd::Unreadable(broken) if tally.items() > 0 => {
-                Ok(ImportSummary::new(import_id, source, tally, Some(broken.to_string()))
-                    .response())
+            UploadEnd::Unreadable(error) if counts.items() > 0 => {
+                let error = Some(error.to_string());
+                Ok(ImportSummary::new(import_id, source, counts, error).response())
             }
-            UploadEnd::Unreadable(broken) => {
-                Err(rejection_problem(&Rejection::Malformed(broken.to_string())))
+            UploadEnd::Unreadable(error) => malformed(error.to_string()),
+            UploadEnd::Interrupted(reason @ BodyInterrupted::ConnectionLost(_)) => {
+                malformed(reason.to_string())
             }
-            UploadEnd::Interrupted(cut @ BodyInterrupted::ConnectionLost(_)) => {
-                Err(rejection_problem(&Rejection::Malformed(cut.message())))
-            }
-            UploadEnd::Interrupted(cut @ BodyInterrupted::Idle) => {
-                let detail = format!("{}; {}", cut.message(), progress_text(tally));
-                Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "Too slow", detail))
+            UploadEnd::Interrupted(reason @ BodyInterrupted::Idle) => {
+                let detail = format!("{reason}; {}", progress_text(counts));
+                Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "Request timeout", detail))
             }
             UploadEnd::Interrupted(BodyInterrupted::Stopping) | UploadEnd::Panicked => {
-                Err(self.interrupted(tally))
+                Err(self.interrupted(counts))
             }
             UploadEnd::PublishFailed(error) => {
                 self.publish_failed(&error);
-                Err(self.interrupted(tally))
+                Err(self.interrupted(counts))
             }
         }
     }
 
-    fn interrupted(&self, tally: &ImportCounts) -> Problem {
-        self.unavailable(format!("the file could not be taken whole; {}", progress_text(tally)))
+    fn interrupted(&self, counts: &ImportCounts) -> Problem {
+        self.unavailable(format!("the import was interrupted; {}", progress_text(counts)))
     }
 }
 
-fn progress_text(tally: &ImportCounts) -> String {
-    let items = tally.items();
-    format!("{items} items are in: send the whole file again, nothing is added twice")
+fn progress_text(counts: &ImportCounts) -> String {
+    let items = counts.items();
+    format!("{items} items are stored: send the whole file again, nothing is added twice")
 }
 
-/// How the file is to be read.
+/// The format of a file, by its `Content-Type`.
 fn import_format(headers: &HeaderMap) -> Result<ImportFormat, Problem> {
-    let refused = |detail: String| {
-        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content type refused", detail)
+    let unsupported = |detail: String| {
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type", detail)
     };
     let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
     if let Some(encoding) = text(header::CONTENT_ENCODING)
         && !encoding.trim().eq_ignore_ascii_case("identity")
     {
-        return Err(refused("send the file as it is, without Content-Encoding".to_owned()));
+        return Err(unsupported("send the file without Content-Encoding".to_owned()));
     }
     let media_type = text(header::CONTENT_TYPE).unwrap_or_default();
     ImportFormat::from_media_type(&media_type).ok_or_else(|| {
-        let told: String = media_type.chars().take(100).collect();
-        refused(format!(
-            "content type {told:?} is not taken here; send text/csv, application/x-ndjson or \
-             application/json"
+        let media_type: String = media_type.chars().take(100).collect();
+        unsupported(format!(
+            "content type {media_type:?} is not supported here; send text/csv, \
+             application/x-ndjson or application/json"
         ))
     })
 }
 
-/// What the sender calls the file: `?name=`, else as a browser tells it.
+/// The sender's name of the file: `?name=`, or the `Content-Disposition` header.
 fn file_name(headers: &HeaderMap, query: &str) -> Option<String> {
     let in_query = form_urlencoded::parse(query.as_bytes())
         .find(|(key, _)| key == "name")
@@ -304,8 +296,8 @@ fn file_name(headers: &HeaderMap, query: &str) -> Option<String> {
         })
     };
     let name = in_query.or_else(in_header)?;
-    let clean: String = name.chars().filter(|c| !c.is_control()).collect();
-    let name = clean[..clean.floor_char_boundary(MAX_FILE_NAME_BYTES)].trim();
+    let name: String = name.chars().filter(|c| !c.is_control()).collect();
+    let name = name[..name.floor_char_boundary(MAX_FILE_NAME_BYTES)].trim();
     (!name.is_empty()).then(|| name.to_owned())
 }
 
@@ -318,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_named_by_the_query_or_as_a_browser_does() {
+    fn import_file_name_is_in_query_or_header() {
         for (pairs, query, expected) in [
             (&[][..], "", None),
             (&[], "name=may%20%C3%BC.csv", Some("may ü.csv")),
@@ -340,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_files_of_a_known_type_are_read() {
+    fn import_format_other_media_types_are_refused() {
         let format = |pairs| import_format(&headers(pairs)).map_err(|problem| problem.detail);
         assert_eq!(format(&[("content-type", "text/CSV; charset=utf-8")]), Ok(ImportFormat::Csv));
         let plain = [("content-type", "application/json"), ("content-encoding", "Identity")];

@@ -1,13 +1,16 @@
-//! What gets on record besides events: refused calls, and pings. Like all else
-//! it goes over the broker: the receiver never waits for the database.
+//! Records rejected requests and pings. As with events, the records go through the broker: the
+//! receiver never waits for the database.
 //!
-//! An authentic call is on record before it is answered. What cannot be told
-//! from a stranger's noise, because its signature is wrong or its body was not
-//! read whole, is nobody's loss: of each source one a second is kept and the
-//! rest is counted, so that a flood costs nothing but the flood. A ping that
-//! nobody signs is such a call, though it is answered with 200: one a minute.
+//! An authentic request is recorded before it is answered. Unauthenticated requests (an invalid
+//! signature, an incomplete body) are sampled: one a second for each source and kind is recorded,
+//! the rest is only counted, so that a flood stays cheap. Unsigned pings are sampled too, one a
+//! minute.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::http::StatusCode;
 use bytes::Bytes;
@@ -16,61 +19,72 @@ use tokio::sync::Semaphore;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::{OncePerMinute, OncePerSecond, Receiver};
+use super::{Receiver, rate_gate::RateGate};
 use crate::{
     broker::{Confirmed, OutgoingMessage, PublishError},
     domain::{Envelope, RejectedRequest, RequestHead, SourceName},
     sources::{Event, Rejection, Source, WebhookRequest, stored_headers},
 };
 
-/// Records that may be under way without anybody waiting for them.
+/// The most records of unauthenticated requests that may be in progress at once.
 const MAX_PENDING_RECORDS: usize = 64;
 /// The largest body that is quarantined, in bytes.
 const MAX_BODY_BYTES: usize = 256 * 1024;
-/// The largest headers and query that are quarantined, in bytes: they travel
-/// as AMQP headers, which must fit into one frame of 128 KiB.
+/// The largest headers and query that are quarantined, in bytes. They travel as AMQP headers,
+/// which must fit into one frame of 128 KiB.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// How long the record of a stranger's call may wait for a worker. With none
-/// at work, a flood takes no more of the broker than so many minutes of it.
+/// How long the record of an unauthenticated request may wait in its queue. It bounds the queue
+/// while no worker runs.
 const RECORD_TTL: Duration = Duration::from_mins(10);
 
-/// What keeps the record of strangers' calls small.
+/// Decides which unauthenticated requests are recorded.
 #[derive(Debug)]
 pub(super) struct CallLogSampler {
     sources: BTreeMap<SourceName, SourceSampler>,
     record_permits: Arc<Semaphore>,
 }
 
-/// When a source's calls are kept.
-#[derive(Debug, Default)]
+/// One gate for each kind of record.
+#[derive(Debug)]
 struct SourceSampler {
-    invalid_signatures: OncePerSecond,
-    incomplete: OncePerSecond,
-    pings: OncePerMinute,
+    invalid_signatures: RateGate,
+    incomplete: RateGate,
+    pings: RateGate,
 }
 
 impl CallLogSampler {
     pub(super) fn new<'a>(sources: impl Iterator<Item = &'a SourceName>) -> Self {
+        let sampler = || SourceSampler {
+            invalid_signatures: RateGate::new(Duration::from_secs(1)),
+            incomplete: RateGate::new(Duration::from_secs(1)),
+            pings: RateGate::new(Duration::from_mins(1)),
+        };
         Self {
-            sources: sources.map(|source| (source.clone(), SourceSampler::default())).collect(),
+            sources: sources.map(|name| (name.clone(), sampler())).collect(),
             record_permits: Arc::new(Semaphore::new(MAX_PENDING_RECORDS)),
         }
+    }
+
+    /// Whether the gate of a source lets a record pass now.
+    fn allow(&self, name: &SourceName, gate: impl Fn(&SourceSampler) -> &RateGate) -> bool {
+        let sampler = self.sources.get(name);
+        sampler.is_some_and(|sampler| gate(sampler).allow(Instant::now()))
     }
 }
 
 impl Receiver {
-    /// Sees to the record of a call that is refused with this status. When
-    /// this comes back, it may be answered.
+    /// Records a request that is rejected with this status. Afterwards it may be answered.
     ///
     /// # Errors
-    /// An authentic call is not on record: it must not be answered off it.
+    /// The record of an authentic request is not confirmed. The request must not be answered as
+    /// rejected.
     pub(super) async fn record_rejected(
         &self,
-        source: &SourceName,
-        adapter: &Source,
+        name: &SourceName,
+        source: &Source,
         receipt_id: Uuid,
-        call: &WebhookRequest<'_>,
+        request: &WebhookRequest<'_>,
         rejection: &Rejection,
         status: StatusCode,
     ) -> Result<(), PublishError> {
@@ -78,61 +92,59 @@ impl Receiver {
             Rejection::UnknownTenant(_, tenant) => tenant.clone(),
             _ => String::new(),
         };
-        let refused = RejectedRequest {
+        let rejected = RejectedRequest {
             receipt_id,
-            source: source.clone(),
+            source: name.clone(),
             tenant,
-            received_at: call.received_at,
+            received_at: request.received_at,
             status: Some(status.as_u16()),
             error: rejection.to_string(),
-            body: call.body.clone(),
+            body: request.body.clone(),
             import: None,
             request_head: None,
         };
         if rejection.is_authentic() {
-            let message = OutgoingMessage::rejected_request(&self.topology, &refused);
-            let _durable: Confirmed = self.publisher.publish(message).await?;
+            let message = OutgoingMessage::rejected_request(&self.topology, &rejected);
+            let _confirmed: Confirmed = self.publisher.publish(message).await?;
         } else {
-            self.metrics.invalid_signatures.with_label_values(&[source.as_str()]).inc();
-            if adapter.quarantine_limit() > 0 {
-                self.quarantine_request(call, refused);
+            self.metrics.invalid_signatures.with_label_values(&[name.as_str()]).inc();
+            if source.quarantine_limit() > 0 {
+                self.quarantine_request(request, rejected);
             }
         }
         Ok(())
     }
 
-    /// Keeps one forged call a second.
-    fn quarantine_request(&self, call: &WebhookRequest<'_>, refused: RejectedRequest) {
-        let samples = self.sampler.sources.get(&refused.source);
-        // The cheap questions first: most of a flood ends here.
-        if call.body.len() > MAX_BODY_BYTES
-            || !samples.is_some_and(|samples| samples.invalid_signatures.allow())
+    /// Quarantines at most one request with an invalid signature a second.
+    fn quarantine_request(&self, request: &WebhookRequest<'_>, rejected: RejectedRequest) {
+        // The cheap checks first: most of a flood ends here.
+        if request.body.len() > MAX_BODY_BYTES
+            || !self.sampler.allow(&rejected.source, |sampler| &sampler.invalid_signatures)
         {
-            return self.count_unlogged(&refused.source);
+            return self.count_unlogged(&rejected.source);
         }
-        let headers = stored_headers::to_json(call.headers);
-        if headers.to_string().len() + call.query.len() > MAX_HEAD_BYTES {
-            return self.count_unlogged(&refused.source);
+        let headers = stored_headers::to_json(request.headers);
+        if headers.to_string().len() + request.query.len() > MAX_HEAD_BYTES {
+            return self.count_unlogged(&rejected.source);
         }
-        let head = RequestHead { headers, query: call.query.to_owned() };
-        self.record_in_background(RejectedRequest { request_head: Some(head), ..refused });
+        let head = RequestHead { headers, query: request.query.to_owned() };
+        self.record_in_background(RejectedRequest { request_head: Some(head), ..rejected });
     }
 
-    /// Keeps one call a second whose body was not read whole.
+    /// Records at most one request with an incomplete body a second.
     pub(super) fn record_incomplete(
         &self,
-        source: &SourceName,
+        name: &SourceName,
         receipt_id: Uuid,
         status: StatusCode,
         error: &str,
     ) {
-        let samples = self.sampler.sources.get(source);
-        if !samples.is_some_and(|samples| samples.incomplete.allow()) {
-            return self.count_unlogged(source);
+        if !self.sampler.allow(name, |sampler| &sampler.incomplete) {
+            return self.count_unlogged(name);
         }
         self.record_in_background(RejectedRequest {
             receipt_id,
-            source: source.clone(),
+            source: name.clone(),
             tenant: String::new(),
             received_at: OffsetDateTime::now_utc(),
             status: Some(status.as_u16()),
@@ -143,16 +155,15 @@ impl Receiver {
         });
     }
 
-    /// Keeps one of a platform's unsigned pings a minute, for whoever sets a
-    /// source up and asks whether anything arrives: an event that is ignored.
+    /// Records at most one unsigned ping a minute, as an ignored event. It shows the operator who
+    /// sets up a source that requests arrive.
     pub(super) fn record_ping(
         &self,
-        source: &SourceName,
+        name: &SourceName,
         receipt_id: Uuid,
-        call: &WebhookRequest<'_>,
+        request: &WebhookRequest<'_>,
     ) {
-        let samples = self.sampler.sources.get(source);
-        if !samples.is_some_and(|samples| samples.pings.allow()) {
+        if !self.sampler.allow(name, |sampler| &sampler.pings) {
             return;
         }
         let event = Event {
@@ -160,55 +171,63 @@ impl Receiver {
             tenant: String::new(),
             topic: "ping".to_owned(),
             version: None,
-            body: call.body.clone(),
+            body: request.body.clone(),
         };
-        let Ok(envelope) = event.envelope(source, receipt_id, call.received_at, "") else { return };
+        let Ok(envelope) = event.envelope(name, receipt_id, request.received_at, "") else {
+            return;
+        };
         let envelope = Envelope { secret_label: None, ..envelope };
         let message = OutgoingMessage::inbound(&self.topology, &envelope);
         let receiver = self.clone();
         tokio::spawn(async move {
             if let Err(error) = receiver.publisher.publish(message).await {
-                debug!(%receipt_id, %error, "the ping is not on record");
+                debug!(%receipt_id, %error, "the ping is not recorded");
             }
         });
     }
 
-    /// Has a call recorded beside the answer, if not too many are already.
-    fn record_in_background(&self, refused: RejectedRequest) {
-        let Ok(place) = Arc::clone(&self.sampler.record_permits).try_acquire_owned() else {
-            return self.count_unlogged(&refused.source);
+    /// Publishes a record without delaying the response, unless too many are in progress.
+    fn record_in_background(&self, rejected: RejectedRequest) {
+        let Ok(permit) = Arc::clone(&self.sampler.record_permits).try_acquire_owned() else {
+            return self.count_unlogged(&rejected.source);
         };
         let receiver = self.clone();
         tokio::spawn(async move {
-            let _place = place;
-            let message = OutgoingMessage::rejected_request(&receiver.topology, &refused)
+            let _permit = permit;
+            let message = OutgoingMessage::rejected_request(&receiver.topology, &rejected)
                 .expiring(RECORD_TTL);
             if let Err(error) = receiver.publisher.publish(message).await {
-                debug!(receipt_id = %refused.receipt_id, %error, "the refusal is not on record");
-                receiver.count_unlogged(&refused.source);
+                let receipt_id = rejected.receipt_id;
+                debug!(%receipt_id, %error, "the rejected request is not recorded");
+                receiver.count_unlogged(&rejected.source);
             }
         });
     }
 
-    fn count_unlogged(&self, source: &SourceName) {
-        self.metrics.rejected_requests_unlogged.with_label_values(&[source.as_str()]).inc();
+    fn count_unlogged(&self, name: &SourceName) {
+        self.metrics.rejected_requests_unlogged.with_label_values(&[name.as_str()]).inc();
     }
 
-    /// Shows every series from the start: what has not happened yet is 0.
+    /// Creates every series at start, so that alerts see a 0 before the first event.
     pub(super) fn register_series(&self) {
-        for (source, adapter) in self.sources.iter() {
-            let name = source.as_str();
+        for (name, source) in self.sources.iter() {
+            let name = name.as_str();
             self.metrics.invalid_signatures.with_label_values(&[name]);
             self.metrics.rejected_requests_unlogged.with_label_values(&[name]);
-            for label in adapter.secret_labels() {
+            for label in source.secret_labels() {
                 self.metrics.secret_last_used.with_label_values(&[name, label]);
             }
         }
     }
 
-    /// Tells that a secret verified a call.
-    pub(super) fn record_secret_use(&self, source: &SourceName, secret: &str, at: OffsetDateTime) {
-        let used = self.metrics.secret_last_used.with_label_values(&[source.as_str(), secret]);
-        used.set(at.unix_timestamp());
+    /// Records that a secret verified a request.
+    pub(super) fn record_secret_use(
+        &self,
+        name: &SourceName,
+        secret_label: &str,
+        at: OffsetDateTime,
+    ) {
+        let labels = [name.as_str(), secret_label];
+        self.metrics.secret_last_used.with_label_values(&labels).set(at.unix_timestamp());
     }
 }

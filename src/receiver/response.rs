@@ -1,5 +1,4 @@
-//! What the receiver answers: yes, or what to do instead. In the style that
-//! the source's callers read.
+//! HTTP responses of the receiver, in the style that the callers of a source expect.
 
 #[cfg(test)]
 mod tests;
@@ -15,20 +14,20 @@ use uuid::Uuid;
 
 use crate::{domain::PermanentFailure, sources::ResponseStyle};
 
-/// Names the delivery on every answer, for both sides' logs.
+/// Every response has this header, so that logs of both sides can be matched.
 pub(super) const RECEIPT_HEADER: &str = "x-tallyhook-receipt";
 
-/// Why the answer is not a 2xx.
+/// An error response.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
     pub(super) title: &'static str,
     pub(super) detail: String,
-    /// The fields at fault, where the caller can mend them.
+    /// The invalid fields, where the caller can correct them.
     pub(super) failures: Vec<PermanentFailure>,
-    /// Seconds after which to try again, where that makes sense.
+    /// The `Retry-After` header, in seconds.
     pub(super) retry_after_s: Option<u64>,
-    /// The method to use instead, where another was.
+    /// The `Allow` header.
     pub(super) allow: Option<&'static str>,
 }
 
@@ -38,25 +37,24 @@ impl Problem {
         Self { status, title, detail, failures: Vec::new(), retry_after_s: None, allow: None }
     }
 
-    /// Our own trouble: the sender shall come again. Never a 4xx, which a
-    /// shop reads as its own fault.
+    /// 503: the sender should retry. Platforms treat a 4xx as permanent.
     pub(super) fn unavailable(detail: impl Into<String>, retry_after_s: u64) -> Self {
         Self {
             retry_after_s: Some(retry_after_s),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "Not now", detail)
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "Service unavailable", detail)
         }
     }
 
-    /// Webhooks are sent with POST.
+    /// 405 for webhooks.
     pub(super) fn method_not_allowed() -> Self {
         let detail = "webhooks are sent with POST";
         Self {
             allow: Some("POST"),
-            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "Wrong method", detail)
+            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", detail)
         }
     }
 
-    /// Whether the same call may well be taken later.
+    /// Whether the same request may succeed later.
     fn is_retryable(&self) -> bool {
         matches!(
             self.status,
@@ -66,7 +64,6 @@ impl Problem {
         )
     }
 
-    /// The answer, in the style of the source's callers.
     pub(super) fn to_response(&self, style: ResponseStyle, receipt_id: Uuid) -> Response<Body> {
         let (media_type, body) = match style {
             ResponseStyle::ProblemJson => {
@@ -89,7 +86,7 @@ impl Problem {
         response
     }
 
-    /// A problem (RFC 9457).
+    /// Problem details (RFC 9457).
     fn problem_body(&self, receipt_id: Uuid) -> String {
         let mut problem = json!({
             "type": "about:blank",
@@ -104,21 +101,20 @@ impl Problem {
         problem.to_string()
     }
 
-    /// What a robot reads. Nothing in it differs from call to call, as the
-    /// receipt would.
+    /// The same bytes for the same request: without the receipt id.
     fn callback_body(&self) -> String {
-        let refused = CallbackError {
+        let error = CallbackError {
             status: "error",
             message: &self.detail,
             retryable: self.is_retryable(),
             errors: FieldError::list(&self.failures),
         };
-        // Texts in a struct: there is nothing that JSON could not say.
-        serde_json::to_string(&refused).unwrap_or_default()
+        // A struct of texts always serializes.
+        serde_json::to_string(&error).unwrap_or_default()
     }
 }
 
-/// The body that tells a robot why not; in this order.
+/// The error body of a callback source. The order of the fields is part of the contract.
 #[derive(Serialize)]
 struct CallbackError<'a> {
     status: &'static str,
@@ -127,8 +123,7 @@ struct CallbackError<'a> {
     errors: Vec<FieldError<'a>>,
 }
 
-/// A field at fault: a JSON pointer (of the whole body, if it is empty), a
-/// header, or a column as the source's settings call it.
+/// An invalid field: a JSON pointer (empty for the whole body), a header, or a column.
 #[derive(Serialize)]
 struct FieldError<'a> {
     field: &'a str,
@@ -144,10 +139,10 @@ impl<'a> FieldError<'a> {
     }
 }
 
-/// The answer to what is durable: 200, with the body that the caller wants,
-/// else with none. Some platforms demand an empty one.
-pub(super) fn accepted_response(receipt_id: Uuid, acceptance: Option<Bytes>) -> Response<Body> {
-    let Some(body) = acceptance else {
+/// 200 for a durable request. Without `success_body` the body is empty, which some platforms
+/// require.
+pub(super) fn accepted_response(receipt_id: Uuid, success_body: Option<Bytes>) -> Response<Body> {
+    let Some(body) = success_body else {
         return build_response(StatusCode::OK, receipt_id, Body::empty());
     };
     let mut response = build_response(StatusCode::OK, receipt_id, Body::from(body));
@@ -156,21 +151,21 @@ pub(super) fn accepted_response(receipt_id: Uuid, acceptance: Option<Bytes>) -> 
     response
 }
 
-/// What can be told as JSON.
+/// A response with a JSON body.
 pub(super) fn json_response(
     status: StatusCode,
     receipt_id: Uuid,
-    told: &impl Serialize,
+    body: &impl Serialize,
 ) -> Response<Body> {
-    // Names, numbers and times: there is nothing that JSON could not say.
-    let body = serde_json::to_string(told).unwrap_or_default();
+    // Structs of texts, numbers and times always serialize.
+    let body = serde_json::to_string(body).unwrap_or_default();
     let mut response = build_response(status, receipt_id, Body::from(body));
     let media_type = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     response
 }
 
-/// The leave to send that a platform asked for.
+/// 200 for a platform that asks for permission to send, with these headers.
 pub(super) fn handshake_response(receipt_id: Uuid, headers: HeaderMap) -> Response<Body> {
     let mut response = build_response(StatusCode::OK, receipt_id, Body::empty());
     response.headers_mut().extend(headers);
@@ -185,13 +180,13 @@ fn build_response(status: StatusCode, receipt_id: Uuid, body: Body) -> Response<
 }
 
 fn insert_receipt_header(response: &mut Response<Body>, receipt_id: Uuid) {
-    // A UUID is always a legal header value.
+    // A UUID is always a valid header value.
     if let Ok(value) = HeaderValue::from_str(&receipt_id.to_string()) {
         response.headers_mut().insert(RECEIPT_HEADER, value);
     }
 }
 
-/// Every answer names a receipt, also those of the probes.
+/// Adds a receipt id to a response without one, such as those of health checks.
 pub(super) async fn set_receipt_header(mut response: Response<Body>) -> Response<Body> {
     if !response.headers().contains_key(RECEIPT_HEADER) {
         insert_receipt_header(&mut response, Uuid::now_v7());
@@ -199,16 +194,16 @@ pub(super) async fn set_receipt_header(mut response: Response<Body>) -> Response
     response
 }
 
-/// Any other path.
+/// 404 for any other path.
 pub(super) async fn not_found() -> Response<Body> {
-    let detail = "webhooks are taken at /hooks/{source}, files at /imports/{source}";
-    let problem = Problem::new(StatusCode::NOT_FOUND, "No such place", detail);
+    let detail = "webhooks are sent to /hooks/{source}, files to /imports/{source}";
+    let problem = Problem::new(StatusCode::NOT_FOUND, "Not found", detail);
     problem.to_response(ResponseStyle::ProblemJson, Uuid::now_v7())
 }
 
-/// Any other method of a probe.
+/// 405 for health checks.
 pub(super) async fn probe_method_not_allowed() -> Response<Body> {
-    let detail = "probes are asked with GET";
-    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Wrong method", detail);
+    let detail = "health checks are requested with GET";
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", detail);
     problem.to_response(ResponseStyle::ProblemJson, Uuid::now_v7())
 }

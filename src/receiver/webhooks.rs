@@ -1,4 +1,4 @@
-//! `/hooks/{source}`: one webhook call, from the socket to the answer.
+//! `/hooks/{source}`: one webhook request, from the socket to the response.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,8 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 use uuid::Uuid;
 
 use super::{
-    Receiver, body,
+    Receiver,
+    body::read_body,
     response::{Problem, accepted_response, handshake_response},
 };
 use crate::{
@@ -24,43 +25,37 @@ use crate::{
     sources::{Event, Received, Rejection, ResponseStyle, Source, WebhookRequest},
 };
 
-/// Stands for the source in metrics where none of that name is configured:
-/// a stranger must not choose label values.
+/// The source label of requests to an unknown source. The path must not become a label: anyone
+/// can choose it.
 pub(super) const UNKNOWN_SOURCE_LABEL: &str = "unknown";
 
-/// The source's name as it stands in the path.
+/// The source's name in the path.
 pub(super) type SourcePath = Result<Path<String>, PathRejection>;
 
 /// `POST`: a webhook.
 pub(super) async fn receive_webhook(
     State(receiver): State<Receiver>,
-    name: SourcePath,
+    path: SourcePath,
     request: Request<Body>,
 ) -> Response<Body> {
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let receipt_id = Uuid::now_v7();
     let _in_flight = GaugeGuard::increment(&receiver.metrics.http_requests_in_flight);
-    let found = receiver.find_source(name);
-    let label = found.map_or(UNKNOWN_SOURCE_LABEL, |(source, _)| source.as_str());
+    let found = receiver.find_source(path);
+    let label = found.map_or(UNKNOWN_SOURCE_LABEL, |(name, _)| name.as_str());
     let span = info_span!("receipt", %receipt_id, source = label);
 
-    let answer = async {
+    let response = async {
         let result = match found {
-            Some((source, adapter)) => {
-                receiver.accept_webhook(source, adapter, receipt_id, request).await
+            Some((name, source)) => {
+                receiver.accept_webhook(name, source, receipt_id, request).await
             }
             None => Err(unknown_source()),
         };
         match result {
-            Ok(acceptance) => accepted_response(receipt_id, acceptance),
+            Ok(success_body) => accepted_response(receipt_id, success_body),
             Err(problem) => {
-                // Anybody can cause these, as many as they like: one a second
-                // is told, all are counted.
-                if receiver.log_limiter.allow() {
-                    info!(status = problem.status.as_u16(), error = problem.detail, "refused");
-                } else {
-                    debug!(status = problem.status.as_u16(), error = problem.detail, "refused");
-                }
+                receiver.log_rejection(&problem);
                 problem.to_response(response_style(found), receipt_id)
             }
         }
@@ -69,24 +64,22 @@ pub(super) async fn receive_webhook(
     .await;
 
     let metrics = &receiver.metrics;
-    metrics.http_requests.with_label_values(&[label, answer.status().as_str()]).inc();
-    metrics
-        .http_request_duration
-        .with_label_values(&[label])
-        .observe(begun.elapsed().as_secs_f64());
-    answer
+    metrics.http_requests.with_label_values(&[label, response.status().as_str()]).inc();
+    let duration = metrics.http_request_duration.with_label_values(&[label]);
+    duration.observe(started_at.elapsed().as_secs_f64());
+    response
 }
 
-/// `OPTIONS`: a platform that asks for leave to send.
+/// `OPTIONS`: a platform asks for permission to send.
 pub(super) async fn handshake(
     State(receiver): State<Receiver>,
-    name: SourcePath,
+    path: SourcePath,
     headers: HeaderMap,
 ) -> Response<Body> {
     let receipt_id = Uuid::now_v7();
-    let found = receiver.find_source(name);
-    match found.map(|(_, adapter)| adapter.handshake(&headers)) {
-        Some(Some(given)) => handshake_response(receipt_id, given),
+    let found = receiver.find_source(path);
+    match found.map(|(_, source)| source.handshake(&headers)) {
+        Some(Some(granted)) => handshake_response(receipt_id, granted),
         Some(None) => Problem::method_not_allowed().to_response(response_style(found), receipt_id),
         None => unknown_source().to_response(ResponseStyle::ProblemJson, receipt_id),
     }
@@ -95,15 +88,14 @@ pub(super) async fn handshake(
 /// Any other method.
 pub(super) async fn method_not_allowed(
     State(receiver): State<Receiver>,
-    name: SourcePath,
+    path: SourcePath,
 ) -> Response<Body> {
-    Problem::method_not_allowed()
-        .to_response(response_style(receiver.find_source(name)), Uuid::now_v7())
+    let style = response_style(receiver.find_source(path));
+    Problem::method_not_allowed().to_response(style, Uuid::now_v7())
 }
 
-/// How a source's callers are answered; strangers get problems.
 fn response_style(found: Option<(&SourceName, &Source)>) -> ResponseStyle {
-    found.map_or(ResponseStyle::ProblemJson, |(_, adapter)| adapter.response_style())
+    found.map_or(ResponseStyle::ProblemJson, |(_, source)| source.response_style())
 }
 
 pub(super) fn unknown_source() -> Problem {
@@ -111,103 +103,116 @@ pub(super) fn unknown_source() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "Unknown source", detail)
 }
 
-/// What an authentic call comes to; nothing at all of a ping.
+/// The events of an authentic request; none for a ping.
 #[derive(Default)]
 struct AcceptedEvents {
     envelopes: Vec<Envelope>,
-    /// The body of the 200, where the caller wants one.
+    /// The body of the 200, for sources that define one.
     success_body: Option<Bytes>,
 }
 
 impl Receiver {
-    /// The source of this name, if one is configured.
-    pub(super) fn find_source(&self, name: SourcePath) -> Option<(&SourceName, &Source)> {
-        let source: SourceName = name.ok()?.0.parse().ok()?;
-        self.sources.get_key_value(&source)
+    /// The configured source of this name.
+    pub(super) fn find_source(&self, path: SourcePath) -> Option<(&SourceName, &Source)> {
+        let name: SourceName = path.ok()?.0.parse().ok()?;
+        self.sources.get_key_value(&name)
     }
 
-    /// Takes one call in. `Ok` only when every event of it is durable, with
-    /// the body of the answer where the caller wants one.
+    /// Accepts a request once all its events are confirmed. Returns the body of the response, for
+    /// sources that define one.
     async fn accept_webhook(
         &self,
-        source: &SourceName,
-        adapter: &Source,
+        name: &SourceName,
+        source: &Source,
         receipt_id: Uuid,
         request: Request<Body>,
     ) -> Result<Option<Bytes>, Problem> {
-        let _place = self
+        let _permit = self
             .request_permits
             .try_acquire()
-            .map_err(|_| self.unavailable("too many calls are under way; send it again"))?;
+            .map_err(|_| self.unavailable("too many requests are in progress; send it again"))?;
         let (parts, body) = request.into_parts();
         let limit = self.settings.body_limit_bytes;
-        let patience = Duration::from_millis(self.settings.body_timeout_ms);
+        let time_limit = Duration::from_millis(self.settings.body_timeout_ms);
         let body =
-            body::read_body(&parts.headers, body, limit, patience).await.inspect_err(|told| {
-                self.record_incomplete(source, receipt_id, told.status, &told.detail);
+            read_body(&parts.headers, body, limit, time_limit).await.inspect_err(|problem| {
+                self.record_incomplete(name, receipt_id, problem.status, &problem.detail);
             })?;
         let received_at = OffsetDateTime::now_utc();
         let query = parts.uri.query().unwrap_or_default();
-        let call = WebhookRequest { headers: &parts.headers, query, body: &body, received_at };
-        let AcceptedEvents { envelopes, success_body: acceptance } =
-            match self.verify_and_extract(source, adapter, receipt_id, &call) {
-                Ok(taken) => taken,
-                Err(rejection) => {
-                    let problem = rejection_problem(&rejection);
-                    let status = problem.status;
-                    self.record_rejected(source, adapter, receipt_id, &call, &rejection, status)
-                        .await
-                        .map_err(|error| self.publish_failed(&error))?;
-                    return Err(problem);
-                }
-            };
-        // All at once; one that fails fails the call, and the resend finds
-        // the others in the inbox.
+        let request = WebhookRequest { headers: &parts.headers, query, body: &body, received_at };
+        let events = match self.verify_and_extract(name, source, receipt_id, &request) {
+            Ok(events) => events,
+            Err(rejection) => {
+                let problem = rejection_problem(&rejection);
+                let status = problem.status;
+                self.record_rejected(name, source, receipt_id, &request, &rejection, status)
+                    .await
+                    .map_err(|error| self.publish_failed(&error))?;
+                return Err(problem);
+            }
+        };
+        let AcceptedEvents { envelopes, success_body } = events;
+        // All in parallel. If one fails, the request fails; when it is sent again, the inbox
+        // finds the others to be duplicates.
         let published = envelopes.iter().map(|envelope| {
             self.publisher.publish(OutgoingMessage::inbound(&self.topology, envelope))
         });
-        let _durable: Vec<Confirmed> = join_all(published)
+        let _confirmed: Vec<Confirmed> = join_all(published)
             .await
             .into_iter()
             .collect::<Result<_, PublishError>>()
             .map_err(|error| self.publish_failed(&error))?;
-        Ok(acceptance)
+        Ok(success_body)
     }
 
-    /// Has a call verified and takes its events out; none of a ping.
+    /// Verifies a request and extracts its events.
     fn verify_and_extract(
         &self,
-        source: &SourceName,
-        adapter: &Source,
+        name: &SourceName,
+        source: &Source,
         receipt_id: Uuid,
-        call: &WebhookRequest<'_>,
+        request: &WebhookRequest<'_>,
     ) -> Result<AcceptedEvents, Rejection> {
-        let (events, secret) = match adapter.receive(call)? {
+        let (events, secret_label) = match source.receive(request)? {
             Received::Ping => {
-                self.record_ping(source, receipt_id, call);
+                self.record_ping(name, receipt_id, request);
                 return Ok(AcceptedEvents::default());
             }
-            Received::Events { events, secret_label: secret } => (events, secret),
+            Received::Events { events, secret_label } => (events, secret_label),
         };
-        self.record_secret_use(source, &secret, call.received_at);
-        let acceptance = events.first().and_then(|event| adapter.success_body(source, event));
-        let envelope = |(index, event): (usize, Event)| {
-            // The first event carries the id that the answer names.
+        self.record_secret_use(name, &secret_label, request.received_at);
+        let success_body = events.first().and_then(|event| source.success_body(name, event));
+        let build_envelope = |(index, event): (usize, Event)| {
+            // The first event has the receipt id of the response.
             let receipt_id = if index == 0 { receipt_id } else { Uuid::now_v7() };
-            event.envelope(source, receipt_id, call.received_at, &secret)
+            event.envelope(name, receipt_id, request.received_at, &secret_label)
         };
-        let envelopes = events.into_iter().enumerate().map(envelope).collect::<Result<_, _>>()?;
-        Ok(AcceptedEvents { envelopes, success_body: acceptance })
+        let envelopes =
+            events.into_iter().enumerate().map(build_envelope).collect::<Result<_, _>>()?;
+        Ok(AcceptedEvents { envelopes, success_body })
     }
 
-    pub(super) fn publish_failed(&self, error: &PublishError) -> Problem {
-        if self.log_limiter.allow() {
-            warn!(%error, "not durable; the sender is told to come again");
+    /// Logs a rejected request. Anyone can cause these, so at most one a second is logged at the
+    /// default level; the metrics count all.
+    pub(super) fn log_rejection(&self, problem: &Problem) {
+        let (status, error) = (problem.status.as_u16(), &problem.detail);
+        if self.log_limiter.allow(Instant::now()) {
+            info!(status, error, "request rejected");
         } else {
-            debug!(%error, "not durable");
+            debug!(status, error, "request rejected");
         }
-        // Whoever sends it need not know what is behind us.
-        self.unavailable("the webhook could not be made durable; send it again")
+    }
+
+    /// The response to a request whose events are not confirmed.
+    pub(super) fn publish_failed(&self, error: &PublishError) -> Problem {
+        if self.log_limiter.allow(Instant::now()) {
+            warn!(%error, "publish not confirmed; the sender should retry");
+        } else {
+            debug!(%error, "publish not confirmed");
+        }
+        // The sender need not know which broker is behind the receiver.
+        self.unavailable("the webhook could not be stored; send it again")
     }
 
     pub(super) fn unavailable(&self, detail: impl Into<String>) -> Problem {
@@ -215,21 +220,20 @@ impl Receiver {
     }
 }
 
-/// What to answer instead of taking a call in.
+/// The response to a rejected request.
 pub(super) fn rejection_problem(rejection: &Rejection) -> Problem {
-    let detail = rejection.to_string();
     let (status, title) = match rejection {
-        Rejection::InvalidSignature(_) => (StatusCode::UNAUTHORIZED, "Signature refused"),
-        Rejection::UnknownTenant(..) => (StatusCode::UNAUTHORIZED, "Tenant refused"),
-        Rejection::Malformed(_) => (StatusCode::BAD_REQUEST, "Unreadable"),
+        Rejection::InvalidSignature(_) => (StatusCode::UNAUTHORIZED, "Invalid signature"),
+        Rejection::UnknownTenant(..) => (StatusCode::UNAUTHORIZED, "Unknown tenant"),
+        Rejection::Malformed(_) => (StatusCode::BAD_REQUEST, "Bad request"),
         Rejection::UnsupportedMediaType(_) => {
-            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content type refused")
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type")
         }
-        Rejection::InvalidFields(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid"),
+        Rejection::InvalidFields(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid fields"),
     };
     let failures = match rejection {
         Rejection::InvalidFields(failures) => failures.clone(),
         _ => Vec::new(),
     };
-    Problem { failures, ..Problem::new(status, title, detail) }
+    Problem { failures, ..Problem::new(status, title, rejection.to_string()) }
 }

@@ -50,7 +50,7 @@ async fn import_client_disconnects_keeps_whole_lines_only() {
     let import = interrupted(&app).await;
     let status = done(&server, &import).await;
     assert_eq!(figures(&status), [100, 0, 100, 0, 0, 0, 0, 0, 0], "{status}");
-    assert!(status["error"].as_str().unwrap().contains("broke off"), "{status}");
+    assert!(status["error"].as_str().unwrap().contains("is incomplete"), "{status}");
     resend(&app, &server, 200, 100).await;
     server.stop().await;
     app.assert_conserved(300).await;

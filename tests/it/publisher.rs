@@ -203,7 +203,7 @@ async fn publisher_full_queue_and_memory_alarm_return_503_until_cleared() {
     };
     assert_eq!(refused.headers()["retry-after"], "5");
     assert_eq!(refused.headers()["content-type"], "application/problem+json");
-    assert!(refused.text().await.unwrap().contains("could not be made durable"));
+    assert!(refused.text().await.unwrap().contains("could not be stored"));
     // Whoever takes messages makes room.
     let queue = app.tools.topology.inbound_queue(&app.tools.topology.sources()[0]);
     let taken = app.amqp().await.take_all(&queue).await.len();

@@ -1,10 +1,11 @@
-//! From an asynchronous body to a reader that blocks: a frame at a time, so
-//! that whoever reads slowly slows the sender down.
+//! A pipe from an asynchronous request body to a blocking reader. It holds few frames, so that a
+//! slow reader slows the sender down.
 
 #[cfg(test)]
 mod tests;
 
 use std::{
+    fmt,
     io::{self, BufRead, Read},
     time::Duration,
 };
@@ -14,111 +15,109 @@ use bytes::{Buf as _, Bytes};
 use http_body_util::BodyExt as _;
 use tokio::{sync::mpsc, time::timeout};
 
-/// Frames that may wait between the socket and the reader. Each has what the
-/// server reads at once, some hundred kilobytes.
+/// The most frames between the socket and the reader. A frame is what the server reads at once,
+/// some hundred kilobytes.
 const MAX_BUFFERED_FRAMES: usize = 2;
 
-/// Why a body ended before its end.
+/// Why a body is incomplete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BodyInterrupted {
-    /// The client went away, or its message cannot be read.
+    /// The client disconnected, or its request is malformed.
     ConnectionLost(String),
-    /// Nothing came for too long.
+    /// No data came for too long.
     Idle,
     /// This process stops.
     Stopping,
 }
 
-impl BodyInterrupted {
-    /// What happened, in words.
-    pub(super) fn message(&self) -> String {
+impl fmt::Display for BodyInterrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ConnectionLost(why) => format!("the body broke off: {why}"),
-            Self::Idle => "the body broke off: nothing came for too long".to_owned(),
-            Self::Stopping => "the receiver was stopped".to_owned(),
+            Self::ConnectionLost(reason) => write!(f, "the body is incomplete: {reason}"),
+            Self::Idle => f.write_str("the body is incomplete: no data came for too long"),
+            Self::Stopping => f.write_str("the receiver was stopped"),
         }
     }
 }
 
-/// What goes through. A pipe that ends without an end is broken: the process
-/// stops, or a client is gone of whom the server says no more than that.
+/// A pipe that closes without `End` is interrupted too.
 enum BodyChunk {
     Data(Bytes),
     End,
     Interrupted(BodyInterrupted),
 }
 
-/// The end at which bytes come in.
+/// The asynchronous end.
 pub(super) struct BodyWriter(mpsc::Sender<BodyChunk>);
 
-/// The end at which they are read.
+/// The blocking end.
 pub(super) struct BodyReader {
     chunks: mpsc::Receiver<BodyChunk>,
-    rest: Bytes,
+    current: Bytes,
     ended: bool,
-    /// Stays: nothing that comes after a hole may be taken for the rest.
+    /// Set once and for all: data after a gap must not be read as the rest.
     interruption: Option<String>,
 }
 
-/// A pipe of a few frames.
+/// A pipe of [`MAX_BUFFERED_FRAMES`].
 pub(super) fn pipe() -> (BodyWriter, BodyReader) {
-    let (sender, pieces) = mpsc::channel(MAX_BUFFERED_FRAMES);
-    (
-        BodyWriter(sender),
-        BodyReader { chunks: pieces, rest: Bytes::new(), ended: false, interruption: None },
-    )
+    let (sender, chunks) = mpsc::channel(MAX_BUFFERED_FRAMES);
+    let reader = BodyReader { chunks, current: Bytes::new(), ended: false, interruption: None };
+    (BodyWriter(sender), reader)
 }
 
 impl BodyWriter {
-    /// Lets a body through, until its end or until nobody reads on. `told` is
-    /// the length that its head tells: a body that is shorter broke off.
+    /// Forwards a body until its end or until the reader is dropped. A body that is shorter than
+    /// `content_length` is incomplete.
     ///
     /// # Errors
-    /// Why it ended early; the reader is told too.
+    /// Why the body is incomplete. The reader gets the same error.
     pub(super) async fn forward(
         self,
         body: &mut Body,
-        told: Option<u64>,
-        idle: Duration,
+        content_length: Option<u64>,
+        idle_timeout: Duration,
         stopping: impl Future<Output = ()>,
     ) -> Result<(), BodyInterrupted> {
-        let passed = tokio::select! {
-            passed = self.forward_frames(body, told, idle) => passed,
+        let result = tokio::select! {
+            result = self.forward_frames(body, content_length, idle_timeout) => result,
             () = stopping => Err(BodyInterrupted::Stopping),
         };
-        let last = passed.clone().map_or_else(BodyChunk::Interrupted, |()| BodyChunk::End);
-        // A reader that is done has seen enough.
+        let last = result.clone().map_or_else(BodyChunk::Interrupted, |()| BodyChunk::End);
+        // The reader may be dropped already.
         drop(self.0.send(last).await);
-        passed
+        result
     }
 
     async fn forward_frames(
         &self,
         body: &mut Body,
-        told: Option<u64>,
-        idle: Duration,
+        content_length: Option<u64>,
+        idle_timeout: Duration,
     ) -> Result<(), BodyInterrupted> {
-        let mut seen = 0_u64;
+        let mut received = 0_u64;
         loop {
             let frame = tokio::select! {
-                frame = timeout(idle, body.frame()) => frame.map_err(|_| BodyInterrupted::Idle)?,
-                // Whoever sends slowly shall hear why it cannot be read, and
-                // not that it is slow.
+                frame = timeout(idle_timeout, body.frame()) => {
+                    frame.map_err(|_| BodyInterrupted::Idle)?
+                }
+                // The reader found an error. Report that instead of a slow sender.
                 () = self.0.closed() => return Ok(()),
             };
             let Some(frame) = frame else {
-                return match told {
-                    Some(told) if seen < told => {
-                        Err(BodyInterrupted::ConnectionLost(format!("{seen} of {told} bytes came")))
+                return match content_length {
+                    Some(length) if received < length => {
+                        let reason = format!("{received} of {length} bytes came");
+                        Err(BodyInterrupted::ConnectionLost(reason))
                     }
                     _ => Ok(()),
                 };
             };
             let frame =
                 frame.map_err(|error| BodyInterrupted::ConnectionLost(error.to_string()))?;
-            // Trailers are no part of it.
+            // Trailers are not part of the body.
             let Ok(data) = frame.into_data() else { continue };
-            seen = seen.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
+            received = received.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
             if self.0.send(BodyChunk::Data(data)).await.is_err() {
                 return Ok(());
             }
@@ -128,22 +127,24 @@ impl BodyWriter {
 
 impl BufRead for BodyReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.rest.is_empty() && !self.ended {
-            if let Some(why) = &self.interruption {
-                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, why.clone()));
+        while self.current.is_empty() && !self.ended {
+            if let Some(reason) = &self.interruption {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason.clone()));
             }
             match self.chunks.blocking_recv() {
-                Some(BodyChunk::Data(data)) => self.rest = data,
+                Some(BodyChunk::Data(data)) => self.current = data,
                 Some(BodyChunk::End) => self.ended = true,
-                Some(BodyChunk::Interrupted(cut)) => self.interruption = Some(cut.message()),
-                None => self.interruption = Some("the body broke off".to_owned()),
+                Some(BodyChunk::Interrupted(reason)) => {
+                    self.interruption = Some(reason.to_string());
+                }
+                None => self.interruption = Some("the body is incomplete".to_owned()),
             }
         }
-        Ok(&self.rest)
+        Ok(&self.current)
     }
 
     fn consume(&mut self, amount: usize) {
-        self.rest.advance(amount);
+        self.current.advance(amount);
     }
 }
 

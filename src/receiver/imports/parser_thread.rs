@@ -1,5 +1,5 @@
-//! The thread that reads a file: bytes to items, items to messages. No more of
-//! them than the window has places for.
+//! The thread that parses a file: bytes to items, items to messages. A window bounds the items
+//! that are parsed and not confirmed yet.
 
 use std::sync::Arc;
 
@@ -22,99 +22,96 @@ use crate::{
     sources::{Source, WebhookRequest},
 };
 
-/// Items that were read and are not confirmed yet: at most so many, and fewer
-/// if they are large.
+/// The permits of the window. A small item takes one.
 const MAX_UNCONFIRMED_ITEMS: usize = 512;
-/// A small item takes one place of the window; a large one a place for each
-/// so many bytes. So an import holds 16 MiB, whatever its items are like.
+/// A larger item takes a permit for each so many bytes, so that an import holds at most 16 MiB.
 const BYTES_PER_PERMIT: usize = 32 * 1024;
 
-/// What a message needs to know of the call that brought the file.
+/// The request that uploads a file.
 #[derive(Clone)]
 pub(super) struct ImportContext {
     pub(super) import_id: Uuid,
     pub(super) source: SourceName,
     pub(super) format: ImportFormat,
-    /// The label of the secret that let it in.
-    pub(super) secret: String,
+    /// The label of the secret that authenticated the upload.
+    pub(super) secret_label: String,
     pub(super) headers: HeaderMap,
     pub(super) query: String,
     pub(super) started_at: OffsetDateTime,
 }
 
-/// An item, and its places in the window as long as it is not confirmed.
+/// A parsed item. It holds its permits until it is dropped, after the confirm.
 pub(super) struct ParsedItem {
     pub(super) result: ParseResult,
     _permits: OwnedSemaphorePermit,
     _in_flight: GaugeGuard,
 }
 
-/// What an item comes to.
+/// The message of an item, or why there is none.
 pub(super) enum ParseResult {
     Event(Box<Envelope>),
     Rejected(RejectedItem),
 }
 
-/// A line that is no invoice.
+/// An invalid line.
 pub(super) struct RejectedItem {
     pub(super) line: u32,
     pub(super) failures: Vec<PermanentFailure>,
-    /// As it stands in the file, as far as it is kept.
+    /// The line as it is in the file, truncated if it is long.
     pub(super) raw: Bytes,
 }
 
-/// Begins to read. The thread ends with the file, or when nobody wants its
-/// pieces any more.
+/// Starts the thread. It ends with the file, or when the receiver of the items is dropped.
 pub(super) fn start_parser(
     receiver: &Receiver,
-    origin: ImportContext,
-    outlet: BodyReader,
+    context: ImportContext,
+    reader: BodyReader,
 ) -> (mpsc::Receiver<ParsedItem>, JoinHandle<Result<(), FileError>>) {
-    let (pieces, read) = mpsc::channel(MAX_UNCONFIRMED_ITEMS);
+    let (sender, parsed_items) = mpsc::channel(MAX_UNCONFIRMED_ITEMS);
     let (sources, metrics) = (Arc::clone(&receiver.sources), receiver.metrics.clone());
     let limit = receiver.settings.body_limit_bytes;
     let runtime = Handle::current();
     let thread = tokio::task::spawn_blocking(move || {
-        // Only a source that takes files gets here.
-        let Some(adapter) = sources.get(&origin.source) else { return Ok(()) };
-        let reading = ParserThread {
-            adapter,
-            origin: &origin,
+        // `admit_import` has found the source already.
+        let Some(source) = sources.get(&context.source) else { return Ok(()) };
+        let parser = ParserThread {
+            source,
+            context: &context,
             metrics: &metrics,
             runtime,
-            parsed_items: pieces,
+            parsed_items: sender,
         };
-        reading.run(outlet, limit)
+        parser.run(reader, limit)
     });
-    (read, thread)
+    (parsed_items, thread)
 }
 
 struct ParserThread<'a> {
-    adapter: &'a Source,
-    origin: &'a ImportContext,
+    source: &'a Source,
+    context: &'a ImportContext,
     metrics: &'a Metrics,
     runtime: Handle,
     parsed_items: mpsc::Sender<ParsedItem>,
 }
 
 impl ParserThread<'_> {
-    fn run(&self, outlet: BodyReader, limit: usize) -> Result<(), FileError> {
-        let Some(csv) = self.adapter.csv_dialect() else { return Ok(()) };
+    fn run(&self, reader: BodyReader, limit: usize) -> Result<(), FileError> {
+        let Some(dialect) = self.source.csv_dialect() else { return Ok(()) };
         let window = Arc::new(Semaphore::new(MAX_UNCONFIRMED_ITEMS));
-        // Of two items the later has the greater position, also where an
-        // array has several on one line.
+        // Positions increase from item to item, also where several items of a JSON array begin on
+        // one line.
         let mut position = 0_u32;
-        for item in FileReader::new(outlet, self.origin.format, csv, limit) {
+        for item in FileReader::new(reader, self.context.format, dialect, limit) {
             let item = item?;
             position = item.line.max(position.saturating_add(1));
-            let places = permits_for(item.body.as_ref().map_or(item.raw.len(), Bytes::len));
-            let waiting = Arc::clone(&window).acquire_many_owned(places);
-            // Nobody closes the semaphore.
-            let Ok(places) = self.runtime.block_on(waiting) else { break };
+            let size = item.body.as_ref().map_or(item.raw.len(), Bytes::len);
+            let permits = Arc::clone(&window).acquire_many_owned(permits_for(size));
+            // The semaphore is never closed.
+            let Ok(permits) = self.runtime.block_on(permits) else { break };
             let in_flight = GaugeGuard::increment(&self.metrics.import_items_in_flight);
-            let found = self.parse_item(item, position);
-            let piece = ParsedItem { result: found, _permits: places, _in_flight: in_flight };
-            if self.parsed_items.blocking_send(piece).is_err() {
+            let result = self.parse_item(item, position);
+            let parsed = ParsedItem { result, _permits: permits, _in_flight: in_flight };
+            if self.parsed_items.blocking_send(parsed).is_err() {
                 break;
             }
         }
@@ -123,10 +120,10 @@ impl ParserThread<'_> {
 
     fn parse_item(&self, item: FileItem, position: u32) -> ParseResult {
         let FileItem { line, raw, body } = item;
-        let event = body
+        let envelope = body
             .map_err(|failure| vec![failure])
             .and_then(|body| self.build_envelope(&body, line, position));
-        match event {
+        match envelope {
             Ok(envelope) => ParseResult::Event(Box::new(envelope)),
             Err(failures) => ParseResult::Rejected(RejectedItem { line, failures, raw }),
         }
@@ -138,20 +135,20 @@ impl ParserThread<'_> {
         line: u32,
         position: u32,
     ) -> Result<Envelope, Vec<PermanentFailure>> {
-        let ImportContext { import_id, source, format, secret, headers, query, started_at } =
-            self.origin;
-        let call = WebhookRequest { headers, query, body, received_at: *started_at };
-        let event = self.adapter.import_event(&call, *format, position)?;
+        let ImportContext { import_id, source, format, secret_label, headers, query, started_at } =
+            self.context;
+        let request = WebhookRequest { headers, query, body, received_at: *started_at };
+        let event = self.source.import_event(&request, *format, position)?;
         let now = OffsetDateTime::now_utc();
         let envelope = event
-            .envelope(source, Uuid::now_v7(), now, secret)
+            .envelope(source, Uuid::now_v7(), now, secret_label)
             .map_err(|rejection| vec![PermanentFailure::invalid("", rejection.to_string())])?;
         let import = Some(ImportPosition { import_id: *import_id, line });
         Ok(Envelope { import, ..envelope })
     }
 }
 
-/// The places that an item of so many bytes takes: never more than there are.
+/// The permits that an item of this size takes: at most all of them.
 fn permits_for(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(BYTES_PER_PERMIT).clamp(1, MAX_UNCONFIRMED_ITEMS)).unwrap_or(1)
 }
@@ -161,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_large_item_takes_the_places_of_many_and_never_more_than_there_are() {
+    fn parser_large_item_takes_many_permits_up_to_all() {
         for (bytes, expected) in [
             (0, 1),
             (200, 1),

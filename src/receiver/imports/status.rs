@@ -1,6 +1,7 @@
-//! `GET /imports/{id}` and its items: the only place where the receiver reads
-//! the database. By connections of its own, so that who asks takes none from
-//! the worker.
+//! `GET /imports/{id}` and its items. This is the only place where the receiver reads the
+//! database, with connections of its own.
+
+use std::sync::Arc;
 
 use axum::{
     body::Body,
@@ -10,65 +11,83 @@ use axum::{
 use bytes::Bytes;
 use serde::Serialize;
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::super::Receiver;
+use super::super::{
+    Receiver,
+    response::{Problem, json_response},
+    webhooks::{rejection_problem, unknown_source},
+};
 use crate::{
     domain::Outcome,
-    receiver::{response, response::Problem, webhooks::rejection_problem},
     sources::{ResponseStyle, WebhookRequest},
     store::{
-        StoreError, imports,
-        imports::{Import, ImportItemRow, ItemPage},
+        Conn, Store, StoreError,
+        imports::{self, Import, ImportItemRow, ItemPage},
     },
 };
 
-/// Items on a page, unless another number is asked for, and at most.
+/// The most queries at once.
+const MAX_CONCURRENT_QUERIES: usize = 8;
+
+/// The items on a page without `limit`, and the most.
 const DEFAULT_PAGE_SIZE: i64 = 100;
 const MAX_PAGE_SIZE: i64 = 1000;
 
-/// The id as it stands in the path.
+/// Reads the status of imports from the database.
+#[derive(Clone)]
+pub struct ImportStatusReader {
+    store: Store,
+    query_permits: Arc<Semaphore>,
+}
+
+impl ImportStatusReader {
+    /// A reader with a store of its own, so that it takes no connections from the worker.
+    pub fn new(store: Store) -> Self {
+        Self { store, query_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_QUERIES)) }
+    }
+}
+
+/// The id in the path.
 type ImportPath = Result<Path<String>, PathRejection>;
 
-/// `GET /imports/{id}`: how far it has come. Whoever knows the id may ask:
-/// it cannot be guessed, and opens nothing but these numbers.
+/// `GET /imports/{id}`: the state and the counts. It needs no secret: the id cannot be guessed,
+/// and the response has numbers only.
 pub(in crate::receiver) async fn get_import(
     State(receiver): State<Receiver>,
-    id: ImportPath,
+    path: ImportPath,
 ) -> Response<Body> {
     let receipt_id = Uuid::now_v7();
-    match receiver.find_import(id).await {
-        Ok(import) => {
-            response::json_response(StatusCode::OK, receipt_id, &ImportStatus::of(&import))
-        }
+    match receiver.find_import(path).await {
+        Ok(import) => json_response(StatusCode::OK, receipt_id, &ImportStatus::of(&import)),
         Err(problem) => problem.to_response(ResponseStyle::ProblemJson, receipt_id),
     }
 }
 
-/// `GET /imports/{id}/items`: what became of each, for whoever has the
-/// source's secret.
+/// `GET /imports/{id}/items`: the outcome of each item. It needs the source's secret.
 pub(in crate::receiver) async fn get_import_items(
     State(receiver): State<Receiver>,
-    id: ImportPath,
+    path: ImportPath,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response<Body> {
     let receipt_id = Uuid::now_v7();
-    match receiver.find_items(id, uri.query().unwrap_or_default(), &headers).await {
-        Ok(page) => response::json_response(StatusCode::OK, receipt_id, &page),
+    match receiver.find_items(path, uri.query().unwrap_or_default(), &headers).await {
+        Ok(page) => json_response(StatusCode::OK, receipt_id, &page),
         Err(problem) => problem.to_response(ResponseStyle::ProblemJson, receipt_id),
     }
 }
 
 impl Receiver {
-    async fn find_import(&self, id: ImportPath) -> Result<Import, Problem> {
-        // One way of writing it, so that a stranger's guesses cost nothing.
-        let id = id.ok().map(|Path(text)| text).filter(|text| text.len() == 36);
+    async fn find_import(&self, path: ImportPath) -> Result<Import, Problem> {
+        // Only one spelling of an id, so that other guesses never reach the database.
+        let id = path.ok().map(|Path(text)| text).filter(|text| text.len() == 36);
         let id = id.and_then(|text| text.parse().ok()).ok_or_else(unknown_import)?;
-        let found = self.query_store(async |conn| imports::find(conn, id).await).await?;
-        // It may be on its way: the worker has it from the broker.
-        found.ok_or_else(|| Problem {
+        let import = self.query_store(async |conn| imports::find(conn, id).await).await?;
+        // The worker may not have received its first record yet.
+        import.ok_or_else(|| Problem {
             retry_after_s: Some(self.settings.retry_after_s),
             ..unknown_import()
         })
@@ -76,76 +95,77 @@ impl Receiver {
 
     async fn find_items(
         &self,
-        id: ImportPath,
+        path: ImportPath,
         query: &str,
         headers: &HeaderMap,
     ) -> Result<ItemsPage, Problem> {
-        let import = self.find_import(id).await?;
-        let source = import.source.parse().ok();
-        let adapter = source.and_then(|source| self.sources.get(&source));
-        let adapter = adapter.ok_or_else(super::unknown_source)?;
+        let import = self.find_import(path).await?;
+        let name = import.source.parse().ok();
+        let source = name.and_then(|name| self.sources.get(&name)).ok_or_else(unknown_source)?;
         let received_at = OffsetDateTime::now_utc();
-        let call = WebhookRequest { headers, query, body: &Bytes::new(), received_at };
-        adapter.authenticate_upload(&call).map_err(|rejection| rejection_problem(&rejection))?;
-        let asked = parse_page(query)?;
-        // One more tells whether there is another page.
-        let page = ItemPage { limit: asked.limit + 1, ..asked.clone() };
+        let request = WebhookRequest { headers, query, body: &Bytes::new(), received_at };
+        source.authenticate_upload(&request).map_err(|rejection| rejection_problem(&rejection))?;
+        let requested = parse_page(query)?;
+        // One more item shows whether there is another page.
+        let page = ItemPage { limit: requested.limit + 1, ..requested.clone() };
         let mut items = self
             .query_store(async |conn| imports::list_items(conn, import.import_id, &page).await)
             .await?;
-        let limit = usize::try_from(asked.limit).unwrap_or_default();
-        let goes_on = items.len() > limit;
+        let limit = usize::try_from(requested.limit).unwrap_or_default();
+        let has_more = items.len() > limit;
         items.truncate(limit);
-        let next =
-            items.last().filter(|_| goes_on).map(|last| next_page_url(&import, &asked, last));
+        let last = items.last().filter(|_| has_more);
+        let next = last.map(|last| next_page_url(&import, &requested, last));
         let items = items.into_iter().map(ItemStatus::of).collect();
         Ok(ItemsPage { items, next, past_retention: import.past_retention })
     }
 
-    /// Asks the database, if not too many do.
+    /// Runs a query, unless too many are in progress.
     async fn query_store<T>(
         &self,
-        question: impl AsyncFnOnce(&mut crate::store::Conn) -> Result<T, StoreError>,
+        query: impl AsyncFnOnce(&mut Conn) -> Result<T, StoreError>,
     ) -> Result<T, Problem> {
-        let busy = || self.unavailable("too many ask at once; ask again");
-        let _place = self.query_permits.try_acquire().map_err(|_| busy())?;
-        let answered = self.store.transaction(async |tx| question(tx).await);
-        answered.await.map_err(|error| {
-            debug!(%error, "an import cannot be looked up");
-            self.unavailable("what became of it cannot be looked up now; the import goes on")
+        let ImportStatusReader { store, query_permits } = &self.import_status;
+        let busy = || self.unavailable("too many queries are in progress; try again");
+        let _permit = query_permits.try_acquire().map_err(|_| busy())?;
+        let result = store.transaction(async |tx| query(tx).await);
+        result.await.map_err(|error| {
+            debug!(%error, "the import cannot be looked up");
+            self.unavailable("the status cannot be looked up now; the import goes on")
         })
     }
 }
 
 fn unknown_import() -> Problem {
-    let detail = "no import of this id is on record, or not yet";
+    let detail = "no import of this id is recorded, or not yet";
     Problem::new(StatusCode::NOT_FOUND, "Unknown import", detail)
 }
 
-/// What a query asks for.
+/// The page that a query string asks for.
 fn parse_page(query: &str) -> Result<ItemPage, Problem> {
     let mut page = ItemPage { outcome: None, after: (-1, Uuid::nil()), limit: DEFAULT_PAGE_SIZE };
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-        let wrong = |must: &str| {
-            Problem::new(StatusCode::BAD_REQUEST, "Unreadable", format!("{key} must be {must}"))
+        let invalid = |expected: &str| {
+            let detail = format!("{key} must be {expected}");
+            Problem::new(StatusCode::BAD_REQUEST, "Bad request", detail)
         };
         match key.as_ref() {
             "outcome" => {
-                let effects = ["created", "updated"].into_iter();
-                let words: Vec<&str> =
-                    Outcome::ALL.into_iter().map(Outcome::as_str).chain(effects).collect();
-                let known = words.contains(&value.as_ref());
-                let outcome = known.then(|| value.into_owned());
-                page.outcome =
-                    Some(outcome.ok_or_else(|| wrong(&format!("one of {}", words.join(", "))))?);
+                let write_kinds = ["created", "updated"].into_iter();
+                let known: Vec<&str> =
+                    Outcome::ALL.into_iter().map(Outcome::as_str).chain(write_kinds).collect();
+                if !known.contains(&value.as_ref()) {
+                    return Err(invalid(&format!("one of {}", known.join(", "))));
+                }
+                page.outcome = Some(value.into_owned());
             }
             "after" => {
                 page.after =
-                    parse_position(&value).ok_or_else(|| wrong("a line, or what `next` told"))?;
+                    parse_position(&value).ok_or_else(|| invalid("a line, or as in `next`"))?;
             }
             "limit" => {
                 let limit = value.parse().ok().filter(|limit| (1..=MAX_PAGE_SIZE).contains(limit));
-                page.limit = limit.ok_or_else(|| wrong(&format!("1 to {MAX_PAGE_SIZE}")))?;
+                page.limit = limit.ok_or_else(|| invalid(&format!("1 to {MAX_PAGE_SIZE}")))?;
             }
             _ => {}
         }
@@ -153,7 +173,7 @@ fn parse_page(query: &str) -> Result<ItemPage, Problem> {
     Ok(page)
 }
 
-/// Behind a line, or behind one of several items that begin on it.
+/// The position after a line, or after one of several items that begin on it.
 fn parse_position(text: &str) -> Option<(i64, Uuid)> {
     let (line, receipt_id) = match text.split_once('.') {
         Some((line, receipt_id)) => (line, receipt_id.parse().ok()?),
@@ -162,17 +182,15 @@ fn parse_position(text: &str) -> Option<(i64, Uuid)> {
     Some((line.parse::<u32>().ok()?.into(), receipt_id))
 }
 
-/// Where the next page is.
-fn next_page_url(import: &Import, asked: &ItemPage, last: &ImportItemRow) -> String {
+fn next_page_url(import: &Import, page: &ItemPage, last: &ImportItemRow) -> String {
     let outcome =
-        asked.outcome.as_ref().map_or_else(String::new, |word| format!("&outcome={word}"));
+        page.outcome.as_ref().map_or_else(String::new, |outcome| format!("&outcome={outcome}"));
     format!(
         "/imports/{}/items?after={}.{}&limit={}{outcome}",
-        import.import_id, last.line, last.receipt_id, asked.limit
+        import.import_id, last.line, last.receipt_id, page.limit
     )
 }
 
-/// How far an import has come.
 #[derive(Serialize)]
 struct ImportStatus<'a> {
     import_id: Uuid,
@@ -189,7 +207,7 @@ struct ImportStatus<'a> {
     ignored: i64,
     rejected: i64,
     dead: i64,
-    /// How many of these are only counted: no item tells of them any more.
+    /// How many of these have no receipt any more, and are on no page of items.
     past_retention: i64,
     duplicate_rate: f64,
     #[serde(with = "time::serde::rfc3339")]
@@ -234,22 +252,19 @@ impl<'a> ImportStatus<'a> {
     }
 }
 
-/// Some of an import's items.
 #[derive(Serialize)]
 struct ItemsPage {
     items: Vec<ItemStatus>,
     next: Option<String>,
-    /// Items, of whatever outcome, that are on no page: their receipts are
-    /// past retention.
+    /// Items of any outcome whose receipts are past retention. They are on no page.
     past_retention: i64,
 }
 
-/// What became of an item.
 #[derive(Serialize)]
 struct ItemStatus {
     line: i64,
     outcome: String,
-    write_kind: Option<String>,
+    effect: Option<String>,
     receipt_id: Uuid,
     business_key: Option<String>,
     attempts: i32,
@@ -257,10 +272,10 @@ struct ItemStatus {
 }
 
 impl ItemStatus {
-    fn of(item: ImportItemRow) -> Self {
+    fn of(row: ImportItemRow) -> Self {
         let ImportItemRow { line, receipt_id, outcome, write_kind, business_key, attempts, error } =
-            item;
-        Self { line, outcome, write_kind, receipt_id, business_key, attempts, error }
+            row;
+        Self { line, outcome, effect: write_kind, receipt_id, business_key, attempts, error }
     }
 }
 
@@ -269,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_asked_for_by_outcome_place_and_size() {
+    fn import_items_page_is_parsed_from_query() {
         let page = parse_page("").unwrap();
         assert_eq!((page.outcome, page.after, page.limit), (None, (-1, Uuid::nil()), 100));
         let id = Uuid::now_v7();

@@ -1,5 +1,4 @@
-//! What the sender of a file is told: how many items are in, and which lines
-//! are not, and why.
+//! The response to an uploaded file: how many items are accepted, and what is wrong with the rest.
 
 use axum::{
     body::Body,
@@ -10,41 +9,41 @@ use uuid::Uuid;
 
 use crate::{
     domain::{ImportState, PermanentFailure, SourceName},
-    receiver::response,
+    receiver::response::json_response,
 };
 
-/// More mistakes are counted, and stand in the call log.
+/// The most rejected fields in a response. The call log has all of them.
 const MAX_REPORTED: usize = 1000;
-/// A message of more bytes is cut.
+/// Longer messages are truncated, in bytes.
 const MAX_MESSAGE_BYTES: usize = 500;
 
-/// What was counted of an import.
+/// The items of an import so far.
 #[derive(Debug, Default)]
 pub(super) struct ImportCounts {
-    /// Items that are durable in their source's queue.
+    /// Items whose publish is confirmed.
     pub(super) published: u64,
-    /// Lines whose rejection is durable.
+    /// Items whose rejection is recorded.
     pub(super) rejected: u64,
     rejections: Vec<RejectedField>,
     omitted: u64,
 }
 
-/// What is wrong with a line.
+/// An invalid field of a line.
 #[derive(Debug, Serialize)]
 struct RejectedField {
     line: u32,
-    /// As the sender names it; empty if it is the line as a whole.
+    /// The sender's name of the field; empty for the whole line.
     field: String,
     message: String,
 }
 
 impl ImportCounts {
-    /// All that are durable.
+    /// All durable items.
     pub(super) fn items(&self) -> u64 {
         self.published.saturating_add(self.rejected)
     }
 
-    /// Keeps what is wrong with a line, if not too much is known already.
+    /// Adds the invalid fields of a line, up to [`MAX_REPORTED`] in total.
     pub(super) fn add_rejections(&mut self, line: u32, failures: &[PermanentFailure]) {
         for PermanentFailure { field, detail, .. } in failures {
             if self.rejections.len() == MAX_REPORTED {
@@ -64,7 +63,7 @@ fn truncate(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_MESSAGE_BYTES)]
 }
 
-/// The answer to a file that was read, as far as it could be.
+/// The body of the response.
 #[derive(Serialize)]
 pub(super) struct ImportSummary<'a> {
     import_id: Uuid,
@@ -81,30 +80,30 @@ pub(super) struct ImportSummary<'a> {
 }
 
 impl<'a> ImportSummary<'a> {
-    /// Of a file that was read to its end, or to this error.
+    /// The summary of a file that was read to its end, or to this error.
     pub(super) fn new(
         import_id: Uuid,
         source: &'a SourceName,
-        tally: &'a ImportCounts,
+        counts: &'a ImportCounts,
         error: Option<String>,
     ) -> Self {
         Self {
             import_id,
             source,
             state: if error.is_some() { ImportState::Interrupted } else { ImportState::Received },
-            items: tally.items(),
-            published: tally.published,
-            rejected: tally.rejected,
-            rejections: &tally.rejections,
-            rejections_omitted: tally.omitted,
+            items: counts.items(),
+            published: counts.published,
+            rejected: counts.rejected,
+            rejections: &counts.rejections,
+            rejections_omitted: counts.omitted,
             error,
             status: format!("/imports/{import_id}"),
         }
     }
 
-    /// 202: everything that it tells is durable, and not yet applied.
+    /// 202: the items are durable and not yet applied.
     pub(super) fn response(&self) -> Response<Body> {
-        response::json_response(StatusCode::ACCEPTED, self.import_id, self)
+        json_response(StatusCode::ACCEPTED, self.import_id, self)
     }
 }
 
@@ -113,31 +112,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_field_of_a_line_is_told_and_too_many_are_counted() {
-        let mut tally = ImportCounts::default();
+    fn import_summary_rejections_are_listed_up_to_maximum() {
+        let mut counts = ImportCounts::default();
         let failures = [
             PermanentFailure::missing("amount"),
             PermanentFailure::invalid("due_date", "x".repeat(999)),
         ];
         for line in 1..=501 {
-            tally.add_rejections(line, &failures);
+            counts.add_rejections(line, &failures);
         }
         let source = "vendors".parse().unwrap();
-        let report = ImportSummary::new(Uuid::nil(), &source, &tally, None);
-        let told = serde_json::to_value(&report).unwrap();
-        assert_eq!(told["rejections"].as_array().unwrap().len(), 1000);
-        assert_eq!(told["rejections_omitted"], 2);
+        let summary = ImportSummary::new(Uuid::nil(), &source, &counts, None);
+        let json = serde_json::to_value(&summary).unwrap();
+        assert_eq!(json["rejections"].as_array().unwrap().len(), 1000);
+        assert_eq!(json["rejections_omitted"], 2);
         assert_eq!(
-            told["rejections"][0],
+            json["rejections"][0],
             serde_json::json!({"line": 1, "field": "amount", "message": "is missing or null"})
         );
-        assert_eq!(told["rejections"][1]["message"].as_str().unwrap().len(), 500);
-        assert_eq!((&told["state"], told.get("error")), (&"received".into(), None));
-        let broken =
-            ImportSummary::new(Uuid::nil(), &source, &tally, Some("line 7: why".to_owned()));
-        let told = serde_json::to_value(&broken).unwrap();
+        assert_eq!(json["rejections"][1]["message"].as_str().unwrap().len(), 500);
+        assert_eq!((&json["state"], json.get("error")), (&"received".into(), None));
+        let error = Some("line 7: why".to_owned());
+        let interrupted = ImportSummary::new(Uuid::nil(), &source, &counts, error);
+        let json = serde_json::to_value(&interrupted).unwrap();
         assert_eq!(
-            (&told["state"], &told["error"]),
+            (&json["state"], &json["error"]),
             (&"interrupted".into(), &"line 7: why".into())
         );
     }

@@ -1,5 +1,4 @@
-//! One file on its way in: what was read is published with a window, and told
-//! of as it goes.
+//! One file upload: publishes the parsed items, many at once, and records the progress.
 
 use std::time::Duration;
 
@@ -14,10 +13,8 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
-    body_pipe,
-    body_pipe::BodyInterrupted,
-    parser_thread,
-    parser_thread::{ImportContext, ParseResult, ParsedItem, RejectedItem},
+    body_pipe::{self, BodyInterrupted},
+    parser_thread::{ImportContext, ParseResult, ParsedItem, RejectedItem, start_parser},
     summary::ImportCounts,
 };
 use crate::{
@@ -27,51 +24,49 @@ use crate::{
     receiver::Receiver,
 };
 
-/// After so many items, or so long, it is told how far the import has come.
+/// The progress is published after this many items, or this much time.
 const PROGRESS_ITEMS: u64 = 5000;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What an import that is under way may take once the process stops.
+/// How long an upload may go on once the process stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the last note is kept while the broker is away, and how often it
-/// is tried again.
+/// How long, and how often, publishing the final progress is retried.
 const PROGRESS_RETRY_TIMEOUT: Duration = Duration::from_mins(10);
 const PROGRESS_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// An admitted import.
+/// An admitted upload.
 pub(super) struct Upload {
     pub(super) receiver: Receiver,
     pub(super) context: ImportContext,
-    /// What the sender calls the file.
+    /// The sender's name of the file.
     pub(super) file_name: Option<String>,
-    /// The length that the head tells.
     pub(super) content_length: Option<u64>,
 }
 
-/// How an import ended.
+/// How an upload ended.
 #[derive(Debug)]
 pub(super) enum UploadEnd {
-    /// All of the file was read, and all of it is durable.
+    /// The whole file was parsed, and every item is durable.
     Complete,
-    /// The file cannot be read from there on.
+    /// The rest of the file cannot be parsed.
     Unreadable(FileError),
-    /// The body ended before its end.
+    /// The body is incomplete.
     Interrupted(BodyInterrupted),
-    /// The broker does not have everything.
+    /// A publish was not confirmed.
     PublishFailed(PublishError),
-    /// A mistake of ours.
+    /// The parser thread panicked: a bug.
     Panicked,
 }
 
 impl UploadEnd {
-    /// Why the import broke off, if it did.
-    pub(super) fn error(&self) -> Option<String> {
+    /// Why the import is interrupted, if it is.
+    fn error(&self) -> Option<String> {
         match self {
             Self::Complete => None,
-            Self::Unreadable(broken) => Some(broken.to_string()),
-            Self::Interrupted(cut) => Some(cut.message()),
+            Self::Unreadable(error) => Some(error.to_string()),
+            Self::Interrupted(reason) => Some(reason.to_string()),
             Self::PublishFailed(error) => Some(error.to_string()),
-            Self::Panicked => Some("the file could not be read: a mistake of ours".to_owned()),
+            Self::Panicked => Some("the file could not be parsed: internal error".to_owned()),
         }
     }
 }
@@ -86,119 +81,114 @@ enum PublishedKind {
 type PendingPublishes<'a> = FuturesUnordered<BoxFuture<'a, Result<PublishedKind, PublishError>>>;
 
 impl Upload {
-    /// Takes the file in. The rest of the body may still come.
+    /// Receives, parses and publishes the file. Afterwards `body` may have unread data.
     pub(super) async fn run(&self, body: &mut Body) -> (ImportCounts, UploadEnd) {
-        let mut tally = ImportCounts::default();
-        if let Err(error) =
-            self.publish_progress(&self.progress(&tally, ImportState::Receiving, None)).await
-        {
-            return (tally, UploadEnd::PublishFailed(error));
+        let mut counts = ImportCounts::default();
+        let progress = self.progress(&counts, ImportState::Receiving, None);
+        if let Err(error) = self.publish_progress(&progress).await {
+            return (counts, UploadEnd::PublishFailed(error));
         }
-        let (inlet, outlet) = body_pipe::pipe();
-        let (pieces, thread) =
-            parser_thread::start_parser(&self.receiver, self.context.clone(), outlet);
-        let idle = Duration::from_millis(self.receiver.settings.body_timeout_ms);
+        let (writer, reader) = body_pipe::pipe();
+        let (parsed_items, parser) = start_parser(&self.receiver, self.context.clone(), reader);
+        let idle_timeout = Duration::from_millis(self.receiver.settings.body_timeout_ms);
         let stopping = async {
             self.receiver.stop.cancelled().await;
             tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
         };
-        let (passed, published) = tokio::join!(
-            inlet.forward(body, self.content_length, idle, stopping),
-            self.publish(pieces, &mut tally),
+        let (forwarded, published) = tokio::join!(
+            writer.forward(body, self.content_length, idle_timeout, stopping),
+            self.publish(parsed_items, &mut counts),
         );
-        let end = match (published, passed, thread.await) {
+        let end = match (published, forwarded, parser.await) {
             (Err(error), ..) => UploadEnd::PublishFailed(error),
-            (Ok(()), Err(cut), _) => UploadEnd::Interrupted(cut),
-            (Ok(()), Ok(()), Ok(Err(broken))) => UploadEnd::Unreadable(broken),
+            (Ok(()), Err(reason), _) => UploadEnd::Interrupted(reason),
+            (Ok(()), Ok(()), Ok(Err(error))) => UploadEnd::Unreadable(error),
             (Ok(()), Ok(()), Ok(Ok(()))) => UploadEnd::Complete,
             (Ok(()), Ok(()), Err(_)) => UploadEnd::Panicked,
         };
-        let end = self.finish(&tally, end).await;
-        (tally, end)
+        let end = self.finish(&counts, end).await;
+        (counts, end)
     }
 
-    /// Publishes what is read, many at once, until there is nothing more or
-    /// the broker does not take one. What was under way by then is waited for:
-    /// the tally knows what is durable.
+    /// Publishes the items, many at once, until there are no more or a publish fails. Publishes
+    /// in progress are always awaited, so that `counts` has every durable item.
     async fn publish(
         &self,
-        mut pieces: mpsc::Receiver<ParsedItem>,
-        tally: &mut ImportCounts,
+        mut parsed_items: mpsc::Receiver<ParsedItem>,
+        counts: &mut ImportCounts,
     ) -> Result<(), PublishError> {
-        let mut flying = PendingPublishes::new();
+        let mut pending = PendingPublishes::new();
         let mut clock =
             tokio::time::interval_at(Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut result = Ok(());
-        let mut noted = 0;
-        let mut goes_on = true;
-        while goes_on || !flying.is_empty() {
+        let mut reported_items = 0;
+        let mut is_parsing = true;
+        while is_parsing || !pending.is_empty() {
             let is_due = tokio::select! {
                 biased;
-                Some(done) = flying.next() => {
-                    match done {
-                        Ok(PublishedKind::Event) => tally.published += 1,
-                        Ok(PublishedKind::Rejected) => tally.rejected += 1,
+                Some(published) = pending.next() => {
+                    match published {
+                        Ok(PublishedKind::Event) => counts.published += 1,
+                        Ok(PublishedKind::Rejected) => counts.rejected += 1,
                         Ok(PublishedKind::Progress) => {}
                         Err(error) => {
-                            // The reader learns of it when it sends the next.
-                            pieces.close();
+                            // The parser stops when it sends the next item.
+                            parsed_items.close();
                             result = result.and(Err(error));
                         }
                     }
-                    tally.items() >= noted + PROGRESS_ITEMS
+                    counts.items() >= reported_items + PROGRESS_ITEMS
                 }
-                piece = pieces.recv(), if goes_on => {
-                    goes_on = piece.is_some();
-                    if let Some(piece) = piece.filter(|_| result.is_ok()) {
-                        flying.push(self.publish_item(piece, tally));
+                item = parsed_items.recv(), if is_parsing => {
+                    is_parsing = item.is_some();
+                    if let Some(item) = item.filter(|_| result.is_ok()) {
+                        pending.push(self.publish_item(item, counts));
                     }
                     false
                 }
-                _ = clock.tick() => tally.items() > noted,
+                _ = clock.tick() => counts.items() > reported_items,
             };
-            if is_due && goes_on && result.is_ok() {
-                noted = tally.items();
-                let note = self.progress(tally, ImportState::Receiving, None);
-                flying.push(
-                    async move {
-                        self.publish_progress(&note).await.map(|_durable| PublishedKind::Progress)
-                    }
-                    .boxed(),
-                );
+            if is_due && is_parsing && result.is_ok() {
+                reported_items = counts.items();
+                let progress = self.progress(counts, ImportState::Receiving, None);
+                let publish = async move {
+                    let confirmed = self.publish_progress(&progress).await;
+                    confirmed.map(|_confirmed| PublishedKind::Progress)
+                };
+                pending.push(publish.boxed());
             }
         }
         result
     }
 
-    /// One item's way to the broker; it keeps its places until it is there.
+    /// Publishes one item. It keeps its permits until the confirm.
     fn publish_item<'a>(
         &'a self,
-        piece: ParsedItem,
-        tally: &mut ImportCounts,
+        item: ParsedItem,
+        counts: &mut ImportCounts,
     ) -> BoxFuture<'a, Result<PublishedKind, PublishError>> {
         let Receiver { topology, publisher, .. } = &self.receiver;
-        let (message, done) = match &piece.result {
+        let (message, kind) = match &item.result {
             ParseResult::Event(envelope) => {
                 (OutgoingMessage::inbound(topology, envelope), PublishedKind::Event)
             }
             ParseResult::Rejected(rejected) => {
-                tally.add_rejections(rejected.line, &rejected.failures);
-                (
-                    OutgoingMessage::rejected_request(topology, &self.rejected_request(rejected)),
-                    PublishedKind::Rejected,
-                )
+                counts.add_rejections(rejected.line, &rejected.failures);
+                let rejected = self.rejected_request(rejected);
+                let message = OutgoingMessage::rejected_request(topology, &rejected);
+                (message, PublishedKind::Rejected)
             }
         };
         async move {
-            let sent = publisher.publish(message).await.map(|_durable: Confirmed| done);
-            drop(piece);
-            sent
+            let published = publisher.publish(message).await.map(|_confirmed: Confirmed| kind);
+            drop(item);
+            published
         }
         .boxed()
     }
 
-    /// A rejected line as it stands in the call log.
+    /// A rejected line, as a record of the call log.
     fn rejected_request(&self, rejected: &RejectedItem) -> RejectedRequest {
         let RejectedItem { line, failures, raw } = rejected;
         let ImportContext { import_id, source, .. } = &self.context;
@@ -215,10 +205,9 @@ impl Upload {
         }
     }
 
-    /// Tells how it ended. Without that on record the file was not taken, and
-    /// the sender is told so; it is tried again all the same, so that the
-    /// import does not come in for ever.
-    async fn finish(&self, tally: &ImportCounts, end: UploadEnd) -> UploadEnd {
+    /// Publishes how the upload ended. Without a confirm the upload has failed, and the publish is
+    /// retried in the background so that the import does not stay in the state `receiving`.
+    async fn finish(&self, counts: &ImportCounts, end: UploadEnd) -> UploadEnd {
         let error = end.error();
         let state = if error.is_none() { ImportState::Received } else { ImportState::Interrupted };
         info!(
@@ -226,22 +215,22 @@ impl Upload {
             source = %self.context.source,
             state = state.as_str(),
             error,
-            published = tally.published,
-            rejected = tally.rejected,
-            "the file was read"
+            published = counts.published,
+            rejected = counts.rejected,
+            "file parsed"
         );
-        let note = self.progress(tally, state, error);
-        let Err(error) = self.publish_progress(&note).await else { return end };
-        tokio::spawn(retry_publish_progress(self.receiver.clone(), note));
+        let progress = self.progress(counts, state, error);
+        let Err(error) = self.publish_progress(&progress).await else { return end };
+        tokio::spawn(retry_publish_progress(self.receiver.clone(), progress));
         match end {
             UploadEnd::Complete => UploadEnd::PublishFailed(error),
-            broken => broken,
+            failed => failed,
         }
     }
 
     fn progress(
         &self,
-        tally: &ImportCounts,
+        counts: &ImportCounts,
         state: ImportState,
         error: Option<String>,
     ) -> ImportProgress {
@@ -251,28 +240,27 @@ impl Upload {
             source: self.context.source.clone(),
             name: self.file_name.clone(),
             state,
-            items: tally.items(),
+            items: counts.items(),
             error,
             started_at: self.context.started_at,
             received_at: has_ended.then(OffsetDateTime::now_utc),
         }
     }
 
-    async fn publish_progress(&self, note: &ImportProgress) -> Result<Confirmed, PublishError> {
+    async fn publish_progress(&self, progress: &ImportProgress) -> Result<Confirmed, PublishError> {
         let Receiver { topology, publisher, .. } = &self.receiver;
-        publisher.publish(OutgoingMessage::import_progress(topology, note)).await
+        publisher.publish(OutgoingMessage::import_progress(topology, progress)).await
     }
 }
 
-/// Tries to tell how an import ended, for a while.
-async fn retry_publish_progress(receiver: Receiver, note: ImportProgress) {
+async fn retry_publish_progress(receiver: Receiver, progress: ImportProgress) {
     let deadline = Instant::now() + PROGRESS_RETRY_TIMEOUT;
     while Instant::now() < deadline && !receiver.stop.is_cancelled() {
         tokio::time::sleep(PROGRESS_RETRY_INTERVAL).await;
-        let message = OutgoingMessage::import_progress(&receiver.topology, &note);
+        let message = OutgoingMessage::import_progress(&receiver.topology, &progress);
         if receiver.publisher.publish(message).await.is_ok() {
             return;
         }
     }
-    warn!(import_id = %note.import_id, "how the import ended is not on record");
+    warn!(import_id = %progress.import_id, "the end of the import is not recorded");
 }
