@@ -29,7 +29,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    app::{App, Roles, stop_signal},
+    app::{App, Components, Roles, stop_signal},
     config::{Config, LoadOptions},
     observability::telemetry,
     store::Store,
@@ -125,10 +125,11 @@ impl Arguments {
         // Commands for people know the development sources too, so that they
         // work beside `tallyhook dev` without a file.
         let mock_accounting = std::env::var(dev::ACCOUNTING_URL).ok().filter(|_| file.is_none());
-        let for_people = || {
+        let load = || {
             let mock_accounting = mock_accounting.as_deref();
-            Config::load(LoadOptions { file, development: file.is_none(), mock_accounting })
+            Components::load(LoadOptions { file, development: file.is_none(), mock_accounting })
         };
+        let load_config = || load().map(|(config, _)| config);
         match self.command {
             Command::Serve { only } => {
                 serve(&Config::load(LoadOptions { file, ..LoadOptions::default() })?, only).await
@@ -138,22 +139,37 @@ impl Arguments {
                 dev::run(dev::Settings { config, dir, ready_file, with_mock_accounting }).await?;
                 Ok(ExitCode::from(EXIT_DONE))
             }
-            Command::Migrate => migrate(&for_people()?).await,
+            Command::Migrate => migrate(&load_config()?).await,
             Command::Check(arguments) => {
-                check::run(&arguments, Config::load(LoadOptions { file, ..LoadOptions::default() }))
-                    .await
+                let loaded = Components::load(LoadOptions { file, ..LoadOptions::default() });
+                check::run(&arguments, loaded).await
             }
-            Command::Source(arguments) => source::run(&arguments, file, for_people),
-            Command::Send(arguments) => send::run(arguments, for_people()?).await,
-            Command::Import(arguments) => import::run(arguments, &for_people()?).await,
-            Command::Dead(arguments) => dead::run(arguments, &for_people()?).await,
-            Command::Deliveries(arguments) => deliveries::run(&arguments, &for_people()?).await,
-            Command::Reissue(arguments) => deliveries::reissue(&arguments, &for_people()?).await,
-            Command::Quarantine(arguments) => quarantine::run(arguments, &for_people()?).await,
-            Command::Audit(arguments) => audit::run(&arguments, &for_people()?).await,
-            Command::Trace(arguments) => trace::run(&arguments, &for_people()?).await,
+            Command::Source(arguments) => source::run(&arguments, file, load),
+            Command::Send(arguments) => {
+                let (config, components) = load()?;
+                send::run(arguments, &config, &components).await
+            }
+            Command::Import(arguments) => {
+                let (config, components) = load()?;
+                import::run(arguments, &config, &components).await
+            }
+            Command::Dead(arguments) => dead::run(arguments, &load_config()?).await,
+            Command::Deliveries(arguments) => {
+                let (config, components) = load()?;
+                deliveries::run(&arguments, &config, &components).await
+            }
+            Command::Reissue(arguments) => {
+                let (config, components) = load()?;
+                deliveries::reissue(&arguments, &config, &components).await
+            }
+            Command::Quarantine(arguments) => {
+                let (config, components) = load()?;
+                quarantine::run(arguments, &config, &components).await
+            }
+            Command::Audit(arguments) => audit::run(&arguments, &load_config()?).await,
+            Command::Trace(arguments) => trace::run(&arguments, &load_config()?).await,
             // By far the largest of them, and the others need not make room for it.
-            Command::Bench(arguments) => Box::pin(bench::run(&arguments, for_people()?)).await,
+            Command::Bench(arguments) => Box::pin(bench::run(&arguments, load_config()?)).await,
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::{
 const OUTBOX_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What came of an attempt, as the metric tells it.
-const ATTEMPT_RESULTS: [&str; 4] = ["delivered", "uncertain", "not_now", "refused"];
+const ATTEMPT_RESULTS: [&str; 4] = ["delivered", "uncertain", "retry_later", "rejected"];
 
 /// What every target's deliveries need.
 #[derive(Clone)]

@@ -1,5 +1,5 @@
-//! What operators see of a running process: metrics, logs, health and the
-//! HTTP server that offers them.
+//! What operators see of a running process: metrics, logs, health checks, and the HTTP server for
+//! them.
 
 pub mod health;
 pub mod metrics;

@@ -8,7 +8,6 @@ pub mod enrich;
 pub mod in_flight;
 pub mod message;
 pub mod prefetch;
-pub mod pulse;
 mod rejected_request_consumer;
 mod retry_or_dead_letter;
 pub mod secret_usage;
@@ -26,7 +25,7 @@ use crate::{
     broker::{self, BrokerConnection, BrokerError, PublishError, Publisher, Topology},
     config,
     domain::SourceName,
-    observability::metrics::Metrics,
+    observability::{health::HealthReporter, metrics::Metrics},
     retry::RetrySchedule,
     sources::Source,
     store::{Store, StoreError},
@@ -35,8 +34,6 @@ use crate::{
 pub use apply::Outbox;
 use enrich::Enricher;
 pub use in_flight::InFlightKeys;
-use pulse::CONNECTION;
-pub use pulse::HealthRegistry;
 pub use secret_usage::SecretUsage;
 use supervisor::ConsumerKind;
 
@@ -95,11 +92,19 @@ pub enum ConsumerError {
     UnknownSource(SourceName),
 }
 
+/// The component of the worker's health that all others depend on.
+const CONNECTION: &str = "connection";
+
+/// The health of a worker that has not started.
+pub fn initial_health() -> HealthReporter {
+    HealthReporter::new(CONNECTION, "not started yet")
+}
+
 /// Runs the worker until `stop` is cancelled. It reconnects by itself.
 pub async fn run(
     context: WorkerContext,
     broker_url: String,
-    health: HealthRegistry,
+    health: HealthReporter,
     stop: CancellationToken,
 ) {
     let connect = || connect(&context, &broker_url);
@@ -126,7 +131,7 @@ async fn connect(
 async fn run_consumers(
     context: &WorkerContext,
     connection: Arc<BrokerConnection>,
-    health: &HealthRegistry,
+    health: &HealthReporter,
     stop: &CancellationToken,
 ) -> String {
     let sources = context.topology.sources().iter().flat_map(|source| {

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{EXIT_DONE, EXIT_FAILED};
 use crate::{
     app,
+    app::Components,
     broker::BrokerConnection,
     config::Config,
     domain::SourceName,
@@ -64,16 +65,16 @@ impl Finding {
 
 pub(super) async fn run(
     arguments: &CheckArgs,
-    config: anyhow::Result<Config>,
+    loaded: anyhow::Result<(Config, Components)>,
 ) -> anyhow::Result<ExitCode> {
-    let findings = match config {
+    let findings = match loaded {
         Err(error) => vec![Finding::new("configuration", Err(format!("{error:#}")))],
-        Ok(config) => {
+        Ok((config, components)) => {
             let names: Vec<&str> = config.sources.keys().map(SourceName::as_str).collect();
             let told = format!("{} sources: {}", names.len(), names.join(", "));
             let mut findings = vec![Finding::new("configuration", Ok(told))];
-            findings.push(retention::settings_finding(&config));
-            findings.extend(database_findings(&config).await);
+            findings.push(retention::settings_finding(&components.retention));
+            findings.extend(database_findings(&config, &components).await);
             findings.extend(broker_findings(&config).await);
             findings
         }
@@ -98,7 +99,7 @@ pub(super) async fn run(
     Ok(ExitCode::from(if well { EXIT_DONE } else { EXIT_FAILED }))
 }
 
-async fn database_findings(config: &Config) -> Vec<Finding> {
+async fn database_findings(config: &Config, components: &Components) -> Vec<Finding> {
     let what = "PostgreSQL";
     match Store::new(&config.database) {
         Err(error) => vec![Finding::new(what, Err(format!("database.url: {error}")))],
@@ -110,14 +111,21 @@ async fn database_findings(config: &Config) -> Vec<Finding> {
                         vec![Finding::new("targets", Err(format!("cannot be looked up: {error}")))]
                     },
                 ));
-                findings.extend(retention::inbox_findings(&store, config).await.unwrap_or_else(
-                    |error| {
-                        vec![Finding::new("inbox", Err(format!("cannot be looked up: {error}")))]
-                    },
-                ));
-                findings.extend(secrets::findings(&store, config).await.unwrap_or_else(|error| {
-                    vec![Finding::new("secrets", Err(format!("cannot be looked up: {error}")))]
-                }));
+                findings.extend(
+                    retention::inbox_findings(&store, &components.retention).await.unwrap_or_else(
+                        |error| {
+                            vec![Finding::new(
+                                "inbox",
+                                Err(format!("cannot be looked up: {error}")),
+                            )]
+                        },
+                    ),
+                );
+                findings.extend(
+                    secrets::findings(&store, config, components).await.unwrap_or_else(|error| {
+                        vec![Finding::new("secrets", Err(format!("cannot be looked up: {error}")))]
+                    }),
+                );
             }
             store.close().await;
             findings

@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use uuid::Uuid;
 
 use crate::{
+    app::Components,
     config::Config,
     domain::DeliveryState,
     store::{Store, deliveries::DeliveryFilter},
@@ -103,7 +104,11 @@ fn why(text: &str) -> Result<String, String> {
     }
 }
 
-pub(super) async fn run(arguments: &DeliveriesArgs, config: &Config) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    arguments: &DeliveriesArgs,
+    config: &Config,
+    components: &Components,
+) -> anyhow::Result<ExitCode> {
     let store = Store::without_timeout(&config.database).context("database.url")?;
     let code = match &arguments.act {
         DeliveriesCommand::List { which, state, limit, json } => {
@@ -112,7 +117,7 @@ pub(super) async fn run(arguments: &DeliveriesArgs, config: &Config) -> anyhow::
         DeliveriesCommand::Show { id, json } => queries::show_one(&store, *id, *json).await?,
         DeliveriesCommand::Void(arguments) => actions::void(&store, arguments).await?,
         DeliveriesCommand::Reissue(arguments) => {
-            actions::reissue(&store, config, arguments).await?
+            actions::reissue(&store, components, arguments).await?
         }
         DeliveriesCommand::Retry(arguments) => actions::retry(&store, arguments).await?,
     };
@@ -121,9 +126,13 @@ pub(super) async fn run(arguments: &DeliveriesArgs, config: &Config) -> anyhow::
 }
 
 /// `tallyhook reissue`, which is the same as `tallyhook deliveries reissue`.
-pub(super) async fn reissue(arguments: &ReissueArgs, config: &Config) -> anyhow::Result<ExitCode> {
+pub(super) async fn reissue(
+    arguments: &ReissueArgs,
+    config: &Config,
+    components: &Components,
+) -> anyhow::Result<ExitCode> {
     let store = Store::without_timeout(&config.database).context("database.url")?;
-    let code = actions::reissue(&store, config, arguments).await?;
+    let code = actions::reissue(&store, components, arguments).await?;
     store.close().await;
     Ok(ExitCode::from(code))
 }

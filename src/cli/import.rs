@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use super::{Arguments, EXIT_DONE, EXIT_PARTLY, EXIT_USAGE, receiver_url};
 use crate::{
+    app::Components,
     config::Config,
     domain::{ImportFormat, SourceName},
     sources::Source,
@@ -130,7 +131,11 @@ struct ImportJob<'a> {
 ///
 /// # Errors
 /// Nothing was sent, or nobody knows.
-pub(super) async fn run(arguments: ImportArgs, config: &Config) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    arguments: ImportArgs,
+    config: &Config,
+    components: &Components,
+) -> anyhow::Result<ExitCode> {
     let form =
         match arguments.report.as_deref().map(|path| ReportFormat::from_path(path).ok_or(path)) {
             Some(Err(path)) => {
@@ -151,7 +156,7 @@ pub(super) async fn run(arguments: ImportArgs, config: &Config) -> anyhow::Resul
     let job = match arguments
         .file
         .clone()
-        .map(|path| prepare_job(&arguments, path, config))
+        .map(|path| prepare_job(&arguments, path, components))
         .transpose()
     {
         Ok(job) => job,
@@ -160,9 +165,13 @@ pub(super) async fn run(arguments: ImportArgs, config: &Config) -> anyhow::Resul
     let file = arguments.report.as_deref().zip(form);
     let file = file.map(|(path, form)| ReportFile::create(path, form)).transpose()?;
     let end = match (job, arguments.status) {
-        (Some(job), _) if arguments.check => until_ctrl_c(dry_run::run(&job, config, file)).await?,
+        (Some(job), _) if arguments.check => {
+            until_ctrl_c(dry_run::run(&job, config, components, file)).await?
+        }
         (Some(job), _) => upload_and_wait(&arguments, &job, config, file).await?,
-        (None, Some(import_id)) => look_up_status(&arguments, import_id, config, file).await?,
+        (None, Some(import_id)) => {
+            look_up_status(&arguments, import_id, config, components, file).await?
+        }
         (None, None) => return usage_error("a file or --status is needed"),
     };
     let ImportResult { report, has_report_file: is_reported, report_error: unreported } = end;
@@ -209,9 +218,9 @@ fn usage_error(message: &str) -> anyhow::Result<ExitCode> {
 fn prepare_job<'a>(
     arguments: &ImportArgs,
     path: PathBuf,
-    config: &'a Config,
+    components: &'a Components,
 ) -> Result<ImportJob<'a>, String> {
-    let (source, adapter) = choose_source(arguments.source.as_ref(), config)?;
+    let (source, adapter) = choose_source(arguments.source.as_ref(), components)?;
     let input = Input::new(path);
     let format = match arguments.format {
         Some(written) => ImportFormat::from(written),
@@ -228,9 +237,9 @@ fn prepare_job<'a>(
 /// The source that takes the import: the one told, else the only one.
 fn choose_source<'a>(
     told: Option<&SourceName>,
-    config: &'a Config,
+    components: &'a Components,
 ) -> Result<(&'a SourceName, &'a Source), String> {
-    let takers = || config.sources.iter().filter(|(_, adapter)| adapter.accepts_imports());
+    let takers = || components.sources.iter().filter(|(_, adapter)| adapter.accepts_imports());
     let names = || takers().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     match (told, takers().count()) {
         (_, 0) => {
@@ -314,6 +323,7 @@ async fn look_up_status(
     arguments: &ImportArgs,
     import_id: Uuid,
     config: &Config,
+    components: &Components,
     file: Option<ReportFile>,
 ) -> anyhow::Result<ImportResult> {
     let receiver = ReceiverClient::new(receiver_url::base_url(
@@ -325,7 +335,7 @@ async fn look_up_status(
     })?;
     let mut report = ImportReport::from_status(known);
     let source = report.source.parse::<SourceName>().ok();
-    let Some(adapter) = source.and_then(|source| config.sources.get(&source)) else {
+    let Some(adapter) = source.and_then(|source| components.sources.get(&source)) else {
         let why = format!("the source {} is not configured here", report.source);
         let unreported = file.map(|_| anyhow::anyhow!("{why}"));
         report.status_error = Some(why);

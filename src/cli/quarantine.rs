@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{EXIT_DONE, output};
 use crate::{
+    app::Components,
     config::Config,
     review::quarantine,
     store::{Store, quarantine::QuarantineFilter},
@@ -54,14 +55,20 @@ enum QuarantineCommand {
     Discard(Act),
 }
 
-pub(super) async fn run(arguments: QuarantineArgs, config: &Config) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    arguments: QuarantineArgs,
+    config: &Config,
+    components: &Components,
+) -> anyhow::Result<ExitCode> {
     let store = Store::without_timeout(&config.database).context("database.url")?;
     let code = match arguments.act {
         QuarantineCommand::List { source, limit, json } => {
             list(&store, source, limit, json).await?
         }
         QuarantineCommand::Show { id, json } => show_one(&store, id, json).await?,
-        QuarantineCommand::Release(act) => actions::release(&store, config, &act).await?,
+        QuarantineCommand::Release(act) => {
+            actions::release(&store, config, components, &act).await?
+        }
         QuarantineCommand::Discard(act) => actions::discard(&store, &act).await?,
     };
     store.close().await;

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 
 use super::receiver_url;
 use crate::{
+    app::Components,
     config::Config,
     domain::SourceName,
     sources::Source,
@@ -124,9 +125,13 @@ pub(super) struct SendArgs {
 }
 
 /// Sends webhooks and prints the summary.
-pub(super) async fn run(args: SendArgs, config: Config) -> anyhow::Result<ExitCode> {
-    let Some(adapter) = config.sources.get(&args.source) else {
-        let known: Vec<_> = config.sources.keys().map(SourceName::as_str).collect();
+pub(super) async fn run(
+    args: SendArgs,
+    config: &Config,
+    components: &Components,
+) -> anyhow::Result<ExitCode> {
+    let Some(adapter) = components.sources.get(&args.source) else {
+        let known: Vec<_> = components.sources.keys().map(SourceName::as_str).collect();
         bail!("source {} is not configured; known: {}", args.source, known.join(", "));
     };
     let base = receiver_url::base_url(args.url.as_ref(), config.receiver.listen)?;

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use serde_json::json;
 
 use super::{EXIT_DONE, output};
-use crate::{config::Config, domain::SourceName};
+use crate::{app::Components, config::Config, domain::SourceName};
 use setup_guides::{RECIPES, Recipe};
 
 #[derive(Debug, Args)]
@@ -57,11 +57,11 @@ struct AddArgs {
 pub(super) fn run(
     arguments: &SourceArgs,
     file: Option<&Path>,
-    config: impl FnOnce() -> anyhow::Result<Config>,
+    load: impl FnOnce() -> anyhow::Result<(Config, Components)>,
 ) -> anyhow::Result<ExitCode> {
     match &arguments.command {
         Command::Add(add) => self::add(add, file)?,
-        Command::List { json } => list(&config()?, *json)?,
+        Command::List { json } => list(&load()?.1, *json)?,
     }
     Ok(ExitCode::from(EXIT_DONE))
 }
@@ -156,8 +156,8 @@ fn append(path: &Path, made: &Made) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn list(config: &Config, json: bool) -> anyhow::Result<()> {
-    let sources: Vec<_> = config
+fn list(components: &Components, json: bool) -> anyhow::Result<()> {
+    let sources: Vec<_> = components
         .sources
         .iter()
         .map(|(name, adapter)| {
@@ -175,7 +175,7 @@ fn list(config: &Config, json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut table = output::table(&["source", "kind", "path", "secrets", "tenants"]);
-    for (name, adapter) in config.sources.iter() {
+    for (name, adapter) in components.sources.iter() {
         let secrets: Vec<&str> = adapter.secret_labels().collect();
         let tenants = match adapter.tenants() {
             [] => "any".to_owned(),
@@ -198,7 +198,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::config::sources::SOURCE_KINDS;
+    use crate::config::SOURCE_KINDS;
 
     /// A secret that is well-formed for a kind.
     fn secret(kind: &str) -> &'static str {
@@ -218,13 +218,13 @@ mod tests {
         Made::new(recipe, &arguments).unwrap()
     }
 
-    fn load(recipe: &Recipe, block: &str) -> Result<Config, String> {
+    fn load(recipe: &Recipe, block: &str) -> Result<Components, String> {
         let mut variables =
             BTreeMap::from([("MY_SOURCE_SECRET".to_owned(), secret(recipe.kind).to_owned())]);
         for token in ["BIGCOMMERCE_TOKEN", "SQUARE_AUTHORIZATION"] {
             variables.insert(token.to_owned(), "token".to_owned());
         }
-        Config::from_toml(block, &variables).map_err(|error| format!("{error:#}\n{block}"))
+        Components::from_toml(block, &variables).map_err(|error| format!("{error:#}\n{block}"))
     }
 
     #[test]
@@ -238,8 +238,8 @@ mod tests {
     fn every_block_is_taken_as_it_is() {
         for recipe in &RECIPES {
             let made = made(recipe);
-            let config = load(recipe, &made.block).unwrap();
-            assert_eq!(config.sources[&made.name].kind(), recipe.kind);
+            let components = load(recipe, &made.block).unwrap();
+            assert_eq!(components.sources[&made.name].kind(), recipe.kind);
             assert!(made.block.contains("secrets = [\"env:MY_SOURCE_SECRET\"]"), "{}", made.block);
         }
     }

@@ -1,133 +1,138 @@
-//! `[retention]`: how long what is remembered, and why not shorter.
+//! `[retention]`: how long keys and the call log are kept, and the minimum that is safe.
 
 use std::{fmt, time::Duration};
 
 use anyhow::ensure;
 use serde::{Deserialize, Deserializer, de};
 
-use crate::{domain::SourceName, retry::RetrySchedule, sources::Source};
+use crate::{domain::SourceName, retry::RetrySchedule};
 
 const DAY: Duration = Duration::from_hours(24);
 const HOUR: Duration = Duration::from_hours(1);
 
-/// `[retention]` as it is written.
-#[derive(Clone, Copy, Debug, Deserialize)]
+/// `[retention]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(clippy::struct_field_names, reason = "times carry their unit in the name")]
-pub(super) struct RetentionConfig {
-    /// How long the inbox remembers a key: 1 to 36500 days, or `forever`.
-    dedupe_window_days: Days,
-    /// How long a message may wait in the broker, through an outage or while
-    /// its source is paused: 1 to 3650 days.
-    max_queue_age_days: u16,
-    /// How long the call log is kept: 1 to 36500 days, or `forever`.
-    receipts_days: Days,
-    /// How many days of the call log are kept in one table: 1 to 366.
-    receipts_partition_days: u16,
+#[expect(clippy::struct_field_names, reason = "durations carry their unit in the name")]
+pub struct RetentionConfig {
+    /// How long the inbox keeps a key: 1 to 36500 days, or `forever`; default 60.
+    pub dedupe_window_days: Days,
+    /// How long a message may wait in the broker, in an outage or while its source is paused:
+    /// 1 to 3650 days, default 14.
+    pub max_queue_age_days: u16,
+    /// How long the call log is kept: 1 to 36500 days, or `forever`; default `forever`.
+    pub receipts_days: Days,
+    /// The days of the call log that one partition holds: 1 to 366, default 7.
+    pub receipts_partition_days: u16,
 }
 
-/// How long what is remembered.
-#[derive(Clone, Debug)]
-pub struct Retention {
-    /// How long the inbox remembers a key; `None` is for ever.
-    pub dedupe_window: Option<Duration>,
-    /// How long the call log is kept; `None` is for ever.
-    pub receipts: Option<Duration>,
-    /// How much of the call log is in one table.
-    pub receipts_partition: Duration,
-    /// What a key has to be remembered for.
-    pub required_window: RequiredWindow,
-}
-
-/// The longest that a copy of an event can come after the first one (P6): its
-/// platform sends it again at the last moment, the copy waits in the broker,
-/// and fails as often as it may.
-#[derive(Clone, Debug)]
-pub struct RequiredWindow {
-    /// Until its platform gives up.
-    pub redelivery: Duration,
-    /// The source of which that is the longest, and its kind.
-    pub longest_source: Option<(SourceName, &'static str)>,
-    /// In the broker.
-    pub max_queue_age: Duration,
-    /// Between attempts.
-    pub retry_delays: Duration,
-}
-
-/// A number of days, or no end.
+/// A number of days, or forever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Days {
+pub enum Days {
+    /// Nothing is dropped.
     Forever,
+    /// This many days.
     Number(u32),
 }
 
+/// Retention periods that are known to be safe for the configured sources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// How long the inbox keeps a key; `None` is forever.
+    pub dedupe_window: Option<Duration>,
+    /// How long the call log is kept; `None` is forever.
+    pub receipts: Option<Duration>,
+    /// The time that one partition of the call log covers.
+    pub receipts_partition: Duration,
+    /// The shortest safe `dedupe_window`.
+    pub required_window: RequiredWindow,
+}
+
+/// The longest time between the first copy of an event and the last (P6): the platform resends
+/// at the end of its redelivery window, the copy waits in the broker, and is retried as often as
+/// the schedule allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequiredWindow {
+    /// The longest redelivery window of a platform.
+    pub redelivery: Duration,
+    /// The source with that window, and its kind.
+    pub longest_source: Option<(SourceName, &'static str)>,
+    /// The longest wait in the broker.
+    pub max_queue_age: Duration,
+    /// All retry delays.
+    pub retry_delays: Duration,
+}
+
+/// The redelivery window of a source, and its kind.
+pub type RedeliveryWindow<'a> = (&'a SourceName, &'static str, Duration);
+
 impl RetentionConfig {
-    /// Checks the section against the sources and retries that it must suit.
+    /// Checks the section against the redelivery windows of the sources and the retry schedule.
     ///
     /// # Errors
-    /// What is wrong, with its key and the sum.
-    pub(super) fn check<'a>(
+    /// The first period that is too short, with its key and the minimum.
+    pub fn check<'a>(
         self,
-        sources: impl Iterator<Item = (&'a SourceName, &'a Source)>,
+        windows: impl Iterator<Item = RedeliveryWindow<'a>>,
         schedule: &RetrySchedule,
     ) -> anyhow::Result<Retention> {
-        let Self { dedupe_window_days, max_queue_age_days, receipts_days, receipts_partition_days } =
-            self;
+        let longest = windows.max_by_key(|(.., window)| *window);
+        let required_window = RequiredWindow {
+            redelivery: longest.map_or(Duration::ZERO, |(.., window)| window),
+            longest_source: longest.map(|(source, kind, _)| (source.clone(), kind)),
+            max_queue_age: DAY * u32::from(self.max_queue_age_days),
+            retry_delays: schedule.total_delay(),
+        };
+        let dedupe_window = self.dedupe_window_days.duration();
+        let receipts = self.receipts_days.duration();
+        ensure!(
+            dedupe_window.is_none_or(|window| window >= required_window.total()),
+            "retention.dedupe_window_days must be at least {}: {required_window}",
+            required_window.total().as_secs().div_ceil(DAY.as_secs())
+        );
+        // A duplicate has no payload of its own; the receipt of the first copy holds it. Keys are
+        // dropped by the partition, the last of them half a window late.
+        let last_drop = dedupe_window.map(|window| window + window / 2 + HOUR);
+        let receipts_outlive_keys = match (receipts, last_drop) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(receipts), Some(last_drop)) => receipts >= last_drop,
+        };
+        let minimum = last_drop.map_or_else(
+            || "\"forever\"".to_owned(),
+            |last_drop| last_drop.as_secs().div_ceil(DAY.as_secs()).to_string(),
+        );
+        ensure!(
+            receipts_outlive_keys,
+            "retention.receipts_days must be at least {minimum}: the call log keeps the payload of \
+             a duplicate with the first copy, and a key is kept for up to one and a half times \
+             retention.dedupe_window_days ({})",
+            self.dedupe_window_days
+        );
+        let receipts_partition = DAY * u32::from(self.receipts_partition_days);
+        Ok(Retention { dedupe_window, receipts, receipts_partition, required_window })
+    }
+
+    pub(super) fn check_ranges(&self) -> anyhow::Result<()> {
         for (key, days) in
-            [("dedupe_window_days", dedupe_window_days), ("receipts_days", receipts_days)]
+            [("dedupe_window_days", self.dedupe_window_days), ("receipts_days", self.receipts_days)]
         {
             ensure!(days.in_range(), "retention.{key} must be 1 to 36500, or \"forever\"");
         }
         ensure!(
-            (1..=3650).contains(&max_queue_age_days),
+            (1..=3650).contains(&self.max_queue_age_days),
             "retention.max_queue_age_days must be 1 to 3650"
         );
         ensure!(
-            (1..=366).contains(&receipts_partition_days),
+            (1..=366).contains(&self.receipts_partition_days),
             "retention.receipts_partition_days must be 1 to 366"
         );
-        let longest = sources.max_by_key(|(_, adapter)| adapter.redelivery_window());
-        let needed = RequiredWindow {
-            redelivery: longest.map_or(Duration::ZERO, |(_, adapter)| adapter.redelivery_window()),
-            longest_source: longest.map(|(source, adapter)| (source.clone(), adapter.kind())),
-            max_queue_age: DAY * u32::from(max_queue_age_days),
-            retry_delays: schedule.total_delay(),
-        };
-        let (keys, receipts) = (dedupe_window_days.duration(), receipts_days.duration());
-        ensure!(
-            keys.is_none_or(|keys| keys >= needed.total()),
-            "retention.dedupe_window_days must be at least {}: {needed}",
-            needed.total().as_secs().div_ceil(DAY.as_secs())
-        );
-        // A repeat has no payload of its own: the first of its bytes has it.
-        // Keys go by the generation, the last of them half a time later.
-        let longest = keys.map(|keys| keys + keys / 2 + HOUR);
-        let call_log_is_longer = match (receipts, longest) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(receipts), Some(longest)) => receipts >= longest,
-        };
-        let least = longest.map_or_else(
-            || "\"forever\"".to_owned(),
-            |longest| longest.as_secs().div_ceil(DAY.as_secs()).to_string(),
-        );
-        ensure!(
-            call_log_is_longer,
-            "retention.receipts_days must be at least {least}: the call log keeps the bytes that a \
-             duplicate repeats with the first of them, and a key is remembered for up to one and \
-             a half times retention.dedupe_window_days ({dedupe_window_days})"
-        );
-        Ok(Retention {
-            dedupe_window: keys,
-            receipts,
-            receipts_partition: DAY * u32::from(receipts_partition_days),
-            required_window: needed,
-        })
+        Ok(())
     }
 }
 
 impl RequiredWindow {
-    /// All of it, one after the other.
+    /// The sum of its parts.
     pub fn total(&self) -> Duration {
         self.redelivery + self.max_queue_age + self.retry_delays
     }
@@ -135,13 +140,13 @@ impl RequiredWindow {
 
 impl fmt::Display for RequiredWindow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} until its platform gives up", HumanDuration(self.redelivery))?;
+        write!(f, "{} of redeliveries", HumanDuration(self.redelivery))?;
         if let Some((source, kind)) = &self.longest_source {
             write!(f, " (sources.{source}, {kind})")?;
         }
         write!(
             f,
-            ", {} in the broker (retention.max_queue_age_days), {} between attempts (retry): {}",
+            ", {} in the broker (retention.max_queue_age_days), {} of retry delays (retry): {}",
             HumanDuration(self.max_queue_age),
             HumanDuration(self.retry_delays),
             HumanDuration(self.total())
@@ -149,28 +154,28 @@ impl fmt::Display for RequiredWindow {
     }
 }
 
-/// A time as people say it: in its two largest units.
+/// Displays a duration in its two largest units.
 pub struct HumanDuration(pub Duration);
 
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
-        let parts = [
+        let units = [
             (seconds / 86_400, "d"),
             (seconds / 3600 % 24, "h"),
             (seconds / 60 % 60, "min"),
             (seconds % 60, "s"),
         ];
-        let told: Vec<String> = parts
+        let parts: Vec<String> = units
             .into_iter()
             .filter(|(count, _)| *count > 0)
             .take(2)
             .map(|(count, unit)| format!("{count} {unit}"))
             .collect();
-        if told.is_empty() {
+        if parts.is_empty() {
             return write!(f, "{} ms", self.0.as_millis());
         }
-        f.write_str(&told.join(" "))
+        f.write_str(&parts.join(" "))
     }
 }
 
@@ -224,7 +229,7 @@ impl<'de> Deserialize<'de> for Days {
                     .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(days), &self))
             }
 
-            // From the environment, where everything is a text.
+            // Values of environment variables are texts.
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Days, E> {
                 match text {
                     "forever" => Ok(Days::Forever),

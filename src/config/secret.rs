@@ -1,16 +1,17 @@
-//! Secrets are named in the configuration, never written: `env:NAME`, `file:PATH`.
+//! References to secrets: `env:NAME` and `file:PATH`. The configuration never holds a secret
+//! itself.
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
 use anyhow::{Context as _, bail};
 
-/// The development sources' secrets: public, and good for nothing else.
+/// The secrets of the built-in development sources. They are public.
 const DEVELOPMENT: [(&str, &str); 13] = [
     ("TALLYHOOK_DEV_SHOPIFY", "shopify-development-secret"),
     ("TALLYHOOK_DEV_WOOCOMMERCE", "woocommerce-development-secret"),
     ("TALLYHOOK_DEV_ERP", "erp-development-secret"),
     ("TALLYHOOK_DEV_STRIPE", "whsec_stripe-development-secret"),
-    // In base64, as Standard Webhooks wants it.
+    // In base64, as Standard Webhooks requires.
     ("TALLYHOOK_DEV_STANDARD_WEBHOOKS", "whsec_c3RhbmRhcmQtd2ViaG9va3MtZGV2ZWxvcG1lbnQ="),
     ("TALLYHOOK_DEV_SQUARE", "square-development-secret"),
     ("TALLYHOOK_DEV_QUICKBOOKS", "quickbooks-development-secret"),
@@ -18,36 +19,38 @@ const DEVELOPMENT: [(&str, &str); 13] = [
     ("TALLYHOOK_DEV_GITHUB", "github-development-secret"),
     ("TALLYHOOK_DEV_CLOUDEVENTS", "cloudevents-development-token"),
     ("TALLYHOOK_DEV_ROBOT", "robot-development-token"),
-    // Sent to the mock accounting server.
+    // The token that the mock accounting server accepts.
     ("TALLYHOOK_DEV_ACCOUNTING", "accounting-development-token"),
     ("TALLYHOOK_DEV_VENDORS", "vendors-development-token"),
 ];
 
-/// Where `env:NAME` looks its value up.
+/// Resolves references to secrets.
+#[derive(Clone, PartialEq, Eq)]
 pub struct SecretLookup {
     use_environment: bool,
+    /// Values for names that the environment does not set.
     variables: BTreeMap<String, String>,
 }
 
 impl SecretLookup {
-    /// The process's environment; in development with the built-in values
-    /// for what is not set there.
+    /// Reads the environment of the process. With `development`, the built-in development secrets
+    /// stand in for variables that are not set.
     pub fn from_environment(development: bool) -> Self {
         let built_in = DEVELOPMENT.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let variables = if development { built_in.into() } else { BTreeMap::new() };
         Self { use_environment: true, variables }
     }
 
-    /// These variables and nothing else.
+    /// Reads these variables only.
     pub fn from_variables(variables: BTreeMap<String, String>) -> Self {
         Self { use_environment: false, variables }
     }
 
-    /// The value that a reference names.
+    /// The secret that a reference names.
     ///
     /// # Errors
-    /// Anything but `env:NAME` and `file:PATH`, and what cannot be read. The
-    /// message never repeats a text that might be a secret itself.
+    /// The reference is not `env:NAME` or `file:PATH`, or cannot be read. The message never
+    /// repeats a text that might be a secret.
     pub fn resolve(&self, reference: &str) -> anyhow::Result<String> {
         if let Some(name) = reference.strip_prefix("env:") {
             let value = if self.use_environment { std::env::var(name).ok() } else { None };
@@ -57,17 +60,17 @@ impl SecretLookup {
         } else if let Some(path) = reference.strip_prefix("file:") {
             let text = std::fs::read_to_string(Path::new(path))
                 .with_context(|| format!("the file {path} cannot be read"))?;
-            // Editors and `echo` end a file with a newline that is no part of it.
+            // Editors and `echo` end a file with a newline that is not part of the secret.
             Ok(text.trim_end_matches(['\r', '\n']).to_owned())
         } else {
-            bail!("a secret is named, never written: use env:NAME or file:PATH")
+            bail!("secrets are references, never literals: use env:NAME or file:PATH")
         }
     }
 
-    /// A URL, which may be written out or named.
+    /// A URL, given literally or by reference.
     ///
     /// # Errors
-    /// As [`SecretLookup::resolve_dead_letters`].
+    /// As [`SecretLookup::resolve`].
     pub fn resolve_url(&self, text: &str) -> anyhow::Result<String> {
         if text.starts_with("env:") || text.starts_with("file:") {
             self.resolve(text)
@@ -77,6 +80,7 @@ impl SecretLookup {
     }
 }
 
+/// Without the values.
 impl fmt::Debug for SecretLookup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretLookup")

@@ -28,7 +28,7 @@ const UNROUTABLE_AGE_DIVISOR: u32 = 12;
 /// Delivers to one exchange until stopped.
 pub(super) async fn run(tools: &DeliveryContext, target: &Destination, stop: &CancellationToken) {
     let Transport::Amqp { exchange, routing_key } = &target.transport else { return };
-    let open = tools.metrics.delivery_breaker_open.with_label_values(&[&target.name]);
+    let open = tools.metrics.circuit_breaker_open.with_label_values(&["destination", &target.name]);
     open.set(0);
     let mut announcer = EventPublisher::new(&tools.broker_url, exchange, tools.confirm_timeout);
     let lease = tools.confirm_timeout.saturating_add(LEASE_MARGIN);

@@ -37,7 +37,7 @@ pub(super) async fn run(
     stop: &CancellationToken,
 ) {
     let effort = &target.policy;
-    let open = tools.metrics.delivery_breaker_open.with_label_values(&[&target.name]);
+    let open = tools.metrics.circuit_breaker_open.with_label_values(&["destination", &target.name]);
     open.set(0);
     let name = target.name.clone();
     let gate = CallLimiter::new(&effort.call_limits(), move |is_open| {

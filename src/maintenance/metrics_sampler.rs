@@ -84,8 +84,16 @@ impl MetricsSampler {
         for depth in depths {
             let source = depth.source.as_ref().map_or("", |source| source.as_str());
             let labels = [depth.queue.as_str(), depth.role, source];
-            let ready = depth.ready.map_or(-1, i64::from);
-            self.metrics.queue_messages_ready.with_label_values(&labels).set(ready);
+            let is_missing = depth.ready.is_none();
+            self.metrics.queue_missing.with_label_values(&labels).set(i64::from(is_missing));
+            match depth.ready {
+                Some(ready) => {
+                    let gauge = self.metrics.queue_messages_ready.with_label_values(&labels);
+                    gauge.set(i64::from(ready));
+                }
+                // Fails if there is no series yet.
+                None => drop(self.metrics.queue_messages_ready.remove_label_values(&labels)),
+            }
         }
     }
 

@@ -1,7 +1,7 @@
-//! Every metric: its name, its help and its labels, in one place.
+//! Every metric: its name, its labels and its help text.
 //!
-//! Label values come from closed sets only (configured sources, outcomes,
-//! reasons), never from requests: a stranger must not be able to fill memory.
+//! Label values come from closed sets only (configured sources, outcomes, reasons), never from
+//! requests: otherwise anyone could add series without limit.
 
 use std::{
     collections::HashMap,
@@ -11,16 +11,122 @@ use std::{
 
 use prometheus::{
     Encoder as _, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
 use crate::domain::{Outcome, SourceName};
 
-/// Seconds: from a tenth of a millisecond to a minute.
+/// Buckets of durations: from a tenth of a millisecond to a minute.
 const SECONDS: [f64; 16] = [
     0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0,
     60.0,
 ];
+
+/// Buckets of all other histograms.
+const COUNTS: [f64; 11] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 5000.0];
+
+/// Defines a struct of metrics and registers each of them.
+macro_rules! metrics {
+    ($($field:ident: $type:ident = $name:literal [$($label:literal),*] $help:literal;)*) => {
+        /// The metrics themselves.
+        pub struct MetricSet {
+            registry: Registry,
+            recent: Mutex<HashMap<String, RecentOutcomes>>,
+            $(#[doc = $help] pub $field: $type,)*
+        }
+
+        impl MetricSet {
+            /// The names of all metrics.
+            pub const NAMES: &'static [&'static str] = &[$($name,)*];
+
+            fn new() -> Result<Self, prometheus::Error> {
+                let registry = Registry::new();
+                Ok(Self {
+                    $($field: register::<$type>(&registry, $name, &[$($label),*], $help)?,)*
+                    recent: Mutex::default(),
+                    registry,
+                })
+            }
+        }
+    };
+}
+
+metrics! {
+    http_requests: IntCounterVec = "tallyhook_http_requests_total" ["source", "status"]
+        "HTTP requests for webhooks and imports, by response status.";
+    http_request_duration: HistogramVec = "tallyhook_http_request_duration_seconds" ["source"]
+        "Time from the first byte of a webhook request to its response.";
+    http_requests_in_flight: IntGauge = "tallyhook_http_requests_in_flight" []
+        "HTTP requests in progress.";
+    invalid_signatures: IntCounterVec = "tallyhook_invalid_signatures_total" ["source"]
+        "HTTP requests that no configured secret verified.";
+    rejected_requests_unlogged: IntCounterVec = "tallyhook_rejected_requests_unlogged_total" ["source"]
+        "Unauthenticated requests that were rejected without a record in the call log: more than one a second, or no connection to the broker.";
+    secret_last_used: IntGaugeVec = "tallyhook_secret_last_used_timestamp_seconds" ["source", "secret"]
+        "When a secret last verified a request; 0 if not since the start of this process.";
+    publish_confirm_duration: Histogram = "tallyhook_publish_confirm_duration_seconds" []
+        "Time from publishing a message to its publisher confirm.";
+    messages: IntCounterVec = "tallyhook_messages_total" ["source", "outcome"]
+        "Messages by outcome, counted when the outcome is committed.";
+    batch_messages: Histogram = "tallyhook_batch_messages" []
+        "Messages in a committed batch.";
+    batch_duration: Histogram = "tallyhook_batch_duration_seconds" []
+        "Time from the first message of a batch to its commit.";
+    end_to_end_lag: HistogramVec = "tallyhook_end_to_end_lag_seconds" ["source"]
+        "Time from receiving an event to committing it.";
+    failed_attempts: IntCounterVec = "tallyhook_failed_attempts_total" ["source"]
+        "Failed attempts to apply a message, each followed by a retry or a dead letter.";
+    enrichments: IntCounterVec = "tallyhook_enrichments_total" ["source", "result"]
+        "Thin events by the result of fetching their resource.";
+    enrichment_duration: HistogramVec = "tallyhook_enrichment_duration_seconds" ["source"]
+        "Time to fetch the resource of a thin event.";
+    circuit_breaker_open: IntGaugeVec = "tallyhook_circuit_breaker_open" ["kind", "name"]
+        "1 while the circuit breaker of a platform (kind enrichment) or destination (kind destination) is open.";
+    imports: IntCounterVec = "tallyhook_imports_total" ["source", "state"]
+        "Completed imports by the state of their file: received or interrupted.";
+    import_duplicate_ratio: GaugeVec = "tallyhook_import_duplicate_ratio" ["source"]
+        "Share of duplicates among the items of the newest completed import.";
+    import_items_in_flight: IntGauge = "tallyhook_import_items_in_flight" []
+        "Items of imports that are parsed and not confirmed yet.";
+    deliveries: IntGaugeVec = "tallyhook_deliveries" ["destination", "state"]
+        "Unfinished deliveries.";
+    oldest_delivery_age: GaugeVec = "tallyhook_delivery_oldest_age_seconds" ["destination", "state"]
+        "Age of the oldest unfinished delivery.";
+    delivery_attempts: IntCounterVec = "tallyhook_delivery_attempts_total" ["destination", "result"]
+        "Delivery attempts by result: delivered, uncertain, retry_later, rejected.";
+    delivery_duration: HistogramVec = "tallyhook_delivery_duration_seconds" ["destination"]
+        "Time of one delivery attempt.";
+    dead_letters: IntGaugeVec = "tallyhook_dead_letters" ["reason", "state"]
+        "Dead letters.";
+    oldest_dead_letter_age: GaugeVec = "tallyhook_dead_letter_oldest_age_seconds" ["reason", "state"]
+        "Time since the oldest dead letter first failed.";
+    queue_messages_ready: IntGaugeVec = "tallyhook_queue_messages_ready" ["queue", "role", "source"]
+        "Messages ready for delivery in a queue. Absent while the queue does not exist.";
+    queue_missing: IntGaugeVec = "tallyhook_queue_missing" ["queue", "role", "source"]
+        "1 while a queue does not exist.";
+    broker_up: IntGaugeVec = "tallyhook_broker_up" ["connection"]
+        "1 while a connection to RabbitMQ (publish, consume) is open.";
+    inbox_partitions: IntGaugeVec = "tallyhook_inbox_partitions" ["state"]
+        "Partitions of the inbox; retained: expired, but dead letters need their keys.";
+    inbox_bytes: IntGauge = "tallyhook_inbox_bytes" []
+        "Size of the inbox with its indexes.";
+    inbox_dedupe_window: IntGauge = "tallyhook_inbox_dedupe_window_seconds" []
+        "The time back to which the inbox has every key.";
+    inbox_partitions_dropped: IntCounter = "tallyhook_inbox_partitions_dropped_total" []
+        "Partitions of the inbox that this process dropped.";
+    receipts_dropped: IntCounter = "tallyhook_receipts_dropped_total" []
+        "Expired receipts that this process dropped.";
+    receipts_partitions_retained: IntGauge = "tallyhook_receipts_partitions_retained" []
+        "Expired partitions of the call log that are still needed.";
+    maintenance_last_success: IntGauge = "tallyhook_maintenance_last_success_timestamp_seconds" []
+        "When maintenance last succeeded; before that, when this process started.";
+    maintenance_failures: IntCounter = "tallyhook_maintenance_failures_total" []
+        "Maintenance runs that failed or left something undone.";
+    database_up: IntGauge = "tallyhook_database_up" []
+        "1 if PostgreSQL answered the last query of the metrics sampler.";
+    database_connections: IntGaugeVec = "tallyhook_database_connections" ["state"]
+        "Connections to PostgreSQL: idle, used.";
+}
 
 /// The process's metrics; clones share them.
 #[derive(Clone)]
@@ -34,414 +140,131 @@ impl Deref for Metrics {
     }
 }
 
-/// The metrics themselves.
-pub struct MetricSet {
-    registry: Registry,
-    /// HTTP calls by source and the status that answered them.
-    pub http_requests: IntCounterVec,
-    /// Calls that no configured secret had signed, by source.
-    pub invalid_signatures: IntCounterVec,
-    /// Refused calls that were only counted, by source: beyond the one a
-    /// second that is kept, or with the broker away.
-    pub rejected_requests_unlogged: IntCounterVec,
-    /// When a secret last verified a call, in seconds since 1970, by source
-    /// and label; 0 if it has not since this process started.
-    pub secret_last_used: IntGaugeVec,
-    /// Seconds from a call's first byte to its answer, by source.
-    pub http_request_duration: HistogramVec,
-    /// Calls under way.
-    pub http_requests_in_flight: IntGauge,
-    /// Seconds from publishing to the broker's confirm.
-    pub publish_confirm_duration: Histogram,
-    /// Messages by source and outcome, each counted when it is recorded.
-    pub messages: IntCounterVec,
-    /// Share of duplicates among the last thousand or so messages, by source.
-    pub duplicate_ratio: GaugeVec,
-    /// Messages in a committed batch.
-    pub batch_messages: Histogram,
-    /// Seconds a batch took from its first message to its commit.
-    pub batch_duration: Histogram,
-    /// Seconds from received to committed, by source.
-    pub end_to_end_lag: HistogramVec,
-    /// Failed attempts by source.
-    pub failed_attempts: IntCounterVec,
-    /// Thin events by source and what came of fetching what they name.
-    pub enrichments: IntCounterVec,
-    /// Seconds a fetch took, by source.
-    pub enrichment_duration: HistogramVec,
-    /// 1 if a source's platform is left alone because it did not answer.
-    pub enrichment_breaker_open: IntGaugeVec,
-    /// Imports by source and how they ended.
-    pub imports: IntCounterVec,
-    /// Share of duplicates among the items of the newest import that was
-    /// settled, by source.
-    pub import_duplicate_ratio: GaugeVec,
-    /// Items of imports that were read and are not confirmed yet.
-    pub import_items_in_flight: IntGauge,
-    /// Deliveries that are not finished, by target and state.
-    pub deliveries: IntGaugeVec,
-    /// Age in seconds of the oldest delivery, by target and state.
-    pub oldest_delivery_age: GaugeVec,
-    /// Attempts to deliver, by target and what came of them.
-    pub delivery_attempts: IntCounterVec,
-    /// Seconds that an attempt took, by target.
-    pub delivery_duration: HistogramVec,
-    /// 1 if a target is left alone because it did not answer.
-    pub delivery_breaker_open: IntGaugeVec,
-    /// Dead letters by reason and state.
-    pub dead_letters: IntGaugeVec,
-    /// Age in seconds of the oldest dead letter, by reason and state.
-    pub oldest_dead_letter_age: GaugeVec,
-    /// Ready messages by queue.
-    pub queue_messages_ready: IntGaugeVec,
-    /// 1 if a broker connection (`publish`, `consume`) is up.
-    pub broker_up: IntGaugeVec,
-    /// Generations of the inbox, by whether they are past the horizon and held
-    /// for a dead letter's sake.
-    pub inbox_partitions: IntGaugeVec,
-    /// Bytes that the inbox takes, with its indexes.
-    pub inbox_bytes: IntGauge,
-    /// How many seconds back every key is remembered.
-    pub inbox_dedupe_window: IntGauge,
-    /// Generations of the inbox that this process dropped.
-    pub inbox_partitions_dropped: IntCounter,
-    /// Receipts that this process dropped for being past retention.
-    pub receipts_dropped: IntCounter,
-    /// Partitions of the call log that are past retention and held.
-    pub receipts_partitions_retained: IntGauge,
-    /// When all that is past was last put away, in seconds since 1970; until
-    /// then, when this process started.
-    pub maintenance_last_success: IntGauge,
-    /// Rounds of housekeeping that failed or left something undone.
-    pub maintenance_failures: IntCounter,
-    /// 1 if the database answered when it was last asked.
-    pub database_up: IntGauge,
-    /// Database connections by state (`idle`, `used`).
-    pub database_connections: IntGaugeVec,
-    recent: Mutex<HashMap<String, RecentOutcomes>>,
-}
-
-/// What was seen lately of one source.
+/// Recent messages of one source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecentOutcomes {
-    /// Messages, without those that never had a key.
+    /// Messages that had a key.
     pub messages: u32,
-    /// Of these, duplicates.
+    /// The duplicates among them.
     pub duplicates: u32,
 }
 
-/// Beyond so many messages, what was seen before counts half.
+/// Beyond twice this many messages, older ones count half.
 const RECENT_MESSAGES: u32 = 1000;
 
 impl Metrics {
-    /// Fresh metrics in a registry of their own.
+    /// New metrics in a registry of their own.
     ///
     /// # Errors
-    /// Two metrics of one name: a mistake in this file.
-    #[expect(clippy::too_many_lines, reason = "a table: every name and help in one place")]
+    /// Two metrics have the same name.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let made = Registrar { registry: &registry };
-        let inner = MetricSet {
-            http_requests: made.counters(
-                "tallyhook_http_requests_total",
-                "HTTP calls by source and answer.",
-                &["source", "answer"],
-            )?,
-            invalid_signatures: made.counters(
-                "tallyhook_invalid_signatures_total",
-                "Calls that no configured secret had signed.",
-                &["source"],
-            )?,
-            rejected_requests_unlogged: made.counters(
-                "tallyhook_rejected_requests_unlogged_total",
-                "Forged and unread calls that were counted and are not on record.",
-                &["source"],
-            )?,
-            secret_last_used: made.gauges(
-                "tallyhook_secret_last_used_timestamp_seconds",
-                "When a secret last verified a call; 0: not since the start of this process.",
-                &["source", "secret"],
-            )?,
-            http_request_duration: made.histograms(
-                "tallyhook_http_request_duration_seconds",
-                "Seconds from a call's arrival to its answer.",
-                &["source"],
-            )?,
-            http_requests_in_flight: made
-                .gauge("tallyhook_http_requests_in_flight", "Calls under way.")?,
-            publish_confirm_duration: made.histogram(
-                "tallyhook_publish_confirm_duration_seconds",
-                "Seconds from publishing to the broker's confirm.",
-                &SECONDS,
-            )?,
-            messages: made.counters(
-                "tallyhook_messages_total",
-                "Messages by source and outcome.",
-                &["source", "outcome"],
-            )?,
-            duplicate_ratio: made.float_gauges(
-                "tallyhook_duplicate_ratio",
-                "Share of duplicates among the last thousand or so messages.",
-                &["source"],
-            )?,
-            batch_messages: made.histogram(
-                "tallyhook_batch_messages",
-                "Messages in a committed batch.",
-                &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 5000.0],
-            )?,
-            batch_duration: made.histogram(
-                "tallyhook_batch_duration_seconds",
-                "Seconds a batch took from being collected to its commit.",
-                &SECONDS,
-            )?,
-            end_to_end_lag: made.histograms(
-                "tallyhook_end_to_end_lag_seconds",
-                "Seconds from received to committed.",
-                &["source"],
-            )?,
-            failed_attempts: made.counters(
-                "tallyhook_failed_attempts_total",
-                "Attempts that failed and were followed by a retry or a dead letter.",
-                &["source"],
-            )?,
-            enrichments: made.counters(
-                "tallyhook_enrichments_total",
-                "Thin events by what came of fetching what they name.",
-                &["source", "result"],
-            )?,
-            enrichment_duration: made.histograms(
-                "tallyhook_enrichment_duration_seconds",
-                "Seconds from asking a platform to the end of its answer.",
-                &["source"],
-            )?,
-            enrichment_breaker_open: made.gauges(
-                "tallyhook_enrichment_circuit_breaker_open",
-                "1 if a platform is left alone because it did not answer.",
-                &["source"],
-            )?,
-            imports: made.counters(
-                "tallyhook_imports_total",
-                "Imports by how their file ended: received or interrupted.",
-                &["source", "state"],
-            )?,
-            import_duplicate_ratio: made.float_gauges(
-                "tallyhook_import_duplicate_ratio",
-                "Share of duplicates among the items of the newest import that was settled.",
-                &["source"],
-            )?,
-            import_items_in_flight: made.gauge(
-                "tallyhook_import_items_in_flight",
-                "Items of imports that were read and are not confirmed yet.",
-            )?,
-            deliveries: made.gauges(
-                "tallyhook_deliveries",
-                "Deliveries that are not finished.",
-                &["target", "state"],
-            )?,
-            oldest_delivery_age: made.float_gauges(
-                "tallyhook_delivery_oldest_age_seconds",
-                "Seconds since the oldest delivery in this state was written.",
-                &["target", "state"],
-            )?,
-            delivery_attempts: made.counters(
-                "tallyhook_delivery_attempts_total",
-                "Attempts to deliver: delivered, uncertain, not_now, refused.",
-                &["target", "result"],
-            )?,
-            delivery_duration: made.histograms(
-                "tallyhook_delivery_duration_seconds",
-                "Seconds from calling a target to the end of its answer.",
-                &["target"],
-            )?,
-            delivery_breaker_open: made.gauges(
-                "tallyhook_delivery_circuit_breaker_open",
-                "1 if a target is left alone because it did not answer.",
-                &["target"],
-            )?,
-            dead_letters: made.gauges(
-                "tallyhook_dead_letters",
-                "Dead letters by reason and state.",
-                &["reason", "state"],
-            )?,
-            oldest_dead_letter_age: made.float_gauges(
-                "tallyhook_dead_letter_oldest_age_seconds",
-                "Seconds since the oldest dead letter failed first.",
-                &["reason", "state"],
-            )?,
-            queue_messages_ready: made.gauges(
-                "tallyhook_queue_messages_ready",
-                "Ready messages in a queue; -1 if it is missing.",
-                &["queue", "role", "source"],
-            )?,
-            broker_up: made.gauges(
-                "tallyhook_broker_up",
-                "1 if the connection to RabbitMQ is up.",
-                &["link"],
-            )?,
-            inbox_partitions: made.gauges(
-                "tallyhook_inbox_partitions",
-                "Generations of the inbox; held: past the horizon, for a dead letter's sake.",
-                &["state"],
-            )?,
-            inbox_bytes: made
-                .gauge("tallyhook_inbox_bytes", "Bytes that the inbox takes, with its indexes.")?,
-            inbox_dedupe_window: made.gauge(
-                "tallyhook_inbox_dedupe_window_seconds",
-                "How many seconds back every key is remembered.",
-            )?,
-            inbox_partitions_dropped: made.counter(
-                "tallyhook_inbox_partitions_dropped_total",
-                "Generations of the inbox that this process dropped.",
-            )?,
-            receipts_dropped: made.counter(
-                "tallyhook_receipts_dropped_total",
-                "Receipts that this process dropped for being past retention.",
-            )?,
-            receipts_partitions_retained: made.gauge(
-                "tallyhook_receipts_partitions_retained",
-                "Partitions of the call log that are past retention and held.",
-            )?,
-            maintenance_last_success: made.gauge(
-                "tallyhook_maintenance_last_success_timestamp_seconds",
-                "When all that is past was last put away; until then the start of this process.",
-            )?,
-            maintenance_failures: made.counter(
-                "tallyhook_maintenance_failures_total",
-                "Rounds of housekeeping that failed or left something undone.",
-            )?,
-            database_up: made.gauge(
-                "tallyhook_database_up",
-                "1 if PostgreSQL answered when it was last asked.",
-            )?,
-            database_connections: made.gauges(
-                "tallyhook_database_connections",
-                "Connections to PostgreSQL.",
-                &["state"],
-            )?,
-            recent: Mutex::default(),
-            registry,
-        };
-        Ok(Self(Arc::new(inner)))
+        Ok(Self(Arc::new(MetricSet::new()?)))
     }
 
-    /// Counts recorded outcomes of a source and refreshes its share of
-    /// duplicates.
+    /// Counts committed outcomes of a source.
     pub fn record_outcomes(&self, source: &SourceName, outcomes: impl Iterator<Item = Outcome>) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = recent.entry(source.to_string()).or_default();
+        let recent = recent.entry(source.to_string()).or_default();
         for outcome in outcomes {
             self.messages.with_label_values(&[source.as_str(), outcome.as_str()]).inc();
             if outcome == Outcome::Rejected {
-                // Never had a key to be a duplicate of.
+                // Without a key it could not be a duplicate.
                 continue;
             }
-            seen.messages += 1;
-            seen.duplicates += u32::from(outcome == Outcome::Duplicate);
+            recent.messages += 1;
+            recent.duplicates += u32::from(outcome == Outcome::Duplicate);
         }
-        while seen.messages > 2 * RECENT_MESSAGES {
-            seen.messages /= 2;
-            seen.duplicates /= 2;
-        }
-        if seen.messages > 0 {
-            #[expect(clippy::float_arithmetic, reason = "a ratio for people, not money")]
-            let ratio = f64::from(seen.duplicates) / f64::from(seen.messages);
-            self.duplicate_ratio.with_label_values(&[source.as_str()]).set(ratio);
+        while recent.messages > 2 * RECENT_MESSAGES {
+            recent.messages /= 2;
+            recent.duplicates /= 2;
         }
     }
 
-    /// What was seen lately of each source.
+    /// The recent messages of each source, for the duplicate alert in the log.
     pub fn recent_outcomes(&self) -> Vec<(String, RecentOutcomes)> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.iter().map(|(source, seen)| (source.clone(), *seen)).collect()
+        recent.iter().map(|(source, outcomes)| (source.clone(), *outcomes)).collect()
     }
 
-    /// Everything in the text format that Prometheus scrapes.
+    /// All metrics in the Prometheus text format.
     pub fn render(&self) -> String {
         let mut text = Vec::new();
         // Writing to memory cannot fail, and the encoder writes UTF-8.
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            tracing::error!(%error, "metrics cannot be written");
+            tracing::error!(%error, "metrics cannot be rendered");
         }
         String::from_utf8(text).unwrap_or_default()
     }
 }
 
-/// Makes metrics and registers them.
-struct Registrar<'a> {
-    registry: &'a Registry,
+/// A type of metric.
+trait Metric: Collector + Clone + Sized + 'static {
+    fn build(name: &str, labels: &[&str], help: &str) -> Result<Self, prometheus::Error>;
 }
 
-impl Registrar<'_> {
-    fn register<C>(&self, collector: C) -> Result<C, prometheus::Error>
-    where
-        C: prometheus::core::Collector + Clone + 'static,
-    {
-        self.registry.register(Box::new(collector.clone()))?;
-        Ok(collector)
-    }
+fn register<M: Metric>(
+    registry: &Registry,
+    name: &str,
+    labels: &[&str],
+    help: &str,
+) -> Result<M, prometheus::Error> {
+    let metric = M::build(name, labels, help)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
 
-    fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntCounterVec, prometheus::Error> {
-        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
-    }
+fn histogram_opts(name: &str, help: &str) -> HistogramOpts {
+    let buckets = if name.ends_with("_seconds") { SECONDS.to_vec() } else { COUNTS.to_vec() };
+    HistogramOpts::new(name, help).buckets(buckets)
+}
 
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        self.register(IntGauge::new(name, help)?)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        self.register(IntCounter::new(name, help)?)
-    }
-
-    fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntGaugeVec, prometheus::Error> {
-        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn float_gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<GaugeVec, prometheus::Error> {
-        self.register(GaugeVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn histogram(
-        &self,
-        name: &str,
-        help: &str,
-        buckets: &[f64],
-    ) -> Result<Histogram, prometheus::Error> {
-        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.register(Histogram::with_opts(options)?)
-    }
-
-    fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<HistogramVec, prometheus::Error> {
-        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-        self.register(HistogramVec::new(options, labels)?)
+impl Metric for IntCounter {
+    fn build(name: &str, _: &[&str], help: &str) -> Result<Self, prometheus::Error> {
+        Self::new(name, help)
     }
 }
 
-/// Sets a gauge as long as it lives: for work under way.
+impl Metric for IntCounterVec {
+    fn build(name: &str, labels: &[&str], help: &str) -> Result<Self, prometheus::Error> {
+        Self::new(Opts::new(name, help), labels)
+    }
+}
+
+impl Metric for IntGauge {
+    fn build(name: &str, _: &[&str], help: &str) -> Result<Self, prometheus::Error> {
+        Self::new(name, help)
+    }
+}
+
+impl Metric for IntGaugeVec {
+    fn build(name: &str, labels: &[&str], help: &str) -> Result<Self, prometheus::Error> {
+        Self::new(Opts::new(name, help), labels)
+    }
+}
+
+impl Metric for GaugeVec {
+    fn build(name: &str, labels: &[&str], help: &str) -> Result<Self, prometheus::Error> {
+        Self::new(Opts::new(name, help), labels)
+    }
+}
+
+impl Metric for Histogram {
+    fn build(name: &str, _: &[&str], help: &str) -> Result<Self, prometheus::Error> {
+        Self::with_opts(histogram_opts(name, help))
+    }
+}
+
+impl Metric for HistogramVec {
+    fn build(name: &str, labels: &[&str], help: &str) -> Result<Self, prometheus::Error> {
+        Self::new(histogram_opts(name, help), labels)
+    }
+}
+
+/// Raises a gauge by one while it exists.
 pub struct GaugeGuard(IntGauge);
 
 impl GaugeGuard {
-    /// Counts one more until it is dropped.
+    /// Raises the gauge.
     pub fn increment(gauge: &IntGauge) -> Self {
         gauge.inc();
         Self(gauge.clone())
@@ -459,14 +282,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_duplicate_ratio_follows_what_was_seen_lately() {
+    fn metrics_recent_outcomes_forget_old_messages() {
         let metrics = Metrics::new().unwrap();
         let source: SourceName = "shop".parse().unwrap();
-        let ratio = || metrics.duplicate_ratio.with_label_values(&["shop"]).get();
+        let recent = || metrics.recent_outcomes()[0].1;
         metrics.record_outcomes(&source, vec![Outcome::Applied; 3].into_iter());
-        metrics.record_outcomes(&source, std::iter::once(Outcome::Duplicate));
-        assert!((ratio() - 0.25).abs() < 1e-9);
+        metrics.record_outcomes(&source, [Outcome::Duplicate, Outcome::Rejected].into_iter());
+        assert_eq!(recent(), RecentOutcomes { messages: 4, duplicates: 1 });
+        metrics.record_outcomes(&source, vec![Outcome::Duplicate; 1997].into_iter());
+        assert_eq!(recent(), RecentOutcomes { messages: 1000, duplicates: 999 });
         metrics.record_outcomes(&source, vec![Outcome::Applied; 20_000].into_iter());
-        assert!(ratio() < 0.001);
+        assert_eq!(recent().duplicates, 0);
+    }
+
+    #[test]
+    fn metrics_names_follow_prometheus_rules() {
+        let metrics = Metrics::new().unwrap();
+        for family in metrics.registry.gather() {
+            let name = family.name();
+            let is_counter = family.get_field_type() == prometheus::proto::MetricType::COUNTER;
+            assert_eq!(name.ends_with("_total"), is_counter, "{name}");
+        }
+        let mut names = MetricSet::NAMES.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), MetricSet::NAMES.len());
+        assert!(names.iter().all(|name| name.starts_with("tallyhook_")));
     }
 }

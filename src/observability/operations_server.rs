@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     net::http_server::serve,
     observability::{
-        health::{Health, livez, readyz, respond},
+        health::{HealthRegistry, livez, readyz, respond},
         metrics::Metrics,
     },
 };
@@ -25,7 +25,12 @@ async fn metrics(State(metrics): State<Metrics>) -> Response<Body> {
 }
 
 /// Serves the operations address until stopped.
-pub async fn run(listener: TcpListener, shown: Metrics, health: Health, stop: CancellationToken) {
+pub async fn run(
+    listener: TcpListener,
+    shown: Metrics,
+    health: HealthRegistry,
+    stop: CancellationToken,
+) {
     let app = Router::new()
         .route("/metrics", get(metrics).with_state(shown))
         .route("/livez", get(livez))

@@ -1,4 +1,4 @@
-//! Logs: text for people on a terminal, JSON for machines otherwise.
+//! Logging: text on a terminal, JSON otherwise.
 
 use std::io::{IsTerminal as _, sink, stderr};
 
@@ -7,44 +7,42 @@ use tracing_subscriber::{EnvFilter, fmt, fmt::writer::BoxMakeWriter, prelude::*}
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Starts logging to standard error. `RUST_LOG` goes before the configured
-/// filter.
+/// Starts logging to standard error. `RUST_LOG` overrides the configured filter.
 ///
 /// # Errors
-/// A filter that cannot be read.
-pub fn init(settings: &LogConfig) -> anyhow::Result<()> {
-    init_with_writer(settings, BoxMakeWriter::new(stderr))
+/// The filter is invalid, or logging has started already.
+pub fn init(config: &LogConfig) -> anyhow::Result<()> {
+    init_with_writer(config, BoxMakeWriter::new(stderr))
 }
 
-/// The same, but lines are made and thrown away: they cost what they cost,
-/// and the terminal shows something else.
+/// As [`init`], but discards the lines. They cost the same time, and the terminal stays free for
+/// the bench's own output.
 ///
 /// # Errors
 /// As [`init`].
-pub fn init_discarding(settings: &LogConfig) -> anyhow::Result<()> {
-    init_with_writer(settings, BoxMakeWriter::new(sink))
+pub fn init_discarding(config: &LogConfig) -> anyhow::Result<()> {
+    init_with_writer(config, BoxMakeWriter::new(sink))
 }
 
-fn init_with_writer(settings: &LogConfig, writer: BoxMakeWriter) -> anyhow::Result<()> {
-    let (filter, origin) = match std::env::var("RUST_LOG") {
+fn init_with_writer(config: &LogConfig, writer: BoxMakeWriter) -> anyhow::Result<()> {
+    let (filter, key) = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => (filter, "RUST_LOG"),
-        _ => (settings.filter.clone(), "log.filter"),
+        _ => (config.filter.clone(), "log.filter"),
     };
-    // lapin logs at error what we handle and log ourselves, and returned
-    // messages with their bodies.
+    // lapin logs errors that we handle and log ourselves, and returned messages with their bodies.
     let libraries = if filter.contains("lapin") { "" } else { ",lapin=off,sqlx=warn" };
-    let filter = EnvFilter::try_new(format!("{filter}{libraries}")).context(origin)?;
-    let json = match settings.format {
+    let filter = EnvFilter::try_new(format!("{filter}{libraries}")).context(key)?;
+    let use_json = match config.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
         LogFormat::Auto => !stderr().is_terminal(),
     };
-    let lines = fmt::layer().with_writer(writer).with_target(false);
-    let started = if json {
-        let lines = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
-        tracing_subscriber::registry().with(filter).with(lines).try_init()
+    let layer = fmt::layer().with_writer(writer).with_target(false);
+    let initialized = if use_json {
+        let layer = layer.json().flatten_event(true).with_current_span(true).with_span_list(false);
+        tracing_subscriber::registry().with(filter).with(layer).try_init()
     } else {
-        tracing_subscriber::registry().with(filter).with(lines.compact()).try_init()
+        tracing_subscriber::registry().with(filter).with(layer.compact()).try_init()
     };
-    started.context("logging cannot be started")
+    initialized.context("logging cannot be started")
 }

@@ -1,7 +1,7 @@
 //! Requirements on every platform: one suite over a table.
 //!
 //! A new kind of source needs a file below [`cases`]. Each case is configured through
-//! [`Config::from_toml`], so that configuration and source are tested together; each
+//! [`Components::from_toml`], so that configuration and source are tested together; each
 //! assertion names the case and the rule.
 
 mod case;
@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 use super::{OutgoingWebhook, Received, Rejection, Source, WebhookRequest, signature::Encoding};
 use crate::{
-    config::{Config, sources},
+    app::Components,
+    config::SOURCE_KINDS,
     domain::{Envelope, EventKey, MappedEvent, ReasonCode, SourceName},
 };
 use case::{
@@ -67,7 +68,7 @@ pub(super) fn json_object(fields: &[(&str, &str)], changes: &[(&str, &str)]) -> 
 }
 
 /// A configured source.
-pub(super) struct ConfiguredSource(Config);
+pub(super) struct ConfiguredSource(Components);
 
 impl ConfiguredSource {
     /// Loads a section with these settings, secrets (`env:NAME`) and tenants.
@@ -94,7 +95,7 @@ impl ConfiguredSource {
         );
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let variables = values.iter().map(owned).collect();
-        Config::from_toml(&text, &variables).map(Self).map_err(|error| format!("{error:#}"))
+        Components::from_toml(&text, &variables).map(Self).map_err(|error| format!("{error:#}"))
     }
 
     /// Receives a body that its platform sends at [`RECEIVED_AT`].
@@ -151,7 +152,7 @@ const TOKEN_MUTATIONS: [(&str, Mutation); 11] = [
 
 #[test]
 fn conformance_every_kind_has_a_case() {
-    for kind in sources::SOURCE_KINDS {
+    for kind in SOURCE_KINDS {
         assert!(cases::all().any(|row| row.kind == kind), "{kind}: has no row here");
     }
 }

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use crate::{
-    app::{App, Roles, stop_signal},
+    app::{App, Components, Roles, stop_signal},
     config::{Config, LoadOptions, SecretLookup},
     observability::telemetry,
     store::Store,
@@ -59,11 +59,11 @@ pub struct Settings {
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let file = settings.config.as_deref();
     let load = |mock_accounting: Option<&str>| {
-        Config::load(LoadOptions { file, development: true, mock_accounting })
+        Components::load(LoadOptions { file, development: true, mock_accounting })
     };
     // Before anything is started: a mistake in the configuration costs
     // nothing. The mock accounting server has no address yet; any will do.
-    let mut config = load(settings.with_mock_accounting.then_some("http://127.0.0.1:1"))?;
+    let (mut config, _) = load(settings.with_mock_accounting.then_some("http://127.0.0.1:1"))?;
     telemetry::init(&config.log)?;
     if let Some(path) = &settings.ready_file {
         // A file left over from another run would be believed too early.
@@ -83,7 +83,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         stopped = stop_signal() => return stopped,
     };
     if let Some(accounting) = &servers.mock_accounting {
-        config = load(Some(&accounting.url()))?;
+        (config, _) = load(Some(&accounting.url()))?;
     }
     let served = serve(&mut config, &mut servers, &settings).await;
     let stopped = servers.stop().await;
@@ -203,7 +203,7 @@ fn announce(
         writeln!(out, "  export {ACCOUNTING_URL}='{}'", accounting.url())?;
     }
     // Whole orders tell more than events that only name something.
-    let example = config.sources.iter().find(|(_, adapter)| adapter.kind() == "shopify");
+    let example = config.sources.iter().find(|(_, source)| source.kind == "shopify");
     if let Some((name, _)) = example.or_else(|| config.sources.iter().next()) {
         writeln!(out, "  tallyhook send {name} --url {receiver} --count 100 --duplicates 10%")?;
     }

@@ -24,14 +24,13 @@ use super::{
     message::{Disposition, Message},
 };
 use crate::{
-    config::EnrichmentSettings,
     domain::{Change, Envelope, PermanentFailure, ResourceChange, SourceName},
     observability::metrics::Metrics,
     sources::Source,
     store::{StoreError, inbox, resource_changes, retry::retry_while_unavailable},
 };
 
-pub use enricher::Enricher;
+pub use enricher::{Enricher, EnricherSettings};
 use enricher::{FetchOutcome, Resource};
 
 /// The values of the label `result` of `tallyhook_enrichments_total`.
@@ -52,7 +51,7 @@ pub(super) struct EnrichedBatch {
 /// # Errors
 /// The HTTP client cannot be built.
 pub fn enrichers(
-    settings: &BTreeMap<SourceName, EnrichmentSettings>,
+    settings: &BTreeMap<SourceName, EnricherSettings>,
     metrics: &Metrics,
 ) -> anyhow::Result<BTreeMap<SourceName, Enricher>> {
     let mut enrichers = BTreeMap::new();

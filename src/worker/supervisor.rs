@@ -10,10 +10,12 @@ use tracing::{debug, warn};
 
 use super::{
     ConsumerError, WorkerContext, consume::consume, dead_letter_archiver, milliseconds,
-    pulse::HealthRegistry, rejected_request_consumer, source_consumer::SourceHandler,
-    unrouted_consumer,
+    rejected_request_consumer, source_consumer::SourceHandler, unrouted_consumer,
 };
-use crate::{broker::BrokerConnection, domain::SourceName, retry::reconnect_delays};
+use crate::{
+    broker::BrokerConnection, domain::SourceName, observability::health::HealthReporter,
+    retry::reconnect_delays,
+};
 
 /// A consumer that ran for this long counts as stable: its next failure is the
 /// first one again.
@@ -52,7 +54,7 @@ impl ConsumerKind {
         self,
         context: WorkerContext,
         connection: Arc<BrokerConnection>,
-        health: HealthRegistry,
+        health: HealthReporter,
         stop: CancellationToken,
     ) {
         let name = self.name();
@@ -90,7 +92,7 @@ impl ConsumerKind {
         &self,
         context: &WorkerContext,
         connection: &Arc<BrokerConnection>,
-        health: &HealthRegistry,
+        health: &HealthReporter,
         stop: &CancellationToken,
     ) -> Result<(), ConsumerError> {
         let context = context.clone();
@@ -140,7 +142,7 @@ fn restart_delay(error: &ConsumerError, failures: u32) -> Duration {
 
 /// Waits until a consumed message can also be processed: the publisher is
 /// connected and the database is writable.
-async fn wait_until_ready(context: &WorkerContext, health: &HealthRegistry, consumer: &str) {
+async fn wait_until_ready(context: &WorkerContext, health: &HealthReporter, consumer: &str) {
     let mut next_delay = reconnect_delays();
     loop {
         context.publisher.wait_until_ready().await;

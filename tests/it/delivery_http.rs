@@ -262,9 +262,9 @@ async fn http_delivery_unreachable_destination_counts_no_attempt() {
     economy.kill().await;
     receive(&app, 0, 20).await;
     let _delivery_worker = app.start_delivery();
-    let open = app.tools.metrics.delivery_breaker_open.with_label_values(&["books"]);
+    let open = app.tools.metrics.circuit_breaker_open.with_label_values(&["destination", "books"]);
     eventually("the breaker opens", seconds(20), || async { open.get() == 1 }).await;
-    let probes = app.tools.metrics.delivery_attempts.with_label_values(&["books", "not_now"]);
+    let probes = app.tools.metrics.delivery_attempts.with_label_values(&["books", "retry_later"]);
     let before = probes.get();
     eventually("failed probes", seconds(20), || async { probes.get() >= before + 3 }).await;
     assert_eq!(app.count("select count(*) from deliveries where attempts > 0").await, 0);
@@ -302,7 +302,7 @@ async fn http_delivery_invoice_deleted_remotely_returns_only_by_reissue() {
     let store = &app.tools.store;
     let why = Actor { name: "ann", comment: "deleted in the economy system by mistake" };
     let reissue =
-        async |id| deliveries::reissue(store, &app.config.destinations, id, false, why).await;
+        async |id| deliveries::reissue(store, &app.components.destinations, id, false, why).await;
     let invoice = DeliveryFilter { number: Some("INV-1".to_owned()), ..DeliveryFilter::default() };
     let [old] = deliveries::list(store, &invoice, 9).await.unwrap().try_into().unwrap();
     // A retry is not it, and a re-issue needs a void and its reason first.

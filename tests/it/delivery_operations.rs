@@ -148,7 +148,7 @@ async fn reissue(
     id: Uuid,
     confirmed_gone: bool,
 ) -> Result<ReissueResult, DeliveryError> {
-    desk::reissue(&app.tools.store, &app.config.destinations, id, confirmed_gone, ANNA).await
+    desk::reissue(&app.tools.store, &app.components.destinations, id, confirmed_gone, ANNA).await
 }
 
 async fn retry(app: &TestApp, ids: &[Uuid]) -> desk::RetryResult {

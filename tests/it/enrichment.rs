@@ -133,7 +133,7 @@ fn event(source: &str, tenant: &str, event_id: &str, body: &serde_json::Value) -
 }
 
 /// An event of QuickBooks: `invoice.updated` and the like.
-fn thin(event_type: &str, id: &str) -> Envelope {
+pub(crate) fn thin(event_type: &str, id: &str) -> Envelope {
     thin_at(event_type, id, "03:04:05")
 }
 
@@ -249,7 +249,7 @@ async fn enrichment_failing_fetch_exhausts_retries_and_dead_letters() {
 async fn enrichment_open_circuit_fetches_nothing_and_counts_no_attempt() {
     let platform = Platform::start(|_| StatusCode::BAD_GATEWAY.into_response()).await;
     let app = platform.app("circuit_breaker_threshold = 1\ncircuit_breaker_open_ms = 3000").await;
-    let open = app.tools.metrics.enrichment_breaker_open.with_label_values(&["books"]);
+    let open = app.tools.metrics.circuit_breaker_open.with_label_values(&["enrichment", "books"]);
     let first = thin("invoice.updated", "7");
     app.publish_all(one(&first)).await;
     let mut consumer = app.consumer("books").await;
@@ -364,7 +364,7 @@ async fn enrichment_failed_fetch_records_the_cause() {
         ("1", "it redirects to another host, 127.0.0.1"),
         ("2", "the body has more than 1000 bytes"),
         ("3", "the body has more than 1000 bytes"),
-        ("4", "no whole answer in 500 ms"),
+        ("4", "no complete response within 500 ms"),
         ("5", "answered 404 Not Found"),
         ("6", "it redirects more than 3 times"),
     ] {

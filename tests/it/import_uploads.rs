@@ -203,9 +203,9 @@ async fn import_rejected_upload_names_the_cause() {
 
     let metrics = server.service.metrics.render();
     for line in [
-        r#"tallyhook_http_requests_total{answer="404",source="unknown"} 3"#,
-        r#"tallyhook_http_requests_total{answer="404",source="erp"} 1"#,
-        r#"tallyhook_http_requests_total{answer="415",source="vendors"} 2"#,
+        r#"tallyhook_http_requests_total{source="unknown",status="404"} 3"#,
+        r#"tallyhook_http_requests_total{source="erp",status="404"} 1"#,
+        r#"tallyhook_http_requests_total{source="vendors",status="415"} 2"#,
         r#"tallyhook_invalid_signatures_total{source="vendors"} 2"#,
     ] {
         assert!(metrics.contains(line), "{line} is not in:\n{metrics}");

@@ -277,11 +277,11 @@ async fn inbox_closed_partition_is_vacuumed_and_frozen() {
 #[tokio::test]
 async fn maintenance_reports_its_work_and_survives_an_outage() {
     let app = TestApp::with(&[SHOP], |_| ()).await;
-    let (retention, metrics) = (&app.config.retention, &app.tools.metrics);
+    let (retention, metrics) = (&app.components.retention, &app.tools.metrics);
     let kept = retention::run_once(&app.tools.store, retention, metrics).await.unwrap();
     assert_eq!((kept.inbox.status.partitions.len(), kept.receipts.retained.len()), (1, 0));
     let generations = |state: &str| metrics.inbox_partitions.with_label_values(&[state]).get();
-    assert_eq!((generations("kept"), generations("held")), (1, 0));
+    assert_eq!((generations("active"), generations("retained")), (1, 0));
     assert!(metrics.inbox_bytes.get() > 0);
     // The template was made some minutes ago, in the hour that names it.
     assert!((0..7200).contains(&metrics.inbox_dedupe_window.get()));

@@ -34,6 +34,7 @@ mod in_flight;
 mod inbox_partitions;
 mod inbox_retention;
 mod invoice_conflicts;
+mod metrics;
 mod multi_event_webhooks;
 mod outages;
 mod poison;

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use reqwest::Response;
 use tallyhook::{
+    app::Components,
     app::Roles,
-    config::Config,
     review::{
         Actor, OperatorBroker, Selection,
         quarantine::{self, QuarantineError, Release},
@@ -35,9 +35,9 @@ const ANNA: Actor<'static> = Actor { name: "anna", comment: "ticket 17" };
 const KEPT: &str = "select count(*) from quarantine";
 
 /// The shop as it signs with a secret that is not configured yet.
-fn another_secret() -> Config {
+fn another_secret() -> Components {
     let secrets = BTreeMap::from([("SECRET".to_owned(), "another secret".to_owned())]);
-    Config::from_toml(KEEPING, &secrets).unwrap()
+    Components::from_toml(KEEPING, &secrets).unwrap()
 }
 
 /// Posts a webhook signed by another secret.
@@ -79,8 +79,12 @@ async fn quarantine_one(app: &TestApp, server: &TestServer, event_id: &str, body
     id
 }
 
-fn release<'a>(app: &'a TestApp, broker: &'a OperatorBroker, config: &'a Config) -> Release<'a> {
-    Release { store: &app.tools.store, sources: &config.sources, broker, actor: ANNA }
+fn release<'a>(
+    app: &'a TestApp,
+    broker: &'a OperatorBroker,
+    components: &'a Components,
+) -> Release<'a> {
+    Release { store: &app.tools.store, sources: &components.sources, broker, actor: ANNA }
 }
 
 #[tokio::test]
@@ -169,7 +173,7 @@ async fn quarantine_release_after_secret_fix_applies_once() {
 
     // Not yet: it is still refused, and it stays.
     let broker = app.operator_broker();
-    match release(&app, &broker, &app.config).request(id).await {
+    match release(&app, &broker, &app.components).request(id).await {
         Err(QuarantineError::StillRejected { id: text, .. }) => assert_eq!(text, id),
         other => panic!("{other:?}"),
     }

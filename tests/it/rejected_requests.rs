@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 
 use reqwest::Response;
-use tallyhook::{app::Roles, config::Config, sources::Source};
+use tallyhook::{
+    app::{Components, Roles},
+    sources::Source,
+};
 
 use crate::support::{
     SHOP, TestApp, TestServer,
@@ -28,7 +31,7 @@ const RECEIVER: Roles = Roles { receiver: true, worker: false };
 
 /// Posts as the shop, with these headers over the usual ones.
 async fn post(app: &TestApp, server: &TestServer, body: &str, extra: &[(&str, &str)]) -> Response {
-    let mut headers: BTreeMap<String, String> = dress(&app.config, "shop", "1", body)
+    let mut headers: BTreeMap<String, String> = dress(&app.components, "shop", "1", body)
         .iter()
         .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
         .collect();
@@ -213,7 +216,7 @@ secrets = ['env:SECRET', 'env:OLD_SECRET']
 async fn secret_usage_is_visible_in_metrics_and_table() {
     let app = TestApp::with(&[two_secrets()], |_| ()).await;
     let labels: Vec<&str> =
-        Source::secret_labels(&app.config.sources[&"shop".parse().unwrap()]).collect();
+        Source::secret_labels(&app.components.sources[&"shop".parse().unwrap()]).collect();
     assert_eq!(labels, ["env:SECRET", "env:OLD_SECRET"]);
     let server = TestServer::start(&app.config, Roles::ALL).await;
     let used =
@@ -243,7 +246,7 @@ async fn secret_usage_is_visible_in_metrics_and_table() {
     .await;
     // A use that is recorded later proves that none of theirs was.
     let old = BTreeMap::from([("SECRET".to_owned(), "an older secret of the tests".to_owned())]);
-    let old = Config::from_toml(SHOP, &old).unwrap();
+    let old = Components::from_toml(SHOP, &old).unwrap();
     let recorded = "select string_agg(secret, ',' order by last_used_at) from secret_uses";
     let mut request = client().post(server.url("/hooks/shop"));
     let body = shop_body(4, 1, "4.00");

@@ -250,7 +250,7 @@ async fn accepts_what_we_sign(library: &Library, platform: &Platform, app: &Test
         sent_at: now,
         body: body.as_bytes(),
     };
-    let headers = app.config.sources[&platform.name.parse().unwrap()].signed_headers(&delivery);
+    let headers = app.components.sources[&platform.name.parse().unwrap()].signed_headers(&delivery);
     let headers: Value = headers
         .iter()
         .map(|(name, value)| (name.to_string(), value.to_str().unwrap().into()))

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use tallyhook::{
-    config::Config,
+    app::Components,
     domain::{
         Change, Envelope, EventKey, InvoiceStatus, MappedEvent, Order, OrderStatus, OrderUpdate,
         RefundStatus, RefundTarget, ResourceChange, SourceName,
@@ -75,19 +75,19 @@ impl Vector {
 }
 
 /// The configuration of one source, its secret among the variables.
-fn configured(section: &str, secret: &str) -> Result<Config> {
+fn configured(section: &str, secret: &str) -> Result<Components> {
     let text = format!("[sources.inbox]\nsecrets = ['env:SECRET']\n{section}");
     let variables = BTreeMap::from([("SECRET".to_owned(), secret.to_owned())]);
-    Config::from_toml(&text, &variables)
+    Components::from_toml(&text, &variables)
 }
 
-fn adapter(config: &Config) -> Result<&Source> {
+fn adapter(config: &Components) -> Result<&Source> {
     config.sources.values().next().context("no source is configured")
 }
 
 /// A call with these headers, made to the source.
 fn receive(
-    config: &Config,
+    config: &Components,
     headers: &[(&str, &str)],
     body: &Bytes,
 ) -> Result<Result<Received, Rejection>> {
@@ -96,7 +96,7 @@ fn receive(
 
 /// The same, where the time is signed.
 fn receive_at(
-    config: &Config,
+    config: &Components,
     headers: &[(&str, &str)],
     body: &Bytes,
     received_at: OffsetDateTime,
@@ -141,7 +141,7 @@ fn as_received(event: Event) -> Result<Envelope> {
 
 /// What the vector's body does to the books, received and mapped.
 fn state(
-    config: &Config,
+    config: &Components,
     headers: &[(&str, &str)],
     body: &Bytes,
 ) -> Result<(String, OffsetDateTime, Order)> {
@@ -158,7 +158,7 @@ fn state(
 }
 
 /// What an event does to the books.
-fn mapped(config: &Config, event: Event) -> Result<MappedEvent> {
+fn mapped(config: &Components, event: Event) -> Result<MappedEvent> {
     Ok(adapter(config)?.map(&as_received(event)?)?)
 }
 

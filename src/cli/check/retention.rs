@@ -2,13 +2,12 @@
 
 use super::{CheckStatus, Finding};
 use crate::{
-    config::{Config, retention::HumanDuration},
+    config::{Retention, retention::HumanDuration},
     store::{Store, StoreError, inbox::partitions},
 };
 
 /// What the settings say, and what they are made of.
-pub(super) fn settings_finding(config: &Config) -> Finding {
-    let retention = &config.retention;
+pub(super) fn settings_finding(retention: &Retention) -> Finding {
     let kept = match retention.dedupe_window {
         Some(keys) => format!("keys are remembered for {}", HumanDuration(keys)),
         None => "keys are remembered for ever".to_owned(),
@@ -19,11 +18,11 @@ pub(super) fn settings_finding(config: &Config) -> Finding {
 /// What is in the inbox, and what of it is only kept for the dead.
 pub(super) async fn inbox_findings(
     store: &Store,
-    config: &Config,
+    retention: &Retention,
 ) -> Result<Vec<Finding>, StoreError> {
     let mut connection = store.connection().await?;
     let now = partitions::database_now(&mut connection).await?;
-    let plan = partitions::InboxRetention { dedupe_window: config.retention.dedupe_window, now };
+    let plan = partitions::InboxRetention { dedupe_window: retention.dedupe_window, now };
     let state = partitions::status(&mut connection, &plan).await?;
     let mut findings = vec![Finding {
         subject: "inbox",

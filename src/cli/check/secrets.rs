@@ -6,6 +6,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{CheckStatus, Finding};
 use crate::{
+    app::Components,
     cli::output::timestamp,
     config::Config,
     domain::SourceName,
@@ -17,11 +18,15 @@ use crate::{
 ///
 /// # Errors
 /// The database cannot be asked.
-pub(super) async fn findings(store: &Store, config: &Config) -> Result<Vec<Finding>, StoreError> {
+pub(super) async fn findings(
+    store: &Store,
+    config: &Config,
+    components: &Components,
+) -> Result<Vec<Finding>, StoreError> {
     let mut connection = store.connection().await?;
     let uses = secret_uses::list(&mut connection).await?;
     let days = config.receiver.unused_secret_days;
-    let findings = config.sources.iter().flat_map(|(source, adapter)| {
+    let findings = components.sources.iter().flat_map(|(source, adapter)| {
         let labels: Vec<&str> = Source::secret_labels(adapter).collect();
         unused_secrets(source, &labels, &uses, days, OffsetDateTime::now_utc())
     });

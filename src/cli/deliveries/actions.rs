@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::{Which, queries, state, why};
 use crate::{
+    app::Components,
     cli::{EXIT_DONE, EXIT_FAILED, EXIT_PARTLY, operator, output},
-    config::Config,
     domain::DeliveryState,
     review::{
         Actor, Selection,
@@ -161,13 +161,14 @@ fn print_voided(delivery: &Delivery) -> anyhow::Result<()> {
 
 pub(super) async fn reissue(
     store: &Store,
-    config: &Config,
+    components: &Components,
     arguments: &ReissueArgs,
 ) -> anyhow::Result<u8> {
     let name = operator::actor(arguments.actor.as_ref());
     let actor = Actor { name: &name, comment: &arguments.reason };
     let reissued =
-        deliveries::reissue(store, &config.destinations, arguments.id, arguments.gone, actor).await;
+        deliveries::reissue(store, &components.destinations, arguments.id, arguments.gone, actor)
+            .await;
     let reissued = match reissued {
         Ok(reissued) => reissued,
         Err(

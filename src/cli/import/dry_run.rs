@@ -16,6 +16,7 @@ use super::{
     report_file::ReportFile,
 };
 use crate::{
+    app::Components,
     config::Config,
     domain::ImportState,
     store::{Conn, Store, inbox, invoices},
@@ -31,6 +32,7 @@ use lines::{ParsedEvent, Read, Rehearsal};
 pub(super) async fn run(
     job: &ImportJob<'_>,
     config: &Config,
+    components: &Components,
     mut file: Option<ReportFile>,
 ) -> anyhow::Result<ImportResult> {
     // First: without it nothing can be said of any line.
@@ -38,7 +40,7 @@ pub(super) async fn run(
     let mut connection = store.connection().await.context("the database cannot be reached")?;
     let (sender, mut batches) = mpsc::channel(2);
     let (input, limit) = (job.input.clone(), config.receiver.body_limit_bytes);
-    let (sources, source) = (Arc::clone(&config.sources), job.source.clone());
+    let (sources, source) = (Arc::clone(&components.sources), job.source.clone());
     let (format, headers) = (job.format, job.credentials.clone());
     // A thread that waits for standard input must not hold the process up
     // when it is to end.

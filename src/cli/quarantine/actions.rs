@@ -6,6 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
+    app::Components,
     cli::{EXIT_DONE, EXIT_FAILED, EXIT_PARTLY, operator},
     config::Config,
     observability::metrics::Metrics,
@@ -57,13 +58,18 @@ async fn selection(
     Ok(found)
 }
 
-pub(super) async fn release(store: &Store, config: &Config, act: &Act) -> anyhow::Result<u8> {
+pub(super) async fn release(
+    store: &Store,
+    config: &Config,
+    components: &Components,
+    act: &Act,
+) -> anyhow::Result<u8> {
     let calls = selection(store, act, false).await?;
     let broker = OperatorBroker::connect(&config.broker, Metrics::new()?).await?;
     let name = operator::actor(act.actor.as_ref());
     let release = Release {
         store,
-        sources: &config.sources,
+        sources: &components.sources,
         broker: &broker,
         actor: Actor { name: &name, comment: act.reason.as_deref().unwrap_or("") },
     };

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    config::Config,
+    app::Components,
     domain::ReasonCode,
     sources::{Received, Source, conformance::envelope},
 };
@@ -35,18 +35,18 @@ const BINARY: [(&str, &str); 6] = [
     ("ce-company", "Acme"),
 ];
 
-fn load(settings: &str) -> Result<Config, String> {
+fn load(settings: &str) -> Result<Components, String> {
     let text = format!("[sources.inbox]\nkind = 'cloudevents'\nsecrets = ['env:S']\n{settings}");
     let variables = BTreeMap::from([("S".to_owned(), "user:token".to_owned())]);
-    Config::from_toml(&text, &variables).map_err(|error| format!("{error:#}"))
+    Components::from_toml(&text, &variables).map_err(|error| format!("{error:#}"))
 }
 
-fn adapter(config: &Config) -> &Source {
+fn adapter(config: &Components) -> &Source {
     config.sources.values().next().unwrap()
 }
 
 fn request(
-    config: &Config,
+    config: &Components,
     headers: &[(&str, &str)],
     query: &str,
     body: &str,
@@ -283,7 +283,7 @@ fn cloudevents_foreign_event_with_long_topic_is_accepted() {
 
 #[test]
 fn cloudevents_basic_and_hmac_authenticate() {
-    let is_accepted = |config: &Config, headers: &[(&str, &str)], query: &str| {
+    let is_accepted = |config: &Components, headers: &[(&str, &str)], query: &str| {
         request(config, &[&BINARY[..], headers].concat(), query, "{}").is_ok()
     };
     let basic = load("authentication = 'basic'").unwrap();

@@ -10,7 +10,7 @@ use time::{Duration as Span, OffsetDateTime, macros::datetime};
 
 use super::*;
 use crate::{
-    config::Config,
+    app::Components,
     domain::{OrderUpdate, ReasonCode, RefundStatus, RefundTarget},
     sources::{
         Received, Source,
@@ -35,14 +35,14 @@ const OTHER: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const NAMES: [&str; 3] = HEADER_FAMILIES[0];
 const SVIX: [&str; 3] = HEADER_FAMILIES[1];
 
-fn load(settings: &str, secret: &str) -> Result<Config, String> {
+fn load(settings: &str, secret: &str) -> Result<Components, String> {
     let text = format!(
         "[sources.s]\nkind = 'standard_webhooks'\nsecrets = ['env:S', 'env:T']\n{settings}"
     );
     let other = if settings.contains("bigcommerce") { "another" } else { OTHER };
     let variables =
         [("S", secret), ("T", other)].map(|(name, value)| (name.to_owned(), value.to_owned()));
-    Config::from_toml(&text, &variables.into()).map_err(|error| format!("{error:#}"))
+    Components::from_toml(&text, &variables.into()).map_err(|error| format!("{error:#}"))
 }
 
 fn headers(given: &[(&str, &str)]) -> HeaderMap {

@@ -9,7 +9,7 @@ use time::{Duration as Span, macros::datetime};
 
 use super::{objects::stripe_minor_digits, *};
 use crate::{
-    config::Config,
+    app::Components,
     domain::{
         Change, Invoice, InvoiceStatus, Order, OrderStatus, OrderUpdate, ReasonCode, Refund,
         RefundStatus, RefundTarget,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::baseline::{broker::Broker, database};
 use crate::{
-    app,
+    app::{self, Components},
     broker::{Publisher, Topology},
     config::{self, Config},
     domain::SourceName,
@@ -26,6 +26,8 @@ pub(super) const SECRET: &str = "TALLYHOOK_BENCH_SECRET";
 pub(crate) struct BenchEnvironment {
     /// The user's settings with the bench's database, queue prefix and sources.
     pub(super) config: Config,
+    /// The bench's sources.
+    pub(super) components: Components,
     /// The secret of the bench's sources.
     pub(super) secret: String,
     pub(super) topology: Arc<Topology>,
@@ -52,12 +54,13 @@ impl BenchEnvironment {
         let id = Uuid::now_v7().simple().to_string();
         let secret = Uuid::now_v7().to_string();
         let variables = BTreeMap::from([(SECRET.to_owned(), secret.clone())]);
-        let plain = Config::from_toml(SOURCES, &variables)?;
+        let bench = Config::from_toml(SOURCES, &variables)?;
+        let components = Components::build(&bench)?;
         let database = format!("tallyhook_bench_{id}");
         let mut config = Config {
-            sources: plain.sources,
-            enrichments: plain.enrichments,
-            destinations: plain.destinations,
+            sources: bench.sources,
+            destinations: bench.destinations,
+            secrets: bench.secrets,
             ..given.clone()
         };
         config.broker.prefix = format!("tallyhook-bench-{id}");
@@ -71,7 +74,7 @@ impl BenchEnvironment {
         let store = Store::without_timeout(&config.database).context("database.url")?;
         let broker = Broker::open(&config.broker.url).await.context("broker.url")?;
         let databases = vec![database];
-        Ok(Self { config, secret, topology, store, broker, admin_store, databases })
+        Ok(Self { config, components, secret, topology, store, broker, admin_store, databases })
     }
 
     /// Creates the database and the queues.
@@ -105,7 +108,7 @@ impl BenchEnvironment {
     }
 
     pub(super) fn source(&self, name: &SourceName) -> anyhow::Result<&Source> {
-        self.config.sources.get(name).context("the bench has no such source")
+        self.components.sources.get(name).context("the bench has no such source")
     }
 
     /// Empties all tables and queues of the run.

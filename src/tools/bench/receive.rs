@@ -20,7 +20,7 @@ use super::{
     report::{Receive, Received},
     schedule::Schedule,
 };
-use crate::{observability::health::Health, receiver::Receiver};
+use crate::{app::Shared, observability::health::HealthRegistry};
 
 /// Requests that are prepared and then sent repeatedly. The receiver does not
 /// detect duplicates.
@@ -39,18 +39,17 @@ impl HttpServer {
         environment: &BenchEnvironment,
         publisher: &BenchPublisher,
     ) -> anyhow::Result<Self> {
-        let receiver = Receiver::new(
-            environment.config.receiver.clone(),
-            Arc::clone(&environment.config.sources),
-            Arc::clone(&environment.topology),
-            publisher.publisher.clone(),
-            // Only used by requests for the status of imports.
-            environment.store.clone(),
-            publisher.metrics.clone(),
-        );
+        let shared = Shared {
+            topology: Arc::clone(&environment.topology),
+            publisher: publisher.publisher.clone(),
+            metrics: publisher.metrics.clone(),
+        };
+        // The store is only used by requests for the status of imports.
+        let store = environment.store.clone();
+        let receiver = shared.receiver(&environment.config, &environment.components, store);
         let (listener, address) = listen().await?;
         let stop = CancellationToken::new();
-        let serve = receiver.run(listener, Health::default(), stop.clone());
+        let serve = receiver.run(listener, HealthRegistry::default(), stop.clone());
         Ok(Self::spawn(address, stop, serve))
     }
 

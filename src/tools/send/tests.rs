@@ -27,13 +27,14 @@ use super::{
     send,
 };
 use crate::{
-    config::{Config, LoadOptions},
+    app::Components,
+    config::LoadOptions,
     domain::{ReasonCode, SourceName},
     sources::{Rejection, WebhookRequest},
 };
 
-fn config() -> Config {
-    Config::load(LoadOptions { development: true, ..LoadOptions::default() }).unwrap()
+fn config() -> Components {
+    Components::load(LoadOptions { development: true, ..LoadOptions::default() }).unwrap().1
 }
 
 fn run() -> Run {
@@ -44,7 +45,7 @@ fn source(name: &str) -> SourceName {
     name.parse().unwrap()
 }
 
-fn scenario(config: &Config, name: &str, counts: Counts) -> SendScenario {
+fn scenario(config: &Components, name: &str, counts: Counts) -> SendScenario {
     let counts = possible(name, counts);
     let source = source(name);
     let adapter = &config.sources[&source];
@@ -56,12 +57,12 @@ fn possible(name: &str, counts: Counts) -> Counts {
     if matches!(name, "robot" | "vendors") { Counts { late: 0, ..counts } } else { counts }
 }
 
-fn prediction(config: &Config, scenario: &SendScenario, step: Step) -> Prediction {
+fn prediction(config: &Components, scenario: &SendScenario, step: Step) -> Prediction {
     predicted(config, scenario, step).unwrap()
 }
 
 fn predicted(
-    config: &Config,
+    config: &Components,
     scenario: &SendScenario,
     step: Step,
 ) -> Result<Prediction, Rejection> {
@@ -224,7 +225,7 @@ fn incompatible_settings_need_a_file() {
     let text = "[sources.other]\nkind = 'generic'\nsecrets = ['env:S']\n\
                 [sources.other.order]\nid = '/nr'\ncurrency = '/cur'\ntotal = '/sum'\n";
     let variables = BTreeMap::from([("S".to_owned(), "s".to_owned())]);
-    let config = Config::from_toml(text, &variables).unwrap();
+    let config = Components::from_toml(text, &variables).unwrap();
     let source = source("other");
     let adapter = &config.sources[&source];
     let refused = SendScenario::generated(adapter, &source, &Selection::default(), &run(), COUNTS);
@@ -250,7 +251,7 @@ fn profile_selects_the_payload_kind() {
         );
         let secret = "whsec_c3RhbmRhcmQtd2ViaG9va3MtZGV2ZWxvcG1lbnQ=";
         let variables = BTreeMap::from([("S".to_owned(), secret.to_owned())]);
-        let config = Config::from_toml(&text, &variables).unwrap();
+        let config = Components::from_toml(&text, &variables).unwrap();
         let scenario = scenario(&config, "shop", Counts { late, ..COUNTS });
         for step in scenario.plan.steps().filter(|step| step.kind != StepKind::Forged) {
             let prediction = prediction(&config, &scenario, step);
@@ -292,25 +293,26 @@ fn unsupported_topic_is_named_in_the_error() {
 }
 
 /// Responds like the receiver, except for a 503 to the first request.
-async fn receiver(config: Config) -> reqwest::Url {
+async fn receiver(config: Components) -> reqwest::Url {
     let first = Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let handle = |State((config, first)): State<(Config, Arc<std::sync::atomic::AtomicBool>)>,
-                  request: Request<axum::body::Body>| async move {
-        let (parts, body) = request.into_parts();
-        let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-        if first.swap(false, std::sync::atomic::Ordering::SeqCst) {
-            let later = HeaderMap::from_iter([(http::header::RETRY_AFTER, 0.into())]);
-            return (StatusCode::SERVICE_UNAVAILABLE, later);
-        }
-        let received_at = OffsetDateTime::UNIX_EPOCH;
-        let request =
-            WebhookRequest { headers: &parts.headers, query: "", body: &body, received_at };
-        let status = match config.sources[&source("shopify")].receive(&request) {
-            Ok(_) => StatusCode::OK,
-            Err(_) => StatusCode::UNAUTHORIZED,
+    let handle =
+        |State((config, first)): State<(Components, Arc<std::sync::atomic::AtomicBool>)>,
+         request: Request<axum::body::Body>| async move {
+            let (parts, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+            if first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+                let later = HeaderMap::from_iter([(http::header::RETRY_AFTER, 0.into())]);
+                return (StatusCode::SERVICE_UNAVAILABLE, later);
+            }
+            let received_at = OffsetDateTime::UNIX_EPOCH;
+            let request =
+                WebhookRequest { headers: &parts.headers, query: "", body: &body, received_at };
+            let status = match config.sources[&source("shopify")].receive(&request) {
+                Ok(_) => StatusCode::OK,
+                Err(_) => StatusCode::UNAUTHORIZED,
+            };
+            (status, HeaderMap::new())
         };
-        (status, HeaderMap::new())
-    };
     let router = Router::new().route("/hooks/shopify", post(handle)).with_state((config, first));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hooks/shopify", listener.local_addr().unwrap());
@@ -378,7 +380,7 @@ fn forged_token_is_rejected() {
             "[sources.inbox]\nkind = 'generic'\nsecrets = ['env:S']\nauthentication = '{method}'"
         );
         let variables = BTreeMap::from([("S".to_owned(), "user:token".to_owned())]);
-        let config = Config::from_toml(&text, &variables).unwrap();
+        let config = Components::from_toml(&text, &variables).unwrap();
         let (source, adapter) = config.sources.iter().next().unwrap();
         let webhook = Webhook {
             topic: String::new(),

@@ -1,18 +1,21 @@
 //! Fetches resources from the platform of one source.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use prometheus::Histogram;
 use tracing::{info, warn};
 
 use crate::{
-    config::EnrichmentSettings,
     domain::{PermanentFailure, ResourceChange, SourceName},
     net::{
         call_limiter::{CallLimiter, CallLimits, CallResult},
-        http_client::{FetchError, FetchErrorKind, HttpFetcher},
-        secret_headers,
+        http_client::{FetchError, FetchErrorKind, HttpFetcher, HttpOptions},
+        secret_headers::{self, SecretHeaders},
+        url_template::UrlTemplate,
     },
     observability::metrics::Metrics,
 };
@@ -21,10 +24,23 @@ use crate::{
 /// what the rate limit allows in this time.
 const MAX_BATCH_FETCH_SECONDS: usize = 5;
 
+/// How the resources that a source's thin events name are fetched.
+#[derive(Clone, Debug)]
+pub struct EnricherSettings {
+    /// The URL of each kind of resource.
+    pub urls: BTreeMap<String, UrlTemplate>,
+    /// The headers of each request.
+    pub headers: SecretHeaders,
+    /// What may be fetched, and the limits of one fetch.
+    pub http_options: HttpOptions,
+    /// The limits of all fetches.
+    pub call_limits: CallLimits,
+}
+
 /// Fetches the resources that the events of one source refer to. All consumers
 /// of the source share it.
 pub struct Enricher {
-    settings: EnrichmentSettings,
+    settings: EnricherSettings,
     fetcher: HttpFetcher,
     limiter: CallLimiter,
     duration_seconds: Histogram,
@@ -60,22 +76,16 @@ impl Enricher {
     /// The HTTP client cannot be built.
     pub fn new(
         source: &SourceName,
-        settings: &EnrichmentSettings,
+        settings: &EnricherSettings,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
         let labels = &[source.as_str()];
-        let open = metrics.enrichment_breaker_open.with_label_values(labels);
+        let open = metrics.circuit_breaker_open.with_label_values(&["enrichment", source.as_str()]);
         open.set(0);
         // Exported before the first fetch, so that an alert sees 0.
         for result in super::ENRICHMENT_RESULTS {
             metrics.enrichments.with_label_values(&[source.as_str(), result]);
         }
-        let limits = CallLimits {
-            max_concurrency: settings.max_concurrency,
-            rate_limit_per_second: settings.rate_limit_per_second,
-            circuit_breaker_threshold: settings.circuit_breaker_threshold,
-            circuit_breaker_open: settings.circuit_breaker_open,
-        };
         let source = source.clone();
         let on_state_change = move |is_open| {
             open.set(i64::from(is_open));
@@ -87,7 +97,7 @@ impl Enricher {
         };
         Ok(Self {
             fetcher: HttpFetcher::new(settings.http_options.clone())?,
-            limiter: CallLimiter::new(&limits, on_state_change),
+            limiter: CallLimiter::new(&settings.call_limits, on_state_change),
             duration_seconds: metrics.enrichment_duration.with_label_values(labels),
             settings: settings.clone(),
         })
@@ -95,7 +105,7 @@ impl Enricher {
 
     /// The maximum batch size of this source.
     pub fn batch_size(&self) -> usize {
-        usize::try_from(self.settings.rate_limit_per_second)
+        usize::try_from(self.settings.call_limits.rate_limit_per_second)
             .unwrap_or(usize::MAX)
             .saturating_mul(MAX_BATCH_FETCH_SECONDS)
     }

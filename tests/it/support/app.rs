@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use lapin::types::AMQPValue;
 use sqlx::PgPool;
 use tallyhook::{
-    app,
+    app::{self, Components, Shared},
     broker::{BrokerConnection, Confirmed, OutgoingMessage, PublishError, Publisher},
     config::Config,
     delivery,
@@ -13,10 +13,7 @@ use tallyhook::{
     observability::metrics::Metrics,
     review::dead_letter_queue,
     store::{Store, reconciliation, reconciliation::Totals},
-    worker::{
-        ConsumerError, InFlightKeys, Outbox, SecretUsage, WorkerContext, enrich::enrichers,
-        source_consumer::SourceConsumer,
-    },
+    worker::{ConsumerError, WorkerContext, source_consumer::SourceConsumer},
 };
 use time::OffsetDateTime;
 use tokio::{task::JoinHandle, time::timeout};
@@ -73,6 +70,8 @@ pub(crate) const WHSEC: &str = "whsec_VGFsbHlob29rIGtub3dzIHRoaXMgc2VjcmV0";
 /// The product's parts on a database and a queue prefix of their own, with a connected publisher.
 pub(crate) struct TestApp {
     pub(crate) config: Config,
+    pub(crate) components: Components,
+    shared: Shared,
     pub(crate) tools: WorkerContext,
     pub(crate) link: BrokerConnection,
     pub(crate) db: PgPool,
@@ -124,22 +123,13 @@ impl TestApp {
         timeout(seconds(60), publisher.wait_until_ready())
             .await
             .expect("the publisher did not connect");
-        let tools = WorkerContext {
-            sources: Arc::clone(&config.sources),
-            enrichers: Arc::new(enrichers(&config.enrichments, &metrics).unwrap()),
-            outbox: Arc::new(Outbox::new(config.sources.keys(), &config.destinations)),
-            store: Store::new(&config.database).unwrap(),
-            publisher,
-            topology,
-            retry_schedule: config.retry.schedule(),
-            settings: config.worker.clone(),
-            in_flight: InFlightKeys::default(),
-            secret_usage: SecretUsage::default(),
-            metrics,
-        };
+        let components = Components::build(&config).unwrap();
+        let shared = Shared { topology, publisher, metrics };
+        let store = Store::new(&config.database).unwrap();
+        let tools = shared.worker_context(&config, &components, store).unwrap();
         let link = BrokerConnection::open(&config.broker.url, "test").await.unwrap();
         let db = PgPool::connect_lazy(&config.database.url).unwrap();
-        Self { config, tools, link, db, _stop: stop.drop_guard() }
+        Self { config, components, shared, tools, link, db, _stop: stop.drop_guard() }
     }
 
     /// A consumer of a source's queue.
@@ -162,14 +152,8 @@ impl TestApp {
     /// Delivers what the outbox holds, until the returned value is dropped.
     pub(crate) fn start_delivery(&self) -> RunningDelivery {
         let stop = CancellationToken::new();
-        let tools = delivery::DeliveryContext {
-            store: self.tools.store.clone(),
-            broker_url: self.config.broker.url.clone(),
-            confirm_timeout: Duration::from_millis(self.config.broker.confirm_timeout_ms),
-            outbox_changed: self.tools.outbox.notifier(),
-            metrics: self.tools.metrics.clone(),
-        };
-        let targets = Arc::clone(&self.config.destinations);
+        let tools = self.shared.delivery_context(&self.config, &self.tools);
+        let targets = Arc::clone(&self.components.destinations);
         let running = tokio::spawn(delivery::run(tools, targets, stop.clone()));
         RunningDelivery { running, _stop: stop.drop_guard() }
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use reqwest::{Client, Response};
 use tallyhook::{
-    app::{App, Roles},
+    app::{App, Components, Roles},
     config::Config,
     sources::OutgoingWebhook,
 };
@@ -19,7 +19,7 @@ use super::{app::now, seconds};
 /// A running service.
 pub(crate) struct TestServer {
     pub(crate) service: App,
-    config: Config,
+    components: Components,
     client: Client,
 }
 
@@ -30,7 +30,7 @@ impl TestServer {
         timeout(seconds(60), service.wait_until_ready())
             .await
             .expect("the service did not become ready");
-        Self { service, config: config.clone(), client: client() }
+        Self { service, components: Components::build(config).unwrap(), client: client() }
     }
 
     pub(crate) fn receiver(&self) -> SocketAddr {
@@ -45,7 +45,7 @@ impl TestServer {
     pub(crate) fn webhook_client(&self) -> WebhookClient {
         WebhookClient {
             url: self.url(""),
-            config: self.config.clone(),
+            components: self.components.clone(),
             client: self.client.clone(),
         }
     }
@@ -82,7 +82,7 @@ impl TestServer {
 #[derive(Clone)]
 pub(crate) struct WebhookClient {
     url: String,
-    config: Config,
+    components: Components,
     client: Client,
 }
 
@@ -94,7 +94,7 @@ impl WebhookClient {
         body: &str,
     ) -> Result<Response, reqwest::Error> {
         let mut request = self.client.post(format!("{}/hooks/{source}", self.url));
-        for (name, value) in dress(&self.config, source, event_id, body) {
+        for (name, value) in dress(&self.components, source, event_id, body) {
             request = request.header(name.as_str(), value.as_bytes());
         }
         request.header("content-type", "application/json").body(body.to_owned()).send().await
@@ -103,12 +103,12 @@ impl WebhookClient {
 
 /// The headers of a platform's webhook, signed.
 pub(crate) fn dress(
-    config: &Config,
+    components: &Components,
     source: &str,
     event_id: &str,
     body: &str,
 ) -> Vec<(http::HeaderName, http::HeaderValue)> {
-    let adapter = &config.sources[&source.parse().unwrap()];
+    let adapter = &components.sources[&source.parse().unwrap()];
     adapter.signed_headers(&OutgoingWebhook {
         topic: if source == "woo" { "order.updated" } else { "orders/updated" },
         tenant: "demo.myshopify.com",

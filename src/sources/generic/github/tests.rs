@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use time::OffsetDateTime;
 
 use crate::{
-    config::Config,
+    app::Components,
     domain::{Change, MappedEvent, ReasonCode},
     sources::{
         Event, OutgoingWebhook, Received, Rejection, Source, WebhookRequest, conformance::envelope,
@@ -21,17 +21,17 @@ const ORDERS: &str = r#"
     total = "/total"
 "#;
 
-fn source(secret: &str, settings: &str) -> Result<Config, String> {
+fn source(secret: &str, settings: &str) -> Result<Components, String> {
     let text = format!("[sources.inbox]\nkind = 'github'\nsecrets = ['env:S']\n{settings}");
     let variables = BTreeMap::from([("S".to_owned(), secret.to_owned())]);
-    Config::from_toml(&text, &variables).map_err(|error| format!("{error:#}"))
+    Components::from_toml(&text, &variables).map_err(|error| format!("{error:#}"))
 }
 
-fn adapter(config: &Config) -> &Source {
+fn adapter(config: &Components) -> &Source {
     config.sources.values().next().unwrap()
 }
 
-fn receive(config: &Config, headers: &[(&str, &str)], body: &str) -> Result<Event, Rejection> {
+fn receive(config: &Components, headers: &[(&str, &str)], body: &str) -> Result<Event, Rejection> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         let name: HeaderName = name.parse().unwrap();
@@ -47,7 +47,7 @@ fn receive(config: &Config, headers: &[(&str, &str)], body: &str) -> Result<Even
 }
 
 /// The headers of a signed webhook.
-fn signed(config: &Config, topic: &str, body: &str) -> Vec<(String, String)> {
+fn signed(config: &Components, topic: &str, body: &str) -> Vec<(String, String)> {
     let at = OffsetDateTime::UNIX_EPOCH;
     let webhook = OutgoingWebhook {
         topic,
@@ -62,7 +62,7 @@ fn signed(config: &Config, topic: &str, body: &str) -> Vec<(String, String)> {
     headers.map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
-fn form(config: &Config, body: &str) -> Result<Event, Rejection> {
+fn form(config: &Components, body: &str) -> Result<Event, Rejection> {
     let headers = signed(config, "push", body);
     let mut headers: Vec<_> =
         headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();

@@ -5,7 +5,7 @@ use rust_decimal::Decimal;
 use super::*;
 use crate::domain::{Order, OrderLine, OrderStatus};
 
-fn source(profile: &str) -> Config {
+fn source(profile: &str) -> Components {
     let secret = if profile == "etsy" { SECRET } else { "client secret" };
     load(&format!("profile = {profile:?}"), secret).unwrap()
 }

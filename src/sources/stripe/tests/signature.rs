@@ -28,7 +28,7 @@ fn stripe_tolerance_is_at_most_a_day() {
     let load = |settings: &str| {
         let text = format!("[sources.s]\nkind = 'stripe'\nsecrets = ['env:S']\n{settings}");
         let variables = [("S".to_owned(), "secret".to_owned())].into();
-        Config::from_toml(&text, &variables).map_err(|error| format!("{error:#}"))
+        Components::from_toml(&text, &variables).map_err(|error| format!("{error:#}"))
     };
     let is_accepted = |settings: &str, difference_s: i64| {
         let config = load(settings).unwrap();

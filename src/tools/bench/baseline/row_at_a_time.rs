@@ -34,7 +34,7 @@ pub(in crate::tools::bench) async fn run(
     backlog: &Backlog,
 ) -> anyhow::Result<Duration> {
     let source = backlog.payload.source_name()?;
-    let sources = Arc::clone(&environment.config.sources);
+    let sources = Arc::clone(&environment.components.sources);
     let broker = Broker::open(&environment.config.broker.url).await?;
     let channel = broker.channel().await?;
     let pool = PgPoolOptions::new()

@@ -82,7 +82,7 @@ impl Workload {
         };
         let (population, updates) = population(events);
         Ok(Self {
-            sources: Arc::clone(&environment.config.sources),
+            sources: Arc::clone(&environment.components.sources),
             payloads: Payload::ALL.into_iter().map(source).collect::<anyhow::Result<_>>()?,
             population,
             updates,

@@ -1,13 +1,12 @@
+use std::{collections::BTreeMap, sync::Arc};
+
 use super::*;
-use crate::{
-    config::Config,
-    destinations::{Destination, Transport},
-};
+use crate::app::Components;
 
 const URL: &str = "url = 'https://api.example.com/invoices'\n";
 const BODY: &str = "body = '{\"n\": {{ number }}}'\n";
 
-/// A target with these settings that hears of these events.
+/// A destination with these settings and events.
 fn load_for(events: &str, settings: &str) -> Result<Destination, String> {
     let variables = BTreeMap::from([
         ("S".to_owned(), "secret".to_owned()),
@@ -18,40 +17,41 @@ fn load_for(events: &str, settings: &str) -> Result<Destination, String> {
         "[sources.shop]\nkind = 'shopify'\nsecrets = ['env:S']\n[destinations.x]\nkind = 'http'\n\
          events = [{events}]\n{settings}"
     );
-    let config = Config::from_toml(&text, &variables).map_err(|error| format!("{error:#}"))?;
-    let targets = std::sync::Arc::into_inner(config.destinations).unwrap();
-    Ok(targets.into_iter().next().unwrap().1)
+    let components =
+        Components::from_toml(&text, &variables).map_err(|error| format!("{error:#}"))?;
+    let destinations = Arc::into_inner(components.destinations).unwrap();
+    Ok(destinations.into_values().next().unwrap())
 }
 
 fn load(settings: &str) -> Result<Destination, String> {
     load_for("'invoice.created'", settings)
 }
 
-fn http(target: Destination) -> HttpDestination {
-    match target.transport {
-        Transport::Http(target) => *target,
-        Transport::Amqp { .. } => panic!("no HTTP target"),
+fn http(destination: Destination) -> HttpDestination {
+    match destination.transport {
+        Transport::Http(destination) => *destination,
+        Transport::Amqp { .. } => panic!("not an HTTP destination"),
     }
 }
 
 #[test]
-fn a_url_and_a_body_are_enough() {
-    let target = load(&format!("{URL}{BODY}")).unwrap();
+fn destination_url_and_body_are_enough() {
+    let destination = load(&format!("{URL}{BODY}")).unwrap();
     assert_eq!(
-        (target.policy.max_concurrency, target.transport.to_string()),
+        (destination.policy.max_concurrency, destination.transport.to_string()),
         (4, "http".to_owned())
     );
-    let target = http(target);
-    assert!(!target.supports_lookup());
-    let shown = format!("{target:?}");
+    let destination = http(destination);
+    assert!(!destination.supports_lookup());
+    let debug = format!("{destination:?}");
     for part in ["method: POST", "application/json", "idempotency-key", "already exists", "30s"] {
-        assert!(shown.contains(part), "{part} is not in {shown}");
+        assert!(debug.contains(part), "{part} is not in {debug}");
     }
 }
 
 #[test]
-fn every_setting_is_taken() {
-    let target = http(
+fn destination_every_key_is_read() {
+    let destination = http(
         load(&format!(
             "{URL}{BODY}timeout_ms = 1234\nmethod = 'PUT'\ncontent_type = 'application/vnd.x+json'\n\
              idempotency_header = 'X-Key'\nallow_private_addresses = true\n\
@@ -62,8 +62,8 @@ fn every_setting_is_taken() {
         ))
         .unwrap(),
     );
-    assert!(target.supports_lookup());
-    let shown = format!("{target:?}");
+    assert!(destination.supports_lookup());
+    let debug = format!("{destination:?}");
     for part in [
         "1.234s",
         "method: PUT",
@@ -76,22 +76,22 @@ fn every_setting_is_taken() {
         "search.example.com",
         "allow_private_addresses: true",
     ] {
-        assert!(shown.contains(part), "{part} is not in {shown}");
+        assert!(debug.contains(part), "{part} is not in {debug}");
     }
-    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(!debug.contains("hunter2"), "{debug}");
 }
 
 #[test]
-fn a_target_without_keys_needs_a_look_up() {
+fn destination_without_idempotency_key_needs_lookup() {
     let no_key = format!("{URL}{BODY}idempotency_header = ''\n");
     assert!(load(&no_key).unwrap_err().contains("destinations.x.idempotency_header"));
-    let looked_up =
+    let with_lookup =
         "[destinations.x.lookup]\nurl = 'https://api.example.com/i?n={number}'\nid = '/0/id'\n";
-    load(&format!("{no_key}{looked_up}")).unwrap();
+    load(&format!("{no_key}{with_lookup}")).unwrap();
 }
 
 #[test]
-fn templates_are_tried_on_what_is_heard_of() {
+fn destination_templates_are_checked_for_each_event() {
     let invoice = format!("{URL}body = '[{{{{ vendor }}}}, {{{{ due_on }}}}]'\n");
     let order = format!("{URL}body = '[{{{{ order_id }}}}, {{{{ lines }}}}]'\n");
     load_for("'invoice.created', 'invoice.updated', 'invoice.deleted'", &invoice).unwrap();
@@ -104,7 +104,7 @@ fn templates_are_tried_on_what_is_heard_of() {
         let error = load_for(events, settings).unwrap_err();
         assert!(error.contains("destinations.x.body: ") && error.contains(expected), "{error}");
     }
-    // By what it is, each event may have a body of its own.
+    // A template may branch on the event.
     let both = format!(
         "{URL}body = '{{% if event == \"invoice.created\" %}}{{{{ vendor }}}}{{% else %}}{{{{ order_id }}}}{{% endif %}}'\n"
     );
@@ -112,7 +112,7 @@ fn templates_are_tried_on_what_is_heard_of() {
 }
 
 #[test]
-fn each_mistake_names_its_key() {
+fn destination_invalid_value_names_key() {
     let url = |url: &str| format!("url = '{url}'\n{BODY}");
     let body = |body: &str| format!("{URL}body = '{body}'\n");
     let more = |more: &str| format!("{URL}{BODY}{more}\n");
@@ -124,8 +124,8 @@ fn each_mistake_names_its_key() {
         (String::new(), "destinations.x: missing configuration field \"url\""),
         (URL.to_owned(), "destinations.x: missing configuration field \"body\""),
         (more("color = 'red'"), "color"),
-        (url("api.example.com"), "destinations.x.url: it is no URL"),
-        (url("https://{tenant}/x"), "destinations.x.url: its host"),
+        (url("api.example.com"), "destinations.x.url: this is not a URL"),
+        (url("https://{tenant}/x"), "destinations.x.url: the host"),
         (url("https://api.example.com/{id}"), "destinations.x.url: {id} is not one of {tenant}"),
         (url("https://ann:hunter2@api.example.com/"), "destinations.x.url: credentials"),
         (url("http://api.example.com/"), "destinations.x.url: only https"),
@@ -159,9 +159,9 @@ fn each_mistake_names_its_key() {
         (more("headers.Authorization = 'env:NONE'"), "NONE"),
         (
             more("headers.Authorization = 'env:LINES'"),
-            "destinations.x.headers.Authorization: it holds",
+            "destinations.x.headers.Authorization: the secret has",
         ),
-        (more("headers.X = 'const:{tenant}'"), "destinations.x.headers.X: no place"),
+        (more("headers.X = 'const:{tenant}'"), "destinations.x.headers.X: no placeholder"),
         (more("headers.Content-Type = 'const:x'"), "destinations.x.headers.content-type"),
         (more("headers.Host = 'const:x'"), "destinations.x.headers.host"),
         (more("headers.idempotency-key = 'const:x'"), "destinations.x.headers.idempotency-key"),
@@ -170,7 +170,7 @@ fn each_mistake_names_its_key() {
         (more("response.already_exists = ['']"), "destinations.x.response.already_exists"),
         (
             lookup("https://api.example.com/i", ""),
-            "destinations.x.lookup.url: it has no {number}, ",
+            "destinations.x.lookup.url: it must contain one of {number}, ",
         ),
         (lookup("http://api.example.com/{number}", ""), "destinations.x.lookup.url: only https"),
         (lookup("https://10.0.0.1/{number}", ""), "destinations.x.lookup.url: 10.0.0.1"),
@@ -190,7 +190,7 @@ fn each_mistake_names_its_key() {
         assert!(error.contains(expected), "{text:?} must name {expected:?}, says {error:?}");
         assert!(!error.contains("hunter2"), "a secret is shown: {error}");
     }
-    // An order has no vendor to be looked up by.
+    // Orders have no vendor.
     let by_vendor = lookup("https://api.example.com/?v={vendor}&n={number}", "");
     let error = load_for("'order.upserted'", &by_vendor).unwrap_err();
     assert!(error.contains("destinations.x.lookup.url: {vendor}"), "{error}");
