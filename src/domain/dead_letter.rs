@@ -51,19 +51,92 @@ impl DeadLetter {
     /// Of several copies of one message, keeps the newest, but the copy of a replay before any
     /// other.
     #[must_use]
-    pub fn newest_copies(letters: impl IntoIterator<Item = Self>) -> Vec<Self> {
+    pub fn newest_copies(dead_letters: impl IntoIterator<Item = Self>) -> Vec<Self> {
         let mut newest: HashMap<Uuid, Self> = HashMap::new();
-        for mut letter in letters {
-            let mut copy = newest.get(&letter.envelope.receipt_id);
-            if copy.is_some_and(|copy| copy.envelope.key != letter.envelope.key) {
-                letter = letter.with_derived_receipt_id();
-                copy = newest.get(&letter.envelope.receipt_id);
+        for mut dead_letter in dead_letters {
+            let mut copy = newest.get(&dead_letter.envelope.receipt_id);
+            if copy.is_some_and(|copy| copy.envelope.key != dead_letter.envelope.key) {
+                dead_letter = dead_letter.with_derived_receipt_id();
+                copy = newest.get(&dead_letter.envelope.receipt_id);
             }
             let is_copy_replayed = copy.is_some_and(|copy| copy.envelope.replay_id.is_some());
-            if !is_copy_replayed || letter.envelope.replay_id.is_some() {
-                newest.insert(letter.envelope.receipt_id, letter);
+            if !is_copy_replayed || dead_letter.envelope.replay_id.is_some() {
+                newest.insert(dead_letter.envelope.receipt_id, dead_letter);
             }
         }
         newest.into_values().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::domain::{EventKey, SourceName};
+
+    fn dead_letter(event_id: &str, replay_id: Option<Uuid>) -> DeadLetter {
+        let source: SourceName = "shop".parse().unwrap();
+        let received_at = datetime!(2026-11-01 12:00 UTC);
+        DeadLetter {
+            envelope: Envelope {
+                receipt_id: Uuid::max(),
+                key: EventKey::from_message_id(&source, "", event_id),
+                source,
+                tenant: String::new(),
+                topic: "orders/create".to_owned(),
+                version: None,
+                received_at,
+                failed_attempts: 5,
+                generation: 0,
+                replay_id,
+                received_over_http: true,
+                secret_label: None,
+                import: None,
+                body: "{}".into(),
+            },
+            reason: ReasonCode::AttemptsExhausted,
+            error: "timed out".to_owned(),
+            business_key: Some("1001".to_owned()),
+            first_failed_at: received_at,
+            last_failed_at: received_at,
+            headers: json!({"type": "orders/create"}),
+        }
+    }
+
+    #[test]
+    fn newest_copies_keep_the_last_of_a_message() {
+        let mut newer = dead_letter("1", None);
+        newer.error = "refused".to_owned();
+        let copies = [dead_letter("1", None), newer.clone()];
+        assert_eq!(DeadLetter::newest_copies(copies), [newer]);
+    }
+
+    #[test]
+    fn newest_copies_prefer_a_replay() {
+        let replayed = dead_letter("1", Some(Uuid::nil()));
+        let copies = [replayed.clone(), dead_letter("1", None)];
+        assert_eq!(DeadLetter::newest_copies(copies), [replayed.clone()]);
+        let copies = [dead_letter("1", None), replayed.clone()];
+        assert_eq!(DeadLetter::newest_copies(copies), [replayed]);
+    }
+
+    #[test]
+    fn newest_copies_keep_two_messages_with_one_receipt_id() {
+        let second = || dead_letter("2", None);
+        let copies = [dead_letter("1", None), second(), second()];
+        let kept = DeadLetter::newest_copies(copies);
+        assert_eq!(kept.len(), 2);
+        assert!(kept.contains(&dead_letter("1", None)));
+        assert!(kept.contains(&second().with_derived_receipt_id()));
+    }
+
+    #[test]
+    fn without_foreign_text_keeps_reason_and_body() {
+        let plain = dead_letter("1", None).without_foreign_text("invalid byte sequence");
+        assert_eq!(plain.error, "attempts_exhausted (invalid byte sequence)");
+        assert_eq!(plain.headers, json!({"refused": "invalid byte sequence"}));
+        assert_eq!((plain.business_key, plain.envelope.topic.as_str()), (None, ""));
+        assert_eq!(plain.envelope.body, "{}");
     }
 }

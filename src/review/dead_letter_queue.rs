@@ -77,11 +77,11 @@ pub async fn drain_queue(
     while let Ok(batch) = timeout(idle_timeout, broker::collect(&mut consumer, BATCH)).await {
         let Batch { deliveries, last_tag, .. } = batch?;
         let now = OffsetDateTime::now_utc();
-        let letters = DeadLetter::newest_copies(
+        let dead_letters = DeadLetter::newest_copies(
             deliveries.into_iter().map(|delivery| delivery.message.into_dead_letter(now)),
         );
-        dead_letters::archive(store, Duration::ZERO, &letters).await?;
-        archived += letters.len();
+        dead_letters::archive(store, Duration::ZERO, &dead_letters).await?;
+        archived += dead_letters.len();
         consumer.ack_up_to(last_tag).await?;
     }
     consumer.close().await;

@@ -27,7 +27,7 @@ pub use queries::{
 ///
 /// # Errors
 /// A database error.
-pub async fn insert(conn: &mut Conn, letters: &[DeadLetter]) -> Result<(), StoreError> {
+pub async fn insert(conn: &mut Conn, dead_letters: &[DeadLetter]) -> Result<(), StoreError> {
     sqlx::query!(
         r#"
         insert into dead_letters as known (
@@ -71,22 +71,22 @@ pub async fn insert(conn: &mut Conn, letters: &[DeadLetter]) -> Result<(), Store
         where excluded.replay_id is not null and known.state in ('open', 'replayed')
         "#,
         // The rows are sorted by receipt in the statement, so the order of these ids is irrelevant.
-        &column!(letters, _ => Uuid::now_v7()),
-        &column!(letters, letter => letter.envelope.receipt_id),
-        &column!(letters, letter => letter.envelope.key.as_str()) as &[&str],
-        &column!(letters, letter => letter.envelope.source.as_str()) as &[&str],
-        &column!(letters, letter => letter.envelope.tenant.as_str()) as &[&str],
-        &column!(letters, letter => letter.envelope.topic.as_str()) as &[&str],
-        &column!(letters, letter => letter.business_key.as_deref()) as &[Option<&str>],
-        &column!(letters, letter => letter.reason.as_str()) as &[&str],
-        &column!(letters, letter => letter.error.as_str()) as &[&str],
-        &column!(letters, letter => i32::try_from(letter.envelope.failed_attempts).unwrap_or(i32::MAX)),
-        &column!(letters, letter => letter.envelope.received_at),
-        &column!(letters, letter => letter.first_failed_at),
-        &column!(letters, letter => letter.last_failed_at),
-        &column!(letters, letter => letter.envelope.replay_id) as &[Option<Uuid>],
-        &column!(letters, letter => letter.headers.to_string()),
-        &column!(letters, letter => letter.envelope.body.as_ref()) as &[&[u8]],
+        &column!(dead_letters, _ => Uuid::now_v7()),
+        &column!(dead_letters, dead_letter => dead_letter.envelope.receipt_id),
+        &column!(dead_letters, dead_letter => dead_letter.envelope.key.as_str()) as &[&str],
+        &column!(dead_letters, dead_letter => dead_letter.envelope.source.as_str()) as &[&str],
+        &column!(dead_letters, dead_letter => dead_letter.envelope.tenant.as_str()) as &[&str],
+        &column!(dead_letters, dead_letter => dead_letter.envelope.topic.as_str()) as &[&str],
+        &column!(dead_letters, dead_letter => dead_letter.business_key.as_deref()) as &[Option<&str>],
+        &column!(dead_letters, dead_letter => dead_letter.reason.as_str()) as &[&str],
+        &column!(dead_letters, dead_letter => dead_letter.error.as_str()) as &[&str],
+        &column!(dead_letters, dead_letter => i32::try_from(dead_letter.envelope.failed_attempts).unwrap_or(i32::MAX)),
+        &column!(dead_letters, dead_letter => dead_letter.envelope.received_at),
+        &column!(dead_letters, dead_letter => dead_letter.first_failed_at),
+        &column!(dead_letters, dead_letter => dead_letter.last_failed_at),
+        &column!(dead_letters, dead_letter => dead_letter.envelope.replay_id) as &[Option<Uuid>],
+        &column!(dead_letters, dead_letter => dead_letter.headers.to_string()),
+        &column!(dead_letters, dead_letter => dead_letter.envelope.body.as_ref()) as &[&[u8]],
     )
     .execute(conn)
     .await?;

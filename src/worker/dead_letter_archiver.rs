@@ -29,11 +29,11 @@ impl BatchHandler for DeadLetterArchiver {
         now: OffsetDateTime,
     ) -> Result<Duration, ConsumerError> {
         let WorkerContext { store, sources, metrics, .. } = &self.context;
-        let letters = DeadLetter::newest_copies(
+        let dead_letters = DeadLetter::newest_copies(
             deliveries.into_iter().map(|delivery| delivery.message.into_dead_letter(now)),
         );
-        dead_letters::archive(store, self.context.database_retry_timeout(), &letters).await?;
-        for DeadLetter { envelope, reason, .. } in &letters {
+        dead_letters::archive(store, self.context.database_retry_timeout(), &dead_letters).await?;
+        for DeadLetter { envelope, reason, .. } in &dead_letters {
             let reason = reason.as_str();
             debug!(receipt_id = %envelope.receipt_id, reason, "the dead letter is archived");
             // Only configured sources become labels: a producer may use any routing key.

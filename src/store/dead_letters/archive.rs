@@ -24,17 +24,17 @@ use crate::{
 pub async fn archive(
     store: &Store,
     timeout: Duration,
-    letters: &[DeadLetter],
+    dead_letters: &[DeadLetter],
 ) -> Result<(), StoreError> {
-    let parts = bisect(letters, |part| {
+    let parts = bisect(dead_letters, |part| {
         retry_while_unavailable(timeout, move || archive_batch(store, part))
     })
     .await?;
     for (part, result) in parts {
-        if let ([letter], Err(error)) = (part, result) {
-            let receipt_id = letter.envelope.receipt_id;
+        if let ([dead_letter], Err(error)) = (part, result) {
+            let receipt_id = dead_letter.envelope.receipt_id;
             warn!(%receipt_id, %error, "the dead letter is archived without its headers");
-            let plain = [letter.clone().without_foreign_text(&error.to_string())];
+            let plain = [dead_letter.clone().without_foreign_text(&error.to_string())];
             retry_while_unavailable(timeout, || archive_batch(store, &plain)).await??;
         }
     }
@@ -42,27 +42,29 @@ pub async fn archive(
 }
 
 /// One transaction, so that a receipt says `dead` exactly when there is a dead letter.
-async fn archive_batch(store: &Store, letters: &[DeadLetter]) -> Result<(), StoreError> {
-    store.transaction(async |tx| write(tx, letters).await).await
+async fn archive_batch(store: &Store, dead_letters: &[DeadLetter]) -> Result<(), StoreError> {
+    store.transaction(async |tx| write(tx, dead_letters).await).await
 }
 
-async fn write(tx: &mut Tx, letters: &[DeadLetter]) -> Result<(), StoreError> {
-    let messages: Vec<(Uuid, &str)> =
-        column!(letters, letter => (letter.envelope.receipt_id, letter.envelope.key.as_str()));
-    let in_use = receipts::ids_in_use(tx, &messages).await?;
-    let letters = column!(letters, letter => {
-        let is_in_use = in_use.contains(&letter.envelope.receipt_id);
-        if is_in_use { letter.clone().with_derived_receipt_id() } else { letter.clone() }
+async fn write(tx: &mut Tx, dead_letters: &[DeadLetter]) -> Result<(), StoreError> {
+    let messages: Vec<(Uuid, &str)> = column!(dead_letters, dead_letter => {
+        let envelope = &dead_letter.envelope;
+        (envelope.receipt_id, envelope.key.as_str())
     });
-    let rows = column!(letters, letter => ReceiptRow {
-        envelope: &letter.envelope,
-        business_key: letter.business_key.as_deref(),
+    let in_use = receipts::ids_in_use(tx, &messages).await?;
+    let dead_letters = column!(dead_letters, dead_letter => {
+        let is_in_use = in_use.contains(&dead_letter.envelope.receipt_id);
+        if is_in_use { dead_letter.clone().with_derived_receipt_id() } else { dead_letter.clone() }
+    });
+    let rows = column!(dead_letters, dead_letter => ReceiptRow {
+        envelope: &dead_letter.envelope,
+        business_key: dead_letter.business_key.as_deref(),
         outcome: Outcome::Dead,
         write_kind: None,
-        attempts: letter.envelope.failed_attempts,
-        error: Some(&letter.error),
+        attempts: dead_letter.envelope.failed_attempts,
+        error: Some(&dead_letter.error),
         keep_payload: true,
     });
     receipts::record(tx, &rows).await?;
-    insert(tx, &letters).await
+    insert(tx, &dead_letters).await
 }

@@ -249,9 +249,9 @@ pub async fn retry(
     .fetch_all(&mut *conn)
     .await?;
     dead_letters::mark_replayed_for_deliveries(conn, &retried, replay_id).await?;
-    let letters = dead_letters::ids_by_delivery(conn, &retried).await?;
+    let dead_letters = dead_letters::ids_by_delivery(conn, &retried).await?;
     let subjects = column!(retried, id => Subject {
-        dead_letter_id: letters.get(id).copied(),
+        dead_letter_id: dead_letters.get(id).copied(),
         detail: json!({"replay_id": replay_id}),
         ..Subject::delivery(*id)
     });
