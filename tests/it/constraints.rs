@@ -1,5 +1,4 @@
-//! The second line of defence: what goes around the inbox meets the
-//! constraints of the tables themselves.
+//! The constraints of the tables refuse what the inbox did not stop.
 
 use sqlx::PgPool;
 

@@ -1,5 +1,5 @@
-//! The inbox in generations: no key is ever free twice, whenever the next one
-//! is opened, and what an old one knows is still known (P2).
+//! No key of the inbox is won twice, whenever the next partition is created, and retained partitions
+//! are searched too (P2).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,12 +17,12 @@ use uuid::Uuid;
 
 use crate::support::{TestApp, app::now, events::again, random::seeded_rng, shop_order};
 
-const OPEN: &str = "select pg_get_expr(adbin, adrelid)::bigint from pg_attrdef
+const ACTIVE_HOUR: &str = "select pg_get_expr(adbin, adrelid)::bigint from pg_attrdef
                     where adrelid = 'inbox'::regclass";
 
-/// Opens the next generation; its number.
-async fn turn(app: &TestApp) -> i32 {
-    let next = i32::try_from(app.count(OPEN).await).unwrap() + 1;
+/// Creates the next partition, which becomes active, and returns its hour.
+async fn create_next_partition(app: &TestApp) -> i32 {
+    let next = i32::try_from(app.count(ACTIVE_HOUR).await).unwrap() + 1;
     assert_eq!(
         partitions::create_partition(&app.tools.store, next).await.unwrap(),
         LockOutcome::Done
@@ -48,8 +48,8 @@ async fn inbox_key_is_claimed_once_while_partitions_are_created() {
     const STEP: usize = 4;
     let app =
         TestApp::with(&[crate::support::SHOP], |config| config.database.max_connections = 9).await;
-    // All go through the same keys at about the same time, so that copies of
-    // one meet within a generation and on both sides of its end.
+    // All tasks claim the same keys at about the same time, so that claims of one key meet within a
+    // partition and across its end.
     let mut rng = seeded_rng();
     let keys: Vec<Uuid> = (0..STEP * (ROUNDS + 8)).map(|_| Uuid::from_u128(rng.random())).collect();
     let is_over = AtomicBool::new(false);
@@ -72,8 +72,8 @@ async fn inbox_key_is_claimed_once_while_partitions_are_created() {
                         tx.rollback().await.unwrap();
                     } else {
                         tx.commit().await.unwrap();
-                        let free = claims.iter().filter(|one| claimed.won.contains(&one.key));
-                        ours.extend(free.copied());
+                        let won = claims.iter().filter(|claim| claimed.won.contains(&claim.key));
+                        ours.extend(won.copied());
                     }
                 }
                 ours
@@ -86,26 +86,26 @@ async fn inbox_key_is_claimed_once_while_partitions_are_created() {
     let switches = async {
         let mut switches = 0;
         while !is_over.load(Ordering::Relaxed) {
-            let next = i32::try_from(app.count(OPEN).await).unwrap() + 1;
-            let turn = partitions::create_partition(&app.tools.store, next).await.unwrap();
-            switches += i32::from(turn == LockOutcome::Done);
+            let next = i32::try_from(app.count(ACTIVE_HOUR).await).unwrap() + 1;
+            let outcome = partitions::create_partition(&app.tools.store, next).await.unwrap();
+            switches += i32::from(outcome == LockOutcome::Done);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         switches
     };
     let (ours, switches) = tokio::join!(workers, switches);
-    assert!(switches >= 5, "only {switches} generations were opened");
+    assert!(switches >= 5, "only {switches} partitions were created");
 
     let mut winners: HashMap<Uuid, Claim> = HashMap::new();
     for claim in ours.into_iter().flatten() {
         let before = winners.insert(claim.key, claim);
-        assert_eq!(before, None, "a key was free twice");
+        assert_eq!(before, None, "a key was won twice");
     }
     let total = i64::try_from(winners.len()).unwrap();
     assert_eq!(app.count("select count(*) from inbox").await, total);
     assert_eq!(app.count("select count(distinct key) from inbox").await, total);
     assert!(app.count("select count(distinct partition_hour) from inbox").await >= 4);
-    // Everyone is told who it was.
+    // A later claim learns which message won.
     let known: Vec<Claim> = winners.keys().copied().map(claim_of).collect();
     let claimed = claim(&app.tools.store, &known).await;
     assert_eq!(claimed.won, HashSet::new());
@@ -118,22 +118,24 @@ async fn inbox_key_is_claimed_once_while_partitions_are_created() {
 async fn inbox_lookup_in_old_partition_returns_receipt_and_digest() {
     let app = TestApp::new().await;
     let store = &app.tools.store;
-    let mut settled = Vec::new();
+    let mut processed = Vec::new();
     for _ in 0..6 {
         let new =
             Claim { body_digest: Uuid::from_u128(rand::random()), ..claim_of(Uuid::now_v7()) };
         assert_eq!(claim(store, &[new]).await.won, HashSet::from([new.key]));
-        settled.push(new);
-        turn(&app).await;
+        processed.push(new);
+        create_next_partition(&app).await;
     }
     let fresh = claim_of(Uuid::now_v7());
-    let claims: Vec<Claim> = settled.iter().map(|one| claim_of(one.key)).chain([fresh]).collect();
+    let claims: Vec<Claim> =
+        processed.iter().map(|claim| claim_of(claim.key)).chain([fresh]).collect();
     let claimed = claim(store, &claims).await;
     assert_eq!(claimed.won, HashSet::from([fresh.key]));
-    let expected: HashMap<Uuid, ProcessedKey> = settled
+    let expected: HashMap<Uuid, ProcessedKey> = processed
         .iter()
-        .map(|one| {
-            (one.key, ProcessedKey { receipt_id: one.receipt_id, body_digest: one.body_digest })
+        .map(|claim| {
+            let (receipt_id, body_digest) = (claim.receipt_id, claim.body_digest);
+            (claim.key, ProcessedKey { receipt_id, body_digest })
         })
         .collect();
     assert_eq!(claimed.existing, expected);
@@ -152,7 +154,7 @@ async fn inbox_redelivery_across_partitions_is_a_duplicate() {
     let before = app.text(state).await;
     drop(consumer);
     link.close().await;
-    turn(&app).await;
+    create_next_partition(&app).await;
 
     let mut consumer = app.consumer("shop").await;
     assert_eq!(consumer.step().await, 2, "it is delivered again");
@@ -192,7 +194,7 @@ async fn inbox_claim_reads_only_the_requested_keys() {
         if nth % 3 != 0 {
             app.execute("analyze").await;
         }
-        turn(&app).await;
+        create_next_partition(&app).await;
     }
     let known: Vec<Uuid> = sqlx::query_scalar(
         "select md5((n % 8) || ' ' || n)::uuid
@@ -205,7 +207,7 @@ async fn inbox_claim_reads_only_the_requested_keys() {
         let new = (0..340).map(|_| Uuid::from_u128(rand::random()));
         known.iter().copied().chain(new).map(claim_of).collect()
     };
-    // A few rounds while the open generation is empty or small, analyzed so:
+    // A few rounds while the active partition is empty or small, and analyzed like that:
     // plans are made and kept.
     app.execute("analyze").await;
     for _ in 0..8 {
@@ -261,7 +263,7 @@ async fn inbox_claim_ignores_the_default_isolation_level() {
 #[tokio::test]
 async fn inbox_migration_creates_active_partition_of_this_hour() {
     let app = TestApp::new().await;
-    let hour = app.count(OPEN).await;
+    let hour = app.count(ACTIVE_HOUR).await;
     let this_hour = now().unix_timestamp() / 3600;
     // The database is a copy of a template that was migrated when the tests began.
     assert!((this_hour - 1..=this_hour).contains(&hour), "{hour} is not this hour");

@@ -1,5 +1,5 @@
-//! What is past is dropped, and nothing that can still come back (P6); and
-//! whoever sees to that is in nobody's way.
+//! Expired keys are dropped, but no key of an event that can still come back (P6). Maintenance does not
+//! block workers.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ const DAY: Duration = Duration::from_hours(24);
 const KEEP: Duration = Duration::from_hours(40 * 24);
 const GENERATIONS: &str = "select count(*) from pg_inherits where inhparent = 'inbox'::regclass";
 
-/// Keeps house as if so many days had gone by.
+/// Runs maintenance as if so many days had passed.
 async fn after(app: &TestApp, days: u32) -> InboxMaintenanceReport {
     partitions::maintain(&app.tools.store, &plan(days)).await.unwrap()
 }
@@ -38,7 +38,7 @@ fn plan(days: u32) -> InboxRetention {
     InboxRetention { dedupe_window: Some(KEEP), now: now() + DAY * days }
 }
 
-/// One event, applied.
+/// Publishes an event and applies it.
 async fn applied(app: &TestApp, order: u64) -> Envelope {
     let event = shop_order(order, 1, "10.00");
     app.publish_all(std::slice::from_ref(&event)).await;
@@ -47,7 +47,7 @@ async fn applied(app: &TestApp, order: u64) -> Envelope {
     event
 }
 
-/// What became of one more copy of an event.
+/// The outcome of another copy of an event.
 async fn copy(app: &TestApp, event: &Envelope) -> String {
     let copy = again(event);
     app.publish_all(std::slice::from_ref(&copy)).await;
@@ -65,7 +65,7 @@ async fn inbox_partition_is_dropped_after_the_dedupe_window() {
     let kept = after(&app, share).await;
     assert!(kept.created.is_some() && !kept.is_deferred, "{kept:?}");
     let young = applied(&app, 2).await;
-    // The old one was open until a moment ago: its last key is that young.
+    // The old partition was active until now, so its last key is new.
     let kept = after(&app, share + 40).await;
     assert_eq!((kept.dropped.len(), copy(&app, &old).await.as_str()), (0, "duplicate"));
     let oldest = kept.status.partitions[0].hour;
@@ -77,7 +77,7 @@ async fn inbox_partition_is_dropped_after_the_dedupe_window() {
         i64::from(oldest)
     );
     assert_eq!(copy(&app, &young).await, "duplicate");
-    // What is forgotten has its effect again: hence the promise.
+    // An event whose key was dropped is applied again. This is why the window is checked.
     assert_eq!(copy(&app, &old).await, "applied");
     app.assert_conserved(5).await;
 }
@@ -90,7 +90,7 @@ async fn inbox_partition_count_stays_bounded() {
         most = most.max(after(&app, day).await.status.partitions.len());
     }
     let shares = usize::try_from(PARTITIONS_PER_WINDOW).unwrap();
-    assert!((shares + 1..=shares + 2).contains(&most), "{most} generations");
+    assert!((shares + 1..=shares + 2).contains(&most), "{most} partitions");
     assert!(app.count("select count(*) from inbox_dropped_partitions").await > 5);
     assert_eq!(app.count(GENERATIONS).await, i64::try_from(shares).unwrap() + 1);
 }
@@ -118,7 +118,7 @@ async fn inbox_audit_ignores_dropped_keys_only() {
 async fn inbox_partition_is_retained_for_an_open_dead_letter() {
     let app = TestApp::new().await;
     let first = applied(&app, 1).await;
-    // The same key with another body, which a person must see.
+    // The same key with another body becomes a dead letter.
     let mut other = again(&first);
     other.body = shop_order(1, 2, "99.00").body;
     app.publish_all(&[other]).await;
@@ -130,7 +130,7 @@ async fn inbox_partition_is_retained_for_an_open_dead_letter() {
     let oldest = kept.status.partitions[0].hour;
     assert_eq!(kept.dropped, [0; 0]);
     assert_eq!(kept.status.retained, [RetainedInboxPartition { hour: oldest, dead_letters: 1 }]);
-    // Another one that is past goes all the same.
+    // Another expired partition is dropped nevertheless.
     let kept = after(&app, 200).await;
     assert_eq!((kept.dropped.len(), kept.status.retained.len()), (1, 1));
     assert_eq!(copy(&app, &first).await, "duplicate");
@@ -189,7 +189,7 @@ async fn inbox_maintenance_waits_for_long_transactions_without_blocking() {
     long.commit().await.unwrap();
     let kept = after(&app, 20).await;
     assert!(!kept.is_deferred && kept.created.is_some(), "{kept:?}");
-    // The same for a drop.
+    // The same when a partition is dropped.
     let mut long = store.begin().await.unwrap();
     inbox::claim(&mut long, &[claim_of(Uuid::now_v7())]).await.unwrap();
     let held_up = InboxRetention { dedupe_window: Some(DAY), now: now() + 22 * DAY };
@@ -270,7 +270,7 @@ async fn inbox_closed_partition_is_vacuumed_and_frozen() {
         |column: &str| format!("select {column} from pg_class where relname = 'inbox_p{closed}'");
     assert_eq!(app.count(&of("reltuples::bigint")).await, 3);
     assert_eq!(app.count(&of("(relpages - relallvisible)::bigint")).await, 0);
-    // No transaction id is left in it that would wrap around one day.
+    // All rows are frozen, so no transaction id can wrap around.
     assert!(app.count(&of("age(relfrozenxid)::bigint")).await < 50);
 }
 
@@ -283,7 +283,7 @@ async fn maintenance_reports_its_work_and_survives_an_outage() {
     let generations = |state: &str| metrics.inbox_partitions.with_label_values(&[state]).get();
     assert_eq!((generations("active"), generations("retained")), (1, 0));
     assert!(metrics.inbox_bytes.get() > 0);
-    // The template was made some minutes ago, in the hour that names it.
+    // The template database was created some minutes ago, in the hour that names the partition.
     assert!((0..7200).contains(&metrics.inbox_dedupe_window.get()));
     let worked = metrics.maintenance_last_success.get();
     assert!((now().unix_timestamp() - worked).abs() < 60, "{worked}");
@@ -306,7 +306,7 @@ async fn maintenance_reports_its_work_and_survives_an_outage() {
 #[tokio::test]
 async fn maintenance_runs_when_a_worker_starts() {
     let app = TestApp::new().await;
-    // As if nobody had for a year.
+    // As if maintenance had not run for a year.
     let open = i32::try_from(OffsetDateTime::now_utc().unix_timestamp() / 3600).unwrap();
     app.execute(&format!(
         "do $$ declare old text; begin

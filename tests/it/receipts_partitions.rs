@@ -1,5 +1,4 @@
-//! The call log lies in partitions of time, and nothing depends on them being
-//! there.
+//! Receipts are partitioned by time, and a missing partition loses nothing.
 
 use std::collections::BTreeSet;
 
@@ -17,13 +16,13 @@ use crate::support::{
     shop_order,
 };
 
-/// An id as we made it at that moment.
+/// A receipt id of ours from that moment.
 fn made_at(at: OffsetDateTime) -> Uuid {
     let seconds = u64::try_from(at.unix_timestamp()).unwrap();
     Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, at.nanosecond()))
 }
 
-/// An id as another producer may give it.
+/// A receipt id of another producer.
 fn foreign() -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, Uuid::now_v7().as_bytes())
 }
@@ -40,7 +39,7 @@ fn row(envelope: &Envelope, outcome: Outcome) -> receipts::ReceiptRow<'_> {
     }
 }
 
-/// The table in which a receipt lies.
+/// The partition that holds a receipt.
 async fn table(app: &TestApp, receipt_id: Uuid) -> String {
     app.text(&format!(
         "select tableoid::regclass::text from receipts where receipt_id = '{receipt_id}'"
@@ -48,7 +47,7 @@ async fn table(app: &TestApp, receipt_id: Uuid) -> String {
     .await
 }
 
-/// Receipts with these ids, so many for each.
+/// Inserts receipts with these ids, one for each row.
 async fn write(app: &TestApp, id: &str, rows: &str) {
     app.execute(&format!(
         "insert into receipts (
@@ -58,7 +57,7 @@ async fn write(app: &TestApp, id: &str, rows: &str) {
     .await;
 }
 
-/// The lowest id of a moment and this number, as SQL writes it.
+/// SQL for the lowest id of a moment plus the number `n`.
 fn numbered(at: OffsetDateTime) -> String {
     let id = partition_range::lowest_id(at).to_string();
     format!("('{}' || lpad(n::text, 12, '0'))::uuid", &id[..24])
@@ -92,7 +91,7 @@ async fn receipts_are_stored_in_the_partition_of_their_time() {
     }
     assert_ne!(found[0], found[1]);
     assert_eq!(&found[2..], ["receipts_default"; 5]);
-    // Whatever its table, a receipt is there once.
+    // A receipt exists once, whatever its partition.
     let again: Vec<_> = events.iter().map(|event| row(event, Outcome::Stale)).collect();
     assert!(receipts::record(&mut conn, &again).await.unwrap().is_empty());
     assert_eq!(app.count("select count(*) from receipts where outcome = 'applied'").await, 7);
@@ -130,7 +129,7 @@ async fn receipts_recorded_before_are_distinguished_from_new() {
     let settled = [ours, theirs, other, new].map(|event| row(event, Outcome::Applied));
     let before = [ours.receipt_id, theirs.receipt_id, other.receipt_id].into();
     assert_eq!(known(&mut conn, &settled).await, before);
-    // What is final stays as it is.
+    // A final outcome does not change.
     assert_eq!(known(&mut conn, &settled).await, [].into());
     assert_eq!(app.count("select count(*) from receipts where outcome_changed").await, 3);
     assert_eq!(app.count("select count(*) from receipts").await, 4);
@@ -168,7 +167,7 @@ async fn receipts_partitions_are_created_ahead_and_identical() {
     let (one, other) = tokio::join!(app.keep(&far), app.keep(&far));
     let made: BTreeSet<&String> = one.created.iter().chain(&other.created).collect();
     assert_eq!(made.len(), one.created.len() + other.created.len(), "some were made twice");
-    // Each may have been in the other's way.
+    // Each run may have found the lock held by the other.
     let left = app.keep(&far).await;
     assert!((8..=10).contains(&(made.len() + left.created.len())), "{one:?} {other:?} {left:?}");
     assert_eq!(app.keep(&far).await, receipts::partitions::ReceiptsMaintenanceReport::default());
@@ -176,7 +175,7 @@ async fn receipts_partitions_are_created_ahead_and_identical() {
         where until_id < receipt_id_at(now() + interval '90 days') and not exists (
             select from receipts_partitions as next where next.from_id = span.until_id)";
     assert_eq!(app.count(holes).await, 0);
-    // Whatever a partition may have of its own, they all have the same.
+    // All partitions have the same columns, constraints, indexes and storage parameters.
     for what in [
         "select string_agg(concat_ws(' ', attname, attnotnull, attcompression, attstorage,
              pg_get_expr(adbin, adrelid)), ', ' order by attnum)
@@ -230,7 +229,7 @@ async fn receipts_too_many_default_rows_block_no_other_partition() {
     assert!(kept.created.len() >= 4, "{kept:?}");
     let tables: Vec<i64> = app.tables().await.into_iter().map(|(_, receipts)| receipts).collect();
     assert_eq!(tables, [5, 5001]);
-    // Once there is room, it is made.
+    // It is created once few enough rows are left.
     app.execute(
         "delete from receipts where receipt_id in (
         select receipt_id from receipts_default limit 1)",

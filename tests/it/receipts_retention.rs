@@ -1,5 +1,4 @@
-//! What is past retention goes, a partition at a time; what still waits stays,
-//! and every sum is what it was.
+//! Expired receipts are dropped by partition. Receipts that wait stay, and all sums stay the same.
 
 use std::sync::{
     Arc,
@@ -31,7 +30,7 @@ use crate::support::{
 
 const ANNA: Actor<'static> = Actor { name: "anna", comment: "ticket 17" };
 
-/// An order whose receipt's id another producer gave.
+/// An order with a receipt id of another producer.
 fn foreign(number: u64) -> Envelope {
     let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, Uuid::now_v7().as_bytes());
     Envelope { receipt_id: id, ..shop_order(number, 1, "1.00") }
@@ -42,7 +41,7 @@ fn poison(number: u64) -> Envelope {
     Envelope { body: "{}".into(), ..shop_order(number, 1, "1.00") }
 }
 
-/// Orders on record, one of a foreign producer, one that came twice.
+/// Applies orders: one of another producer, and one that came twice.
 async fn settled(app: &TestApp) -> Vec<Envelope> {
     let mut events = vec![shop_order(1, 1, "1.00"), shop_order(2, 1, "2.00"), foreign(3)];
     events.push(again(&events[0]));
@@ -62,7 +61,7 @@ async fn receipts_retention_drops_rows_and_audit_still_balances() {
     let app = TestApp::new().await;
     settled(&app).await;
     app.age(100).await;
-    // The same again, of today.
+    // The same again, received today.
     settled(&app).await;
     let totals = app.totals().await;
     let kept = app.keep(&plan(0, Some(90))).await;
@@ -85,7 +84,7 @@ async fn receipts_retention_drops_rows_and_audit_still_balances() {
     assert_eq!(after.past_retention, 5);
     assert_eq!(tallyhook::store::reconciliation::Totals { past_retention: 0, ..after }, totals);
     app.assert_conserved(10).await;
-    // Nothing is done twice.
+    // A second run does nothing.
     assert_eq!(app.keep(&plan(0, Some(90))).await, ReceiptsMaintenanceReport::default());
     app.assert_conserved(10).await;
 }
@@ -98,7 +97,7 @@ async fn receipts_retention_disabled_keeps_everything() {
     let kept = app.keep(&plan(0, None)).await;
     assert_eq!((kept.dropped.len(), kept.default_deleted), (0, 0), "{kept:?}");
     assert_eq!(app.count("select count(*) from receipts").await, 5);
-    // And whose clock is ahead by years loses nothing either.
+    // A worker whose clock is ahead by years drops nothing either.
     let kept = app.keep(&plan(-4000, Some(5000))).await;
     assert_eq!((kept.dropped.len(), kept.default_deleted), (0, 0), "{kept:?}");
     assert_eq!(app.count("select count(*) from receipts").await, 5);
@@ -112,9 +111,9 @@ async fn receipts_retention_lost_receipt_is_still_a_finding() {
     settled(&app).await;
     app.keep(&plan(0, Some(90))).await;
     for (found, id) in [
-        // Of today, and in a partition.
+        // Received today, in a partition.
         (1, "select last_receipt from orders where order_id = '2'"),
-        // Foreign, and of today.
+        // Of another producer, received today.
         (2, "select last_receipt from orders where order_id = '3'"),
     ] {
         app.execute(&format!("delete from receipts where receipt_id = ({id})")).await;
@@ -122,8 +121,8 @@ async fn receipts_retention_lost_receipt_is_still_a_finding() {
         assert_eq!(totals.keys_without_receipt, found, "{totals:?}");
         assert_eq!(totals.dead_letters_without_dead_receipt, 0, "{totals:?}");
     }
-    // The order of a foreign message is as old as its first receipt: nobody
-    // can tell whether that of its last should be there.
+    // The order of another producer's message is as old as its first receipt. So the audit cannot
+    // know whether its last receipt should exist.
     assert_eq!(app.totals().await.documents_without_receipt, 1);
 }
 
@@ -169,7 +168,7 @@ async fn receipts_retention_moves_waiting_rows_before_the_drop() {
     assert_eq!(tallyhook::store::reconciliation::Totals { past_retention: 0, ..after }, before);
     assert_eq!(before.dead_letters_without_dead_receipt, 0, "{before:?}");
 
-    // Both are settled a hundred days late: then they are young.
+    // Both are processed a hundred days late, so they are recent.
     app.execute(
         "update dead_letters set payload = convert_to('{\"id\": 2, \"name\": \"#2\",
         \"financial_status\": \"paid\", \"currency\": \"EUR\", \"current_total_price\": \"1.00\",
@@ -204,7 +203,7 @@ async fn receipts_retention_dead_letter_without_receipt_is_a_finding() {
     app.age(100).await;
     assert_eq!(app.keep(&plan(0, Some(90))).await.dropped.len(), 1);
     assert_eq!(app.count("select count(*) from receipts").await, 0);
-    // Another producer gives the same receipt to another message.
+    // Another producer uses the same receipt id for another message.
     let old = app.text("select receipt_id::text from dead_letters").await;
     app.publish_all(&[Envelope { receipt_id: old.parse().unwrap(), ..poison(2) }]).await;
     app.consumer("shop").await.drain(1).await;
@@ -270,12 +269,12 @@ async fn receipts_retention_keeps_import_counts() {
         let past = status["past_retention"].take();
         (status, past.as_i64().unwrap())
     };
-    // The worker may settle it at any moment: then it does so again.
+    // The worker may complete the import at any moment. Then it does so again.
     app.execute("update imports set completed_at = null").await;
     let mut conn = app.tools.store.connection().await.unwrap();
     imports::mark_completed(&mut conn).await.unwrap();
     let before = {
-        // One line is of another time, and stays for now.
+        // One line has a receipt of another time, which stays for now.
         app.age(100).await;
         app.execute(
             "update receipts set receipt_id = receipt_id_at(now()), received_at = now(),
@@ -293,7 +292,7 @@ async fn receipts_retention_keeps_import_counts() {
     assert_eq!(page["items"].as_array().unwrap().len(), 1, "{page}");
     assert_eq!(page["past_retention"], 3);
 
-    // The last of it, by way of the default partition.
+    // The last receipt is deleted from the default partition.
     app.execute(
         "update receipts set receipt_id = gen_random_uuid(),
         received_at = now() - interval '100 days'",
@@ -303,7 +302,7 @@ async fn receipts_retention_keeps_import_counts() {
     let (after, past) = current().await;
     assert_eq!((figures(&after), past), (figures(&whole), 4));
     assert_eq!(items(&server, &id).await["past_retention"], 4);
-    // Nothing of it waits, and it is settled as before.
+    // No item waits, and the import is completed as before.
     app.execute("update imports set completed_at = null").await;
     assert_eq!(imports::mark_completed(&mut conn).await.unwrap().len(), 1);
     server.stop().await;
@@ -325,7 +324,7 @@ async fn receipts_retention_does_not_wait_for_readers() {
         );
     }
     reader.rollback().await.unwrap();
-    // Nor is another worker.
+    // Another worker is not blocked either.
     let mut other = app.tools.store.begin().await.unwrap();
     sqlx::query("select pg_advisory_xact_lock(hashtext('tallyhook receipts'))")
         .execute(&mut *other)
@@ -345,8 +344,8 @@ async fn receipts_retention_does_not_wait_for_readers() {
 async fn receipts_writes_succeed_during_maintenance() {
     let app = TestApp::with(&[SHOP], |config| config.database.max_connections = 8).await;
     let stop = Arc::new(AtomicBool::new(false));
-    // Each writes what is new, what lies in the past, and what no partition
-    // holds until one is made for it.
+    // Each writer inserts new receipts, old ones, and ones that no partition covers until it is
+    // created.
     let writers: Vec<_> = (0..3_u64)
         .map(|writer| {
             let (store, stop) = (app.tools.store.clone(), Arc::clone(&stop));
@@ -394,7 +393,7 @@ async fn receipts_writes_succeed_during_maintenance() {
     while made < 40 || dropped < 10 {
         left += 1;
         assert!(left < 400, "made {made}, dropped {dropped}");
-        // Into the future step by step, with the past behind it.
+        // The clock advances step by step; old partitions expire.
         let days = i64::from(left % 40) * 10;
         for plan in [plan(days, None), plan(-days, None)] {
             made += app

@@ -1,4 +1,4 @@
-//! Receipts of long ago: what a test did a moment ago, as if it had been then.
+//! Moves what a test has recorded into the past.
 
 use tallyhook::store::receipts::{
     partition_range::ReceiptsRetention, partitions, partitions::ReceiptsMaintenanceReport,
@@ -8,7 +8,7 @@ use super::{TestApp, app::now, seconds};
 
 pub(crate) const DAY: std::time::Duration = seconds(24 * 60 * 60);
 
-/// Partitions of a week, made four weeks ahead, as of so many days ago.
+/// Weekly partitions, created four weeks in advance, as of so many days ago.
 pub(crate) fn plan(days_ago: i64, keep_days: Option<u32>) -> ReceiptsRetention {
     ReceiptsRetention {
         partition_span: 7 * DAY,
@@ -23,8 +23,8 @@ impl TestApp {
         partitions::maintain(&self.tools.store, plan).await.unwrap()
     }
 
-    /// Moves all that is on record so many days into the past, where there are
-    /// partitions for it: the times, and those that ids tell.
+    /// Moves everything on record so many days into the past: times, and the times in receipt ids.
+    /// Creates the partitions for it.
     pub(crate) async fn age(&self, days: i64) {
         self.keep(&plan(days, None)).await;
         let earlier = |column: &str| {
@@ -64,7 +64,7 @@ impl TestApp {
         .await;
     }
 
-    /// How many receipts lie in which table, by name.
+    /// The number of receipts in each partition, by name.
     pub(crate) async fn tables(&self) -> Vec<(String, i64)> {
         sqlx::query_as(
             "select tableoid::regclass::text, count(*) from receipts group by 1 order by 1",
