@@ -3,6 +3,7 @@
 
 mod string_enum;
 
+pub mod audit_action;
 pub mod change;
 pub mod dead_letter;
 pub mod delivery;
@@ -19,6 +20,7 @@ pub mod rejected_request;
 pub mod resource_change;
 pub mod source_name;
 
+pub use audit_action::AuditAction;
 pub use change::{Change, MappedEvent};
 pub use dead_letter::DeadLetter;
 pub use delivery::{DeliveryIdentity, DeliveryState, DocumentEvent};

@@ -192,6 +192,18 @@ impl Store {
         Ok(self.pool.acquire().await?)
     }
 
+    /// Runs `work` on a connection without a transaction, within the time limit of
+    /// [`Store::with_timeout`].
+    ///
+    /// # Errors
+    /// The error of `work` or of the database.
+    pub async fn with_connection<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Conn) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.with_timeout(async { work(&mut *self.connection().await?).await }).await
+    }
+
     /// Checks that the database responds, has our schema and accepts writes: it writes to every
     /// table in a transaction that is rolled back.
     ///

@@ -95,10 +95,8 @@ async fn maintain(
 ) -> Result<MaintenanceReport, StoreError> {
     // The clock of the database: a worker whose clock is fast must not drop
     // keys early.
-    let now = store.with_timeout(async {
-        inbox_partitions::database_now(&mut *store.connection().await?).await
-    });
-    let now = now.await?;
+    let now =
+        store.with_connection(async |conn| inbox_partitions::database_now(conn).await).await?;
     let inbox = inbox_partitions::maintain(
         store,
         &inbox_partitions::InboxRetention { dedupe_window: retention.dedupe_window, now },

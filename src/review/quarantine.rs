@@ -11,11 +11,10 @@ use uuid::Uuid;
 use super::{Actor, OperatorBroker, Selected, Selection, text_or_base64};
 use crate::{
     broker::{Confirmed, OutgoingMessage, PublishError},
-    domain::{Envelope, SourceName},
+    domain::{AuditAction, Envelope, SourceName},
     sources::{Received, Rejection, Source, WebhookRequest, stored_headers},
     store::{
         Store, StoreError,
-        audit_log::Action,
         inbox::partitions,
         quarantine::{self, QuarantineFilter, QuarantineSummary, QuarantinedRequest},
     },
@@ -152,13 +151,13 @@ pub async fn discard(
     actor: Actor<'_>,
 ) -> Result<u64, QuarantineError> {
     let ids: Vec<Uuid> = selected.rows().iter().map(|row| row.receipt_id).collect();
-    Ok(delete(store, &ids, Action::Discard, actor).await?)
+    Ok(delete(store, &ids, AuditAction::Discard, actor).await?)
 }
 
 async fn delete(
     store: &Store,
     ids: &[Uuid],
-    action: Action,
+    action: AuditAction,
     actor: Actor<'_>,
 ) -> Result<u64, StoreError> {
     store.transaction(async |tx| quarantine::delete(tx, ids, action, actor).await).await
@@ -241,7 +240,7 @@ impl Release<'_> {
             .into_iter()
             .collect::<Result<_, _>>()
             .map_err(|source| QuarantineError::PublishFailed { id, source })?;
-        delete(self.store, &[id], Action::Release, self.actor).await?;
+        delete(self.store, &[id], AuditAction::Release, self.actor).await?;
         Ok(envelopes.len())
     }
 }

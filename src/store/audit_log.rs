@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Conn, StoreError};
+use crate::domain::AuditAction;
 
 /// The operator who acts, for the record.
 #[derive(Clone, Copy, Debug)]
@@ -14,34 +15,6 @@ pub struct Actor<'a> {
     pub name: &'a str,
     /// The operator's comment.
     pub comment: &'a str,
-}
-
-/// An action of an operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// A dead letter or a failed delivery is sent again.
-    Replay,
-    /// A dead letter or a quarantined request is closed without sending it.
-    Discard,
-    /// A delivery is voided.
-    Void,
-    /// A voided delivery is issued again, with another idempotency key.
-    Reissue,
-    /// A quarantined request is verified again and published.
-    Release,
-}
-
-impl Action {
-    /// The word in `audit_log.action`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Replay => "replay",
-            Self::Discard => "discard",
-            Self::Void => "void",
-            Self::Reissue => "reissue",
-            Self::Release => "release",
-        }
-    }
 }
 
 /// What an action was applied to.
@@ -65,7 +38,7 @@ impl Subject {
 /// Records an action, one row for each subject.
 pub(super) async fn insert(
     conn: &mut Conn,
-    action: Action,
+    action: AuditAction,
     actor: Actor<'_>,
     subjects: &[Subject],
 ) -> Result<(), StoreError> {
@@ -97,7 +70,7 @@ pub struct AuditEntry {
     pub at: OffsetDateTime,
     /// The operator's name.
     pub actor: String,
-    /// A word of [`Action`].
+    /// A word of [`AuditAction`].
     pub action: String,
     /// The operator's comment.
     pub comment: String,

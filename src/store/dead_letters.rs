@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use super::{
     Conn, StoreError,
-    audit_log::{self, Action, Actor, Subject},
+    audit_log::{self, Actor, Subject},
     deliveries,
 };
-use crate::domain::{DeadLetter, Outcome, ReasonCode};
+use crate::domain::{AuditAction, DeadLetter, Outcome, ReasonCode};
 pub use archive::archive;
 pub use queries::{
     DeadLetterContents, DeadLetterCount, DeadLetterFilter, DeadLetterSummary, contents, count_open,
@@ -214,7 +214,7 @@ pub async fn mark_replayed(
     .execute(&mut *conn)
     .await?;
     let subject = Subject { detail: json!({"replay_id": replay_id}), ..Subject::dead_letter(id) };
-    audit_log::insert(conn, Action::Replay, actor, &[subject]).await
+    audit_log::insert(conn, AuditAction::Replay, actor, &[subject]).await
 }
 
 /// Marks the dead letters of deliveries that are retried as replayed.
@@ -261,7 +261,7 @@ pub async fn discard(conn: &mut Conn, ids: &[Uuid], actor: Actor<'_>) -> Result<
         delivery_id: row.delivery_id,
         ..Subject::dead_letter(row.dead_letter_id)
     });
-    audit_log::insert(conn, Action::Discard, actor, &subjects).await?;
+    audit_log::insert(conn, AuditAction::Discard, actor, &subjects).await?;
     Ok(discarded.len() as u64)
 }
 

@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::{
     Conn, StoreError,
-    audit_log::{self, Action, Actor, Subject},
+    audit_log::{self, Actor, Subject},
 };
-use crate::domain::{RejectedRequest, RequestHead, SourceName};
+use crate::domain::{AuditAction, RejectedRequest, RequestHead, SourceName};
 
 /// Inserts requests, each with its head, and deletes the oldest requests beyond a source's limit.
 /// Sources that `limits` does not name keep all requests.
@@ -159,7 +159,7 @@ pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<QuarantinedRequest
 pub async fn delete(
     conn: &mut Conn,
     ids: &[Uuid],
-    action: Action,
+    action: AuditAction,
     actor: Actor<'_>,
 ) -> Result<u64, StoreError> {
     let deleted = sqlx::query!(

@@ -223,11 +223,9 @@ async fn find_skippable(
         .collect();
     context
         .store
-        .with_timeout(async {
-            let mut connection = context.store.connection().await?;
-            let mut skippable =
-                resource_changes::superseded(&mut connection, source, &rows).await?;
-            let processed = inbox::lookup(&mut connection, &keys).await?;
+        .with_connection(async |conn| {
+            let mut skippable = resource_changes::superseded(conn, source, &rows).await?;
+            let processed = inbox::lookup(conn, &keys).await?;
             for (message, key) in thin.iter().zip(&keys) {
                 if processed.contains_key(key) {
                     skippable.insert(message.envelope.receipt_id);

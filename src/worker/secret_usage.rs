@@ -40,9 +40,8 @@ impl SecretUsage {
         }
         let (store, source, label) = (store.clone(), source.clone(), label.to_owned());
         tokio::spawn(async move {
-            let recorded = store.with_timeout(async {
-                let mut connection = store.connection().await?;
-                secret_uses::record(&mut connection, &source, &label, received_at).await
+            let recorded = store.with_connection(async |conn| {
+                secret_uses::record(conn, &source, &label, received_at).await
             });
             if let Err(error) = recorded.await {
                 debug!(%source, secret = label, %error, "the use of a secret is not recorded");

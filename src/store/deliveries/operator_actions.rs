@@ -4,10 +4,13 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::update_mirrored_at;
-use crate::store::{
-    Conn, StoreError,
-    audit_log::{self, Action, Actor, Subject},
-    dead_letters,
+use crate::{
+    domain::AuditAction,
+    store::{
+        Conn, StoreError,
+        audit_log::{self, Actor, Subject},
+        dead_letters,
+    },
 };
 
 /// Why an action cannot be applied to a delivery.
@@ -76,7 +79,7 @@ pub async fn void(
     dead_letters::discard_for_delivery(conn, id).await?;
     let dead_letter_id = dead_letters::ids_by_delivery(conn, &[id]).await?.remove(&id);
     let subject = Subject { dead_letter_id, ..Subject::delivery(id) };
-    audit_log::insert(conn, Action::Void, actor, &[subject]).await?;
+    audit_log::insert(conn, AuditAction::Void, actor, &[subject]).await?;
     if voided.is_mirror {
         update_mirrored_at(conn, &[voided.document_id]).await?;
     }
@@ -206,7 +209,7 @@ pub async fn reissue(
     detail["delivery_id"] = json!(reissued.delivery_id);
     detail["issue"] = json!(reissued.issue);
     let subject = Subject { detail, ..Subject::delivery(id) };
-    audit_log::insert(conn, Action::Reissue, actor, &[subject]).await?;
+    audit_log::insert(conn, AuditAction::Reissue, actor, &[subject]).await?;
     Ok(Ok(reissued.delivery_id))
 }
 
@@ -255,7 +258,7 @@ pub async fn retry(
         detail: json!({"replay_id": replay_id}),
         ..Subject::delivery(*id)
     });
-    audit_log::insert(conn, Action::Replay, actor, &subjects).await?;
+    audit_log::insert(conn, AuditAction::Replay, actor, &subjects).await?;
     Ok(retried)
 }
 

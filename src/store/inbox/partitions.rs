@@ -144,7 +144,7 @@ pub async fn maintain(
 }
 
 async fn load_status(store: &Store, retention: &InboxRetention) -> Result<InboxStatus, StoreError> {
-    store.with_timeout(async { status(&mut *store.connection().await?, retention).await }).await
+    store.with_connection(async |conn| status(conn, retention).await).await
 }
 
 /// Reads the partitions of the inbox. An expired partition that is not retained is about to be
