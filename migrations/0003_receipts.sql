@@ -54,7 +54,7 @@ create table receipts (
     processed_at    timestamptz not null default now(),
     -- True if an earlier outcome was replaced: the message was retried or dead.
     outcome_changed boolean not null default false,
-    -- Without the error, nobody could repair what failed.
+    -- Operators need the error to repair the cause.
     constraint receipts_error check
         (outcome not in ('retried', 'dead', 'rejected') or error is not null),
     constraint receipts_write_kind check (write_kind is null or outcome = 'applied'),

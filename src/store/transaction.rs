@@ -31,7 +31,7 @@ impl Tx {
     /// Commits the transaction.
     ///
     /// # Errors
-    /// A database error. After it, the transaction may be committed or not; only the tables tell.
+    /// A database error. After it, the transaction may be committed or not; only the tables show which.
     pub async fn commit(mut self) -> Result<(), StoreError> {
         self.connection.execute("commit").await?;
         self.is_finished = true;
