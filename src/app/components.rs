@@ -10,7 +10,8 @@ use crate::{
     destinations::Destination,
     domain::SourceName,
     sources::Source,
-    worker::enrich::EnricherSettings,
+    store::deliveries::OutboxSubscription,
+    worker::{Outbox, enrich::EnricherSettings},
 };
 
 /// The parts of the application that the configuration describes. Building them checks every
@@ -80,6 +81,27 @@ impl Components {
     /// The first invalid setting, with its key.
     pub fn from_toml(text: &str, variables: &BTreeMap<String, String>) -> anyhow::Result<Self> {
         Self::build(&Config::from_toml(text, variables)?)
+    }
+
+    /// The outbox with the subscriptions of all destinations to all sources.
+    pub fn outbox(&self) -> Outbox {
+        let mut subscriptions = Vec::new();
+        for source in self.sources.keys() {
+            for destination in self.destinations.values() {
+                if !destination.subscribes_to(source) {
+                    continue;
+                }
+                for event in &destination.events {
+                    let subscription = OutboxSubscription {
+                        destination: destination.name.clone(),
+                        event: *event,
+                        is_mirror: destination.is_mirror(*event),
+                    };
+                    subscriptions.push((source.clone(), subscription));
+                }
+            }
+        }
+        Outbox::new(subscriptions)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     observability::metrics::Metrics,
     receiver::{ImportStatusReader, Receiver},
     store::Store,
-    worker::{InFlightKeys, Outbox, SecretUsage, WorkerContext, enrich},
+    worker::{InFlightKeys, SecretUsage, WorkerContext, enrich},
 };
 
 /// The longest wait for the database during an HTTP request.
@@ -62,7 +62,7 @@ impl Shared {
         Ok(WorkerContext {
             sources: Arc::clone(&components.sources),
             enrichers: Arc::new(enrichers),
-            outbox: Arc::new(Outbox::new(components.sources.keys(), &components.destinations)),
+            outbox: Arc::new(components.outbox()),
             store,
             publisher: self.publisher.clone(),
             topology: Arc::clone(&self.topology),

@@ -151,7 +151,7 @@ async fn quarantine_unstorable_headers_are_dropped() {
         amqp.publish(&calls, "shop", None, &headers, b"{}").await;
     }
     let server = TestServer::start(&app.config, Roles { receiver: false, worker: true }).await;
-    let plain = format!("{KEPT} where headers = '[]' and error like 'not all of the call%'");
+    let plain = format!("{KEPT} where headers = '[]' and error like 'not all of the request%'");
     eventually("the calls", seconds(20), || async { app.count(&plain).await == 2 }).await;
     server.stop().await;
 }

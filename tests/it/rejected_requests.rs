@@ -199,7 +199,7 @@ async fn rejected_request_unstorable_blocks_no_other() {
     eventually("the calls", seconds(20), || async { app.count(rejected).await == 3 }).await;
     let query = "select string_agg(tenant || ':' || left(error, 19), ', ' order by tenant)
                 from receipts";
-    assert_eq!(app.text(query).await, ":not all of the call, a:why, b:why");
+    assert_eq!(app.text(query).await, ":not all of the requ, a:why, b:why");
     server.stop().await;
 }
 

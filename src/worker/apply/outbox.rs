@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 use super::documents::WriteResult;
 use crate::{
-    destinations::Destination,
     domain::{Change, DocumentEvent, SourceName, invoice::invoice_id},
     store::{Conn, StoreError, deliveries, deliveries::OutboxSubscription},
     worker::message::Message,
@@ -70,28 +69,14 @@ impl<'a> ChangedDocuments<'a> {
 }
 
 impl Outbox {
-    /// The subscriptions of the destinations to these sources.
-    pub fn new<'a>(
-        sources: impl IntoIterator<Item = &'a SourceName>,
-        destinations: &BTreeMap<String, Destination>,
-    ) -> Self {
-        let mut subscriptions = BTreeMap::new();
-        for source in sources {
-            let mut of_source = SourceSubscriptions::default();
-            let subscribed =
-                destinations.values().filter(|destination| destination.subscribes_to(source));
-            for destination in subscribed {
-                for event in &destination.events {
-                    of_source.for_event(*event).push(OutboxSubscription {
-                        destination: destination.name.clone(),
-                        event: *event,
-                        is_mirror: destination.is_mirror(*event),
-                    });
-                }
-            }
-            subscriptions.insert(source.clone(), of_source);
+    /// An outbox with these subscriptions, each to the documents of a source.
+    pub fn new(subscriptions: impl IntoIterator<Item = (SourceName, OutboxSubscription)>) -> Self {
+        let mut outbox = Self::default();
+        for (source, subscription) in subscriptions {
+            let of_source = outbox.subscriptions.entry(source).or_default();
+            of_source.for_event(subscription.event).push(subscription);
         }
-        Self { subscriptions, notify: Arc::default() }
+        outbox
     }
 
     /// Notified whenever deliveries were committed.
