@@ -136,7 +136,7 @@ impl Arguments {
             }
             Command::Dev { dir, ready_file, with_mock_accounting } => {
                 let config = self.config;
-                dev::run(dev::Settings { config, dir, ready_file, with_mock_accounting }).await?;
+                dev::run(dev::DevOptions { config, dir, ready_file, with_mock_accounting }).await?;
                 Ok(ExitCode::from(EXIT_DONE))
             }
             Command::Migrate => migrate(&load_config()?).await,

@@ -130,13 +130,13 @@ pub(super) async fn run(
     config: &Config,
     components: &Components,
 ) -> anyhow::Result<ExitCode> {
-    let Some(adapter) = components.sources.get(&args.source) else {
+    let Some(source) = components.sources.get(&args.source) else {
         let known: Vec<_> = components.sources.keys().map(SourceName::as_str).collect();
         bail!("source {} is not configured; known: {}", args.source, known.join(", "));
     };
     let base = receiver_url::base_url(args.url.as_ref(), config.receiver.listen)?;
     let url = receiver_url::append_path(&base, &["hooks", args.source.as_str()]);
-    let scenario = scenario(&args, adapter).await?;
+    let scenario = scenario(&args, source).await?;
     let concurrency = usize::from(args.concurrency);
     let poster =
         Poster::new(url, concurrency, args.retry).context("the HTTP client cannot be set up")?;
@@ -145,11 +145,11 @@ pub(super) async fn run(
     let bar = progress_bar(&scenario, args.json);
     let stop = StopSignals::default();
     let listener = tokio::spawn(interrupt(stop.clone()));
-    let sent = send(&scenario, adapter, &poster, options, &stop, || bar.inc(1)).await;
+    let sent = send(&scenario, source, &poster, options, &stop, || bar.inc(1)).await;
     listener.abort();
     bar.finish_and_clear();
 
-    let report = SendReport::new(&scenario, &poster, &sent, scenario.trace_number(adapter));
+    let report = SendReport::new(&scenario, &poster, &sent, scenario.trace_number(source));
     let text = if args.json { serde_json::to_string(&report)? } else { report.table() };
     writeln!(std::io::stdout(), "{text}")?;
     Ok(ExitCode::from(match report.outcome() {
@@ -159,7 +159,7 @@ pub(super) async fn run(
     }))
 }
 
-async fn scenario(args: &SendArgs, adapter: &Source) -> anyhow::Result<SendScenario> {
+async fn scenario(args: &SendArgs, source: &Source) -> anyhow::Result<SendScenario> {
     let selection = Selection { topic: args.topic.clone(), tenant: args.tenant.clone() };
     let now = OffsetDateTime::now_utc();
     if args.file.is_empty() {
@@ -167,7 +167,7 @@ async fn scenario(args: &SendArgs, adapter: &Source) -> anyhow::Result<SendScena
         let counts = Counts::split(count, duplicates, out_of_order, poison, forged)?;
         let id = args.run.clone().unwrap_or_else(|| Run::new_id(now, rand::random()));
         let run = Run { id, seed: args.seed };
-        return Ok(SendScenario::generated(adapter, &args.source, &selection, &run, counts)?);
+        return Ok(SendScenario::generated(source, &args.source, &selection, &run, counts)?);
     }
     ensure!(args.count > 0, "--count 0 sends no file");
     ensure!(
@@ -181,7 +181,7 @@ async fn scenario(args: &SendArgs, adapter: &Source) -> anyhow::Result<SendScena
             .with_context(|| format!("cannot read the file {}", path.display()))?;
         files.push((Bytes::from(body), args.event_id.clone()));
     }
-    Ok(SendScenario::files(adapter, &args.source, selection, files, args.count, now)?)
+    Ok(SendScenario::files(source, &args.source, selection, files, args.count, now)?)
 }
 
 /// The first Ctrl-C stops sending, the second stops waiting.

@@ -1,5 +1,5 @@
-//! `tallyhook dev`: everything on this machine, on private servers of its
-//! own, for trying out and for developing.
+//! `tallyhook dev`: the service on private servers, for trying it out and for
+//! development.
 
 pub mod servers;
 
@@ -20,7 +20,6 @@ use crate::{
 };
 use servers::{MockAccountingOptions, MockAccountingServer, Options, Servers};
 
-/// The database that dev makes on its private server.
 const DATABASE: &str = "tallyhook";
 
 /// Faults of the mock accounting server: it accepts duplicates, and one creation
@@ -34,18 +33,17 @@ const ACCOUNTING_TOKEN: &str = "env:TALLYHOOK_DEV_ACCOUNTING";
 /// commands read it to know the built-in destination.
 pub const ACCOUNTING_URL: &str = "TALLYHOOK_DEV_ACCOUNTING_URL";
 
-/// How often dev looks whether its servers live.
-const LOOK: Duration = Duration::from_millis(500);
+/// Interval of the check that the servers are running.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How dev is to run.
+/// The options of `tallyhook dev`.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// A configuration over the built-in development one.
+pub struct DevOptions {
+    /// A configuration file over the built-in development configuration.
     pub config: Option<PathBuf>,
-    /// Where the servers keep their data; default a temporary folder that
-    /// goes when dev ends.
+    /// The data directory of the servers; `None` uses a temporary one.
     pub dir: Option<PathBuf>,
-    /// A file to hold the addresses, once everything serves.
+    /// A file for the addresses, written when all servers are ready.
     pub ready_file: Option<PathBuf>,
     /// Whether to start a mock accounting server and to mirror imported invoices
     /// to it.
@@ -55,39 +53,33 @@ pub struct Settings {
 /// Runs until Ctrl-C, then stops everything.
 ///
 /// # Errors
-/// A server that is missing or does not start; a configuration that is refused.
-pub async fn run(settings: Settings) -> anyhow::Result<()> {
-    let file = settings.config.as_deref();
+/// A missing server, a server that does not start, an invalid configuration.
+pub async fn run(options: DevOptions) -> anyhow::Result<()> {
+    let file = options.config.as_deref();
     let load = |mock_accounting: Option<&str>| {
         Components::load(LoadOptions { file, development: true, mock_accounting })
     };
-    // Before anything is started: a mistake in the configuration costs
-    // nothing. The mock accounting server has no address yet; any will do.
-    let (mut config, _) = load(settings.with_mock_accounting.then_some("http://127.0.0.1:1"))?;
+    // Loaded before any server starts, so that an invalid configuration fails
+    // at once. The mock accounting server has no address yet; any will do.
+    let (mut config, _) = load(options.with_mock_accounting.then_some("http://127.0.0.1:1"))?;
     telemetry::init(&config.log)?;
-    if let Some(path) = &settings.ready_file {
-        // A file left over from another run would be believed too early.
+    if let Some(path) = &options.ready_file {
+        // Scripts would take a file of an earlier run for this one's.
         remove(path)?;
     }
-    let options = Options {
-        mock_accounting: if settings.with_mock_accounting {
-            Some(mock_accounting()?)
-        } else {
-            None
-        },
-        ..Options::default()
-    };
+    let mock_accounting = options.with_mock_accounting.then(mock_accounting).transpose()?;
+    let server_options = Options { mock_accounting, ..Options::default() };
     eprintln!("starting a private PostgreSQL and a private RabbitMQ (about 10 seconds)...");
     let mut servers = tokio::select! {
-        servers = start(settings.dir.as_deref(), options) => servers?,
+        servers = start(options.dir.as_deref(), server_options) => servers?,
         stopped = stop_signal() => return stopped,
     };
     if let Some(accounting) = &servers.mock_accounting {
         (config, _) = load(Some(&accounting.url()))?;
     }
-    let served = serve(&mut config, &mut servers, &settings).await;
+    let served = serve(&mut config, &mut servers, &options).await;
     let stopped = servers.stop().await;
-    if let Some(path) = &settings.ready_file {
+    if let Some(path) = &options.ready_file {
         remove(path)?;
     }
     served.and(stopped)
@@ -111,7 +103,7 @@ fn mock_accounting() -> anyhow::Result<MockAccountingOptions> {
 async fn serve(
     config: &mut Config,
     servers: &mut Servers,
-    settings: &Settings,
+    options: &DevOptions,
 ) -> anyhow::Result<()> {
     config.broker.url = servers.rabbitmq.url();
     config.database.url = servers.postgres.url(DATABASE);
@@ -125,33 +117,33 @@ async fn serve(
     store.migrate().await.context("the migrations failed")?;
     store.close().await;
 
-    let service = App::start(config, Roles::ALL).await?;
+    let app = App::start(config, Roles::ALL).await?;
     tokio::select! {
-        () = service.wait_until_ready() => {}
+        () = app.wait_until_ready() => {}
         stopped = stop_signal() => {
-            service.stop().await;
+            app.stop().await;
             return stopped;
         }
     }
-    announce(config, servers, &service, settings)?;
+    print_addresses(config, servers, &app, options)?;
     let stopped = tokio::select! {
         stopped = stop_signal() => stopped,
-        failed = keep_up(config, servers, &service, settings) => failed,
+        failure = keep_servers_running(config, servers, &app, options) => failure,
     };
     eprintln!("stopping...");
-    service.stop().await;
+    app.stop().await;
     stopped
 }
 
-/// Starts a server again whenever it dies: kill one and watch what happens.
-async fn keep_up(
+/// Restarts servers that died, so that users can kill one to see the effect.
+async fn keep_servers_running(
     config: &Config,
     servers: &mut Servers,
-    service: &App,
-    settings: &Settings,
+    app: &App,
+    options: &DevOptions,
 ) -> anyhow::Result<()> {
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
         let postgres = servers.postgres.is_running();
         let rabbitmq = servers.rabbitmq.is_running();
         let accounting =
@@ -164,26 +156,26 @@ async fn keep_up(
             server.restart().await?;
         }
         if !postgres {
-            eprintln!("PostgreSQL died; starting it again...");
+            eprintln!("PostgreSQL died; restarting it...");
             servers.postgres.restart().await?;
         }
         if !rabbitmq {
-            eprintln!("RabbitMQ died; starting it again (about 8 seconds)...");
+            eprintln!("RabbitMQ died; restarting it (about 8 seconds)...");
             servers.rabbitmq.restart().await?;
         }
-        write_ready_file(config, servers, service, settings)?;
-        eprintln!("it is up again");
+        write_ready_file(config, servers, app, options)?;
+        eprintln!("all servers are running again");
     }
 }
 
-/// Prints the addresses, then writes them to the ready file.
-fn announce(
+/// Prints the addresses and writes the ready file.
+fn print_addresses(
     config: &Config,
     servers: &Servers,
-    service: &App,
-    settings: &Settings,
+    app: &App,
+    options: &DevOptions,
 ) -> anyhow::Result<()> {
-    let (receiver, operations) = (receiver_url(service), operations_url(service));
+    let (receiver, operations) = (receiver_url(app), operations_url(app));
     let mut out = std::io::stdout().lock();
     writeln!(out, "receiver     {receiver}/hooks/{{source}}")?;
     for name in config.sources.keys() {
@@ -202,7 +194,7 @@ fn announce(
     if let Some(accounting) = &servers.mock_accounting {
         writeln!(out, "  export {ACCOUNTING_URL}='{}'", accounting.url())?;
     }
-    // Whole orders tell more than events that only name something.
+    // Shopify's events contain whole orders.
     let example = config.sources.iter().find(|(_, source)| source.kind == "shopify");
     if let Some((name, _)) = example.or_else(|| config.sources.iter().next()) {
         writeln!(out, "  tallyhook send {name} --url {receiver} --count 100 --duplicates 10%")?;
@@ -214,28 +206,28 @@ fn announce(
     writeln!(out)?;
     writeln!(out, "Ctrl-C stops everything.")?;
     out.flush()?;
-    write_ready_file(config, servers, service, settings)
+    write_ready_file(config, servers, app, options)
 }
 
-fn receiver_url(service: &App) -> String {
-    service.receiver_address.map(|address| format!("http://{address}")).unwrap_or_default()
+fn receiver_url(app: &App) -> String {
+    app.receiver_address.map(|address| format!("http://{address}")).unwrap_or_default()
 }
 
-fn operations_url(service: &App) -> String {
-    format!("http://{}", service.operations_address)
+fn operations_url(app: &App) -> String {
+    format!("http://{}", app.operations_address)
 }
 
-/// Tells scripts where everything is, and what they may kill.
+/// Writes addresses and process ids for scripts.
 fn write_ready_file(
     config: &Config,
     servers: &Servers,
-    service: &App,
-    settings: &Settings,
+    app: &App,
+    options: &DevOptions,
 ) -> anyhow::Result<()> {
-    if let Some(path) = &settings.ready_file {
+    if let Some(path) = &options.ready_file {
         let mut ready = json!({
-            "receiver": receiver_url(service),
-            "operations": operations_url(service),
+            "receiver": receiver_url(app),
+            "operations": operations_url(app),
             "database_url": config.database.url,
             "amqp_url": config.broker.url,
             "pids": {
@@ -247,7 +239,7 @@ fn write_ready_file(
             ready["accounting"] = accounting.url().into();
             ready["pids"]["accounting"] = accounting.pid().into();
         }
-        // Renamed into place: whoever sees the file sees all of it.
+        // Written aside and renamed, so readers never see a partial file.
         let partial = path.with_extension("partial");
         std::fs::write(&partial, format!("{ready}\n"))
             .and_then(|()| std::fs::rename(&partial, path))

@@ -64,14 +64,14 @@ pub(crate) struct Sent {
 /// Sends a scenario, and calls `progress` after each response.
 pub(crate) async fn send(
     scenario: &SendScenario,
-    adapter: &Source,
+    source: &Source,
     poster: &Poster,
     options: SendOptions,
     stop: &StopSignals,
     progress: impl Fn() + Sync,
 ) -> Sent {
     let mut sent = Sent::default();
-    let sender = Sender { scenario, adapter, poster, options, stop };
+    let sender = Sender { scenario, source, poster, options, stop };
     for (index, steps) in [&scenario.plan.first, &scenario.plan.late].into_iter().enumerate() {
         if index > 0 && !steps.is_empty() && !stop.stop_sending.is_cancelled() {
             tokio::select! {
@@ -88,7 +88,7 @@ pub(crate) async fn send(
 
 struct Sender<'a> {
     scenario: &'a SendScenario,
-    adapter: &'a Source,
+    source: &'a Source,
     poster: &'a Poster,
     options: SendOptions,
     stop: &'a StopSignals,
@@ -141,7 +141,7 @@ impl Sender<'_> {
                 StepKind::Forged => headers_with_invalid_signature,
                 _ => headers,
             };
-            headers(self.adapter, &self.scenario.tenant, &webhook, OffsetDateTime::now_utc())
+            headers(self.source, &self.scenario.tenant, &webhook, OffsetDateTime::now_utc())
         };
         self.poster.post(headers, &webhook.body, &self.stop.stop_sending).await
     }

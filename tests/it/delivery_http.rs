@@ -8,14 +8,15 @@ use tallyhook::{
 };
 
 use crate::support::{
-    ERP, Economy, TestApp, app::SteppedConsumer, erp_invoice, events::again, eventually, seconds,
+    ERP, MockAccounting, TestApp, app::SteppedConsumer, erp_invoice, events::again, eventually,
+    seconds,
 };
 
 /// How soon a delivery is tried again.
 const SOON: &str = "initial_delay_ms = 50";
 
-/// The target that stands for the economy system.
-fn target(economy: &Economy, more: &str) -> String {
+/// The target that stands for the accounting system.
+fn target(accounting: &MockAccounting, more: &str) -> String {
     format!(
         r#"
         [destinations.books]
@@ -32,23 +33,23 @@ fn target(economy: &Economy, more: &str) -> String {
         circuit_breaker_open_ms = 200
         {more}
         [destinations.books.headers]
-        Authorization = 'Bearer env:ECONOMY_TOKEN'
+        Authorization = 'Bearer env:ACCOUNTING_TOKEN'
         [destinations.books.response]
         id = '/id'
         "#,
-        url = economy.url(),
+        url = accounting.url(),
     )
 }
 
-fn with_look_up(economy: &Economy, more: &str) -> String {
+fn with_look_up(accounting: &MockAccounting, more: &str) -> String {
     format!(
         "{}
         [destinations.books.lookup]
         url = '{}/invoices?vendor={{vendor}}&number={{number}}'
         id = '/invoices/0/id'
         ",
-        target(economy, more),
-        economy.url(),
+        target(accounting, more),
+        accounting.url(),
     )
 }
 
@@ -78,8 +79,8 @@ async fn come_to(app: &TestApp, expected: &str) {
 }
 
 /// One of each at the target, and every mirror known by its id there.
-async fn assert_mirrored_once(app: &TestApp, economy: &Economy, count: usize) {
-    let there = economy.invoices().await;
+async fn assert_mirrored_once(app: &TestApp, accounting: &MockAccounting, count: usize) {
+    let there = accounting.invoices().await;
     let mut numbers: Vec<&str> = there.iter().map(|invoice| invoice.number.as_str()).collect();
     numbers.sort_unstable();
     let all = numbers.len();
@@ -102,21 +103,21 @@ async fn assert_mirrored_once(app: &TestApp, economy: &Economy, count: usize) {
 #[tokio::test]
 async fn http_delivery_lost_responses_and_killed_destination_create_each_invoice_once() {
     const INVOICES: u32 = 200;
-    let mut economy = Economy::start().await;
-    let app = TestApp::with(&[ERP, &with_look_up(&economy, SOON)], |_| ()).await;
-    economy.faults(json!({"timeout_after_create_every": 10, "hang_ms": 2000})).await;
+    let mut accounting = MockAccounting::start().await;
+    let app = TestApp::with(&[ERP, &with_look_up(&accounting, SOON)], |_| ()).await;
+    accounting.faults(json!({"timeout_after_create_every": 10, "hang_ms": 2000})).await;
     receive(&app, 0, INVOICES).await;
     let _delivery_worker = app.start_delivery();
     let delivered = "select count(*) from deliveries where state = 'delivered'";
     eventually("half is there", seconds(60), || async { app.count(delivered).await > 80 }).await;
-    economy.kill().await;
+    accounting.kill().await;
     let waiting =
         "select count(*) from deliveries where state <> 'delivered' and error is not null";
     eventually("the outage is felt", seconds(20), || async { app.count(waiting).await > 0 }).await;
-    economy.restart().await;
-    economy.faults(json!({"timeout_after_create_every": 10, "hang_ms": 2000})).await;
+    accounting.restart().await;
+    accounting.faults(json!({"timeout_after_create_every": 10, "hang_ms": 2000})).await;
     come_to(&app, &format!("delivered {INVOICES}")).await;
-    assert_mirrored_once(&app, &economy, INVOICES as usize).await;
+    assert_mirrored_once(&app, &accounting, INVOICES as usize).await;
     let found = "select count(*) from deliveries where warning like '%looking it up%'";
     assert!(app.count(found).await > 0, "nothing was ever in doubt");
     // The target's outage was no delivery's fault.
@@ -126,24 +127,24 @@ async fn http_delivery_lost_responses_and_killed_destination_create_each_invoice
 #[tokio::test]
 async fn http_delivery_without_lookup_relies_on_the_idempotency_key() {
     const INVOICES: u32 = 60;
-    let economy = Economy::start().await;
-    let app = TestApp::with(&[ERP, &target(&economy, SOON)], |_| ()).await;
-    economy.faults(json!({"timeout_after_create_every": 4, "hang_ms": 2000})).await;
+    let accounting = MockAccounting::start().await;
+    let app = TestApp::with(&[ERP, &target(&accounting, SOON)], |_| ()).await;
+    accounting.faults(json!({"timeout_after_create_every": 4, "hang_ms": 2000})).await;
     receive(&app, 0, INVOICES).await;
     let _delivery_worker = app.start_delivery();
     let uncertain = "select count(*) from deliveries where state = 'uncertain'";
     eventually("doubt", seconds(20), || async { app.count(uncertain).await > 0 }).await;
-    economy.faults(json!({"clear": true})).await;
+    accounting.faults(json!({"clear": true})).await;
     come_to(&app, &format!("delivered {INVOICES}")).await;
-    assert_mirrored_once(&app, &economy, INVOICES as usize).await;
+    assert_mirrored_once(&app, &accounting, INVOICES as usize).await;
 }
 
 #[tokio::test]
 async fn http_delivery_worker_killed_while_sending_creates_each_invoice_once() {
     const INVOICES: u32 = 60;
-    let economy = Economy::start().await;
-    let app = TestApp::with(&[ERP, &with_look_up(&economy, SOON)], |_| ()).await;
-    economy.faults(json!({"timeout_after_create_every": 3, "hang_ms": 2000})).await;
+    let accounting = MockAccounting::start().await;
+    let app = TestApp::with(&[ERP, &with_look_up(&accounting, SOON)], |_| ()).await;
+    accounting.faults(json!({"timeout_after_create_every": 3, "hang_ms": 2000})).await;
     receive(&app, 0, INVOICES).await;
     let delivery_worker = app.start_delivery();
     let sending = "select count(*) from deliveries where state = 'sending'";
@@ -156,20 +157,20 @@ async fn http_delivery_worker_killed_while_sending_creates_each_invoice_once() {
                    where state = 'sending' and (idempotency_key is null or request is null)";
     assert_eq!(app.count(unkeyed).await, 0);
     let _delivery_worker = app.start_delivery();
-    economy.faults(json!({"clear": true})).await;
+    accounting.faults(json!({"clear": true})).await;
     // The leases run for a minute; the dead worker's are given up here.
     app.execute("update deliveries set lease_until = now() where state = 'sending'").await;
     come_to(&app, &format!("delivered {INVOICES}")).await;
-    assert_mirrored_once(&app, &economy, INVOICES as usize).await;
+    assert_mirrored_once(&app, &accounting, INVOICES as usize).await;
 }
 
 #[tokio::test]
 async fn http_delivery_database_killed_while_sending_creates_each_invoice_once() {
     const INVOICES: u32 = 80;
-    let economy = Economy::start().await;
+    let accounting = MockAccounting::start().await;
     let (mut servers, app) =
-        TestApp::on_leased_servers(&[ERP, &with_look_up(&economy, SOON)], |_| ()).await;
-    economy.faults(json!({"timeout_after_create_every": 5, "hang_ms": 2000})).await;
+        TestApp::on_leased_servers(&[ERP, &with_look_up(&accounting, SOON)], |_| ()).await;
+    accounting.faults(json!({"timeout_after_create_every": 5, "hang_ms": 2000})).await;
     receive(&app, 0, INVOICES).await;
     let _delivery_worker = app.start_delivery();
     let delivered = "select count(*) from deliveries where state = 'delivered'";
@@ -182,40 +183,40 @@ async fn http_delivery_database_killed_while_sending_creates_each_invoice_once()
         app.tools.store.execute(lost).await.is_ok()
     })
     .await;
-    economy.faults(json!({"clear": true})).await;
+    accounting.faults(json!({"clear": true})).await;
     let sql = "select count(*) from deliveries where state = 'delivered'";
     eventually("all of it", seconds(60), || async {
         drop(app.tools.store.execute(lost).await);
         app.count(sql).await == i64::from(INVOICES)
     })
     .await;
-    assert_mirrored_once(&app, &economy, INVOICES as usize).await;
+    assert_mirrored_once(&app, &accounting, INVOICES as usize).await;
 }
 
 #[tokio::test]
 async fn http_delivery_response_status_decides_the_outcome() {
-    let economy = Economy::start().await;
+    let accounting = MockAccounting::start().await;
     let app = TestApp::with(
-        &[ERP, &with_look_up(&economy, "initial_delay_ms = 50\nmax_attempts = 3")],
+        &[ERP, &with_look_up(&accounting, "initial_delay_ms = 50\nmax_attempts = 3")],
         |_| (),
     )
     .await;
     let _delivery_worker = app.start_delivery();
 
     // Too many: as late as it asks for, and the attempt counts.
-    economy.faults(json!({"answer": {"status": 429, "retry_after": 0, "times": 1}})).await;
+    accounting.faults(json!({"answer": {"status": 429, "retry_after": 0, "times": 1}})).await;
     receive(&app, 1, 1).await;
     come_to(&app, "delivered 1").await;
     assert_eq!(app.count("select attempts::bigint from deliveries").await, 1);
 
     // 500: nobody knows, so it is looked up before it is sent again.
-    economy.faults(json!({"answer": {"status": 500, "times": 1}})).await;
+    accounting.faults(json!({"answer": {"status": 500, "times": 1}})).await;
     receive(&app, 2, 1).await;
     come_to(&app, "delivered 2").await;
 
     // It is there already, made by somebody else: success, with a warning.
     let body = r#"{"vendor": "ACME", "number": "INV-3", "amount": "1", "currency": "EUR"}"#;
-    assert_eq!(economy.create("somebody-else", body).await.status(), 201);
+    assert_eq!(accounting.create("somebody-else", body).await.status(), 201);
     receive(&app, 3, 1).await;
     come_to(&app, "delivered 3").await;
     let warned = "select count(*) from deliveries
@@ -223,7 +224,7 @@ async fn http_delivery_response_status_decides_the_outcome() {
     assert_eq!(app.count(warned).await, 1);
 
     // Refused: before a person, with both bodies.
-    economy
+    accounting
         .faults(json!({"answer": {"status": 422, "times": 1, "body": {"error": "no such vendor"}}}))
         .await;
     receive(&app, 4, 1).await;
@@ -241,7 +242,7 @@ async fn http_delivery_response_status_decides_the_outcome() {
     );
 
     // Exhausted: the others get through, so it is this one that fails.
-    economy.faults(json!({"answer": {"status": 500, "containing": "INV-5"}})).await;
+    accounting.faults(json!({"answer": {"status": 500, "containing": "INV-5"}})).await;
     receive(&app, 5, 4).await;
     come_to(&app, "delivered 6, failed 2").await;
     let reason = "select reason from dead_letters order by dead_letter_id desc limit 1";
@@ -256,10 +257,10 @@ async fn http_delivery_response_status_decides_the_outcome() {
 
 #[tokio::test]
 async fn http_delivery_unreachable_destination_counts_no_attempt() {
-    let mut economy = Economy::start().await;
+    let mut accounting = MockAccounting::start().await;
     let more = "initial_delay_ms = 50\nbreaker_failures = 3\nattempts = 2";
-    let app = TestApp::with(&[ERP, &with_look_up(&economy, more)], |_| ()).await;
-    economy.kill().await;
+    let app = TestApp::with(&[ERP, &with_look_up(&accounting, more)], |_| ()).await;
+    accounting.kill().await;
     receive(&app, 0, 20).await;
     let _delivery_worker = app.start_delivery();
     let open = app.tools.metrics.circuit_breaker_open.with_label_values(&["destination", "books"]);
@@ -271,36 +272,36 @@ async fn http_delivery_unreachable_destination_counts_no_attempt() {
     // A probe may be under way; nothing else happens.
     let settled = "select count(*) from deliveries where state not in ('pending', 'sending')";
     assert_eq!(app.count(settled).await, 0);
-    economy.restart().await;
+    accounting.restart().await;
     come_to(&app, "delivered 20").await;
     eventually("it closes", seconds(20), || async { open.get() == 0 }).await;
-    assert_mirrored_once(&app, &economy, 20).await;
+    assert_mirrored_once(&app, &accounting, 20).await;
 }
 
 #[tokio::test]
 async fn http_delivery_invoice_deleted_remotely_returns_only_by_reissue() {
-    let economy = Economy::start().await;
-    let app = TestApp::with(&[ERP, &with_look_up(&economy, SOON)], |_| ()).await;
+    let accounting = MockAccounting::start().await;
+    let app = TestApp::with(&[ERP, &with_look_up(&accounting, SOON)], |_| ()).await;
     let _delivery_worker = app.start_delivery();
     let created = erp_invoice("INV-1", 1, "1.50");
     app.publish_all(std::slice::from_ref(&created)).await;
     let mut consumer = app.consumer("erp").await;
     consumer.step().await;
     come_to(&app, "delivered 1").await;
-    let there = economy.invoices().await;
-    economy.delete(&there[0].id).await;
+    let there = accounting.invoices().await;
+    accounting.delete(&there[0].id).await;
 
     // Neither a repeat nor a change nor a replay brings it back.
     app.publish_all(&[again(&created), erp_invoice("INV-1", 2, "1.50")]).await;
     consumer.step().await;
     assert_eq!(app.count("select count(*) from deliveries").await, 1);
     // What came later was sent, so nothing of this invoice is on its way.
-    let later = created_after(&app, &mut consumer, &economy, "INV-2").await;
-    economy.delete(&later).await;
-    assert_eq!(economy.invoices().await, []);
+    let later = created_after(&app, &mut consumer, &accounting, "INV-2").await;
+    accounting.delete(&later).await;
+    assert_eq!(accounting.invoices().await, []);
 
     let store = &app.tools.store;
-    let why = Actor { name: "ann", comment: "deleted in the economy system by mistake" };
+    let why = Actor { name: "ann", comment: "deleted in the accounting system by mistake" };
     let reissue =
         async |id| deliveries::reissue(store, &app.components.destinations, id, false, why).await;
     let invoice = DeliveryFilter { number: Some("INV-1".to_owned()), ..DeliveryFilter::default() };
@@ -321,7 +322,7 @@ async fn http_delivery_invoice_deleted_remotely_returns_only_by_reissue() {
     assert_eq!(many.iter().filter(|made| made.is_ok()).count(), 1);
     come_to(&app, "delivered 2, voided 1").await;
     reissue(old.delivery_id).await.unwrap_err();
-    let there = economy.invoices().await;
+    let there = accounting.invoices().await;
     assert_eq!(there.len(), 1);
     let [_, new] = deliveries::list(store, &invoice, 9).await.unwrap().try_into().unwrap();
     assert_eq!((new.issue, new.remote_id.as_deref()), (1, Some(there[0].id.as_str())));
@@ -332,15 +333,15 @@ async fn http_delivery_invoice_deleted_remotely_returns_only_by_reissue() {
     deliveries::void(store, new.delivery_id, why).await.unwrap();
     let refused = reissue(new.delivery_id).await.unwrap_err().to_string();
     assert!(refused.contains(&there[0].id), "{refused}");
-    created_after(&app, &mut consumer, &economy, "INV-3").await;
-    assert_eq!(economy.invoices().await.len(), 2);
+    created_after(&app, &mut consumer, &accounting, "INV-3").await;
+    assert_eq!(accounting.invoices().await.len(), 2);
 }
 
 /// Has an invoice delivered that comes after everything else; its id at the destination.
 async fn created_after(
     app: &TestApp,
     consumer: &mut SteppedConsumer,
-    economy: &Economy,
+    accounting: &MockAccounting,
     number: &str,
 ) -> String {
     app.publish_all(&[erp_invoice(number, 1, "1.00")]).await;
@@ -348,33 +349,33 @@ async fn created_after(
     let delivered = "select count(*) from deliveries where state = 'delivered'";
     let delivered = format!("{delivered} and document_number = '{number}'");
     eventually(number, seconds(30), || async { app.count(&delivered).await == 1 }).await;
-    economy.find("ACME", number).await.remove(0).id
+    accounting.find("ACME", number).await.remove(0).id
 }
 
 #[tokio::test]
 async fn http_delivery_replayed_response_of_deleted_invoice_fails() {
-    let economy = Economy::start().await;
+    let accounting = MockAccounting::start().await;
     let app =
-        TestApp::with(&[ERP, &with_look_up(&economy, "initial_delay_ms = 1500")], |_| ()).await;
-    economy.faults(json!({"timeout_after_create_every": 1, "hang_ms": 1000})).await;
+        TestApp::with(&[ERP, &with_look_up(&accounting, "initial_delay_ms = 1500")], |_| ()).await;
+    accounting.faults(json!({"timeout_after_create_every": 1, "hang_ms": 1000})).await;
     let _delivery_worker = app.start_delivery();
     receive(&app, 1, 1).await;
     come_to(&app, "uncertain 1").await;
-    economy.faults(json!({"clear": true})).await;
+    accounting.faults(json!({"clear": true})).await;
     // Somebody deletes it by hand before we come again with the same key.
-    let there = economy.invoices().await;
-    economy.delete(&there[0].id).await;
+    let there = accounting.invoices().await;
+    accounting.delete(&there[0].id).await;
     come_to(&app, "failed 1").await;
     assert_eq!(app.text("select reason from dead_letters").await, "delivery_gone");
-    assert_eq!(economy.invoices().await, []);
+    assert_eq!(accounting.invoices().await, []);
 }
 
 #[tokio::test]
 async fn http_delivery_unrenderable_bodies_do_not_delay_others() {
     const INVOICES: u32 = 80;
-    let economy = Economy::start().await;
+    let accounting = MockAccounting::start().await;
     // Of all but the last, something that is no JSON.
-    let target = with_look_up(&economy, SOON).replace(
+    let target = with_look_up(&accounting, SOON).replace(
         "body = '''",
         &format!("body = '''{{% if number is startingwith('INV-') and number != 'INV-{}' %}}?{{% endif %}}", INVOICES - 1),
     );

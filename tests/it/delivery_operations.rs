@@ -30,7 +30,7 @@ use uuid::Uuid;
 use crate::support::{ERP, TestApp, erp_invoice};
 
 const ANNA: Actor<'static> = Actor { name: "anna", comment: "deleted there by hand" };
-/// Two that mirror invoices, and one that only hears of them. The economy
+/// Two that mirror invoices, and one that only hears of them. The accounting
 /// system stands last, so that a test can add to it.
 const TARGETS: &str = "
 [destinations.ledger]
@@ -42,7 +42,7 @@ allow_private_addresses = true
 [destinations.events]
 kind = 'rabbitmq'
 events = ['invoice.created', 'invoice.updated']
-[destinations.economy]
+[destinations.accounting]
 kind = 'http'
 events = ['invoice.created']
 url = 'http://127.0.0.1:9/invoices'

@@ -4,10 +4,10 @@
 pub(crate) mod amqp;
 pub(crate) mod app;
 pub(crate) mod backdating;
-pub(crate) mod economy;
 pub(crate) mod events;
 pub(crate) mod http;
 pub(crate) mod import_files;
+pub(crate) mod mock_accounting;
 pub(crate) mod operator;
 pub(crate) mod proxy;
 pub(crate) mod random;
@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 pub(crate) use amqp::RawAmqpClient;
 pub(crate) use app::{ERP, SHOP, TestApp, WHSEC, WOO};
-pub(crate) use economy::Economy;
 pub(crate) use events::{erp_invoice, erp_order, shop_order};
 pub(crate) use http::TestServer;
+pub(crate) use mock_accounting::MockAccounting;
 
 /// Waits for something that cannot be stepped.
 pub(crate) async fn eventually<F>(what: &str, limit: Duration, mut done: impl FnMut() -> F)

@@ -1,20 +1,19 @@
-//! Private PostgreSQL and RabbitMQ servers, started from the binaries of this machine.
+//! Private PostgreSQL and RabbitMQ servers, started from the installed binaries.
 //!
-//! `tallyhook dev`, the integration tests and the demo run on real servers of their own: ports
-//! that nobody else uses, folders of their own, and nothing read from the machine's configuration.
-//! A server can be killed as a crash would kill it, and started again on the same port and data.
+//! `tallyhook dev`, the integration tests and the demo run on them. Each has its own ports and
+//! data directory, and reads nothing of the machine's configuration. A server can be killed like in
+//! a crash, and restarted on the same port and data. Servers end with the program that started
+//! them, even after `kill -9`: see `watchdog`.
 //!
-//! Nothing outlives the program that started it, not even after `kill -9`: see `watchdog`.
-//!
-//! | Module       | About                                                            |
-//! |--------------|------------------------------------------------------------------|
-//! | `postgres`   | one PostgreSQL                                                   |
-//! | `rabbitmq`   | one RabbitMQ node with its port mapper                           |
-//! | `mock_accounting` | the mock accounting server, if requested                    |
-//! | `binaries`   | where the programs are, and whether they are recent enough       |
-//! | `watchdog`   | a process that cannot outlive this one                           |
-//! | `data_dir`   | a server's data directory: lock, owner, ends of its logs         |
-//! | `ports`    | loopback ports that stay ours while a server is down             |
+//! | Module            | Content                                                      |
+//! |-------------------|--------------------------------------------------------------|
+//! | `postgres`        | a PostgreSQL server                                          |
+//! | `rabbitmq`        | a RabbitMQ node with its port mapper                         |
+//! | `mock_accounting` | the mock accounting server                                   |
+//! | `binaries`        | finding the programs and checking their versions             |
+//! | `watchdog`        | a child process that ends with this one                      |
+//! | `data_dir`        | a server's data directory: lock, owner, ends of its logs     |
+//! | `ports`           | free loopback ports                                          |
 
 mod binaries;
 mod data_dir;
@@ -41,10 +40,10 @@ pub use self::{
     rabbitmq::RabbitMqServer,
 };
 
-/// How often a starting server is asked whether it is ready.
-const POLL: Duration = Duration::from_millis(50);
+/// Interval of readiness checks.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What may differ from one private server to the next.
+/// Options of private servers.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// A folder to delete, with all that is in it, if this program dies without stopping the
@@ -54,9 +53,9 @@ pub struct Options {
     pub mock_accounting: Option<MockAccountingOptions>,
 }
 
-/// A private PostgreSQL and a private RabbitMQ, and what was asked for beside them.
+/// A private PostgreSQL and a private RabbitMQ, with a mock accounting server if requested.
 ///
-/// Dropping it ends all of them at once and uncleanly; [`Servers::stop`] ends them properly.
+/// Dropping it kills them; [`Servers::stop`] shuts them down cleanly.
 #[derive(Debug)]
 pub struct Servers {
     /// The database, in the folder `postgres`.
@@ -65,7 +64,7 @@ pub struct Servers {
     pub rabbitmq: RabbitMqServer,
     /// The mock accounting server, if requested, in the folder `mock_accounting`.
     pub mock_accounting: Option<MockAccountingServer>,
-    // Declared last: the folder goes after the servers that write to it.
+    // Declared last, so that it is deleted after the servers ended.
     temporary: Option<TempDir>,
 }
 

@@ -63,24 +63,24 @@ impl Prediction {
 
 /// The headers that the platform would send at this time.
 pub(crate) fn headers(
-    adapter: &Source,
+    source: &Source,
     tenant: &str,
     webhook: &Webhook,
     sent_at: OffsetDateTime,
 ) -> HeaderMap {
-    signed_over(adapter, tenant, webhook, sent_at, &webhook.body)
+    signed_over(source, tenant, webhook, sent_at, &webhook.body)
 }
 
 /// The same with the signature of another body, so that it is invalid.
 pub(crate) fn headers_with_invalid_signature(
-    adapter: &Source,
+    source: &Source,
     tenant: &str,
     webhook: &Webhook,
     sent_at: OffsetDateTime,
 ) -> HeaderMap {
     let mut other = webhook.body.to_vec();
     other.push(b' ');
-    let mut headers = signed_over(adapter, tenant, webhook, sent_at, &other);
+    let mut headers = signed_over(source, tenant, webhook, sent_at, &other);
     // A token does not depend on the body; it is replaced instead.
     if let Some(value) = headers.get_mut(header::AUTHORIZATION) {
         *value = HeaderValue::from_static("Bearer forged");
@@ -89,7 +89,7 @@ pub(crate) fn headers_with_invalid_signature(
 }
 
 fn signed_over(
-    adapter: &Source,
+    source: &Source,
     tenant: &str,
     webhook: &Webhook,
     sent_at: OffsetDateTime,
@@ -99,29 +99,29 @@ fn signed_over(
     let delivery =
         OutgoingWebhook { topic, tenant, event_id, triggered_at: *triggered_at, sent_at, body };
     let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let signed: Vec<(HeaderName, HeaderValue)> = adapter.signed_headers(&delivery);
+    let signed: Vec<(HeaderName, HeaderValue)> = source.signed_headers(&delivery);
     std::iter::once(json).chain(signed).collect()
 }
 
 /// Verifies and maps a webhook as the receiver and the worker will.
 pub(crate) fn predict(
-    adapter: &Source,
-    source: &SourceName,
+    source: &Source,
+    source_name: &SourceName,
     tenant: &str,
     webhook: &Webhook,
 ) -> Result<Prediction, Rejection> {
     // Sent and received at the same time, so that no signature has expired.
     let received_at = OffsetDateTime::UNIX_EPOCH;
-    let headers = headers(adapter, tenant, webhook, received_at);
+    let headers = headers(source, tenant, webhook, received_at);
     let call = WebhookRequest { headers: &headers, query: "", body: &webhook.body, received_at };
-    let Received::Events { events, secret_label: secret } = adapter.receive(&call)? else {
+    let Received::Events { events, secret_label: secret } = source.receive(&call)? else {
         return Err(Rejection::Malformed("it is a handshake".to_owned()));
     };
     let event = events
         .into_iter()
         .next()
         .ok_or_else(|| Rejection::Malformed("it has no event".to_owned()))?;
-    let envelope = event.envelope(source, Uuid::nil(), received_at, &secret)?;
-    let mapped = adapter.map(&envelope);
+    let envelope = event.envelope(source_name, Uuid::nil(), received_at, &secret)?;
+    let mapped = source.map(&envelope);
     Ok(Prediction { envelope, mapped })
 }

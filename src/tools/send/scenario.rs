@@ -63,16 +63,16 @@ pub(crate) enum ScenarioError {
 impl SendScenario {
     /// Webhooks generated for a run.
     pub(crate) fn generated(
-        adapter: &Source,
-        source: &SourceName,
+        source: &Source,
+        source_name: &SourceName,
         selection: &Selection,
         run: &Run,
         counts: Counts,
     ) -> Result<Self, ScenarioError> {
-        let mut result = Err(ScenarioError::UnsupportedKind(adapter.kind()));
+        let mut result = Err(ScenarioError::UnsupportedKind(source.kind()));
         // The source's settings decide which kind of payload it accepts.
-        for (index, kind) in PayloadKind::of_source_kind(adapter.kind()).enumerate() {
-            let scenario = Self::of_kind(kind, adapter, source, selection, run, counts);
+        for (index, kind) in PayloadKind::of_source_kind(source.kind()).enumerate() {
+            let scenario = Self::of_kind(kind, source, source_name, selection, run, counts);
             let incompatible = matches!(scenario, Err(ScenarioError::IncompatibleSettings(_)));
             if index == 0 || !incompatible {
                 result = scenario;
@@ -86,16 +86,16 @@ impl SendScenario {
 
     fn of_kind(
         kind: &'static PayloadKind,
-        adapter: &Source,
-        source: &SourceName,
+        source: &Source,
+        source_name: &SourceName,
         selection: &Selection,
         run: &Run,
         counts: Counts,
     ) -> Result<Self, ScenarioError> {
         if counts.late > 0 && !kind.has_version {
-            return Err(ScenarioError::NoVersion(adapter.kind()));
+            return Err(ScenarioError::NoVersion(source.kind()));
         }
-        let tenant = tenant(adapter, selection.tenant.clone(), kind.default_tenant);
+        let tenant = tenant(source, selection.tenant.clone(), kind.default_tenant);
         let mut topics: Vec<String> = match &selection.topic {
             None => kind.topics.iter().map(|&topic| topic.to_owned()).collect(),
             Some(topic) if kind.topics.contains(&topic.as_str()) => vec![topic.clone()],
@@ -106,20 +106,20 @@ impl SendScenario {
         };
         let mut generator = Generator {
             kind,
-            source: source.to_string(),
+            source: source_name.to_string(),
             tenant: tenant.clone(),
             topics: Vec::new(),
             run: run.clone(),
         };
         if kind.is_configurable {
-            topics.retain(|topic| accepts(adapter, source, &generator, topic));
+            topics.retain(|topic| accepts(source, source_name, &generator, topic));
             if topics.is_empty() {
-                return Err(ScenarioError::IncompatibleSettings(source.clone()));
+                return Err(ScenarioError::IncompatibleSettings(source_name.clone()));
             }
         }
         generator.topics = topics;
         Ok(Self {
-            source: source.clone(),
+            source: source_name.clone(),
             tenant,
             plan: Plan::generated(counts, run.seed),
             content: Content::Generated(generator),
@@ -128,20 +128,20 @@ impl SendScenario {
 
     /// The bytes of files, each `count` times as the same event.
     pub(crate) fn files(
-        adapter: &Source,
-        source: &SourceName,
+        source: &Source,
+        source_name: &SourceName,
         selection: Selection,
         files: Vec<(Bytes, Option<String>)>,
         count: u32,
         now: OffsetDateTime,
     ) -> Result<Self, ScenarioError> {
-        let kind = PayloadKind::of_source_kind(adapter.kind()).next();
+        let kind = PayloadKind::of_source_kind(source.kind()).next();
         let default_tenant = kind.map_or("demo", |kind| kind.default_tenant);
-        let tenant = tenant(adapter, selection.tenant, default_tenant);
+        let tenant = tenant(source, selection.tenant, default_tenant);
         let topic = match selection.topic {
             Some(topic) => topic,
-            None if topic_in_header(adapter.kind()) => {
-                return Err(ScenarioError::TopicMissing(adapter.kind()));
+            None if topic_in_header(source.kind()) => {
+                return Err(ScenarioError::TopicMissing(source.kind()));
             }
             None => String::new(),
         };
@@ -149,7 +149,7 @@ impl SendScenario {
         for (body, event_id) in files {
             let event_id = event_id.unwrap_or_else(|| file_event_id(&topic, &body));
             let webhook = Webhook { topic: topic.clone(), event_id, triggered_at: now, body };
-            let (key, outcome) = match predict(adapter, source, &tenant, &webhook) {
+            let (key, outcome) = match predict(source, source_name, &tenant, &webhook) {
                 Ok(prediction) => (prediction.envelope.key.to_string(), prediction.outcome()),
                 Err(Rejection::InvalidFields(_)) => {
                     (webhook.event_id.clone(), PredictedOutcome::Rejected)
@@ -164,7 +164,7 @@ impl SendScenario {
             }));
         }
         Ok(Self {
-            source: source.clone(),
+            source: source_name.clone(),
             tenant,
             plan: Plan::files(&events, count),
             content: Content::Files(webhooks),
@@ -203,7 +203,7 @@ impl SendScenario {
     }
 
     /// The number of the document with the most webhooks, for `tallyhook trace`.
-    pub(crate) fn trace_number(&self, adapter: &Source) -> Option<String> {
+    pub(crate) fn trace_number(&self, source: &Source) -> Option<String> {
         let mut webhooks: HashMap<u32, u32> = HashMap::new();
         for step in self.plan.steps().filter(|step| step.kind != StepKind::Forged) {
             *webhooks.entry(step.event).or_default() += 1;
@@ -213,8 +213,8 @@ impl SendScenario {
             .into_iter()
             .max_by_key(|(event, count)| (*count, std::cmp::Reverse(*event)))?;
         let step = Step { kind: StepKind::Unique, event, age: 0 };
-        let prediction = predict(adapter, &self.source, &self.tenant, &self.webhook(step)).ok()?;
-        adapter.business_key(&prediction.envelope)
+        let prediction = predict(source, &self.source, &self.tenant, &self.webhook(step)).ok()?;
+        source.business_key(&prediction.envelope)
     }
 
     fn poison(&self, step: Step) -> Option<Poison> {
@@ -232,16 +232,16 @@ fn as_index(event: u32) -> usize {
 }
 
 /// The requested tenant, else the source's first one, else the default.
-fn tenant(adapter: &Source, requested: Option<String>, default: &str) -> String {
-    requested.or_else(|| adapter.tenants().first().cloned()).unwrap_or_else(|| default.to_owned())
+fn tenant(source: &Source, requested: Option<String>, default: &str) -> String {
+    requested.or_else(|| source.tenants().first().cloned()).unwrap_or_else(|| default.to_owned())
 }
 
 /// Whether a source reads what is generated for a topic: the event, its id, and
 /// which of two versions is newer.
-fn accepts(adapter: &Source, source: &SourceName, generator: &Generator, topic: &str) -> bool {
+fn accepts(source: &Source, source_name: &SourceName, generator: &Generator, topic: &str) -> bool {
     let generator = Generator { topics: vec![topic.to_owned()], ..generator.clone() };
     let predicted = |number, age| {
-        predict(adapter, source, &generator.tenant, &generator.event(number, age)).ok()
+        predict(source, source_name, &generator.tenant, &generator.event(number, age)).ok()
     };
     let (Some(event), Some(other)) = (predicted(0, 0), predicted(1, 0)) else { return false };
     let newer = !generator.kind.has_version

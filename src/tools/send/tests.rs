@@ -41,15 +41,15 @@ fn run() -> Run {
     Run { id: "20260131-235959-1a2b3c".to_owned(), seed: 7 }
 }
 
-fn source(name: &str) -> SourceName {
+fn source_name(name: &str) -> SourceName {
     name.parse().unwrap()
 }
 
 fn scenario(config: &Components, name: &str, counts: Counts) -> SendScenario {
     let counts = possible(name, counts);
-    let source = source(name);
-    let adapter = &config.sources[&source];
-    SendScenario::generated(adapter, &source, &Selection::default(), &run(), counts).unwrap()
+    let source_name = source_name(name);
+    let source = &config.sources[&source_name];
+    SendScenario::generated(source, &source_name, &Selection::default(), &run(), counts).unwrap()
 }
 
 /// Callbacks and lines of a file have no version, so none can be late.
@@ -66,8 +66,8 @@ fn predicted(
     scenario: &SendScenario,
     step: Step,
 ) -> Result<Prediction, Rejection> {
-    let adapter = &config.sources[&scenario.source];
-    predict(adapter, &scenario.source, &scenario.tenant, &scenario.webhook(step))
+    let source = &config.sources[&scenario.source];
+    predict(source, &scenario.source, &scenario.tenant, &scenario.webhook(step))
 }
 
 const COUNTS: Counts = Counts { unique: 60, duplicates: 10, late: 10, poison: 10, forged: 2 };
@@ -158,8 +158,8 @@ fn late_webhook_has_an_older_version_of_the_same_document() {
             let newer = Step { kind: StepKind::Unique, age: 0, ..*late };
             let [late, newer] = [*late, newer].map(|step| prediction(&config, &scenario, step));
             assert!(late.version() < newer.version(), "{name}");
-            let adapter = &config.sources[&scenario.source];
-            assert_eq!(adapter.business_key(&late.envelope), adapter.business_key(&newer.envelope));
+            let source = &config.sources[&scenario.source];
+            assert_eq!(source.business_key(&late.envelope), source.business_key(&newer.envelope));
         }
     }
 }
@@ -187,14 +187,14 @@ fn forged_signature_is_rejected() {
     let config = config();
     for (name, ..) in SOURCES {
         let scenario = scenario(&config, name, COUNTS);
-        let adapter = &config.sources[&scenario.source];
+        let source = &config.sources[&scenario.source];
         let webhook = scenario.webhook(Step { kind: StepKind::Forged, event: 70, age: 0 });
         let received_at = OffsetDateTime::UNIX_EPOCH;
         let headers =
-            headers_with_invalid_signature(adapter, &scenario.tenant, &webhook, received_at);
+            headers_with_invalid_signature(source, &scenario.tenant, &webhook, received_at);
         let request =
             WebhookRequest { headers: &headers, query: "", body: &webhook.body, received_at };
-        assert!(matches!(adapter.receive(&request), Err(Rejection::InvalidSignature(_))), "{name}");
+        assert!(matches!(source.receive(&request), Err(Rejection::InvalidSignature(_))), "{name}");
     }
 }
 
@@ -202,14 +202,14 @@ fn forged_signature_is_rejected() {
 fn same_run_gives_the_same_bytes() {
     let config = config();
     for (name, ..) in SOURCES {
-        let source = source(name);
+        let source_name = source_name(name);
         let bodies = |run: Run| -> Vec<Bytes> {
             let counts = Counts { unique: 30, duplicates: 0, late: 5, poison: 5, forged: 1 };
             let counts = possible(name, counts);
-            let adapter = &config.sources[&source];
+            let source = &config.sources[&source_name];
             let selection = Selection::default();
             let scenario =
-                SendScenario::generated(adapter, &source, &selection, &run, counts).unwrap();
+                SendScenario::generated(source, &source_name, &selection, &run, counts).unwrap();
             scenario.plan.steps().map(|step| scenario.webhook(step).body).collect()
         };
         let these: HashSet<Bytes> = bodies(run()).into_iter().collect();
@@ -226,17 +226,18 @@ fn incompatible_settings_need_a_file() {
                 [sources.other.order]\nid = '/nr'\ncurrency = '/cur'\ntotal = '/sum'\n";
     let variables = BTreeMap::from([("S".to_owned(), "s".to_owned())]);
     let config = Components::from_toml(text, &variables).unwrap();
-    let source = source("other");
-    let adapter = &config.sources[&source];
-    let refused = SendScenario::generated(adapter, &source, &Selection::default(), &run(), COUNTS);
-    assert_eq!(refused.err(), Some(ScenarioError::IncompatibleSettings(source.clone())));
+    let source_name = source_name("other");
+    let source = &config.sources[&source_name];
+    let refused =
+        SendScenario::generated(source, &source_name, &Selection::default(), &run(), COUNTS);
+    assert_eq!(refused.err(), Some(ScenarioError::IncompatibleSettings(source_name.clone())));
 
     let file = Bytes::from_static(br#"{"nr": 1, "cur": "EUR", "sum": "1.50"}"#);
     let bad = Bytes::from_static(b"{}");
     let files = vec![(file, None), (bad, None)];
     let now = OffsetDateTime::UNIX_EPOCH;
     let scenario =
-        SendScenario::files(adapter, &source, Selection::default(), files, 2, now).unwrap();
+        SendScenario::files(source, &source_name, Selection::default(), files, 2, now).unwrap();
     let fates: Vec<PredictedOutcome> =
         scenario.plan.steps().map(|step| scenario.predicted_outcome(step)).collect();
     let dead = PredictedOutcome::Dead(ReasonCode::MissingField);
@@ -275,15 +276,15 @@ fn profile_selects_the_payload_kind() {
 #[test]
 fn unsupported_topic_is_named_in_the_error() {
     let config = config();
-    let source = source("shopify");
-    let adapter = &config.sources[&source];
+    let source_name = source_name("shopify");
+    let source = &config.sources[&source_name];
     let selection = Selection { topic: Some("orders/eaten".to_owned()), tenant: None };
     let refused =
-        SendScenario::generated(adapter, &source, &selection, &run(), COUNTS).unwrap_err();
+        SendScenario::generated(source, &source_name, &selection, &run(), COUNTS).unwrap_err();
     assert!(refused.to_string().contains("orders/eaten"), "{refused}");
     let refused = SendScenario::files(
-        adapter,
-        &source,
+        source,
+        &source_name,
         Selection::default(),
         Vec::new(),
         1,
@@ -307,7 +308,7 @@ async fn receiver(config: Components) -> reqwest::Url {
             let received_at = OffsetDateTime::UNIX_EPOCH;
             let request =
                 WebhookRequest { headers: &parts.headers, query: "", body: &body, received_at };
-            let status = match config.sources[&source("shopify")].receive(&request) {
+            let status = match config.sources[&source_name("shopify")].receive(&request) {
                 Ok(_) => StatusCode::OK,
                 Err(_) => StatusCode::UNAUTHORIZED,
             };
@@ -328,9 +329,9 @@ async fn send_reports_all_webhooks() {
     let config = config();
     let counts = Counts { unique: 60, duplicates: 10, late: 6, poison: 5, forged: 3 };
     let scenario = scenario(&config, "shopify", counts);
-    let adapter = &config.sources[&scenario.source];
+    let source = &config.sources[&scenario.source];
     let poster = Poster::new(receiver(config.clone()).await, 8, true).unwrap();
-    let sent = send(&scenario, adapter, &poster, OPTIONS, &StopSignals::default(), || {}).await;
+    let sent = send(&scenario, source, &poster, OPTIONS, &StopSignals::default(), || {}).await;
 
     let report = SendReport::new(&scenario, &poster, &sent, None);
     assert_eq!(report.outcome(), SendOutcome::All, "{report:?}");
@@ -351,8 +352,8 @@ async fn send_without_receiver_reports_no_responses() {
     let url = format!("http://{}/hooks/shopify", free.local_addr().unwrap());
     drop(free);
     let poster = Poster::new(url.parse().unwrap(), 1, false).unwrap();
-    let adapter = &config.sources[&scenario.source];
-    let sent = send(&scenario, adapter, &poster, OPTIONS, &StopSignals::default(), || {}).await;
+    let source = &config.sources[&scenario.source];
+    let sent = send(&scenario, source, &poster, OPTIONS, &StopSignals::default(), || {}).await;
     let report = SendReport::new(&scenario, &poster, &sent, None);
     assert_eq!(report.outcome(), SendOutcome::None);
     assert_eq!(report.responses, BTreeMap::from([("none".to_owned(), 3)]));
@@ -364,11 +365,11 @@ async fn stopped_send_reports_unsent_webhooks() {
     let config = config();
     let scenario = scenario(&config, "shopify", Counts { unique: 9, ..Counts::default() });
     let poster = Poster::new(receiver(config.clone()).await, 1, false).unwrap();
-    let adapter = &config.sources[&scenario.source];
+    let source = &config.sources[&scenario.source];
     let stop = StopSignals::default();
     let options = SendOptions { concurrency: 1, ..OPTIONS };
     let sent =
-        send(&scenario, adapter, &poster, options, &stop, || stop.stop_sending.cancel()).await;
+        send(&scenario, source, &poster, options, &stop, || stop.stop_sending.cancel()).await;
     let report = SendReport::new(&scenario, &poster, &sent, None);
     assert_eq!((report.responses.get("503"), report.unsent), (Some(&1), 8));
 }
@@ -381,16 +382,16 @@ fn forged_token_is_rejected() {
         );
         let variables = BTreeMap::from([("S".to_owned(), "user:token".to_owned())]);
         let config = Components::from_toml(&text, &variables).unwrap();
-        let (source, adapter) = config.sources.iter().next().unwrap();
+        let (source_name, source) = config.sources.iter().next().unwrap();
         let webhook = Webhook {
             topic: String::new(),
             event_id: "1".to_owned(),
             triggered_at: OffsetDateTime::UNIX_EPOCH,
             body: Bytes::from_static(b"{}"),
         };
-        assert!(predict(adapter, source, "", &webhook).is_ok(), "{method}");
+        assert!(predict(source, source_name, "", &webhook).is_ok(), "{method}");
         let headers =
-            headers_with_invalid_signature(adapter, "", &webhook, OffsetDateTime::UNIX_EPOCH);
+            headers_with_invalid_signature(source, "", &webhook, OffsetDateTime::UNIX_EPOCH);
         let request = WebhookRequest {
             headers: &headers,
             query: "",
@@ -398,7 +399,7 @@ fn forged_token_is_rejected() {
             received_at: OffsetDateTime::UNIX_EPOCH,
         };
         assert!(
-            matches!(adapter.receive(&request), Err(Rejection::InvalidSignature(_))),
+            matches!(source.receive(&request), Err(Rejection::InvalidSignature(_))),
             "{method}"
         );
     }

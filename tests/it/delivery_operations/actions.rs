@@ -19,7 +19,7 @@ use crate::support::erp_invoice;
 #[tokio::test]
 async fn void_every_state_but_sending_succeeds_once() {
     let app = with_an_invoice().await;
-    let id = to(&app, "economy").await.delivery_id;
+    let id = to(&app, "accounting").await.delivery_id;
     let [pending, expired] = [to(&app, "ledger").await, to(&app, "events").await];
     assert_eq!(void(&app, pending.delivery_id).await.unwrap().state, "voided");
 
@@ -56,17 +56,17 @@ async fn void_every_state_but_sending_succeeds_once() {
 #[tokio::test]
 async fn void_failed_and_delivered_updates_related_rows() {
     let app = with_an_invoice().await;
-    let [economy, ledger] = [to(&app, "economy").await, to(&app, "ledger").await];
-    send(&app, economy.delivery_id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
+    let [accounting, ledger] = [to(&app, "accounting").await, to(&app, "ledger").await];
+    send(&app, accounting.delivery_id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     assert_eq!(app.text(LETTER).await, "open delivery_refused");
-    let voided = void(&app, economy.delivery_id).await.unwrap();
+    let voided = void(&app, accounting.delivery_id).await.unwrap();
     assert_eq!(voided.void_comment.as_deref(), Some(ANNA.comment));
     assert_eq!(app.text(LETTER).await, "discarded delivery_refused");
-    let shown = desk::show(&app.tools.store, economy.delivery_id).await.unwrap();
+    let shown = desk::show(&app.tools.store, accounting.delivery_id).await.unwrap();
     assert_eq!(shown.contents.request.as_deref(), Some(REQUEST));
     assert_eq!(shown.contents.response.as_deref(), Some("{\"answered\":422}"));
     assert_eq!(shown.history.iter().map(|act| act.action.as_str()).collect::<Vec<_>>(), ["void"]);
-    assert_eq!(shown.dead_letter.unwrap().destination.as_deref(), Some("economy"));
+    assert_eq!(shown.dead_letter.unwrap().destination.as_deref(), Some("accounting"));
 
     send(&app, ledger.delivery_id, delivered("L-1"), Some(201)).await;
     let voided = void(&app, ledger.delivery_id).await.unwrap();
@@ -77,17 +77,17 @@ async fn void_failed_and_delivered_updates_related_rows() {
 #[tokio::test]
 async fn invoice_is_mirrored_while_every_mirror_is_delivered() {
     let app = with_an_invoice().await;
-    let [economy, ledger] = [to(&app, "economy").await, to(&app, "ledger").await];
-    assert!(economy.is_mirror && ledger.is_mirror && !to(&app, "events").await.is_mirror);
-    send(&app, economy.delivery_id, delivered("INV-7"), Some(201)).await;
+    let [accounting, ledger] = [to(&app, "accounting").await, to(&app, "ledger").await];
+    assert!(accounting.is_mirror && ledger.is_mirror && !to(&app, "events").await.is_mirror);
+    send(&app, accounting.delivery_id, delivered("INV-7"), Some(201)).await;
     assert_eq!(app.count(TICKED).await, 0, "one of two");
     send(&app, ledger.delivery_id, delivered("L-1"), Some(201)).await;
     assert_eq!(app.count(TICKED).await, 1);
     assert_sound(&app).await;
 
-    void(&app, economy.delivery_id).await.unwrap();
+    void(&app, accounting.delivery_id).await.unwrap();
     assert_eq!(app.count(TICKED).await, 0, "one does not stand any more");
-    let new = reissue(&app, economy.delivery_id, true).await.unwrap().delivery;
+    let new = reissue(&app, accounting.delivery_id, true).await.unwrap().delivery;
     assert_eq!(app.count(TICKED).await, 0, "the new one is not there yet");
     assert_sound(&app).await;
     send(&app, new.delivery_id, delivered("INV-8"), Some(201)).await;
@@ -98,7 +98,7 @@ async fn invoice_is_mirrored_while_every_mirror_is_delivered() {
 #[tokio::test]
 async fn reissue_of_voided_delivery_uses_a_new_key_and_the_current_document() {
     let app = with_an_invoice().await;
-    let old = to(&app, "economy").await;
+    let old = to(&app, "accounting").await;
     let early = reissue(&app, old.delivery_id, true).await;
     assert!(
         matches!(&early, Err(DeliveryError::Refused(ActionRefusal::WrongState { .. }))),
@@ -158,7 +158,7 @@ async fn reissue_of_voided_delivery_uses_a_new_key_and_the_current_document() {
 async fn retry_of_failed_delivery_keeps_its_key() {
     let app = with_an_invoice().await;
     let [refused, lost, pending] =
-        [to(&app, "economy").await, to(&app, "ledger").await, to(&app, "events").await];
+        [to(&app, "accounting").await, to(&app, "ledger").await, to(&app, "events").await];
     send(&app, refused.delivery_id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     send(&app, lost.delivery_id, failed(ReasonCode::AttemptsExhausted), Some(429)).await;
     let keys = [one(&app, refused.delivery_id).await, one(&app, lost.delivery_id).await]
@@ -183,7 +183,7 @@ async fn retry_of_failed_delivery_keeps_its_key() {
         );
         app.text(&sql).await
     };
-    assert_eq!(row("economy").await, "pending 0");
+    assert_eq!(row("accounting").await, "pending 0");
     assert_eq!(row("ledger").await, format!("uncertain 0 {REQUEST}"));
     assert_eq!(app.count("select count(*) from dead_letters where state = 'replayed'").await, 2);
     assert_eq!(app.count("select count(*) from replays where letter_count = 4").await, 1);
@@ -205,7 +205,7 @@ async fn retry_of_failed_delivery_keeps_its_key() {
 #[tokio::test]
 async fn retry_after_failed_rendering_is_allowed() {
     let app = with_an_invoice().await;
-    let id = to(&app, "economy").await.delivery_id;
+    let id = to(&app, "accounting").await.delivery_id;
     send(&app, id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     retry(&app, &[id]).await;
     // Its template fails now, so that there is no request and no answer.

@@ -49,13 +49,13 @@ impl Binary {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn delivery_commands_list_void_reissue_and_retry() {
     let app = with_an_invoice().await;
-    let [economy, ledger, queue] =
-        [to(&app, "economy").await, to(&app, "ledger").await, to(&app, "events").await];
-    send(&app, economy.delivery_id, delivered("INV-7"), Some(201)).await;
+    let [accounting, ledger, queue] =
+        [to(&app, "accounting").await, to(&app, "ledger").await, to(&app, "events").await];
+    send(&app, accounting.delivery_id, delivered("INV-7"), Some(201)).await;
     send(&app, queue.delivery_id, delivered("1"), None).await;
     send(&app, ledger.delivery_id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     let binary = Binary::on(&app, TARGETS);
-    let id = economy.delivery_id.to_string();
+    let id = accounting.delivery_id.to_string();
 
     // Looked at, by each of the conditions.
     let listed = |arguments: &[&str]| {
@@ -70,11 +70,11 @@ async fn delivery_commands_list_void_reissue_and_retry() {
         (&["--limit", "2"], 2),
         (&["--state", "delivered"], 2),
         (&["--state", "voided"], 0),
-        (&["--target", "economy", "--source", "erp"], 1),
+        (&["--target", "accounting", "--source", "erp"], 1),
         (&["--source", "shop"], 0),
         (&["--number", "I-1"], 3),
         (&["--number", "INV-7"], 1),
-        (&["--number", &economy.document_id], 3),
+        (&["--number", &accounting.document_id], 3),
         (&["--number", &receipt], 3),
         (&["--number", &key], 1),
         (&["--number", &id], 1),
@@ -103,7 +103,8 @@ async fn delivery_commands_list_void_reissue_and_retry() {
     assert!(several.0 == 1 && several.1.contains(&id), "{several:?}");
     let early = binary.run(&["reissue", &id, "--reason", "why", "--gone"]);
     assert!(early.0 == 1 && early.1.contains("void it first"), "{early:?}");
-    let void = ["deliveries", "void", "--number", "I-1", "--target", "economy", "--reason", "why"];
+    let void =
+        ["deliveries", "void", "--number", "I-1", "--target", "accounting", "--reason", "why"];
     let voided = binary.run(&void);
     assert!(voided.0 == 0 && voided.1.contains(&format!("reissue {id}")), "{voided:?}");
     assert!(voided.1.contains("INV-7"), "{voided:?}");
@@ -133,7 +134,7 @@ async fn delivery_commands_list_void_reissue_and_retry() {
     let preview = binary.json(&[&failed[..], &["--dry-run"]].concat());
     assert_eq!(preview["deliveries"], json!([ledger.delivery_id]));
     let other = ledger.delivery_id.to_string();
-    let elsewhere = binary.run(&["deliveries", "retry", &other, "--target", "economy"]);
+    let elsewhere = binary.run(&["deliveries", "retry", &other, "--target", "accounting"]);
     assert!(elsewhere.0 == 1 && elsewhere.1.contains("condition"), "{elsewhere:?}");
     assert_eq!(state(&app, ledger.delivery_id).await, "failed");
     let mixed = ["deliveries", "retry", &id, &other];
@@ -155,7 +156,7 @@ async fn delivery_commands_list_void_reissue_and_retry() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_commands_handle_dead_letters_of_deliveries() {
     let app = with_an_invoice().await;
-    for target in ["economy", "ledger"] {
+    for target in ["accounting", "ledger"] {
         let id = to(&app, target).await.delivery_id;
         send(&app, id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     }
@@ -169,11 +170,11 @@ async fn dead_commands_handle_dead_letters_of_deliveries() {
     assert_eq!(binary.json(&["dead", "list"]).as_array().unwrap().len(), 3);
     let (_, output_text) = binary.run(&["dead", "list"]);
     assert!(output_text.contains("SOURCE > TARGET"), "{output_text}");
-    let mine = binary.json(&["dead", "list", "--target", "economy"]);
+    let mine = binary.json(&["dead", "list", "--target", "accounting"]);
     let id = mine[0]["dead_letter_id"].as_str().unwrap();
     assert_eq!(mine.as_array().unwrap().len(), 1);
     let (_, output_text) = binary.run(&["dead", "show", id]);
-    for expected in [REQUEST, "{\"answered\":422}", "economy", "deliveries show"] {
+    for expected in [REQUEST, "{\"answered\":422}", "accounting", "deliveries show"] {
         assert!(output_text.contains(expected), "{expected} is not in {output_text}");
     }
     let (code, exported) = binary.run(&["dead", "export"]);
@@ -185,11 +186,11 @@ async fn dead_commands_handle_dead_letters_of_deliveries() {
     assert_eq!(app.text(outcomes).await, "pending pending pending");
     app.consumer("erp").await.drain(1).await;
     app.archive_dead_letters(1).await;
-    let economy = to(&app, "economy").await.delivery_id;
-    send(&app, economy, failed(ReasonCode::DeliveryRefused), Some(422)).await;
-    let gone = ["dead", "discard", "--target", "economy", "--reason", "not ours"];
+    let accounting = to(&app, "accounting").await.delivery_id;
+    send(&app, accounting, failed(ReasonCode::DeliveryRefused), Some(422)).await;
+    let gone = ["dead", "discard", "--target", "accounting", "--reason", "not ours"];
     assert_eq!(binary.json(&gone)["discarded"], 1);
-    assert_eq!(state(&app, economy).await, "voided");
+    assert_eq!(state(&app, accounting).await, "voided");
     assert_eq!(binary.json(&["audit"])["wrong"], json!([]));
     assert_sound(&app).await;
 }

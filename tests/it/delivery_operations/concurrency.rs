@@ -17,15 +17,15 @@ use crate::support::{TestApp, eventually, seconds};
 #[tokio::test]
 async fn void_then_late_response_changes_nothing() {
     let app = with_an_invoice().await;
-    let economy = to(&app, "economy").await;
-    let until = claim(&app, &economy, Duration::ZERO).await;
-    void(&app, economy.delivery_id).await.unwrap();
-    let row = "select deliveries::text from deliveries where destination = 'economy'";
+    let accounting = to(&app, "accounting").await;
+    let until = claim(&app, &accounting, Duration::ZERO).await;
+    void(&app, accounting.delivery_id).await.unwrap();
+    let row = "select deliveries::text from deliveries where destination = 'accounting'";
     let before = app.text(row).await;
-    let late = attempt(economy.delivery_id, Some(until), delivered("INV-7"), Some(201));
+    let late = attempt(accounting.delivery_id, Some(until), delivered("INV-7"), Some(201));
     assert_eq!(settle(&app, late).await, 0);
     // Nor does what could not even be sent.
-    let unsent = attempt(economy.delivery_id, None, failed(ReasonCode::InvalidValue), None);
+    let unsent = attempt(accounting.delivery_id, None, failed(ReasonCode::InvalidValue), None);
     assert_eq!(settle(&app, unsent).await, 0);
     assert_eq!(app.text(row).await, before);
     assert_eq!(app.count("select count(*) from dead_letters").await, 0);
@@ -44,13 +44,13 @@ async fn blocked(app: &TestApp) {
 #[tokio::test]
 async fn void_during_claim_waits_and_is_rejected() {
     let app = with_an_invoice().await;
-    let economy = to(&app, "economy").await;
+    let accounting = to(&app, "accounting").await;
     let mut worker = app.tools.store.begin().await.unwrap();
-    assert_eq!(deliveries::lock_due(&mut worker, "economy", 9).await.unwrap().len(), 1);
-    let person = async { void(&app, economy.delivery_id).await };
+    assert_eq!(deliveries::lock_due(&mut worker, "accounting", 9).await.unwrap().len(), 1);
+    let person = async { void(&app, accounting.delivery_id).await };
     let claiming = async {
         blocked(&app).await;
-        deliveries::claim(&mut worker, &[claimed(&economy)], LEASE).await.unwrap();
+        deliveries::claim(&mut worker, &[claimed(&accounting)], LEASE).await.unwrap();
         worker.commit().await.unwrap();
     };
     let (refused, ()) = tokio::join!(person, claiming);
@@ -58,34 +58,34 @@ async fn void_during_claim_waits_and_is_rejected() {
         matches!(refused, Err(DeliveryError::Refused(ActionRefusal::InFlight(_)))),
         "{refused:?}"
     );
-    assert_eq!(state(&app, economy.delivery_id).await, "sending");
+    assert_eq!(state(&app, accounting.delivery_id).await, "sending");
 }
 
 #[tokio::test]
 async fn claim_during_void_skips_the_delivery() {
     let app = with_an_invoice().await;
-    let economy = to(&app, "economy").await;
+    let accounting = to(&app, "accounting").await;
     let mut person = app.tools.store.begin().await.unwrap();
-    deliveries::void(&mut person, economy.delivery_id, ANNA).await.unwrap().unwrap();
+    deliveries::void(&mut person, accounting.delivery_id, ANNA).await.unwrap().unwrap();
     let mut worker = app.tools.store.begin().await.unwrap();
-    assert!(deliveries::lock_due(&mut worker, "economy", 9).await.unwrap().is_empty());
+    assert!(deliveries::lock_due(&mut worker, "accounting", 9).await.unwrap().is_empty());
     person.commit().await.unwrap();
-    assert!(deliveries::lock_due(&mut worker, "economy", 9).await.unwrap().is_empty());
+    assert!(deliveries::lock_due(&mut worker, "accounting", 9).await.unwrap().is_empty());
     // One that claims without having looked meets the constraint.
-    let error = deliveries::claim(&mut worker, &[claimed(&economy)], LEASE).await.unwrap_err();
+    let error = deliveries::claim(&mut worker, &[claimed(&accounting)], LEASE).await.unwrap_err();
     assert_eq!(error.constraint(), Some("deliveries_voided"), "{error}");
 }
 
 #[tokio::test]
 async fn void_during_recording_waits_for_the_response() {
     let app = with_an_invoice().await;
-    let [economy, ledger] = [to(&app, "economy").await, to(&app, "ledger").await];
+    let [accounting, ledger] = [to(&app, "accounting").await, to(&app, "ledger").await];
     send(&app, ledger.delivery_id, delivered("L-1"), Some(201)).await;
-    let until = claim(&app, &economy, Duration::ZERO).await;
+    let until = claim(&app, &accounting, Duration::ZERO).await;
     let mut worker = app.tools.store.begin().await.unwrap();
-    let answer = attempt(economy.delivery_id, Some(until), delivered("INV-7"), Some(201));
+    let answer = attempt(accounting.delivery_id, Some(until), delivered("INV-7"), Some(201));
     assert_eq!(deliveries::record_attempts(&mut worker, &[answer]).await.unwrap().len(), 1);
-    let person = async { void(&app, economy.delivery_id).await };
+    let person = async { void(&app, accounting.delivery_id).await };
     let recording = async {
         blocked(&app).await;
         worker.commit().await.unwrap();
@@ -102,10 +102,11 @@ async fn void_during_recording_waits_for_the_response() {
 #[tokio::test]
 async fn mirrors_delivered_concurrently_mark_the_invoice_mirrored() {
     let app = with_an_invoice().await;
-    let [economy, ledger] = [to(&app, "economy").await, to(&app, "ledger").await];
-    let [first, second] = [claim(&app, &economy, LEASE).await, claim(&app, &ledger, LEASE).await];
+    let [accounting, ledger] = [to(&app, "accounting").await, to(&app, "ledger").await];
+    let [first, second] =
+        [claim(&app, &accounting, LEASE).await, claim(&app, &ledger, LEASE).await];
     let mut one = app.tools.store.begin().await.unwrap();
-    let answer = attempt(economy.delivery_id, Some(first), delivered("INV-7"), Some(201));
+    let answer = attempt(accounting.delivery_id, Some(first), delivered("INV-7"), Some(201));
     deliveries::record_attempts(&mut one, &[answer]).await.unwrap();
     let other =
         settle(&app, attempt(ledger.delivery_id, Some(second), delivered("L-1"), Some(201)));
@@ -122,7 +123,7 @@ async fn mirrors_delivered_concurrently_mark_the_invoice_mirrored() {
 #[tokio::test]
 async fn reissue_concurrently_creates_one_delivery() {
     let app = with_an_invoice().await;
-    let id = to(&app, "economy").await.delivery_id;
+    let id = to(&app, "accounting").await.delivery_id;
     void(&app, id).await.unwrap();
     let both = tokio::join!(reissue(&app, id, true), reissue(&app, id, true));
     let won = [both.0.is_ok(), both.1.is_ok()];

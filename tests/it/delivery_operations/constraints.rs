@@ -7,7 +7,7 @@ use super::{delivered, failed, refusal, send, to, with_an_invoice};
 #[tokio::test]
 async fn deliveries_impossible_states_are_rejected() {
     let app = with_an_invoice().await;
-    app.execute("delete from deliveries where destination <> 'economy'").await;
+    app.execute("delete from deliveries where destination <> 'accounting'").await;
     for (set, constraint) in [
         (
             "state = 'lost', first_sent_at = now(), idempotency_key = gen_random_uuid(),
@@ -66,8 +66,8 @@ async fn deliveries_impossible_states_are_rejected() {
 #[tokio::test]
 async fn audit_finds_rows_changed_by_hand() {
     let app = with_an_invoice().await;
-    let [economy, ledger] = [to(&app, "economy").await, to(&app, "ledger").await];
-    send(&app, economy.delivery_id, delivered("INV-7"), Some(201)).await;
+    let [accounting, ledger] = [to(&app, "accounting").await, to(&app, "ledger").await];
+    send(&app, accounting.delivery_id, delivered("INV-7"), Some(201)).await;
     send(&app, ledger.delivery_id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     let wrong = async || {
         let totals = app.totals().await;

@@ -17,7 +17,7 @@ use super::{
 use crate::support::{TestApp, erp_order};
 
 async fn dead_letters(app: &TestApp) -> SelectedDeadLetters {
-    let destination = Some("economy".to_owned());
+    let destination = Some("accounting".to_owned());
     app.select_dead_letters(DeadLetterFilter { destination, ..Default::default() }).await
 }
 
@@ -28,13 +28,13 @@ async fn replay(app: &TestApp, selected: &SelectedDeadLetters) -> Result<(), Rev
 #[tokio::test]
 async fn replay_of_delivery_dead_letter_sends_to_its_destination() {
     let app = with_an_invoice().await;
-    let id = to(&app, "economy").await.delivery_id;
+    let id = to(&app, "accounting").await.delivery_id;
     send(&app, id, failed(ReasonCode::AttemptsExhausted), Some(503)).await;
     let selected = dead_letters(&app).await;
     let dead_letter = &selected.rows()[0];
     assert_eq!(
         (dead_letter.delivery_id, dead_letter.destination.as_deref()),
-        (Some(id), Some("economy"))
+        (Some(id), Some("accounting"))
     );
     let shown =
         review::dead_letters::show(&app.tools.store, dead_letter.dead_letter_id).await.unwrap();
@@ -76,8 +76,8 @@ async fn replay_of_delivery_dead_letter_sends_to_its_destination() {
 #[tokio::test]
 async fn discard_of_delivery_dead_letter_voids_only_its_delivery() {
     let app = with_an_invoice().await;
-    let [economy, ledger] = [to(&app, "economy").await, to(&app, "ledger").await];
-    for id in [economy.delivery_id, ledger.delivery_id] {
+    let [accounting, ledger] = [to(&app, "accounting").await, to(&app, "ledger").await];
+    for id in [accounting.delivery_id, ledger.delivery_id] {
         send(&app, id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     }
     let selected = dead_letters(&app).await;
@@ -96,12 +96,12 @@ async fn discard_of_delivery_dead_letter_voids_only_its_delivery() {
     assert_eq!(discard().await.unwrap(), 1);
     assert_eq!(discard().await.unwrap(), 0, "it is gone already");
     assert_eq!(dead_letters(&app).await.rows()[0].state, "discarded");
-    let voided = one(&app, economy.delivery_id).await;
+    let voided = one(&app, accounting.delivery_id).await;
     assert_eq!(voided.state, "voided");
     assert_eq!(voided.voided_by.as_deref(), Some("anna"));
     assert_eq!(voided.void_comment.as_deref(), Some(ANNA.comment));
     assert_eq!(state(&app, ledger.delivery_id).await, "failed");
-    let shown = desk::show(&app.tools.store, economy.delivery_id).await.unwrap();
+    let shown = desk::show(&app.tools.store, accounting.delivery_id).await.unwrap();
     assert_eq!(
         shown.history.iter().map(|act| act.action.as_str()).collect::<Vec<_>>(),
         ["discard"]
@@ -112,8 +112,8 @@ async fn discard_of_delivery_dead_letter_voids_only_its_delivery() {
         matches!(&sent, Err(ReviewError::AlreadyClosed(_, now)) if now == "discarded"),
         "{sent:?}"
     );
-    assert!(retry(&app, &[economy.delivery_id]).await.deliveries.is_empty());
-    assert_eq!(reissue(&app, economy.delivery_id, true).await.unwrap().delivery.issue, 1);
+    assert!(retry(&app, &[accounting.delivery_id]).await.deliveries.is_empty());
+    assert_eq!(reissue(&app, accounting.delivery_id, true).await.unwrap().delivery.issue, 1);
     // And one whose delivery is tried again meanwhile is not discarded.
     let other =
         app.text("select dead_letter_id::text from dead_letters where state = 'open'").await;

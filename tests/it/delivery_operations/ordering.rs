@@ -51,16 +51,16 @@ async fn due_unknown_event_type_blocks_no_other_event() {
 #[tokio::test]
 async fn due_retried_rejection_is_looked_up_first() {
     let app = with_an_invoice().await;
-    let economy = to(&app, "economy").await;
+    let accounting = to(&app, "accounting").await;
     let due = async || {
         let mut tx = app.tools.store.begin().await.unwrap();
-        let due = deliveries::lock_due(&mut tx, "economy", 1).await.unwrap().remove(0);
+        let due = deliveries::lock_due(&mut tx, "accounting", 1).await.unwrap().remove(0);
         tx.rollback().await.unwrap();
         (due.request.is_some(), due.may_be_delivered)
     };
     assert_eq!(due().await, (false, false));
-    send(&app, economy.delivery_id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
-    assert_eq!(retry(&app, &[economy.delivery_id]).await.deliveries, [economy.delivery_id]);
+    send(&app, accounting.delivery_id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
+    assert_eq!(retry(&app, &[accounting.delivery_id]).await.deliveries, [accounting.delivery_id]);
     // Written anew; but an earlier call may have worked, or a person made it
     // there by hand.
     assert_eq!(due().await, (false, true));

@@ -17,15 +17,15 @@ use super::{
 #[tokio::test]
 async fn reissue_of_uncertain_delivery_needs_confirmation() {
     let app = with_an_invoice().await;
-    let [queue, economy] = [to(&app, "events").await, to(&app, "economy").await];
+    let [queue, accounting] = [to(&app, "events").await, to(&app, "accounting").await];
     send(&app, queue.delivery_id, delivered("1"), None).await;
-    send(&app, economy.delivery_id, delivered("INV-7"), Some(201)).await;
+    send(&app, accounting.delivery_id, delivered("INV-7"), Some(201)).await;
     // A mirror that was never sent is nowhere.
     let unsent = to(&app, "ledger").await;
-    for id in [queue.delivery_id, economy.delivery_id, unsent.delivery_id] {
+    for id in [queue.delivery_id, accounting.delivery_id, unsent.delivery_id] {
         void(&app, id).await.unwrap();
     }
-    for (id, why) in [(queue.delivery_id, "queue"), (economy.delivery_id, "no look-up")] {
+    for (id, why) in [(queue.delivery_id, "queue"), (accounting.delivery_id, "no look-up")] {
         match reissue(&app, id, false).await {
             Err(DeliveryError::MayStillExist { why: cause, .. }) => {
                 assert!(cause.contains(why), "{cause}")
@@ -51,28 +51,28 @@ async fn reissue_of_uncertain_delivery_needs_confirmation() {
     assert_eq!(app.text(query).await, "unknown false, unknown true");
 }
 
-/// An economy system that is asked what it has, and answers as it is told.
+/// An accounting system that is asked what it has, and answers as it is told.
 #[derive(Clone)]
-struct Economy {
+struct MockAccounting {
     targets: String,
     answer: Arc<Mutex<(StatusCode, String)>>,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
-impl Economy {
+impl MockAccounting {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let economy = Self {
+        let accounting = Self {
             targets: format!(
-                "[destinations.economy.lookup]\n\
+                "[destinations.accounting.lookup]\n\
                  url = 'http://{address}/invoices?number={{number}}&vendor={{vendor}}'\n\
                  id = '/invoices/0/id'\n"
             ),
             answer: Arc::new(Mutex::new((StatusCode::OK, String::new()))),
             asked: Arc::default(),
         };
-        let this = economy.clone();
+        let this = accounting.clone();
         let router = Router::new().fallback(move |request: axum::extract::Request| {
             let asked = request.uri().path_and_query().map(ToString::to_string);
             this.asked.lock().unwrap().push(asked.unwrap_or_default());
@@ -80,7 +80,7 @@ impl Economy {
             async move { answer }
         });
         tokio::spawn(async move { axum::serve(listener, router).await });
-        economy
+        accounting
     }
 
     fn answers(&self, status: u16, body: &str) {
@@ -90,26 +90,26 @@ impl Economy {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reissue_looks_the_invoice_up_at_the_destination() {
-    let economy = Economy::start().await;
-    let targets = format!("{TARGETS}{}", economy.targets);
+    let accounting = MockAccounting::start().await;
+    let targets = format!("{TARGETS}{}", accounting.targets);
     let app = with_targets(&targets).await;
-    let id = to(&app, "economy").await.delivery_id;
+    let id = to(&app, "accounting").await.delivery_id;
     send(&app, id, delivered("INV-7"), Some(201)).await;
     // Nobody is asked about what is not even voided.
     assert!(matches!(reissue(&app, id, false).await, Err(DeliveryError::Refused(_))));
-    assert_eq!(economy.asked.lock().unwrap().len(), 0);
+    assert_eq!(accounting.asked.lock().unwrap().len(), 0);
     void(&app, id).await.unwrap();
 
-    economy.answers(200, r#"{"invoices":[{"id":"INV-7"}]}"#);
+    accounting.answers(200, r#"{"invoices":[{"id":"INV-7"}]}"#);
     match reissue(&app, id, false).await {
         Err(error @ DeliveryError::StillAtDestination { .. }) => {
-            assert!(error.to_string().contains("economy shows it as INV-7"), "{error}");
+            assert!(error.to_string().contains("accounting shows it as INV-7"), "{error}");
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(*economy.asked.lock().unwrap(), ["/invoices?number=I-1&vendor=ACME"]);
+    assert_eq!(*accounting.asked.lock().unwrap(), ["/invoices?number=I-1&vendor=ACME"]);
     for (status, body) in [(500, ""), (200, "nonsense"), (200, r#"{"invoices":[{}]}"#)] {
-        economy.answers(status, body);
+        accounting.answers(status, body);
         let doubt = reissue(&app, id, false).await;
         assert!(
             matches!(doubt, Err(DeliveryError::MayStillExist { .. })),
@@ -118,20 +118,23 @@ async fn reissue_looks_the_invoice_up_at_the_destination() {
     }
     assert_eq!(app.count("select count(*) from audit_log where action = 'reissue'").await, 0);
 
-    economy.answers(200, r#"{"invoices":[]}"#);
+    accounting.answers(200, r#"{"invoices":[]}"#);
     let new = reissue(&app, id, false).await.unwrap();
     assert_eq!(new.lookup, LookupFinding::NotFound);
     // A person's word outweighs what it shows, and that goes on record.
     let new = new.delivery.delivery_id;
     send(&app, new, delivered("INV-8"), Some(201)).await;
     void(&app, new).await.unwrap();
-    economy.answers(200, r#"{"invoices":[{"id":"INV-8"}]}"#);
+    accounting.answers(200, r#"{"invoices":[{"id":"INV-8"}]}"#);
     let binary = Binary::on(&app, &targets);
     let new = new.to_string();
     let refused = binary.run(&["reissue", &new, "--reason", "why"]);
     assert!(refused.0 == 1 && refused.1.contains("as INV-8"), "{refused:?}");
     let done = binary.run(&["reissue", &new, "--reason", "why", "--gone"]);
-    assert!(done.0 == 0 && done.1.contains("WARNING: economy still shows it as INV-8"), "{done:?}");
+    assert!(
+        done.0 == 0 && done.1.contains("WARNING: accounting still shows it as INV-8"),
+        "{done:?}"
+    );
     let query = "select string_agg(concat_ws(' ', detail->'lookup'->>'result',
                     detail->'lookup'->>'remote_id', detail->>'confirmed_gone',
                     detail->>'overrides_lookup'), ', ' order by audit_id)
@@ -141,13 +144,13 @@ async fn reissue_looks_the_invoice_up_at_the_destination() {
 
 #[tokio::test]
 async fn reissue_of_unsent_delivery_is_rejected_if_lookup_finds_it() {
-    let economy = Economy::start().await;
-    let app = with_targets(&format!("{TARGETS}{}", economy.targets)).await;
-    let id = to(&app, "economy").await.delivery_id;
+    let accounting = MockAccounting::start().await;
+    let app = with_targets(&format!("{TARGETS}{}", accounting.targets)).await;
+    let id = to(&app, "accounting").await.delivery_id;
     void(&app, id).await.unwrap();
-    economy.answers(200, r#"{"invoices":[{"id":"INV-1"}]}"#);
+    accounting.answers(200, r#"{"invoices":[{"id":"INV-1"}]}"#);
     let refused = reissue(&app, id, false).await;
     assert!(matches!(refused, Err(DeliveryError::StillAtDestination { .. })), "{refused:?}");
-    economy.answers(503, "");
+    accounting.answers(503, "");
     assert!(reissue(&app, id, false).await.is_ok());
 }

@@ -292,7 +292,7 @@ async fn configure(urls: &ServerUrls, sources: &[&str], tune: impl FnOnce(&mut C
     );
     let secrets = [
         ("SECRET", "a secret of the tests"),
-        ("ECONOMY_TOKEN", super::economy::ECONOMY_TOKEN),
+        ("ACCOUNTING_TOKEN", super::mock_accounting::ACCOUNTING_TOKEN),
         ("OLD_SECRET", "an older secret of the tests"),
         ("TOKEN", "a-token-of-the-tests"),
         ("WHSEC", WHSEC),

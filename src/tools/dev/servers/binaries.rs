@@ -1,6 +1,6 @@
-//! Where the servers' programs are, and whether they are recent enough.
+//! Finds the servers' programs and checks their versions.
 //!
-//! `deploy/setup.sh` searches in the same order; keep them alike.
+//! `deploy/setup.sh` searches in the same order; keep both in step.
 
 use std::{
     env, fs,
@@ -19,11 +19,11 @@ const RABBITMQ_MIN: (u32, u32) = (3, 10);
 const POSTGRES_OVERRIDE: &str = "TALLYHOOK_POSTGRES_BIN";
 const RABBITMQ_OVERRIDE: &str = "TALLYHOOK_RABBITMQ_BIN";
 
-/// A server that this machine does not have, or has in too old a version.
+/// A server that is not installed, or in a version that is too old.
 #[derive(Debug, Error)]
 #[error("{what}; {hint}")]
 pub struct MissingServer {
-    /// What was looked for, and what was found instead.
+    /// What is missing, or what was found instead.
     pub what: String,
     /// What to install, or which variable to set.
     pub hint: String,
@@ -77,7 +77,7 @@ async fn postgres_folder() -> Option<PathBuf> {
     configured.or_else(|| search_path().into_iter().find(|folder| holds_postgres(folder)))
 }
 
-/// Debian keeps each major version in a folder of its own, and off `PATH`.
+/// Debian installs each major version in its own folder, outside `PATH`.
 fn newest_debian_postgres() -> Option<PathBuf> {
     fs::read_dir("/usr/lib/postgresql")
         .ok()?
@@ -91,7 +91,7 @@ fn newest_debian_postgres() -> Option<PathBuf> {
         .map(|(_, folder)| folder)
 }
 
-/// Both: a lone `postgres`, from a build somewhere, cannot make its data folder.
+/// A `postgres` without `initdb` cannot create its data.
 fn holds_postgres(folder: &Path) -> bool {
     folder.join("postgres").is_file() && folder.join("initdb").is_file()
 }
@@ -141,8 +141,8 @@ fn epmd() -> Option<PathBuf> {
     search_path().into_iter().map(|folder| folder.join("epmd")).find(|program| program.is_file())
 }
 
-/// The version in the name of the plugin that is the server itself: asking `rabbitmqctl` starts a
-/// whole Erlang.
+/// The version in the file name of the server's own plugin; `rabbitmqctl version` would have to
+/// start Erlang.
 fn version_by_plugin(server: &Path) -> Option<String> {
     let home = server.canonicalize().ok()?.parent()?.parent()?.to_owned();
     fs::read_dir(home.join("plugins")).ok()?.find_map(|entry| {
@@ -187,7 +187,7 @@ mod tests {
     use super::leading_numbers;
 
     #[test]
-    fn versions_are_read_from_what_the_programs_say() {
+    fn version_numbers_are_read_from_program_output() {
         let cases: [(&str, &[u32]); 7] = [
             ("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", &[15, 18]),
             ("postgres (PostgreSQL) 18beta2", &[18]),
@@ -197,8 +197,8 @@ mod tests {
             ("no numbers", &[]),
             ("", &[]),
         ];
-        for (said, numbers) in cases {
-            assert_eq!(leading_numbers(said), numbers, "{said}");
+        for (output, numbers) in cases {
+            assert_eq!(leading_numbers(output), numbers, "{output}");
         }
     }
 }

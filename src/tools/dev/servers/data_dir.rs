@@ -1,4 +1,4 @@
-//! A server's folder: its owner, its lock, and the ends of its logs.
+//! A server's data directory: its owner, its lock, and the ends of its logs.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -10,20 +10,20 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::unistd::{User, geteuid};
 
-/// Enough for the message that matters and what led to it.
+/// Enough for the error and the lines before it.
 const TAIL_LINES: usize = 25;
 const TAIL_BYTES: u64 = 16 * 1024;
 
-/// Creates `dir` if it is new, and gives its absolute path: servers change their working folder.
+/// Creates `dir` if needed and returns its absolute path: servers change their working directory.
 pub(super) fn create(dir: &Path) -> Result<PathBuf> {
     fs::create_dir_all(dir)
         .with_context(|| format!("cannot create the folder {}", dir.display()))?;
     dir.canonicalize().with_context(|| format!("cannot find the folder {}", dir.display()))
 }
 
-/// Takes the folder for this process; the lock goes with the file or the process.
+/// Locks the directory until the file is closed or the process ends.
 ///
-/// Two RabbitMQ nodes on one folder would not notice each other and ruin it.
+/// Two RabbitMQ nodes in one directory would not notice each other and corrupt the data.
 pub(super) fn lock(dir: &Path) -> Result<File> {
     let path = dir.join("lock");
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
@@ -51,7 +51,7 @@ pub(crate) struct Account {
 impl Account {
     /// The account for a server in `dir`, whose existing data, if any, is in `data`.
     ///
-    /// `None` if this program is not root: then the server runs as whoever runs this.
+    /// `None` if this program is not root; the server then runs as the same user.
     pub(super) fn for_folder(dir: &Path, data: &Path) -> Result<Option<Self>> {
         if !running_as_root() {
             return Ok(None);
@@ -63,7 +63,7 @@ impl Account {
     }
 
     fn unprivileged(data: &Path) -> Result<Self> {
-        // Data that was made by a run without root belongs to its owner, who can go on using it.
+        // Data of a run without root keeps its owner.
         if let Ok(metadata) = fs::metadata(data)
             && metadata.uid() != 0
         {
@@ -117,7 +117,7 @@ impl Account {
     }
 }
 
-/// A server's logs, from a moment on: what earlier runs wrote explains nothing.
+/// A server's log files from a position on, without the output of earlier runs.
 #[derive(Debug)]
 pub(super) struct Logs(Vec<(PathBuf, u64)>);
 
@@ -127,12 +127,10 @@ impl Logs {
         Self(paths.iter().map(|&path| (path.to_owned(), length(path))).collect())
     }
 
-    /// The ends of the logs, each under its name, for the message about a server that did not
-    /// start.
+    /// The ends of the logs with their names, for errors about a server that did not start.
     pub(super) fn tails(&self) -> String {
         let mut tails = String::new();
         for (path, start) in &self.0 {
-            // A log that was never written has nothing to tell.
             if let Ok(tail) = tail(path, *start)
                 && !tail.trim().is_empty()
             {

@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    MissingServer, Options, POLL,
+    MissingServer, Options, POLL_INTERVAL,
     data_dir::{self, Logs},
     ports,
     watchdog::{Program, Supervised},
@@ -172,7 +172,7 @@ impl MockAccountingServer {
                     logs.tails()
                 );
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
         self.pid = running.pid();
         self.running = Some(running);

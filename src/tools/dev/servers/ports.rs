@@ -1,4 +1,4 @@
-//! Loopback ports that stay ours while a server is down.
+//! Free loopback ports that stay free while a server is down.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -10,9 +10,8 @@ use anyhow::{Result, bail};
 /// Below the range that Linux (32768 and up) and macOS (49152 and up) give to outgoing
 /// connections.
 ///
-/// A port from that range is a trap for a server that is killed and started again: a client that
-/// keeps connecting to a dead loopback port is sooner or later given that very port as its own,
-/// connects to itself, and the server finds its address in use.
+/// A client that keeps connecting to a closed loopback port in that range will eventually get the
+/// same port as its own and connect to itself. The restarted server then finds its port in use.
 const RANGE: Range<u16> = 20_000..32_768;
 
 /// With a range this wide, more failures than this mean that loopback itself does not work.
@@ -20,9 +19,9 @@ const ATTEMPTS: usize = 200;
 
 /// `N` different free ports of 127.0.0.1.
 ///
-/// Somebody else can still take one before it is used; whoever starts a server tries once again.
+/// Another process can still take one before it is used, so servers try a second time.
 pub(super) fn free<const N: usize>() -> Result<[u16; N]> {
-    // Held until all are found, so that none is found twice.
+    // Kept open until all are found, so that none is found twice.
     let mut held = Vec::with_capacity(N);
     let mut ports = [0; N];
     for _ in 0..ATTEMPTS {
@@ -41,7 +40,7 @@ pub(super) fn free<const N: usize>() -> Result<[u16; N]> {
     Ok(ports)
 }
 
-/// Whether the end of a server's log says that somebody else has its port.
+/// Whether the end of a server's log says that its port is in use.
 pub(super) fn taken_according_to(log: &str) -> bool {
     log.contains("eaddrinuse")
         || log.contains("address already in use")

@@ -1,6 +1,6 @@
-//! One private PostgreSQL.
+//! A private PostgreSQL server.
 //!
-//! In its folder: `data`, the `password` of the user `postgres`, and `postgres.log`.
+//! Its directory holds `data`, the `password` of the user `postgres`, and `postgres.log`.
 
 use std::{
     ffi::OsString,
@@ -18,7 +18,7 @@ use nix::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Options, POLL,
+    Options, POLL_INTERVAL,
     binaries::{self, PostgresBinaries},
     data_dir::{self, Account, Logs},
     ports,
@@ -32,7 +32,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 const PREDECESSOR_LIMIT: Duration = Duration::from_secs(10);
 const INITDB_LIMIT: Duration = Duration::from_mins(2);
 
-/// A private PostgreSQL, which ends when this value is dropped.
+/// A private PostgreSQL server; dropping it ends the process.
 #[derive(Debug)]
 pub struct PostgresServer {
     binaries: PostgresBinaries,
@@ -49,8 +49,8 @@ pub struct PostgresServer {
 impl PostgresServer {
     /// Starts a server in `dir` on a free loopback port, and waits until it accepts connections.
     ///
-    /// Data that an earlier run left there is used again; in a new folder it is created. As root,
-    /// the server runs as the user `postgres` or `nobody`, who becomes the owner of `dir`.
+    /// Existing data in `dir` is used again. As root, the server runs as the user `postgres` or
+    /// `nobody`, which becomes the owner of `dir`.
     ///
     /// # Errors
     ///
@@ -102,25 +102,25 @@ impl PostgresServer {
         format!("postgres://postgres:{password}@127.0.0.1:{port}/{database}")
     }
 
-    /// The port on 127.0.0.1, the same as long as this value lives.
+    /// The port on 127.0.0.1; it stays the same across restarts.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The process id of the postmaster: of the last one, if the server is down.
+    /// The process id of the postmaster; of the last one if the server is down.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Whether the server is up, as far as its process tells.
+    /// Whether the process is running.
     pub fn is_running(&mut self) -> bool {
         self.running.as_mut().is_some_and(|running| matches!(running.ended(), Ok(None)))
     }
 
-    /// Kills the server and all its sessions with SIGKILL, as a crash of the machine would, except
-    /// that what was written to its files is still there.
+    /// Sends SIGKILL to the server and all its sessions. Unlike a power failure, this keeps all
+    /// file writes.
     ///
     /// # Errors
     ///
@@ -132,8 +132,7 @@ impl PostgresServer {
         }
     }
 
-    /// Starts the server again, on the same port and data, after [`kill`](Self::kill),
-    /// [`stop`](Self::stop) or a crash. If it runs, it is stopped first.
+    /// Restarts the server on the same port and data. Stops it first if it is running.
     ///
     /// # Errors
     ///
@@ -235,8 +234,8 @@ impl PostgresServer {
             .with_context(|| format!("cannot rename {}", unfinished.display()))
     }
 
-    /// Gives a server that its watchdog is just ending the time to go: whoever starts this program
-    /// right after killing it would otherwise be told that the folder is in use.
+    /// Waits for a server of an earlier run that its watchdog is still ending; otherwise the start
+    /// would fail because the data directory is in use.
     async fn wait_for_predecessor(&self) {
         let deadline = Instant::now() + PREDECESSOR_LIMIT;
         let alive = |pid| !matches!(kill(Pid::from_raw(pid), None), Err(nix::Error::ESRCH));
@@ -244,7 +243,7 @@ impl PostgresServer {
             && alive(pid)
             && Instant::now() < deadline
         {
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -302,12 +301,12 @@ impl PostgresServer {
             if Instant::now() > deadline {
                 bail!("PostgreSQL was not ready after {START_LIMIT:?}{}", logs.tails());
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
         Ok(())
     }
 
-    /// Read where `pg_ctl` reads it: unlike an answer on the port, it cannot be somebody else's.
+    /// Reads the PID file like `pg_ctl`: a response on the port could be from another server.
     fn ready(&self, pid: u32) -> bool {
         const PID_LINE: usize = 0;
         const STATUS_LINE: usize = 7;
@@ -321,7 +320,7 @@ impl PostgresServer {
 }
 
 fn write_private(path: &Path, text: &str) -> Result<()> {
-    // Permissions before content, so that nobody reads it in between.
+    // Permissions are set before the content is written.
     File::create(path)
         .and_then(|file| file.set_permissions(Permissions::from_mode(0o600)))
         .and_then(|()| fs::write(path, text))

@@ -1,7 +1,7 @@
-//! One private RabbitMQ node, with an Erlang port mapper of its own.
+//! A private RabbitMQ node with its own Erlang port mapper.
 //!
-//! In its folder: the broker's `data`, its `log`, what it printed while it started, and the
-//! configuration files that keep it from reading the machine's.
+//! Its directory holds the broker's `data`, its `log`, its start-up output, and configuration
+//! files that replace the machine's.
 
 use std::{
     ffi::OsString,
@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    Options, POLL,
+    Options, POLL_INTERVAL,
     binaries::{self, RabbitMqBinaries},
     data_dir::{self, Logs},
     ports,
@@ -35,20 +35,20 @@ const EPMD_LIMIT: Duration = Duration::from_secs(10);
 const CTL_LIMIT: Duration = Duration::from_mins(1);
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
 
-/// What a client of AMQP 0-9-1 says first.
+/// The first bytes of an AMQP 0-9-1 client.
 const PROTOCOL_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 
-/// A private RabbitMQ node, which ends when this value is dropped.
+/// A private RabbitMQ node; dropping it ends the process.
 #[derive(Debug)]
 pub struct RabbitMqServer {
     binaries: RabbitMqBinaries,
     dir: PathBuf,
-    /// The node's name without its host. The broker's data is filed under it, so it must stay.
+    /// The node's name without its host. The data directory depends on it, so it never changes.
     node: String,
     ports: Ports,
     pid: u32,
     options: Options,
-    // In this order, so that the broker is told to end before its port mapper.
+    // In this order, so that the broker ends before its port mapper.
     broker: Option<Supervised>,
     epmd: Option<Supervised>,
     _lock: File,
@@ -72,7 +72,7 @@ impl Ports {
 impl RabbitMqServer {
     /// Starts a node in `dir` on a free loopback port, and waits until it answers AMQP.
     ///
-    /// Data that an earlier run left there is used again.
+    /// Existing data in `dir` is used again.
     ///
     /// # Errors
     ///
@@ -120,38 +120,37 @@ impl RabbitMqServer {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.ports.amqp)
     }
 
-    /// The AMQP port on 127.0.0.1, the same as long as this value lives.
+    /// The AMQP port on 127.0.0.1; it stays the same across restarts.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.ports.amqp
     }
 
-    /// The process id of the broker: of the last one, if it is down.
+    /// The process id of the broker; of the last one if it is down.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Whether the broker is up, as far as its process tells.
+    /// Whether the process is running.
     pub fn is_running(&mut self) -> bool {
         self.broker.as_mut().is_some_and(|broker| matches!(broker.ended(), Ok(None)))
     }
 
-    /// Kills the broker with SIGKILL, as a crash would. Its port mapper lives on.
+    /// Sends SIGKILL to the broker. Its port mapper keeps running.
     ///
     /// # Errors
     ///
     /// If it could not be killed. A broker that is down already is no error.
     pub async fn kill(&mut self) -> Result<()> {
         match self.broker.take() {
-            // Its helper processes end by themselves when their pipes to it close.
+            // Its helper processes end when their pipes close.
             Some(broker) => broker.kill().await,
             None => Ok(()),
         }
     }
 
-    /// Starts the broker again, on the same ports and data, after [`kill`](Self::kill),
-    /// [`stop`](Self::stop) or a crash. If it runs, it is stopped first.
+    /// Restarts the broker on the same ports and data. Stops it first if it is running.
     ///
     /// # Errors
     ///
@@ -169,13 +168,13 @@ impl RabbitMqServer {
     pub async fn stop(&mut self) -> Result<()> {
         self.stop_broker().await?;
         match self.epmd.take() {
-            // It has nothing to tidy up, and no signal to ask it politely.
+            // It has no data and no signal for a clean shutdown.
             Some(epmd) => epmd.kill().await,
             None => Ok(()),
         }
     }
 
-    /// Runs `rabbitmqctl` on this node, and gives what it printed.
+    /// Runs `rabbitmqctl` on this node and returns its output.
     ///
     /// # Errors
     ///
@@ -268,7 +267,7 @@ impl RabbitMqServer {
             if Instant::now() > deadline {
                 bail!("Erlang's port mapper was not ready after {EPMD_LIMIT:?}{}", logs.tails());
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
         self.epmd = Some(epmd);
         Ok(())
@@ -283,7 +282,7 @@ impl RabbitMqServer {
             if Instant::now() > deadline {
                 bail!("RabbitMQ was not ready after {START_LIMIT:?}{}", logs.tails());
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
         Ok(())
     }
@@ -296,7 +295,7 @@ impl RabbitMqServer {
             stream.write_all(PROTOCOL_HEADER).await?;
             let mut frame = Vec::new();
             // Read on until the name is there: the frame may come in pieces. The broker says
-            // nothing more after it, so the time limit ends a wait for somebody else's.
+            // nothing more after it, so the time limit ends a wait for another node.
             while !contains(&frame, self.node.as_bytes()) {
                 if stream.read_buf(&mut frame).await? == 0 {
                     return Ok(false);
@@ -336,8 +335,7 @@ impl RabbitMqServer {
         Ok(())
     }
 
-    /// What the broker, its port mapper and `rabbitmqctl` need in order to find this node's
-    /// things, and nobody else's.
+    /// The variables with which the broker, its port mapper and `rabbitmqctl` find this node only.
     fn environment(&self) -> Vec<(&'static str, OsString)> {
         // Without it, Erlang listens for other nodes on every interface.
         const LOOPBACK_ONLY: &str = "-kernel inet_dist_use_interface {127,0,0,1}";
@@ -368,14 +366,14 @@ impl RabbitMqServer {
                 .into(),
             ),
             ("RABBITMQ_CTL_ERL_ARGS", LOOPBACK_ONLY.into()),
-            // Makes the start script become the broker instead of its parent: the process id that
-            // the watchdog knows is then the broker's own.
+            // The start script then replaces itself with the broker, so the watchdog has the
+            // broker's own process id.
             ("RUNNING_UNDER_SYSTEMD", "true".into()),
         ]
     }
 }
 
-/// The name in the file `node` of `dir`, which is made up at the first start.
+/// The name in the file `node` of `dir`; generated at the first start.
 fn node_name(dir: &Path) -> Result<String> {
     let path = dir.join("node");
     if path.exists() {

@@ -1,4 +1,4 @@
-//! A process that cannot outlive this one.
+//! A child process that ends with this one.
 //!
 //! The server is started by a small shell, the watchdog, whose standard input is a pipe that this
 //! program holds open and never writes to. However this program ends, `kill -9` included, the
@@ -27,7 +27,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{POLL, data_dir::Account};
+use super::{POLL_INTERVAL, data_dir::Account};
 
 /// Arguments: the log, the signal that ends the server, the folder to remove (or nothing), then
 /// the command.
@@ -41,7 +41,7 @@ server=$!
 (
     # Nothing is ever written to the pipe: this returns when its other end is gone.
     read -r _ <&3
-    # From here on the end of the server is our doing, and not a reason to be told off.
+    # The server's end is expected from here on; ignore the TERM of the main shell.
     trap '' TERM
     kill -s "$ending" "$server"
     seconds=0
@@ -58,8 +58,8 @@ exec 3<&- >/dev/null 2>&1
 wait "$server"
 status=$?
 kill "$watcher"
-# The watcher succeeds only if it saw the pipe close: a server that ended in any other way leaves
-# its folder to the program that is still there.
+# The watcher succeeds only if it saw the pipe close. Otherwise the program is still running and
+# keeps the folder.
 if wait "$watcher" && [ -n "$remove" ]; then
     cd /
     rm -rf -- "$remove"
@@ -67,24 +67,23 @@ fi
 exit "$status"
 "#;
 
-/// How long the shell may take to start the server and say its process id.
+/// Time limit for the shell to start the server and print its process id.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a process may take to disappear after SIGKILL; only a hanging disk makes it wait.
+/// Time limit for a process to disappear after SIGKILL; only a hanging disk delays it.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A program to run beneath a watchdog.
 #[derive(Debug)]
 pub(crate) struct Program<'a, K> {
     pub(crate) command: Vec<OsString>,
-    /// All the environment that the program gets: whatever the developer's shell exports would
-    /// otherwise configure the server too.
+    /// The whole environment of the program, so that the developer's shell does not configure it.
     pub(crate) environment: Vec<(K, OsString)>,
     pub(crate) dir: &'a Path,
     pub(crate) log: &'a Path,
-    /// Who runs it, if not the user who runs this program.
+    /// The user that runs it, if not the current one.
     pub(crate) account: Option<&'a Account>,
-    /// What ends the program if this one dies: quick, and safe for its data.
+    /// The signal that ends the program quickly and safely if this one dies.
     pub(crate) ending: Signal,
     pub(crate) remove_dir_on_death: Option<&'a PathBuf>,
 }
@@ -94,7 +93,7 @@ pub(crate) struct Program<'a, K> {
 pub(crate) struct Supervised {
     pid: Pid,
     watchdog: Child,
-    // Held, never written to: dropping it is what tells the watchdog.
+    // Never written to; closing it makes the watchdog end the program.
     _lifeline: ChildStdin,
 }
 
@@ -171,11 +170,10 @@ impl Supervised {
         }
     }
 
-    /// Kills the program and the processes that it started, so that none of them can go on working
-    /// for a moment: that would be no crash.
+    /// Kills the program and its child processes at once, like a crash of the machine.
     pub(super) async fn kill_with_children(mut self) -> Result<()> {
-        // A stopped program can neither start more of them nor see that they die. They stay its
-        // children, as zombies, so none is missed and none is killed that is not its own.
+        // A stopped program cannot start more children, and dead ones remain its children as
+        // zombies, so exactly its own processes are killed.
         self.signal(Signal::SIGSTOP)?;
         let deadline = Instant::now() + KILL_LIMIT;
         while self.ended()?.is_none() {
@@ -187,10 +185,10 @@ impl Supervised {
                 bail!("processes {children:?} are still there after SIGKILL");
             }
             for child in children {
-                // One that is gone already is as good.
+                // It may have ended already.
                 let _ = kill(child, Signal::SIGKILL);
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
         self.kill().await
     }
@@ -219,7 +217,7 @@ impl Supervised {
 }
 
 fn live_children_of(parent: Pid) -> Result<Vec<Pid>> {
-    // Not by `ps` where it can be helped: slim containers do not have it.
+    // Slim containers have no `ps`.
     let processes =
         if Path::new("/proc/self/stat").exists() { processes_in_proc() } else { processes_by_ps() };
     Ok(processes
