@@ -1,5 +1,5 @@
-//! The books under batches that meet: no batch stands in another's way for
-//! good, and what comes in an odd order adds up all the same.
+//! Batches that change the same documents at the same time do not deadlock, and events in any order
+//! add up to the same rows.
 
 use std::collections::HashMap;
 
@@ -87,7 +87,7 @@ async fn refund_before_its_order_is_recomputed_in_the_order_currency() {
     app.assert_conserved(3).await;
 }
 
-/// An invoice of the platform's own id.
+/// An invoice with the platform's own document id.
 fn document(id: &str, number: &str, version: u32) -> Envelope {
     let mut envelope = erp_invoice(number, version, "2.00");
     let text = String::from_utf8(envelope.body.to_vec()).unwrap();
@@ -101,7 +101,7 @@ async fn invoice_documents_sharing_a_number_stay_separate() {
     let source = format!("{ERP}document_id = '/data/id'\n");
     let app = TestApp::with(&[&source], |_| ()).await;
     let mut consumer = app.consumer("erp").await;
-    // Voided and written anew; and two that change numbers.
+    // One voided and replaced, and two that swap numbers.
     let events = [document("d1", "I-1", 1), document("d2", "I-1", 2), document("d3", "I-3", 1)];
     app.publish_all(&events).await;
     consumer.drain(3).await;
@@ -119,8 +119,8 @@ async fn invoice_documents_sharing_a_number_stay_separate() {
 #[tokio::test]
 async fn refund_on_unanalyzed_tables_stays_within_the_statement_timeout() {
     let app = TestApp::new().await;
-    // As in the first minute of a new database. Without statistics every
-    // index of the same first columns looks the same to the planner.
+    // As in the first minute of a new database: without statistics, the planner sees no difference
+    // between indexes that begin with the same columns.
     app.execute(
         "insert into orders (source, tenant, order_id, first_receipt, last_receipt)
          select 'shop', 'demo.myshopify.com', g::text, gen_random_uuid(), gen_random_uuid()
@@ -136,8 +136,7 @@ async fn refund_on_unanalyzed_tables_stays_within_the_statement_timeout() {
     .await;
     let events: Vec<_> = (1..=300).map(|g| shop_refund(g, g, "1.50", "EUR")).collect();
     app.publish_all(&events).await;
-    // A plan that reads the whole shop for each of them would meet the
-    // statement's time limit.
+    // A plan that reads the whole shop for each of them would exceed the statement timeout.
     app.consumer("shop").await.drain(300).await;
     assert_eq!(app.count("select count(*) from orders where refunded = 2.5").await, 300);
 }
@@ -216,7 +215,7 @@ async fn refund_model_in_random_order_matches_the_expected_sums() {
     let mut workers = tokio::task::JoinSet::new();
     for part in items.chunks(items.len().div_ceil(4)) {
         let (store, source, part) = (app.tools.store.clone(), source.clone(), part.to_vec());
-        // Of its own, so that the batches do not depend on how the workers interleave.
+        // A generator per worker, so that the batches do not depend on the interleaving.
         let mut rng = StdRng::seed_from_u64(rng.random());
         workers.spawn(async move {
             let mut rest = part.as_slice();

@@ -1,5 +1,4 @@
-//! Robots that post an invoice: one invoice, and the same answer each time
-//! (story 1).
+//! Callback sources: one invoice per key, and the same response each time (story 1).
 
 use bytes::Bytes;
 use reqwest::{Response, StatusCode};
@@ -8,7 +7,7 @@ use tallyhook::{app::Roles, config::Config, review::Actor};
 
 use crate::support::{SHOP, TestApp, TestServer, eventually, http::client, proxy::Proxy, seconds};
 
-/// A robot that posts the documented names, and one of another make.
+/// A callback source with the documented field names, and one with its own names and an HMAC.
 const ROBOTS: &str = "
 [sources.robot]
 kind = 'callback'
@@ -39,8 +38,7 @@ fn invoice(number: &str, transaction: &str, amount: &str) -> String {
     .to_string()
 }
 
-/// What a robot sees of an answer: everything but the headers that name the
-/// call.
+/// A response without the headers that identify the request.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     status: StatusCode,
@@ -59,7 +57,7 @@ async fn post(server: &TestServer, body: &str) -> Seen {
     seen(server.post("robot", "", body).await).await
 }
 
-/// Asserts that an answer is an error as robots read it; gives its fields.
+/// Asserts the error format of callback sources; returns the names of the fields.
 async fn refused(answer: Response, status: u16, retryable: bool) -> Vec<String> {
     assert_eq!(answer.headers().contains_key("retry-after"), status == 503);
     let Seen { status: given, media_type, body } = seen(answer).await;
@@ -85,14 +83,14 @@ async fn callback_repeated_post_returns_identical_response_and_one_invoice() {
         app.count("select count(*) from invoices").await == 1
     })
     .await;
-    // The id is that of the row, and nothing else is in the body.
+    // The id is the row's id, and the body holds nothing else.
     let id = app.text("select invoice_id::text from invoices").await;
     let expected =
         format!(r#"{{"status":"success","invoiceId":"{id}","message":"Invoice processed"}}"#);
     assert_eq!(first.body, expected);
 
     assert_eq!(post(&server, &body).await, first);
-    // Written anew: another order of the fields, another number format.
+    // The same invoice with another field order and number format.
     let anew = r#"{ "amount": 12.5, "transactionId": "T-1", "invoiceNumber": "INV-1",
         "currency": "eur", "vendor": "ACME", "attempt": 2 }"#;
     assert_eq!(post(&server, anew).await, first);

@@ -1,5 +1,5 @@
-//! The binary as people run it: serve, check, dead, audit, trace; killed in
-//! the middle of its work, and signed for by somebody else's program.
+//! The binary as operators run it: serve, check, dead, audit, trace. Its workers are killed, and an
+//! independent program signs the requests.
 
 use std::{
     collections::BTreeMap,
@@ -41,7 +41,7 @@ impl CliEnvironment {
                  [broker]\nurl = '{}'\nprefix = '{prefix}'\n\
                  [database]\nurl = '{database_url}'\n\
                  [retry]\ninitial_delay_ms = 100\nmax_retries = 1\n\
-                 [sources.shop]\nkind = 'shopify'\nsecrets = ['env:SHOP_SECRET']\nquarantine = 9\n",
+                 [sources.shop]\nkind = 'shopify'\nsecrets = ['env:SHOP_SECRET']\nquarantine_limit = 9\n",
                 urls.rabbitmq,
             );
             std::fs::write(folder.path().join(name), config).unwrap();
@@ -105,7 +105,7 @@ fn output_text(output: &Output) -> String {
     format!("{}{}", text(&output.stdout), text(&output.stderr))
 }
 
-/// Signs with a program that knows nothing of us.
+/// Signs with OpenSSL instead of the product's code.
 fn openssl_signature(body: &str, secret: &str) -> String {
     let sign = |arguments: &[&str], input: &[u8]| {
         let mut program = Command::new("openssl")
@@ -141,7 +141,7 @@ async fn post_signed(
         .header("x-shopify-webhook-id", event_id)
         .header("x-shopify-hmac-sha256", openssl_signature(body, secret))
         .body(body.to_owned());
-    // A connection that is refused is an answer too: the process is not there yet.
+    // A refused connection means that the process has not started yet.
     request.send().await.map_or(0, |response| response.status().as_u16())
 }
 
@@ -192,7 +192,7 @@ async fn cli_commands_report_the_same_messages() {
     let mut worker = cli.serve("worker", "second.toml");
     let client = client();
 
-    // The order three times at once, signed by somebody else's program.
+    // Three concurrent posts of one order.
     insist(&client, &cli.receiver, "warm-up", &order(1)).await;
     let body = order(1001);
     let posts = (0..3).map(|_| post(&client, &cli.receiver, "event-1", &body));
@@ -219,7 +219,7 @@ async fn cli_commands_report_the_same_messages() {
     assert_eq!(story["messages"].as_array().unwrap().len(), 3);
     assert_eq!(cli.run(&["trace", "#404"]).status.code(), Some(1));
 
-    // The dead letter, by each of its filters.
+    // `dead list` with each of its filters.
     let listed = |arguments: &[&str]| {
         let arguments: Vec<&str> =
             ["dead", "list", "--json"].iter().chain(arguments).copied().collect();
@@ -244,7 +244,7 @@ async fn cli_commands_report_the_same_messages() {
     let line: Value = serde_json::from_slice(&exported.stdout).unwrap();
     assert_eq!(line["dead_letter_id"], shown["dead_letter_id"]);
 
-    // A replay that fails again is open again; nobody discards without a reason.
+    // A replay that fails again reopens the dead letter. A discard needs a comment.
     let replay = cli.json(&["dead", "replay", &id, "--json"]);
     assert_eq!(replay["sent"], 1);
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -279,7 +279,7 @@ async fn cli_commands_report_the_same_messages() {
 }
 
 impl CliEnvironment {
-    /// Puts a message into the dead-letter queue that no worker of ours marked.
+    /// Publishes a message to the dead-letter queue without the headers of our worker.
     async fn bury_by_hand(&self) {
         let amqp = RawAmqpClient::open(&servers::shared().rabbitmq).await;
         let exchange = format!("{}.dead", self.prefix);
@@ -301,7 +301,7 @@ async fn cli_quarantine_release_applies_after_secret_is_corrected() {
     for (count, secret) in [(1, "the new secret"), (2, "nobody's secret")] {
         let body = order(count);
         let deadline = Instant::now() + Duration::from_secs(20);
-        // The receiver lets one through a second. A later one of the same is pushed out or waits.
+        // The receiver lets one request through a second.
         while list().as_array().unwrap().len() < usize::try_from(count).unwrap() {
             assert!(Instant::now() < deadline, "the request was not quarantined");
             let sent = post_signed(&client, &cli.receiver, "forged", &body, secret).await;
@@ -338,7 +338,7 @@ async fn cli_quarantine_release_applies_after_secret_is_corrected() {
     assert!(cli.run(&discard).status.success());
     assert_eq!(list(), json!([]));
 
-    // The secret was used; another one was used later, and this one long ago.
+    // The secret was last used long ago, another one since.
     assert!(!output_text(&cli.run(&["check"])).contains("warn "));
     let mut session = sqlx::PgConnection::connect(&cli.database_url).await.unwrap();
     let rotated = "update secret_uses set last_used_at = now() - interval '31 days';

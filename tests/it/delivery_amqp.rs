@@ -1,5 +1,5 @@
-//! Events for other systems, through an exchange of the broker: each that was
-//! committed is heard, in order, and none of what was not.
+//! Events for other systems through an exchange: every committed change is published in order, and
+//! no change that was rolled back.
 
 use lapin::{
     Channel,
@@ -17,7 +17,7 @@ use crate::support::{
     eventually, seconds, shop_order,
 };
 
-/// An exchange of a test's own, and the target that names it.
+/// An exchange of the test's own, and the destination that names it.
 struct Exchange {
     name: String,
     target: String,
@@ -33,7 +33,7 @@ impl Exchange {
     }
 }
 
-/// A queue that somebody bound to it.
+/// A queue that is bound to the exchange.
 struct Listener {
     channel: Channel,
     queue: String,
@@ -56,7 +56,7 @@ impl Listener {
         Self { channel, queue }
     }
 
-    /// Takes what there is by now: CloudEvents.
+    /// Takes the CloudEvents that are in the queue now.
     async fn take(&self) -> Vec<Value> {
         let mut taken = Vec::new();
         let options = BasicGetOptions { no_ack: true };
@@ -129,7 +129,7 @@ async fn amqp_delivery_committed_changes_are_published() {
         [
             ("invoice.created", "/tallyhook/erp/acme", "10.00"),
             ("invoice.updated", "/tallyhook/erp/acme", "12.00"),
-            // Twice in one batch: once, as it stands in the end.
+            // Two changes in one batch are published once, with the final state.
             ("order.upserted", "/tallyhook/shop/demo.myshopify.com", "6.00"),
             ("order.deleted", "/tallyhook/shop/demo.myshopify.com", "6.00"),
         ]
@@ -137,7 +137,7 @@ async fn amqp_delivery_committed_changes_are_published() {
     assert_eq!(heard[0]["specversion"], "1.0");
     assert_eq!(heard[0]["subject"], "INV-1");
     assert_eq!(heard[2]["data"]["lines"][0]["sku"], "S");
-    // An exchange is no mirror.
+    // A delivery to an exchange is no mirror.
     assert_eq!(app.count("select count(*) from deliveries where is_mirror").await, 0);
     assert_eq!(app.count("select count(*) from invoices where mirrored_at is null").await, 1);
 }
@@ -153,7 +153,7 @@ async fn amqp_delivery_rolled_back_change_is_not_published() {
     app.consumer("erp").await.step().await;
     let row = app.text("select string_agg(document_id, ',' order by sequence) from deliveries");
     assert_eq!(row.await, "1,3");
-    // The order of the other source, the other event: nobody subscribed.
+    // No destination subscribes to this event.
     app.publish_all(&[erp_invoice("INV-1", 1, "1.00")]).await;
     app.consumer("erp").await.step().await;
     assert_eq!(app.count("select count(*) from deliveries").await, 2);
@@ -197,7 +197,7 @@ async fn amqp_delivery_many_workers_keep_the_order_per_document() {
     }
     let workers = [app.start_delivery(), app.start_delivery(), app.start_delivery()];
     let all = i64::try_from(DOCUMENTS).unwrap() * i64::from(VERSIONS);
-    // Killed in the middle, as a process is: what it held is told again.
+    // Killed while it sends, as a process is: its claimed events are published again.
     let [first, _second, _third] = workers;
     first.kill().await;
     app.execute("update deliveries set lease_until = now() where state = 'sending'").await;
@@ -241,7 +241,7 @@ async fn amqp_delivery_exchange_deleted_and_broker_killed_loses_no_event() {
         let listener = Listener::bind(&amqp, &exchange.name, "#").await;
         amqp.delete_exchange(&exchange.name).await;
         app.execute("update deliveries set next_attempt_at = now()").await;
-        // Made again by itself, and nobody is bound to it.
+        // The worker declares it again; no queue is bound to it yet.
         eventually("the exchange is back", seconds(20), || async {
             let channel = amqp.channel().await;
             let bound = channel.queue_bind(

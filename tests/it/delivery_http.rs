@@ -1,5 +1,4 @@
-//! Mirrored invoices: exactly one at the target for each that came in,
-//! whatever is lost on the way (story 4).
+//! Mirrored invoices: the destination has exactly one for each, whatever is lost on the way (story 4).
 
 use serde_json::json;
 use tallyhook::{
@@ -12,7 +11,7 @@ use crate::support::{
     seconds,
 };
 
-/// How soon a delivery is tried again.
+/// The delay before a delivery is retried.
 const SOON: &str = "initial_delay_ms = 50";
 
 /// The target that stands for the accounting system.
@@ -53,7 +52,7 @@ fn with_look_up(accounting: &MockAccounting, more: &str) -> String {
     )
 }
 
-/// Has the worker take so many invoices in.
+/// Lets the worker apply so many invoices.
 async fn receive(app: &TestApp, from: u32, count: u32) {
     let events: Vec<_> = (from..from + count)
         .map(|number| erp_invoice(&format!("INV-{number}"), 1, &format!("{number}.50")))
@@ -78,7 +77,7 @@ async fn come_to(app: &TestApp, expected: &str) {
     eventually(expected, seconds(60), || async { states(app).await == expected }).await;
 }
 
-/// One of each at the target, and every mirror known by its id there.
+/// Asserts one invoice of each number at the destination, and its id there on every mirror.
 async fn assert_mirrored_once(app: &TestApp, accounting: &MockAccounting, count: usize) {
     let there = accounting.invoices().await;
     let mut numbers: Vec<&str> = there.iter().map(|invoice| invoice.number.as_str()).collect();
@@ -120,7 +119,7 @@ async fn http_delivery_lost_responses_and_killed_destination_create_each_invoice
     assert_mirrored_once(&app, &accounting, INVOICES as usize).await;
     let found = "select count(*) from deliveries where warning like '%looking it up%'";
     assert!(app.count(found).await > 0, "nothing was ever in doubt");
-    // The target's outage was no delivery's fault.
+    // An outage of the destination fails no delivery.
     assert_eq!(app.count("select count(*) from dead_letters").await, 0);
 }
 
@@ -152,13 +151,13 @@ async fn http_delivery_worker_killed_while_sending_creates_each_invoice_once() {
     delivery_worker.kill().await;
     let left = app.count(sending).await;
     assert!(left > 0, "it was killed between two calls");
-    // Keys were on record before the first call.
+    // Keys are stored before the first request.
     let unkeyed = "select count(*) from deliveries
                    where state = 'sending' and (idempotency_key is null or request is null)";
     assert_eq!(app.count(unkeyed).await, 0);
     let _delivery_worker = app.start_delivery();
     accounting.faults(json!({"clear": true})).await;
-    // The leases run for a minute; the dead worker's are given up here.
+    // Leases last a minute; end those of the killed worker now.
     app.execute("update deliveries set lease_until = now() where state = 'sending'").await;
     come_to(&app, &format!("delivered {INVOICES}")).await;
     assert_mirrored_once(&app, &accounting, INVOICES as usize).await;
@@ -177,7 +176,7 @@ async fn http_delivery_database_killed_while_sending_creates_each_invoice_once()
     eventually("some are there", seconds(30), || async { app.count(delivered).await > 10 }).await;
     servers.kill_postgres().await;
     servers.restart_postgres().await;
-    // What was under way and could not be recorded is nobody's any more.
+    // End the leases of the requests whose responses could not be recorded.
     let lost = "update deliveries set lease_until = now() where state = 'sending'";
     eventually("the database is back", seconds(30), || async {
         app.tools.store.execute(lost).await.is_ok()
@@ -203,18 +202,18 @@ async fn http_delivery_response_status_decides_the_outcome() {
     .await;
     let _delivery_worker = app.start_delivery();
 
-    // Too many: as late as it asks for, and the attempt counts.
+    // 429: the delay is the one that the response asks for, and the attempt counts.
     accounting.faults(json!({"answer": {"status": 429, "retry_after": 0, "times": 1}})).await;
     receive(&app, 1, 1).await;
     come_to(&app, "delivered 1").await;
     assert_eq!(app.count("select attempts::bigint from deliveries").await, 1);
 
-    // 500: nobody knows, so it is looked up before it is sent again.
+    // 500: the outcome is unknown, so the invoice is looked up before it is sent again.
     accounting.faults(json!({"answer": {"status": 500, "times": 1}})).await;
     receive(&app, 2, 1).await;
     come_to(&app, "delivered 2").await;
 
-    // It is there already, made by somebody else: success, with a warning.
+    // Another caller created it already: success, with a warning.
     let body = r#"{"vendor": "ACME", "number": "INV-3", "amount": "1", "currency": "EUR"}"#;
     assert_eq!(accounting.create("somebody-else", body).await.status(), 201);
     receive(&app, 3, 1).await;
@@ -223,7 +222,7 @@ async fn http_delivery_response_status_decides_the_outcome() {
                   where document_number = 'INV-3' and warning <> '' and remote_id <> ''";
     assert_eq!(app.count(warned).await, 1);
 
-    // Refused: before a person, with both bodies.
+    // 422: the dead letter holds the request and the response.
     accounting
         .faults(json!({"answer": {"status": 422, "times": 1, "body": {"error": "no such vendor"}}}))
         .await;
@@ -241,7 +240,7 @@ async fn http_delivery_response_status_decides_the_outcome() {
         "{dead_letter}"
     );
 
-    // Exhausted: the others get through, so it is this one that fails.
+    // Exhausted: other deliveries succeed, so this one fails.
     accounting.faults(json!({"answer": {"status": 500, "containing": "INV-5"}})).await;
     receive(&app, 5, 4).await;
     come_to(&app, "delivered 6, failed 2").await;
@@ -258,7 +257,7 @@ async fn http_delivery_response_status_decides_the_outcome() {
 #[tokio::test]
 async fn http_delivery_unreachable_destination_counts_no_attempt() {
     let mut accounting = MockAccounting::start().await;
-    let more = "initial_delay_ms = 50\nbreaker_failures = 3\nattempts = 2";
+    let more = "initial_delay_ms = 50\ncircuit_breaker_threshold = 3\nmax_attempts = 2";
     let app = TestApp::with(&[ERP, &with_look_up(&accounting, more)], |_| ()).await;
     accounting.kill().await;
     receive(&app, 0, 20).await;
@@ -269,7 +268,7 @@ async fn http_delivery_unreachable_destination_counts_no_attempt() {
     let before = probes.get();
     eventually("failed probes", seconds(20), || async { probes.get() >= before + 3 }).await;
     assert_eq!(app.count("select count(*) from deliveries where attempts > 0").await, 0);
-    // A probe may be under way; nothing else happens.
+    // A probe may be under way. No delivery has another state.
     let settled = "select count(*) from deliveries where state not in ('pending', 'sending')";
     assert_eq!(app.count(settled).await, 0);
     accounting.restart().await;
@@ -291,11 +290,11 @@ async fn http_delivery_invoice_deleted_remotely_returns_only_by_reissue() {
     let there = accounting.invoices().await;
     accounting.delete(&there[0].id).await;
 
-    // Neither a repeat nor a change nor a replay brings it back.
+    // Neither a duplicate nor an update creates it again.
     app.publish_all(&[again(&created), erp_invoice("INV-1", 2, "1.50")]).await;
     consumer.step().await;
     assert_eq!(app.count("select count(*) from deliveries").await, 1);
-    // What came later was sent, so nothing of this invoice is on its way.
+    // A later invoice was delivered, so nothing of this one is pending.
     let later = created_after(&app, &mut consumer, &accounting, "INV-2").await;
     accounting.delete(&later).await;
     assert_eq!(accounting.invoices().await, []);
@@ -306,7 +305,7 @@ async fn http_delivery_invoice_deleted_remotely_returns_only_by_reissue() {
         async |id| deliveries::reissue(store, &app.components.destinations, id, false, why).await;
     let invoice = DeliveryFilter { number: Some("INV-1".to_owned()), ..DeliveryFilter::default() };
     let [old] = deliveries::list(store, &invoice, 9).await.unwrap().try_into().unwrap();
-    // A retry is not it, and a re-issue needs a void and its reason first.
+    // A retry does not apply, and a re-issue needs a void first.
     let selection = Selection::new(invoice.clone(), false).unwrap();
     let selected = deliveries::select(store, selection).await.unwrap();
     let retried = deliveries::retry(store, &selected, why).await;
@@ -317,7 +316,7 @@ async fn http_delivery_invoice_deleted_remotely_returns_only_by_reissue() {
                   where mirrored_at is not null and invoice_number = 'INV-1'";
     assert_eq!(app.count(ticked).await, 0);
 
-    // Many at once, and again: one of them makes one.
+    // One of many concurrent re-issues succeeds, and no later one.
     let many = futures_util::future::join_all((0..8).map(|_| reissue(old.delivery_id))).await;
     assert_eq!(many.iter().filter(|made| made.is_ok()).count(), 1);
     come_to(&app, "delivered 2, voided 1").await;
@@ -329,7 +328,7 @@ async fn http_delivery_invoice_deleted_remotely_returns_only_by_reissue() {
     assert_ne!(new.idempotency_key, old.idempotency_key);
     assert_eq!(app.count(ticked).await, 1);
 
-    // Voided by mistake, while it stands there: the target is asked, and says so.
+    // Voided although the invoice exists: the lookup finds it.
     deliveries::void(store, new.delivery_id, why).await.unwrap();
     let refused = reissue(new.delivery_id).await.unwrap_err().to_string();
     assert!(refused.contains(&there[0].id), "{refused}");
@@ -337,7 +336,7 @@ async fn http_delivery_invoice_deleted_remotely_returns_only_by_reissue() {
     assert_eq!(accounting.invoices().await.len(), 2);
 }
 
-/// Has an invoice delivered that comes after everything else; its id at the destination.
+/// Delivers an invoice that comes after everything else; returns its id at the destination.
 async fn created_after(
     app: &TestApp,
     consumer: &mut SteppedConsumer,
@@ -362,7 +361,7 @@ async fn http_delivery_replayed_response_of_deleted_invoice_fails() {
     receive(&app, 1, 1).await;
     come_to(&app, "uncertain 1").await;
     accounting.faults(json!({"clear": true})).await;
-    // Somebody deletes it by hand before we come again with the same key.
+    // It is deleted by hand before the retry with the same key.
     let there = accounting.invoices().await;
     accounting.delete(&there[0].id).await;
     come_to(&app, "failed 1").await;
@@ -374,7 +373,7 @@ async fn http_delivery_replayed_response_of_deleted_invoice_fails() {
 async fn http_delivery_unrenderable_bodies_do_not_delay_others() {
     const INVOICES: u32 = 80;
     let accounting = MockAccounting::start().await;
-    // Of all but the last, something that is no JSON.
+    // All bodies but the last are invalid JSON.
     let target = with_look_up(&accounting, SOON).replace(
         "body = '''",
         &format!("body = '''{{% if number is startingwith('INV-') and number != 'INV-{}' %}}?{{% endif %}}", INVOICES - 1),
@@ -382,7 +381,7 @@ async fn http_delivery_unrenderable_bodies_do_not_delay_others() {
     let app = TestApp::with(&[ERP, &target], |_| ()).await;
     receive(&app, 0, INVOICES).await;
     let _delivery_worker = app.start_delivery();
-    // Had it to wait for something new after each, this would take twice as long.
+    // A wait for new work after each would take twice as long.
     let expected = format!("delivered 1, failed {}", INVOICES - 1);
     eventually(&expected, seconds(20), || async { states(&app).await == expected }).await;
 }

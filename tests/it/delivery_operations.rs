@@ -1,5 +1,4 @@
-//! What people do with deliveries: void, re-issue, retry, and the letters
-//! that lay failed ones before them.
+//! Operator actions on deliveries: void, re-issue and retry, and the dead letters of failed ones.
 
 mod actions;
 mod commands;
@@ -30,8 +29,8 @@ use uuid::Uuid;
 use crate::support::{ERP, TestApp, erp_invoice};
 
 const ANNA: Actor<'static> = Actor { name: "anna", comment: "deleted there by hand" };
-/// Two that mirror invoices, and one that only hears of them. The accounting
-/// system stands last, so that a test can add to it.
+/// Two destinations that mirror invoices, and one that only receives events. `economy` stands last,
+/// so that a test can append settings to it.
 const TARGETS: &str = "
 [destinations.ledger]
 kind = 'http'
@@ -54,7 +53,7 @@ const LEASE: Duration = Duration::from_mins(1);
 const TICKED: &str = "select count(*) from invoices where mirrored_at is not null";
 const LETTER: &str = "select concat_ws(' ', state, outcome, reason) from dead_letters";
 
-/// A rig with one invoice, which the worker told to every target's outbox.
+/// An app with one applied invoice, which has a delivery to each destination.
 async fn with_an_invoice() -> TestApp {
     with_targets(TARGETS).await
 }
@@ -66,7 +65,7 @@ async fn with_targets(targets: &str) -> TestApp {
     app
 }
 
-/// The newest delivery to a target.
+/// The newest delivery to a destination.
 async fn to(app: &TestApp, target: &str) -> Delivery {
     let filter =
         DeliveryFilter { destination: Some(target.to_owned()), ..DeliveryFilter::default() };
@@ -81,7 +80,7 @@ async fn state(app: &TestApp, id: Uuid) -> String {
     one(app, id).await.state
 }
 
-/// Claims a delivery as a worker does, in one transaction; until when it has it.
+/// Claims a delivery as a worker does; returns the end of the lease.
 async fn claim(app: &TestApp, delivery: &Delivery, lease: Duration) -> OffsetDateTime {
     let mut tx = app.tools.store.begin().await.unwrap();
     let due = deliveries::lock_due(&mut tx, &delivery.destination, 100).await.unwrap();
@@ -116,7 +115,7 @@ async fn settle(app: &TestApp, attempt: AttemptRecord) -> usize {
     settled.len()
 }
 
-/// Sends a delivery and records what came of it.
+/// Claims a delivery and records an outcome.
 async fn send(app: &TestApp, id: Uuid, outcome: AttemptOutcome, status: Option<u16>) {
     let until = claim(app, &one(app, id).await, LEASE).await;
     assert_eq!(settle(app, attempt(id, Some(until), outcome, status)).await, 1);
@@ -162,7 +161,7 @@ async fn retry(app: &TestApp, ids: &[Uuid]) -> desk::RetryResult {
     desk::retry(&app.tools.store, &selected, ANNA).await.unwrap()
 }
 
-/// Letters and deliveries agree, and so do invoices and mirrors.
+/// Dead letters agree with deliveries, and invoices with mirrors.
 async fn assert_sound(app: &TestApp) {
     let totals = app.totals().await;
     let wrong = [

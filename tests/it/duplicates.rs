@@ -1,5 +1,4 @@
-//! Duplicates, in every place where they can meet, have no effect and are all
-//! on record (P2).
+//! Duplicates have no effect, wherever they meet, and every one has a receipt (P2).
 
 use tallyhook::app::Roles;
 
@@ -19,7 +18,7 @@ async fn duplicates_in_one_batch_are_applied_once() {
     assert_eq!(consumer.step().await, 4);
     app.assert_outcomes(&events, &["applied", "duplicate", "applied", "duplicate"]).await;
     assert_eq!(app.count("select count(*) from orders").await, 2);
-    // A duplicate's bytes are on record already.
+    // The payload is stored with the first receipt only.
     assert_eq!(app.count("select count(*) from receipts where payload is null").await, 2);
     app.assert_conserved(4).await;
 }
@@ -59,7 +58,7 @@ async fn duplicates_claimed_by_two_workers_are_applied_once() {
         let all = i64::try_from(8 * (round + 1)).unwrap();
         let settled = "select count(*) from receipts";
         while app.count(settled).await < all {
-            // Whoever has nothing to do must not keep the other from going on.
+            // An idle consumer must not stop the other one.
             tokio::select! {
                 _ = async { tokio::join!(one.step(), other.step()) } => {}
                 () = eventually("the round", seconds(30), || async {
@@ -86,7 +85,7 @@ async fn duplicates_of_shared_documents_do_not_deadlock() {
     let mut events = Vec::new();
     for version in 0..30 {
         for number in 0..10 {
-            // Every other batch meets the documents the other way round.
+            // Every other batch has the documents in reverse order.
             let number = if version % 2 == 0 { number } else { 9 - number };
             events.push(erp_invoice(&format!("INV-{number}"), version, "5.00"));
         }

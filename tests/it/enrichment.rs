@@ -1,5 +1,5 @@
-//! Thin events: what they name is fetched from the platform and applied, at
-//! its pace, from its host and from nowhere else.
+//! Thin events: the document is fetched from the platform, at its rate and from its host only, and
+//! applied.
 
 use std::{
     net::SocketAddr,
@@ -32,7 +32,7 @@ struct Platform {
 }
 
 impl Platform {
-    /// Answers each path as it is told to.
+    /// Answers each path by this function.
     async fn start(answer: impl Fn(&str) -> Response + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let platform = Self {
@@ -60,7 +60,7 @@ impl Platform {
         *self.answer.lock().unwrap() = Box::new(answer);
     }
 
-    /// What it was asked for, in alphabetical order.
+    /// The requested paths in alphabetical order.
     fn asked(&self) -> Vec<String> {
         let mut asked: Vec<_> =
             self.asked.lock().unwrap().iter().map(|(asked, _)| asked.clone()).collect();
@@ -74,7 +74,7 @@ impl Platform {
         headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
     }
 
-    /// A rig whose source `books` is fetched from here.
+    /// An app whose source `books` is fetched from here.
     async fn app(&self, settings: &str) -> TestApp {
         let source = format!(
             "
@@ -106,7 +106,7 @@ fn invoice(id: &str, total: &str) -> String {
     .to_string()
 }
 
-/// A platform whose every invoice is of 12.50.
+/// Answers with an invoice of 12.50.
 fn invoices(asked: &str) -> Response {
     let id = asked.split('?').next().unwrap().rsplit('/').next().unwrap();
     invoice(id, "12.50").into_response()
@@ -194,17 +194,17 @@ async fn enrichment_deleted_document_is_not_fetched() {
     let first = thin("invoice.created", "7");
     app.publish_all(one(&first)).await;
     consumer.drain(1).await;
-    // Whatever is asked for now is gone.
+    // From now on every document is 404.
     platform.now_answers(|_| StatusCode::NOT_FOUND.into_response());
     let events = [
         thin_at("invoice.deleted", "7", "09:00:00"),
-        // Before it, in the same batch; and of another document.
+        // An older event in the same batch, and one of another document.
         thin_at("invoice.updated", "7", "08:00:00"),
         thin_at("bill.deleted", "7", "09:00:00"),
     ];
     app.publish_all(&events).await;
     consumer.drain(3).await;
-    // Before it, in a batch of its own.
+    // An older event in a later batch.
     let older = thin_at("invoice.updated", "7", "08:30:00");
     app.publish_all(one(&older)).await;
     consumer.drain(1).await;
@@ -261,7 +261,7 @@ async fn enrichment_open_circuit_fetches_nothing_and_counts_no_attempt() {
     let second = thin("invoice.updated", "8");
     let innocent = thin("customer.updated", "1");
     app.publish_all(&[second.clone(), innocent.clone()]).await;
-    // Round and round: what is put off comes back after 200 ms.
+    // Deferred messages come back every 200 ms.
     consumer.step().await;
     while app.outcome_of(&innocent).await.is_none() || app.outcome_of(&second).await.is_none() {
         consumer.step().await;
@@ -294,7 +294,7 @@ async fn enrichment_deferred_without_ack_is_applied_once() {
     platform.now_answers(invoices);
     let second = thin("invoice.updated", "8");
     app.publish_all(one(&second)).await;
-    // The worker dies after it put the message off, before it says so.
+    // The worker dies after it deferred the message and before it acknowledges.
     let (link, mut dying) = app.consumer_on_own_connection("books").await;
     while app.outcome_of(&second).await.is_none() {
         let batch = dying.0.collect_batch().await.unwrap();

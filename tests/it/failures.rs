@@ -1,5 +1,4 @@
-//! What each class of failure costs: contention nothing, an outage and a
-//! wrong schema nothing, an unclear error one attempt (P7).
+//! Contention, an outage and a schema mismatch cost no attempt; an unknown error costs one (P7).
 
 use std::time::Duration;
 
@@ -59,7 +58,7 @@ async fn retry_exhausted_dead_letters_message() {
         assert_eq!(app.outcome_of(&events[1]).await, Some(("retried".to_owned(), attempts)));
     }
     assert_eq!(consumer.step().await, 1, "the last attempt");
-    // 50, 100 and 200 ms in the tiers.
+    // Retry delays of 50, 100 and 200 ms.
     assert!(begun.elapsed() >= Duration::from_millis(350), "{:?}", begun.elapsed());
     app.archive_dead_letters(1).await;
     // There is no fifth attempt.
@@ -133,8 +132,7 @@ async fn schema_restored_within_the_retry_timeout_applies_the_batch() {
     app.assert_conserved(1).await;
 }
 
-/// Each time a batch is handed back counts towards the delivery limit; an
-/// outage that lasts must not reach it.
+/// Each requeue counts towards the delivery limit. A long outage must not reach it.
 #[tokio::test]
 async fn outage_longer_than_delivery_limit_dead_letters_nothing() {
     let app = TestApp::with(&[SHOP], |config| {
@@ -145,7 +143,7 @@ async fn outage_longer_than_delivery_limit_dead_letters_nothing() {
     .await;
     for (number, breaks, mends) in [
         (1, "alter table orders rename to orders_away", "alter table orders_away rename to orders"),
-        // Answers, and cannot be written to.
+        // PostgreSQL answers and cannot be written to.
         (
             2,
             "create function refuse() returns trigger language plpgsql as $$ begin
@@ -167,7 +165,7 @@ async fn outage_longer_than_delivery_limit_dead_letters_nothing() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         service.stop().await;
-        // Each time counts, and 10 bury it; so it is taken less and less often.
+        // The limit is 10, so the worker consumes less and less often.
         let queue = app.tools.topology.inbound_queue(&order.source);
         let counted = app.amqp().await.delivery_count(&queue).await;
         assert!((2..=4).contains(&counted), "delivered {counted} times: {breaks}");
@@ -179,13 +177,13 @@ async fn outage_longer_than_delivery_limit_dead_letters_nothing() {
     app.assert_conserved(2).await;
 }
 
-/// The same for a message whose dead letter finds no room.
+/// The same for a message whose retry queue is full.
 #[tokio::test]
 async fn retry_queue_full_dead_letters_nothing() {
     let app = TestApp::with(&[SHOP], |config| {
         config.broker.delivery_limit = 10;
         config.worker.consumers_per_source = 1;
-        // What fills the queue must stay in it.
+        // The filler must not expire.
         config.retry.initial_delay_ms = 60_000;
         config.retry.max_delay_ms = 60_000;
     })
@@ -211,8 +209,8 @@ async fn retry_queue_full_dead_letters_nothing() {
     tokio::time::sleep(seconds(5)).await;
     server.stop().await;
     servers::clear_queue_limit(&retry_queues).await;
-    // On RabbitMQ 3.10 an open channel goes on being refused until something
-    // is taken from the queue, so the worker starts anew.
+    // On RabbitMQ 3.10 an open channel is nacked until something is taken from the queue, so the
+    // worker is restarted.
     let server = TestServer::start(&app.config, WORKER).await;
     app.execute("drop trigger refuse on orders").await;
     eventually("the guilty", seconds(30), || async {

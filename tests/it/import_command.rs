@@ -1,5 +1,4 @@
-//! `tallyhook import` as people run it: what it says, what it writes, and how
-//! it exits.
+//! `tallyhook import` as operators run it: its output, its files and its exit codes.
 
 use std::{
     path::PathBuf,
@@ -59,7 +58,7 @@ impl Stage {
         stage
     }
 
-    /// Tells the binary of these sources.
+    /// Writes a configuration with these sources.
     fn configure(&self, sources: &[&str]) {
         let config = format!(
             "[broker]\nurl = '{}'\nprefix = '{}'\n[database]\nurl = '{}'\n{}",
@@ -87,7 +86,7 @@ impl Stage {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tallyhook"));
         command.current_dir(self.folder.path()).env("TOKEN", "a-token-of-the-tests");
         command.args(["--config", "config.toml", "import"]).args(arguments);
-        // What sends nothing has no receiver to send to.
+        // A check sends nothing, so it takes no receiver.
         if !arguments.contains(&"--check") {
             command.args(["--url", url]);
         }
@@ -96,7 +95,7 @@ impl Stage {
         command
     }
 
-    /// Runs the command to its end: its exit code and all that it says.
+    /// Runs the command; returns its exit code and its output.
     async fn run(&self, arguments: &[&str]) -> (i32, String) {
         output_text(&self.command(&self.server.url(""), arguments).output().await.unwrap())
     }
@@ -168,11 +167,11 @@ async fn import_command_check_predicts_the_failing_lines() {
     assert_told(&stage.run(&["april.csv"]).await, 0, &[]);
 
     let rows = [
-        // Known, corrected, and the same number with another transaction.
+        // A duplicate, a correction, and the same number with another transaction.
         "ACME,A-1,T-1,1.50,EUR,2026-03-01",
         "ACME,A-2,T-2,99.00,EUR,2026-03-01",
         "ACME,A-3,T-9,3.50,EUR,2026-03-01",
-        // New, the same again, and two fields that are wrong.
+        // A new invoice, its duplicate, and two invalid fields.
         "ACME,B-1,T-1,1.00,EUR,2026-03-01",
         "ACME,B-1,T-1,1.00,EUR,2026-03-01",
         "ACME,B-2,T-2,twelve,EURO,2026-03-01",
@@ -201,7 +200,7 @@ async fn import_command_check_predicts_the_failing_lines() {
     ];
     assert_eq!(outcomes("check.csv"), expected, "a check must foretell what an import does");
     let mut sent = outcomes("sent.csv");
-    // Of two lines that say the same either may be the first to arrive.
+    // Either of two identical lines may arrive first.
     if sent[3][1] == "duplicate" {
         let (before, behind) = sent.split_at_mut(4);
         before[3][1..].swap_with_slice(&mut behind[0][1..]);
@@ -222,7 +221,7 @@ async fn import_command_accepts_every_format_and_reports_interruption() {
     stage.write("whole.json", &array);
     assert_told(&stage.run(&["whole.json"]).await, 0, &["created"]);
 
-    // It ends in the middle of an element; what came before it counts.
+    // It ends inside an element; the elements before it count.
     stage.write("broken.json", &format!("[\n{},\n{},\n{{\"vendor\": \"AC", object(2), object(3)));
     for check in [true, false] {
         let arguments = if check { &["broken.json", "--check"][..] } else { &["broken.json"] };
@@ -302,7 +301,7 @@ async fn import_command_upload_errors_are_explained() {
     let unknown = stage.run(&["may.csv"]).await;
     assert_told(&unknown, 1, &["answered 404", "know the source suppliers?"]);
 
-    // What makes no sense is told before anything is sent.
+    // Invalid arguments are reported before anything is sent.
     stage.configure(&[VENDORS, SUPPLIERS, crate::support::SHOP]);
     let mut shop = stage.command(&stage.server.url(""), &["may.csv"]);
     let ambiguous = output_text(&shop.env("SECRET", "s").output().await.unwrap());
@@ -340,15 +339,14 @@ async fn import_command_check_without_database_fails() {
     stage.stop().await;
 }
 
-/// A receiver that answers as it is told, one call a connection; and what it
-/// was sent.
+/// A receiver with prepared responses, one request per connection. It records the requests.
 struct Stub {
     url: String,
     calls: Arc<Mutex<Vec<String>>>,
 }
 
 impl Stub {
-    /// `answer` makes the answer to the call of this number.
+    /// `answer` returns the response to the request of this number.
     async fn start(answer: impl Fn(usize) -> String + Send + 'static) -> Self {
         Self::listen(TcpListener::bind("127.0.0.1:0").await.unwrap(), answer)
     }
@@ -377,8 +375,7 @@ impl Stub {
     }
 }
 
-/// Whether all of a call is there: a GET has a head only, and chunks end with
-/// an empty one.
+/// Whether a request is complete: a GET has only a head, and a chunked body ends with an empty chunk.
 fn is_whole(call: &[u8]) -> bool {
     let end: &[u8] = if call.starts_with(b"GET") { b"\r\n\r\n" } else { b"0\r\n\r\n" };
     call.ends_with(end)
@@ -415,7 +412,7 @@ async fn import_command_retries_while_receiver_answers_503() {
         assert!(call.contains("ACME,A-2,T-2"), "not all of it was sent again: {call}");
     }
 
-    // What is gone once it was read is sent once.
+    // Standard input can be read only once, so it is sent once.
     let busy = Stub::start(move |_| not_now()).await;
     let mut piped = stage.command(&busy.url, &["-", "--format", "csv"]);
     let mut piped = piped.stdin(Stdio::piped()).spawn().unwrap();
@@ -424,7 +421,7 @@ async fn import_command_retries_while_receiver_answers_503() {
     assert_told(&piped, 1, &["answered 503", "it could be read only once"]);
     assert_eq!(busy.calls.lock().await.len(), 1);
 
-    // As long as nobody was reached, nothing of it was read.
+    // While no receiver was reached, standard input is unread and can be sent.
     let away = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, url) =
         (away.local_addr().unwrap(), format!("http://{}", away.local_addr().unwrap()));
@@ -443,7 +440,7 @@ async fn import_command_retries_while_receiver_answers_503() {
     let calls = late.calls.lock().await;
     assert!(calls[0].contains("ACME,A-1,T-1"), "what was read before is lost: {}", calls[0]);
 
-    // Nobody knows what became of it.
+    // The outcome is unknown.
     let silent = Stub::start(|_| String::new()).await;
     let mut piped = stage.command(&silent.url, &["-", "--format", "csv"]);
     let lost = output_text(&piped.output().await.unwrap());
@@ -503,7 +500,7 @@ async fn import_command_interrupted_report_leaves_no_file() {
             _ => {
                 let pid = i32::try_from(*pid.wait()).unwrap();
                 kill(Pid::from_raw(pid), Signal::SIGINT).unwrap();
-                // Ctrl-C comes first, if it is heard.
+                // The command must exit on Ctrl-C before this response.
                 std::thread::sleep(std::time::Duration::from_secs(2));
                 answer("200 OK", "", &json!({"items": []}))
             }

@@ -1,5 +1,4 @@
-//! Items that fail on their way into the books: each for itself, however many
-//! there are (story 3).
+//! Items that fail after the upload: each fails alone (story 3).
 
 use std::collections::BTreeSet;
 
@@ -59,13 +58,12 @@ fn counts(figures: [u32; 9]) -> [i64; 9] {
     figures.map(i64::from)
 }
 
-/// A file of this many lines: 5 % duplicates, 1 % broken, the rest invoices
-/// of their own, one after the other.
+/// A file of this many lines: 5 % duplicates, 1 % invalid, the rest distinct invoices.
 fn large(lines: u32) -> String {
     let mut invoice = 0;
     (0..lines).fold(HEADER.to_owned(), |file, line| {
         file + &match line % 100 {
-            // Of the invoice just before, written otherwise.
+            // The invoice before it with another number format.
             19 | 39 | 59 | 79 | 98 => row(&format!("INV-{invoice:05}"), "1.0"),
             99 => row("INV-X", "one"),
             _ => {
@@ -79,7 +77,7 @@ fn large(lines: u32) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn import_large_file_matches_its_report_and_is_idempotent() {
     let app = TestApp::with(&[VENDORS], |_| ()).await;
-    // Two of a hundred numbers fail once, for a reason that passes.
+    // Two of a hundred numbers fail at the first attempt.
     app.execute(
         "create function not_yet() returns trigger language plpgsql as $$ begin
              if right(new.invoice_number, 2) in ('07', '57') and not exists (
@@ -115,7 +113,7 @@ async fn import_large_file_matches_its_report_and_is_idempotent() {
     let unlucky = "select count(*) from invoices where right(invoice_number, 2) in ('07', '57')";
     let unlucky = app.count(unlucky).await;
     assert_eq!(unlucky, i64::from(CREATED) / 50);
-    // A duplicate of one may be the one that gets in.
+    // The duplicate may be applied instead of the first.
     let failed = "select count(distinct business_key) from receipts where attempts > 0";
     assert_eq!(app.count(failed).await, unlucky);
     assert!(app.count(retried).await > 0);
@@ -158,7 +156,7 @@ async fn import_large_file_matches_its_report_and_is_idempotent() {
     .await;
     let ended = r#"tallyhook_imports_total{source="vendors",state="received"} 2"#;
     assert!(metrics().contains(ended));
-    // Nobody says it again.
+    // Completion is reported once.
     let mut connection = app.tools.store.connection().await.unwrap();
     assert!(imports::mark_completed(&mut connection).await.unwrap().is_empty());
     server.stop().await;

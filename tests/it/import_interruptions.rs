@@ -1,5 +1,5 @@
-//! Files that end before their end: what was read stands, whoever sent it is
-//! told if it is still there, and the whole file sent again adds nothing twice.
+//! Interrupted uploads: the items read so far are kept, a connected sender gets an error, and the
+//! whole file sent again adds nothing twice.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::support::{
 
 const RECEIVER: Roles = Roles { receiver: true, worker: false };
 
-/// The only import that broke off, once it did.
+/// Waits for the one interrupted import; returns its id.
 async fn interrupted(app: &TestApp) -> String {
     let ended = "select count(*) from imports where state = 'interrupted'";
     eventually("its end", seconds(60), || async { app.count(ended).await == 1 }).await;
     app.text("select import_id::text from imports where state = 'interrupted'").await
 }
 
-/// Sends the whole file and checks that every invoice stands once.
+/// Sends the whole file and checks that every invoice exists once.
 async fn resend(app: &TestApp, server: &TestServer, invoices: u32, known: i64) {
     let summary = report(send(server, "text/csv", csv(invoices)).await).await;
     let all = i64::from(invoices);
@@ -39,7 +39,7 @@ async fn import_client_disconnects_keeps_whole_lines_only() {
     let server = TestServer::start(&app.config, Roles::ALL).await;
     let file = csv(200);
     let mut client = SlowUpload::begin(&server, file.len()).await;
-    // Within an amount: 1 of 1.00.
+    // Cut inside an amount: `1` of `1.00`.
     let half = file.find("INV-101,").unwrap() + "INV-101,1".len();
     client.send(&file[..half]).await;
     eventually("what was sent", seconds(20), || async {
@@ -136,7 +136,7 @@ fn import_receiver_killed_is_completed_by_a_resend() {
         let server = TestServer::start(&config, RECEIVER).await;
         let mut client = SlowUpload::begin(&server, file.len()).await;
         client.send(&half).await;
-        // Stopping is what a crash does not do.
+        // A crash does not run the shutdown.
         std::mem::forget(server);
         client
     });
@@ -159,7 +159,7 @@ fn import_receiver_killed_is_completed_by_a_resend() {
         let known = app.count("select count(*) from invoices").await;
         let dead = app.text("select import_id::text from imports").await;
         let status = progress(&server, &dead).await;
-        // More is on record than its last note told: then that.
+        // More items are recorded than the last progress message had.
         assert_eq!((&status["state"], &status["total"]), (&json!("receiving"), &json!(known)));
         assert_eq!((&status["created"], &status["completed_at"]), (&json!(known), &Value::Null));
         resend(&app, &server, 200, known).await;
@@ -194,7 +194,7 @@ async fn import_broker_killed_is_completed_by_a_resend() {
     servers.restart_rabbitmq().await;
     let ready = || async { server.get(&server.url("/readyz")).await.status() == 200 };
     eventually("the publisher", seconds(60), ready).await;
-    // What could not be told with the broker away is told now.
+    // The interruption is recorded once the broker is back.
     let status = done(&server, &interrupted(&app).await).await;
     let known = status["created"].as_i64().unwrap();
     assert!(known >= 990, "{status}");

@@ -1,5 +1,5 @@
-//! Notes about imports: in whatever order they come, an import goes forward
-//! only, and none that cannot be written stops another.
+//! Progress messages of imports: an import never goes backwards, whatever their order, and one that
+//! cannot be stored blocks no other.
 
 use tallyhook::{
     app::Roles,
@@ -39,7 +39,7 @@ async fn import_progress_out_of_order_never_goes_backwards() {
         (&[(Receiving, 5), (Received, 9), (Receiving, 7)], "received 9 "),
         (&[(Received, 9), (Receiving, 12)], "received 9 "),
         (&[(Interrupted, 3), (Receiving, 5), (Interrupted, 3)], "interrupted 3 why"),
-        // The end is the end, also where a late note of the middle told more.
+        // The final state stays, and the highest item count.
         (&[(Receiving, 9), (Interrupted, 7)], "interrupted 9 why"),
     ] {
         for together in [true, false] {
@@ -97,7 +97,7 @@ async fn import_completion_is_recorded_once_when_nothing_waits() {
     let found = imports::find_all(&mut conn, &[goes_on, retries, waits]).await.unwrap();
     let waiting: Vec<i64> = found.iter().map(imports::Import::waiting).collect();
     assert_eq!(waiting, [0, 0, 1], "by id: goes on, waits, retries");
-    // While it comes in, time goes by; later it does not.
+    // The duration grows until the upload ends.
     assert!(found[0].elapsed_ms() > 0 || found[0].now < found[0].started_at);
 }
 
@@ -109,7 +109,7 @@ async fn import_progress_unstorable_entry_blocks_no_other() {
     let [named, impossible, good] = [(); 3].map(|()| Uuid::now_v7());
     let odd =
         ImportProgress { name: Some("a\0b".to_owned()), ..note(named, ImportState::Received, 0) };
-    // An end without a time is none.
+    // A final state without an end time is invalid.
     let never = ImportProgress { received_at: None, ..note(impossible, ImportState::Received, 0) };
     for note in [odd, never, note(good, ImportState::Interrupted, 0)] {
         let message = OutgoingMessage::import_progress(&app.tools.topology, &note);

@@ -1,5 +1,4 @@
-//! Files of invoices: what their senders are told at once, and what became of
-//! every line (story 3).
+//! Uploads of invoice files: the response to the sender, and the outcome of every line (story 3).
 
 use std::collections::BTreeSet;
 
@@ -55,7 +54,7 @@ async fn import_lines_are_independent_and_counted() {
         HEADER,
         &row("INV-1", "10.00"),
         &row("INV-2", "20.00"),
-        // The same thing, written otherwise.
+        // The same invoice with another number format.
         &row("INV-1", "10.0"),
         &row("INV-3", "many"),
         "\n",
@@ -100,13 +99,13 @@ async fn import_lines_are_independent_and_counted() {
     let second = import_csv(&server, file.clone()).await;
     assert_eq!(figures(&done(&server, &second).await), [7, 0, 0, 0, 4, 0, 0, 3, 0]);
     assert_eq!(app.text(books).await, before);
-    // Corrected, it says what is new: the rest is duplicates.
+    // A corrected file reports the changes; the rest is duplicates.
     let corrected = file.replace("INV-2,20.00", "INV-2,25.00").replace("many", "30.00");
     let third = import_csv(&server, corrected).await;
     assert_eq!(figures(&done(&server, &third).await), [7, 0, 1, 1, 3, 0, 0, 2, 0]);
     assert!(app.text(books).await.contains("INV-2 25"));
     assert_eq!(app.count("select count(*) from invoices").await, 4);
-    // The first is what it was.
+    // The counts of the first import are unchanged.
     assert_eq!(figures(&done(&server, &first).await), [7, 0, 3, 0, 1, 0, 0, 3, 0]);
 
     let lines = items(&server, &first, "?limit=2").await;
@@ -132,7 +131,7 @@ async fn import_lines_are_independent_and_counted() {
 #[tokio::test]
 async fn import_ndjson_and_json_array_are_accepted() {
     let (app, server) = server(|config| config.receiver.body_limit_bytes = 1000).await;
-    // One is too large, and is told to be: the others come in.
+    // The item that is too large is rejected; the others are accepted.
     let large = object(&"9".repeat(2000), "1.00");
     let lines = [&object("A-1", "1.00"), "not json\n", &large, &object("A-2", "2.00")].concat();
     let summary = report(send(&server, "application/x-ndjson", lines).await).await;
@@ -142,7 +141,7 @@ async fn import_ndjson_and_json_array_are_accepted() {
     assert_eq!(at, [2, 3]);
     assert_eq!(figures(&done(&server, &id(&summary)).await), [4, 0, 2, 0, 0, 0, 0, 2, 0]);
 
-    // All on one line: pages tell them apart all the same.
+    // All items are on one line; paging still returns each once.
     let objects: Vec<String> = (1..=5)
         .map(|number| object(&format!("B-{number}"), "1.00").trim_end().to_owned())
         .collect();
@@ -158,7 +157,7 @@ async fn import_ndjson_and_json_array_are_accepted() {
     assert_eq!(items(&server, &array, "?limit=2&outcome=created").await.len(), 5);
     assert_eq!(items(&server, &array, "?outcome=updated").await.len(), 0);
 
-    // Nothing at all is all of it.
+    // An empty array is a complete file.
     let summary = report(send(&server, "application/json", "[]").await).await;
     assert_eq!((&summary["items"], &summary["state"]), (&json!(0), &json!("received")));
     assert_eq!(figures(&done(&server, &id(&summary)).await), [0; 9]);
@@ -228,7 +227,7 @@ async fn import_early_rejection_reaches_a_sending_client() {
         let (actual, answer) = client.answer().await;
         assert_eq!(actual, status, "{answer}");
     }
-    // Whoever asks first is spared the sending.
+    // A client with `Expect: 100-continue` sends no body.
     let asks = "expect: 100-continue\r\n";
     let client = SlowUpload::with(&server, "text/csv", "guessed", large.len(), asks).await;
     let (actual, answer) = client.answer().await;
@@ -276,7 +275,7 @@ async fn import_without_database_accepts_files_and_defers_status() {
         "postgres://nobody@127.0.0.1:1/nothing".clone_into(&mut config.database.url);
         config.database.connect_timeout_ms = 500;
     });
-    // The rig itself needs none.
+    // The test app itself needs no database.
     let app = app.await;
     let server = TestServer::start(&app.config, RECEIVER).await;
     assert_eq!(server.get(&server.url("/readyz")).await.status(), 200);
@@ -297,7 +296,7 @@ async fn import_concurrency_limit_returns_503() {
     for import in [&first, &second] {
         assert_eq!(figures(&done(&server, import).await), [300, 0, 300, 0, 0, 0, 0, 0, 0]);
     }
-    // One file twice at once: each invoice once, whoever was first.
+    // One file twice at the same time: each invoice is created once.
     let again = csv(300).replace("INV-", "AGAIN-");
     let (first, second) =
         tokio::join!(import_csv(&server, again.clone()), import_csv(&server, again.clone()));

@@ -1,5 +1,5 @@
-//! Lanes of one process: what one has in hand, the others do later, and what
-//! is free they do at once.
+//! Consumers of one process: messages that conflict with another consumer's batch wait, the others
+//! are applied at once.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ async fn in_flight_keys_block_only_conflicting_messages() {
     let (mut one, other) =
         (app.consumer("shop").await, app.consumer_on_own_connection("shop").await);
     let (link, other) = other;
-    // Only the first lane is to be given anything.
+    // Only the first consumer receives messages.
     link.close().await;
     let stands = shop_order(1, 1, "1.00");
     app.publish_all(std::slice::from_ref(&stands)).await;
     one.drain(1).await;
 
-    // The first batch hangs: somebody holds its order.
+    // The first batch blocks on a row lock of another session.
     let mut somebody = sqlx::PgConnection::connect(&app.config.database.url).await.unwrap();
     let mut holding = somebody.begin().await.unwrap();
     sqlx::query("select from orders for update").execute(&mut *holding).await.unwrap();
@@ -32,7 +32,7 @@ async fn in_flight_keys_block_only_conflicting_messages() {
     app.publish_all(std::slice::from_ref(&update)).await;
     let first = timeout(Duration::from_secs(30), one.0.collect_batch()).await.unwrap().unwrap();
 
-    // The second repeats it, tells of the same order, and of another one.
+    // The second batch has a duplicate of it, a refund of the same order, and another order.
     let repeated = again(&update);
     let refund = shop_refund(1, 71, "0.50", "EUR");
     let free = shop_order(2, 1, "5.00");
@@ -42,7 +42,7 @@ async fn in_flight_keys_block_only_conflicting_messages() {
 
     let settled = async {
         let held = async {
-            // The other begins once the first one waits for its order.
+            // The second batch begins once the first waits for the lock.
             let waits = "select count(*) from pg_stat_activity
                 where wait_event_type = 'Lock' and datname = current_database()";
             while app.count(waits).await == 0 {

@@ -159,7 +159,7 @@ async fn inbox_redelivery_across_partitions_is_a_duplicate() {
     let mut consumer = app.consumer("shop").await;
     assert_eq!(consumer.step().await, 2, "it is delivered again");
     assert_eq!(app.text(state).await, before);
-    // Another copy is a duplicate still.
+    // Another copy is still a duplicate.
     let copy = again(&first);
     app.publish_all(std::slice::from_ref(&copy)).await;
     consumer.step().await;
@@ -167,8 +167,7 @@ async fn inbox_redelivery_across_partitions_is_a_duplicate() {
     app.assert_conserved(3).await;
 }
 
-/// Rows that were read out of whole tables, and through indexes, by this
-/// session lately.
+/// Rows that this session has read by sequential scans and by indexes since its last report.
 async fn read(conn: &mut Conn) -> (i64, i64) {
     sqlx::query_as(
         "select sum(seq_tup_read)::bigint, sum(idx_tup_fetch)::bigint
@@ -224,7 +223,7 @@ async fn inbox_claim_reads_only_the_requested_keys() {
     let claimed = inbox::claim(&mut tx, &batch()).await.unwrap();
     assert_eq!((claimed.won.len(), claimed.existing.len()), (340, 160));
     assert_eq!(read(&mut tx).await, (before.0, before.1 + 160));
-    // What is given back is found the same way.
+    // A release finds its rows the same way.
     let free: Vec<(Uuid, Uuid)> =
         claimed.won.iter().map(|key| (*key, Uuid::from_u128(1))).collect();
     inbox::release(&mut tx, &free).await.unwrap();

@@ -20,7 +20,7 @@ async fn app(on_conflict: &str) -> TestApp {
 
 /// The same number with two transactions, the second one twice.
 fn events() -> [Envelope; 4] {
-    // In this order: their receipts tell which one is the later.
+    // In this order: the receipt ids decide which is the later one.
     let first = robot_invoice("R-7", "T1", "10.00");
     let second = robot_invoice("R-7", "T2", "12.00");
     let repeated = again(&second);
@@ -31,7 +31,7 @@ const BOOKS: &str = "select string_agg(
         concat_ws(' ', invoice_number, transaction_id, total), ', ' order by invoice_number)
     from invoices";
 
-/// In one batch, and each in one of its own.
+/// Applies events in one batch, or each in a batch of its own.
 async fn settle(app: &TestApp, events: &[Envelope], at_once: bool) {
     let mut consumer = app.consumer("robot").await;
     if at_once {
@@ -71,7 +71,7 @@ async fn invoice_conflict_review_is_replayable_after_deletion() {
     let events = events();
     settle(&app, &events[..2], true).await;
     app.archive_dead_letters(1).await;
-    // A person decides that the first one was wrong.
+    // An operator decides that the first one was wrong.
     app.execute("delete from invoices").await;
     let dead_letters = app.dead_letters().await;
     let anna = Actor { name: "anna", comment: "T1 was a mistake" };

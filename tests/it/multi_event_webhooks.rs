@@ -1,5 +1,5 @@
-//! Many events in one call: each is one of its own, and the call is answered
-//! once all of them are durable.
+//! Requests with many events: each event has its own key and receipt, and the response waits until
+//! all of them are confirmed.
 
 use serde_json::{Value, json};
 use tallyhook::{app::Roles, config::Config};
@@ -12,7 +12,7 @@ kind = 'quickbooks'
 secrets = ['env:SECRET']
 ";
 
-/// A call of this many events, of two companies.
+/// A request with this many events of two companies.
 fn call(events: usize) -> String {
     let event = |nth: usize| {
         json!({
@@ -45,7 +45,7 @@ async fn multi_event_call_gives_each_event_a_key_and_receipt() {
                     count(*) filter (where outcome = 'applied'),
                     count(*) filter (where outcome = 'duplicate')) from receipts";
     assert_eq!(app.text(query).await, "80 40 40 40");
-    // The answer names the first of them, and each keeps its own bytes.
+    // The response names the first receipt, and each event keeps its own payload.
     let first = format!("select event_key from receipts where receipt_id = '{named}'");
     assert_eq!(app.text(&first).await, "books|310687|e-0");
     let bytes = "select convert_from(payload, 'UTF8')::jsonb ->> 'intuitentityid' from receipts
@@ -63,16 +63,15 @@ async fn multi_event_call_half_accepted_is_completed_by_resend() {
     let inbound = format!("^{}\\.inbound", app.config.broker.prefix);
     servers::limit_queues(&inbound, 50).await;
     let queue = app.tools.topology.inbound_queue(&app.tools.topology.sources()[0]);
-    // The limit is kept a little late: a call this large meets it in its middle.
+    // The broker enforces the limit late, so a request of this size exceeds it midway.
     let refused = server.post("books", "", &call(900)).await;
     assert_eq!(refused.status(), 503);
     let half = i64::from(app.amqp().await.depth(&queue).await.unwrap());
     assert!((1..900).contains(&half), "{half} of 900 were taken: the test tests nothing");
 
-    // Raised, not cleared: without a limit the broker would not tell channels
-    // that it once refused that there is room again.
+    // Raised, not cleared: without a limit the broker does not tell nacked channels that there is room.
     servers::limit_queues(&inbound, 100_000).await;
-    // Whoever takes messages makes room.
+    // Consuming makes room.
     let mut consumer = app.consumer("books").await;
     consumer.drain(usize::try_from(half).unwrap()).await;
     eventually("room", seconds(30), || async {

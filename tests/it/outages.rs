@@ -18,7 +18,7 @@ use crate::support::{
     seconds, servers::LeasedServers, shop_order,
 };
 
-/// What clients were told.
+/// The responses to the clients.
 #[derive(Default)]
 struct LoadResult {
     /// The receipts that were answered 200.
@@ -27,7 +27,7 @@ struct LoadResult {
     refused: u64,
 }
 
-/// Clients that post as long as they are let.
+/// Clients that post until they are stopped.
 struct Load {
     go_on: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
@@ -74,7 +74,7 @@ async fn client(
     let mut result = LoadResult::default();
     while go_on.load(Ordering::Relaxed) {
         let order = sent.fetch_add(1, Ordering::Relaxed);
-        // Every answer comes: the receiver itself is never away.
+        // The receiver itself is always up, so every request has a response.
         let body = shop_body(order, 1, "1.00");
         let answer = webhook_client.post("shop", &format!("event-{order}"), &body).await.unwrap();
         match answer.status().as_u16() {
@@ -104,7 +104,7 @@ async fn start() -> (LeasedServers, TestApp, TestServer) {
     (servers, app, server)
 }
 
-/// Everything that was answered 200 is in the books, and nobody was blamed.
+/// Every accepted event is applied, and none has a failed attempt.
 async fn assert_all_in_the_books(app: &TestApp, result: &LoadResult) {
     eventually("the books", seconds(60), || async {
         let recorded: Vec<String> =
@@ -115,7 +115,7 @@ async fn assert_all_in_the_books(app: &TestApp, result: &LoadResult) {
         result.accepted.is_subset(&recorded.into_iter().collect())
     })
     .await;
-    // A call that was answered 503 may have arrived all the same; nothing waits.
+    // A request that got 503 may have been published too. Nothing waits.
     eventually("empty queues", seconds(30), || async {
         let amqp = app.amqp().await;
         let queue = app.tools.topology.inbound_queue(&app.tools.topology.sources()[0]);
@@ -173,18 +173,18 @@ async fn outage_postgresql_killed_is_invisible_to_senders() {
     servers.restart_postgres().await;
     load.at_least(100).await;
     let probe = format!("http://{}/readyz", server.service.operations_address);
-    // A restart that takes longer than a batch is held is noticed by the worker.
+    // The worker notices a restart that takes longer than its retry timeout.
     eventually("readiness after a restart", seconds(30), || async {
         server.get(&probe).await.status() == 200
     })
     .await;
     servers.kill_postgres().await;
-    // At once, and not only when the worker gives its batch up; while the
-    // receiver, which needs no database, stays ready.
+    // At once, not only when the worker requeues its batch. The receiver needs no database and stays
+    // ready.
     assert_eq!(server.get(&probe).await.status(), 503);
     assert_eq!(server.get(&server.url("/readyz")).await.status(), 200);
     load.at_least(200).await;
-    // The worker retries its batch for `database_retry_timeout_ms`, then requeues it and stops consuming.
+    // The worker retries its batch for `database_retry_timeout_ms`, requeues it and stops consuming.
     let queue = app.tools.topology.inbound_queue(&app.tools.topology.sources()[0]);
     let amqp = app.amqp().await;
     eventually("the batch to be requeued", seconds(30), || async {
@@ -196,15 +196,14 @@ async fn outage_postgresql_killed_is_invisible_to_senders() {
     let result = load.end().await;
     assert_eq!(result.refused, 0, "an outage of PostgreSQL reached the senders");
     assert_all_in_the_books(&app, &result).await;
-    // Every accepted message, and none besides.
+    // Exactly the accepted messages have receipts.
     let accepted = i64::try_from(result.accepted.len()).unwrap();
     app.assert_conserved(accepted).await;
     eventually("readiness", seconds(30), || async { server.service.health.is_ready() }).await;
     server.stop().await;
 }
 
-/// A database machine that dies without a word: no end of stream, no reset,
-/// just silence on every connection there is.
+/// A database host that dies without closing its connections.
 #[tokio::test]
 async fn outage_silent_database_is_reconnected() {
     let mut proxy = None;
@@ -228,7 +227,7 @@ async fn outage_silent_database_is_reconnected() {
     app.assert_conserved(40).await;
 }
 
-/// The same for the broker; heartbeats notice it.
+/// The same for the broker. Heartbeats detect it.
 #[tokio::test]
 async fn outage_silent_broker_is_reconnected() {
     let mut proxy = None;

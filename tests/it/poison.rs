@@ -1,5 +1,5 @@
-//! One bad message never costs another one anything: the poison alone is
-//! dead, with everything a person needs to know, and the rest commits.
+//! A poison message is dead-lettered alone, with the data that an operator needs; the rest of the
+//! batch commits.
 
 use lapin::types::AMQPValue;
 use rand::RngExt as _;
@@ -76,7 +76,7 @@ async fn poison_rejected_rows_are_dead_lettered_alone() {
     assert!(seven["error"].as_str().unwrap().contains("not_seven"), "{seven}");
     assert_eq!(dead_letters[&events[10].receipt_id.to_string()]["reason"], "invalid_value");
     assert_eq!(app.count("select count(*) from orders").await, 14);
-    // Poison leaves no claim behind: it can be replayed once it is mended.
+    // Poison leaves no inbox key, so it can be replayed later.
     assert_eq!(app.count("select count(*) from inbox").await, 14);
     app.assert_conserved(16).await;
 }
@@ -103,7 +103,7 @@ async fn poison_same_key_with_other_body_is_a_conflict() {
     third.body = shop_body(1, 3, "98.00").into();
     let events = [first.clone(), other.clone(), third.clone()];
     let mut consumer = app.consumer("shop").await;
-    // In the batch of the first, and after it.
+    // One in the batch of the first, one in a later batch.
     app.publish_all(&events[..2]).await;
     consumer.drain(2).await;
     app.publish_all(&events[2..]).await;
@@ -139,7 +139,7 @@ async fn poison_oversized_index_entry_is_dead_lettered() {
     let mut noise = |length: usize| -> String {
         (0..length).map(|_| char::from(rng.random_range(b'a'..=b'z'))).collect()
     };
-    // Each is short enough for a text; together they are too long for the key.
+    // Each fits the column; together they are too long for the index.
     let mut long_order = erp_order(&noise(2000), 1, "1.00");
     long_order.tenant = noise(2000);
     let events = [erp_order("1", 1, "1.00"), long_order];
@@ -183,7 +183,7 @@ async fn poison_maximum_attempt_header_does_not_stop_the_worker() {
     order.tenant.clear();
     order.failed_attempts = u32::MAX;
     app.publish_all(std::slice::from_ref(&order)).await;
-    // A foreign producer sends no topic, so its message is ignored, and one that is no attempt.
+    // A foreign message without a topic is ignored. A number that is no attempt is invalid.
     let maximum = [("x-tallyhook-attempt", AMQPValue::LongUInt(u32::MAX))];
     app.publish_foreign("shop", Some("foreign"), &maximum, b"{}").await;
     let too_large = [("x-tallyhook-attempt", AMQPValue::LongLongInt(i64::MAX))];
@@ -205,14 +205,14 @@ async fn poison_shared_receipt_id_applies_both_messages() {
     let app = TestApp::new().await;
     let first = shop_order(1, 1, "1.00");
     let mut second = shop_order(2, 1, "2.00");
-    // A producer that copied our headers from an example.
+    // A foreign producer that copied our headers.
     second.receipt_id = first.receipt_id;
     app.publish_all(&[first, second]).await;
     assert_eq!(app.consumer("shop").await.step().await, 2);
     assert_eq!(app.count("select count(*) from orders").await, 2);
 }
 
-/// Every letter as JSON, by receipt.
+/// All dead letters as JSON, by receipt id.
 async fn dead_letters(app: &TestApp) -> Value {
     let dead_letters =
         "select jsonb_object_agg(receipt_id, to_jsonb(dead_letters))::text from dead_letters";

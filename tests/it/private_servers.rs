@@ -1,4 +1,4 @@
-//! The private servers: they crash and come back with their data, and leave nothing behind.
+//! The private servers survive a crash with their data, and leave nothing behind.
 
 use std::{
     fs,
@@ -245,7 +245,7 @@ async fn publish_confirmed(url: &str, queue: &str) -> Result<()> {
     Ok(())
 }
 
-/// How many messages wait in `queue`; `rabbitmqctl` would tell what it was seconds ago.
+/// The number of ready messages; `rabbitmqctl` would report a number that is seconds old.
 async fn depth(url: &str, queue: &str) -> Result<u32> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;

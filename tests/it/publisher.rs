@@ -1,5 +1,4 @@
-//! A publish that came back `Ok` is with the broker, whatever happens to
-//! queues, memory and neighbours meanwhile (P1).
+//! A publish that returned `Ok` is stored by the broker, whatever happens to queues and memory (P1).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,7 +28,7 @@ async fn publisher_unroutable_message_is_stored_and_rerouted() {
     let orders: Vec<_> = (0..5).map(|order| shop_order(order, 1, "1.00")).collect();
     app.publish_all(&orders).await;
     assert_eq!(amqp.depth(&topology.unrouted_queue()).await, Some(5));
-    // A worker that starts declares the queue and brings the messages home.
+    // A starting worker declares the queue and reroutes the messages.
     let server = TestServer::start(&app.config, Roles { receiver: false, worker: true }).await;
     eventually("the orders", seconds(20), || async {
         app.count("select count(*) from orders").await == 5
@@ -40,8 +39,7 @@ async fn publisher_unroutable_message_is_stored_and_rerouted() {
     app.assert_conserved(5).await;
 }
 
-/// The heart of P1: both queues are torn down under load, over and over, and
-/// no publish that came back `Ok` is missing.
+/// Both queues are deleted under load, repeatedly. No message whose publish returned `Ok` is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publisher_queues_deleted_under_load_lose_no_confirmed_message() {
     const ROUNDS: usize = 6;
@@ -60,8 +58,7 @@ async fn publisher_queues_deleted_under_load_lose_no_confirmed_message() {
                 tokio::spawn(async move {
                     let mut results = Vec::new();
                     loop {
-                        // Goes on as a client would that is told 503, until
-                        // something was confirmed after the deletion.
+                        // Retries as a client does after a 503, until a publish after the deletion is confirmed.
                         let envelope = shop_order(order, 1, "1.00");
                         let after = deleted.load(Ordering::SeqCst);
                         let ok = app.publish(&envelope).await.is_ok();
@@ -75,9 +72,8 @@ async fn publisher_queues_deleted_under_load_lose_no_confirmed_message() {
             })
             .collect();
         tokio::time::sleep(Duration::from_millis(10 + 5 * round as u64)).await;
-        // Deleting an inbound queue loses what is in it, and that is the
-        // deleter's doing: what was confirmed before the deletion began may
-        // be gone, what was published after it ended may not.
+        // Deleting a queue loses its messages. A message that was confirmed before the deletion may be
+        // lost; one that was published after it may not.
         for queue in &queues {
             amqp.delete(queue).await;
         }
@@ -102,14 +98,14 @@ async fn publisher_queues_deleted_under_load_lose_no_confirmed_message() {
     assert!(failed > 0, "no round met a missing queue; the test tests nothing");
 }
 
-/// A queue that is never there at all, and one that always is: every result
-/// must be the message's own, though both travel on the same channels.
+/// One queue rejects every message and the other accepts every message. Each publish gets the result
+/// of its own message, although they share channels.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publisher_confirms_are_matched_to_their_messages() {
     let app = TestApp::with(&[SHOP, ERP], |config| config.broker.publish_channels = 2).await;
     let prefix = &app.config.broker.prefix;
     servers::limit_queues(&format!("^{prefix}\\.inbound\\.shop$"), 0).await;
-    // The policy is there a moment later, and an empty queue takes its first.
+    // The policy applies a moment later, and an empty queue accepts one message.
     eventually("the policy", seconds(20), || async {
         app.publish(&shop_order(0, 1, "1.00")).await.is_err()
     })
@@ -204,7 +200,7 @@ async fn publisher_full_queue_and_memory_alarm_return_503_until_cleared() {
     assert_eq!(refused.headers()["retry-after"], "5");
     assert_eq!(refused.headers()["content-type"], "application/problem+json");
     assert!(refused.text().await.unwrap().contains("could not be stored"));
-    // Whoever takes messages makes room.
+    // Consuming makes room.
     let queue = app.tools.topology.inbound_queue(&app.tools.topology.sources()[0]);
     let taken = app.amqp().await.take_all(&queue).await.len();
     eventually("room", seconds(20), || async { post("room".to_owned()).await.status() == 200 })
@@ -217,7 +213,7 @@ async fn publisher_full_queue_and_memory_alarm_return_503_until_cleared() {
         let begun = Instant::now();
         let answer = post(format!("memory-{turn}")).await;
         assert!(begun.elapsed() < seconds(3), "an answer took {:?}", begun.elapsed());
-        // The first may enter the socket before the broker says that it is blocked.
+        // The first publish may be sent before the broker reports the block.
         assert_eq!(answer.status(), 503);
         assert_eq!(answer.headers()["retry-after"], "5");
         if turn == 1 {
@@ -230,7 +226,7 @@ async fn publisher_full_queue_and_memory_alarm_return_503_until_cleared() {
         post("after".to_owned()).await.status() == 200
     })
     .await;
-    // What was told 200 is there; what was told 503 may be there too.
+    // Every accepted message is in the queue; some that got 503 may be there too.
     let there = u32::try_from(taken).unwrap() + app.amqp().await.depth(&queue).await.unwrap();
     assert!(there >= accepted + 2, "{there} of {} are there", accepted + 2);
     server.stop().await;

@@ -1,5 +1,5 @@
-//! Forged calls: counted, kept in bounds where a source asks for it, and
-//! applied once when a person releases them after the secret was mended.
+//! Requests with an invalid signature: counted, quarantined within limits where a source asks for it,
+//! and applied once when an operator releases them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -34,7 +34,7 @@ quarantine_limit = 2
 const ANNA: Actor<'static> = Actor { name: "anna", comment: "ticket 17" };
 const KEPT: &str = "select count(*) from quarantine";
 
-/// The shop as it signs with a secret that is not configured yet.
+/// The shop's source with a secret that the receiver does not know yet.
 fn another_secret() -> Components {
     let secrets = BTreeMap::from([("SECRET".to_owned(), "another secret".to_owned())]);
     Components::from_toml(KEEPING, &secrets).unwrap()
@@ -97,7 +97,7 @@ async fn quarantine_disabled_counts_invalid_signatures_only() {
     let metrics = &server.service.metrics;
     assert_eq!(metrics.invalid_signatures.with_label_values(&["shop"]).get(), 5);
     assert_eq!(metrics.rejected_requests_unlogged.with_label_values(&["shop"]).get(), 0);
-    // One that is taken comes after whatever else was sent.
+    // An accepted webhook comes after all others.
     assert_eq!(server.post("shop", "2", &shop_body(2, 1, "1.00")).await.status(), 200);
     let receipts = "select count(*) from receipts";
     eventually("the order", seconds(20), || async { app.count(receipts).await == 1 }).await;
@@ -122,20 +122,20 @@ async fn quarantine_flood_keeps_newest_at_one_per_second() {
     }
     assert_eq!(forged.get() - before.0, 20);
     assert!(unrecorded.get() - before.1 >= 10);
-    // Too large to be kept.
+    // Too large for the quarantine.
     let large = format!("{{\"note\": \"{}\"}}", "x".repeat(256 * 1024));
     loop {
         forge(&server, "5", &large).await;
         let before = unrecorded.get();
         forge(&server, "6", &shop_body(6, 1, "1.00")).await;
         if unrecorded.get() == before {
-            // A small one was let through, so the large one was not held back by the rate.
+            // The small one was let through, so the rate did not hold the large one back.
             break;
         }
     }
     server.stop().await;
     assert!(app.count(KEPT).await <= 2);
-    // The oldest is pushed out first.
+    // The oldest is removed first.
     assert_eq!(app.count(&format!("{KEPT} where receipt_id = '{first}'")).await, 0);
     assert_eq!(app.count("select count(*) from receipts").await, 0);
     let rest = quarantine::list(&app.tools.store, &QuarantineFilter::default(), 10).await.unwrap();
@@ -163,7 +163,7 @@ async fn quarantine_release_after_secret_fix_applies_once() {
     let body = shop_body(1, 1, "10.00");
     let id = quarantine_one(&app, &server, "1", &body).await;
 
-    // Everything is shown but what would let anybody in.
+    // Everything is shown but the credentials.
     let shown = quarantine::show(&app.tools.store, id).await.unwrap();
     assert_eq!(shown.payload.as_deref(), Some(body.as_str()));
     assert_eq!(shown.parameters, ["token"]);
@@ -171,7 +171,7 @@ async fn quarantine_release_after_secret_fix_applies_once() {
     assert!(!text.contains("hunter2") && text.contains("authorization"), "{text}");
     assert!(!app.text("select headers::text from quarantine").await.contains("session"));
 
-    // Not yet: it is still refused, and it stays.
+    // The signature is still invalid, so it stays.
     let broker = app.operator_broker();
     match release(&app, &broker, &app.components).request(id).await {
         Err(QuarantineError::StillRejected { id: text, .. }) => assert_eq!(text, id),
@@ -193,7 +193,7 @@ async fn quarantine_release_after_secret_fix_applies_once() {
     let gone = release(&app, &broker, &mended).request(id).await;
     assert!(matches!(gone, Err(QuarantineError::NotFound(_))), "{gone:?}");
 
-    // Released by two people at once, or before a crash: it was there again.
+    // The row comes back, as after a crash before its deletion.
     let back = "insert into quarantine select * from copy";
     sqlx::query(back).execute(&mut *session).await.unwrap();
     assert_eq!(release(&app, &broker, &mended).request(id).await.unwrap(), 1);

@@ -1,4 +1,4 @@
-//! What the receiver answers, over real HTTP.
+//! Responses of the receiver over real HTTP.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ async fn assert_problem(answer: Response, status: u16) -> String {
     problem["detail"].as_str().unwrap().to_owned()
 }
 
-/// What arrived in the shop's queue.
+/// The number of messages in a source's queue.
 async fn arrived(app: &TestApp, source: &str) -> u32 {
     let queue = app.tools.topology.inbound_queue(&source.parse().unwrap());
     app.amqp().await.depth(&queue).await.unwrap()
@@ -164,7 +164,7 @@ async fn receiver_concurrency_limit_returns_503() {
     assert_eq!(answer.headers()["retry-after"], "5");
     let detail = assert_problem(answer, 503).await;
     assert!(detail.contains("too many calls"), "{detail}");
-    // A client that goes away gives its place back.
+    // A disconnected client frees its permit.
     drop(slow);
     eventually("room", seconds(5), || async {
         server.post("shop", "1", &shop_body(1, 1, "1.00")).await.status() == 200
@@ -187,7 +187,7 @@ async fn receiver_ping_is_recorded_once_a_minute() {
         assert_eq!(ping.status(), 200);
         assert!(ping.bytes().await.unwrap().is_empty());
     }
-    // No other source takes it.
+    // Another source rejects it.
     let request = client().post(server.url("/hooks/shop")).body("webhook_id=17");
     assert_problem(request.send().await.unwrap(), 401).await;
     let mut consumer = app.consumer("woo").await;
@@ -229,7 +229,7 @@ async fn receiver_odd_bytes_are_answered_without_panic() {
         async move { request.send().await.unwrap() }
     };
     let order = || shop_body(1, 1, "1.00").into_bytes();
-    // Refused: what must be there cannot be read, or fits no property.
+    // Rejected: a required header is unreadable or too long for an AMQP property.
     for (name, value) in [
         ("x-shopify-topic", b"\xff\xfe".to_vec()),
         ("x-shopify-topic", b"".to_vec()),
@@ -243,7 +243,7 @@ async fn receiver_odd_bytes_are_answered_without_panic() {
         401,
     )
     .await;
-    // Taken, and the worker sees what comes of it.
+    // Accepted; the worker decides.
     let nul = br#"{"event_id": "1", "type": "order.created", "company": "a\u0000b"}"#;
     assert_eq!(post("erp", nul.to_vec(), Vec::new()).await.status(), 200);
     let mut accepted = 1;
@@ -309,8 +309,7 @@ async fn receiver_probes_and_metrics_report_the_state() {
         assert_eq!(ready.status(), 200);
         let json: serde_json::Value =
             serde_json::from_slice(&ready.bytes().await.unwrap()).unwrap();
-        // Whoever balances load between receivers must not be told that one
-        // cannot take anything because a worker cannot work.
+        // A load balancer must not take a receiver out because a worker cannot work.
         let parts = if base == operations {
             serde_json::json!({"receiver": "ok", "worker": "ok", "database": "ok"})
         } else {

@@ -1,5 +1,4 @@
-//! A refund lowers what is left of an order once, however often and by
-//! however many events it is told.
+//! A refund counts once, in however many events it appears.
 
 use tallyhook::{
     domain::{Envelope, SourceName},
@@ -42,7 +41,7 @@ async fn refund_amounts_add_up_without_duplicates() {
 async fn refund_listed_in_its_order_is_not_counted_twice() {
     let app = TestApp::new().await;
     let mut consumer = app.consumer("shop").await;
-    // Told by the order first, by the refunds themselves first, and mixed.
+    // In the order first, in the refunds first, and mixed.
     for (order, events) in [
         (1, [shop_order_refunded(1, 5, &["10.00"]), shop_refund(1, 71, "10.00", "EUR")]),
         (2, [shop_refund(2, 72, "10.00", "EUR"), shop_order_refunded(2, 5, &["10.00"])]),
@@ -173,9 +172,9 @@ async fn refund_total_of_a_charge_is_not_added_to_refunds() {
         stripe_refund("re_1", "pi_1", 1_000, "succeeded", 5),
         stripe_refund("re_2", "pi_1", 500, "succeeded", 7),
         stripe_charge_refunded("pi_1", 1_500, 7),
-        // Told late.
+        // Late.
         stripe_charge_refunded("pi_1", 1_000, 5),
-        // Whoever subscribes to charges alone.
+        // A shop that subscribes to charges only.
         stripe_session("cs_2", "pi_2"),
         stripe_charge_refunded("pi_2", 250, 5),
         stripe_charge_refunded("pi_2", 750, 6),
@@ -199,7 +198,7 @@ async fn refund_failing_later_is_subtracted() {
         stripe_session("cs_1", "pi_1"),
         stripe_refund("re_1", "pi_1", 1_000, "succeeded", 5),
         stripe_refund("re_1", "pi_1", 1_000, "failed", 9),
-        // Told late, and of the second in which it failed.
+        // Late, with the second in which it failed.
         stripe_refund("re_1", "pi_1", 1_000, "succeeded", 7),
         stripe_refund("re_1", "pi_1", 1_000, "pending", 9),
     ];

@@ -1,5 +1,5 @@
-//! The call log: what is refused is on record, what nobody can vouch for is
-//! counted, and secrets are known by their labels.
+//! Rejected requests: authentic ones have a receipt, the others are sampled and counted. Secrets are
+//! reported by their labels.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +46,7 @@ async fn post(app: &TestApp, server: &TestServer, body: &str, extra: &[(&str, &s
     request.body(body.to_owned()).send().await.unwrap()
 }
 
-/// The receipt of an answer as it stands in the call log, once it does.
+/// Waits for the receipt of a response; returns it as text.
 async fn on_record(app: &TestApp, answer: &Response) -> String {
     let receipt = answer.headers()["x-tallyhook-receipt"].to_str().unwrap().to_owned();
     let count = format!("select count(*) from receipts where receipt_id = '{receipt}'");
@@ -84,7 +84,7 @@ async fn rejected_request_authentic_is_logged_with_payload() {
     let row = on_record(&app, &answer).await;
     assert!(row.starts_with(&format!("rejected|400|shop||0|{length}|")), "{row}");
 
-    // One that is taken, so that the sum is not nothing.
+    // An accepted request, so that the total is not zero.
     assert_eq!(post(&app, &server, &body, &[]).await.status(), 200);
     let applied = "select count(*) from receipts where outcome = 'applied'";
     eventually("the order", seconds(20), || async { app.count(applied).await == 1 }).await;
@@ -141,7 +141,7 @@ async fn rejected_request_authentic_without_broker_returns_503() {
     let answer = post(&app, &server, &body, &form).await;
     assert_eq!(answer.status(), 503);
     assert_eq!(answer.headers()["retry-after"], "5");
-    // What is not authentic waits for nothing.
+    // A request with an invalid signature is rejected without the broker.
     let forged = [("x-shopify-hmac-sha256", "Zm9yZ2Vk")];
     assert_eq!(post(&app, &server, &body, &forged).await.status(), 401);
     server.stop().await;
@@ -156,7 +156,7 @@ async fn rejected_request_foreign_messages_do_not_stop_the_consumer() {
     assert_eq!(post(&app, &receiver, &body, &form).await.status(), 415);
     let amqp = app.amqp().await;
     let calls = app.tools.topology.rejected_request_queue();
-    // Nothing that we would write: no receipt, no texts, a head that is none.
+    // Messages that our receiver would not publish: no receipt id, invalid texts, an invalid head.
     let odd = [
         ("x-tallyhook-status", long("many")),
         ("x-tallyhook-error", long("a\0b")),
@@ -234,7 +234,7 @@ async fn secret_usage_is_visible_in_metrics_and_table() {
                  and last_used_at <= now()";
     assert_eq!(app.count(fresh).await, 1);
 
-    // Another producer's header is no use of a secret, whatever it says.
+    // A header of a foreign producer is no use of a secret.
     let mut order = shop_order(2, 1, "2.00");
     order.secret_label = Some("env:SOMETHING".to_owned());
     let mut foreign = shop_order(3, 1, "3.00");
@@ -244,7 +244,7 @@ async fn secret_usage_is_visible_in_metrics_and_table() {
         app.count("select count(*) from orders").await == 3
     })
     .await;
-    // A use that is recorded later proves that none of theirs was.
+    // A later use is recorded, and these were not.
     let old = BTreeMap::from([("SECRET".to_owned(), "an older secret of the tests".to_owned())]);
     let old = Components::from_toml(SHOP, &old).unwrap();
     let recorded = "select string_agg(secret, ',' order by last_used_at) from secret_uses";

@@ -1,4 +1,4 @@
-//! A dead letter leaves only by a person's act, and a replay is harmless (P5).
+//! Only an operator's action closes a dead letter, and a replay is idempotent (P5).
 
 use tallyhook::{
     broker::{Consumer, IncomingMessage},
@@ -18,7 +18,7 @@ const REFUSE: &str = "create function refuse() returns trigger language plpgsql 
         raise division_by_zero; end $$;
     create trigger refuse before insert on orders for each row execute function refuse()";
 
-/// A rig with one letter, whose cause is a trigger.
+/// An app with one dead letter, which a trigger caused.
 async fn with_a_letter() -> (TestApp, Envelope) {
     let app = TestApp::new().await;
     app.execute(REFUSE).await;
@@ -93,7 +93,7 @@ async fn replay_applies_and_resolves_in_one_transaction() {
     let (app, order) = with_a_letter().await;
     assert_eq!(app.text(STATE).await, "open f f");
     mend(&app).await;
-    // If the letter cannot be resolved, the order is not applied either.
+    // If the dead letter cannot be resolved, the order is not applied either.
     app.execute(
         "create function hold() returns trigger language plpgsql as $$ begin
              raise division_by_zero; end $$;
@@ -135,7 +135,7 @@ async fn replay_twice_applies_once() {
     let mut consumer = app.consumer("shop").await;
     consumer.drain(2).await;
     assert_eq!(app.text(STATE).await, "resolved applied t t");
-    // And once more, after it was resolved, by somebody with an old list.
+    // Once more from an outdated list, after it was resolved.
     let report = app.try_replay(&dead_letter, ANNA).await;
     assert!(matches!(report.failures[..], [ReviewError::AlreadyClosed(..)]), "{report:?}");
     consumer.assert_idle(&app, shop_order(2, 1, "1.00")).await;
@@ -184,7 +184,7 @@ async fn replay_of_applied_event_resolves_as_duplicate() {
 async fn archiver_same_message_twice_keeps_one_dead_letter() {
     let (app, order) = with_a_letter().await;
     let first = app.text("select dead_letters::text from dead_letters").await;
-    // The same message dies again, as after a crash before the acknowledgement.
+    // The same message is dead-lettered again, as after a crash before the acknowledgement.
     app.publish_all(std::slice::from_ref(&order)).await;
     let mut consumer = app.consumer("shop").await;
     consumer.step().await;

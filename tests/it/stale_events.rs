@@ -104,8 +104,7 @@ async fn deletion_before_creation_is_kept() {
 #[tokio::test]
 async fn restoration_with_older_version_restores_the_order() {
     let app = TestApp::with(&[WOO], |_| ()).await;
-    // A WooCommerce deletion carries no time, so ours is taken: far later
-    // than any version of the order.
+    // A WooCommerce deletion has no timestamp, so the time of receipt is used: later than any version.
     let events = [
         woo("order.created", 1, 1),
         woo("order.deleted", 1, 0),

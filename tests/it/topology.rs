@@ -1,4 +1,4 @@
-//! The topology loses nothing on any hop, and says what differs.
+//! The topology loses no message between queues, and a declaration conflict is reported.
 
 use std::time::Duration;
 
@@ -158,7 +158,7 @@ async fn topology_foreign_producer_needs_only_a_message_id() {
     let order = crate::support::erp_order("1", 1, "1.00").body;
     let exchange = app.tools.topology.inbound_exchange();
     let channel = app.amqp().await;
-    // Its type is the topic: without one, nobody maps it.
+    // The AMQP type is the topic. Without one, the message is ignored.
     channel.publish(&exchange, "erp", Some("order-1"), &[], &order).await;
     channel.publish(&exchange, "erp", Some("order-1"), &[], &order).await;
     channel.publish(&exchange, "erp", None, &[], &order).await;

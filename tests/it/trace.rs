@@ -1,13 +1,12 @@
-//! A document's story: found by what people know of it, at a cost that does
-//! not grow with the tables.
+//! `trace` finds a document's messages at a cost that does not grow with the tables.
 
 use tallyhook::store::{Conn, timeline};
 
 use crate::support::{ERP, TestApp, erp_order, shop_order};
 
-/// Orders of three shops, written as a worker would.
+/// Writes orders of three shops.
 async fn write(app: &TestApp) {
-    // No vacuum reads while the test counts.
+    // An autovacuum would change the counts.
     app.execute(
         "alter table orders set (autovacuum_enabled = false);
          insert into orders (source, tenant, order_id, number, first_receipt, last_receipt)
@@ -17,7 +16,7 @@ async fn write(app: &TestApp) {
     .await;
 }
 
-/// How many pages of tables and their indexes were looked at so far.
+/// The number of pages of tables and indexes that were read so far.
 async fn pages(app: &TestApp, tables: &str) -> i64 {
     app.count(&format!(
         "select sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)::bigint
@@ -26,7 +25,7 @@ async fn pages(app: &TestApp, tables: &str) -> i64 {
     .await
 }
 
-/// How many pages of tables a question looks at.
+/// The number of pages that a query reads.
 async fn cost(app: &TestApp, tables: &str, ask: impl AsyncFnOnce(&mut Conn)) -> i64 {
     let mut conn = app.tools.store.connection().await.unwrap();
     let flush = "select pg_stat_force_next_flush()";
@@ -62,7 +61,7 @@ async fn trace_order_by_number_or_id_is_found_once() {
     app.publish_all(&[erp_order("7", 1, "1.00"), shop_order(7, 1, "2.00")]).await;
     app.consumer("erp").await.step().await;
     app.consumer("shop").await.step().await;
-    // One is known by the same text in both ways.
+    // For one order, number and id are the same text.
     app.execute("update orders set number = order_id where source = 'erp'").await;
     let mut conn = app.tools.store.connection().await.unwrap();
     for (text, sources) in

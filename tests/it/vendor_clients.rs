@@ -1,6 +1,5 @@
-//! Customers of the platforms' own libraries post webhooks to us, and the
-//! libraries judge what we sign: tests/clients holds the programs, and
-//! deploy/clients.sh installs the libraries.
+//! The platforms' own client libraries post webhooks to the receiver and verify our signatures.
+//! `tests/clients` holds the programs; `deploy/clients.sh` installs the libraries.
 
 use std::{
     io::Write as _,
@@ -54,7 +53,7 @@ const STANDARD_WEBHOOKS: Platform = Platform {
     expected: "ord_1 1001 paid 29.35 EUR Jürgen",
 };
 
-/// What one of the libraries is a client of.
+/// The platform of a library.
 struct Platform {
     /// The settings of its source, and the name they give it.
     source: &'static str,
@@ -64,7 +63,7 @@ struct Platform {
     number: &'static str,
     /// Its event under an id, for libraries that leave the id to the body.
     body: fn(&str) -> String,
-    /// The books' only row, and what it should be.
+    /// The query of the only row, and the expected text.
     row: &'static str,
     expected: &'static str,
 }
@@ -124,7 +123,7 @@ fn standard_event(_id: &str) -> String {
     .to_string()
 }
 
-/// One of the libraries, installed.
+/// An installed library.
 struct Library {
     folder: PathBuf,
     name: &'static str,
@@ -133,7 +132,7 @@ struct Library {
 }
 
 impl Library {
-    /// The library, if deploy/clients.sh has been there; says so if not.
+    /// The library if it is installed; prints a message if not.
     fn find(name: &'static str, python: bool) -> Option<Self> {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("clients");
         if folder.join("stamp").is_file() {
@@ -144,7 +143,7 @@ impl Library {
         None
     }
 
-    /// Runs its program; what that prints.
+    /// Runs its program; returns the output.
     async fn run(&self, verb: &str, mut message: Value) -> Value {
         message["library"] = self.name.into();
         let (program, script) = if self.python {
@@ -181,7 +180,7 @@ impl Library {
         self.run("send", message).await
     }
 
-    /// Whether it accepts what somebody signed.
+    /// Whether the library accepts a signature.
     async fn accepts(&self, headers: &Value, secret: &str, body: &str) -> bool {
         let message = json!({"secret": secret, "headers": headers, "body": body});
         self.run("verify", message).await["accepted"].as_bool().unwrap()
@@ -194,7 +193,7 @@ struct Door<'a> {
     url: String,
 }
 
-/// All that a platform relies on, by one of its libraries.
+/// Checks signatures in both directions, and that an event is applied once.
 async fn is_understood(library: Option<Library>, platform: &Platform) {
     let Some(library) = library else { return };
     let app = TestApp::with(&[platform.source], |_| ()).await;
@@ -221,7 +220,7 @@ async fn is_refused_if_forged_or_old(library: &Library, door: &Door<'_>, app: &T
 async fn is_applied_once(library: &Library, door: &Door<'_>, app: &TestApp) {
     let Platform { name, topic, number, row, expected, .. } = door.platform;
     let mut consumer = app.consumer(name).await;
-    // Sent again, a message is signed anew with the time of that attempt.
+    // A redelivery is signed with its own time.
     for (age, outcome) in [(0, "applied"), (120, "duplicate")] {
         let answer = library.send(door, "evt_1", WHSEC, age).await;
         assert_eq!((&answer["status"], &answer["body"]), (&200.into(), &"".into()), "{answer}");

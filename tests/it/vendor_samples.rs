@@ -1,6 +1,5 @@
-//! The platforms' own payloads and signature vectors through the real
-//! adapters. They are not part of this repository: `TALLYHOOK_SAMPLES` names
-//! their folder, else it is looked for beside the repository.
+//! Payloads and signature vectors of the platforms, through the real sources. They are not part of
+//! this repository: `TALLYHOOK_SAMPLES` names their folder; the default is `../shared/samples`.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +28,7 @@ use uuid::Uuid;
 
 const AT: OffsetDateTime = datetime!(2026-01-02 3:04:05 UTC);
 
-/// The folder of samples, if there is one; says so if not.
+/// The folder of samples if it exists; prints a message if not.
 fn samples() -> Option<PathBuf> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/samples");
     let folder = std::env::var_os("TALLYHOOK_SAMPLES").map_or(beside, PathBuf::from);
@@ -139,7 +138,7 @@ fn as_received(event: Event) -> Result<Envelope> {
     })
 }
 
-/// What the vector's body does to the books, received and mapped.
+/// The changes that the vector's body maps to.
 fn state(
     config: &Components,
     headers: &[(&str, &str)],
@@ -157,12 +156,12 @@ fn state(
     }
 }
 
-/// What an event does to the books.
+/// The changes that an event maps to.
 fn mapped(config: &Components, event: Event) -> Result<MappedEvent> {
     Ok(adapter(config)?.map(&as_received(event)?)?)
 }
 
-/// A line as the samples' readers would write it down.
+/// A change in the notation of the expected files.
 fn first_line(order: &Order) -> Result<serde_json::Value> {
     Ok(serde_json::to_value(order.lines.first().context("no line")?)?)
 }
@@ -537,7 +536,7 @@ fn vendor_signature_vectors_with_timestamp_verify_at_that_time() -> Result<()> {
             ("webhook-id", parts[0].as_str()),
             ("webhook-timestamp", time.as_str()),
         ];
-        // A remark may stand behind it.
+        // A remark may follow it.
         let secret = vector.secret.split(' ').next().unwrap_or_default();
         let config = configured(section, secret)?;
         let received = receive_at(&config, &headers, &body, signed_at)?;

@@ -1,5 +1,5 @@
-//! Several worker processes on one queue, and one of them dies: nothing is
-//! lost, nothing is applied twice, nobody stands in another's way for good.
+//! Several worker processes share a queue and one is killed: no event is lost, none is applied twice,
+//! and no lock stays.
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::support::{
     start_barrier::{self, StartBarrier},
 };
 
-/// Few orders, each of which is in every batch.
+/// Few orders, so that every batch has each of them.
 const ORDERS: u64 = 8;
 const VERSIONS: u32 = 240;
 const REFUNDS: u64 = 20;
@@ -28,7 +28,7 @@ const WORKERS: usize = 3;
 /// Consumers of each.
 const LANES: usize = 2;
 
-/// What was sent, in the order in which it was.
+/// The published events, in order.
 struct Sent {
     events: Vec<Envelope>,
     changes: i64,
@@ -36,8 +36,8 @@ struct Sent {
     poison: i64,
 }
 
-/// Updates of the same orders in no order at all, their refunds, repeats of
-/// some of both, and what no mapping and what no row can take.
+/// Shuffled updates and refunds of the same orders, duplicates, and events that no mapping or no row
+/// accepts.
 fn mixture() -> Sent {
     let mut events = Vec::new();
     for order in 1..=ORDERS {
@@ -59,12 +59,12 @@ fn mixture() -> Sent {
     let (changes, duplicates) = (count(changes), count(repeated.len()));
     let sent = Sent { events: Vec::new(), changes, duplicates, poison: count(poison.len()) };
     events.extend(repeated.into_iter().chain(poison));
-    // Shuffled the same each time; who takes what is chance enough.
+    // A fixed order; the interleaving of the workers is random enough.
     events.shuffle(&mut StdRng::seed_from_u64(5));
     Sent { events, ..sent }
 }
 
-/// `tallyhook` under the rig's settings.
+/// The binary with the test app's settings.
 struct Program {
     folder: TempDir,
 }
@@ -107,7 +107,7 @@ impl Program {
         self.folder.path().join(format!("{worker}.log"))
     }
 
-    /// What a worker has logged.
+    /// A worker's log.
     fn output_text(&self, worker: usize) -> String {
         std::fs::read_to_string(self.log(worker)).unwrap()
     }
@@ -142,7 +142,7 @@ async fn worker_processes_one_killed_applies_each_event_once() {
     let queue = app.tools.topology.inbound_queue(&app.tools.topology.sources()[0]);
     let amqp = app.amqp().await;
 
-    // Held back until all of them stand there, so that none finds all done.
+    // All workers wait until every one is connected.
     let mut connection = app.tools.store.connection().await.unwrap();
     let mut barrier = StartBarrier::raise(&app.tools.store).await.unwrap();
     let begun = start_barrier::database_time(&mut connection).await.unwrap();
@@ -181,7 +181,7 @@ async fn worker_processes_one_killed_applies_each_event_once() {
         let status = tokio::time::timeout(seconds(60), worker.wait()).await.unwrap().unwrap();
         assert!(status.success(), "{status}");
     }
-    // A session tells of its deadlocks when it ends.
+    // A session reports its deadlocks when it ends.
     let mut looks = 0;
     while start_barrier::sessions_since(&mut connection, begun).await.unwrap() > 0 {
         looks += 1;
@@ -191,7 +191,7 @@ async fn worker_processes_one_killed_applies_each_event_once() {
     assert_eq!(start_barrier::deadlocks(&mut connection).await.unwrap(), 0);
     drop(connection);
 
-    // Nothing is lost, and each key was settled once, in whichever order.
+    // No event is lost, and each key was processed once.
     let totals = app.totals().await;
     assert_eq!(totals.applied + totals.stale, sent.changes, "{totals:?}");
     assert_eq!((totals.duplicate, totals.dead), (sent.duplicates, sent.poison), "{totals:?}");

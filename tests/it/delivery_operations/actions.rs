@@ -1,4 +1,4 @@
-//! Void, re-issue and retry: what each starts from and what it leaves.
+//! Void, re-issue and retry: the states in which each is allowed, and the rows it writes.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn void_every_state_but_sending_succeeds_once() {
     settle(&app, attempt(id, Some(until), uncertain(), None)).await;
     assert_eq!(void(&app, id).await.unwrap().state, "voided");
 
-    // A worker that died in the middle holds nobody up for ever.
+    // The lease of a killed worker does not block a void for ever.
     claim(&app, &expired, Duration::ZERO).await;
     assert_eq!(void(&app, expired.delivery_id).await.unwrap().state, "voided");
 
@@ -110,7 +110,7 @@ async fn reissue_of_voided_delivery_uses_a_new_key_and_the_current_document() {
         matches!(&early, Err(DeliveryError::Refused(ActionRefusal::WrongState { .. }))),
         "{early:?}"
     );
-    // The invoice changed since.
+    // The invoice has changed since then.
     app.publish_all(&[erp_invoice("I-1", 2, "12.50")]).await;
     app.consumer("erp").await.drain(1).await;
     void(&app, old.delivery_id).await.unwrap();
@@ -174,8 +174,7 @@ async fn retry_of_failed_delivery_keeps_its_key() {
         ),
         "{retried:?}"
     );
-    // What was refused for what it said is written anew; of the other nobody
-    // knows whether it worked, so it is asked for first and sent as it was.
+    // A rejected request is rendered again. An uncertain one is looked up first and sent unchanged.
     let row = async |target: &str| {
         let sql = format!(
             "select concat_ws(' ', state, attempts, request) from deliveries
@@ -195,7 +194,7 @@ async fn retry_of_failed_delivery_keeps_its_key() {
     }
     assert_eq!(app.count("select count(*) from dead_letters where state = 'resolved'").await, 2);
 
-    // Nothing to do leaves no run behind.
+    // Without a matching delivery no audit entry is written.
     let nothing = retry(&app, &[pending.delivery_id]).await;
     assert!(nothing.deliveries.is_empty() && nothing.replay_id.is_none(), "{nothing:?}");
     assert_eq!(app.count("select count(*) from replays").await, 1);
@@ -208,7 +207,7 @@ async fn retry_after_failed_rendering_is_allowed() {
     let id = to(&app, "accounting").await.delivery_id;
     send(&app, id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     retry(&app, &[id]).await;
-    // Its template fails now, so that there is no request and no answer.
+    // Its template fails now, so there is no request and no response.
     let unsent = attempt(id, None, failed(ReasonCode::InvalidValue), None);
     assert_eq!(settle(&app, unsent).await, 1);
     assert_eq!(app.text(LETTER).await, "open invalid_value");

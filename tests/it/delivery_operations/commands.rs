@@ -1,4 +1,4 @@
-//! The binary's own words for it: deliveries, reissue, dead, trace, audit.
+//! The commands: deliveries, reissue, dead, trace, audit.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{REQUEST, TARGETS, assert_sound, delivered, failed, send, state, to, with_an_invoice};
 use crate::support::{ERP, TestApp, erp_invoice};
 
-/// The binary on a rig's database and broker.
+/// The binary with a test app's database and broker.
 pub(super) struct Binary {
     folder: tempfile::TempDir,
 }
@@ -25,7 +25,7 @@ impl Binary {
         Self { folder }
     }
 
-    /// Runs a command; its exit code and all that it said.
+    /// Runs a command; returns its exit code and its output.
     pub(super) fn run(&self, arguments: &[&str]) -> (i32, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_tallyhook"))
             .arg("--config")
@@ -57,7 +57,7 @@ async fn delivery_commands_list_void_reissue_and_retry() {
     let binary = Binary::on(&app, TARGETS);
     let id = accounting.delivery_id.to_string();
 
-    // Looked at, by each of the conditions.
+    // `deliveries list` with each of its filters.
     let listed = |arguments: &[&str]| {
         let found = binary.json(&[&["deliveries", "list"], arguments].concat());
         found.as_array().unwrap().len()
@@ -95,7 +95,7 @@ async fn delivery_commands_list_void_reissue_and_retry() {
     }
     assert_eq!(binary.json(&["trace", "I-1"])["deliveries"].as_array().unwrap().len(), 3);
 
-    // Taken back: with a reason, and only one.
+    // A void needs a comment and selects one delivery.
     assert_eq!(binary.run(&["deliveries", "void", &id]).0, 2);
     assert_eq!(binary.run(&["deliveries", "void", &id, "--reason", " "]).0, 2);
     assert_eq!(binary.run(&["deliveries", "void", "--reason", "why"]).0, 2);
@@ -113,7 +113,7 @@ async fn delivery_commands_list_void_reissue_and_retry() {
     let partly = binary.run(&["deliveries", "void", &id, &queued, "--reason", "why"]);
     assert!(partly.0 == 3 && partly.1.contains("is voided"), "{partly:?}");
 
-    // Issued anew: not on doubt, and once.
+    // A re-issue of an uncertain delivery needs confirmation, and works once.
     let doubt = binary.run(&["reissue", &id, "--reason", "why"]);
     assert!(doubt.0 == 1 && doubt.1.contains("--gone"), "{doubt:?}");
     let done = binary.run(&["reissue", &id, "--reason", "why", "--gone", "--by", "bert"]);
@@ -127,7 +127,7 @@ async fn delivery_commands_list_void_reissue_and_retry() {
         acts.as_array().unwrap().iter().map(|act| (&act["action"], &act["actor"])).collect();
     assert_eq!(acts, [(&json!("void"), &json!("ann")), (&json!("reissue"), &json!("bert"))]);
 
-    // Tried again: what failed, and nothing else.
+    // Only failed deliveries are retried.
     assert_eq!(binary.run(&["deliveries", "retry"]).0, 1, "which one?");
     assert_eq!(binary.run(&["deliveries", "retry", "--state", "pending", "--all"]).0, 1);
     let failed = ["deliveries", "retry", "--state", "failed", "--target", "ledger"];
@@ -160,7 +160,7 @@ async fn dead_commands_handle_dead_letters_of_deliveries() {
         let id = to(&app, target).await.delivery_id;
         send(&app, id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     }
-    // One of a message beside them.
+    // And the dead letter of a message.
     let mut poison = erp_invoice("I-2", 1, "1.00");
     poison.body = "{}".into();
     app.publish_all(&[poison]).await;

@@ -1,4 +1,4 @@
-//! People and workers who meet at one delivery.
+//! Operators and workers that change one delivery at the same time.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn void_then_late_response_changes_nothing() {
     let before = app.text(row).await;
     let late = attempt(accounting.delivery_id, Some(until), delivered("INV-7"), Some(201));
     assert_eq!(settle(&app, late).await, 0);
-    // Nor does what could not even be sent.
+    // Nor does a failure before sending.
     let unsent = attempt(accounting.delivery_id, None, failed(ReasonCode::InvalidValue), None);
     assert_eq!(settle(&app, unsent).await, 0);
     assert_eq!(app.text(row).await, before);
@@ -33,7 +33,7 @@ async fn void_then_late_response_changes_nothing() {
     assert_sound(&app).await;
 }
 
-/// Waits until so many statements of this database wait for a lock.
+/// Waits until one statement of this database waits for a lock.
 async fn blocked(app: &TestApp) {
     let sql = "select count(*) from pg_stat_activity
                where datname = current_database() and wait_event_type = 'Lock'";
@@ -71,7 +71,7 @@ async fn claim_during_void_skips_the_delivery() {
     assert!(deliveries::lock_due(&mut worker, "accounting", 9).await.unwrap().is_empty());
     person.commit().await.unwrap();
     assert!(deliveries::lock_due(&mut worker, "accounting", 9).await.unwrap().is_empty());
-    // One that claims without having looked meets the constraint.
+    // A claim without a check violates the constraint.
     let error = deliveries::claim(&mut worker, &[claimed(&accounting)], LEASE).await.unwrap_err();
     assert_eq!(error.constraint(), Some("deliveries_voided"), "{error}");
 }
@@ -93,7 +93,7 @@ async fn void_during_recording_waits_for_the_response() {
     };
     let (voided, _) = tokio::join!(person, recording);
     let voided = voided.unwrap();
-    // It knows what it took back, and the invoice is not ticked off by it.
+    // The void has the remote id, and the invoice is not mirrored.
     assert_eq!((voided.state.as_str(), voided.remote_id.as_deref()), ("voided", Some("INV-7")));
     assert_eq!(app.count(TICKED).await, 0);
     assert_sound(&app).await;
@@ -110,7 +110,7 @@ async fn mirrors_delivered_concurrently_mark_the_invoice_mirrored() {
     deliveries::record_attempts(&mut one, &[answer]).await.unwrap();
     let other =
         settle(&app, attempt(ledger.delivery_id, Some(second), delivered("L-1"), Some(201)));
-    // Neither sees that the other is there until it is committed.
+    // Neither transaction sees the other before the commit.
     let commit = async {
         blocked(&app).await;
         one.commit().await.unwrap();
@@ -134,7 +134,7 @@ async fn reissue_concurrently_creates_one_delivery() {
         "{lost:?}"
     );
 
-    // Without the lock it is the constraint that lets only one through.
+    // Without the lock, the constraint lets only one through.
     let id = to(&app, "ledger").await.delivery_id;
     void(&app, id).await.unwrap();
     let copy = "insert into deliveries (destination, event, is_mirror, source, tenant, document_id,

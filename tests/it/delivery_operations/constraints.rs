@@ -1,4 +1,4 @@
-//! What the tables refuse, and what the audit sees.
+//! Constraints of the table `deliveries`, and the rows that the audit reports.
 
 use tallyhook::domain::ReasonCode;
 
@@ -105,7 +105,7 @@ async fn audit_finds_rows_changed_by_hand() {
     assert_eq!(wrong().await, [0, 0, 1, 1]);
     app.execute(&dead_letter("open")).await;
     assert_eq!(wrong().await, [0; 4]);
-    // Ticked off with no delivery at all.
+    // Mirrored without any delivery.
     app.execute(
         "update invoices set mirrored_at = now();
                  update dead_letters set delivery_id = null;

@@ -1,4 +1,4 @@
-//! The dead letters that lay failed deliveries before people.
+//! Dead letters of failed deliveries.
 
 use tallyhook::{
     domain::ReasonCode,
@@ -44,7 +44,7 @@ async fn replay_of_delivery_dead_letter_sends_to_its_destination() {
     replay(&app, &selected).await.unwrap();
     assert_eq!(app.text(LETTER).await, "replayed attempts_exhausted");
     assert_eq!(state(&app, id).await, "uncertain");
-    // An old list does not send it a second time, and it is in no queue.
+    // A replay from an outdated list is rejected, and nothing is published.
     let again = replay(&app, &selected).await;
     assert!(
         matches!(&again, Err(ReviewError::AlreadyClosed(_, now)) if now == "replayed"),
@@ -82,7 +82,7 @@ async fn discard_of_delivery_dead_letter_voids_only_its_delivery() {
     }
     let selected = dead_letters(&app).await;
     let discard = || review::dead_letters::discard(&app.tools.store, &selected, ANNA);
-    // If it cannot be voided, the letter stays open.
+    // If the delivery cannot be voided, the dead letter stays open.
     app.execute(
         "create function hold() returns trigger language plpgsql as $$ begin
              raise division_by_zero; end $$;
@@ -106,7 +106,7 @@ async fn discard_of_delivery_dead_letter_voids_only_its_delivery() {
         shown.history.iter().map(|act| act.action.as_str()).collect::<Vec<_>>(),
         ["discard"]
     );
-    // Neither an old list nor a retry brings it back; a re-issue does.
+    // Neither an outdated list nor a retry sends it again; a re-issue does.
     let sent = replay(&app, &selected).await;
     assert!(
         matches!(&sent, Err(ReviewError::AlreadyClosed(_, now)) if now == "discarded"),
@@ -114,7 +114,7 @@ async fn discard_of_delivery_dead_letter_voids_only_its_delivery() {
     );
     assert!(retry(&app, &[accounting.delivery_id]).await.deliveries.is_empty());
     assert_eq!(reissue(&app, accounting.delivery_id, true).await.unwrap().delivery.issue, 1);
-    // And one whose delivery is tried again meanwhile is not discarded.
+    // A dead letter whose delivery is being retried is not discarded.
     let other =
         app.text("select dead_letter_id::text from dead_letters where state = 'open'").await;
     retry(&app, &[ledger.delivery_id]).await;

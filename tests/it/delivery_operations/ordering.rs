@@ -1,4 +1,4 @@
-//! Whose turn it is, and what it costs to find out.
+//! The order in which deliveries are due, and the rows that the query reads.
 
 use tallyhook::{
     domain::ReasonCode,
@@ -8,7 +8,7 @@ use tallyhook::{
 use super::{failed, retry, send, to, with_an_invoice};
 use crate::support::TestApp;
 
-/// Writes deliveries to the target as a worker would, `how` being where from.
+/// Writes deliveries to the destination as a worker would; `how` is the `from` clause.
 async fn write(app: &TestApp, event: &str, id: &str, state: &str, how: &str) {
     app.execute(&format!(
         "insert into deliveries (
@@ -61,8 +61,7 @@ async fn due_retried_rejection_is_looked_up_first() {
     assert_eq!(due().await, (false, false));
     send(&app, accounting.delivery_id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     assert_eq!(retry(&app, &[accounting.delivery_id]).await.deliveries, [accounting.delivery_id]);
-    // Written anew; but an earlier call may have worked, or a person made it
-    // there by hand.
+    // It is rendered again. An earlier request may have worked, or an operator created it by hand.
     assert_eq!(due().await, (false, true));
 }
 

@@ -1,4 +1,4 @@
-//! A re-issue while the target may still have the first.
+//! A re-issue while the destination may still have the first invoice.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ async fn reissue_of_uncertain_delivery_needs_confirmation() {
     let [queue, accounting] = [to(&app, "events").await, to(&app, "accounting").await];
     send(&app, queue.delivery_id, delivered("1"), None).await;
     send(&app, accounting.delivery_id, delivered("INV-7"), Some(201)).await;
-    // A mirror that was never sent is nowhere.
+    // A delivery that was never sent created nothing.
     let unsent = to(&app, "ledger").await;
     for id in [queue.delivery_id, accounting.delivery_id, unsent.delivery_id] {
         void(&app, id).await.unwrap();
@@ -95,7 +95,7 @@ async fn reissue_looks_the_invoice_up_at_the_destination() {
     let app = with_targets(&targets).await;
     let id = to(&app, "accounting").await.delivery_id;
     send(&app, id, delivered("INV-7"), Some(201)).await;
-    // Nobody is asked about what is not even voided.
+    // There is no lookup for a delivery that is not voided.
     assert!(matches!(reissue(&app, id, false).await, Err(DeliveryError::Refused(_))));
     assert_eq!(accounting.asked.lock().unwrap().len(), 0);
     void(&app, id).await.unwrap();
@@ -121,7 +121,7 @@ async fn reissue_looks_the_invoice_up_at_the_destination() {
     accounting.answers(200, r#"{"invoices":[]}"#);
     let new = reissue(&app, id, false).await.unwrap();
     assert_eq!(new.lookup, LookupFinding::NotFound);
-    // A person's word outweighs what it shows, and that goes on record.
+    // A confirmation overrides the lookup, and the audit log records that.
     let new = new.delivery.delivery_id;
     send(&app, new, delivered("INV-8"), Some(201)).await;
     void(&app, new).await.unwrap();

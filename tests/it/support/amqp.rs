@@ -1,4 +1,4 @@
-//! The broker as somebody else sees it: an AMQP client of the tests' own.
+//! An AMQP client that does not go through the product.
 
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
@@ -9,7 +9,7 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-/// A connection that does what an operator or another program could do.
+/// A connection of an operator or another program.
 pub(crate) struct RawAmqpClient {
     connection: Connection,
 }
@@ -58,7 +58,7 @@ impl RawAmqpClient {
         channel.close(200, short("done")).await.unwrap();
     }
 
-    /// Deletes a queue with what is in it; gives back how many messages that were.
+    /// Deletes a queue with its messages; returns how many there were.
     pub(crate) async fn delete(&self, queue: &str) -> u32 {
         let channel = self.channel().await;
         let gone = channel.queue_delete(short(queue), QueueDeleteOptions::default()).await.unwrap();
@@ -82,7 +82,7 @@ impl RawAmqpClient {
         found.ok().map(|queue| queue.message_count())
     }
 
-    /// Ready messages in a queue that is there, and how many consume it.
+    /// The numbers of ready messages and of consumers; the queue must exist.
     pub(crate) async fn look(&self, queue: &str) -> (u32, u32) {
         let channel = self.channel().await;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -91,7 +91,7 @@ impl RawAmqpClient {
         (found.message_count(), found.consumer_count())
     }
 
-    /// Whether there is such an exchange.
+    /// Whether the exchange exists.
     pub(crate) async fn has_exchange(&self, exchange: &str) -> bool {
         let channel = self.channel().await;
         let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
@@ -101,7 +101,7 @@ impl RawAmqpClient {
         found.is_ok()
     }
 
-    /// How often the first message of a queue was handed back; it stays there.
+    /// How often the first message of a queue was requeued; it stays there.
     pub(crate) async fn delivery_count(&self, queue: &str) -> i64 {
         let channel = self.channel().await;
         let got = channel.basic_get(short(queue), BasicGetOptions::default()).await.unwrap();
@@ -119,8 +119,7 @@ impl RawAmqpClient {
         count
     }
 
-    /// Takes the first message and hands it back until the broker gives it
-    /// up; how often it was taken.
+    /// Requeues the first message until the broker dead-letters it; returns the number of deliveries.
     pub(crate) async fn hand_back(&self, queue: &str) -> u32 {
         let channel = self.channel().await;
         let mut taken = 0;
@@ -141,7 +140,7 @@ impl RawAmqpClient {
         taken
     }
 
-    /// Takes every message out of a queue: their `message_id`s.
+    /// Consumes every message of a queue; returns their `message_id`s.
     pub(crate) async fn take_all(&self, queue: &str) -> Vec<String> {
         let channel = self.channel().await;
         let mut taken = Vec::new();

@@ -225,12 +225,12 @@ impl TestApp {
         assert_eq!(totals.failed_deliveries_without_dead_letter, 0, "{totals:?}");
     }
 
-    /// One number from a query.
+    /// A query's only number.
     pub(crate) async fn count(&self, sql: &str) -> i64 {
         sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(&self.db).await.unwrap()
     }
 
-    /// One text from a query; empty for null.
+    /// A query's only text; empty for null.
     pub(crate) async fn text(&self, sql: &str) -> String {
         let text: Option<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned()))
             .fetch_one(&self.db)
@@ -263,7 +263,7 @@ impl TestApp {
     }
 }
 
-/// Reads and checks a configuration of a test's own.
+/// A configuration with a database and a queue prefix of the test's own.
 async fn configure(urls: &ServerUrls, sources: &[&str], tune: impl FnOnce(&mut Config)) -> Config {
     let name = format!("t{}", Uuid::now_v7().simple());
     let url = urls.create_database(&name).await;
@@ -308,7 +308,7 @@ async fn configure(urls: &ServerUrls, sources: &[&str], tune: impl FnOnce(&mut C
 pub(crate) struct SteppedConsumer(pub(crate) SourceConsumer);
 
 impl SteppedConsumer {
-    /// One batch; its size.
+    /// Processes one batch; returns its size.
     pub(crate) async fn step(&mut self) -> usize {
         self.try_step().await.unwrap()
     }

@@ -1,4 +1,4 @@
-//! Events as the receiver makes them.
+//! Events as the receiver publishes them.
 
 use serde_json::json;
 use tallyhook::domain::{Envelope, EventKey, SourceName};
@@ -27,7 +27,7 @@ fn event(source: &str, tenant: &str, topic: &str, event_id: &str, body: String) 
     }
 }
 
-/// A Shopify order as its webhook tells it, `version` minutes after midnight.
+/// A Shopify order as in its webhook, `version` minutes after midnight.
 pub(crate) fn shop_body(order: u64, version: u32, total: &str) -> String {
     json!({
         "id": order,
@@ -47,7 +47,7 @@ pub(crate) fn shop_order(order: u64, version: u32, total: &str) -> Envelope {
     event("shop", "demo.myshopify.com", "orders/updated", &Uuid::now_v7().to_string(), body)
 }
 
-/// A Shopify order that says how much of it was paid back.
+/// A Shopify order with its refunds.
 pub(crate) fn shop_order_refunded(order: u64, version: u32, refunds: &[&str]) -> Envelope {
     let refunds: Vec<_> = refunds.iter().map(|amount| transactions(amount, "EUR")).collect();
     let mut body: serde_json::Value =
@@ -57,7 +57,7 @@ pub(crate) fn shop_order_refunded(order: u64, version: u32, refunds: &[&str]) ->
     event("shop", "demo.myshopify.com", "orders/updated", &id, body.to_string())
 }
 
-/// A Shopify refund as its own webhook tells it.
+/// A Shopify refund as in its own webhook.
 pub(crate) fn shop_refund(order: u64, refund: u64, amount: &str, currency: &str) -> Envelope {
     let mut body = transactions(amount, currency);
     body["id"] = refund.into();
@@ -124,7 +124,7 @@ pub(crate) fn stripe_session(session: &str, payment: &str) -> Envelope {
     stripe("checkout.session.completed", 1, &object)
 }
 
-/// A refund of a Stripe payment, in cents, told at this second.
+/// A refund of a Stripe payment, in cents, with this second.
 pub(crate) fn stripe_refund(
     refund: &str,
     payment: &str,
@@ -139,7 +139,7 @@ pub(crate) fn stripe_refund(
     stripe("refund.updated", at, &object)
 }
 
-/// What went back of a Stripe payment so far, in cents, as its charge tells it.
+/// The refunded total of a Stripe payment, in cents, as in its charge.
 pub(crate) fn stripe_charge_refunded(payment: &str, cents: u32, at: i64) -> Envelope {
     let object = json!({
         "id": format!("ch_of_{payment}"), "object": "charge", "amount": 10_000,
@@ -167,7 +167,7 @@ pub(crate) fn robot_invoice(number: &str, transaction: &str, amount: &str) -> En
     event("robot", "", "invoice", &format!("{number}:{transaction}"), body.to_string())
 }
 
-/// The same event once more, as a platform sends it again: another receipt.
+/// The same event with another receipt, as a platform redelivers it.
 pub(crate) fn again(envelope: &Envelope) -> Envelope {
     Envelope { receipt_id: Uuid::now_v7(), ..envelope.clone() }
 }

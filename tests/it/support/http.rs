@@ -1,4 +1,4 @@
-//! The whole service, and clients of it.
+//! The whole service, and HTTP clients.
 
 use std::net::SocketAddr;
 
@@ -41,7 +41,7 @@ impl TestServer {
         format!("http://{}{path}", self.receiver())
     }
 
-    /// Another way to post, for tasks.
+    /// A client that tasks can own.
     pub(crate) fn webhook_client(&self) -> WebhookClient {
         WebhookClient {
             url: self.url(""),
@@ -59,7 +59,7 @@ impl TestServer {
         self.client.get(url).send().await.unwrap()
     }
 
-    /// Sends bytes as they are and reads the first answer's head.
+    /// Sends raw bytes and reads the head of the first response.
     pub(crate) async fn first_answer(&self, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.receiver()).await.unwrap();
         stream.write_all(request).await.unwrap();
@@ -119,7 +119,7 @@ pub(crate) fn dress(
     })
 }
 
-/// A client that does as it is told.
+/// A client with a timeout and without a proxy.
 pub(crate) fn client() -> Client {
     // Another test may have been first.
     drop(rustls::crypto::ring::default_provider().install_default());

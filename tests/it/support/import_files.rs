@@ -1,4 +1,4 @@
-//! Files of invoices, their senders, and what is told of them.
+//! Invoice files, clients that upload them, and the status of imports.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(crate) fn csv(invoices: u32) -> String {
         .fold(HEADER.to_owned(), |file, number| file + &row(&format!("INV-{number}"), "1.00"))
 }
 
-/// Sends a file as whoever has the secret; the answer.
+/// Uploads a file with the right token.
 pub(crate) async fn send(
     server: &TestServer,
     media_type: &str,
@@ -65,7 +65,7 @@ pub(crate) async fn send_to(
     request.body(file.into()).send().await.unwrap()
 }
 
-/// The report of a file that was taken.
+/// The report of an accepted file.
 pub(crate) async fn report(answer: Response) -> Value {
     assert_eq!(answer.status(), 202, "{answer:?}");
     let receipt = answer.headers()["x-tallyhook-receipt"].to_str().unwrap().to_owned();
@@ -88,13 +88,13 @@ pub(crate) fn id(report: &Value) -> String {
     report["import_id"].as_str().unwrap().to_owned()
 }
 
-/// What is told of an import now.
+/// The status of an import.
 pub(crate) async fn progress(server: &TestServer, id: &str) -> Value {
     let answer = server.get(&server.url(&format!("/imports/{id}"))).await;
     serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
 }
 
-/// What is told of an import once its file ended and nothing of it waits.
+/// The status of an import once its upload ended and no item waits.
 pub(crate) async fn done(server: &TestServer, id: &str) -> Value {
     eventually("the import", seconds(120), || async {
         let status = progress(server, id).await;
@@ -112,7 +112,7 @@ pub(crate) fn figures(status: &Value) -> [i64; 9] {
         .map(|word| status[word].as_i64().unwrap_or_else(|| panic!("no {word} in {status}")))
 }
 
-/// A client that sends as slowly as a test wants it.
+/// A client that sends a file in parts.
 pub(crate) struct SlowUpload(pub(crate) TcpStream);
 
 impl SlowUpload {
@@ -144,7 +144,7 @@ impl SlowUpload {
         self.0.flush().await.unwrap();
     }
 
-    /// Sends as much as the other side takes; how much that was.
+    /// Sends as much as the server reads; returns how much that was.
     pub(crate) async fn push(&mut self, bytes: &[u8], patience: Duration) -> usize {
         let mut sent = 0;
         while sent < bytes.len() {
@@ -156,7 +156,7 @@ impl SlowUpload {
         sent
     }
 
-    /// The answer: its status and all of it.
+    /// The response: its status and its full text.
     pub(crate) async fn answer(mut self) -> (u16, String) {
         let mut answer = Vec::new();
         let mut piece = [0; 4096];

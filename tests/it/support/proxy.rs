@@ -1,5 +1,5 @@
-//! A proxy that can fall silent or be cut: what a network that swallows packets, or a server that
-//! is down, looks like from our side.
+//! A proxy that can go silent or refuse connections: to the product it looks like a network that drops
+//! packets, or a server that is down.
 
 use std::net::TcpListener as StdListener;
 
@@ -18,7 +18,7 @@ pub(crate) struct Proxy {
 #[derive(Clone, Copy)]
 enum State {
     Open,
-    /// The connections of before go on in silence; new ones work.
+    /// Open connections stay open in silence; new ones work.
     Silenced,
     /// Every connection is closed, new ones at once.
     Cut,
@@ -68,7 +68,7 @@ async fn forward(mut client: TcpStream, upstream: u16, mut state: watch::Receive
     };
     tokio::select! {
         _ = copy_bidirectional(&mut client, &mut server) => return,
-        // Not if the proxy is dropped: then the state stays as it is.
+        // A dropped proxy keeps its last state.
         Ok(()) = state.changed() => {}
     }
     if matches!(*state.borrow(), State::Silenced) {

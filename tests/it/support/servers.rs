@@ -202,7 +202,7 @@ impl LeasedServers {
 
 impl Drop for LeasedServers {
     fn drop(&mut self) {
-        // What a failed test left behind is not for the next one.
+        // The next test must not get the state of a failed one.
         if let Some(pair) = self.pair.take()
             && !std::thread::panicking()
         {
