@@ -51,13 +51,13 @@ impl<R: BufRead> LineReader<R> {
     }
 
     /// The end of the line that begins `offset` bytes after the start of the current line.
-    pub(super) fn line_end(&mut self, behind: usize) -> io::Result<LineEnd> {
+    pub(super) fn line_end(&mut self, offset: usize) -> io::Result<LineEnd> {
         if !self.bom_checked {
             self.skip_bom()?;
         }
-        let begin = self.start + behind;
+        let begin = self.start + offset;
         if let Some(length) = self.buffer[begin..].iter().position(|byte| *byte == b'\n') {
-            return Ok(LineEnd::At(behind + length + 1));
+            return Ok(LineEnd::At(offset + length + 1));
         }
         while !self.at_end {
             // One more for the terminator.
@@ -73,7 +73,7 @@ impl<R: BufRead> LineReader<R> {
             self.at_end = read == 0;
         }
         let rest = self.buffer.len() - self.start;
-        Ok(if rest > behind { LineEnd::At(rest) } else { LineEnd::EndOfFile })
+        Ok(if rest > offset { LineEnd::At(rest) } else { LineEnd::EndOfFile })
     }
 
     fn skip_bom(&mut self) -> io::Result<()> {

@@ -103,10 +103,10 @@ fn csv_malformed_row_is_reported_alone() {
         (b"\"1\xff\n\",2\n", &["3 ! is not UTF-8"]),
     ] {
         let file = [b"a,b\n1,2\n", rows, b"1,2\n"].concat();
-        let behind = newlines(rows);
+        let extra_lines = newlines(rows);
         let lines = lines.iter().map(|line| (*line).to_owned());
         let expected: Vec<_> =
-            [good(2)].into_iter().chain(lines).chain([good(3 + behind)]).collect();
+            [good(2)].into_iter().chain(lines).chain([good(3 + extra_lines)]).collect();
         let shown = String::from_utf8_lossy(rows);
         assert_eq!(read_all(ImportFormat::Csv, &form(&[]), &file), expected, "{shown:?}");
     }
@@ -262,8 +262,8 @@ fn item_raw_bytes_are_those_of_the_file() {
     assert_eq!(raw(ImportFormat::NdJson, b" {} \n{\n"), [&b"{}"[..], b"{"]);
     assert_eq!(raw(ImportFormat::Json, b"[ {} , 1]"), [&b"{}"[..], b"1"]);
     let long = format!("a\n{}\n{}\n", "x".repeat(70_000), "y".repeat(100_001));
-    let kept = raw(ImportFormat::Csv, long.as_bytes());
-    assert_eq!(kept, [vec![b'x'; MAX_RAW_BYTES], vec![b'y'; MAX_RAW_BYTES]]);
+    let stored = raw(ImportFormat::Csv, long.as_bytes());
+    assert_eq!(stored, [vec![b'x'; MAX_RAW_BYTES], vec![b'y'; MAX_RAW_BYTES]]);
 }
 
 #[test]

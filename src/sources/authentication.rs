@@ -3,6 +3,7 @@
 
 mod settings;
 mod signature_scheme;
+mod signature_template;
 #[cfg(test)]
 mod tests;
 

@@ -45,7 +45,7 @@ impl Callback {
             signature,
             tenant,
             on_conflict,
-            repeats_same_bytes,
+            redelivers_identical_body,
             invoice,
         } = settings;
         let bills = InvoicePayloads::new(invoice.into(), tenant)?;
@@ -53,7 +53,7 @@ impl Callback {
         Ok(Self {
             authentication,
             on_conflict,
-            redelivers_identical_body: repeats_same_bytes,
+            redelivers_identical_body: redelivers_identical_body,
             payloads: bills,
         })
     }

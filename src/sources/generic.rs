@@ -42,8 +42,9 @@ impl Generic {
     /// # Errors
     /// [`InvalidSettings`] with the invalid key.
     pub fn new(settings: GenericSettings) -> Result<Self, InvalidSettings> {
-        let GenericSettings { event, form, order, invoice, refund, repeats_same_bytes, .. } =
-            settings;
+        let GenericSettings {
+            event, form, order, invoice, refund, redelivers_identical_body, ..
+        } = settings;
         let signature =
             settings.signature.map(|signature| signature.with_default_id(event.id.as_ref()));
         let authentication = Authentication::new(settings.authentication, signature)?;
@@ -59,7 +60,7 @@ impl Generic {
             extractor: identity,
             mapping,
             test_topic: None,
-            redelivers_identical_body: repeats_same_bytes,
+            redelivers_identical_body: redelivers_identical_body,
             // Depends on the sender.
             redelivery_window: DEFAULT_REDELIVERY_WINDOW,
         })

@@ -34,14 +34,14 @@ impl From<PermanentFailure> for SplitError {
 /// # Errors
 /// [`SplitError`] if the list is unreadable or too long.
 pub(super) fn elements<'a>(
-    whole: &JsonFields<'a>,
+    fields: &JsonFields<'a>,
     pointer: &str,
     within: &'a JsonPointers,
 ) -> Result<Vec<JsonFields<'a>>, SplitError> {
-    if whole.count(pointer)? > MAX_EVENTS {
+    if fields.count(pointer)? > MAX_EVENTS {
         return Err(SplitError::TooManyEvents);
     }
-    Ok(whole.list(pointer, within)?)
+    Ok(fields.list(pointer, within)?)
 }
 
 /// Fails if there are more events than a request may hold.

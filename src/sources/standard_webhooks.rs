@@ -45,7 +45,7 @@ impl StandardWebhooks {
     /// [`InvalidSettings`] with the invalid key.
     pub fn new(settings: StandardWebhooksSettings) -> Result<Self, InvalidSettings> {
         settings.check()?;
-        let (profile, repeats_same_bytes) =
+        let (profile, redelivers_identical_body) =
             (settings.profile, settings.redelivers_identical_body());
         let tolerance = parse_tolerance(settings.tolerance_s)?;
         let event = settings.event_settings();
@@ -56,7 +56,7 @@ impl StandardWebhooks {
             tolerance,
             extractor: identity,
             mapping,
-            redelivers_identical_body: repeats_same_bytes,
+            redelivers_identical_body: redelivers_identical_body,
         })
     }
 

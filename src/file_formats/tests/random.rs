@@ -43,7 +43,7 @@ fn row(field: impl Strategy<Value = Field> + Clone) -> impl Strategy<Value = Lin
     [field.clone(), field.clone(), field].prop_map(Line::Row)
 }
 
-fn written((text, quoted): &Field) -> String {
+fn to_csv((text, quoted): &Field) -> String {
     if *quoted || text.contains([',', '"', '\r', '\n']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
@@ -59,7 +59,7 @@ fn file(lines: &[Line], end: &str) -> (Vec<u8>, Vec<Told>) {
         let number = 1 + newlines(&file);
         match line {
             Line::Row(fields) => {
-                file.extend(fields.each_ref().map(written).join(",").bytes());
+                file.extend(fields.each_ref().map(to_csv).join(",").bytes());
                 expected.push((number, Some(fields.clone().map(|(text, _)| text))));
             }
             Line::Blank => {}

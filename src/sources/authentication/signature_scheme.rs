@@ -5,7 +5,10 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use time::OffsetDateTime;
 
-use super::settings::{SignatureSettings, TimestampUnit};
+use super::{
+    settings::{SignatureSettings, TimestampUnit},
+    signature_template::{TemplatePart, parse_template},
+};
 use crate::sources::{
     OutgoingWebhook, Rejection, WebhookRequest,
     mapping::InvalidSettings,
@@ -36,16 +39,6 @@ enum HeaderFormat {
     KeyValueList(String),
     /// The values with the prefix, separated by spaces.
     SpaceSeparated,
-}
-
-/// A part of the signed text.
-enum TemplatePart {
-    Text(String),
-    Body,
-    Timestamp,
-    Id,
-    Url,
-    Header(HeaderName),
 }
 
 /// Where a signed value is.
@@ -358,39 +351,4 @@ fn required_header<'a>(
     request.header(name.as_str()).ok_or_else(|| {
         Rejection::InvalidSignature(format!("the header {name} is missing or empty"))
     })
-}
-
-/// Parses a template such as `{timestamp}.{body}`.
-fn parse_template(template: &str) -> Result<Vec<TemplatePart>, String> {
-    let mut parts = Vec::new();
-    let mut rest = template;
-    while let Some((text, behind)) = rest.split_once('{') {
-        parts.push(TemplatePart::Text(text.to_owned()));
-        let (name, behind) = behind.split_once('}').ok_or("has a { without a }")?;
-        parts.push(match name {
-            "body" => TemplatePart::Body,
-            "timestamp" => TemplatePart::Timestamp,
-            "id" => TemplatePart::Id,
-            "url" => TemplatePart::Url,
-            _ => {
-                let header = name.strip_prefix("header:").and_then(|name| name.parse().ok());
-                TemplatePart::Header(header.ok_or_else(|| {
-                    format!(
-                        "contains {{{name}}}, which is none of {{body}}, {{timestamp}}, {{id}}, {{url}} \
-                         and {{header:NAME}}"
-                    )
-                })?)
-            }
-        });
-        rest = behind;
-    }
-    parts.push(TemplatePart::Text(rest.to_owned()));
-    if parts.iter().any(|part| matches!(part, TemplatePart::Text(text) if text.contains('}'))) {
-        return Err("has a } without a {".to_owned());
-    }
-    parts.retain(|part| !matches!(part, TemplatePart::Text(text) if text.is_empty()));
-    if parts.iter().filter(|part| matches!(part, TemplatePart::Body)).count() != 1 {
-        return Err("must contain {body} once: an unsigned body proves nothing".to_owned());
-    }
-    Ok(parts)
 }

@@ -152,9 +152,9 @@ fn signature_scheme_timestamp_must_be_recent() {
         assert_eq!(svix_says.is_ok(), lenient, "{shift}: {svix_says:?}");
         let case = stripe(&format!("t=1533204620,v1={STRIPE_V1}")).at(1_533_204_620 + shift);
         for (settings, expected) in [(&stripe_settings, lenient), (&strict, tight)] {
-            let says = case.made_to(settings, &["secret"]);
-            assert_eq!(says.is_ok(), expected, "{shift}: {says:?}");
-            assert!(expected || says.is_err_and(|error| error.contains("signed time")));
+            let verified = case.made_to(settings, &["secret"]);
+            assert_eq!(verified.is_ok(), expected, "{shift}: {verified:?}");
+            assert!(expected || verified.is_err_and(|error| error.contains("signed time")));
         }
     }
     // A sender without a valid signature learns nothing about our clock.
@@ -207,8 +207,8 @@ fn signature_scheme_url_is_signed() {
         ("http://webhook.site/webhooks", "signature-key"),
         (address, "signature-key "),
     ] {
-        let says = case.made_to(&settings(other), &[secret]);
-        assert_eq!(says, Err(FORGED.to_owned()), "{other}");
+        let verified = case.made_to(&settings(other), &[secret]);
+        assert_eq!(verified, Err(FORGED.to_owned()), "{other}");
     }
 }
 
@@ -299,22 +299,22 @@ fn bearer_token_must_equal_the_secret() {
 
 #[test]
 fn bearer_token_in_query_requires_permission() {
-    let asked = |query| Case { query, ..Case::new(&[], "{}") };
+    let with_query = |query| Case { query, ..Case::new(&[], "{}") };
     let missing = Err("the header Authorization is missing or empty".to_owned());
     let (header_only, both) = (
         by(AuthenticationMethod::Bearer),
         by(AuthenticationMethod::Bearer).allow_in_query("access_token"),
     );
-    let good = asked("a=1&access_token=a%26b");
+    let good = with_query("a=1&access_token=a%26b");
     assert_eq!(good.made_to(&both, &["a&b"]), Ok(0));
     assert_eq!(good.made_to(&header_only, &["a&b"]), missing);
     // The header takes precedence over the query.
     let contradicting = good.with("authorization", "Bearer other");
     assert!(contradicting.made_to(&both, &["a&b"]).is_err());
     for query in ["", "access_token", "access_token=", "Access_token=a", "token=a"] {
-        assert_eq!(asked(query).made_to(&both, &["a"]), missing, "{query}");
+        assert_eq!(with_query(query).made_to(&both, &["a"]), missing, "{query}");
     }
-    assert!(asked("access_token=b&access_token=a").made_to(&both, &["a"]).is_err());
+    assert!(with_query("access_token=b&access_token=a").made_to(&both, &["a"]).is_err());
 }
 
 #[test]
@@ -403,14 +403,14 @@ fn signature_settings_invalid_key_is_named() {
 #[test]
 fn signature_id_defaults_to_event_id_header() {
     let from_header = Selector::Header("x-id".to_owned());
-    let told =
+    let id_setting =
         |text: &str, event_id: Option<&Selector>| settings(text).with_default_id(event_id).id;
     let template = "template = '{id}{body}'";
-    assert_eq!(told(template, Some(&from_header)).as_deref(), Some("header:x-id"));
+    assert_eq!(id_setting(template, Some(&from_header)).as_deref(), Some("header:x-id"));
     let given = format!("{template}\nid = 'header:y'");
-    assert_eq!(told(&given, Some(&from_header)).as_deref(), Some("header:y"));
+    assert_eq!(id_setting(&given, Some(&from_header)).as_deref(), Some("header:y"));
     // The body is not read before it is verified.
-    assert_eq!(told(template, Some(&Selector::Pointer("/id".to_owned()))), None);
-    assert_eq!(told(template, None), None);
-    assert_eq!(told("", Some(&from_header)), None);
+    assert_eq!(id_setting(template, Some(&Selector::Pointer("/id".to_owned()))), None);
+    assert_eq!(id_setting(template, None), None);
+    assert_eq!(id_setting("", Some(&from_header)), None);
 }

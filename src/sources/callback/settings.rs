@@ -33,7 +33,7 @@ pub struct CallbackSettings {
     /// Whether a retry repeats the same bytes (default false). If so, other bytes for a
     /// known transaction are dead-lettered as `conflicting_duplicate`.
     #[serde(default)]
-    pub repeats_same_bytes: bool,
+    pub redelivers_identical_body: bool,
     /// Where the fields of an invoice are.
     #[serde(default)]
     pub invoice: InvoiceSettings,

@@ -36,7 +36,7 @@ fn source(settings: &str) -> ConfiguredSource {
 }
 
 /// Sends an authentic request with this body.
-fn request(adapter: &Source, body: impl Into<Bytes>, more: &[(&'static str, &str)]) -> Outcome {
+fn request(source: &Source, body: impl Into<Bytes>, more: &[(&'static str, &str)]) -> Outcome {
     let body = body.into();
     let at = envelope("", "").received_at;
     let webhook = OutgoingWebhook {
@@ -47,11 +47,11 @@ fn request(adapter: &Source, body: impl Into<Bytes>, more: &[(&'static str, &str
         sent_at: at,
         body: &body,
     };
-    let mut headers: HeaderMap = adapter.signed_headers(&webhook).into_iter().collect();
+    let mut headers: HeaderMap = source.signed_headers(&webhook).into_iter().collect();
     for (name, value) in more {
         headers.insert(*name, value.parse().unwrap());
     }
-    match adapter.receive(&WebhookRequest {
+    match source.receive(&WebhookRequest {
         headers: &headers,
         query: "",
         body: &body,
@@ -101,7 +101,7 @@ fn acceptance(event: &Event) -> String {
 
 #[test]
 fn callback_documented_names_need_no_settings() {
-    let told = event(
+    let received = event(
         "",
         &[
             ("vendor", "\"ACME\""),
@@ -110,7 +110,7 @@ fn callback_documented_names_need_no_settings() {
             ("somethingElse", "[{}]"),
         ],
     );
-    assert_eq!((told.topic.as_str(), told.tenant.as_str()), ("invoice", ""));
+    assert_eq!((received.topic.as_str(), received.tenant.as_str()), ("invoice", ""));
     let expected = Invoice {
         document_id: None,
         vendor: "ACME".to_owned(),
@@ -123,7 +123,7 @@ fn callback_documented_names_need_no_settings() {
         sequence: 0,
         version: envelope("", "").received_at,
     };
-    assert_eq!(invoice("", told), expected);
+    assert_eq!(invoice("", received), expected);
 }
 
 #[test]
@@ -143,9 +143,9 @@ fn callback_optional_fields_may_be_missing() {
 fn callback_invoice_is_mapped_by_settings() {
     let doc = r#"{"no":77,"booking":"b:1","cents":-1250,"currency":"JPY","due":"2026-03-01",
         "state":"BEZAHLT","changed":"2026-01-02T12:00:00Z"}"#;
-    let told = event(OWN, &[("company", "\"acme\""), ("doc", doc)]);
-    assert_eq!(told.tenant, "acme");
-    let read = invoice(OWN, told);
+    let received = event(OWN, &[("company", "\"acme\""), ("doc", doc)]);
+    assert_eq!(received.tenant, "acme");
+    let read = invoice(OWN, received);
     assert_eq!((read.vendor.as_str(), read.invoice_number.as_str()), ("ACME", "77"));
     assert_eq!(read.transaction_id.as_deref(), Some("b:1"));
     assert_eq!((read.status, read.platform_status.as_str()), (InvoiceStatus::Paid, "BEZAHLT"));
@@ -244,8 +244,8 @@ fn callback_configured_tenant_is_required() {
     let failure = by_header.source().map(&envelope(INVOICE_TOPIC, body())).unwrap_err();
     assert_eq!(failure.field, "x-tallyhook-tenant");
     // The other invalid fields are reported too.
-    let nothing = request(source("tenant = '/company'").source(), "{}", &[]);
-    assert_eq!(faults(nothing), ["/invoiceNumber", "/transactionId", "/amount", "/company"]);
+    let missing = request(source("tenant = '/company'").source(), "{}", &[]);
+    assert_eq!(faults(missing), ["/invoiceNumber", "/transactionId", "/amount", "/company"]);
 }
 
 #[test]
@@ -274,13 +274,13 @@ fn callback_response_is_stable_per_invoice() {
 #[test]
 fn callback_response_differs_per_tenant() {
     let by_header = source("tenant = 'header:X-Company'");
-    let told = |company: &str| {
+    let response = |company: &str| {
         let event = request(by_header.source(), json_object(LEAST, &[]), &[("x-company", company)])
             .unwrap();
         by_header.source().success_body(&"inbox".parse().unwrap(), &event)
     };
-    assert_eq!(told("acme"), told("acme"));
-    assert_ne!(told("acme"), told("other"));
+    assert_eq!(response("acme"), response("acme"));
+    assert_ne!(response("acme"), response("other"));
 }
 
 #[test]
@@ -321,7 +321,7 @@ fn callback_conflict_policy_follows_settings() {
     assert_eq!(rules(""), (InvoiceConflict::Review, false));
     assert_eq!(rules("on_conflict = 'update'"), (InvoiceConflict::Update, false));
     assert_eq!(
-        rules("on_conflict = 'duplicate'\nrepeats_same_bytes = true"),
+        rules("on_conflict = 'duplicate'\nredelivers_identical_body = true"),
         (InvoiceConflict::Duplicate, true)
     );
 }
@@ -329,14 +329,14 @@ fn callback_conflict_policy_follows_settings() {
 #[test]
 fn callback_other_topics_are_ignored() {
     let body = json_object(LEAST, &[]);
-    let adapter = source("");
-    let mapped = |topic: &str| adapter.source().map(&envelope(topic, body.clone()));
+    let configured = source("");
+    let mapped = |topic: &str| configured.source().map(&envelope(topic, body.clone()));
     assert!(matches!(mapped(""), Ok(MappedEvent::Change(_))));
     assert_eq!(mapped("order.created"), Ok(MappedEvent::Ignored));
     let bad =
         envelope(INVOICE_TOPIC, json_object(LEAST, &[("amount", "\"x\""), ("dueDate", "\"x\"")]));
-    assert_eq!(adapter.source().map(&bad).unwrap_err().field, "/amount");
-    assert_eq!(adapter.source().business_key(&bad).as_deref(), Some("INV-1"));
+    assert_eq!(configured.source().map(&bad).unwrap_err().field, "/amount");
+    assert_eq!(configured.source().business_key(&bad).as_deref(), Some("INV-1"));
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn load(settings: &str) -> Result<Components, String> {
     Components::from_toml(&text, &variables).map_err(|error| format!("{error:#}"))
 }
 
-fn adapter(config: &Components) -> &Source {
+fn source_of(config: &Components) -> &Source {
     config.sources.values().next().unwrap()
 }
 
@@ -58,7 +58,7 @@ fn request(
     }
     let body = Bytes::copy_from_slice(body.as_bytes());
     let request = WebhookRequest { headers: &map, query, body: &body, received_at: AT };
-    match adapter(config).receive(&request)? {
+    match source_of(config).receive(&request)? {
         Received::Events { events, .. } => Ok(events),
         Received::Ping => panic!("a ping"),
     }
@@ -227,7 +227,7 @@ fn cloudevents_empty_batch_is_ignored() {
         assert_eq!(events.len(), 1);
         assert_eq!((events[0].topic.as_str(), events[0].tenant.as_str()), ("empty_batch", ""));
         assert_eq!(events[0].event_id, sha256_hex(b"[ ]"));
-        let mapped = adapter(&config).map(&envelope("empty_batch", "[ ]".to_owned()));
+        let mapped = source_of(&config).map(&envelope("empty_batch", "[ ]".to_owned()));
         assert_eq!(mapped, Ok(MappedEvent::Ignored), "{settings}");
     }
 }
@@ -254,7 +254,7 @@ fn cloudevents_tenant_is_selected_by_settings() {
     let config = load(ORDERS).unwrap();
     let mut untold = envelope("com.example.order.paid", r#"{"id":1,"total":1}"#.to_owned());
     untold.tenant.clear();
-    let failure = adapter(&config).map(&untold).unwrap_err();
+    let failure = source_of(&config).map(&untold).unwrap_err();
     assert_eq!(
         (failure.reason, failure.field.as_str()),
         (ReasonCode::MissingField, "attribute:company")
@@ -301,7 +301,7 @@ fn cloudevents_basic_and_hmac_authenticate() {
             sent_at: AT,
             body: b"{}",
         };
-        let headers = adapter(&config).signed_headers(&webhook);
+        let headers = source_of(&config).signed_headers(&webhook);
         let headers: Vec<_> =
             headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         let events = request(&config, &headers, "", "{}").unwrap();
@@ -313,24 +313,24 @@ fn cloudevents_basic_and_hmac_authenticate() {
 
 #[test]
 fn cloudevents_handshake_accepts_allowed_origins() {
-    let answer = |settings: &str, asked: Option<&str>| {
+    let allowed_origin = |settings: &str, origin: Option<&str>| {
         let mut headers = HeaderMap::new();
-        if let Some(origin) = asked {
+        if let Some(origin) = origin {
             headers.insert("webhook-request-origin", origin.parse().unwrap());
             headers.insert("webhook-request-rate", "120".parse().unwrap());
         }
-        let answer = adapter(&load(settings).unwrap()).handshake(&headers)?;
-        let text = |name: &str| answer[name].to_str().unwrap().to_owned();
+        let allowed_origin = source_of(&load(settings).unwrap()).handshake(&headers)?;
+        let text = |name: &str| allowed_origin[name].to_str().unwrap().to_owned();
         assert_eq!((text("allow").as_str(), text("webhook-allowed-rate").as_str()), ("POST", "*"));
         Some(text("webhook-allowed-origin"))
     };
     let listed = "allowed_origins = ['a.example', 'b.example']";
-    assert_eq!(answer("", Some("a.example")).as_deref(), Some("*"));
-    assert_eq!(answer(listed, Some("B.example")).as_deref(), Some("B.example"));
-    assert_eq!(answer(listed, Some("c.example")), None);
-    assert_eq!(answer(listed, Some("*")), None);
-    assert_eq!(answer("allowed_origins = []", Some("a.example")), None);
-    assert_eq!(answer("", None), None);
+    assert_eq!(allowed_origin("", Some("a.example")).as_deref(), Some("*"));
+    assert_eq!(allowed_origin(listed, Some("B.example")).as_deref(), Some("B.example"));
+    assert_eq!(allowed_origin(listed, Some("c.example")), None);
+    assert_eq!(allowed_origin(listed, Some("*")), None);
+    assert_eq!(allowed_origin("allowed_origins = []", Some("a.example")), None);
+    assert_eq!(allowed_origin("", None), None);
 }
 
 #[test]

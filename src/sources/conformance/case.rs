@@ -1,15 +1,13 @@
 //! One case of the suite: a kind of source and its requests.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use time::{Duration, OffsetDateTime};
 
 use super::{ConfiguredSource, RECEIVED_AT, SECRETS, Secrets, envelope};
 use crate::{
-    domain::{Envelope, MappedEvent, PermanentFailure},
-    sources::{Event, FOREIGN_TENANT_PREFIX, OutgoingWebhook, Received, Rejection, WebhookRequest},
+    domain::Envelope,
+    sources::{Event, OutgoingWebhook, Received, Rejection, WebhookRequest},
 };
 
 /// One kind of source. A case sets its own values and takes the others from
@@ -55,7 +53,7 @@ pub(super) struct Case {
     /// What makes it a different event.
     pub(super) different_event: &'static [Variation],
     /// Whether other bytes under a known key are a conflict.
-    pub(super) repeats_same_bytes: bool,
+    pub(super) redelivers_identical_body: bool,
     /// Accepted media types; an empty one means no header.
     pub(super) accepted_media_types: &'static [&'static str],
     /// Rejected media types.
@@ -209,7 +207,7 @@ impl Case {
         equivalent_forms: &[],
         redelivered: &[],
         different_event: &[],
-        repeats_same_bytes: true,
+        redelivers_identical_body: true,
         accepted_media_types: JSON_MEDIA_TYPES,
         rejected_media_types: OTHER_MEDIA_TYPES,
         unreadable: UnreadableBody::DeadLettered,
@@ -294,7 +292,7 @@ impl Case {
     ) -> Vec<Event> {
         match self.request(source, deltas).send_to(source) {
             Ok(Received::Events { events, .. }) => events,
-            other => panic!("{}: {rule} {deltas:?}: must be taken, is {other:?}", self.name),
+            other => panic!("{}: {rule} {deltas:?}: must be accepted, is {other:?}", self.name),
         }
     }
 
@@ -306,7 +304,7 @@ impl Case {
         rule: &str,
     ) -> Event {
         let mut events = self.events(source, deltas, rule);
-        assert_eq!(events.len(), 1, "{}: {rule} {deltas:?}: must be one event", self.name);
+        assert_eq!(events.len(), 1, "{}: {rule} {deltas:?}: must be tenant event", self.name);
         events.remove(0)
     }
 
@@ -318,78 +316,6 @@ impl Case {
         rule: &str,
     ) -> Envelope {
         envelope_of(self.event(source, deltas, rule))
-    }
-
-    pub(super) fn assert_invalid_signature(
-        &self,
-        result: &Result<Received, Rejection>,
-        rule: &str,
-    ) {
-        assert!(
-            matches!(result, Err(Rejection::InvalidSignature(_))),
-            "{}: {rule}: must be refused for its signature, is {result:?}",
-            self.name
-        );
-    }
-
-    /// Asserts that an authentic request with this body is rejected, and that each failure
-    /// matches.
-    pub(super) fn assert_invalid_fields(
-        &self,
-        source: &ConfiguredSource,
-        body: &'static [u8],
-        is_such: impl Fn(&PermanentFailure) -> bool,
-    ) {
-        let given = self.request(source, &[Body(body)]).send_to(source);
-        let Err(Rejection::InvalidFields(failures)) = &given else {
-            panic!("{}: {body:?}: must be refused as invalid, is {given:?}", self.name);
-        };
-        let such = !failures.is_empty() && failures.iter().all(is_such);
-        assert!(such, "{}: {body:?}: is refused with {failures:?}", self.name);
-    }
-
-    /// Asserts that events of tenants that are not allowed become `foreign:` events, which
-    /// change nothing, and that the other events of the same request are not affected.
-    pub(super) fn assert_foreign_events_ignored(
-        &self,
-        all: &ConfiguredSource,
-        deltas: &[Variation],
-        told: &[[&'static str; 3]],
-    ) {
-        let tenants: BTreeSet<_> = told.iter().map(|[_, tenant, _]| *tenant).collect();
-        let whole = self.events(all, deltas, "no allow-list");
-        for one in &tenants {
-            let source = self.source_for(&["FIRST"], &[one]);
-            let events = self.events(&source, deltas, &format!("only {one:?} is allowed"));
-            assert_eq!(events.len(), whole.len(), "{}: only {one:?}: an event is lost", self.name);
-            for (event, own) in events.into_iter().zip(&whole) {
-                if event.tenant == *one {
-                    assert_eq!(event, *own, "{}: only {one:?}", self.name);
-                    continue;
-                }
-                let marked = [&event.topic, &event.event_id]
-                    .map(|text| text.strip_prefix(FOREIGN_TENANT_PREFIX));
-                let expected = [Some(own.topic.as_str()), Some(own.event_id.as_str())];
-                assert_eq!(marked, expected, "{}: only {one:?}: a foreign event", self.name);
-                let mapped = source.source().map(&envelope_of(event));
-                assert_eq!(mapped, Ok(MappedEvent::Ignored), "{}: a foreign event", self.name);
-            }
-        }
-        let everyone: Vec<_> = tenants.into_iter().collect();
-        let source = self.source_for(&["FIRST"], &everyone);
-        assert_eq!(self.events(&source, deltas, "all allowed"), whole, "{}: allowed", self.name);
-        let nobody = self.source_for(&["FIRST"], &["nobody"]);
-        let given = self.request(&nobody, deltas).send_to(&nobody);
-        assert!(
-            matches!(given, Err(Rejection::UnknownTenant(..))),
-            "{}: all events are of strange tenants: {given:?}",
-            self.name
-        );
-    }
-
-    /// Asserts that the first secret verified the request.
-    pub(super) fn assert_authentic(&self, result: &Result<Received, Rejection>, rule: &str) {
-        assert_eq!(label(result), Some("env:FIRST"), "{}: {rule}: {result:?}", self.name);
     }
 }
 

@@ -18,18 +18,18 @@ use super::case::Case;
 /// All cases.
 pub(super) fn all() -> impl Iterator<Item = &'static Case> {
     [
-        shopify::ROWS,
-        woocommerce::ROWS,
-        stripe::ROWS,
-        standard_webhooks::ROWS,
-        square::ROWS,
-        quickbooks::ROWS,
-        xero::ROWS,
-        generic::ROWS,
-        github::ROWS,
-        cloudevents::ROWS,
-        callback::ROWS,
-        import::ROWS,
+        shopify::CASES,
+        woocommerce::CASES,
+        stripe::CASES,
+        standard_webhooks::CASES,
+        square::CASES,
+        quickbooks::CASES,
+        xero::CASES,
+        generic::CASES,
+        github::CASES,
+        cloudevents::CASES,
+        callback::CASES,
+        import::CASES,
     ]
     .into_iter()
     .flatten()

@@ -48,16 +48,16 @@ fn source(settings: &str) -> ConfiguredSource {
 }
 
 fn item_in(
-    adapter: &Source,
+    source: &Source,
     format: ImportFormat,
     body: impl Into<bytes::Bytes>,
     line: u32,
 ) -> Result<Event, Vec<PermanentFailure>> {
-    let headers: HeaderMap = adapter.import_headers("acme", BEGUN_AT).into_iter().collect();
+    let headers: HeaderMap = source.import_headers("acme", BEGUN_AT).into_iter().collect();
     let body = body.into();
     let request =
         WebhookRequest { headers: &headers, query: "", body: &body, received_at: BEGUN_AT };
-    adapter.import_event(&request, format, line)
+    source.import_event(&request, format, line)
 }
 
 fn item(settings: &str, changes: &[(&str, &str)]) -> Result<Event, Vec<PermanentFailure>> {
@@ -88,8 +88,8 @@ fn invoice(settings: &str, event: Event) -> Invoice {
 
 #[test]
 fn import_documented_columns_need_no_settings() {
-    let told = event("", &[("due_date", "\"2026-02-28\""), ("note", "[{}]")]);
-    assert_eq!((told.topic.as_str(), told.tenant.as_str()), ("invoice", ""));
+    let received = event("", &[("due_date", "\"2026-02-28\""), ("note", "[{}]")]);
+    assert_eq!((received.topic.as_str(), received.tenant.as_str()), ("invoice", ""));
     let expected = Invoice {
         document_id: None,
         vendor: "ACME".to_owned(),
@@ -102,7 +102,7 @@ fn import_documented_columns_need_no_settings() {
         sequence: 0,
         version: datetime!(2026-01-02 3:04:05.000007 UTC),
     };
-    assert_eq!(invoice("", told), expected);
+    assert_eq!(invoice("", received), expected);
     assert_eq!(invoice("", event("", &[("due_date", "\"\"")])).due_on, None);
 }
 
@@ -110,9 +110,9 @@ fn import_documented_columns_need_no_settings() {
 fn import_invoice_is_mapped_by_settings() {
     let body = r#"{"company":"acme","supplier":{"name":"Ü"},"Invoice no.":"7","a/b~c":"T-1",
         "cents":"1250","Fällig":"2026-03-01","state":"BEZAHLT","changed":"2026-01-01T00:00:00Z"}"#;
-    let told = item_in(source(OWN).source(), ImportFormat::NdJson, body, 1).unwrap();
-    assert_eq!(told.tenant, "acme");
-    let read = invoice(OWN, told);
+    let read_item = item_in(source(OWN).source(), ImportFormat::NdJson, body, 1).unwrap();
+    assert_eq!(read_item.tenant, "acme");
+    let read = invoice(OWN, read_item);
     assert_eq!((read.vendor.as_str(), read.invoice_number.as_str()), ("Ü", "7"));
     assert_eq!(read.transaction_id.as_deref(), Some("T-1"));
     assert_eq!((read.status, read.platform_status.as_str()), (InvoiceStatus::Paid, "BEZAHLT"));
@@ -185,10 +185,11 @@ fn import_event_id_depends_on_content() {
     for (index, one) in others.iter().enumerate() {
         assert!(!others[..index].contains(one), "{one}");
     }
-    let told = "[sources.inbox.invoice]\nstatus = 'state'\nversion = 'at'\ntransaction_id = 'tx'";
+    let read_item =
+        "[sources.inbox.invoice]\nstatus = 'state'\nversion = 'at'\ntransaction_id = 'tx'";
     let id = |state: &str, at: &str, tx: &str| {
         let [state, at, tx] = [state, at, tx].map(|text| format!("{text:?}"));
-        event(told, &[("state", &state), ("at", &at), ("tx", &tx)]).event_id
+        event(read_item, &[("state", &state), ("at", &at), ("tx", &tx)]).event_id
     };
     let first = id("open", "2026-01-02T00:00:00Z", "T:1");
     assert!(first.starts_with(r"ACME:INV-1:T\:1:"), "{first}");
@@ -212,10 +213,10 @@ fn import_change_is_a_duplicate_if_configured() {
 
 #[test]
 fn import_later_line_has_the_higher_version() {
-    let adapter = source("");
+    let configured = source("");
     let version = |line: u32| {
         let body = json_object(LEAST, &[]);
-        item_in(adapter.source(), ImportFormat::NdJson, body, line).unwrap().version.unwrap()
+        item_in(configured.source(), ImportFormat::NdJson, body, line).unwrap().version.unwrap()
     };
     assert!(version(2) < version(3));
     assert!(version(u32::MAX) > version(u32::MAX - 1));
@@ -223,10 +224,10 @@ fn import_later_line_has_the_higher_version() {
 
 #[test]
 fn import_decimal_comma_applies_to_csv_only() {
-    let adapter = source(COMMA);
+    let configured = source(COMMA);
     let amount = |format: ImportFormat, literal: &str| {
         let body = json_object(LEAST, &[("amount", literal)]);
-        let event = item_in(adapter.source(), format, body, 1);
+        let event = item_in(configured.source(), format, body, 1);
         event.map(|event| invoice(COMMA, event).total.amount.to_string()).map_err(|f| f.len())
     };
     for (format, literal, expected) in [
@@ -244,26 +245,26 @@ fn import_decimal_comma_applies_to_csv_only() {
     }
     // The stored body contains the converted amount, in whatever format it is read again.
     let row = json_object(LEAST, &[("amount", "\"1.234,56\"")]);
-    let told = item_in(adapter.source(), ImportFormat::Csv, row, 1).unwrap();
-    let json = item_in(source("").source(), ImportFormat::Json, told.body.clone(), 1).unwrap();
-    assert_eq!(told, json);
+    let read_item = item_in(configured.source(), ImportFormat::Csv, row, 1).unwrap();
+    let json = item_in(source("").source(), ImportFormat::Json, read_item.body.clone(), 1).unwrap();
+    assert_eq!(read_item, json);
     // Other invalid fields are reported too.
     let bad = json_object(LEAST, &[("amount", "\"12.50\""), ("currency", "7"), ("vendor", "")]);
-    let told = item_in(adapter.source(), ImportFormat::Csv, bad, 1);
-    assert_eq!(faults(told), ["vendor", "currency", "amount"]);
+    let read_item = item_in(configured.source(), ImportFormat::Csv, bad, 1);
+    assert_eq!(faults(read_item), ["vendor", "currency", "amount"]);
     let bad = json_object(LEAST, &[("amount", "\"\"")]);
-    assert_eq!(faults(item_in(adapter.source(), ImportFormat::Csv, bad, 1)), ["amount"]);
+    assert_eq!(faults(item_in(configured.source(), ImportFormat::Csv, bad, 1)), ["amount"]);
 }
 
 #[test]
 fn import_upload_is_authenticated_by_headers() {
     let by_header = source("tenant = 'header:X-Company'");
-    let adapter = by_header.source();
-    let mut headers: HeaderMap = adapter.import_headers("acme", BEGUN_AT).into_iter().collect();
+    let source = by_header.source();
+    let mut headers: HeaderMap = source.import_headers("acme", BEGUN_AT).into_iter().collect();
     let admitted = |headers: &HeaderMap| {
         // The body is not read.
         let body = "no file".into();
-        adapter.authenticate_upload(&WebhookRequest {
+        source.authenticate_upload(&WebhookRequest {
             headers,
             query: "",
             body: &body,
@@ -271,21 +272,21 @@ fn import_upload_is_authenticated_by_headers() {
         })
     };
     assert_eq!(admitted(&headers), Ok("env:FIRST".to_owned()));
-    let told = item_in(adapter, ImportFormat::NdJson, json_object(LEAST, &[]), 1).unwrap();
-    assert_eq!(told.tenant, "acme");
+    let read_item = item_in(source, ImportFormat::NdJson, json_object(LEAST, &[]), 1).unwrap();
+    assert_eq!(read_item.tenant, "acme");
     headers.insert("authorization", "Bearer c0ffee01".parse().unwrap());
     assert!(matches!(admitted(&headers), Err(Rejection::InvalidSignature(_))));
     headers.remove("authorization");
     assert!(matches!(admitted(&headers), Err(Rejection::InvalidSignature(_))));
     // Other kinds of sources verify bodies and accept no files.
     let callback = ConfiguredSource::load("callback", "", &["FIRST"], &[]).unwrap();
-    let robot = callback.source();
-    assert!(!robot.accepts_imports() && adapter.accepts_imports());
-    let headers: HeaderMap = robot.import_headers("", BEGUN_AT).into_iter().collect();
+    let other = callback.source();
+    assert!(!other.accepts_imports() && source.accepts_imports());
+    let headers: HeaderMap = other.import_headers("", BEGUN_AT).into_iter().collect();
     let request =
         WebhookRequest { headers: &headers, query: "", body: &"{}".into(), received_at: BEGUN_AT };
-    assert!(matches!(robot.authenticate_upload(&request), Err(Rejection::InvalidSignature(_))));
-    assert!(robot.import_event(&request, ImportFormat::Csv, 1).is_err());
+    assert!(matches!(other.authenticate_upload(&request), Err(Rejection::InvalidSignature(_))));
+    assert!(other.import_event(&request, ImportFormat::Csv, 1).is_err());
 }
 
 #[test]
@@ -318,7 +319,7 @@ fn import_single_invoice_is_accepted() {
     let posted = source("");
     let body = json_object(LEAST, &[]).into();
     let Ok(Received::Events { events, .. }) = posted.receive(&body) else {
-        panic!("must be taken");
+        panic!("must be accepted");
     };
     let in_file = event("", &[]);
     assert_eq!(events, [Event { version: None, ..in_file }]);

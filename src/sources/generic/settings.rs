@@ -33,7 +33,7 @@ pub struct GenericSettings {
     /// a known key are dead-lettered as `conflicting_duplicate`; if not, they are a
     /// duplicate.
     #[serde(default = "yes")]
-    pub repeats_same_bytes: bool,
+    pub redelivers_identical_body: bool,
 }
 
 const fn yes() -> bool {

@@ -113,7 +113,7 @@ fn generic_order_is_mapped_by_settings() {
         unit_price: Some(decimal("4.10")),
         total: Some(decimal("8.20")),
     };
-    let nothing = OrderLine {
+    let empty_line = OrderLine {
         id: None,
         sku: None,
         title: None,
@@ -131,7 +131,7 @@ fn generic_order_is_mapped_by_settings() {
         refunded: decimal("2.05"),
         customer_ref: Some("C 9".to_owned()),
         placed_at: Some(datetime!(2026-01-01 12:00 UTC)),
-        lines: vec![line, nothing],
+        lines: vec![line, empty_line],
     };
     assert_eq!(order.total.amount.to_string(), "12.10");
     assert_eq!(order, expected);
@@ -161,7 +161,7 @@ fn generic_statuses_are_normalized() {
         ("PAID.LATE", OrderStatus::Pending),
         ("Refunded", OrderStatus::Refunded),
         ("bezahlt", OrderStatus::Other),
-        ("a word of tomorrow", OrderStatus::Other),
+        ("an unknown word", OrderStatus::Other),
     ] {
         let order = state(ORDERS, &[("state", &format!("{word:?}"))]).2;
         assert_eq!((order.status, order.platform_status.as_str()), (ours, word), "{word}");

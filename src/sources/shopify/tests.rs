@@ -76,7 +76,7 @@ fn shopify_statuses_are_normalized() {
         ("refunded", Refunded),
         ("voided", Cancelled),
         ("expired", Other),
-        ("a word of tomorrow", Other),
+        ("an unknown word", Other),
     ] {
         let literal = format!("{word:?}");
         let plain = order(&[("financial_status", &literal)]);
@@ -329,7 +329,7 @@ fn shopify_refund_amount_is_the_refunded_money() {
     };
     let failed = r#"{"kind":"refund","status":"failure","amount":"5.00","currency":"EUR"}"#;
     let charge = r#"{"kind":"sale","status":"success","amount":"99.00","currency":"EUR"}"#;
-    let told =
+    let mapped_refund =
         refund(&format!("[{},{failed},{charge},{}]", back("1.10", "EUR"), back("2.20", "EUR")));
     let expected = Refund {
         refund_id: "509562969".to_owned(),
@@ -340,10 +340,10 @@ fn shopify_refund_amount_is_the_refunded_money() {
         cumulative: false,
         version: datetime!(2026-01-02 2:04:05 UTC),
     };
-    assert_eq!(told, Ok(MappedEvent::from(expected)));
+    assert_eq!(mapped_refund, Ok(MappedEvent::from(expected)));
     // Goods that were only restocked, and failed refunds.
-    for nothing in ["[]", &format!("[{failed},{charge}]")] {
-        assert_eq!(refund(nothing), Ok(MappedEvent::Ignored), "{nothing}");
+    for transactions in ["[]", &format!("[{failed},{charge}]")] {
+        assert_eq!(refund(transactions), Ok(MappedEvent::Ignored), "{transactions}");
     }
     for (transactions, field) in [
         (format!("[{},{}]", back("1.00", "EUR"), back("1.00", "USD")), "/transactions"),

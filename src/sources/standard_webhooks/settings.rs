@@ -29,7 +29,7 @@ pub struct StandardWebhooksSettings {
     /// Whether a redelivery repeats the same bytes (default true). If so, other bytes under
     /// a known key are dead-lettered as `conflicting_duplicate`; if not, they are a
     /// duplicate.
-    pub repeats_same_bytes: Option<bool>,
+    pub redelivers_identical_body: Option<bool>,
 }
 
 /// A platform that signs by Standard Webhooks.
@@ -75,13 +75,13 @@ impl StandardWebhooksSettings {
     /// [`InvalidSettings`] that names the key.
     pub(super) fn check(&self) -> Result<(), InvalidSettings> {
         let Some(profile) = self.profile else { return Ok(()) };
-        let Self { event, order, invoice, refund, repeats_same_bytes, .. } = self;
+        let Self { event, order, invoice, refund, redelivers_identical_body, .. } = self;
         let given = [
             ("event", event.is_some()),
             ("order", order.is_some()),
             ("invoice", invoice.is_some()),
             ("refund", refund.is_some()),
-            ("repeats_same_bytes", repeats_same_bytes.is_some()),
+            ("redelivers_identical_body", redelivers_identical_body.is_some()),
         ];
         match given.into_iter().find(|(_, given)| *given) {
             None => Ok(()),
@@ -119,7 +119,7 @@ impl StandardWebhooksSettings {
             // Neither platform documents it, and a redelivered thin event has no more
             // information.
             Some(Profile::BigCommerce | Profile::Etsy) => false,
-            None => self.repeats_same_bytes.unwrap_or(true),
+            None => self.redelivers_identical_body.unwrap_or(true),
         }
     }
 }

@@ -324,7 +324,10 @@ fn standard_webhooks_invalid_settings_name_the_key() {
         (format!("profile = 'etsy'\n{invoice}"), "sources.s.invoice"),
         (format!("profile = 'bigcommerce'\n{refund}"), "sources.s.refund"),
         ("profile = 'bigcommerce'\n[sources.s.event]\ntopic = '/x'".to_owned(), "sources.s.event"),
-        ("profile = 'etsy'\nrepeats_same_bytes = true".to_owned(), "sources.s.repeats_same_bytes"),
+        (
+            "profile = 'etsy'\nredelivers_identical_body = true".to_owned(),
+            "sources.s.redelivers_identical_body",
+        ),
         ("profile = 'ebay'".to_owned(), "sources.s"),
         ("tolerance_s = 86401".to_owned(), "sources.s.tolerance_s"),
         ("tenants = ['ACME']".to_owned(), "sources.s.event.tenant"),
@@ -335,7 +338,7 @@ fn standard_webhooks_invalid_settings_name_the_key() {
         let error = load(&settings, secret).err().unwrap_or_default();
         assert!(error.contains(key), "{settings} must name {key}, says {error:?}");
     }
-    for settings in ["profile = 'etsy'\ntenants = ['1']", "", "repeats_same_bytes = false"] {
+    for settings in ["profile = 'etsy'\ntenants = ['1']", "", "redelivers_identical_body = false"] {
         assert!(load(settings, SECRET).is_ok(), "{settings}");
     }
 }

@@ -1,4 +1,4 @@
-//! Callback: robots that read the answer.
+//! Callback: clients that read the response.
 
 use super::super::Secrets;
 use crate::sources::conformance::case::{
@@ -25,7 +25,7 @@ pub(super) const BEARER: Credential = Credential {
     rejected: &[
         ("of another scheme", |value| value.replace("Bearer", "Basic")),
         ("of no scheme", |value| value.replace("Bearer ", "")),
-        ("the scheme written together with it", |value| value.replace(' ', "")),
+        ("the scheme without a space", |value| value.replace(' ', "")),
     ],
     accepted: &[("the scheme in lower case", |value| value.replace("Bearer", "bearer"))],
     ..Credential::HMAC
@@ -38,7 +38,7 @@ pub(super) const BASIC: Credential = Credential {
     token: |value| split_after("Basic ", value),
     rejected: &[
         ("of another scheme", |value| value.replace("Basic", "Bearer")),
-        ("as it is", |_| "Basic robot:c0ffee00".to_owned()),
+        ("not encoded", |_| "Basic robot:c0ffee00".to_owned()),
         // printf robot: | base64, printf :c0ffee00 | base64
         ("no password", |_| "Basic cm9ib3Q6".to_owned()),
         ("no user", |_| "Basic OmMwZmZlZTAw".to_owned()),
@@ -89,12 +89,12 @@ const ROBOT: Case = Case {
             br#"{"invoiceNumber":"F-1","transactionId":"t-1","amount":10.00,"vendor":"robots","currency":"EUR","company":"ACME"}"#,
         ),
     ],
-    repeats_same_bytes: false,
+    redelivers_identical_body: false,
     unreadable: UnreadableBody::Rejected,
     ..Case::DEFAULT
 };
 
-pub(super) const ROWS: &[Case] = &[
+pub(super) const CASES: &[Case] = &[
     ROBOT,
     Case {
         name: "callback, by password",

@@ -57,7 +57,7 @@ const BINARY: Case = Case {
         Body(br#"{"id":7,"number":"A-7","total":2.50}"#),
     ],
     different_event: &[EventId("evt-2"), Header("ce-source", "/another")],
-    repeats_same_bytes: false,
+    redelivers_identical_body: false,
     // Structured ones need another body: they are among the forms.
     accepted_media_types: &[
         "application/json",
@@ -92,4 +92,4 @@ const BINARY: Case = Case {
     ..Case::DEFAULT
 };
 
-pub(super) const ROWS: &[Case] = &[BINARY];
+pub(super) const CASES: &[Case] = &[BINARY];

@@ -7,8 +7,7 @@ use crate::sources::conformance::case::{
     split_after,
 };
 
-/// Settings that say where the fields stand, behind these that say how calls
-/// are signed.
+/// Settings of the fields, after these settings of the authentication.
 macro_rules! by_pointers {
     ($signed:literal) => {
         concat!(
@@ -111,13 +110,13 @@ const SIGNED_BESIDE: Credential = Credential {
     ..Credential::HMAC
 };
 
-pub(super) const ROWS: &[Case] = &[
+pub(super) const CASES: &[Case] = &[
     POINTERS,
     Case {
         name: "generic, by headers",
         kind: "generic",
         settings: r#"
-            repeats_same_bytes = false
+            redelivers_identical_body = false
             [sources.inbox.signature]
             header = "X-Sum"
             algorithm = "sha512"
@@ -148,7 +147,7 @@ pub(super) const ROWS: &[Case] = &[
         business_key: "R/7",
         redelivered: &[Header("x-attempt", "2"), Body(br#"{"number":"R/7","total":"11.00"}"#)],
         different_event: &[EventId("evt-2")],
-        repeats_same_bytes: false,
+        redelivers_identical_body: false,
         ..Case::DEFAULT
     },
     Case {
@@ -168,7 +167,7 @@ pub(super) const ROWS: &[Case] = &[
             // (printf '%s.' 1767323045; cat body) | openssl dgst -sha256 -hmac c0ffee00
             known_value: "t=1767323045,v1=6607e754acb2c87ac2aa634e4b27146f49032d5b66b838302a36b90c80a100a8",
             token: |value| split_after("v1=", value),
-            // What stands behind a comma is another item.
+            // The text after a comma is another item.
             tolerated: &["in upper case", "twice"],
             rejected: &[
                 ("another time", |value| value.replace("t=1767323045", "t=1767323046")),
@@ -179,7 +178,7 @@ pub(super) const ROWS: &[Case] = &[
             ],
             accepted: &[
                 ("beside another item", |value| format!("{value},v0=00")),
-                ("behind a broken one", |value| value.replace("v1=", "v1=*,v1=")),
+                ("after a malformed one", |value| value.replace("v1=", "v1=*,v1=")),
             ],
             join: Some(|first, second| {
                 let [_, token, _] = split_after("v1=", second);

@@ -1,4 +1,4 @@
-//! GitHub, and whoever signs as it does.
+//! GitHub.
 
 use crate::sources::conformance::case::{
     Case, Credential,
@@ -6,7 +6,7 @@ use crate::sources::conformance::case::{
     split_after,
 };
 
-pub(super) const ROWS: &[Case] = &[Case {
+pub(super) const CASES: &[Case] = &[Case {
     name: "github",
     kind: "github",
     settings: r#"

@@ -56,12 +56,12 @@ const FILES: Case = Case {
             br#"{"vendor":"Smith","invoice_number":"F-1","amount":10.00,"currency":"EUR","company":"ACME"}"#,
         ),
     ],
-    repeats_same_bytes: false,
+    redelivers_identical_body: false,
     unreadable: UnreadableBody::Rejected,
     ..Case::DEFAULT
 };
 
-pub(super) const ROWS: &[Case] = &[
+pub(super) const CASES: &[Case] = &[
     FILES,
     Case {
         name: "import, by password",

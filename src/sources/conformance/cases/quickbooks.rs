@@ -40,7 +40,7 @@ const CLOUD: Case = Case {
     different_event: &[Body(
         br#"[{"specversion":"1.0","id":"e-2","source":"intuit.x","type":"qbo.invoice.updated.v1","time":"2026-01-02T03:04:00Z","intuitentityid":"42","intuitaccountid":"9130347","data":{}}]"#,
     )],
-    repeats_same_bytes: false,
+    redelivers_identical_body: false,
     multi_event: Some(MultiEventCase {
         deltas: &[Header("content-type", "application/cloudevents-batch+json")],
         body: br#"[
@@ -64,7 +64,7 @@ const CLOUD: Case = Case {
     ..Case::DEFAULT
 };
 
-pub(super) const ROWS: &[Case] = &[
+pub(super) const CASES: &[Case] = &[
     CLOUD,
     Case {
         name: "quickbooks, the older format",

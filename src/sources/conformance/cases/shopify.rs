@@ -5,7 +5,7 @@ use crate::sources::conformance::case::{
     Variation::{EventId, Header, Tenant, Topic},
 };
 
-pub(super) const ROWS: &[Case] = &[Case {
+pub(super) const CASES: &[Case] = &[Case {
     name: "shopify",
     kind: "shopify",
     credential: Credential {

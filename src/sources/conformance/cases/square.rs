@@ -46,11 +46,11 @@ const INVOICE: Case = Case {
     different_event: &[Body(
         br#"{"merchant_id":"MLEFBHHSJGVHD","type":"invoice.published","event_id":"e-2","created_at":"2026-01-02T03:04:00Z","data":{"type":"invoice","id":"inv:1","object":{"invoice":{"id":"inv:1"}}}}"#,
     )],
-    repeats_same_bytes: false,
+    redelivers_identical_body: false,
     ..Case::DEFAULT
 };
 
-pub(super) const ROWS: &[Case] = &[
+pub(super) const CASES: &[Case] = &[
     INVOICE,
     Case {
         name: "square, an order",

@@ -37,13 +37,13 @@ const PROOF: Credential = Credential {
     header: "webhook-signature",
     token: |value| split_after(",", value),
     rejected: &[
-        ("of a version of tomorrow", |value| value.replace("v1", "v2")),
+        ("of an unknown version", |value| value.replace("v1", "v2")),
         ("of no version", |value| split_after(",", value)[1].to_owned()),
         ("its version in upper case", |value| value.replace("v1", "V1")),
     ],
     accepted: &[
-        ("beside a version of tomorrow", |value| format!("{value} v2,AAAA")),
-        ("behind broken ones", |value| format!("v1,* v1a,* nonsense {value}")),
+        ("beside an unknown version", |value| format!("{value} v2,AAAA")),
+        ("after malformed ones", |value| format!("v1,* v1a,* nonsense {value}")),
     ],
     join: Some(|first, second| format!("{first} {second}")),
     required_headers: &["webhook-id", "webhook-timestamp"],
@@ -87,14 +87,14 @@ const MAPPED: Case = Case {
         Body(
             br#"{"type":"invoice.paid","timestamp":"2026-01-02T03:04:09Z","company":"ACME","data":{"number":"F-1","currency":"EUR","total":"10.00"}}"#,
         ),
-        // Another family of names beside it, which nobody signed.
+        // Another family of headers beside it, which is not signed.
         Header("svix-id", "evt-2"),
     ],
     different_event: &[EventId("evt-2")],
     ..Case::DEFAULT
 };
 
-pub(super) const ROWS: &[Case] = &[
+pub(super) const CASES: &[Case] = &[
     MAPPED,
     Case {
         name: "standard_webhooks, by ed25519",
@@ -131,7 +131,7 @@ pub(super) const ROWS: &[Case] = &[
                 br#"{"scope":"store/order/updated","store_id":"1","data":{"type":"order","id":173331},"hash":"g","created_at":1767323000,"producer":"stores/abc1"}"#,
             ),
         ],
-        repeats_same_bytes: false,
+        redelivers_identical_body: false,
         ..MAPPED
     },
     Case {
@@ -140,7 +140,7 @@ pub(super) const ROWS: &[Case] = &[
         credential: Credential {
             known_value: "v1,WrEBlwB2WuJqyx0zuCLvWl+y9KxezayKopwsEHAWxnc=",
             // Early documentation leaves the version out.
-            rejected: &[("of a version of tomorrow", |value| value.replace("v1", "v2"))],
+            rejected: &[("of an unknown version", |value| value.replace("v1", "v2"))],
             accepted: &[("of no version", |value| split_after(",", value)[1].to_owned())],
             ..PROOF
         },
@@ -158,7 +158,7 @@ pub(super) const ROWS: &[Case] = &[
         unmappable_body: None,
         business_key: "99",
         redelivered: &[Header("x-attempt", "2")],
-        repeats_same_bytes: false,
+        redelivers_identical_body: false,
         ..MAPPED
     },
 ];

@@ -5,7 +5,7 @@ use crate::sources::{
     signature::MAX_SIGNATURES,
 };
 
-pub(super) const ROWS: &[Case] = &[Case {
+pub(super) const CASES: &[Case] = &[Case {
     name: "stripe",
     kind: "stripe",
     credential: Credential {
@@ -74,6 +74,6 @@ pub(super) const ROWS: &[Case] = &[Case {
     different_event: &[Body(
         br#"{"id":"evt_2","object":"event","type":"invoice.paid","created":1767323000,"account":"acct_1A","data":{"object":{"id":"in_1","object":"invoice","number":"F-1","status":"paid","currency":"eur","total":1000}}}"#,
     )],
-    repeats_same_bytes: false,
+    redelivers_identical_body: false,
     ..Case::DEFAULT
 }];

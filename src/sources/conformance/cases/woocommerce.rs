@@ -5,7 +5,7 @@ use crate::sources::conformance::case::{
     Variation::{Body, EventId, Header, Tenant, Topic},
 };
 
-pub(super) const ROWS: &[Case] = &[Case {
+pub(super) const CASES: &[Case] = &[Case {
     name: "woocommerce",
     kind: "woocommerce",
     credential: Credential {
@@ -36,6 +36,6 @@ pub(super) const ROWS: &[Case] = &[Case {
         Topic("order.created"),
         Body(br#"{"id":7,"number":"1007","status":"pending","currency":"EUR","total":"11.00"}"#),
     ],
-    repeats_same_bytes: false,
+    redelivers_identical_body: false,
     ..Case::DEFAULT
 }];

@@ -5,7 +5,7 @@ use crate::sources::conformance::case::{
     Variation::{Body, Header},
 };
 
-pub(super) const ROWS: &[Case] = &[Case {
+pub(super) const CASES: &[Case] = &[Case {
     name: "xero",
     kind: "xero",
     credential: Credential {
@@ -53,7 +53,7 @@ pub(super) const ROWS: &[Case] = &[Case {
             br#"{"events":[{"resourceId":"a2","tenantId":"c2cc9b6e-9458-4c7d-93cc-f02b81b0594f","eventCategory":"INVOICE","eventType":"UPDATE","eventDateUtc":"2026-01-02T03:04:00.120"}],"firstEventSequence":1,"lastEventSequence":1,"entropy":"A"}"#,
         ),
     ],
-    repeats_same_bytes: false,
+    redelivers_identical_body: false,
     multi_event: Some(MultiEventCase {
         deltas: &[],
         body: br#"{"events":[

@@ -27,7 +27,7 @@ fn source(secret: &str, settings: &str) -> Result<Components, String> {
     Components::from_toml(&text, &variables).map_err(|error| format!("{error:#}"))
 }
 
-fn adapter(config: &Components) -> &Source {
+fn source_of(config: &Components) -> &Source {
     config.sources.values().next().unwrap()
 }
 
@@ -40,7 +40,7 @@ fn receive(config: &Components, headers: &[(&str, &str)], body: &str) -> Result<
     let body = Bytes::copy_from_slice(body.as_bytes());
     let received_at = OffsetDateTime::UNIX_EPOCH;
     let request = WebhookRequest { headers: &map, query: "", body: &body, received_at };
-    match adapter(config).receive(&request)? {
+    match source_of(config).receive(&request)? {
         Received::Events { mut events, .. } if events.len() == 1 => Ok(events.remove(0)),
         other => panic!("{other:?}"),
     }
@@ -58,7 +58,7 @@ fn signed(config: &Components, topic: &str, body: &str) -> Vec<(String, String)>
         body: body.as_bytes(),
     };
     let text = |value: HeaderValue| value.to_str().unwrap().to_owned();
-    let headers = adapter(config).signed_headers(&webhook).into_iter();
+    let headers = source_of(config).signed_headers(&webhook).into_iter();
     headers.map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
@@ -139,7 +139,7 @@ fn github_form_is_stored_as_json() {
 fn github_ping_is_ignored_unless_listed() {
     let mapped = |settings: &str, topic: &str| {
         let config = source("s", settings).unwrap();
-        adapter(&config).map(&envelope(topic, r#"{"id":1,"total":2}"#.to_owned()))
+        source_of(&config).map(&envelope(topic, r#"{"id":1,"total":2}"#.to_owned()))
     };
     assert_eq!(mapped("", "push"), Ok(MappedEvent::Ignored));
     assert_eq!(mapped("", "ping"), Ok(MappedEvent::Ignored));
@@ -149,7 +149,7 @@ fn github_ping_is_ignored_unless_listed() {
     assert!(order(mapped(ORDERS, "push")));
     assert!(order(mapped(&format!("{ORDERS}topics = ['ping']"), "ping")));
     let config = source("s", ORDERS).unwrap();
-    let broken = adapter(&config).map(&envelope("push", "payload=".to_owned())).unwrap_err();
+    let broken = source_of(&config).map(&envelope("push", "payload=".to_owned())).unwrap_err();
     assert_eq!(broken.reason, ReasonCode::InvalidJson);
 }
 

@@ -112,11 +112,11 @@ fn stripe_invoice_statuses_are_ranked() {
         ("invoice.created", "draft", InvoiceStatus::Draft, 0),
         ("invoice.finalized", "open", InvoiceStatus::Open, 1),
         ("invoice.payment_failed", "open", InvoiceStatus::Open, 1),
-        ("invoice.updated", "a word of tomorrow", InvoiceStatus::Other, 1),
+        ("invoice.updated", "an unknown word", InvoiceStatus::Other, 1),
         ("invoice.marked_uncollectible", "uncollectible", InvoiceStatus::Uncollectible, 2),
         ("invoice.paid", "paid", InvoiceStatus::Paid, 3),
         ("invoice.voided", "void", InvoiceStatus::Void, 3),
-        ("invoice.a_topic_of_tomorrow", "paid", InvoiceStatus::Paid, 3),
+        ("invoice.a_topic_unknown", "paid", InvoiceStatus::Paid, 3),
     ] {
         let invoice = as_invoice(topic, &[("status", &format!("{word:?}"))]);
         assert_eq!((invoice.status, invoice.sequence), (status, rank), "{topic} {word}");
@@ -164,15 +164,15 @@ fn stripe_session_status_depends_on_payment() {
             (OrderStatus::Failed, "async_payment_failed", 2),
         ),
         ("expired", "expired", "unpaid", (OrderStatus::Cancelled, "expired", 2)),
-        ("of_tomorrow", "open", "unpaid", (OrderStatus::Pending, "open", 0)),
-        ("of_tomorrow", "complete", "halved", (OrderStatus::Other, "halved", 1)),
-        ("of_tomorrow", "parked", "unpaid", (OrderStatus::Other, "parked", 1)),
+        ("unknown", "open", "unpaid", (OrderStatus::Pending, "open", 0)),
+        ("unknown", "complete", "halved", (OrderStatus::Other, "halved", 1)),
+        ("unknown", "parked", "unpaid", (OrderStatus::Other, "parked", 1)),
     ] {
         let changes =
             [("status", &*format!("{session:?}")), ("payment_status", &format!("{payment:?}"))];
         let (_, _, order) = as_order(&format!("checkout.session.{topic}"), &changes);
-        let told = (order.status, order.platform_status.as_str(), order.sequence);
-        assert_eq!(told, expected, "{topic} {session} {payment}");
+        let actual = (order.status, order.platform_status.as_str(), order.sequence);
+        assert_eq!(actual, expected, "{topic} {session} {payment}");
     }
     let (_, _, older) = as_order("checkout.session.completed", &[("status", "")]);
     assert_eq!(older.status, OrderStatus::Paid, "older versions have no status of the session");
@@ -195,7 +195,7 @@ fn stripe_refund_refers_to_the_payment() {
         ("\"requires_action\"", RefundStatus::Pending, "requires_action"),
         ("\"failed\"", RefundStatus::Failed, "failed"),
         ("\"canceled\"", RefundStatus::Cancelled, "canceled"),
-        ("\"of tomorrow\"", RefundStatus::Other, "of tomorrow"),
+        ("\"unknown\"", RefundStatus::Other, "unknown"),
         ("null", RefundStatus::Other, ""),
     ] {
         let refund = as_refund("refund.updated", &[("status", literal)]);
@@ -273,7 +273,7 @@ fn stripe_unmapped_topics_are_ignored() {
         ("plan.created", &[("object", "\"plan\""), ("id", "\"price_1\"")]),
         ("charge.refund.updated", &[("object", "\"charge\""), ("id", "\"ch_1\"")]),
         ("invoice.payment.paid", &[("object", "\"invoice_payment\""), ("id", "\"inpay_1\"")]),
-        ("checkout.session.of_tomorrow", &[("object", "\"something\"")]),
+        ("checkout.session.unknown", &[("object", "\"something\"")]),
         ("terminal.reader.action_failed", &[]),
     ] {
         assert_eq!(mapped(topic, base, &[]), Ok(MappedEvent::Ignored), "{topic}");
@@ -378,9 +378,9 @@ fn stripe_account_without_tenant_fails() {
     let of = |account: &str, tenant: &str| {
         let body = event("invoice.paid", &json_object(INVOICE, &[]));
         let body = body.replacen('{', &format!("{{\"account\":{account},"), 1);
-        let mut told = envelope("invoice.paid", body);
-        tenant.clone_into(&mut told.tenant);
-        stripe().map(&told).map(|_| ())
+        let mut actual = envelope("invoice.paid", body);
+        tenant.clone_into(&mut actual.tenant);
+        stripe().map(&actual).map(|_| ())
     };
     assert_eq!(of("\"acct_1\"", "acct_1"), Ok(()));
     assert_eq!(of("null", ""), Ok(()));
@@ -406,8 +406,8 @@ fn stripe_thin_event_names_a_resource() {
     };
     let related = r#"{"id":"acct_9","type":"v2.core.account","url":"/v2/core/accounts/acct_9"}"#;
     assert_eq!(thin(related), Ok(MappedEvent::from(expected)));
-    for nothing in ["null", "{}"] {
-        assert_eq!(thin(nothing), Ok(MappedEvent::Ignored));
+    for related in ["null", "{}"] {
+        assert_eq!(thin(related), Ok(MappedEvent::Ignored));
     }
     assert_eq!(thin(r#"{"id":"acct_9"}"#), Err(PermanentFailure::missing("/related_object/type")));
     assert_eq!(thin(r#"{"type":"x"}"#), Err(PermanentFailure::missing("/related_object/id")));
@@ -446,10 +446,10 @@ fn stripe_charge_has_the_refunded_total() {
         Ok(MappedEvent::Change(crate::domain::Change::Refund(refund))) => *refund,
         other => panic!("not a refund: {other:?}"),
     };
-    let told = refund(&[]);
-    assert_eq!((told.refund_id.as_str(), told.cumulative), ("ch_1", true));
-    assert_eq!(told.target, RefundTarget::Payment("pi_1".to_owned()));
-    assert_eq!(told.amount.amount.to_string(), "19.99");
+    let actual = refund(&[]);
+    assert_eq!((actual.refund_id.as_str(), actual.cumulative), ("ch_1", true));
+    assert_eq!(actual.target, RefundTarget::Payment("pi_1".to_owned()));
+    assert_eq!(actual.amount.amount.to_string(), "19.99");
     // Without an intent, the charge is the payment.
     let alone = refund(&[("payment_intent", "")]);
     assert_eq!(alone.target, RefundTarget::Payment("ch_1".to_owned()));
