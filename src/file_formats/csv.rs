@@ -73,8 +73,8 @@ impl<R: BufRead> CsvReader<R> {
                     self.lines.skip_long_line().map_err(|error| FileError::io(line, &error))?;
                     return Ok(Some(item));
                 }
-                RecordExtent::Malformed(length, why) => {
-                    return Ok(Some(self.malformed_line(length, why)));
+                RecordExtent::Malformed(length, reason) => {
+                    return Ok(Some(self.malformed_line(length, reason)));
                 }
                 RecordExtent::Record(length, lines) => return Ok(Some(self.row(length, lines))),
             }
@@ -82,9 +82,9 @@ impl<R: BufRead> CsvReader<R> {
     }
 
     /// Rejects a line and advances to the next one.
-    fn malformed_line(&mut self, length: usize, why: impl Into<String>) -> FileItem {
+    fn malformed_line(&mut self, length: usize, reason: impl Into<String>) -> FileItem {
         let record = trim_line_end(self.lines.bytes(length));
-        let item = unreadable_item(self.lines.line_number(), record, why);
+        let item = unreadable_item(self.lines.line_number(), record, reason);
         self.lines.advance(length, 1);
         item
     }
@@ -157,24 +157,25 @@ impl<R: BufRead> CsvReader<R> {
     fn read_header(&mut self) -> Result<(), FileError> {
         let (line, length, lines) = loop {
             let line = self.lines.line_number();
-            let broken = |message: &str| FileError::new(line, format!("the header: {message}"));
+            let header_error =
+                |message: &str| FileError::new(line, format!("the header: {message}"));
             match self.record_extent().map_err(|error| FileError::io(line, &error))? {
                 RecordExtent::EndOfFile => return Err(FileError::new(line, "the file is empty")),
                 RecordExtent::Blank(length) => self.lines.advance(length, 1),
                 RecordExtent::TooLong => {
-                    return Err(broken(&too_large_message(self.lines.limit())));
+                    return Err(header_error(&too_large_message(self.lines.limit())));
                 }
-                RecordExtent::Malformed(_, why) => return Err(broken(why)),
+                RecordExtent::Malformed(_, reason) => return Err(header_error(reason)),
                 RecordExtent::Record(length, lines) => break (line, length, lines),
             }
         };
         self.fields.read(trim_line_end(self.lines.bytes(length)));
-        let broken = |message: String| FileError::new(line, format!("the header {message}"));
+        let header_error = |message: String| FileError::new(line, format!("the header {message}"));
         let names: Vec<&str> = match self.fields.texts() {
             Some(texts) => texts.map(str::trim).collect(),
-            None => return Err(broken(NOT_UTF8.to_owned())),
+            None => return Err(header_error(NOT_UTF8.to_owned())),
         };
-        check_names(&names, &self.dialect.required_columns).map_err(broken)?;
+        check_names(&names, &self.dialect.required_columns).map_err(header_error)?;
         // Serializing a text to memory cannot fail.
         let member = |name: &&str| format!("{}:", serde_json::to_string(name).unwrap_or_default());
         self.member_prefixes = names.iter().map(member).collect();

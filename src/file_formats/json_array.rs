@@ -120,16 +120,17 @@ impl<R: BufRead> JsonArrayReader<R> {
             if chunk.is_empty() {
                 return Err(self.error("the file ends within the array"));
             }
-            let room = self.limit - self.buffer.len();
-            let end = chunk.iter().take(room + 1).enumerate().find_map(|(at, byte)| {
-                match scan.advance(*byte) {
-                    BytePosition::InElement => None,
-                    BytePosition::ElementEnd => Some(at + 1),
-                    BytePosition::AfterElement => Some(at),
-                }
-            });
-            let part = &chunk[..end.unwrap_or(chunk.len().min(room + 1))];
-            if part.len() > room {
+            let remaining = self.limit - self.buffer.len();
+            let end =
+                chunk.iter().take(remaining + 1).enumerate().find_map(|(at, byte)| {
+                    match scan.advance(*byte) {
+                        BytePosition::InElement => None,
+                        BytePosition::ElementEnd => Some(at + 1),
+                        BytePosition::AfterElement => Some(at),
+                    }
+                });
+            let part = &chunk[..end.unwrap_or(chunk.len().min(remaining + 1))];
+            if part.len() > remaining {
                 return Err(FileError::new(line, too_large_message(self.limit)));
             }
             self.buffer.extend_from_slice(part);

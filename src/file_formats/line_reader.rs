@@ -61,11 +61,11 @@ impl<R: BufRead> LineReader<R> {
         }
         while !self.at_end {
             // One more for the terminator.
-            let room = (self.limit + 1).saturating_sub(self.buffer.len() - begin);
-            if room == 0 {
+            let remaining = (self.limit + 1).saturating_sub(self.buffer.len() - begin);
+            if remaining == 0 {
                 return Ok(LineEnd::TooLong);
             }
-            let mut part = self.input.by_ref().take(u64::try_from(room).unwrap_or(u64::MAX));
+            let mut part = self.input.by_ref().take(u64::try_from(remaining).unwrap_or(u64::MAX));
             let read = part.read_until(b'\n', &mut self.buffer)?;
             if read > 0 && self.buffer.last() == Some(&b'\n') {
                 return Ok(LineEnd::At(self.buffer.len() - self.start));

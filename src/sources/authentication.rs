@@ -73,8 +73,8 @@ impl Authentication {
     pub fn parse_key(&self, text: &str) -> Result<Key, String> {
         let as_key = || Key::shared(text);
         match &self.0 {
-            Scheme::Hmac { key_encoding: key, .. } => {
-                let decoded = match key {
+            Scheme::Hmac { key_encoding, .. } => {
+                let decoded = match key_encoding {
                     KeyEncoding::Utf8 => return Ok(as_key()),
                     KeyEncoding::Hex => Encoding::Hex.decode(text.trim()),
                     KeyEncoding::Base64 => Encoding::Base64.decode(text.trim()),
@@ -110,9 +110,9 @@ impl Authentication {
         secrets: &[Secret],
     ) -> Result<usize, Rejection> {
         match &self.0 {
-            Scheme::Hmac { scheme: signed, .. } => signed.verify(request, secrets),
-            Scheme::BearerToken { query_parameter: parameter } => {
-                let in_query = || query_value(request.query, (*parameter)?);
+            Scheme::Hmac { scheme, .. } => scheme.verify(request, secrets),
+            Scheme::BearerToken { query_parameter } => {
+                let in_query = || query_value(request.query, (*query_parameter)?);
                 let token = match request.header(header::AUTHORIZATION.as_str()) {
                     None => in_query().ok_or_else(missing_authorization)?,
                     Some(_) => {
@@ -141,7 +141,7 @@ impl Authentication {
     ) -> Vec<(HeaderName, HeaderValue)> {
         let Key::Shared(key) = secret.key() else { return headers };
         let authorization = match &self.0 {
-            Scheme::Hmac { scheme: signed, .. } => return signed.sign(webhook, headers, secret),
+            Scheme::Hmac { scheme, .. } => return scheme.sign(webhook, headers, secret),
             Scheme::BearerToken { .. } => [b"Bearer ", key.expose_secret()].concat(),
             Scheme::BasicAuth => {
                 format!("Basic {}", BASE64.encode(key.expose_secret())).into_bytes()
@@ -164,7 +164,7 @@ fn missing_authorization() -> Rejection {
 fn authorization_credentials<'a>(
     request: &WebhookRequest<'a>,
     scheme: &str,
-    digest: &str,
+    expected: &str,
 ) -> Result<&'a str, Rejection> {
     let value = request.header(header::AUTHORIZATION.as_str()).ok_or_else(missing_authorization)?;
     value
@@ -172,7 +172,7 @@ fn authorization_credentials<'a>(
         .filter(|(name, _)| name.eq_ignore_ascii_case(scheme))
         .map(|(_, text)| text.trim())
         .ok_or_else(|| {
-            Rejection::InvalidSignature(format!("the header Authorization is not {digest}"))
+            Rejection::InvalidSignature(format!("the header Authorization is not {expected}"))
         })
 }
 
@@ -184,11 +184,11 @@ fn query_value(query: &str, name: &str) -> Option<String> {
 }
 
 /// The index of the secret whose bytes were presented.
-fn find_secret(secrets: &[Secret], presented: &[u8], otherwise: &str) -> Result<usize, Rejection> {
+fn find_secret(secrets: &[Secret], presented: &[u8], error: &str) -> Result<usize, Rejection> {
     secrets
         .iter()
         .position(|secret| equals_secret(secret, presented))
-        .ok_or_else(|| Rejection::InvalidSignature(otherwise.to_owned()))
+        .ok_or_else(|| Rejection::InvalidSignature(error.to_owned()))
 }
 
 /// Whether these are the secret's bytes. Comparing the HMACs of both takes constant time.

@@ -48,13 +48,13 @@ impl Callback {
             redelivers_identical_body,
             invoice,
         } = settings;
-        let bills = InvoicePayloads::new(invoice.into(), tenant)?;
+        let payloads = InvoicePayloads::new(invoice.into(), tenant)?;
         let authentication = Authentication::new(authentication, signature)?;
         Ok(Self {
             authentication,
             on_conflict,
             redelivers_identical_body: redelivers_identical_body,
-            payloads: bills,
+            payloads: payloads,
         })
     }
 }
@@ -100,10 +100,10 @@ impl Platform for Callback {
     /// One invoice. What the worker would dead-letter is rejected here.
     fn extract_events(&self, verified: &Verified<'_>) -> Result<Vec<Event>, Rejection> {
         let request = verified.request();
-        let (tenant, bill) =
+        let (tenant, payload) =
             self.payloads.read_with_tenant(request).map_err(Rejection::InvalidFields)?;
         Ok(vec![Event {
-            event_id: bill.identity(),
+            event_id: payload.identity(),
             tenant,
             topic: INVOICE_TOPIC.to_owned(),
             version: None,

@@ -77,8 +77,8 @@ impl CloudEvents {
             },
             ..EventSettings::default()
         };
-        let identity = EventExtractor::new(event, &mapping)?;
-        Ok(Self { authentication, allowed_origins, tenant, extractor: identity, mapping })
+        let extractor = EventExtractor::new(event, &mapping)?;
+        Ok(Self { authentication, allowed_origins, tenant, extractor, mapping })
     }
 
     /// Rejects a structured event or a batch that the content type declares as data of a

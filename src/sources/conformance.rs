@@ -166,19 +166,22 @@ fn conformance_every_case_is_complete() {
         let name = case.name;
         let Credential { header, known_value: known, .. } = case.credential;
         assert!(!header.is_empty() && !known.is_empty(), "{name}: no known signature");
-        assert!(!case.body.is_empty() && !case.business_key.is_empty(), "{name}: no good body");
+        assert!(!case.body.is_empty() && !case.business_key.is_empty(), "{name}: no valid body");
         assert!(!case.redelivered.is_empty(), "{name}: no redelivery");
         assert!(!case.different_event.is_empty(), "{name}: no other event");
         let tenants =
             [case.allowed.is_empty(), case.foreign.is_empty(), case.other_tenant.is_none()];
         assert_eq!(tenants, [case.tenant.is_empty(); 3], "{name}: tenants");
-        for forgiven in case.credential.tolerated {
+        for tolerated in case.credential.tolerated {
             assert!(
-                TOKEN_MUTATIONS.iter().any(|(spoil, _)| spoil == forgiven),
-                "{name}: {forgiven:?}"
+                TOKEN_MUTATIONS.iter().any(|(mutation, _)| mutation == tolerated),
+                "{name}: unknown mutation {tolerated:?}"
             );
         }
         let signs = case.credential.signs_body;
-        assert!(signs || case.credential.tolerance_s.is_none(), "{name}: a time and no signature");
+        assert!(
+            signs || case.credential.tolerance_s.is_none(),
+            "{name}: a tolerance without a signature"
+        );
     }
 }

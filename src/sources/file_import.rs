@@ -54,16 +54,16 @@ impl ImportSource {
         }
         let authentication = Authentication::new(authentication, None)?;
         let columns = invoice.required_columns(tenant.as_ref());
-        let form = CsvDialect { delimiter: csv.delimiter()?, required_columns: columns };
+        let csv_dialect = CsvDialect { delimiter: csv.delimiter()?, required_columns: columns };
         let decimal_comma = csv.decimal_comma.then(|| invoice.amount.pointer().to_owned());
         let names = invoice.field_names();
-        let bills = InvoicePayloads::new(invoice.into(), tenant)?;
+        let payloads = InvoicePayloads::new(invoice.into(), tenant)?;
         Ok(Self {
             authentication,
             on_conflict,
             on_change,
-            payloads: bills,
-            csv_dialect: form,
+            payloads,
+            csv_dialect,
             decimal_comma_pointer: decimal_comma,
             field_names: names,
         })
@@ -71,12 +71,12 @@ impl ImportSource {
 
     /// The event of an invoice in a request.
     fn event(&self, request: &WebhookRequest<'_>) -> Result<Event, Vec<PermanentFailure>> {
-        let (tenant, bill) = self
+        let (tenant, payload) = self
             .payloads
             .read_with_tenant(request)
             .map_err(|failures| self.with_setting_names(failures))?;
         Ok(Event {
-            event_id: self.event_id(&bill),
+            event_id: self.event_id(&payload),
             tenant,
             topic: INVOICE_TOPIC.to_owned(),
             version: None,
@@ -106,10 +106,10 @@ impl ImportSource {
 
     /// The identity of the invoice and, unless changes are duplicates, a digest of its
     /// content.
-    fn event_id(&self, bill: &InvoicePayload) -> String {
+    fn event_id(&self, payload: &InvoicePayload) -> String {
         match self.on_change {
-            OnChange::Update => format!("{}:{}", bill.identity(), content_digest(bill)),
-            OnChange::Duplicate => bill.identity(),
+            OnChange::Update => format!("{}:{}", payload.identity(), content_digest(payload)),
+            OnChange::Duplicate => payload.identity(),
         }
     }
 
@@ -201,7 +201,7 @@ impl Platform for ImportSource {
 }
 
 /// A digest of an invoice's content, independent of its formatting: 16 hexadecimal digits.
-fn content_digest(bill: &InvoicePayload) -> String {
+fn content_digest(payload: &InvoicePayload) -> String {
     let InvoicePayload {
         vendor,
         invoice_number,
@@ -210,7 +210,7 @@ fn content_digest(bill: &InvoicePayload) -> String {
         total,
         due_on,
         version,
-    } = bill;
+    } = payload;
     let parts = [
         vendor.clone(),
         invoice_number.clone(),

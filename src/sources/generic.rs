@@ -52,12 +52,12 @@ impl Generic {
             return Err(InvalidSettings::new("form", "is empty"));
         }
         let mapping = Mapping::new(order, invoice, refund)?;
-        let identity = EventExtractor::new(event, &mapping)?;
+        let extractor = EventExtractor::new(event, &mapping)?;
         Ok(Self {
             kind: "generic",
             authentication,
             form_field: form,
-            extractor: identity,
+            extractor,
             mapping,
             test_topic: None,
             redelivers_identical_body: redelivers_identical_body,

@@ -83,9 +83,7 @@ impl InvoicePayload {
         };
         payload().ok_or(failures)
     }
-}
 
-impl InvoicePayload {
     /// Vendor, number and transaction, as far as given, escaped so that different invoices
     /// have different texts.
     pub(super) fn identity(&self) -> String {
@@ -109,11 +107,14 @@ impl InvoicePayloads {
     ///
     /// # Errors
     /// [`InvalidSettings`] with the invalid key.
-    pub(super) fn new(layout: FieldMap, tenant: Option<Selector>) -> Result<Self, InvalidSettings> {
-        layout.check()?;
-        let of_tenant = tenant.as_ref().and_then(Selector::pointer);
-        let fields = JsonPointers::new(layout.pointers().chain(of_tenant));
-        Ok(Self { field_map: layout, tenant, pointers: fields })
+    pub(super) fn new(
+        field_map: FieldMap,
+        tenant: Option<Selector>,
+    ) -> Result<Self, InvalidSettings> {
+        field_map.check()?;
+        let tenant_pointer = tenant.as_ref().and_then(Selector::pointer);
+        let pointers = JsonPointers::new(field_map.pointers().chain(tenant_pointer));
+        Ok(Self { field_map, tenant, pointers })
     }
 
     /// Reads the invoice in a body.
@@ -136,8 +137,10 @@ impl InvoicePayloads {
         let fields =
             JsonFields::read(request.body, &self.pointers).map_err(|failure| vec![failure])?;
         match (self.tenant(request, &fields), InvoicePayload::read(&self.field_map, &fields)) {
-            (Ok(tenant), Ok(bill)) => Ok((tenant, bill)),
-            (tenant, bill) => Err(bill.err().into_iter().flatten().chain(tenant.err()).collect()),
+            (Ok(tenant), Ok(payload)) => Ok((tenant, payload)),
+            (tenant, payload) => {
+                Err(payload.err().into_iter().flatten().chain(tenant.err()).collect())
+            }
         }
     }
 
@@ -177,24 +180,24 @@ impl InvoicePayloads {
         if !matches!(envelope.topic.as_str(), INVOICE_TOPIC | "") {
             return Ok(MappedEvent::Ignored);
         }
-        let bill = self.read(&envelope.body).map_err(first_failure)?;
+        let payload = self.read(&envelope.body).map_err(first_failure)?;
         let is_required = matches!(self.tenant, Some(Selector::Pointer(_) | Selector::Header(_)));
         if is_required && envelope.tenant.is_empty() {
             // Only another AMQP producer can have omitted it.
             return Err(PermanentFailure::missing("x-tallyhook-tenant"));
         }
-        let word = self.field_map.statuses.get(&bill.platform_status);
+        let word = self.field_map.statuses.get(&payload.platform_status);
         Ok(MappedEvent::from(Invoice {
             document_id: None,
-            status: InvoiceStatus::parse_or_other(word.unwrap_or(&bill.platform_status)),
-            vendor: bill.vendor,
-            invoice_number: bill.invoice_number,
-            transaction_id: bill.transaction_id,
-            platform_status: bill.platform_status,
-            total: bill.total,
-            due_on: bill.due_on,
+            status: InvoiceStatus::parse_or_other(word.unwrap_or(&payload.platform_status)),
+            vendor: payload.vendor,
+            invoice_number: payload.invoice_number,
+            transaction_id: payload.transaction_id,
+            platform_status: payload.platform_status,
+            total: payload.total,
+            due_on: payload.due_on,
             sequence: 0,
-            version: bill.version.or(envelope.version).unwrap_or(envelope.received_at),
+            version: payload.version.or(envelope.version).unwrap_or(envelope.received_at),
         }))
     }
 

@@ -128,7 +128,7 @@ impl Mapping {
     ) -> Result<OrderUpdate, PermanentFailure> {
         let order_id = fields.required_text(&from.id)?;
         let platform_status = fields.text(from.status.as_ref())?.unwrap_or_default();
-        let word = from.statuses.get(&platform_status).unwrap_or(&platform_status);
+        let status = from.statuses.get(&platform_status).unwrap_or(&platform_status);
         let total = fields.money(&from.total, &from.currency, from.minor_units)?;
         let refunded = match &from.refunded {
             Some(refunded) => fields.amount(refunded, total, from.minor_units)?,
@@ -136,7 +136,7 @@ impl Mapping {
         };
         let order = Order {
             number: fields.text(from.number.as_ref())?.unwrap_or_else(|| order_id.clone()),
-            status: OrderStatus::parse_or_other(word),
+            status: OrderStatus::parse_or_other(status),
             platform_status,
             total,
             refunded: refunded.unwrap_or_default(),
@@ -165,14 +165,14 @@ fn check_settings(
     refund: Option<&RefundFields>,
 ) -> Result<(), InvalidSettings> {
     // The kind that is matched first must not match every topic.
-    let shadows = "a source with several kinds of documents must list the topics of each";
+    let detail = "a source with several kinds of documents must list the topics of each";
     if order.is_some_and(|order| matches_every_topic(&order.topics))
         && (invoice.is_some() || refund.is_some())
     {
-        return Err(InvalidSettings::new("order.topics", shadows));
+        return Err(InvalidSettings::new("order.topics", detail));
     }
     if invoice.is_some_and(|invoice| matches_every_topic(&invoice.topics)) && refund.is_some() {
-        return Err(InvalidSettings::new("invoice.topics", shadows));
+        return Err(InvalidSettings::new("invoice.topics", detail));
     }
     if let Some(order) = order {
         let words = OrderStatus::ALL.map(OrderStatus::as_str);
@@ -218,13 +218,13 @@ fn map_invoice(
     envelope: &Envelope,
 ) -> Result<Invoice, PermanentFailure> {
     let platform_status = fields.text(from.status.as_ref())?.unwrap_or_else(|| "open".to_owned());
-    let word = from.statuses.get(&platform_status).unwrap_or(&platform_status);
+    let status = from.statuses.get(&platform_status).unwrap_or(&platform_status);
     Ok(Invoice {
         document_id: fields.text(from.document_id.as_ref())?,
         vendor: fields.text(from.vendor.as_ref())?.unwrap_or_default(),
         invoice_number: fields.required_text(&from.invoice_number)?,
         transaction_id: fields.text(from.transaction_id.as_ref())?,
-        status: InvoiceStatus::parse_or_other(word),
+        status: InvoiceStatus::parse_or_other(status),
         platform_status,
         total: fields.money(&from.total, &from.currency, from.minor_units)?,
         due_on: from.due_on.as_ref().map_or(Ok(None), |pointer| fields.0.date(pointer.as_str()))?,
@@ -240,11 +240,11 @@ fn map_refund(
 ) -> Result<Refund, PermanentFailure> {
     let platform_status =
         fields.text(from.status.as_ref())?.unwrap_or_else(|| "succeeded".to_owned());
-    let word = from.statuses.get(&platform_status).unwrap_or(&platform_status);
+    let status = from.statuses.get(&platform_status).unwrap_or(&platform_status);
     Ok(Refund {
         refund_id: fields.required_text(&from.id)?,
         target: RefundTarget::Order(fields.required_text(&from.order_id)?),
-        status: RefundStatus::parse_or_other(word),
+        status: RefundStatus::parse_or_other(status),
         platform_status,
         amount: fields.money(&from.amount, &from.currency, from.minor_units)?,
         cumulative: false,
@@ -308,7 +308,7 @@ impl FieldReader<'_> {
             Some(amount) if minor_units => {
                 from_minor_units(Money { amount, ..of }, from).map(|money| Some(money.amount))
             }
-            money => Ok(money),
+            amount => Ok(amount),
         }
     }
 

@@ -50,11 +50,11 @@ impl StandardWebhooks {
         let tolerance = parse_tolerance(settings.tolerance_s)?;
         let event = settings.event_settings();
         let mapping = Mapping::new(settings.order, settings.invoice, settings.refund)?;
-        let identity = EventExtractor::new(event, &mapping)?;
+        let extractor = EventExtractor::new(event, &mapping)?;
         Ok(Self {
             profile,
             tolerance,
-            extractor: identity,
+            extractor,
             mapping,
             redelivers_identical_body: redelivers_identical_body,
         })
@@ -91,17 +91,17 @@ struct SignedHeaders<'a> {
 
 impl<'a> SignedHeaders<'a> {
     fn read(request: &WebhookRequest<'a>, bare_is_hmac: bool) -> Result<Self, Rejection> {
-        let complete = |[id, time, signatures]: [&str; 3]| {
-            Some((request.header(id)?, request.header(time)?, request.header(signatures)?))
+        let read_family = |[id, timestamp, signatures]: [&str; 3]| {
+            Some((request.header(id)?, request.header(timestamp)?, request.header(signatures)?))
         };
-        let [[id, time, signature], _] = HEADER_FAMILIES;
-        let (id, time, signatures) =
-            HEADER_FAMILIES.into_iter().find_map(complete).ok_or_else(|| {
+        let [[id, timestamp, signature], _] = HEADER_FAMILIES;
+        let (id, timestamp, signatures) =
+            HEADER_FAMILIES.into_iter().find_map(read_family).ok_or_else(|| {
                 Rejection::InvalidSignature(format!(
-                    "one of the headers {id}, {time}, {signature} is missing"
+                    "one of the headers {id}, {timestamp}, {signature} is missing"
                 ))
             })?;
-        let unix = time.parse().map_err(|_| {
+        let unix = timestamp.parse().map_err(|_| {
             Rejection::InvalidSignature("the signed timestamp is not a number".to_owned())
         })?;
         let (mut hmacs, mut ed25519) = (Vec::new(), Vec::new());
@@ -115,13 +115,13 @@ impl<'a> SignedHeaders<'a> {
             };
             signatures_of_version.extend(Encoding::Base64.decode(text));
         }
-        Ok(Self { id, timestamp: time, unix, hmacs, ed25519 })
+        Ok(Self { id, timestamp, unix, hmacs, ed25519 })
     }
 }
 
 /// The signed text before the body.
-fn signed_prefix(id: &str, time: &str) -> String {
-    format!("{id}.{time}.")
+fn signed_prefix(id: &str, timestamp: &str) -> String {
+    format!("{id}.{timestamp}.")
 }
 
 impl Platform for StandardWebhooks {
@@ -241,8 +241,8 @@ impl Platform for StandardWebhooks {
         webhook: &OutgoingWebhook<'_>,
         secret: &Secret,
     ) -> Vec<(HeaderName, HeaderValue)> {
-        let time = webhook.sent_at.unix_timestamp().to_string();
-        let head = signed_prefix(webhook.event_id, &time);
+        let timestamp = webhook.sent_at.unix_timestamp().to_string();
+        let head = signed_prefix(webhook.event_id, &timestamp);
         let parts = [head.as_bytes(), webhook.body];
         let (version, signature) = match secret.key() {
             Key::Shared(_) => ("v1", secret.hmac(Algorithm::Sha256, &parts)),
@@ -251,9 +251,12 @@ impl Platform for StandardWebhooks {
         let signature = format!("{version},{}", Encoding::Base64.encode(&signature));
         let mut headers = self.extractor.event_headers(webhook);
         headers.extend(
-            HEADER_FAMILIES[0].into_iter().zip([webhook.event_id, &time, &signature]).filter_map(
-                |(name, value)| Some((HeaderName::from_static(name), value.parse().ok()?)),
-            ),
+            HEADER_FAMILIES[0]
+                .into_iter()
+                .zip([webhook.event_id, &timestamp, &signature])
+                .filter_map(|(name, value)| {
+                    Some((HeaderName::from_static(name), value.parse().ok()?))
+                }),
         );
         headers
     }

@@ -185,7 +185,7 @@ impl Platform for Stripe {
 
     fn business_key(&self, envelope: &Envelope) -> Option<String> {
         let fields = JsonFields::read(&envelope.body, &EVENT_POINTERS).ok()?;
-        let text = |pointer| fields.text(pointer).ok().flatten();
+        let text = |pointer| fields.optional_text(pointer);
         let places: &[&str] = match text("/data/object/object").unwrap_or_default().as_str() {
             "invoice" => &["/data/object/number"],
             "checkout.session" => &["/data/object/client_reference_id"],

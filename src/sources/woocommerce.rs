@@ -97,9 +97,9 @@ impl Platform for WooCommerce {
         let topic = required("X-WC-Webhook-Topic")?.to_owned();
         // The delivery id is new on each attempt and may collide within a second, so the
         // event id consists of topic, order, version and digest.
-        let identity = JsonFields::read(request.body, &EVENT_ID_POINTERS).ok();
-        let part = |pointer| {
-            let text = identity.as_ref().and_then(|fields| fields.text(pointer).ok().flatten());
+        let fields = JsonFields::read(request.body, &EVENT_ID_POINTERS).ok();
+        let text_or_dash = |pointer| {
+            let text = fields.as_ref().and_then(|fields| fields.optional_text(pointer));
             text.unwrap_or_else(|| "-".to_owned())
         };
         let suffix = match request.header("X-WC-Webhook-Delivery-ID") {
@@ -109,7 +109,11 @@ impl Platform for WooCommerce {
             _ => sha256_hex(request.body),
         };
         Ok(vec![Event {
-            event_id: format!("{topic}:{}:{}:{suffix}", part("/id"), part("/date_modified_gmt")),
+            event_id: format!(
+                "{topic}:{}:{}:{suffix}",
+                text_or_dash("/id"),
+                text_or_dash("/date_modified_gmt")
+            ),
             tenant,
             topic,
             version: None,

@@ -23,7 +23,7 @@ impl Case {
     ) {
         assert!(
             matches!(result, Err(Rejection::InvalidSignature(_))),
-            "{}: {rule}: must be refused for its signature, is {result:?}",
+            "{}: {rule}: must be rejected for its signature, is {result:?}",
             self.name
         );
     }
@@ -34,14 +34,14 @@ impl Case {
         &self,
         source: &ConfiguredSource,
         body: &'static [u8],
-        is_such: impl Fn(&PermanentFailure) -> bool,
+        is_expected: impl Fn(&PermanentFailure) -> bool,
     ) {
-        let given = self.request(source, &[Body(body)]).send_to(source);
-        let Err(Rejection::InvalidFields(failures)) = &given else {
-            panic!("{}: {body:?}: must be refused as invalid, is {given:?}", self.name);
+        let result = self.request(source, &[Body(body)]).send_to(source);
+        let Err(Rejection::InvalidFields(failures)) = &result else {
+            panic!("{}: {body:?}: must be rejected as invalid, is {result:?}", self.name);
         };
-        let such = !failures.is_empty() && failures.iter().all(is_such);
-        assert!(such, "{}: {body:?}: is refused with {failures:?}", self.name);
+        let matches = !failures.is_empty() && failures.iter().all(is_expected);
+        assert!(matches, "{}: {body:?}: is rejected with {failures:?}", self.name);
     }
 
     /// Asserts that events of tenants that are not allowed become `foreign:` events, which
@@ -49,14 +49,14 @@ impl Case {
     pub(super) fn assert_foreign_events_ignored(
         &self,
         all: &ConfiguredSource,
-        deltas: &[Variation],
+        variations: &[Variation],
         expected: &[[&'static str; 3]],
     ) {
         let tenants: BTreeSet<_> = expected.iter().map(|[_, tenant, _]| *tenant).collect();
-        let all_events = self.events(all, deltas, "no allow-list");
+        let all_events = self.events(all, variations, "no allow-list");
         for tenant in &tenants {
             let source = self.source_for(&["FIRST"], &[tenant]);
-            let events = self.events(&source, deltas, &format!("only {tenant:?} is allowed"));
+            let events = self.events(&source, variations, &format!("only {tenant:?} is allowed"));
             assert_eq!(
                 events.len(),
                 all_events.len(),
@@ -79,16 +79,16 @@ impl Case {
         let everyone: Vec<_> = tenants.into_iter().collect();
         let source = self.source_for(&["FIRST"], &everyone);
         assert_eq!(
-            self.events(&source, deltas, "all allowed"),
+            self.events(&source, variations, "all allowed"),
             all_events,
             "{}: allowed",
             self.name
         );
         let other = self.source_for(&["FIRST"], &["nobody"]);
-        let given = self.request(&other, deltas).send_to(&other);
+        let result = self.request(&other, variations).send_to(&other);
         assert!(
-            matches!(given, Err(Rejection::UnknownTenant(..))),
-            "{}: all events are of strange tenants: {given:?}",
+            matches!(result, Err(Rejection::UnknownTenant(..))),
+            "{}: all events are of other tenants: {result:?}",
             self.name
         );
     }

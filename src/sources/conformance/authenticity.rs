@@ -13,8 +13,8 @@ fn signature_matches_reference_implementation() {
             "{}: known signature",
             case.name
         );
-        let given = request.set(case.credential.header, known).send_to(&source);
-        case.assert_authentic(&given, "known signature");
+        let result = request.set(case.credential.header, known).send_to(&source);
+        case.assert_authentic(&result, "known signature");
     }
 }
 
@@ -25,11 +25,11 @@ fn body_tampered_is_rejected() {
         let mut request = case.request(&source, &[]);
         for body in [&[case.body, b" "].concat()[..], &case.body[1..], b""] {
             request.body = Bytes::copy_from_slice(body);
-            let given = request.send_to(&source);
-            match given {
+            let result = request.send_to(&source);
+            match result {
                 // Only a case without a body signature may accept it.
                 Ok(_) | Err(Rejection::InvalidFields(_)) if !case.credential.signs_body => {}
-                given => case.assert_invalid_signature(&given, "tampered body"),
+                result => case.assert_invalid_signature(&result, "tampered body"),
             }
         }
     }
@@ -40,11 +40,11 @@ fn signature_mutated_is_rejected() {
     for case in cases::all() {
         let source = case.default_source();
         for (rule, change) in TOKEN_MUTATIONS {
-            let given = case.with_token(&source, change);
+            let result = case.with_token(&source, change);
             if case.credential.tolerated.contains(&rule) {
-                case.assert_authentic(&given, rule);
+                case.assert_authentic(&result, rule);
             } else {
-                case.assert_invalid_signature(&given, rule);
+                case.assert_invalid_signature(&result, rule);
             }
         }
         for (rule, change) in case.credential.rejected {
@@ -60,8 +60,8 @@ fn signature_mutated_is_rejected() {
 fn signature_surrounding_white_space_is_ignored() {
     for case in cases::all() {
         let source = case.default_source();
-        let given = case.with_value(&source, |value| format!(" {value}\t"));
-        case.assert_authentic(&given, "white space around the signature");
+        let result = case.with_value(&source, |value| format!(" {value}\t"));
+        case.assert_authentic(&result, "white space around the signature");
     }
 }
 
@@ -73,8 +73,8 @@ fn signature_missing_is_rejected() {
         let mut request = case.request(&source, &[]);
         let [before, _, after] = (case.credential.token)(request.value(header));
         for value in ["", "  ", &format!("{before}{after}")] {
-            let given = case.request(&source, &[]).set(header, value).send_to(&source);
-            case.assert_invalid_signature(&given, "empty signature header");
+            let result = case.request(&source, &[]).set(header, value).send_to(&source);
+            case.assert_invalid_signature(&result, "empty signature header");
         }
         request.headers.remove(header);
         case.assert_invalid_signature(&request.send_to(&source), "no signature header");
@@ -91,17 +91,24 @@ fn signed_headers_missing_or_changed_are_rejected() {
             request.headers.remove(*header);
             case.assert_invalid_signature(&request.send_to(&source), &format!("no {header}"));
         }
-        for delta in case.credential.signed_headers {
-            assert!(matches!(delta, Header(..)), "{}: {delta:?} would be signed", case.name);
-            let given = case.request(&source, &[*delta]).send_to(&source);
-            case.assert_invalid_signature(&given, &format!("signed and then changed: {delta:?}"));
+        for variation in case.credential.signed_headers {
+            assert!(
+                matches!(variation, Header(..)),
+                "{}: {variation:?} would be signed",
+                case.name
+            );
+            let result = case.request(&source, &[*variation]).send_to(&source);
+            case.assert_invalid_signature(
+                &result,
+                &format!("signed and then changed: {variation:?}"),
+            );
         }
         for settings in case.credential.foreign_settings {
             let stranger = case.source_with(settings, &["FIRST"], &[]);
-            let given = case.request(&source, &[]).send_to(&stranger);
-            case.assert_invalid_signature(&given, &format!("under {settings}"));
-            let own = case.request(&stranger, &[]).send_to(&stranger);
-            case.assert_authentic(&own, &format!("under {settings}, its own"));
+            let result = case.request(&source, &[]).send_to(&stranger);
+            case.assert_invalid_signature(&result, &format!("under {settings}"));
+            let accepted = case.request(&stranger, &[]).send_to(&stranger);
+            case.assert_authentic(&accepted, &format!("under {settings}, signed for it"));
         }
     }
 }
@@ -123,7 +130,7 @@ fn signed_timestamp_must_be_within_tolerance() {
         }
         if let Some(tolerance) = case.credential.tolerance_s {
             for seconds in [tolerance + 1, -tolerance - 1, MONTH, -MONTH] {
-                let rule = format!("received {seconds} s after the signed time");
+                let rule = format!("received {seconds} s after the signed timestamp");
                 case.assert_invalid_signature(&received(seconds), &rule);
             }
             // The response to a forged request does not depend on its timestamp.
@@ -158,14 +165,14 @@ fn token_in_query_is_accepted_only_where_allowed() {
             continue;
         }
         case.assert_authentic(&send(good.clone(), None), "token in the query");
-        for (rule, spoil) in TOKEN_MUTATIONS {
-            let bad = format!("{parameter}={}", spoil(secret));
+        for (rule, mutate) in TOKEN_MUTATIONS {
+            let bad = format!("{parameter}={}", mutate(secret));
             case.assert_invalid_signature(&send(bad, None), &format!("query, {rule}"));
         }
-        let other_header = send(good, Some("Bearer other_header"));
+        let other_header = send(good, Some("Bearer wrong"));
         case.assert_invalid_signature(
             &other_header,
-            "a other_header header is not mended by the query",
+            "a valid token in the query beside an invalid header",
         );
     }
 }
@@ -175,15 +182,12 @@ fn secret_each_configured_verifies_and_no_other() {
     for case in cases::all() {
         let both = case.source_for(&["FIRST", "SECOND"], &[]);
         for (signer, expected) in [("FIRST", "env:FIRST"), ("SECOND", "env:SECOND")] {
-            let given = case.request(&case.source_for(&[signer], &[]), &[]).send_to(&both);
-            assert_eq!(label(&given), Some(expected), "{}: rotated secret", case.name);
+            let result = case.request(&case.source_for(&[signer], &[]), &[]).send_to(&both);
+            assert_eq!(label(&result), Some(expected), "{}: rotated secret", case.name);
         }
         let forged = case.request(&case.source_for(&["STRANGE"], &[]), &[]);
-        case.assert_invalid_signature(&forged.send_to(&both), "other_header secret");
-        case.assert_invalid_signature(
-            &forged.send_to(&case.default_source()),
-            "other_header secret",
-        );
+        case.assert_invalid_signature(&forged.send_to(&both), "wrong secret");
+        case.assert_invalid_signature(&forged.send_to(&case.default_source()), "wrong secret");
     }
 }
 
@@ -213,7 +217,7 @@ fn secret_empty_is_rejected_by_configuration() {
             let error = loaded.err().unwrap_or_default();
             assert!(
                 error.contains("sources.inbox.secrets"),
-                "{}: empty secret {secrets:?}: must be refused by its key, is {error:?}",
+                "{}: empty secret {secrets:?}: must be rejected by its key, is {error:?}",
                 case.name
             );
         }
@@ -245,11 +249,11 @@ fn forged_request_gets_only_the_signature_error() {
     for case in cases::all() {
         let source = case.source_for(&["FIRST"], case.allowed);
         let strange = case.source_for(&["STRANGE"], &[]);
-        for delta in case.other_tenant.into_iter().chain([Body(b"<order/>")]) {
-            let forged = case.request(&strange, &[delta]).set("content-type", "text/html");
+        for variation in case.other_tenant.into_iter().chain([Body(b"<order/>")]) {
+            let forged = case.request(&strange, &[variation]).set("content-type", "text/html");
             case.assert_invalid_signature(
                 &forged.send_to(&source),
-                &format!("forged request, {delta:?}"),
+                &format!("forged request, {variation:?}"),
             );
         }
     }

@@ -116,7 +116,7 @@ pub(super) enum UnreadableBody {
 #[derive(Clone, Copy)]
 pub(super) struct MultiEventCase {
     /// Other changes of the request, such as its media type.
-    pub(super) deltas: &'static [Variation],
+    pub(super) variations: &'static [Variation],
     /// Its body.
     pub(super) body: &'static [u8],
     /// Id, tenant and topic of each event.
@@ -234,7 +234,7 @@ impl Case {
     }
 
     /// The valid request with variations, signed with the first secret of `signer`.
-    pub(super) fn request(&self, signer: &ConfiguredSource, deltas: &[Variation]) -> Request {
+    pub(super) fn request(&self, signer: &ConfiguredSource, variations: &[Variation]) -> Request {
         let mut webhook = OutgoingWebhook {
             topic: self.topic,
             tenant: self.tenant,
@@ -243,8 +243,8 @@ impl Case {
             sent_at: RECEIVED_AT,
             body: self.body,
         };
-        for delta in deltas {
-            match *delta {
+        for variation in variations {
+            match *variation {
                 Topic(topic) => webhook.topic = topic,
                 Tenant(tenant) => webhook.tenant = tenant,
                 EventId(id) => webhook.event_id = id,
@@ -257,7 +257,7 @@ impl Case {
         let body = Bytes::copy_from_slice(webhook.body);
         let received_at = webhook.sent_at;
         let headers = Request { headers, query: String::new(), body, received_at };
-        deltas.iter().fold(headers, |request, delta| request.with_header_change(*delta))
+        variations.iter().fold(headers, |request, variation| request.with_header_change(*variation))
     }
 
     /// Sends the valid request with a changed token.
@@ -287,12 +287,12 @@ impl Case {
     pub(super) fn events(
         &self,
         source: &ConfiguredSource,
-        deltas: &[Variation],
+        variations: &[Variation],
         rule: &str,
     ) -> Vec<Event> {
-        match self.request(source, deltas).send_to(source) {
+        match self.request(source, variations).send_to(source) {
             Ok(Received::Events { events, .. }) => events,
-            other => panic!("{}: {rule} {deltas:?}: must be accepted, is {other:?}", self.name),
+            other => panic!("{}: {rule} {variations:?}: must be accepted, is {other:?}", self.name),
         }
     }
 
@@ -300,11 +300,11 @@ impl Case {
     pub(super) fn event(
         &self,
         source: &ConfiguredSource,
-        deltas: &[Variation],
+        variations: &[Variation],
         rule: &str,
     ) -> Event {
-        let mut events = self.events(source, deltas, rule);
-        assert_eq!(events.len(), 1, "{}: {rule} {deltas:?}: must be tenant event", self.name);
+        let mut events = self.events(source, variations, rule);
+        assert_eq!(events.len(), 1, "{}: {rule} {variations:?}: must be tenant event", self.name);
         events.remove(0)
     }
 
@@ -312,10 +312,10 @@ impl Case {
     pub(super) fn envelope(
         &self,
         source: &ConfiguredSource,
-        deltas: &[Variation],
+        variations: &[Variation],
         rule: &str,
     ) -> Envelope {
-        envelope_of(self.event(source, deltas, rule))
+        envelope_of(self.event(source, variations, rule))
     }
 }
 
@@ -348,8 +348,8 @@ impl Request {
     }
 
     /// Applies a header variation, which is not signed.
-    pub(super) fn with_header_change(self, delta: Variation) -> Self {
-        match delta {
+    pub(super) fn with_header_change(self, variation: Variation) -> Self {
+        match variation {
             Header(name, value) => self.set(name, value),
             _ => self,
         }

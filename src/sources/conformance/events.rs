@@ -30,8 +30,8 @@ fn event_equivalent_forms_are_one_event() {
             let actual = (&event.event_id, &event.tenant, &event.topic);
             let expected = (&first.event_id, &first.tenant, &first.topic);
             assert_eq!(actual, expected, "{}: {form:?}", case.name);
-            let number = source.source().business_key(&envelope_of(event));
-            assert_eq!(number.as_deref(), Some(case.business_key), "{}: {form:?}", case.name);
+            let business_key = source.source().business_key(&envelope_of(event));
+            assert_eq!(business_key.as_deref(), Some(case.business_key), "{}: {form:?}", case.name);
         }
     }
 }
@@ -39,35 +39,35 @@ fn event_equivalent_forms_are_one_event() {
 #[test]
 fn tenant_not_allowed_is_rejected() {
     for case in cases::all() {
-        let Some(elsewhere) = case.other_tenant else { continue };
+        let Some(other_tenant) = case.other_tenant else { continue };
         for tenant in case.allowed {
             let source = case.source_for(&["FIRST"], &["nobody", tenant]);
             let rule = format!("tenant allowed as {tenant:?}");
             let event = case.event(&source, &[], &rule);
             assert_eq!(event.tenant, case.tenant, "{}: {rule}", case.name);
-            let given = case.request(&source, &[elsewhere]).send_to(&source);
+            let result = case.request(&source, &[other_tenant]).send_to(&source);
             assert!(
-                matches!(given, Err(Rejection::UnknownTenant(..))),
-                "{}: another tenant than {tenant:?}: {given:?}",
+                matches!(result, Err(Rejection::UnknownTenant(..))),
+                "{}: another tenant than {tenant:?}: {result:?}",
                 case.name
             );
         }
         for tenant in case.foreign {
             let source = case.source_for(&["FIRST"], &[tenant]);
-            let given = case.request(&source, &[]).send_to(&source);
+            let result = case.request(&source, &[]).send_to(&source);
             assert!(
-                matches!(given, Err(Rejection::UnknownTenant(..))),
-                "{}: tenant {tenant:?} lets another in: {given:?}",
+                matches!(result, Err(Rejection::UnknownTenant(..))),
+                "{}: tenant {tenant:?} accepts another: {result:?}",
                 case.name
             );
         }
         let source = case.source_for(&["FIRST"], case.allowed);
-        for delta in case.same_tenant {
-            let event = case.event(&source, &[*delta], "the same tenant, written differently");
-            assert_eq!(event.tenant, case.tenant, "{}: {delta:?}", case.name);
+        for variation in case.same_tenant {
+            let event = case.event(&source, &[*variation], "the same tenant, written differently");
+            assert_eq!(event.tenant, case.tenant, "{}: {variation:?}", case.name);
         }
-        let anywhere = case.event(&case.default_source(), &[elsewhere], "no allow-list");
-        assert_ne!(anywhere.tenant, case.tenant, "{}: elsewhere is another tenant", case.name);
+        let anywhere = case.event(&case.default_source(), &[other_tenant], "no allow-list");
+        assert_ne!(anywhere.tenant, case.tenant, "{}: must be another tenant", case.name);
     }
 }
 
@@ -76,20 +76,21 @@ fn media_type_unsupported_is_rejected() {
     for case in cases::all() {
         let source = case.default_source();
         for media_type in case.accepted_media_types {
-            let given =
+            let result =
                 case.request(&source, &[Header("content-type", media_type)]).send_to(&source);
-            assert!(given.is_ok(), "{}: content type {media_type:?}: {given:?}", case.name);
+            assert!(result.is_ok(), "{}: content type {media_type:?}: {result:?}", case.name);
         }
         let mut request = case.request(&source, &[]);
         request.headers.remove("content-type");
-        let given = request.send_to(&source);
+        let result = request.send_to(&source);
         let untyped = case.accepted_media_types.contains(&"");
-        assert_eq!(given.is_ok(), untyped, "{}: no content type: {given:?}", case.name);
-        for refused in case.rejected_media_types {
-            let given = case.request(&source, &[Header("content-type", refused)]).send_to(&source);
+        assert_eq!(result.is_ok(), untyped, "{}: no content type: {result:?}", case.name);
+        for media_type in case.rejected_media_types {
+            let result =
+                case.request(&source, &[Header("content-type", media_type)]).send_to(&source);
             assert_eq!(
-                given,
-                Err(Rejection::UnsupportedMediaType((*refused).to_owned())),
+                result,
+                Err(Rejection::UnsupportedMediaType((*media_type).to_owned())),
                 "{}: content type",
                 case.name
             );
@@ -130,19 +131,19 @@ fn body_unreadable_is_never_ignored() {
 fn event_id_is_equal_on_redelivery_only() {
     for case in cases::all() {
         let source = case.default_source();
-        let id = |delta: &[Variation]| case.event(&source, delta, "event id").event_id;
+        let id = |variation: &[Variation]| case.event(&source, variation, "event id").event_id;
         let first = id(&[]);
         assert!(!first.is_empty(), "{}: the event id is empty", case.name);
         assert_eq!(id(&[]), first, "{}: the same request", case.name);
         // A retry is sent later; its timestamp and signature are new if they are signed.
         assert_eq!(id(&[Later(7200)]), first, "{}: two hours later", case.name);
-        for delta in case.redelivered {
-            assert_eq!(id(&[*delta]), first, "{}: redelivered with {delta:?}", case.name);
-            let later = id(&[*delta, Later(7200)]);
-            assert_eq!(later, first, "{}: redelivered later with {delta:?}", case.name);
+        for variation in case.redelivered {
+            assert_eq!(id(&[*variation]), first, "{}: redelivered with {variation:?}", case.name);
+            let later = id(&[*variation, Later(7200)]);
+            assert_eq!(later, first, "{}: redelivered later with {variation:?}", case.name);
         }
-        for delta in case.different_event {
-            assert_ne!(id(&[*delta]), first, "{}: another event by {delta:?}", case.name);
+        for variation in case.different_event {
+            assert_ne!(id(&[*variation]), first, "{}: another event by {variation:?}", case.name);
         }
     }
 }
@@ -152,7 +153,7 @@ fn request_with_several_events_is_split() {
     for case in cases::all() {
         let Some(many) = case.multi_event else { continue };
         let source = case.default_source();
-        let with = |body: &'static [u8]| [many.deltas, &[Body(body)]].concat();
+        let with = |body: &'static [u8]| [many.variations, &[Body(body)]].concat();
         let rule = "several events in one request";
         let events = case.events(&source, &with(many.body), rule);
         let actual: Vec<_> =
@@ -163,11 +164,12 @@ fn request_with_several_events_is_split() {
         let later = [&with(many.body)[..], &[Later(7200)]].concat();
         assert_eq!(case.events(&source, &later, rule), events, "{}: redelivered", case.name);
         for bodies in many.regrouped {
-            let anew: Vec<_> =
+            let regrouped: Vec<_> =
                 bodies.iter().flat_map(|body| case.events(&source, &with(body), rule)).collect();
-            let cut: BTreeSet<_> = anew.iter().map(|event| event.event_id.clone()).collect();
-            assert_eq!(cut, ids, "{}: cut anew into {}", case.name, bodies.len());
-            assert_eq!(anew.len(), events.len(), "{}: cut anew: an id twice", case.name);
+            let regrouped_ids: BTreeSet<_> =
+                regrouped.iter().map(|event| event.event_id.clone()).collect();
+            assert_eq!(regrouped_ids, ids, "{}: regrouped into {}", case.name, bodies.len());
+            assert_eq!(regrouped.len(), events.len(), "{}: regrouped: an id twice", case.name);
         }
         for event in events {
             let envelope = envelope_of(event);
@@ -187,13 +189,18 @@ fn business_key_is_readable_if_mapping_fails() {
             Ok(MappedEvent::Change(change)) => assert_eq!(
                 change.business_key(),
                 case.business_key,
-                "{}: the number of the document",
+                "{}: the business key",
                 case.name
             ),
             other => panic!("{}: a valid body must change a document: {other:?}", case.name),
         }
-        let number = |envelope: &Envelope| source.source().business_key(envelope);
-        assert_eq!(number(&good).as_deref(), Some(case.business_key), "{}: the number", case.name);
+        let business_key = |envelope: &Envelope| source.source().business_key(envelope);
+        assert_eq!(
+            business_key(&good).as_deref(),
+            Some(case.business_key),
+            "{}: business key",
+            case.name
+        );
         let Some(unmappable) = case.unmappable_body else { continue };
         let bad = match case.unreadable {
             UnreadableBody::DeadLettered => {
@@ -212,7 +219,12 @@ fn business_key_is_readable_if_mapping_fails() {
             "{}: an unmappable body must name its field: {failure:?}",
             case.name
         );
-        assert_eq!(number(&bad).as_deref(), Some(case.business_key), "{}: the number", case.name);
+        assert_eq!(
+            business_key(&bad).as_deref(),
+            Some(case.business_key),
+            "{}: business key",
+            case.name
+        );
     }
 }
 

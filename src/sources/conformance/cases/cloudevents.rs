@@ -67,7 +67,7 @@ const BINARY: Case = Case {
         "",
     ],
     multi_event: Some(MultiEventCase {
-        deltas: &[Header("content-type", "application/cloudevents-batch+json; charset=utf-8")],
+        variations: &[Header("content-type", "application/cloudevents-batch+json; charset=utf-8")],
         // The same id of two senders is two events.
         body: br#"[
             {"specversion":"1.0","id":"1","source":"/a","type":"com.example.order.paid","company":"ACME","data":{"id":7,"number":"A-7","total":1.50}},

@@ -42,7 +42,7 @@ const CLOUD: Case = Case {
     )],
     redelivers_identical_body: false,
     multi_event: Some(MultiEventCase {
-        deltas: &[Header("content-type", "application/cloudevents-batch+json")],
+        variations: &[Header("content-type", "application/cloudevents-batch+json")],
         body: br#"[
             {"specversion":"1.0","id":"e-1","source":"intuit.x","type":"qbo.invoice.updated.v1","time":"2026-01-02T03:04:00Z","intuitentityid":"42","intuitaccountid":"9130347","data":{}},
             {"specversion":"1.0","id":"e-2","source":"intuit.x","type":"qbo.bill.deleted.v1","time":"2026-01-02T03:04:00Z","intuitentityid":"43","intuitaccountid":"9130348","data":{}}
@@ -101,7 +101,7 @@ pub(super) const CASES: &[Case] = &[
             ),
         ],
         multi_event: Some(MultiEventCase {
-            deltas: &[],
+            variations: &[],
             // The same document of two companies, and two of one.
             body: br#"{"eventNotifications":[
                 {"realmId":"9130347","dataChangeEvent":{"entities":[

@@ -55,7 +55,7 @@ pub(super) const CASES: &[Case] = &[Case {
     ],
     redelivers_identical_body: false,
     multi_event: Some(MultiEventCase {
-        deltas: &[],
+        variations: &[],
         body: br#"{"events":[
             {"resourceId":"a1","tenantId":"c2cc9b6e-9458-4c7d-93cc-f02b81b0594f","eventCategory":"INVOICE","eventType":"UPDATE","eventDateUtc":"2026-01-02T03:04:00.120"},
             {"resourceId":"a1","tenantId":"c2cc9b6e-9458-4c7d-93cc-f02b81b0594f","eventCategory":"INVOICE","eventType":"UPDATE","eventDateUtc":"2026-01-02T03:04:00.125"},
