@@ -21,6 +21,7 @@ mod constraints;
 mod delivery_amqp;
 mod delivery_http;
 mod delivery_operations;
+mod documents;
 mod duplicates;
 mod enrichment;
 mod failures;
