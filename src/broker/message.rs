@@ -14,10 +14,12 @@ mod decode;
 mod encode;
 mod headers;
 mod import_progress;
+mod lenient;
 mod rejected_request;
 mod stored;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{DeathInfo, IncomingMessage, StoredIdentity};
+pub use decode::{DeathInfo, IncomingMessage};
 pub use encode::OutgoingMessage;
+pub use lenient::StoredIdentity;

@@ -103,7 +103,7 @@ async fn reissue_looks_the_invoice_up_at_the_destination() {
     accounting.answers(200, r#"{"invoices":[{"id":"INV-7"}]}"#);
     match reissue(&app, id, false).await {
         Err(error @ DeliveryError::StillAtDestination { .. }) => {
-            assert!(error.to_string().contains("accounting shows it as INV-7"), "{error}");
+            assert!(error.to_string().contains("accounting has it as INV-7"), "{error}");
         }
         other => panic!("{other:?}"),
     }
