@@ -1,14 +1,14 @@
-//! Taking what the outbox holds to the targets that are to hear it.
+//! Delivery: sends what the outbox holds to its destinations.
 //!
-//! The way of a delivery: its turn comes when it is due and nothing of its
-//! document stands before it. Its key and what is sent are committed before
-//! the first call. Then it is sent, and what came of it is committed. A crash
-//! in between leaves a delivery whose lease runs out: nobody knows whether the
-//! target has it, so the target is asked, where it can be, and then gets the
-//! same bytes under the same key.
+//! A delivery is claimed when it is due and no earlier delivery of its
+//! document waits. Its idempotency key and its request are committed before the
+//! first request is sent, and the result is committed afterwards. After a crash
+//! in between, the lease expires and the result is unknown: the next worker
+//! looks the document up, where the destination supports it, and then sends the
+//! same bytes with the same key.
 //!
-//! Any number of processes may work at once: rows are locked while they are
-//! claimed, and leased while they are sent.
+//! Any number of processes may deliver concurrently: rows are locked while they
+//! are claimed, and leased while they are sent.
 
 mod amqp;
 mod attempt;
@@ -26,47 +26,46 @@ use crate::{
     store::Store,
 };
 
-/// How often the outbox is looked into if nobody tells of anything new:
-/// another process may have written, or a pause is over.
+/// How often the outbox is polled without a notification: another process may
+/// have written to it, or a delay is over.
 const OUTBOX_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What came of an attempt, as the metric tells it.
+/// The `result` labels of `tallyhook_delivery_attempts_total`.
 const ATTEMPT_RESULTS: [&str; 4] = ["delivered", "uncertain", "retry_later", "rejected"];
 
-/// What every target's deliveries need.
+/// What the deliveries of every destination share.
 #[derive(Clone)]
 pub struct DeliveryContext {
-    /// The database.
+    /// The database with the outbox.
     pub store: Store,
-    /// RabbitMQ's URL, for targets that are exchanges.
+    /// RabbitMQ's URL, for AMQP destinations.
     pub broker_url: String,
-    /// How long the broker's confirms may take.
+    /// Timeout of the broker's publisher confirms.
     pub confirm_timeout: Duration,
-    /// Told whenever something was written into the outbox.
+    /// Notified after the outbox has changed.
     pub outbox_changed: Arc<Notify>,
-    /// What is measured.
+    /// Attempts, durations and circuit breakers are counted here.
     pub metrics: Metrics,
 }
 
-/// Delivers to every target until stopped; calls under way are finished.
+/// Delivers to all destinations until stopped. Requests in flight are finished.
 pub async fn run(
-    tools: DeliveryContext,
-    targets: Arc<BTreeMap<String, Destination>>,
+    context: DeliveryContext,
+    destinations: Arc<BTreeMap<String, Destination>>,
     stop: CancellationToken,
 ) {
     let mut tasks = JoinSet::new();
-    for name in targets.keys() {
+    for name in destinations.keys() {
         for result in ATTEMPT_RESULTS {
-            tools.metrics.delivery_attempts.with_label_values(&[name, result]);
+            context.metrics.delivery_attempts.with_label_values(&[name, result]);
         }
-        let (tools, targets, name) = (tools.clone(), Arc::clone(&targets), name.clone());
-        let stop = stop.clone();
+        let (context, destinations) = (context.clone(), Arc::clone(&destinations));
+        let (name, stop) = (name.clone(), stop.clone());
         tasks.spawn(async move {
-            // The names are the map's own.
-            let Some(target) = targets.get(&name) else { return };
-            match &target.transport {
-                Transport::Http(http) => http::run(&tools, target, http, &stop).await,
-                Transport::Amqp { .. } => amqp::run(&tools, target, &stop).await,
+            let Some(destination) = destinations.get(&name) else { return };
+            match &destination.transport {
+                Transport::Http(http) => http::run(&context, destination, http, &stop).await,
+                Transport::Amqp { .. } => amqp::run(&context, destination, &stop).await,
             }
         });
     }
@@ -74,7 +73,7 @@ pub async fn run(
 }
 
 impl DeliveryContext {
-    /// Waits until there may be something to do.
+    /// Waits for a notification, the next poll, or the stop signal.
     async fn wait_for_work(&self, stop: &CancellationToken) {
         tokio::select! {
             () = self.outbox_changed.notified() => {}
@@ -84,10 +83,9 @@ impl DeliveryContext {
     }
 }
 
-/// Waits so long, or until it is time to stop.
-async fn sleep_or_stop(pause: Duration, stop: &CancellationToken) {
+async fn sleep_or_stop(delay: Duration, stop: &CancellationToken) {
     tokio::select! {
-        () = tokio::time::sleep(pause) => {}
+        () = tokio::time::sleep(delay) => {}
         () = stop.cancelled() => {}
     }
 }

@@ -1,8 +1,8 @@
-//! Targets: the systems that hear of documents, and how each is spoken to.
+//! Destinations: outgoing systems that are sent documents.
 //!
-//! What [`crate::sources`] is for what comes in, this is for what goes out: a
-//! target's settings, what is sent to it, and what its answers mean. When
-//! deliveries go out is not its business; see [`crate::delivery`].
+//! The counterpart of [`crate::sources`]: a destination's settings, the
+//! requests it gets and the meaning of its responses. [`crate::delivery`]
+//! decides when deliveries are sent.
 
 mod body_template;
 pub mod http;
@@ -21,58 +21,58 @@ use crate::{
     net::call_limiter::{CallLimits, CallResult},
 };
 
-/// A configured target.
+/// A configured destination.
 #[derive(Debug)]
 pub struct Destination {
-    /// Its name in the configuration, in tables and on dashboards.
+    /// Its name in the configuration, in tables and as a metric label.
     pub name: String,
-    /// What it hears of.
+    /// The events it subscribes to.
     pub events: Vec<DocumentEvent>,
-    /// Whose documents; empty for every source's.
+    /// The sources whose documents it gets; empty for all.
     pub sources: Vec<SourceName>,
-    /// How hard deliveries are tried.
+    /// Limits and retries.
     pub policy: DeliveryPolicy,
-    /// How it is spoken to.
+    /// HTTP or AMQP, with its settings.
     pub transport: Transport,
 }
 
-/// How a target is spoken to.
+/// How a destination is reached.
 #[derive(Debug)]
 pub enum Transport {
-    /// Over HTTP, a call for each delivery.
+    /// Over HTTP, one request per delivery.
     Http(Box<HttpDestination>),
     /// Through an exchange of our broker, as CloudEvents.
     Amqp {
-        /// The exchange: a durable topic exchange, made if it is not there.
+        /// A durable topic exchange, which is declared if it is missing.
         exchange: String,
-        /// The routing key; the event's name if there is none.
+        /// The routing key; by default the event's name.
         routing_key: Option<String>,
     },
 }
 
-/// How hard deliveries are tried, in each process.
+/// Limits and retries of a destination, per process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryPolicy {
-    /// The most deliveries under way at once.
+    /// Largest number of concurrent deliveries.
     pub max_concurrency: usize,
-    /// The most deliveries in a second.
+    /// Largest number of deliveries per second.
     pub rate_limit_per_second: u32,
-    /// So many attempts that count, and a person must look at it.
+    /// Failed attempts after which the delivery is dead-lettered.
     pub max_attempts: u32,
-    /// The pause behind the first attempt that failed; it doubles.
+    /// Delay after the first failed attempt; it doubles with each further one.
     pub initial_delay: Duration,
-    /// The longest pause, also where the target asks for a longer one.
+    /// Longest delay; it also caps the destination's `Retry-After`.
     pub max_delay: Duration,
-    /// So many failures in a row that tell of an outage open the breaker.
+    /// Consecutive failures that open the circuit breaker.
     pub circuit_breaker_threshold: u32,
-    /// How long it is open at first.
+    /// How long the circuit breaker stays open at first.
     pub circuit_breaker_open: Duration,
-    /// How long one call may take.
+    /// Timeout of one request.
     pub timeout: Duration,
 }
 
 impl DeliveryPolicy {
-    /// What the gate before the target lets through.
+    /// The part of the policy that the call limiter enforces.
     pub fn call_limits(&self) -> CallLimits {
         CallLimits {
             max_concurrency: self.max_concurrency,
@@ -84,119 +84,119 @@ impl DeliveryPolicy {
 }
 
 impl Destination {
-    /// Whether it hears of a source's documents.
+    /// Whether it gets documents of this source.
     pub fn subscribes_to(&self, source: &SourceName) -> bool {
         self.sources.is_empty() || self.sources.contains(source)
     }
 
-    /// Whether what it makes of an event is the mirror of an invoice, which
-    /// ticks the invoice off.
+    /// Whether a delivery of this event mirrors an invoice. Once every mirror
+    /// is delivered, the invoice is marked as mirrored.
     pub fn is_mirror(&self, event: DocumentEvent) -> bool {
         event == DocumentEvent::InvoiceCreated && matches!(self.transport, Transport::Http(_))
     }
 }
 
-/// What a delivery is about.
+/// The data of one delivery.
 #[derive(Clone, Copy, Debug)]
 pub struct DeliveryPayload<'a> {
-    /// The document as it was when the delivery was written.
+    /// The document when the delivery was created.
     pub document: &'a Value,
-    /// What happened to it.
+    /// The event, for example `invoice.created`.
     pub event: &'a str,
-    /// Where it came in.
+    /// The source of the document.
     pub source: &'a str,
     /// The shop or company.
     pub tenant: &'a str,
-    /// Our id of it.
+    /// Our id of the document.
     pub document_id: &'a str,
-    /// The number that people know it by.
+    /// The order or invoice number.
     pub document_number: Option<&'a str>,
-    /// Which issue of it.
+    /// The issue number: 0, and one more with each re-issue.
     pub issue: u32,
-    /// The key under which the target is to create it once.
+    /// The key under which the destination creates the document once.
     pub idempotency_key: Uuid,
 }
 
-/// What a target answered.
+/// A destination's response, as far as it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DestinationResponse {
-    /// The status, where there is such a thing.
+    /// The HTTP status.
     pub status: Option<u16>,
-    /// The start of its body, cleaned of what PostgreSQL does not store.
+    /// The start of the body, without characters that PostgreSQL cannot store.
     pub body: String,
 }
 
-/// What came of an attempt.
+/// The result of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttemptResult {
-    /// The target has it.
+    /// The destination has the document.
     Delivered {
-        /// Its own id of what it made, if it told one.
+        /// The destination's id of the document, if the response has one.
         remote_id: Option<String>,
-        /// What a person should know all the same.
+        /// A note for the operator.
         warning: Option<String>,
     },
-    /// Nobody knows: the call may have worked, and its answer never came.
+    /// The request may have succeeded, but there is no usable response.
     Unknown(String),
-    /// It does not have it, and may take it later.
+    /// The destination does not have the document and may accept it later.
     RetryLater {
-        /// Why.
+        /// The cause.
         error: String,
-        /// How long it asks to wait.
+        /// The delay that the destination asks for.
         retry_after: Option<Duration>,
-        /// Whether the attempt counts: not if the delivery never got there.
+        /// False if the delivery never reached the destination.
         counts_as_attempt: bool,
     },
-    /// It will not take it as it is: a person must see it.
+    /// The destination rejects the document; an operator must decide.
     Rejected {
-        /// Why, as a code.
+        /// The dead letter's reason.
         reason: ReasonCode,
-        /// Why, in words.
+        /// The cause.
         error: String,
     },
 }
 
-/// An attempt, as it is recorded.
+/// An attempt: its result and the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptReport {
-    /// What came of it.
+    /// What the attempt means for the delivery.
     pub result: AttemptResult,
-    /// The answer, if one came.
+    /// The response, if there was one.
     pub response: Option<DestinationResponse>,
 }
 
 impl AttemptReport {
-    /// What the attempt tells the breaker about the target: only what would
-    /// befall every other delivery as well is an outage.
+    /// What the attempt means for the circuit breaker. Only a failure that
+    /// would also affect other deliveries counts as an outage.
     pub fn call_result(&self) -> CallResult {
-        let asked = match &self.result {
+        let retry_after = match &self.result {
             AttemptResult::RetryLater { retry_after, .. } => *retry_after,
             _ => None,
         };
-        let is_outage = match self.response.as_ref().and_then(|answer| answer.status) {
+        let is_outage = match self.response.as_ref().and_then(|response| response.status) {
             Some(status) => matches!(status, 401 | 407 | 429 | 500..),
             None => {
                 matches!(self.result, AttemptResult::Unknown(_) | AttemptResult::RetryLater { .. })
             }
         };
         match &self.result {
-            _ if is_outage => CallResult::Unavailable(asked),
-            // Refused by ourselves: it was not asked.
+            _ if is_outage => CallResult::Unavailable(retry_after),
+            // Rejected before a request was sent.
             AttemptResult::Rejected { .. } if self.response.is_none() => CallResult::NotCalled,
             _ => CallResult::Responded,
         }
     }
 }
 
-/// What a target says when it is asked for a document.
+/// The result of looking up a document at its destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LookupResult {
-    /// It has it.
+    /// The destination has the document.
     Found {
-        /// Its own id of it, if it told one.
+        /// The destination's id of it, if the response has one.
         remote_id: Option<String>,
     },
-    /// It does not have it.
+    /// The destination does not have the document.
     NotFound,
 }
 

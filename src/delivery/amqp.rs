@@ -1,5 +1,5 @@
-//! Deliveries through an exchange of our broker: batches of CloudEvents, each
-//! confirmed, and none lost because nobody listens yet.
+//! Deliveries to an exchange of our broker: batches of CloudEvents with
+//! publisher confirms. Events wait while no queue is bound.
 
 use std::time::{Duration, Instant};
 
@@ -17,122 +17,127 @@ use crate::{
     store::deliveries::{AttemptRecord, DueDelivery},
 };
 
-/// How long a batch may take, record included, beyond the broker's confirms.
+/// Time for a batch in addition to the broker's confirms.
 const LEASE_MARGIN: Duration = Duration::from_mins(1);
-/// How long what nobody listens for waits at least until it is tried again.
+/// Shortest delay before an unroutable event is published again.
 const MIN_UNROUTABLE_DELAY: Duration = Duration::from_secs(5);
-/// It waits for this part of its age: what nobody ever binds a queue for is
-/// never given up, and must not keep all others waiting, nor the database busy.
+/// An unroutable event waits for its age divided by this. It is never given
+/// up, and must not delay other events or load the database.
 const UNROUTABLE_AGE_DIVISOR: u32 = 12;
 
 /// Delivers to one exchange until stopped.
-pub(super) async fn run(tools: &DeliveryContext, target: &Destination, stop: &CancellationToken) {
-    let Transport::Amqp { exchange, routing_key } = &target.transport else { return };
-    let open = tools.metrics.circuit_breaker_open.with_label_values(&["destination", &target.name]);
-    open.set(0);
-    let mut announcer = EventPublisher::new(&tools.broker_url, exchange, tools.confirm_timeout);
-    let lease = tools.confirm_timeout.saturating_add(LEASE_MARGIN);
-    let limit = target.policy.max_concurrency;
-    let mut pause = retry::reconnect_delays();
-    let mut unheard = false;
+pub(super) async fn run(
+    context: &DeliveryContext,
+    destination: &Destination,
+    stop: &CancellationToken,
+) {
+    let Transport::Amqp { exchange, routing_key } = &destination.transport else { return };
+    let name = &destination.name;
+    let breaker_open =
+        context.metrics.circuit_breaker_open.with_label_values(&["destination", name]);
+    breaker_open.set(0);
+    let mut publisher = EventPublisher::new(&context.broker_url, exchange, context.confirm_timeout);
+    let lease = context.confirm_timeout.saturating_add(LEASE_MARGIN);
+    let limit = destination.policy.max_concurrency;
+    let mut reconnect_delay = retry::reconnect_delays();
+    let mut was_unroutable = false;
     while !stop.is_cancelled() {
-        // Nothing is claimed before it can be sent.
-        if let Err(error) = announcer.ensure_connected().await {
-            open.set(1);
+        // Connect before claiming, so that no lease passes unused.
+        if let Err(error) = publisher.ensure_connected().await {
+            breaker_open.set(1);
             let error = format!("{:#}", anyhow::Error::from(error));
-            warn!(target = target.name, error, "events wait for RabbitMQ");
-            sleep_or_stop(pause(), stop).await;
+            warn!(destination = name, error, "RabbitMQ is unavailable; events wait");
+            sleep_or_stop(reconnect_delay(), stop).await;
             continue;
         }
-        open.set(0);
-        pause = retry::reconnect_delays();
-        let write = |about: &DeliveryPayload<'_>, due: &DueDelivery| cloud_event(about, due);
-        let errands = match attempt::claim(tools, target, limit, lease, write).await {
-            // Nothing that could be written: look for more.
-            Ok(Some(errands)) if errands.is_empty() => continue,
-            Ok(Some(errands)) => errands,
+        breaker_open.set(0);
+        reconnect_delay = retry::reconnect_delays();
+        let deliveries = match attempt::claim(context, destination, limit, lease, cloud_event).await
+        {
+            // None could be rendered: claim more.
+            Ok(Some(deliveries)) if deliveries.is_empty() => continue,
+            Ok(Some(deliveries)) => deliveries,
             Ok(None) => {
-                tools.wait_for_work(stop).await;
+                context.wait_for_work(stop).await;
                 continue;
             }
             Err(error) => {
-                warn!(target = target.name, %error, "the outbox cannot be read");
+                warn!(destination = name, %error, "the outbox cannot be read");
                 sleep_or_stop(Duration::from_secs(1), stop).await;
                 continue;
             }
         };
-        let begun = Instant::now();
-        let messages = errands.iter().map(|errand| {
-            let key = routing_key.as_deref().unwrap_or(&errand.due.event);
+        let started_at = Instant::now();
+        let messages = deliveries.iter().map(|delivery| {
+            let routing_key = routing_key.as_deref().unwrap_or(&delivery.due.event);
             OutgoingMessage::cloud_event(
                 exchange,
-                key,
-                errand.idempotency_key,
-                &errand.due.event,
-                errand.request.clone(),
+                routing_key,
+                delivery.idempotency_key,
+                &delivery.due.event,
+                delivery.request.clone(),
             )
         });
-        let said = announcer.publish(messages.collect()).await;
-        let seconds = tools.metrics.delivery_duration.with_label_values(&[&target.name]);
-        seconds.observe(begun.elapsed().as_secs_f64());
-        let nobody = said.contains(&PublishOutcome::Unroutable);
-        if nobody != unheard {
-            unheard = nobody;
-            if nobody {
-                warn!(
-                    target = target.name,
-                    exchange, "no queue is bound for these events; they wait"
-                );
+        let outcomes = publisher.publish(messages.collect()).await;
+        let duration = context.metrics.delivery_duration.with_label_values(&[name]);
+        duration.observe(started_at.elapsed().as_secs_f64());
+        let is_unroutable = outcomes.contains(&PublishOutcome::Unroutable);
+        if is_unroutable != was_unroutable {
+            was_unroutable = is_unroutable;
+            if is_unroutable {
+                warn!(destination = name, exchange, "no queue is bound; events wait");
             } else {
-                info!(target = target.name, exchange, "events find a queue again");
+                info!(destination = name, exchange, "a queue is bound again");
             }
         }
-        let attempt = |(errand, said): (&ClaimedDelivery, PublishOutcome)| {
-            let told = attempt_result(said, exchange, errand.due.created_at);
-            let outcome = backoff::attempt_outcome(&target.policy, &errand.due, true, told);
-            errand.attempt_record(outcome, None, None)
+        let now = OffsetDateTime::now_utc();
+        let attempt_record = |(delivery, outcome): (&ClaimedDelivery, PublishOutcome)| {
+            let age = Duration::try_from(now - delivery.due.created_at).unwrap_or_default();
+            let result = attempt_result(outcome, exchange, age);
+            let outcome =
+                backoff::attempt_outcome(&destination.policy, &delivery.due, true, result);
+            delivery.attempt_record(outcome, None, None)
         };
-        let attempts: Vec<AttemptRecord> = errands.iter().zip(said).map(attempt).collect();
-        attempt::record_attempts(tools, target, &attempts, stop).await;
+        let attempts: Vec<AttemptRecord> =
+            deliveries.iter().zip(outcomes).map(attempt_record).collect();
+        attempt::record_attempts(context, destination, &attempts, stop).await;
     }
 }
 
-/// No attempt of these counts: the broker's troubles, and that nobody has
-/// bound a queue yet, are no event's fault.
-fn attempt_result(
-    said: PublishOutcome,
-    exchange: &str,
-    written_at: OffsetDateTime,
-) -> AttemptResult {
-    let not_now = |error: String, retry_after| AttemptResult::RetryLater {
+/// None of these counts as an attempt: an outage of the broker or a missing
+/// queue is not the event's fault. `age` is the age of the delivery.
+fn attempt_result(outcome: PublishOutcome, exchange: &str, age: Duration) -> AttemptResult {
+    let retry_later = |error: String, retry_after| AttemptResult::RetryLater {
         error,
         retry_after,
         counts_as_attempt: false,
     };
-    match said {
+    match outcome {
         PublishOutcome::Confirmed => AttemptResult::Delivered { remote_id: None, warning: None },
-        PublishOutcome::Unroutable => {
-            let age = OffsetDateTime::now_utc() - written_at;
-            let pause = unroutable_delay(Duration::try_from(age).unwrap_or_default());
-            not_now(format!("no queue is bound to {exchange} for it"), Some(pause))
-        }
-        PublishOutcome::Nacked => not_now("a queue refused it: it is full".to_owned(), None),
-        // It may be there. Sent again it has the same id.
-        PublishOutcome::Unknown(why) => not_now(why, None),
+        PublishOutcome::Unroutable => retry_later(
+            format!("no queue is bound to {exchange} for it"),
+            Some(unroutable_delay(age)),
+        ),
+        PublishOutcome::Nacked => retry_later("a queue rejected it: it is full".to_owned(), None),
+        // The broker may have it. The next publish has the same message id.
+        PublishOutcome::Unknown(error) => retry_later(error, None),
     }
 }
 
-/// The pause of what nobody listens for, by its age.
+/// The delay of an unroutable event of this age.
 fn unroutable_delay(age: Duration) -> Duration {
     (age / UNROUTABLE_AGE_DIVISOR).max(MIN_UNROUTABLE_DELAY)
 }
 
 /// The event in CloudEvents' structured mode (version 1.0.2).
-fn cloud_event(about: &DeliveryPayload<'_>, due: &DueDelivery) -> Result<String, PermanentFailure> {
-    let mut source = format!("/tallyhook/{}", about.source);
-    if !about.tenant.is_empty() {
+fn cloud_event(
+    payload: &DeliveryPayload<'_>,
+    due: &DueDelivery,
+) -> Result<String, PermanentFailure> {
+    let mut source = format!("/tallyhook/{}", payload.source);
+    if !payload.tenant.is_empty() {
         source.push('/');
-        source.push_str(about.tenant);
+        source.push_str(payload.tenant);
     }
     let time = due
         .created_at
@@ -140,17 +145,17 @@ fn cloud_event(about: &DeliveryPayload<'_>, due: &DueDelivery) -> Result<String,
         .map_err(|error| PermanentFailure::invalid("created_at", error.to_string()))?;
     let mut event = json!({
         "specversion": "1.0",
-        // The same each time it is sent: whoever hears it twice knows.
-        "id": about.idempotency_key,
+        // The same in every attempt, so that consumers can deduplicate.
+        "id": payload.idempotency_key,
         "source": source,
-        "type": about.event,
-        "subject": about.document_number.unwrap_or(about.document_id),
+        "type": payload.event,
+        "subject": payload.document_number.unwrap_or(payload.document_id),
         "time": time,
         "datacontenttype": "application/json",
-        "data": about.document,
+        "data": payload.document,
     });
-    if about.issue > 0 {
-        event["generation"] = json!(about.issue);
+    if payload.issue > 0 {
+        event["issue"] = json!(payload.issue);
     }
     Ok(event.to_string())
 }
@@ -160,23 +165,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_listens_for_is_tried_ever_more_rarely() {
-        for (age, pause) in [(0, 5), (60, 5), (120, 10), (3600, 300)] {
-            assert_eq!(
-                unroutable_delay(Duration::from_secs(age)),
-                Duration::from_secs(pause),
-                "{age} s"
-            );
-        }
-        let now = OffsetDateTime::now_utc();
-        let pause = |written_at| match attempt_result(PublishOutcome::Unroutable, "x", written_at) {
-            AttemptResult::RetryLater { retry_after, counts_as_attempt: false, .. } => {
-                retry_after.unwrap()
+    fn unroutable_delay_grows_with_age() {
+        for (age, delay) in [(0, 5), (60, 5), (120, 10), (3600, 300)] {
+            let (age, delay) = (Duration::from_secs(age), Duration::from_secs(delay));
+            assert_eq!(unroutable_delay(age), delay, "{age:?}");
+            match attempt_result(PublishOutcome::Unroutable, "x", age) {
+                AttemptResult::RetryLater { retry_after, counts_as_attempt: false, .. } => {
+                    assert_eq!(retry_after, Some(delay));
+                }
+                result => panic!("{result:?}"),
             }
-            told => panic!("{told:?}"),
-        };
-        // Also where the database's clock is ahead of ours.
-        assert_eq!(pause(now + Duration::from_hours(1)), MIN_UNROUTABLE_DELAY);
-        assert!(pause(now - Duration::from_hours(1)) >= Duration::from_mins(5));
+        }
     }
 }

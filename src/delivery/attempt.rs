@@ -1,4 +1,4 @@
-//! A delivery that was claimed, and the record of what came of it.
+//! Claims due deliveries, and records the results of attempts.
 
 use std::time::{Duration, Instant};
 
@@ -13,32 +13,29 @@ use crate::{
     domain::{DeliveryIdentity, PermanentFailure},
     retry,
     store::{
-        StoreError, deliveries,
+        Conn, StoreError, deliveries,
         deliveries::{AttemptOutcome, AttemptRecord, ClaimRequest, DueDelivery},
     },
 };
 
-/// A delivery that is ours for a while.
+/// A delivery with a lease of ours.
 #[derive(Debug)]
 pub(super) struct ClaimedDelivery {
     pub(super) due: DueDelivery,
-    /// The key that goes with it.
     pub(super) idempotency_key: Uuid,
-    /// What is sent.
+    /// The request's body.
     pub(super) request: String,
-    /// Until when it is ours, as the database says.
+    /// The end of the lease, by the database's clock.
     pub(super) lease_until: OffsetDateTime,
-    /// When we began to ask for it: before that, it cannot have been ours.
+    /// When the claim began; the lease is not older.
     pub(super) claim_started_at: Instant,
 }
 
 impl ClaimedDelivery {
-    /// What the target is told it is about.
     pub(super) fn payload(&self) -> DeliveryPayload<'_> {
         delivery_payload(&self.due, self.idempotency_key)
     }
 
-    /// The record of what came of it.
     pub(super) fn attempt_record(
         &self,
         outcome: AttemptOutcome,
@@ -55,7 +52,7 @@ impl ClaimedDelivery {
     }
 }
 
-fn delivery_payload(due: &DueDelivery, key: Uuid) -> DeliveryPayload<'_> {
+fn delivery_payload(due: &DueDelivery, idempotency_key: Uuid) -> DeliveryPayload<'_> {
     DeliveryPayload {
         document: &due.document,
         event: &due.event,
@@ -64,18 +61,18 @@ fn delivery_payload(due: &DueDelivery, key: Uuid) -> DeliveryPayload<'_> {
         document_id: &due.document_id,
         document_number: due.document_number.as_deref(),
         issue: u32::try_from(due.issue).unwrap_or_default(),
-        idempotency_key: key,
+        idempotency_key,
     }
 }
 
-fn idempotency_key(target: &Destination, due: &DueDelivery) -> Option<Uuid> {
-    // Once sent it stays, whatever a later version would derive.
+fn idempotency_key(destination: &Destination, due: &DueDelivery) -> Option<Uuid> {
+    // A key that was sent stays, even if a later version would derive another.
     if due.idempotency_key.is_some() {
         return due.idempotency_key;
     }
-    let name = DeliveryIdentity {
-        destination: &target.name,
-        // A constraint knows the same words.
+    let identity = DeliveryIdentity {
+        destination: &destination.name,
+        // Always known: a CHECK constraint lists the same words.
         event: due.event.parse().ok()?,
         source: &due.source,
         tenant: &due.tenant,
@@ -83,167 +80,160 @@ fn idempotency_key(target: &Destination, due: &DueDelivery) -> Option<Uuid> {
         issue: u32::try_from(due.issue).ok()?,
         cause_receipt_id: due.cause_receipt_id,
     };
-    Some(name.idempotency_key())
+    Some(identity.idempotency_key())
 }
 
-/// Claims at most so many deliveries for so long. `write` makes the request
-/// of one that was never sent; what cannot be written goes before a person, so
-/// that fewer may come of it. `None` if none was due.
+/// Claims up to `limit` due deliveries with a lease. `render` makes the request
+/// of a delivery that was never sent; a delivery that it cannot render becomes
+/// a dead letter, so the result may be empty. `None` if none was due.
 pub(super) async fn claim(
-    tools: &DeliveryContext,
-    target: &Destination,
+    context: &DeliveryContext,
+    destination: &Destination,
     limit: usize,
     lease: Duration,
-    write: impl Fn(&DeliveryPayload<'_>, &DueDelivery) -> Result<String, PermanentFailure>,
+    render: impl Fn(&DeliveryPayload<'_>, &DueDelivery) -> Result<String, PermanentFailure>,
 ) -> Result<Option<Vec<ClaimedDelivery>>, StoreError> {
-    let asked_at = Instant::now();
+    let claim_started_at = Instant::now();
     let work = async {
-        let mut tx = tools.store.begin().await?;
-        let mut claims = Vec::new();
-        let mut unfit = Vec::new();
-        let found = deliveries::lock_due(&mut tx, &target.name, limit).await?;
-        if found.is_empty() {
+        let mut tx = context.store.begin().await?;
+        let due_deliveries = deliveries::lock_due(&mut tx, &destination.name, limit).await?;
+        if due_deliveries.is_empty() {
             tx.rollback().await?;
             return Ok(None);
         }
-        for due in found {
-            let Some(key) = idempotency_key(target, &due) else { continue };
+        let (mut claimed, mut requests) = (Vec::new(), Vec::new());
+        let mut unrenderable = Vec::new();
+        for due in due_deliveries {
+            let Some(idempotency_key) = idempotency_key(destination, &due) else { continue };
             let request = match &due.request {
-                // Under one key always the same bytes.
+                // The same key always goes with the same bytes.
                 Some(request) => Ok(request.clone()),
-                None => write(&delivery_payload(&due, key), &due),
+                None => render(&delivery_payload(&due, idempotency_key), &due),
             };
             match request {
                 Ok(request) => {
-                    claims.push((
-                        due,
-                        ClaimRequest { delivery_id: Uuid::nil(), idempotency_key: key, request },
-                    ));
+                    let delivery_id = due.delivery_id;
+                    requests.push(ClaimRequest { delivery_id, idempotency_key, request });
+                    claimed.push(due);
                 }
-                Err(failure) => unfit.push((due, failure)),
+                Err(failure) => unrenderable.push((due, failure)),
             }
         }
-        if !unfit.is_empty() {
-            fail_unrenderable(&mut tx, tools, target, &unfit).await?;
+        if !unrenderable.is_empty() {
+            fail_unrenderable(&mut tx, context, destination, &unrenderable).await?;
         }
-        let claimed: Vec<ClaimRequest> = claims
-            .iter()
-            .map(|(due, claim)| ClaimRequest { delivery_id: due.delivery_id, ..claim.clone() })
-            .collect();
-        if claimed.is_empty() {
+        if requests.is_empty() {
             tx.commit().await?;
             return Ok(Some(Vec::new()));
         }
-        let lease_until = deliveries::claim(&mut tx, &claimed, lease).await?;
+        let lease_until = deliveries::claim(&mut tx, &requests, lease).await?;
         tx.commit().await?;
-        let errand = |((due, _), ClaimRequest { idempotency_key: key, request, .. }): (
-            (DueDelivery, _),
-            ClaimRequest,
-        )| ClaimedDelivery {
-            due,
-            idempotency_key: key,
-            request,
-            lease_until,
-            claim_started_at: asked_at,
-        };
-        Ok(Some(claims.into_iter().zip(claimed).map(errand).collect()))
+        let deliveries = claimed.into_iter().zip(requests).map(|(due, request)| {
+            let ClaimRequest { idempotency_key, request, .. } = request;
+            ClaimedDelivery { due, idempotency_key, request, lease_until, claim_started_at }
+        });
+        Ok(Some(deliveries.collect()))
     };
-    tools.store.with_timeout(work).await
+    context.store.with_timeout(work).await
 }
 
-/// Lays deliveries before a person that could not even be written.
+/// Dead-letters deliveries whose request cannot be rendered.
 async fn fail_unrenderable(
-    tx: &mut crate::store::Conn,
-    tools: &DeliveryContext,
-    target: &Destination,
-    unfit: &[(DueDelivery, PermanentFailure)],
+    conn: &mut Conn,
+    context: &DeliveryContext,
+    destination: &Destination,
+    unrenderable: &[(DueDelivery, PermanentFailure)],
 ) -> Result<(), StoreError> {
     let attempt = |(due, failure): &(DueDelivery, PermanentFailure)| {
-        let delivery_id = due.delivery_id;
-        let error = failure.to_string();
-        warn!(%delivery_id, target = target.name, error, "the delivery cannot be written");
+        let (delivery_id, error) = (due.delivery_id, failure.to_string());
+        warn!(%delivery_id, destination = destination.name, error, "the request cannot be rendered");
         let outcome = AttemptOutcome::Failed { reason: failure.reason, error };
         AttemptRecord { delivery_id, lease_until: None, outcome, status: None, response: None }
     };
-    let attempts: Vec<AttemptRecord> = unfit.iter().map(attempt).collect();
-    count_attempts(tools, target, &attempts);
-    deliveries::record_attempts(tx, &attempts).await?;
+    let attempts: Vec<AttemptRecord> = unrenderable.iter().map(attempt).collect();
+    count_attempts(context, destination, &attempts);
+    deliveries::record_attempts(conn, &attempts).await?;
     Ok(())
 }
 
-/// Records what came of attempts, however long the database is away; but not
-/// beyond their leases: whoever takes them over finds out by itself.
+/// Records results, and retries while the database is unavailable, until the
+/// leases expire. After that another worker takes the deliveries over and finds
+/// their state out by itself.
 pub(super) async fn record_attempts(
-    tools: &DeliveryContext,
-    target: &Destination,
+    context: &DeliveryContext,
+    destination: &Destination,
     attempts: &[AttemptRecord],
     stop: &CancellationToken,
 ) {
-    count_attempts(tools, target, attempts);
-    let Some(until) = attempts.iter().filter_map(|attempt| attempt.lease_until).min() else {
+    count_attempts(context, destination, attempts);
+    let Some(lease_until) = attempts.iter().filter_map(|attempt| attempt.lease_until).min() else {
         return;
     };
-    // Our clock may differ from the database's; the lease is the database's,
-    // and it decides in the end.
-    let patience = Duration::try_from(until - OffsetDateTime::now_utc()).unwrap_or_default();
-    let (begun, mut pause) = (Instant::now(), retry::reconnect_delays());
+    // Our clock may differ from the database's, which decides in the end.
+    let timeout = Duration::try_from(lease_until - OffsetDateTime::now_utc()).unwrap_or_default();
+    let (started_at, mut retry_delay) = (Instant::now(), retry::reconnect_delays());
     loop {
         let work = async {
-            let mut tx = tools.store.begin().await?;
+            let mut tx = context.store.begin().await?;
             let recorded = deliveries::record_attempts(&mut tx, attempts).await?;
             tx.commit().await?;
             Ok(recorded)
         };
-        match tools.store.with_timeout(work).await {
+        match context.store.with_timeout(work).await {
             Ok(recorded) => {
                 for attempt in attempts {
-                    log_outcome(target, attempt, recorded.contains(&attempt.delivery_id));
+                    log_outcome(destination, attempt, recorded.contains(&attempt.delivery_id));
                 }
                 return;
             }
             Err(error) => {
-                warn!(target = target.name, %error, "what came of a delivery is not on record");
-                if begun.elapsed() > patience || stop.is_cancelled() {
+                let destination = &destination.name;
+                warn!(destination, %error, "the result of a delivery cannot be recorded");
+                if started_at.elapsed() > timeout || stop.is_cancelled() {
                     return;
                 }
             }
         }
-        tokio::time::sleep(pause()).await;
+        tokio::time::sleep(retry_delay()).await;
     }
 }
 
-fn log_outcome(target: &Destination, attempt: &AttemptRecord, recorded: bool) {
-    let (target, delivery_id) = (&target.name, attempt.delivery_id);
-    if !recorded {
-        warn!(%delivery_id, target, "taken over or voided while it was sent; nothing is recorded");
+fn log_outcome(destination: &Destination, attempt: &AttemptRecord, is_recorded: bool) {
+    let (destination, delivery_id) = (&destination.name, attempt.delivery_id);
+    if !is_recorded {
+        warn!(%delivery_id, destination, "result not recorded: the lease was lost, or it was voided");
         return;
     }
     match &attempt.outcome {
         AttemptOutcome::Delivered { warning: Some(warning), .. } => {
-            warn!(%delivery_id, target, warning, "delivered, with a warning");
+            warn!(%delivery_id, destination, warning, "delivered with a warning");
         }
         AttemptOutcome::Delivered { remote_id, .. } => {
-            debug!(%delivery_id, target, remote_id, "delivered");
+            debug!(%delivery_id, destination, remote_id, "delivered");
         }
-        AttemptOutcome::Retry { may_be_delivered, delay: after, error, .. } => {
-            let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-            info!(%delivery_id, target, may_be_delivered, after_ms, error, "delivered later");
+        AttemptOutcome::Retry { may_be_delivered, delay, error, .. } => {
+            let retry_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+            info!(%delivery_id, destination, may_be_delivered, retry_ms, error, "retry scheduled");
         }
         AttemptOutcome::Failed { reason, error } => {
-            warn!(%delivery_id, target, reason = reason.as_str(), error, "the delivery failed");
+            warn!(%delivery_id, destination, reason = reason.as_str(), error, "the delivery failed");
         }
     }
 }
 
-fn count_attempts(tools: &DeliveryContext, target: &Destination, attempts: &[AttemptRecord]) {
-    let [delivered, uncertain, not_now, refused] = ATTEMPT_RESULTS;
+fn count_attempts(
+    context: &DeliveryContext,
+    destination: &Destination,
+    attempts: &[AttemptRecord],
+) {
+    let [delivered, uncertain, retry_later, rejected] = ATTEMPT_RESULTS;
     for attempt in attempts {
         let result = match &attempt.outcome {
             AttemptOutcome::Delivered { .. } => delivered,
             AttemptOutcome::Retry { may_be_delivered: true, .. } => uncertain,
-            AttemptOutcome::Retry { .. } => not_now,
-            AttemptOutcome::Failed { .. } => refused,
+            AttemptOutcome::Retry { .. } => retry_later,
+            AttemptOutcome::Failed { .. } => rejected,
         };
-        tools.metrics.delivery_attempts.with_label_values(&[&target.name, result]).inc();
+        context.metrics.delivery_attempts.with_label_values(&[&destination.name, result]).inc();
     }
 }

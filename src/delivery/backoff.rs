@@ -1,4 +1,4 @@
-//! What an attempt comes to: when it is tried again, and when no more.
+//! The outcome of an attempt: delivered, retried after a delay, or failed.
 
 use std::time::Duration;
 
@@ -8,58 +8,47 @@ use crate::{
     store::deliveries::{AttemptOutcome, DueDelivery},
 };
 
-/// The outcome of an attempt. `counts` is false for the one attempt with
-/// which an open breaker finds out whether the target is back.
+/// The outcome of an attempt. `may_count` is false for the probe of an open
+/// circuit breaker.
 pub(super) fn attempt_outcome(
-    effort: &DeliveryPolicy,
+    policy: &DeliveryPolicy,
     due: &DueDelivery,
     may_count: bool,
-    told: AttemptResult,
+    result: AttemptResult,
 ) -> AttemptOutcome {
-    match told {
+    match result {
         AttemptResult::Delivered { remote_id, warning } => {
             AttemptOutcome::Delivered { remote_id, warning }
         }
         AttemptResult::Rejected { reason, error } => AttemptOutcome::Failed { reason, error },
-        AttemptResult::Unknown(error) => retry_or_fail(effort, due, may_count, true, None, error),
-        AttemptResult::RetryLater { error, retry_after, counts_as_attempt: counts } => {
-            // This call made nothing; an earlier one may have, or still may.
-            retry_or_fail(
-                effort,
-                due,
-                may_count && counts,
-                due.may_be_delivered,
-                retry_after,
-                error,
-            )
+        AttemptResult::Unknown(error) => retry_or_fail(policy, due, may_count, true, None, error),
+        AttemptResult::RetryLater { error, retry_after, counts_as_attempt } => {
+            // This request created nothing, but an earlier one may have.
+            let (counts, may_be_delivered) = (may_count && counts_as_attempt, due.may_be_delivered);
+            retry_or_fail(policy, due, counts, may_be_delivered, retry_after, error)
         }
     }
 }
 
 fn retry_or_fail(
-    effort: &DeliveryPolicy,
+    policy: &DeliveryPolicy,
     due: &DueDelivery,
-    counts: bool,
+    counts_as_attempt: bool,
     may_be_delivered: bool,
     retry_after: Option<Duration>,
     error: String,
 ) -> AttemptOutcome {
     let failed = u32::try_from(due.attempts).unwrap_or_default();
-    if counts && failed.saturating_add(1) >= effort.max_attempts {
-        let attempts = failed.saturating_add(1);
+    let attempts = failed.saturating_add(1);
+    if counts_as_attempt && attempts >= policy.max_attempts {
         return AttemptOutcome::Failed {
             reason: ReasonCode::AttemptsExhausted,
             error: format!("{attempts} attempts failed, the last with: {error}"),
         };
     }
-    let doubled = effort.initial_delay.saturating_mul(2_u32.saturating_pow(failed));
-    let after = doubled.max(retry_after.unwrap_or_default()).min(effort.max_delay);
-    AttemptOutcome::Retry {
-        may_be_delivered: may_be_delivered,
-        counts_as_attempt: counts,
-        delay: after,
-        error,
-    }
+    let doubled = policy.initial_delay.saturating_mul(2_u32.saturating_pow(failed));
+    let delay = doubled.max(retry_after.unwrap_or_default()).min(policy.max_delay);
+    AttemptOutcome::Retry { may_be_delivered, counts_as_attempt, delay, error }
 }
 
 #[cfg(test)]
@@ -100,77 +89,69 @@ mod tests {
         }
     }
 
-    fn not_now(seconds: Option<u64>, counts: bool) -> AttemptResult {
+    fn retry_later(seconds: Option<u64>, counts_as_attempt: bool) -> AttemptResult {
         let retry_after = seconds.map(Duration::from_secs);
-        AttemptResult::RetryLater { error: "no".to_owned(), retry_after, counts_as_attempt: counts }
+        AttemptResult::RetryLater { error: "busy".to_owned(), retry_after, counts_as_attempt }
     }
 
     #[test]
-    fn attempts_come_to_this_table() {
-        let unknown = || AttemptResult::Unknown("no answer".to_owned());
-        // Failed attempts before, may it count, what was told;
-        // doubtful, counted, seconds until the next.
-        for (before, may_count, told, expected) in [
+    fn attempt_outcome_follows_table() {
+        let unknown = || AttemptResult::Unknown("no response".to_owned());
+        // Earlier failed attempts, may it count, result; then: may it be
+        // delivered, did it count, seconds until the next attempt.
+        for (earlier, may_count, result, expected) in [
             (0, true, unknown(), Some((true, true, 1))),
             (1, true, unknown(), Some((true, true, 2))),
             (2, true, unknown(), Some((true, true, 4))),
             (3, true, unknown(), None),
             (3, false, unknown(), Some((true, false, 8))),
-            (0, true, not_now(None, true), Some((false, true, 1))),
-            (3, true, not_now(None, true), None),
-            (3, true, not_now(None, false), Some((false, false, 8))),
-            (0, true, not_now(Some(5), true), Some((false, true, 5))),
-            // Whatever it asks for, the setting is the longest.
-            (0, true, not_now(Some(3600), true), Some((false, true, 10))),
-            (99, false, not_now(None, true), Some((false, false, 10))),
+            (0, true, retry_later(None, true), Some((false, true, 1))),
+            (3, true, retry_later(None, true), None),
+            (3, true, retry_later(None, false), Some((false, false, 8))),
+            (0, true, retry_later(Some(5), true), Some((false, true, 5))),
+            // The policy's longest delay caps Retry-After.
+            (0, true, retry_later(Some(3600), true), Some((false, true, 10))),
+            (99, false, retry_later(None, true), Some((false, false, 10))),
         ] {
-            let told_text = format!("{told:?}");
-            match (attempt_outcome(&POLICY, &due(before), may_count, told), expected) {
+            let case = format!("{earlier} {may_count} {result:?}");
+            match (attempt_outcome(&POLICY, &due(earlier), may_count, result), expected) {
                 (
-                    AttemptOutcome::Retry {
-                        may_be_delivered,
-                        counts_as_attempt: counts,
-                        delay: after,
-                        ..
-                    },
+                    AttemptOutcome::Retry { may_be_delivered, counts_as_attempt, delay, .. },
                     Some(expected),
                 ) => {
-                    let came = (may_be_delivered, counts, after.as_secs());
-                    assert_eq!(came, expected, "{before} {told_text}");
+                    let found = (may_be_delivered, counts_as_attempt, delay.as_secs());
+                    assert_eq!(found, expected, "{case}");
                 }
                 (AttemptOutcome::Failed { reason: ReasonCode::AttemptsExhausted, error }, None) => {
                     assert!(error.starts_with("4 attempts failed"), "{error}");
                 }
-                (outcome, _) => panic!("{before} {told_text} came to {outcome:?}"),
+                (outcome, _) => panic!("{case}: {outcome:?}"),
             }
         }
     }
 
     #[test]
-    fn a_doubt_outlasts_a_call_that_the_target_did_not_take() {
-        for (may_be_delivered, counts) in
-            [(true, true), (true, false), (false, true), (false, false)]
-        {
-            let due = DueDelivery { may_be_delivered: may_be_delivered, ..due(1) };
-            match attempt_outcome(&POLICY, &due, true, not_now(None, counts)) {
-                AttemptOutcome::Retry { may_be_delivered: still, .. } => {
-                    assert_eq!(still, may_be_delivered)
+    fn attempt_outcome_retry_later_keeps_may_be_delivered() {
+        for (before, counts) in [(true, true), (true, false), (false, true), (false, false)] {
+            let due = DueDelivery { may_be_delivered: before, ..due(1) };
+            match attempt_outcome(&POLICY, &due, true, retry_later(None, counts)) {
+                AttemptOutcome::Retry { may_be_delivered, .. } => {
+                    assert_eq!(may_be_delivered, before);
                 }
-                outcome => panic!("{may_be_delivered} {counts} came to {outcome:?}"),
+                outcome => panic!("{before} {counts}: {outcome:?}"),
             }
         }
     }
 
     #[test]
-    fn a_refusal_and_a_success_are_final() {
-        let has = AttemptResult::Delivered { remote_id: Some("7".to_owned()), warning: None };
+    fn attempt_outcome_rejection_and_success_are_final() {
+        let result = AttemptResult::Delivered { remote_id: Some("7".to_owned()), warning: None };
         let delivered =
             AttemptOutcome::Delivered { remote_id: Some("7".to_owned()), warning: None };
-        assert_eq!(attempt_outcome(&POLICY, &due(3), true, has), delivered);
-        let error = "answered 422".to_owned();
-        let refused =
-            AttemptResult::Rejected { reason: ReasonCode::DeliveryRefused, error: error.clone() };
-        let failed = AttemptOutcome::Failed { reason: ReasonCode::DeliveryRefused, error };
-        assert_eq!(attempt_outcome(&POLICY, &due(0), false, refused), failed);
+        assert_eq!(attempt_outcome(&POLICY, &due(3), true, result), delivered);
+        let (reason, error) = (ReasonCode::DeliveryRefused, "answered 422".to_owned());
+        let result = AttemptResult::Rejected { reason, error: error.clone() };
+        let failed = AttemptOutcome::Failed { reason, error };
+        assert_eq!(attempt_outcome(&POLICY, &due(0), false, result), failed);
     }
 }

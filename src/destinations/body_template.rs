@@ -1,4 +1,4 @@
-//! The body of a request, made of the document by a template.
+//! Templates of request bodies, rendered from the document.
 
 use http::HeaderValue;
 use minijinja::{
@@ -12,25 +12,23 @@ use serde_json::Map;
 use super::DeliveryPayload;
 use crate::domain::PermanentFailure;
 
-/// Steps that one rendering may take: an order of 10,000 lines needs fewer, a
-/// loop without end is stopped within a moment.
+/// Steps of one rendering. An order of 10,000 lines needs fewer; an endless loop
+/// is stopped quickly.
 const RENDER_FUEL: u64 = 1_000_000;
 
-/// What an environment calls its only template.
+/// The name of the environment's only template.
 const TEMPLATE_NAME: &str = "body";
 
-/// How values are written into the body. Whatever the format, a value cannot
-/// end where it stands and go on as something else.
+/// How values are escaped in the body: a value can never become markup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BodyFormat {
-    /// A value is written as JSON: texts with their quotes, null as `null`.
+    /// Values are written as JSON: texts with quotes, null as `null`.
     Json,
-    /// A value is written as text in which nothing is markup.
+    /// Values are written as escaped text.
     Xml,
 }
 
 impl BodyFormat {
-    /// Of a content type, if it is one that is known.
     fn from_content_type(content_type: &str) -> Option<Self> {
         let essence = content_type.split(';').next().unwrap_or_default().trim();
         let essence = essence.to_ascii_lowercase();
@@ -49,23 +47,23 @@ impl BodyFormat {
 pub struct BodyTemplate {
     environment: Environment<'static>,
     format: BodyFormat,
-    /// The configuration's key, for messages.
+    /// The configuration's key, for error messages.
     config_key: String,
-    /// The names that it asks for and does not set itself.
+    /// The variables that the template uses and does not set itself.
     variables: Vec<String>,
 }
 
 impl BodyTemplate {
-    /// Compiles the template that stands at this key of the configuration.
+    /// Compiles the template at this key of the configuration.
     ///
     /// # Errors
-    /// A content type that values cannot be written into, a syntax error.
+    /// The content type is neither JSON nor XML, or the syntax is wrong.
     pub fn compile(
-        key: String,
+        config_key: String,
         text: &str,
         content_type: &HeaderValue,
     ) -> Result<Self, PermanentFailure> {
-        let invalid = |detail: String| PermanentFailure::invalid(key.as_str(), detail);
+        let invalid = |detail: String| PermanentFailure::invalid(config_key.as_str(), detail);
         let format = content_type
             .to_str()
             .ok()
@@ -91,33 +89,33 @@ impl BodyTemplate {
             .get_template(TEMPLATE_NAME)
             .map_err(|error| invalid(template_error(&error)))?;
         let globals: Vec<&str> = environment.globals().map(|(name, _)| name).collect();
-        let mut names: Vec<String> = template
+        let mut variables: Vec<String> = template
             .undeclared_variables(false)
             .into_iter()
             .filter(|name| !globals.contains(&name.as_str()))
             .collect();
-        names.sort();
-        Ok(Self { environment, format, config_key: key, variables: names })
+        variables.sort();
+        Ok(Self { environment, format, config_key, variables })
     }
 
-    /// The configuration's key of it.
+    /// The configuration's key, for error messages.
     pub fn config_key(&self) -> &str {
         &self.config_key
     }
 
-    /// The names that it asks for and does not set itself.
+    /// The variables that the template uses and does not set itself.
     pub fn variables(&self) -> &[String] {
         &self.variables
     }
 
-    /// The body for a delivery.
+    /// Renders the body for a delivery.
     ///
     /// # Errors
-    /// A field that is not there, or that the template cannot use; a result
-    /// that is not of the content type. Names the configuration's key.
-    pub fn render(&self, about: &DeliveryPayload<'_>) -> Result<String, PermanentFailure> {
+    /// A field is missing or unusable, or the result does not match the content
+    /// type. Names the configuration's key.
+    pub fn render(&self, payload: &DeliveryPayload<'_>) -> Result<String, PermanentFailure> {
         let invalid = |detail: String| PermanentFailure::invalid(self.config_key.as_str(), detail);
-        let fields = template_fields(about);
+        let fields = template_fields(payload);
         let rendered = self
             .environment
             .get_template(TEMPLATE_NAME)
@@ -127,17 +125,18 @@ impl BodyTemplate {
             && let Err(error) = serde_json::from_str::<IgnoredAny>(&rendered)
         {
             return Err(invalid(format!(
-                "what it renders is not JSON: {error}; a value needs no quotes around it"
+                "the rendered body is not JSON: {error}; values need no quotes around them"
             )));
         }
         if rendered.contains('\0') {
-            return Err(invalid("what it renders holds a NUL, which cannot be kept".to_owned()));
+            return Err(invalid(
+                "the rendered body contains a NUL character, which cannot be stored".to_owned(),
+            ));
         }
         Ok(rendered)
     }
 
-    /// What went wrong, with the field that is not there: the engine does not
-    /// name it.
+    /// The error, with the name of a missing field, which minijinja leaves out.
     fn describe_error(&self, error: &Error, fields: &Map<String, serde_json::Value>) -> String {
         if error.kind() == ErrorKind::UndefinedError {
             let unknown = self.variables.iter().find(|name| !fields.contains_key(*name));
@@ -149,24 +148,22 @@ impl BodyTemplate {
     }
 }
 
-/// What a template may name: the fields of the document, and what is known of
-/// the delivery.
-pub(super) fn template_fields(about: &DeliveryPayload<'_>) -> Map<String, serde_json::Value> {
-    let mut fields = about.document.as_object().cloned().unwrap_or_default();
+/// The variables of a template: the document's fields and the delivery's.
+pub(super) fn template_fields(payload: &DeliveryPayload<'_>) -> Map<String, serde_json::Value> {
+    let mut fields = payload.document.as_object().cloned().unwrap_or_default();
     for (name, value) in [
-        ("event", about.event.into()),
-        ("source", about.source.into()),
-        ("tenant", about.tenant.into()),
-        ("generation", about.issue.into()),
-        ("idempotency_key", about.idempotency_key.to_string().into()),
+        ("event", payload.event.into()),
+        ("source", payload.source.into()),
+        ("tenant", payload.tenant.into()),
+        ("issue", payload.issue.into()),
+        ("idempotency_key", payload.idempotency_key.to_string().into()),
     ] {
         fields.insert(name.to_owned(), value);
     }
     fields
 }
 
-/// The filter `tojson`, which makes `null` of what is there and null, and not
-/// of what is not there at all.
+/// The filter `tojson`. Unlike minijinja's, it fails on a missing field.
 fn to_json(value: &Value, indent: Option<Value>, args: Kwargs) -> Result<Value, Error> {
     if value.is_undefined() {
         return Err(ErrorKind::UndefinedError.into());
@@ -174,20 +171,20 @@ fn to_json(value: &Value, indent: Option<Value>, args: Kwargs) -> Result<Value, 
     filters::tojson(value, indent, args)
 }
 
-/// Writes a value; a null is nothing that can be read as text.
+/// Writes a value into XML; null has no text form.
 fn reject_null(
     out: &mut Output<'_>,
     state: &mut State<'_, '_>,
     value: &Value,
 ) -> Result<(), Error> {
     if value.is_none() {
-        let hint = "a field that is null cannot be written; give it a default or ask before";
+        let hint = "a null field cannot be written; use default() or an if";
         return Err(Error::new(ErrorKind::InvalidOperation, hint));
     }
     escape_formatter(out, state, value)
 }
 
-/// An error of the engine in words.
+/// A template error with its line.
 fn template_error(error: &Error) -> String {
     let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
     format!("{}{detail}{}", error.kind(), line_suffix(error))

@@ -1,6 +1,6 @@
-//! Documents as they are told, made up: what is configured is tried on them
-//! at start. Their fields are those of `invoice_document`, `order_document`
-//! and `refund_document` in the migrations.
+//! Sample documents, with which templates are validated at start. Their fields
+//! are those of `invoice_document`, `order_document` and `refund_document` in
+//! the migrations.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::DeliveryPayload;
 use crate::domain::DocumentEvent;
 
-/// A document of which everything is known.
+/// A document with all fields set.
 pub(super) fn full_sample(event: DocumentEvent) -> Value {
     match event {
         DocumentEvent::InvoiceCreated
@@ -68,7 +68,7 @@ pub(super) fn full_sample(event: DocumentEvent) -> Value {
     }
 }
 
-/// The same, with nothing that a platform may leave out.
+/// The same document without the fields that may be null.
 pub(super) fn minimal_sample(event: DocumentEvent) -> Value {
     let mut document = full_sample(event);
     let may_be_null: &[&str] = match event {
@@ -79,7 +79,7 @@ pub(super) fn minimal_sample(event: DocumentEvent) -> Value {
         DocumentEvent::OrderUpserted => {
             &["number", "customer_ref", "payment_ref", "placed_at", "deleted_at"]
         }
-        // It may have been deleted before it was ever seen.
+        // An order may be deleted before its first update arrives.
         DocumentEvent::OrderDeleted => &[
             "number",
             "status",
@@ -97,13 +97,13 @@ pub(super) fn minimal_sample(event: DocumentEvent) -> Value {
         document[*field] = Value::Null;
     }
     if document.get("lines").is_some() {
-        // A line's fields are not null then, but not there.
+        // Optional fields of a line are missing, not null.
         document["lines"] = json!([{}]);
     }
     document
 }
 
-/// A delivery of it.
+/// The payload of a delivery of a sample.
 pub(super) fn sample_payload(event: DocumentEvent, document: &Value) -> DeliveryPayload<'_> {
     let text = |field: &str| document.get(field).and_then(Value::as_str);
     let of_refund = event == DocumentEvent::RefundUpserted;
@@ -128,8 +128,8 @@ mod tests {
 
     const MIGRATION: &str = include_str!("../../migrations/0002_documents.sql");
 
-    /// The names that a function of the migration puts into its object.
-    fn told(function: &str) -> BTreeSet<&'static str> {
+    /// The fields of the JSON object that a function of the migration builds.
+    fn document_fields(function: &str) -> BTreeSet<&'static str> {
         let (_, body) = MIGRATION.split_once(&format!("create function {function}(")).unwrap();
         let (_, body) = body.split_once("jsonb_build_object(").unwrap();
         let (body, _) = body.split_once("$$").unwrap();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_have_the_fields_that_the_database_tells() {
+    fn sample_documents_have_the_fields_of_the_migration() {
         for event in DocumentEvent::ALL {
             let function = match event.as_str().split('.').next().unwrap() {
                 "invoice" => "invoice_document",
@@ -146,7 +146,7 @@ mod tests {
             };
             for sample in [full_sample(event), minimal_sample(event)] {
                 let fields = sample.as_object().unwrap().keys().map(String::as_str);
-                assert_eq!(fields.collect::<BTreeSet<_>>(), told(function), "{event}");
+                assert_eq!(fields.collect::<BTreeSet<_>>(), document_fields(function), "{event}");
             }
         }
     }

@@ -11,13 +11,13 @@ fn compile(text: &str, content_type: &str) -> Result<BodyTemplate, String> {
         .map_err(|failure| failure.to_string())
 }
 
-/// What a template makes of an invoice with this vendor and no due date.
+/// Renders an invoice with this vendor and no due date.
 fn render(text: &str, content_type: &str, vendor: &str) -> Result<String, String> {
     let document = json!({
         "vendor": vendor, "number": "A/1", "total": "12.50", "due_on": null,
         "lines": [{"sku": "a"}, {"sku": null}, {}],
     });
-    let about = DeliveryPayload {
+    let payload = DeliveryPayload {
         document: &document,
         event: "invoice.created",
         source: "vendors",
@@ -27,11 +27,11 @@ fn render(text: &str, content_type: &str, vendor: &str) -> Result<String, String
         issue: 2,
         idempotency_key: Uuid::nil(),
     };
-    compile(text, content_type)?.render(&about).map_err(|failure| failure.to_string())
+    compile(text, content_type)?.render(&payload).map_err(|failure| failure.to_string())
 }
 
 #[test]
-fn values_are_written_as_json() {
+fn render_json_escapes_values() {
     for (text, expected) in [
         ("{{ vendor }}", json!("Ann")),
         ("{{ vendor|tojson }}", json!("Ann")),
@@ -41,7 +41,7 @@ fn values_are_written_as_json() {
         ("{{ ('Invoice ' ~ number)|tojson }}", json!("Invoice A/1")),
         ("{{ 'Invoice ' ~ number }}", json!("Invoice A/1")),
         (
-            "[{{ event }}, {{ source }}, {{ tenant }}, {{ generation }}, {{ idempotency_key }}]",
+            "[{{ event }}, {{ source }}, {{ tenant }}, {{ issue }}, {{ idempotency_key }}]",
             json!([
                 "invoice.created",
                 "vendors",
@@ -67,7 +67,7 @@ fn values_are_written_as_json() {
 }
 
 #[test]
-fn no_value_ends_where_it_stands() {
+fn render_value_cannot_become_markup() {
     for vendor in [
         "\", \"total\": \"0",
         "Müller & \"Söhne\" <GmbH>\n",
@@ -91,7 +91,7 @@ fn no_value_ends_where_it_stands() {
 }
 
 #[test]
-fn what_does_not_fit_is_named() {
+fn render_error_names_key_and_cause() {
     for (text, content_type, expected) in [
         ("{{ vendr }}", JSON, "there is no field vendr (line 1)"),
         ("1\n{{ vendr|tojson }}", JSON, "there is no field vendr (line 2)"),
@@ -127,7 +127,7 @@ fn what_does_not_fit_is_named() {
 }
 
 #[test]
-fn it_knows_the_names_it_asks_for() {
+fn variables_lists_undeclared_names() {
     let body =
         compile("{% set a = b %}{{ a }}{% for c in d %}{{ c }}{% endfor %}{{ range(1) }}", JSON);
     assert_eq!(body.unwrap().variables(), ["b", "d"]);

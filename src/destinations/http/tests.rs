@@ -15,8 +15,8 @@ use crate::{
 
 const KEY: Uuid = Uuid::from_u128(7);
 
-/// A target at this server, with these settings besides.
-fn target(server: &ScriptedServer, more: &str) -> HttpDestination {
+/// A destination at this server, with further settings.
+fn destination(server: &ScriptedServer, more: &str) -> HttpDestination {
     let text = format!(
         "[sources.vendors]\nkind = 'shopify'\nsecrets = ['env:TOKEN']\n\
          [destinations.economy]\nkind = 'http'\nevents = ['invoice.created']\ntimeout_ms = 60000\n\
@@ -25,15 +25,15 @@ fn target(server: &ScriptedServer, more: &str) -> HttpDestination {
         server.text("/invoices")
     );
     let variables = BTreeMap::from([("TOKEN".to_owned(), "hunter2".to_owned())]);
-    let components = Components::from_toml(&text, &variables).unwrap();
-    let targets = std::sync::Arc::into_inner(components.destinations).unwrap();
-    match targets.into_iter().next().unwrap().1.transport {
-        Transport::Http(target) => *target,
-        Transport::Amqp { .. } => panic!("no HTTP target"),
+    let config = Config::from_toml(&text, &variables).unwrap();
+    let destinations = std::sync::Arc::into_inner(config.destinations).unwrap();
+    match destinations.into_iter().next().unwrap().1.transport {
+        Transport::Http(destination) => *destination,
+        Transport::Amqp { .. } => panic!("not an HTTP destination"),
     }
 }
 
-/// Looks up in a list by vendor and number.
+/// Settings of a look-up by vendor and number.
 fn lookup(server: &ScriptedServer) -> String {
     format!(
         "[destinations.economy.response]\nid = '/id'\n[destinations.economy.lookup]\n\
@@ -47,7 +47,7 @@ fn document() -> Value {
     json!({"vendor": "Müller & Söhne", "number": "A/1 ü&x=1", "due_on": null})
 }
 
-fn about(document: &Value) -> DeliveryPayload<'_> {
+fn payload(document: &Value) -> DeliveryPayload<'_> {
     DeliveryPayload {
         document,
         event: "invoice.created",
@@ -60,58 +60,58 @@ fn about(document: &Value) -> DeliveryPayload<'_> {
     }
 }
 
-/// What came of a delivery to a server that plays this, with a look-up or
-/// without, and what the server heard.
-async fn deliver(plays: Vec<Script>, looks_up: bool) -> (AttemptReport, Vec<String>) {
-    let server = ScriptedServer::start(plays).await;
-    let more = if looks_up { lookup(&server) } else { "response.id = '/id'\n".to_owned() };
-    let target = target(&server, &more);
+/// Delivers to a server with this script. Returns the report and the requests
+/// that the server got.
+async fn deliver(scripts: Vec<Script>, has_lookup: bool) -> (AttemptReport, Vec<String>) {
+    let server = ScriptedServer::start(scripts).await;
+    let more = if has_lookup { lookup(&server) } else { "response.id = '/id'\n".to_owned() };
+    let destination = destination(&server, &more);
     let document = document();
-    let about = about(&document);
-    let request = target.render(&about).unwrap();
-    let report = target.send(&about, &request).await;
+    let payload = payload(&document);
+    let request = destination.render(&payload).unwrap();
+    let report = destination.send(&payload, &request).await;
     (report, server.requests())
 }
 
 fn status(report: &AttemptReport) -> Option<u16> {
-    report.response.as_ref().and_then(|answer| answer.status)
+    report.response.as_ref().and_then(|response| response.status)
 }
 
-/// What must be so.
+/// An expectation.
 type Test = fn(&AttemptResult) -> bool;
 
 #[tokio::test]
-async fn a_delivery_is_one_call_under_its_key() {
+async fn send_makes_one_request_with_idempotency_key() {
     let server =
         ScriptedServer::start(vec![vec![Step::Read, response(201, r#"{"id": "INV-1"}"#)]]).await;
-    let target = target(
+    let destination = destination(
         &server,
         "response.id = '/id'\n[destinations.economy.headers]\nAuthorization = 'Bearer env:TOKEN'\n",
     );
     let document = document();
-    let about = about(&document);
-    let request = target.render(&about).unwrap();
+    let payload = payload(&document);
+    let request = destination.render(&payload).unwrap();
     assert_eq!(request, r#"{"vendor": "Müller & Söhne", "due": null}"#);
-    // What is sent is what was rendered once, whatever the document is now.
-    let report = target.send(&about, r#"{"as": "before"}"#).await;
-    let told = AttemptResult::Delivered { remote_id: Some("INV-1".to_owned()), warning: None };
-    let answered = DestinationResponse { status: Some(201), body: r#"{"id": "INV-1"}"#.to_owned() };
-    assert_eq!(report, AttemptReport { result: told, response: Some(answered) });
-    let heard = &server.requests()[0];
-    assert!(heard.starts_with("POST /invoices HTTP/1.1\r\n"), "{heard}");
-    assert!(heard.ends_with("\r\n\r\n{\"as\": \"before\"}"), "{heard}");
+    // An earlier rendering is sent unchanged, whatever the document is now.
+    let report = destination.send(&payload, r#"{"as": "before"}"#).await;
+    let result = AttemptResult::Delivered { remote_id: Some("INV-1".to_owned()), warning: None };
+    let response = DestinationResponse { status: Some(201), body: r#"{"id": "INV-1"}"#.to_owned() };
+    assert_eq!(report, AttemptReport { result, response: Some(response) });
+    let requests = &server.requests()[0];
+    assert!(requests.starts_with("POST /invoices HTTP/1.1\r\n"), "{requests}");
+    assert!(requests.ends_with("\r\n\r\n{\"as\": \"before\"}"), "{requests}");
     for header in [
         "content-type: application/json",
         "authorization: Bearer hunter2",
         "idempotency-key: 00000000-0000-0000-0000-000000000007",
     ] {
-        assert!(heard.contains(&format!("{header}\r\n")), "{heard}");
+        assert!(requests.contains(&format!("{header}\r\n")), "{requests}");
     }
 }
 
 #[tokio::test]
-async fn each_end_of_a_call_means_this() {
-    let unknown: Test = |told| matches!(told, AttemptResult::Unknown(_));
+async fn send_classifies_every_response() {
+    let unknown: Test = |result| matches!(result, AttemptResult::Unknown(_));
     let away = CallResult::Unavailable(None);
     let cases: [(Script, Test, Option<u16>, CallResult); 8] = [
         (vec![], unknown, None, away),
@@ -120,49 +120,52 @@ async fn each_end_of_a_call_means_this() {
         (vec![Step::Read, response(500, "")], unknown, Some(500), away),
         (
             vec![Step::Read, response(503, "")],
-            |told| matches!(told, AttemptResult::RetryLater { counts_as_attempt: true, .. }),
+            |result| matches!(result, AttemptResult::RetryLater { counts_as_attempt: true, .. }),
             Some(503),
             away,
         ),
         (
             vec![Step::Read, response(401, "")],
-            |told| matches!(told, AttemptResult::RetryLater { counts_as_attempt: false, .. }),
+            |result| matches!(result, AttemptResult::RetryLater { counts_as_attempt: false, .. }),
             Some(401),
             away,
         ),
         (
             vec![Step::Read, response(422, "no")],
-            |told| {
-                matches!(told, AttemptResult::Rejected { reason: ReasonCode::DeliveryRefused, .. })
+            |result| {
+                matches!(
+                    result,
+                    AttemptResult::Rejected { reason: ReasonCode::DeliveryRefused, .. }
+                )
             },
             Some(422),
             CallResult::Responded,
         ),
         (
             vec![Step::Read, response(409, r#"{"id": 3}"#)],
-            |told| {
-                matches!(told, AttemptResult::Delivered { remote_id: Some(id), warning: Some(warning) }
+            |result| {
+                matches!(result, AttemptResult::Delivered { remote_id: Some(id), warning: Some(warning) }
                     if id == "3" && warning.contains("409"))
             },
             Some(409),
             CallResult::Responded,
         ),
     ];
-    for (play, is_told, code, verdict) in cases {
-        let shown = format!("{play:?}");
-        let (report, _) = deliver(vec![play], false).await;
-        assert!(is_told(&report.result), "{shown}: {report:?}");
-        assert_eq!((status(&report), report.call_result()), (code, verdict), "{shown}");
+    for (script, is_expected, code, call_result) in cases {
+        let shown = format!("{script:?}");
+        let (report, _) = deliver(vec![script], false).await;
+        assert!(is_expected(&report.result), "{shown}: {report:?}");
+        assert_eq!((status(&report), report.call_result()), (code, call_result), "{shown}");
     }
 }
 
 #[tokio::test]
-async fn who_is_not_there_costs_no_attempt() {
+async fn send_without_connection_does_not_count_as_attempt() {
     let server = ScriptedServer::start(vec![]).await;
-    let target = target(&server, "");
+    let destination = destination(&server, "");
     while tokio::net::TcpStream::connect(("127.0.0.1", server.port())).await.is_ok() {}
     let document = document();
-    let report = target.send(&about(&document), "{}").await;
+    let report = destination.send(&payload(&document), "{}").await;
     assert!(
         matches!(report.result, AttemptResult::RetryLater { counts_as_attempt: false, .. }),
         "{report:?}"
@@ -174,7 +177,7 @@ async fn who_is_not_there_costs_no_attempt() {
 }
 
 #[tokio::test]
-async fn a_token_that_cannot_be_read_costs_no_attempt() {
+async fn send_with_unreadable_secret_does_not_count_as_attempt() {
     let server = ScriptedServer::start(vec![]).await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
@@ -183,10 +186,10 @@ async fn a_token_that_cannot_be_read_costs_no_attempt() {
         "[destinations.economy.headers]\nAuthorization = 'Bearer file:{}'\n",
         path.display()
     );
-    let target = target(&server, &headers);
+    let destination = destination(&server, &headers);
     std::fs::remove_file(&path).unwrap();
     let document = document();
-    let report = target.send(&about(&document), "{}").await;
+    let report = destination.send(&payload(&document), "{}").await;
     assert!(
         matches!(&report.result, AttemptResult::RetryLater { counts_as_attempt: false, error, .. } if error.contains("authorization")),
         "{report:?}"
@@ -195,14 +198,14 @@ async fn a_token_that_cannot_be_read_costs_no_attempt() {
 }
 
 #[tokio::test]
-async fn what_exists_already_is_looked_up() {
+async fn send_existing_document_is_looked_up() {
     let found = r#"{"invoices": [{"id": 9, "vendor": "Müller & Söhne"}]}"#;
     let others = r#"{"invoices": [{"id": 9, "vendor": "Meier"}]}"#;
-    let has: Test = |told| matches!(told, AttemptResult::Delivered { remote_id: Some(id), warning: Some(_) } if id == "9");
-    let unknown: Test = |told| matches!(told, AttemptResult::Unknown(_));
+    let has: Test = |result| matches!(result, AttemptResult::Delivered { remote_id: Some(id), warning: Some(_) } if id == "9");
+    let unknown: Test = |result| matches!(result, AttemptResult::Unknown(_));
     let gone: Test =
-        |told| matches!(told, AttemptResult::Rejected { reason: ReasonCode::DeliveryGone, .. });
-    for (code, body, looked_up, is_told) in [
+        |result| matches!(result, AttemptResult::Rejected { reason: ReasonCode::DeliveryGone, .. });
+    for (code, body, looked_up, is_expected) in [
         (409, r#"{"id": 3}"#, response(200, found), has),
         (422, "already exists", response(200, found), has),
         (409, "", response(200, others), unknown),
@@ -211,17 +214,17 @@ async fn what_exists_already_is_looked_up() {
         (422, "already exists", response(404, ""), unknown),
         (422, "already exists", response(503, ""), unknown),
     ] {
-        let play = vec![Step::Read, response(code, body), Step::Read, looked_up.clone()];
-        let (report, heard) = deliver(vec![play], true).await;
-        assert!(is_told(&report.result), "{code} {looked_up:?}: {report:?}");
-        // The answer to the delivery is kept, not that to the look-up.
+        let script = vec![Step::Read, response(code, body), Step::Read, looked_up.clone()];
+        let (report, requests) = deliver(vec![script], true).await;
+        assert!(is_expected(&report.result), "{code} {looked_up:?}: {report:?}");
+        // The report has the response to the delivery, not to the look-up.
         assert_eq!(status(&report), Some(code));
-        assert_eq!(heard.len(), 2, "{heard:?}");
+        assert_eq!(requests.len(), 2, "{requests:?}");
     }
 }
 
 #[tokio::test]
-async fn a_look_up_asks_for_the_document_by_its_number() {
+async fn lookup_requests_document_by_number() {
     let server = ScriptedServer::start(vec![vec![
         Step::Read,
         response(200, r#"{"invoices": [{"id": 9, "vendor": "Müller & Söhne"}]}"#),
@@ -231,49 +234,49 @@ async fn a_look_up_asks_for_the_document_by_its_number() {
     ]])
     .await;
     let more = format!("headers.Authorization = 'Bearer env:TOKEN'\n{}", lookup(&server));
-    let target = target(&server, &more);
+    let destination = destination(&server, &more);
     let document = document();
-    let about = about(&document);
-    assert!(target.supports_lookup());
-    let found = target.look_up_document(&about).await;
+    let payload = payload(&document);
+    assert!(destination.supports_lookup());
+    let found = destination.look_up_document(&payload).await;
     assert_eq!(found, Ok(LookupResult::Found { remote_id: Some("9".to_owned()) }));
-    assert_eq!(target.look_up_document(&about).await, Ok(LookupResult::NotFound));
-    let error = target.look_up_document(&about).await.unwrap_err();
+    assert_eq!(destination.look_up_document(&payload).await, Ok(LookupResult::NotFound));
+    let error = destination.look_up_document(&payload).await.unwrap_err();
     assert!(error.contains("GET 127.0.0.1:") && !error.contains("hunter2"), "{error}");
-    // What has no number cannot be asked for by it.
+    // A document without a number cannot be looked up by it.
     let numberless =
-        target.look_up_document(&DeliveryPayload { document_number: None, ..about }).await;
+        destination.look_up_document(&DeliveryPayload { document_number: None, ..payload }).await;
     assert!(numberless.unwrap_err().contains("{number}"));
-    let heard = server.requests();
+    let requests = server.requests();
     assert!(
-        heard[0].starts_with(
+        requests[0].starts_with(
             "GET /invoices?of=&vendor=M%C3%BCller%20%26%20S%C3%B6hne&number=A%2F1%20%C3%BC%26x%3D1 "
         ),
-        "{heard:?}"
+        "{requests:?}"
     );
-    assert!(heard[0].contains("authorization: Bearer hunter2\r\n"), "{heard:?}");
-    assert!(!heard[0].contains("idempotency-key"), "{heard:?}");
-    assert_eq!(heard.len(), 3);
+    assert!(requests[0].contains("authorization: Bearer hunter2\r\n"), "{requests:?}");
+    assert!(!requests[0].contains("idempotency-key"), "{requests:?}");
+    assert_eq!(requests.len(), 3);
 }
 
 #[tokio::test]
-async fn a_put_goes_to_the_documents_own_place() {
+async fn send_put_uses_document_url() {
     let server = ScriptedServer::start(vec![vec![Step::Read, response(204, "")]]).await;
-    let mut target = target(&server, "method = 'PUT'\nidempotency_header = 'X-Key'\n");
+    let mut destination = destination(&server, "method = 'PUT'\nidempotency_header = 'X-Key'\n");
     let url = server.text("/invoices/{number}");
-    target.settings.url = UrlTemplate::parse(&url, URL_PLACEHOLDERS, &[]).unwrap();
+    destination.settings.url = UrlTemplate::parse(&url, URL_PLACEHOLDERS, &[]).unwrap();
     let document = document();
-    let about = about(&document);
-    let report = target.send(&about, "{}").await;
+    let payload = payload(&document);
+    let report = destination.send(&payload, "{}").await;
     assert_eq!(report.result, AttemptResult::Delivered { remote_id: None, warning: None });
-    let heard = server.requests();
-    assert!(heard[0].starts_with("PUT /invoices/A%2F1%20%C3%BC%26x%3D1 "), "{heard:?}");
-    assert!(heard[0].contains("x-key: 00000000-"), "{heard:?}");
+    let requests = server.requests();
+    assert!(requests[0].starts_with("PUT /invoices/A%2F1%20%C3%BC%26x%3D1 "), "{requests:?}");
+    assert!(requests[0].contains("x-key: 00000000-"), "{requests:?}");
 
-    let numberless = DeliveryPayload { document_number: None, ..about };
-    let failure = target.render(&numberless).unwrap_err();
+    let numberless = DeliveryPayload { document_number: None, ..payload };
+    let failure = destination.render(&numberless).unwrap_err();
     assert_eq!(failure.field, "destinations.economy.url");
-    let report = target.send(&numberless, "{}").await;
+    let report = destination.send(&numberless, "{}").await;
     assert!(matches!(
         report.result,
         AttemptResult::Rejected { reason: ReasonCode::InvalidValue, .. }
