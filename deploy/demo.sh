@@ -214,12 +214,12 @@ was=$(ids_there Vendor%2007 V-00007)
 accounting DELETE "/invoices/$was" >"$scratch/deleted"
 [ -z "$(ids_there Vendor%2007 V-00007)" ] || fail "$was is still there"
 printf '  deleted %s there\n' "$was"
-show "deliveries void --number V-00007 --reason 'deleted there by hand'"
-"$tallyhook" deliveries void --number V-00007 --reason "deleted there by hand" --json >"$scratch/voided.json" ||
+show "deliveries void --number V-00007 --comment 'deleted there by hand'"
+"$tallyhook" deliveries void --number V-00007 --comment "deleted there by hand" --json >"$scratch/voided.json" ||
     { cat "$scratch/voided.json"; fail "the delivery was not voided"; }
 delivery=$(field delivery_id "$scratch/voided.json")
-show "deliveries reissue $delivery --reason 'deleted by mistake'"
-"$tallyhook" deliveries reissue "$delivery" --reason "deleted by mistake" || fail "the delivery was not re-issued"
+show "reissue $delivery --comment 'deleted by mistake'"
+"$tallyhook" reissue "$delivery" --comment "deleted by mistake" || fail "the delivery was not re-issued"
 for _ in $(seq 100); do
     is=$(ids_there Vendor%2007 V-00007)
     [ -n "$is" ] && break

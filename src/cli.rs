@@ -1,7 +1,7 @@
-//! The command line: one file a command family.
+//! The command line: one file per command.
 
-/// Prints a line to standard output; whoever reads it may have gone away,
-/// which is an error as any other, and told from them in `main`.
+/// Prints a line to standard output. A closed pipe is an error, which `main`
+/// recognises.
 macro_rules! outln {
     ($($text:tt)*) => {{
         use std::io::Write as _;
@@ -19,6 +19,7 @@ mod operator;
 mod output;
 mod quarantine;
 mod receiver_url;
+mod reissue;
 mod send;
 mod source;
 mod trace;
@@ -31,19 +32,40 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::{
     app::{App, Components, Roles, stop_signal},
     config::{Config, LoadOptions},
+    domain::ReasonCode,
     observability::telemetry,
     store::Store,
     tools::dev,
 };
 
-/// Everything was done.
+/// Exit code: everything was done.
 pub(crate) const EXIT_DONE: u8 = 0;
-/// It failed.
+/// Exit code: nothing was done.
 pub(crate) const EXIT_FAILED: u8 = 1;
-/// It was asked for in a way that makes no sense.
+/// Exit code: the arguments are wrong or incomplete, and nothing was done.
 pub(crate) const EXIT_USAGE: u8 = 2;
-/// Some of it was done.
+/// Exit code: a part was done.
 pub(crate) const EXIT_PARTLY: u8 = 3;
+
+/// Wrong or incomplete arguments that clap cannot detect. Nothing was done.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(String);
+
+impl UsageError {
+    fn new(message: impl ToString) -> Self {
+        Self(message.to_string())
+    }
+}
+
+/// Parses the code of a dead letter's reason.
+fn reason_code(text: &str) -> Result<String, String> {
+    if text.parse::<ReasonCode>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let codes = ReasonCode::ALL.map(ReasonCode::as_str).join(", ");
+    Err(format!("unknown reason; one of {codes}"))
+}
 
 /// Tallyhook: a webhook inbox. Orders and invoices in, exactly once.
 #[derive(Debug, Parser)]
@@ -56,7 +78,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 partly done.
 Every setting can be given as TALLYHOOK__SECTION__KEY in the environment."
 )]
 pub struct Arguments {
-    /// The configuration, over the built-in defaults.
+    /// The configuration file; it overrides the built-in defaults.
     #[arg(long, global = true, env = "TALLYHOOK_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -65,18 +87,18 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve webhooks: receiver and worker, or only one of them.
+    /// Run the service: receiver and worker, or only one of them.
     Serve {
-        /// Serve this role only.
+        /// Run only this role.
         #[arg(long, value_enum)]
         only: Option<Role>,
     },
-    /// Try it out: private servers, all roles, stopped with Ctrl-C.
+    /// Run everything for development, with private servers, until Ctrl-C.
     Dev {
-        /// Keep the servers' data here; default a temporary folder.
+        /// Folder for the servers' data [default: a temporary folder]
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
-        /// Write the addresses here as JSON, once everything serves.
+        /// Write the addresses to this file as JSON, once everything runs.
         #[arg(long, value_name = "PATH")]
         ready_file: Option<PathBuf>,
         /// Also start a mock accounting server and mirror imported invoices to
@@ -84,27 +106,26 @@ enum Command {
         #[arg(long)]
         with_mock_accounting: bool,
     },
-    /// Bring the database's schema up to date.
+    /// Update the database's schema.
     Migrate,
-    /// Say in plain words what is wrong, and where.
+    /// Check configuration, database and broker.
     Check(check::CheckArgs),
-    /// Sources: list them, or set one up: its settings and the platform's steps.
+    /// List the configured sources, or set up another one.
     Source(source::SourceArgs),
-    /// Sign and post webhooks as a platform would.
+    /// Sign and post webhooks as a platform does.
     Send(send::SendArgs),
-    /// Import a file of invoices, and wait for what becomes of each line.
     Import(import::ImportArgs),
     /// Dead letters: list, show, replay, discard, export, drain.
     Dead(dead::DeadArgs),
-    /// What other systems hear: list, show, void, reissue, retry.
+    /// Deliveries to destinations: list, show, void, retry.
     Deliveries(deliveries::DeliveriesArgs),
-    /// Issue a voided delivery anew, under another key, as `deliveries reissue`.
-    Reissue(deliveries::ReissueArgs),
-    /// Forged calls that were kept: list, show, release, discard.
+    /// Issue a voided delivery again, with a new idempotency key.
+    Reissue(reissue::ReissueArgs),
+    /// Requests with an invalid signature: list, show, release, discard.
     Quarantine(quarantine::QuarantineArgs),
-    /// Prove from tables and queues that no message is missing.
+    /// Check from tables and queues that no message is missing.
     Audit(audit::AuditArgs),
-    /// Tell the story of an order, an invoice, an event key, a receipt or a delivery.
+    /// Show the timeline of an order, invoice, event key, receipt or delivery.
     Trace(trace::TraceArgs),
     Bench(bench::BenchArgs),
 }
@@ -116,14 +137,14 @@ enum Role {
 }
 
 impl Arguments {
-    /// Carries the command out.
+    /// Runs the command.
     ///
     /// # Errors
-    /// What went wrong; the process exits with 1.
+    /// [`UsageError`]: exit code 2. Any other error: exit code 1.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let file = self.config.as_deref();
-        // Commands for people know the development sources too, so that they
-        // work beside `tallyhook dev` without a file.
+        // Without a file, operators' commands know the development sources, so
+        // that they work beside `tallyhook dev`.
         let mock_accounting = std::env::var(dev::ACCOUNTING_URL).ok().filter(|_| file.is_none());
         let load = || {
             let mock_accounting = mock_accounting.as_deref();
@@ -154,13 +175,10 @@ impl Arguments {
                 import::run(arguments, &config, &components).await
             }
             Command::Dead(arguments) => dead::run(arguments, &load_config()?).await,
-            Command::Deliveries(arguments) => {
-                let (config, components) = load()?;
-                deliveries::run(&arguments, &config, &components).await
-            }
+            Command::Deliveries(arguments) => deliveries::run(&arguments, &load_config()?).await,
             Command::Reissue(arguments) => {
                 let (config, components) = load()?;
-                deliveries::reissue(&arguments, &config, &components).await
+                reissue::run(&arguments, &config, &components).await
             }
             Command::Quarantine(arguments) => {
                 let (config, components) = load()?;
@@ -168,7 +186,7 @@ impl Arguments {
             }
             Command::Audit(arguments) => audit::run(&arguments, &load_config()?).await,
             Command::Trace(arguments) => trace::run(&arguments, &load_config()?).await,
-            // By far the largest of them, and the others need not make room for it.
+            // Boxed because its future is much larger than the others.
             Command::Bench(arguments) => Box::pin(bench::run(&arguments, load_config()?)).await,
         }
     }

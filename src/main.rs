@@ -1,9 +1,9 @@
-//! `tallyhook`: the binary. Arguments in, an exit code out.
+//! The binary `tallyhook`: runs the command and returns its exit code.
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tallyhook::cli::Arguments;
+use tallyhook::cli::{Arguments, UsageError};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -12,12 +12,12 @@ async fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
 
-/// Whether whoever read our output has seen enough, as `head` does.
+/// True for a broken pipe on standard output.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<std::io::Error>()

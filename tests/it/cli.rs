@@ -56,7 +56,7 @@ impl CliEnvironment {
 
     /// Runs a command to its end.
     fn run(&self, arguments: &[&str]) -> Output {
-        tallyhook(&self.config()).args(arguments).output().unwrap()
+        tallyhook(&self.config()).args(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Runs a command that must succeed, for its JSON.
@@ -184,7 +184,7 @@ async fn cli_commands_report_the_same_messages() {
     assert!(output_text(&cli.run(&["migrate"])).contains("up to date"));
     let check = cli.run(&["check"]);
     assert!(check.status.success(), "{}", output_text(&check));
-    for part in ["keys are remembered for 60 d; needed: ", "1 generations, "] {
+    for part in ["keys are remembered for 60 d; needed: ", "1 partitions, "] {
         assert!(output_text(&check).contains(part), "{}", output_text(&check));
     }
 
@@ -252,17 +252,17 @@ async fn cli_commands_report_the_same_messages() {
         assert!(Instant::now() < deadline, "the letter did not come back");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    for refused in [&["dead", "discard", &id][..], &["dead", "discard", "--reason", "all of it"]] {
+    for refused in [&["dead", "discard", &id][..], &["dead", "discard", "--comment", "all of it"]] {
         let output = cli.run(refused);
-        assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
+        assert_eq!(output.status.code(), Some(2), "{}", output_text(&output));
     }
     assert_eq!(listed(&[]), 1);
     let preview = cli.json(&["dead", "discard", "--all", "--dry-run", "--json"]);
     assert_eq!(
-        (&preview["letters"], &preview["by_reason"]["missing_field"]),
-        (&json!(1), &json!(1))
+        (&preview["count"], &preview["reasons"]),
+        (&json!(1), &json!([["missing_field", 1]]))
     );
-    assert!(cli.run(&["dead", "discard", &id, "--reason", "a test"]).status.success());
+    assert!(cli.run(&["dead", "discard", &id, "--comment", "a test"]).status.success());
     let acts = cli.json(&["dead", "show", &id, "--json"])["history"].clone();
     let acts: Vec<_> =
         acts.as_array().unwrap().iter().map(|act| (&act["action"], &act["actor"])).collect();
@@ -319,11 +319,12 @@ async fn cli_quarantine_release_applies_after_secret_is_corrected() {
     let (refused, text) = code(&cli.run(&["quarantine", "release", &id]));
     assert_eq!(refused, Some(1), "{text}");
     assert!(text.contains("still refused"), "{text}");
-    assert_eq!(code(&cli.run(&["quarantine", "release"])).0, Some(1), "which one?");
-    assert_eq!(code(&cli.run(&["quarantine", "release", "--all"])).0, Some(1), "why?");
+    assert_eq!(code(&cli.run(&["quarantine", "release"])).0, Some(2), "which one?");
+    assert_eq!(code(&cli.run(&["quarantine", "release", "--all"])).0, Some(2), "why?");
     let release = tallyhook(&cli.config())
         .env("SHOP_SECRET", "the new secret")
-        .args(["quarantine", "release", "--source", "shop", "--reason", "rotated", "--json"])
+        .args(["quarantine", "release", "--source", "shop", "--comment", "rotated"])
+        .args(["--yes", "--json"])
         .output()
         .unwrap();
     let (partly, text) = code(&release);
@@ -334,7 +335,7 @@ async fn cli_quarantine_release_applies_after_secret_is_corrected() {
     assert_eq!(audit["sums"]["applied"], 2, "{audit:#}");
     assert_eq!(audit["refused_in_queue"], 0, "{audit:#}");
     let left = list()[0]["receipt_id"].as_str().unwrap().to_owned();
-    let discard = ["quarantine", "discard", &left, "--reason", "a stranger"];
+    let discard = ["quarantine", "discard", &left, "--comment", "a stranger"];
     assert!(cli.run(&discard).status.success());
     assert_eq!(list(), json!([]));
 

@@ -37,6 +37,7 @@ mod invoice_conflicts;
 mod metrics;
 mod mock_accounting;
 mod multi_event_webhooks;
+mod operator_commands;
 mod outages;
 mod poison;
 mod private_servers;

@@ -1,4 +1,4 @@
-//! Which dead letters are meant: the conditions that commands share.
+//! Which dead letters: the conditions that the `dead` commands share.
 
 use std::time::Duration;
 
@@ -7,48 +7,43 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    domain::ReasonCode, sources::timestamp::parse_timestamp, store::dead_letters::DeadLetterFilter,
+    cli::reason_code, sources::timestamp::parse_timestamp, store::dead_letters::DeadLetterFilter,
 };
 
-/// Which dead letters: every condition must hold.
+/// Which dead letters; all conditions must hold.
 #[derive(Debug, Args)]
-pub(super) struct Which {
-    /// These letters only.
+pub(super) struct FilterArgs {
+    /// Only these dead letters.
     #[arg(value_name = "ID")]
     ids: Vec<Uuid>,
-    /// Came in at this source.
+    /// With this reason.
+    #[arg(long, value_name = "CODE", value_parser = reason_code)]
+    reason: Option<String>,
+    /// From this source.
     #[arg(long)]
     source: Option<String>,
-    /// About this topic.
+    /// With this topic.
     #[arg(long)]
     topic: Option<String>,
-    /// First failed at this time or later (RFC 3339), or so long ago (90s, 15m, 6h, 3d).
-    #[arg(long, value_parser = moment)]
+    /// First failed at this time or later: RFC 3339, or an age (90s, 15m, 6h, 3d).
+    #[arg(long, value_name = "TIME", value_parser = time_or_age)]
     since: Option<OffsetDateTime>,
-    /// First failed before this time; as --since.
-    #[arg(long, value_parser = moment)]
+    /// First failed before this time: RFC 3339, or an age (90s, 15m, 6h, 3d).
+    #[arg(long, value_name = "TIME", value_parser = time_or_age)]
     until: Option<OffsetDateTime>,
-    /// This order's or invoice's number, or this event key.
+    /// With this order or invoice number, or this event key.
     #[arg(long)]
     number: Option<String>,
-    /// Deliveries that were to go to this target.
+    /// Of deliveries to this destination.
     #[arg(long)]
-    target: Option<String>,
-    /// In this state: open (default), replayed, resolved, discarded or all.
+    destination: Option<String>,
+    /// In this state.
     #[arg(long, default_value = "open", value_parser = ["open", "replayed", "resolved", "discarded", "all"])]
     state: String,
 }
 
-pub(super) fn reason(text: &str) -> Result<String, String> {
-    if text.parse::<ReasonCode>().is_ok() {
-        return Ok(text.to_owned());
-    }
-    let codes = ReasonCode::ALL.map(ReasonCode::as_str).join(", ");
-    Err(format!("no such reason; one of {codes}"))
-}
-
-pub(super) fn moment(text: &str) -> Result<OffsetDateTime, String> {
-    let ago = || {
+fn time_or_age(text: &str) -> Result<OffsetDateTime, String> {
+    let age = || {
         let unit = text.chars().last()?;
         let number: u32 = text.get(..text.len() - unit.len_utf8())?.parse().ok()?;
         let seconds = match unit {
@@ -61,23 +56,23 @@ pub(super) fn moment(text: &str) -> Result<OffsetDateTime, String> {
         OffsetDateTime::now_utc()
             .checked_sub(Duration::from_secs(seconds).checked_mul(number)?.try_into().ok()?)
     };
-    ago()
+    age()
         .or_else(|| parse_timestamp(text))
-        .ok_or_else(|| "neither a time (2026-01-31T12:00:00Z) nor a span (15m, 6h, 3d)".to_owned())
+        .ok_or_else(|| "neither a time (2026-01-31T12:00:00Z) nor an age (15m, 6h, 3d)".to_owned())
 }
 
-impl Which {
-    pub(super) fn filter(&self, reason: Option<&String>) -> DeadLetterFilter {
+impl FilterArgs {
+    pub(super) fn filter(&self) -> DeadLetterFilter {
         DeadLetterFilter {
             ids: self.ids.clone(),
             state: (self.state != "all").then(|| self.state.clone()),
             source: self.source.clone(),
-            reason: reason.cloned(),
+            reason: self.reason.clone(),
             topic: self.topic.clone(),
             since: self.since,
             until: self.until,
             number: self.number.clone(),
-            destination: self.target.clone(),
+            destination: self.destination.clone(),
         }
     }
 }

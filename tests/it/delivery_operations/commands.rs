@@ -27,22 +27,28 @@ impl Binary {
 
     /// Runs a command; returns its exit code and its output.
     pub(super) fn run(&self, arguments: &[&str]) -> (i32, String) {
+        let (code, stdout, stderr) = self.output(arguments);
+        (code, stdout + &stderr)
+    }
+
+    fn output(&self, arguments: &[&str]) -> (i32, String, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_tallyhook"))
             .arg("--config")
             .arg(self.folder.path().join("config.toml"))
             .env("SECRET", "a secret of the tests")
             .env("TALLYHOOK_OPERATOR", "ann")
             .args(arguments)
+            .stdin(std::process::Stdio::null())
             .output()
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code().unwrap(), text(&output.stdout) + &text(&output.stderr))
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
     }
 
     fn json(&self, arguments: &[&str]) -> Value {
-        let (code, output_text) = self.run(&[arguments, &["--json"]].concat());
-        assert_eq!(code, 0, "{arguments:?}: {output_text}");
-        serde_json::from_str(&output_text).unwrap()
+        let (code, stdout, stderr) = self.output(&[arguments, &["--json"]].concat());
+        assert_eq!(code, 0, "{arguments:?}: {stdout}{stderr}");
+        serde_json::from_str(&stdout).unwrap()
     }
 }
 
@@ -70,7 +76,7 @@ async fn delivery_commands_list_void_reissue_and_retry() {
         (&["--limit", "2"], 2),
         (&["--state", "delivered"], 2),
         (&["--state", "voided"], 0),
-        (&["--target", "accounting", "--source", "erp"], 1),
+        (&["--destination", "accounting", "--source", "erp"], 1),
         (&["--source", "shop"], 0),
         (&["--number", "I-1"], 3),
         (&["--number", "INV-7"], 1),
@@ -97,60 +103,67 @@ async fn delivery_commands_list_void_reissue_and_retry() {
 
     // A void needs a comment and selects one delivery.
     assert_eq!(binary.run(&["deliveries", "void", &id]).0, 2);
-    assert_eq!(binary.run(&["deliveries", "void", &id, "--reason", " "]).0, 2);
-    assert_eq!(binary.run(&["deliveries", "void", "--reason", "why"]).0, 2);
-    let several = binary.run(&["deliveries", "void", "--number", "I-1", "--reason", "why"]);
+    assert_eq!(binary.run(&["deliveries", "void", &id, "--comment", " "]).0, 2);
+    assert_eq!(binary.run(&["deliveries", "void", "--comment", "why"]).0, 2);
+    let several = binary.run(&["deliveries", "void", "--number", "I-1", "--comment", "why"]);
     assert!(several.0 == 1 && several.1.contains(&id), "{several:?}");
-    let early = binary.run(&["reissue", &id, "--reason", "why", "--gone"]);
+    let early = binary.run(&["reissue", &id, "--comment", "why", "--gone"]);
     assert!(early.0 == 1 && early.1.contains("void it first"), "{early:?}");
     let void =
-        ["deliveries", "void", "--number", "I-1", "--target", "accounting", "--reason", "why"];
+        ["deliveries", "void", "--number", "I-1", "--destination", "accounting", "--comment", "why"];
     let voided = binary.run(&void);
     assert!(voided.0 == 0 && voided.1.contains(&format!("reissue {id}")), "{voided:?}");
     assert!(voided.1.contains("INV-7"), "{voided:?}");
     assert_eq!(binary.run(&void).0, 1, "none is left");
     let queued = queue.delivery_id.to_string();
-    let partly = binary.run(&["deliveries", "void", &id, &queued, "--reason", "why"]);
+    let partly = binary.run(&["deliveries", "void", &id, &queued, "--comment", "why"]);
     assert!(partly.0 == 3 && partly.1.contains("is voided"), "{partly:?}");
 
-    // A re-issue of an uncertain delivery needs confirmation, and works once.
-    let doubt = binary.run(&["reissue", &id, "--reason", "why"]);
+    // Issued anew: not on doubt, and once.
+    let doubt = binary.run(&["reissue", &id, "--comment", "why"]);
     assert!(doubt.0 == 1 && doubt.1.contains("--gone"), "{doubt:?}");
-    let done = binary.run(&["reissue", &id, "--reason", "why", "--gone", "--by", "bert"]);
-    assert!(done.0 == 0 && done.1.contains("generation 1"), "{done:?}");
-    let twice = binary.run(&["deliveries", "reissue", &id, "--reason", "why", "--gone"]);
+    let done = binary.run(&["reissue", &id, "--comment", "why", "--gone", "--actor", "bert"]);
+    assert!(done.0 == 0 && done.1.contains("issue 1"), "{done:?}");
+    let twice = binary.run(&["reissue", &id, "--comment", "why", "--gone"]);
     assert!(twice.0 == 1 && twice.1.contains("re-issued before"), "{twice:?}");
-    let queued = binary.json(&["deliveries", "reissue", &queued, "--reason", "why", "--gone"]);
+    let queued = binary.json(&["reissue", &queued, "--comment", "why", "--gone"]);
     assert_eq!((&queued["issue"], &queued["destination"]), (&json!(1), &json!("events")));
     let acts = binary.json(&["deliveries", "show", &id])["history"].clone();
     let acts: Vec<_> =
         acts.as_array().unwrap().iter().map(|act| (&act["action"], &act["actor"])).collect();
     assert_eq!(acts, [(&json!("void"), &json!("ann")), (&json!("reissue"), &json!("bert"))]);
 
-    // Only failed deliveries are retried.
-    assert_eq!(binary.run(&["deliveries", "retry"]).0, 1, "which one?");
-    assert_eq!(binary.run(&["deliveries", "retry", "--state", "pending", "--all"]).0, 1);
-    let failed = ["deliveries", "retry", "--state", "failed", "--target", "ledger"];
+    // Tried again: what failed, and nothing else.
+    assert_eq!(binary.run(&["deliveries", "retry"]).0, 2, "which one?");
+    assert_eq!(binary.run(&["deliveries", "retry", "--state", "failed"]).0, 2, "no filter");
+    assert_eq!(binary.run(&["deliveries", "retry", "--state", "pending", "--all"]).0, 2);
+    let failed = ["deliveries", "retry", "--state", "failed", "--destination", "ledger"];
     let preview = binary.json(&[&failed[..], &["--dry-run"]].concat());
-    assert_eq!(preview["deliveries"], json!([ledger.delivery_id]));
+    assert_eq!((&preview["count"], &preview["dry_run"]), (&json!(1), &json!(true)));
     let other = ledger.delivery_id.to_string();
-    let elsewhere = binary.run(&["deliveries", "retry", &other, "--target", "accounting"]);
-    assert!(elsewhere.0 == 1 && elsewhere.1.contains("condition"), "{elsewhere:?}");
+    let elsewhere = binary.run(&["deliveries", "retry", &other, "--destination", "accounting"]);
+    assert!(
+        elsewhere.0 == 1 && elsewhere.1.contains("does not match the other conditions"),
+        "{elsewhere:?}"
+    );
     assert_eq!(state(&app, ledger.delivery_id).await, "failed");
     let mixed = ["deliveries", "retry", &id, &other];
-    assert_eq!(binary.run(&mixed).0, 1, "why?");
-    let mixed = binary.run(&[&mixed[..], &["--reason", "mended"]].concat());
+    assert_eq!(binary.run(&mixed).0, 2, "why?");
+    let mixed = binary.run(&[&mixed[..], &["--comment", "mended"]].concat());
     assert_eq!(mixed.0, 3, "{mixed:?}");
     assert_eq!(state(&app, ledger.delivery_id).await, "pending");
     let late = binary.run(&["deliveries", "retry", &other]);
-    assert!(late.0 == 1 && late.1.contains("only what failed"), "{late:?}");
+    assert!(late.0 == 1 && late.1.contains("only failed deliveries"), "{late:?}");
 
     let audit = binary.json(&["audit"]);
     assert_eq!(audit["wrong"], json!([]), "{audit:#}");
     assert_eq!(audit["deliveries"].as_array().unwrap().len(), 5, "{audit:#}");
     app.execute("update invoices set mirrored_at = now()").await;
     let audit = binary.run(&["audit"]);
-    assert!(audit.0 == 1 && audit.1.contains("ticked off without a mirror"), "{audit:?}");
+    assert!(
+        audit.0 == 1 && audit.1.contains("marked as mirrored without a delivered mirror"),
+        "{audit:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,8 +182,8 @@ async fn dead_commands_handle_dead_letters_of_deliveries() {
     assert_eq!(binary.json(&["dead", "drain"])["drained"], 1);
     assert_eq!(binary.json(&["dead", "list"]).as_array().unwrap().len(), 3);
     let (_, output_text) = binary.run(&["dead", "list"]);
-    assert!(output_text.contains("SOURCE > TARGET"), "{output_text}");
-    let mine = binary.json(&["dead", "list", "--target", "accounting"]);
+    assert!(output_text.contains("SOURCE > DESTINATION"), "{output_text}");
+    let mine = binary.json(&["dead", "list", "--destination", "accounting"]);
     let id = mine[0]["dead_letter_id"].as_str().unwrap();
     assert_eq!(mine.as_array().unwrap().len(), 1);
     let (_, output_text) = binary.run(&["dead", "show", id]);
@@ -180,7 +193,7 @@ async fn dead_commands_handle_dead_letters_of_deliveries() {
     let (code, exported) = binary.run(&["dead", "export"]);
     assert_eq!((code, exported.lines().count()), (0, 3), "{exported}");
 
-    let sent = binary.json(&["dead", "replay", "--all", "--reason", "mended"]);
+    let sent = binary.json(&["dead", "replay", "--all", "--yes", "--comment", "mended"]);
     assert_eq!((&sent["sent"], &sent["failed"]), (&json!(3), &json!([])));
     let outcomes = "select string_agg(state, ' ' order by destination) from deliveries";
     assert_eq!(app.text(outcomes).await, "pending pending pending");
@@ -188,7 +201,7 @@ async fn dead_commands_handle_dead_letters_of_deliveries() {
     app.archive_dead_letters(1).await;
     let accounting = to(&app, "accounting").await.delivery_id;
     send(&app, accounting, failed(ReasonCode::DeliveryRefused), Some(422)).await;
-    let gone = ["dead", "discard", "--target", "accounting", "--reason", "not ours"];
+    let gone = ["dead", "discard", "--destination", "accounting", "--yes", "--comment", "not ours"];
     assert_eq!(binary.json(&gone)["discarded"], 1);
     assert_eq!(state(&app, accounting).await, "voided");
     assert_eq!(binary.json(&["audit"])["wrong"], json!([]));
