@@ -1,6 +1,9 @@
 //! A transaction that never returns a connection in an unknown state to the pool.
 
-use std::ops::{Deref, DerefMut};
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
 
 use sqlx::{Executor as _, Postgres, pool::PoolConnection};
 
@@ -26,6 +29,36 @@ impl Tx {
         let mut tx = Self { connection, is_finished: false, _permit: permit };
         tx.connection.execute("begin").await?;
         Ok(tx)
+    }
+
+    /// Limits how long a statement of this transaction waits for a lock.
+    ///
+    /// # Errors
+    /// A database error.
+    pub async fn set_lock_timeout(&mut self, timeout: Duration) -> Result<(), StoreError> {
+        let statement = format!("set local lock_timeout = {}", timeout.as_millis());
+        self.connection.execute(sqlx::AssertSqlSafe(statement)).await?;
+        Ok(())
+    }
+
+    /// Runs `work` in a savepoint. If it fails, only its changes are rolled back, and the
+    /// transaction stays usable.
+    ///
+    /// # Errors
+    /// The error of `work`, or a database error.
+    pub async fn savepoint<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Conn) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.connection.execute("savepoint work").await?;
+        let result = work(&mut self.connection).await;
+        self.connection
+            .execute(match result {
+                Ok(_) => "release savepoint work",
+                Err(_) => "rollback to savepoint work",
+            })
+            .await?;
+        result
     }
 
     /// Commits the transaction.

@@ -258,7 +258,7 @@ impl SourceHandler {
 }
 
 /// The failure of a message whose row PostgreSQL will never accept.
-fn permanent_failure(error: &StoreError) -> Option<PermanentFailure> {
+pub(crate) fn permanent_failure(error: &StoreError) -> Option<PermanentFailure> {
     if error.class() != ErrorClass::InvalidData {
         return None;
     }
