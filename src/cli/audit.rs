@@ -1,4 +1,4 @@
-//! `tallyhook audit`: promise P3, proven from the tables and the queues.
+//! `tallyhook audit`: checks promise P3 (conservation) from tables and queues.
 
 use std::process::ExitCode;
 
@@ -16,11 +16,11 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct AuditArgs {
-    /// How many messages were accepted, if you know: the sum must be this.
+    /// Number of accepted messages, if known; the sum must equal it.
     #[arg(long, value_name = "N")]
     accepted: Option<i64>,
-    /// How many more may be there: attempts that were not answered with 2xx
-    /// and became durable all the same, as when a confirm came too late.
+    /// Number of further messages that may exist: requests that were not
+    /// answered with 2xx but were published, for example after a late confirm.
     #[arg(long, value_name = "N", requires = "accepted", default_value_t = 0)]
     uncertain: i64,
     /// Print JSON.
@@ -34,12 +34,12 @@ pub(super) async fn run(arguments: &AuditArgs, config: &Config) -> anyhow::Resul
     let sums = reconciliation::totals(&mut connection).await?;
     let counts = deliveries::count_by_state(&mut connection, true).await?;
     drop(connection);
-    let link = BrokerConnection::open(&config.broker.url, "tallyhook audit").await?;
-    let depths = app::topology(config).depths(&link).await?;
-    link.close().await;
+    let connection = BrokerConnection::open(&config.broker.url, "tallyhook audit").await?;
+    let depths = app::topology(config).depths(&connection).await?;
+    connection.close().await;
     store.close().await;
 
-    // A letter that was sent in again waits, although its receipt says dead.
+    // A replayed dead letter waits, although its receipt says dead.
     let waiting = waiting(&depths, sums.retried + sums.replayed);
     let dead = sums.dead - sums.replayed;
     let accounted = sums.applied + sums.duplicate + sums.stale + sums.ignored + dead + waiting;
@@ -50,7 +50,7 @@ pub(super) async fn run(arguments: &AuditArgs, config: &Config) -> anyhow::Resul
         wrong.push(format!("{accepted} were accepted, but {accounted} are accounted for"));
     }
     if arguments.json {
-        let told = json!({
+        let result = json!({
             "accounted": accounted,
             "waiting": waiting,
             "refused_in_queue": in_queues(&depths, &["calls"]),
@@ -60,7 +60,7 @@ pub(super) async fn run(arguments: &AuditArgs, config: &Config) -> anyhow::Resul
                 .collect::<serde_json::Map<_, _>>(),
             "wrong": wrong,
         });
-        outln!("{}", serde_json::to_string_pretty(&told)?);
+        outln!("{}", serde_json::to_string_pretty(&result)?);
     } else {
         print(&sums, &depths, waiting, accounted, arguments.accepted)?;
         print_deliveries(&counts)?;
@@ -72,11 +72,11 @@ pub(super) async fn run(arguments: &AuditArgs, config: &Config) -> anyhow::Resul
     Ok(ExitCode::from(if wrong.is_empty() { EXIT_DONE } else { EXIT_FAILED }))
 }
 
-/// Messages that have no final outcome yet. One that waits for its next
-/// attempt has a receipt already and is in a queue too: it counts once. What
-/// a worker holds at this moment is in no queue: ask again when it is quiet.
+/// Messages without a final outcome. A message that waits for its next attempt
+/// has a receipt and is in a queue: it counts once. A message in a worker is
+/// in no queue: repeat the audit when no worker is busy.
 fn waiting(depths: &[QueueDepth], on_record: i64) -> i64 {
-    // Refused calls on their way to the call log were never accepted.
+    // Rejected requests on their way to the log were never accepted.
     in_queues(depths, &["inbound", "retry", "dead", "unrouted"]).max(on_record)
 }
 
@@ -88,22 +88,28 @@ fn in_queues(depths: &[QueueDepth], roles: &[&str]) -> i64 {
 fn contradictions(sums: &reconciliation::Totals) -> Vec<String> {
     let mut wrong = Vec::new();
     for (count, what) in [
-        (sums.dead_receipts_without_dead_letter, "receipts say dead and have no dead letter"),
+        (
+            sums.dead_receipts_without_dead_letter,
+            "receipts have the outcome dead and no dead letter",
+        ),
         (
             sums.dead_letters_without_dead_receipt,
-            "dead letters have a receipt that does not say dead",
+            "dead letters have a receipt with another outcome",
         ),
-        (sums.keys_without_receipt, "keys are in the inbox without a receipt that settled them"),
-        (sums.processed_without_key, "receipts were settled without their key in the inbox"),
-        (sums.documents_without_receipt, "orders or invoices stand on no applied receipt"),
-        (sums.mirrored_without_delivery, "invoices are ticked off without a mirror at each target"),
+        (sums.keys_without_receipt, "keys are in the inbox without a receipt that processed them"),
+        (sums.processed_without_key, "receipts were processed without their key in the inbox"),
+        (sums.documents_without_receipt, "orders or invoices have no applied receipt"),
+        (
+            sums.mirrored_without_delivery,
+            "invoices are marked as mirrored without a delivered mirror at each destination",
+        ),
         (
             sums.delivered_not_marked_mirrored,
-            "invoices are mirrored at each target and not ticked off",
+            "invoices are mirrored at each destination and not marked as mirrored",
         ),
         (
             sums.dead_letters_contradicting_delivery,
-            "dead letters contradict the deliveries that they are of",
+            "dead letters contradict the state of their delivery",
         ),
         (
             sums.failed_deliveries_without_dead_letter,
@@ -139,10 +145,10 @@ fn print(
     if let Some(accepted) = accepted {
         table.add_row(["accepted".to_owned(), accepted.to_string()]);
     }
-    // Beside the sum: these were answered with a 4xx.
+    // Not part of the sum: these were answered with a 4xx.
     table.add_row(["rejected".to_owned(), sums.rejected.to_string()]);
     if sums.past_retention > 0 {
-        // In the lines above already.
+        // Included in the rows above.
         table.add_row(["past retention".to_owned(), sums.past_retention.to_string()]);
     }
     outln!("{table}");
@@ -156,12 +162,12 @@ fn print(
     Ok(())
 }
 
-/// Beside the sum: what was applied, and is told to other systems.
+/// Not part of the sum: deliveries of applied changes.
 fn print_deliveries(counts: &[deliveries::DeliveryCount]) -> anyhow::Result<()> {
     if counts.is_empty() {
         return Ok(());
     }
-    let mut table = output::table(&["TARGET", "STATE", "DELIVERIES"]);
+    let mut table = output::table(&["DESTINATION", "STATE", "DELIVERIES"]);
     for count in counts {
         table.add_row([count.destination.clone(), count.state.clone(), count.count.to_string()]);
     }

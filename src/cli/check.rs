@@ -1,4 +1,4 @@
-//! `tallyhook check`: says in plain words what is wrong, and where.
+//! `tallyhook check`: checks configuration, database and broker.
 
 mod retention;
 mod secrets;
@@ -28,18 +28,18 @@ pub(super) struct CheckArgs {
     json: bool,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 struct Finding {
     subject: &'static str,
     status: CheckStatus,
-    /// What was found, or what is wrong and what to do.
+    /// What was found; for an error also what to do.
     message: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CheckStatus {
     Ok,
-    /// Works, and should be looked at.
+    /// Works, but needs attention.
     Warning,
     Error,
 }
@@ -55,11 +55,12 @@ impl CheckStatus {
 }
 
 impl Finding {
-    fn new(what: &'static str, told: Result<String, String>) -> Self {
-        match told {
-            Ok(told) => Self { subject: what, status: CheckStatus::Ok, message: told },
-            Err(told) => Self { subject: what, status: CheckStatus::Error, message: told },
-        }
+    fn new(subject: &'static str, result: Result<String, String>) -> Self {
+        let (status, message) = match result {
+            Ok(message) => (CheckStatus::Ok, message),
+            Err(message) => (CheckStatus::Error, message),
+        };
+        Self { subject, status, message }
     }
 }
 
@@ -71,44 +72,47 @@ pub(super) async fn run(
         Err(error) => vec![Finding::new("configuration", Err(format!("{error:#}")))],
         Ok((config, components)) => {
             let names: Vec<&str> = config.sources.keys().map(SourceName::as_str).collect();
-            let told = format!("{} sources: {}", names.len(), names.join(", "));
-            let mut findings = vec![Finding::new("configuration", Ok(told))];
+            let message = format!("{} sources: {}", names.len(), names.join(", "));
+            let mut findings = vec![Finding::new("configuration", Ok(message))];
             findings.push(retention::settings_finding(&components.retention));
             findings.extend(database_findings(&config, &components).await);
             findings.extend(broker_findings(&config).await);
             findings
         }
     };
-    let well = findings.iter().all(|finding| finding.status != CheckStatus::Error);
+    let is_ok = findings.iter().all(|finding| finding.status != CheckStatus::Error);
     if arguments.json {
-        let told: Vec<_> = findings
+        let rows: Vec<_> = findings
             .iter()
             .map(|finding| {
-                let Finding { subject: what, status: verdict, message: told } = finding;
+                let Finding { subject, status, message } = finding;
                 let (ok, warning) =
-                    (*verdict != CheckStatus::Error, *verdict == CheckStatus::Warning);
-                json!({"what": what, "ok": ok, "warning": warning, "told": told})
+                    (*status != CheckStatus::Error, *status == CheckStatus::Warning);
+                json!({"subject": subject, "ok": ok, "warning": warning, "message": message})
             })
             .collect();
-        outln!("{}", serde_json::to_string_pretty(&json!({"ok": well, "findings": told}))?);
+        outln!("{}", serde_json::to_string_pretty(&json!({"ok": is_ok, "findings": rows}))?);
     } else {
         for finding in &findings {
             outln!("{:<6} {:<15} {}", finding.status.label(), finding.subject, finding.message);
         }
     }
-    Ok(ExitCode::from(if well { EXIT_DONE } else { EXIT_FAILED }))
+    Ok(ExitCode::from(if is_ok { EXIT_DONE } else { EXIT_FAILED }))
 }
 
 async fn database_findings(config: &Config, components: &Components) -> Vec<Finding> {
-    let what = "PostgreSQL";
+    let subject = "PostgreSQL";
     match Store::new(&config.database) {
-        Err(error) => vec![Finding::new(what, Err(format!("database.url: {error}")))],
+        Err(error) => vec![Finding::new(subject, Err(format!("database.url: {error}")))],
         Ok(store) => {
-            let mut findings = vec![Finding::new(what, check_database(&store).await)];
+            let mut findings = vec![Finding::new(subject, check_database(&store).await)];
             if findings.iter().all(|finding| finding.status == CheckStatus::Ok) {
                 findings.extend(unknown_destinations(&store, config).await.unwrap_or_else(
                     |error| {
-                        vec![Finding::new("targets", Err(format!("cannot be looked up: {error}")))]
+                        vec![Finding::new(
+                            "destinations",
+                            Err(format!("cannot be looked up: {error}")),
+                        )]
                     },
                 ));
                 findings.extend(
@@ -133,21 +137,21 @@ async fn database_findings(config: &Config, components: &Components) -> Vec<Find
     }
 }
 
-/// Warns of deliveries to targets that nobody delivers to any more.
+/// Warns of waiting deliveries to destinations that are not configured.
 async fn unknown_destinations(store: &Store, config: &Config) -> Result<Vec<Finding>, StoreError> {
     let mut connection = store.connection().await?;
     let waiting = deliveries::count_by_state(&mut connection, false).await?;
-    let lost =
+    let unconfigured =
         waiting.into_iter().filter(|count| !config.destinations.contains_key(&count.destination));
     let finding = |count: deliveries::DeliveryCount| {
-        let deliveries::DeliveryCount { destination: target, state, count: deliveries, .. } = count;
-        let told = format!(
-            "{deliveries} {state} deliveries to {target}, which is not configured here: nobody \
-             sends them; void them, or configure it again"
+        let deliveries::DeliveryCount { destination, state, count, .. } = count;
+        let message = format!(
+            "{count} {state} deliveries to {destination}, which is not configured: they are not \
+             sent; void them, or configure it"
         );
-        Finding { subject: "targets", status: CheckStatus::Warning, message: told }
+        Finding { subject: "destinations", status: CheckStatus::Warning, message }
     };
-    Ok(lost.map(finding).collect())
+    Ok(unconfigured.map(finding).collect())
 }
 
 async fn check_database(store: &Store) -> Result<String, String> {
@@ -172,33 +176,36 @@ async fn check_database(store: &Store) -> Result<String, String> {
 }
 
 async fn broker_findings(config: &Config) -> Vec<Finding> {
-    let what = "RabbitMQ";
-    let link = match BrokerConnection::open(&config.broker.url, "tallyhook check").await {
-        Ok(link) => link,
+    let subject = "RabbitMQ";
+    let connection = match BrokerConnection::open(&config.broker.url, "tallyhook check").await {
+        Ok(connection) => connection,
         Err(error) => {
             let error = anyhow::Error::from(error);
-            let told = Err(format!("cannot be reached at broker.url: {error:#}"));
-            return vec![Finding::new(what, told)];
+            let message = format!("cannot be reached at broker.url: {error:#}");
+            return vec![Finding::new(subject, Err(message))];
         }
     };
     let topology = app::topology(config);
-    let mut findings = vec![Finding::new(what, Ok("answers".to_owned()))];
-    let told = match topology.depths(&link).await {
+    let mut findings = vec![Finding::new(subject, Ok("connected".to_owned()))];
+    let result = match topology.depths(&connection).await {
         Err(error) => Err(error.to_string()),
         Ok(depths) if depths.iter().all(|depth| depth.ready.is_some()) => {
-            // Everything is there: declaring it changes nothing, and tells
-            // whether the arguments are ours.
-            match topology.declare(&link).await {
+            // All queues exist: declaring them changes nothing and checks their
+            // arguments.
+            match topology.declare(&connection).await {
                 Ok(()) => Ok(format!("{} queues, with the arguments they need", depths.len())),
                 Err(error) => Err(error.to_string()),
             }
         }
         Ok(depths) => {
             let missing = depths.iter().filter(|depth| depth.ready.is_none()).count();
-            Ok(format!("{missing} of {} queues are missing; they are made at start", depths.len()))
+            Ok(format!(
+                "{missing} of {} queues are missing; they are declared at start",
+                depths.len()
+            ))
         }
     };
-    findings.push(Finding::new("queues", told));
-    link.close().await;
+    findings.push(Finding::new("queues", result));
+    connection.close().await;
     findings
 }

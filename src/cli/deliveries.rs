@@ -35,11 +35,7 @@ enum DeliveriesCommand {
     Retry(retry::RetryArgs),
 }
 
-pub(super) async fn run(
-    arguments: &DeliveriesArgs,
-    config: &Config,
-    components: &Components,
-) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(arguments: &DeliveriesArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let store = Store::without_timeout(&config.database).context("database.url")?;
     let code = match &arguments.command {
         DeliveriesCommand::List(arguments) => list::run(&store, arguments).await?,

@@ -1,4 +1,4 @@
-//! `tallyhook trace`: one document's story.
+//! `tallyhook trace`: the timeline of a document.
 
 use std::process::ExitCode;
 
@@ -14,8 +14,8 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct TraceArgs {
-    /// An order or invoice number, a platform's or a target's id, an event or
-    /// idempotency key, a receipt or a delivery.
+    /// An order or invoice number, a platform's or destination's id, an event or
+    /// idempotency key, a receipt, or a delivery.
     what: String,
     /// Print JSON.
     #[arg(long)]
@@ -26,29 +26,29 @@ pub(super) async fn run(arguments: &TraceArgs, config: &Config) -> anyhow::Resul
     let store = Store::without_timeout(&config.database).context("database.url")?;
     let mut connection = store.connection().await.context("the database cannot be reached")?;
     let documents = timeline::documents(&mut connection, &arguments.what).await?;
-    let steps = timeline::entries(&mut connection, &arguments.what).await?;
+    let entries = timeline::entries(&mut connection, &arguments.what).await?;
     let deliveries =
-        timeline::deliveries(&mut connection, &arguments.what, &documents, &steps).await?;
+        timeline::deliveries(&mut connection, &arguments.what, &documents, &entries).await?;
     drop(connection);
     store.close().await;
-    let found = !documents.is_empty() || !steps.is_empty() || !deliveries.is_empty();
+    let found = !documents.is_empty() || !entries.is_empty() || !deliveries.is_empty();
     if arguments.json {
-        let told = json!({"documents": documents, "messages": steps, "deliveries": deliveries});
-        outln!("{}", serde_json::to_string_pretty(&told)?);
+        let result = json!({"documents": documents, "messages": entries, "deliveries": deliveries});
+        outln!("{}", serde_json::to_string_pretty(&result)?);
     } else if found {
-        print(&documents, &steps)?;
+        print(&documents, &entries)?;
         if !deliveries.is_empty() {
             outln!("\ndeliveries\n{}", super::deliveries::table(&deliveries));
         }
     } else {
-        outln!("Nothing is known of {:?}.", arguments.what);
+        outln!("Nothing is on record for {:?}.", arguments.what);
     }
     Ok(ExitCode::from(if found { EXIT_DONE } else { EXIT_FAILED }))
 }
 
 fn print(
     documents: &[timeline::DocumentState],
-    steps: &[timeline::TimelineEntry],
+    entries: &[timeline::TimelineEntry],
 ) -> anyhow::Result<()> {
     for document in documents {
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
@@ -68,19 +68,19 @@ fn print(
                 .map_or_else(String::new, |at| { format!(", deleted {}", output::timestamp(at)) }),
         );
     }
-    if steps.is_empty() {
+    if entries.is_empty() {
         return Ok(());
     }
     let mut table =
         output::table(&["RECEIVED", "TOPIC", "OUTCOME", "ATTEMPTS", "RECEIPT", "ERROR"]);
-    for step in steps {
+    for entry in entries {
         table.add_row([
-            output::timestamp(step.received_at),
-            step.topic.clone(),
-            step.outcome.clone(),
-            step.attempts.to_string(),
-            step.receipt_id.to_string(),
-            output::truncate(step.error.as_deref().unwrap_or_default(), 60),
+            output::timestamp(entry.received_at),
+            entry.topic.clone(),
+            entry.outcome.clone(),
+            entry.attempts.to_string(),
+            entry.receipt_id.to_string(),
+            output::truncate(entry.error.as_deref().unwrap_or_default(), 60),
         ]);
     }
     outln!("{table}");

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::{LookupResult, response::parse_remote_id};
-use crate::net::http_client::{HttpResponse, UrlTemplate};
+use crate::net::{http_client::HttpResponse, url_template::UrlTemplate};
 
 /// How a document is looked up and recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]

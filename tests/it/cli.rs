@@ -318,7 +318,7 @@ async fn cli_quarantine_release_applies_after_secret_is_corrected() {
     let code = |output: &Output| (output.status.code(), output_text(output));
     let (refused, text) = code(&cli.run(&["quarantine", "release", &id]));
     assert_eq!(refused, Some(1), "{text}");
-    assert!(text.contains("still refused"), "{text}");
+    assert!(text.contains("still rejected"), "{text}");
     assert_eq!(code(&cli.run(&["quarantine", "release"])).0, Some(2), "which one?");
     assert_eq!(code(&cli.run(&["quarantine", "release", "--all"])).0, Some(2), "why?");
     let release = tallyhook(&cli.config())

@@ -137,7 +137,11 @@ async fn import_command_same_file_twice_reports_duplicates() {
     assert_eq!(stage.app.count("select count(*) from receipts").await, 0, "a check sent something");
 
     let first = stage.run(&["may.csv", "--report", "may.json"]).await;
-    assert_told(&first, 0, &["may.csv at vendors, import ", "Every item has its outcome.", "1200"]);
+    assert_told(
+        &first,
+        0,
+        &["may.csv at vendors, import ", "Every item has a final outcome.", "1200"],
+    );
     assert!(!first.1.contains("WARNING"), "{}", first.1);
     assert_eq!(stage.app.count("select count(*) from invoices").await, 1200);
     let report: Value = serde_json::from_str(&stage.read("may.json")).unwrap();
@@ -153,7 +157,7 @@ async fn import_command_same_file_twice_reports_duplicates() {
 
     let (code, second) = stage.json(&["may.csv"]).await;
     assert_eq!((code, &second["duplicate"], &second["created"]), (0, &json!(1200), &json!(0)));
-    assert_eq!((&second["ended"], &second["waiting"]), (&json!("settled"), &json!(0)));
+    assert_eq!((&second["ended"], &second["waiting"]), (&json!("completed"), &json!(0)));
     let again = stage.run(&["--status", second["import_id"].as_str().unwrap()]).await;
     assert_told(&again, 0, &["WARNING: 1200 were known already (100.0 %): duplicates change"]);
     assert_eq!(stage.app.count("select count(*) from invoices").await, 1200);
@@ -198,7 +202,7 @@ async fn import_command_check_predicts_the_failing_lines() {
         ["6", "duplicate", ""],
         ["7", "rejected", ""],
     ];
-    assert_eq!(outcomes("check.csv"), expected, "a check must foretell what an import does");
+    assert_eq!(outcomes("check.csv"), expected, "a check must report what an import does");
     let mut sent = outcomes("sent.csv");
     // Either of two identical lines may arrive first.
     if sent[3][1] == "duplicate" {
@@ -226,12 +230,12 @@ async fn import_command_accepts_every_format_and_reports_interruption() {
     for check in [true, false] {
         let arguments = if check { &["broken.json", "--check"][..] } else { &["broken.json"] };
         let broken = stage.run(arguments).await;
-        assert_told(&broken, 3, &["BROKEN OFF: line ", "WARNING: 1 "]);
+        assert_told(&broken, 3, &["INTERRUPTED: line ", "WARNING: 1 "]);
     }
     stage.write("nothing.json", "not JSON at all");
     let nothing = stage.run(&["nothing.json"]).await;
-    assert_told(&nothing, 1, &["nothing was taken: the receiver answered 400", "line 1"]);
-    assert_told(&stage.run(&["nothing.json", "--check"]).await, 1, &["BROKEN OFF: line 1"]);
+    assert_told(&nothing, 1, &["nothing was accepted: the receiver answered 400", "line 1"]);
+    assert_told(&stage.run(&["nothing.json", "--check"]).await, 1, &["INTERRUPTED: line 1"]);
     stage.write("empty.csv", HEADER);
     assert_told(&stage.run(&["empty.csv"]).await, 0, &["The file holds no items."]);
     assert_told(&stage.run(&["empty.csv", "--check"]).await, 0, &["The file holds no items."]);
@@ -256,14 +260,14 @@ async fn import_command_without_worker_claims_nothing_applied() {
     let stage = Stage::set(Roles { receiver: true, worker: false }).await;
     stage.write("may.csv", &invoices(5));
     let waited = stage.run(&["may.csv", "--timeout", "1"]).await;
-    let says = ["5 still wait (no worker has heard of it yet)", "Does a worker run?", "?"];
+    let says = ["5 still wait (no worker has recorded it yet)", "Check that a worker runs.", "?"];
     assert_told(&waited, 3, &says);
     assert!(!waited.1.contains("WARNING"), "{}", waited.1);
     let (code, sent) = stage.json(&["may.csv", "--no-wait"]).await;
     assert_eq!((code, &sent["waiting"], &sent["created"]), (0, &json!(5), &Value::Null));
     let id = sent["import_id"].as_str().unwrap();
     let unknown = stage.run(&["--status", id]).await;
-    assert_told(&unknown, 1, &["nothing is known of an import"]);
+    assert_told(&unknown, 1, &["is on record"]);
 
     let worker =
         TestServer::start(&stage.app.config, Roles { receiver: false, worker: true }).await;
@@ -288,7 +292,8 @@ async fn import_command_upload_errors_are_explained() {
     for file in ["may.csv", "large.csv"] {
         let mut command = stage.command(&stage.server.url(""), &[file]);
         let refused = output_text(&command.env("TOKEN", "another-token").output().await.unwrap());
-        let says = ["nothing was taken: the receiver answered 401", "first secret of the source"];
+        let says =
+            ["nothing was accepted: the receiver answered 401", "first secret of the source"];
         assert_told(&refused, 1, &says);
     }
     let gone = stage.run(&["none.csv"]).await;
@@ -299,7 +304,7 @@ async fn import_command_upload_errors_are_explained() {
     // A receiver that does not know the source.
     stage.configure(&[SUPPLIERS]);
     let unknown = stage.run(&["may.csv"]).await;
-    assert_told(&unknown, 1, &["answered 404", "know the source suppliers?"]);
+    assert_told(&unknown, 1, &["answered 404", "may not have the source suppliers"]);
 
     // Invalid arguments are reported before anything is sent.
     stage.configure(&[VENDORS, SUPPLIERS, crate::support::SHOP]);
@@ -313,7 +318,7 @@ async fn import_command_upload_errors_are_explained() {
         (&["-"], "--format"),
         (&["may.csv", "--report", "out.txt"], ".csv or .json"),
         (&["may.csv", "--no-wait", "--report", "out.csv"], "--report"),
-        (&["may.csv", "--report", "./may.csv"], "where the invoices do"),
+        (&["may.csv", "--report", "./may.csv"], "overwrite the invoices"),
         (&[], "<FILE>"),
     ] {
         assert_told(&stage.run(arguments).await, 2, &[said]);
@@ -444,7 +449,7 @@ async fn import_command_retries_while_receiver_answers_503() {
     let silent = Stub::start(|_| String::new()).await;
     let mut piped = stage.command(&silent.url, &["-", "--format", "csv"]);
     let lost = output_text(&piped.output().await.unwrap());
-    assert_told(&lost, 1, &["some of it may have been taken", "adds nothing twice"]);
+    assert_told(&lost, 1, &["some of it may have been accepted", "adds nothing twice"]);
     stage.stop().await;
 }
 
@@ -510,7 +515,7 @@ async fn import_command_interrupted_report_leaves_no_file() {
     let process = stage.command(&stub.url, &["may.csv", "--report", "out.csv"]).spawn().unwrap();
     child.set(process.id().unwrap()).unwrap();
     let stopped = output_text(&process.wait_with_output().await.unwrap());
-    assert_told(&stopped, 3, &["Every item has its outcome", "not written: stopped"]);
+    assert_told(&stopped, 3, &["Every item has a final outcome", "not written: stopped"]);
     assert!(!stage.path("out.csv").exists());
     stage.stop().await;
 }

@@ -1,4 +1,4 @@
-//! How long keys are remembered, and whether that is long enough (P6).
+//! How long event keys are remembered (promise P6).
 
 use super::{CheckStatus, Finding};
 use crate::{
@@ -6,16 +6,16 @@ use crate::{
     store::{Store, StoreError, inbox::partitions},
 };
 
-/// What the settings say, and what they are made of.
+/// The dedupe window and what requires it.
 pub(super) fn settings_finding(retention: &Retention) -> Finding {
     let kept = match retention.dedupe_window {
         Some(keys) => format!("keys are remembered for {}", HumanDuration(keys)),
-        None => "keys are remembered for ever".to_owned(),
+        None => "keys are remembered forever".to_owned(),
     };
     Finding::new("retention", Ok(format!("{kept}; needed: {}", retention.required_window)))
 }
 
-/// What is in the inbox, and what of it is only kept for the dead.
+/// The partitions of the inbox, and those retained for dead letters.
 pub(super) async fn inbox_findings(
     store: &Store,
     retention: &Retention,
@@ -28,20 +28,20 @@ pub(super) async fn inbox_findings(
         subject: "inbox",
         status: CheckStatus::Ok,
         message: format!(
-            "{} generations, {} MB; every key is remembered since {}",
+            "{} partitions, {} MB; every key is remembered since {}",
             state.partitions.len(),
-            state.partitions.iter().map(|one| one.bytes).sum::<i64>() / 1_000_000,
+            state.partitions.iter().map(|partition| partition.bytes).sum::<i64>() / 1_000_000,
             state.remembered_since.date()
         ),
     }];
-    let letters: i64 = state.retained.iter().map(|held| held.dead_letters).sum();
-    if letters > 0 {
-        let told = format!(
-            "{} generations are past the horizon and kept: the keys of {letters} dead letters are \
-             in them; replay or discard these (`tallyhook dead list`)",
+    let dead_letters: i64 = state.retained.iter().map(|partition| partition.dead_letters).sum();
+    if dead_letters > 0 {
+        let message = format!(
+            "{} partitions are past the dedupe window and retained: they have the keys of {dead_letters} \
+             dead letters; replay or discard these (`tallyhook dead list`)",
             state.retained.len()
         );
-        findings.push(Finding { subject: "inbox", status: CheckStatus::Warning, message: told });
+        findings.push(Finding { subject: "inbox", status: CheckStatus::Warning, message });
     }
     Ok(findings)
 }

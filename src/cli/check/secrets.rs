@@ -1,4 +1,4 @@
-//! Secrets that nobody seems to use any more, or not yet.
+//! Secrets that no sender uses any more, or not yet.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,7 @@ use crate::{
     store::{Store, StoreError, secret_uses, secret_uses::SecretUse},
 };
 
-/// What is to be said of the configured secrets.
-///
-/// # Errors
-/// The database cannot be asked.
+/// Warnings about the configured secrets.
 pub(super) async fn findings(
     store: &Store,
     config: &Config,
@@ -31,12 +28,12 @@ pub(super) async fn findings(
         unused_secrets(source, &labels, &uses, days, OffsetDateTime::now_utc())
     });
     Ok(findings
-        .map(|told| Finding { subject: "secrets", status: CheckStatus::Warning, message: told })
+        .map(|message| Finding { subject: "secrets", status: CheckStatus::Warning, message })
         .collect())
 }
 
-/// Warns of each of a source's secrets that another one has outlived. Where
-/// no secret verified anything, nothing came in, and nothing can be said.
+/// Warns of each secret of a source that was not used after another one was. If
+/// no secret was ever used, there was no traffic to judge by.
 fn unused_secrets(
     source: &SourceName,
     labels: &[&str],
@@ -44,9 +41,9 @@ fn unused_secrets(
     days: u16,
     now: OffsetDateTime,
 ) -> Vec<String> {
-    let of_source = uses.iter().filter(|one| one.source == source.as_str());
+    let of_source = uses.iter().filter(|row| row.source == source.as_str());
     let last_uses: BTreeMap<&str, OffsetDateTime> =
-        of_source.map(|one| (one.secret.as_str(), one.last_used_at)).collect();
+        of_source.map(|row| (row.secret.as_str(), row.last_used_at)).collect();
     let Some(newest) = last_uses.values().max().copied() else {
         return Vec::new();
     };
@@ -74,7 +71,7 @@ mod tests {
 
     const NOW: OffsetDateTime = datetime!(2026-03-01 0:00 UTC);
 
-    fn told(uses: &[(&str, &str, i64)], labels: &[&str]) -> Vec<String> {
+    fn warnings(uses: &[(&str, &str, i64)], labels: &[&str]) -> Vec<String> {
         let uses: Vec<SecretUse> = uses
             .iter()
             .map(|(source, secret, days)| SecretUse {
@@ -87,21 +84,21 @@ mod tests {
     }
 
     #[test]
-    fn only_what_another_secret_outlived_is_told() {
+    fn unused_secrets_need_newer_use_of_another() {
         let both = ["env:OLD", "env:NEW"];
-        assert!(told(&[], &both).is_empty(), "nothing came in");
-        assert!(told(&[("other", "env:NEW", 0)], &both).is_empty());
-        assert!(told(&[("shop", "env:OLD", 29), ("shop", "env:NEW", 0)], &both).is_empty());
-        // Quiet for long, but nothing came in since.
-        assert!(told(&[("shop", "env:OLD", 90)], &["env:OLD"]).is_empty());
+        assert!(warnings(&[], &both).is_empty(), "no traffic");
+        assert!(warnings(&[("other", "env:NEW", 0)], &both).is_empty());
+        assert!(warnings(&[("shop", "env:OLD", 29), ("shop", "env:NEW", 0)], &both).is_empty());
+        // Long unused, but there was no traffic since.
+        assert!(warnings(&[("shop", "env:OLD", 90)], &["env:OLD"]).is_empty());
 
-        let found = told(&[("shop", "env:OLD", 31), ("shop", "env:NEW", 0)], &both);
+        let found = warnings(&[("shop", "env:OLD", 31), ("shop", "env:NEW", 0)], &both);
         assert_eq!(found.len(), 1);
         assert!(found[0].starts_with("env:OLD of shop"), "{found:?}");
-        let found = told(&[("shop", "env:OLD", 0)], &both);
+        let found = warnings(&[("shop", "env:OLD", 0)], &both);
         assert_eq!(found.len(), 1);
         assert!(found[0].starts_with("env:NEW of shop has never"), "{found:?}");
-        // A secret that is configured no more speaks for its source too.
-        assert_eq!(told(&[("shop", "env:GONE", 0)], &["env:NEW"]).len(), 1);
+        // A secret that is no longer configured counts as traffic too.
+        assert_eq!(warnings(&[("shop", "env:GONE", 0)], &["env:NEW"]).len(), 1);
     }
 }

@@ -1,39 +1,39 @@
-//! What the receiver answers about imports, as far as people are told of it.
+//! The receiver's responses about imports, as far as the command uses them.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::ImportState;
 
-/// The answer to a file that was read, as far as it could be.
+/// The response to an upload.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct AcceptedImport {
     pub(super) import_id: Uuid,
     pub(super) state: ImportState,
-    /// Why it broke off.
+    /// Why the upload was interrupted.
     #[serde(default)]
     pub(super) error: Option<String>,
-    /// How many items were read, the rejected among them.
+    /// Items that were read, including rejected ones.
     pub(super) items: u64,
-    /// How many of them are durable.
+    /// Items that were published.
     pub(super) published: u64,
     pub(super) rejected: u64,
-    /// Each field at fault of the first rejected lines.
+    /// The invalid fields of the first rejected lines.
     #[serde(default)]
     pub(super) rejections: Vec<RejectedField>,
 }
 
-/// A field that is wrong with a line.
+/// An invalid field of a line.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct RejectedField {
     pub(super) line: u32,
-    /// Empty if it is the line as a whole.
+    /// Empty if the whole line is invalid.
     #[serde(default)]
     pub(super) field: String,
     pub(super) message: String,
 }
 
-/// How far an import has come, as the database knows it.
+/// The status of an import in the database.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct ImportStatus {
     pub(super) import_id: Uuid,
@@ -43,12 +43,12 @@ pub(super) struct ImportStatus {
     pub(super) state: ImportState,
     #[serde(default)]
     pub(super) error: Option<String>,
-    /// How many items were read, the rejected among them.
+    /// Items that were read, including rejected ones.
     pub(super) total: u64,
-    /// How many of them have no outcome yet.
+    /// Items without a final outcome.
     pub(super) waiting: u64,
     pub(super) rejected: u64,
-    /// How many of all these are only counted: their receipts are gone.
+    /// Items whose receipts are past retention: they are only counted.
     #[serde(default)]
     pub(super) past_retention: u64,
     #[serde(flatten)]
@@ -57,7 +57,7 @@ pub(super) struct ImportStatus {
     pub(super) timing: ImportTiming,
 }
 
-/// What became of items that were taken.
+/// The outcomes of published items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct OutcomeCounts {
     pub(super) created: u64,
@@ -69,46 +69,46 @@ pub(super) struct OutcomeCounts {
 }
 
 impl OutcomeCounts {
-    /// All of them.
+    /// Items with a final outcome.
     pub(super) fn sum(self) -> u64 {
         let Self { created, updated, duplicate, stale, ignored, dead } = self;
         created + updated + duplicate + stale + ignored + dead
     }
 }
 
-/// How long it took.
+/// How long the import took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub(super) struct ImportTiming {
-    /// From the call's begin to the last outcome so far.
+    /// From the start of the upload to the last outcome so far.
     pub(super) elapsed_ms: Option<f64>,
-    /// How many transactions it took.
+    /// Transactions of the worker.
     pub(super) batches: Option<u64>,
-    /// How long each took.
+    /// Average time per transaction.
     pub(super) average_batch_ms: Option<f64>,
 }
 
-/// Some lines of an import.
+/// A page of items.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct ItemPage {
     pub(super) items: Vec<ItemOutcome>,
-    /// Where the lines behind these are, if there are any.
+    /// The address of the next page, if there is one.
     #[serde(default)]
     pub(super) next: Option<String>,
 }
 
-/// What became of one line.
+/// The outcome of one item.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct ItemOutcome {
     pub(super) line: u32,
     pub(super) outcome: String,
     #[serde(default)]
     pub(super) write_kind: Option<String>,
-    /// The number that people know the invoice by.
+    /// The invoice number.
     #[serde(rename(serialize = "number"), default)]
     pub(super) business_key: Option<String>,
     #[serde(default)]
     pub(super) error: Option<String>,
-    /// Names the line's message; none of a line that was not sent.
+    /// The receipt of the item's message; none if nothing was sent.
     #[serde(default)]
     pub(super) receipt_id: Option<Uuid>,
     #[serde(default)]

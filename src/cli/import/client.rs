@@ -1,4 +1,4 @@
-//! What is asked of the receiver: take this file, and what became of it.
+//! An HTTP client of the receiver: uploads files and requests their status.
 
 mod upload;
 
@@ -18,39 +18,39 @@ use crate::{
 };
 pub(super) use upload::{FileUpload, Input, MAYBE_TAKEN};
 
-/// How long the receiver may take over an answer that it only looks up.
+/// Timeout of a status request.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection may take to come.
+/// Timeout of a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A receiver of imports.
+/// A client of one receiver.
 pub(super) struct ReceiverClient {
     client: Client,
     base: Url,
 }
 
-/// Why the receiver's answer is not the one asked for.
+/// Why a request to the receiver failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UploadError {
-    /// It answered with a problem.
+    /// The receiver answered with an error.
     #[error("the receiver answered {status}{detail}")]
     ErrorResponse {
         status: StatusCode,
-        /// What it says about it, behind a colon.
+        /// The response's detail after a colon, or nothing.
         detail: String,
-        /// How long it asks to wait.
+        /// The response's `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// There was no connection.
+    /// No connection was established.
     #[error("no connection: {0}")]
     NotConnected(String),
-    /// There was no answer, or not all of it.
+    /// There was no complete response.
     #[error("{0}")]
     NoResponse(String),
 }
 
 impl UploadError {
-    /// Whether the same may well be answered otherwise after a while.
+    /// Whether a retry may succeed.
     fn is_transient(&self) -> bool {
         match self {
             Self::ErrorResponse { status, .. } => {
@@ -62,71 +62,69 @@ impl UploadError {
         }
     }
 
-    /// How long the receiver asks to wait.
+    /// The delay that the receiver asks for.
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::ErrorResponse { retry_after: wait, .. } => *wait,
+            Self::ErrorResponse { retry_after, .. } => *retry_after,
             Self::NotConnected(_) | Self::NoResponse(_) => None,
         }
     }
 }
 
-/// The part of a problem (RFC 9457) that people read.
+/// The readable part of `application/problem+json` (RFC 9457).
 #[derive(Deserialize)]
 struct ProblemDetails {
     detail: String,
 }
 
 impl ReceiverClient {
-    /// Prepares to talk to a receiver.
-    ///
     /// # Errors
-    /// What the HTTP client says.
+    /// The HTTP client cannot be set up.
     pub(super) fn new(base: Url) -> anyhow::Result<Self> {
         crate::net::tls::install_crypto_provider();
         let mut builder = Client::builder()
             .user_agent(concat!("tallyhook-import/", env!("CARGO_PKG_VERSION")))
-            // None for the whole: a file takes as long as it takes.
+            // No timeout for the whole upload, which depends on the file.
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(redirect::Policy::none())
             .no_proxy();
         if base.scheme() == "http" {
-            // The system's certificates take a while to load, and an image
-            // without any would fail for want of what is not needed.
+            // Loading the system's certificates takes time, and fails in
+            // images that have none.
             builder = builder.tls_certs_only([]);
         }
         let client = builder.build().context("the HTTP client cannot be set up")?;
         Ok(Self { client, base })
     }
 
-    /// How far an import has come; `None` while the database does not know it.
+    /// The status of an import; `None` if the database does not have it (yet).
     ///
     /// # Errors
-    /// [`Trouble`]: it could not be asked.
+    /// [`UploadError`].
     pub(super) async fn status(
         &self,
         import_id: Uuid,
     ) -> Result<Option<ImportStatus>, UploadError> {
         let url = receiver_url::append_path(&self.base, &["imports", &import_id.to_string()]);
         match fetch_json(self.client.get(url).timeout(RESPONSE_TIMEOUT)).await {
-            Ok(progress) => Ok(Some(progress)),
+            Ok(status) => Ok(Some(status)),
             Err(UploadError::ErrorResponse { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
-            Err(trouble) => Err(trouble),
+            Err(error) => Err(error),
         }
     }
 
-    /// Hands on lines of an import in the order of the file: all of them or
-    /// those with this outcome, and of these at most so many.
+    /// Calls `handle` for items in the order of the file: all or those with an
+    /// outcome, and at most `limit`.
     ///
     /// # Errors
-    /// The receiver could not be asked; or what taking a line says.
+    /// [`UploadError`], or the error of `handle`.
     pub(super) async fn for_each_item(
         &self,
         import_id: Uuid,
         credentials: &HeaderMap,
         outcome: Option<&str>,
-        most: usize,
-        mut take: impl FnMut(ItemOutcome) -> anyhow::Result<()>,
+        limit: usize,
+        mut handle: impl FnMut(ItemOutcome) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let id = import_id.to_string();
         let mut url = receiver_url::append_path(&self.base, &["imports", &id, "items"]);
@@ -134,39 +132,38 @@ impl ReceiverClient {
         if let Some(outcome) = outcome {
             url.query_pairs_mut().append_pair("outcome", outcome);
         }
-        let mut taken = 0;
+        let mut count = 0;
         loop {
             let request = self.client.get(url.clone()).headers(credentials.clone());
             let page: ItemPage = fetch_json(request.timeout(RESPONSE_TIMEOUT)).await?;
-            for line in page.items {
-                if taken == most {
+            for item in page.items {
+                if count == limit {
                     return Ok(());
                 }
-                take(line)?;
-                taken += 1;
+                handle(item)?;
+                count += 1;
             }
             let Some(next) = page.next else { return Ok(()) };
-            // Of the address it tells only what is asked: a receiver behind a
-            // proxy does not know its own path.
+            // Only the query is used: behind a proxy the receiver does not know
+            // its own path.
             let query = next.split_once('?').map(|(_, query)| query);
-            anyhow::ensure!(query != url.query(), "the receiver tells the same lines again");
+            anyhow::ensure!(query != url.query(), "the receiver repeats a page of items");
             url.set_query(query);
         }
     }
 }
 
-/// The headers that prove a file of this source, with its first secret. The
-/// tenant is of use where a header tells it.
-pub(super) fn credential_headers(adapter: &Source, tenant: Option<&str>) -> HeaderMap {
-    let tenant = tenant.or(match adapter.tenants() {
+/// The headers that authenticate an upload with the source's first secret. The
+/// tenant matters for sources that read it from a header.
+pub(super) fn credential_headers(source: &Source, tenant: Option<&str>) -> HeaderMap {
+    let tenant = tenant.or(match source.tenants() {
         [only] => Some(only.as_str()),
         _ => None,
     });
-    let headers = adapter.import_headers(tenant.unwrap_or_default(), OffsetDateTime::now_utc());
+    let headers = source.import_headers(tenant.unwrap_or_default(), OffsetDateTime::now_utc());
     headers.into_iter().collect()
 }
 
-/// The JSON that a request is answered with.
 async fn fetch_json<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, UploadError> {
     let response = request.send().await.map_err(transport_error)?;
     parse_response(response).await
@@ -174,17 +171,17 @@ async fn fetch_json<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, U
 
 async fn parse_response<T: DeserializeOwned>(response: Response) -> Result<T, UploadError> {
     let status = response.status();
-    let wait = retry_after_header(&response);
+    let retry_after = retry_after_header(&response);
     let body = response.bytes().await.map_err(transport_error)?;
     if !status.is_success() {
-        let told = serde_json::from_slice::<ProblemDetails>(&body).ok();
-        let detail = told.map_or_else(String::new, |told| {
-            format!(": {}", output::strip_control_chars(&told.detail))
+        let problem = serde_json::from_slice::<ProblemDetails>(&body).ok();
+        let detail = problem.map_or_else(String::new, |problem| {
+            format!(": {}", output::strip_control_chars(&problem.detail))
         });
-        return Err(UploadError::ErrorResponse { status, detail, retry_after: wait });
+        return Err(UploadError::ErrorResponse { status, detail, retry_after });
     }
     serde_json::from_slice(&body).map_err(|error| {
-        UploadError::NoResponse(format!("the receiver's answer is not ours: {error}"))
+        UploadError::NoResponse(format!("the response is not from a tallyhook receiver: {error}"))
     })
 }
 
@@ -193,12 +190,12 @@ fn retry_after_header(response: &Response) -> Option<Duration> {
     seconds.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// All that an error of the HTTP client says, in one line.
+/// An error of the HTTP client with its causes on one line.
 fn transport_error(error: reqwest::Error) -> UploadError {
     let is_connect = error.is_connect();
     let error = anyhow::Error::new(error.without_url());
-    // The outermost only says that a request was sent.
+    // The outermost error only says that a request failed.
     let causes = error.chain().skip(1).map(ToString::to_string).collect::<Vec<_>>();
-    let told = if causes.is_empty() { error.to_string() } else { causes.join(": ") };
-    if is_connect { UploadError::NotConnected(told) } else { UploadError::NoResponse(told) }
+    let text = if causes.is_empty() { error.to_string() } else { causes.join(": ") };
+    if is_connect { UploadError::NotConnected(text) } else { UploadError::NoResponse(text) }
 }

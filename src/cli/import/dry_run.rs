@@ -74,7 +74,7 @@ pub(super) async fn run(
     let mut tx = store.begin().await.context("the database cannot be reached")?;
     let refused = "the database refused the check";
     tx.set_lock_timeout(LOCK_TIMEOUT).await.context(refused)?;
-    let outbox = Outbox::new([job.source], &components.destinations);
+    let outbox = components.outbox();
     let mut dry_run = DryRun { job, outbox, progress };
     while let Some(lines) = batch {
         dry_run.apply(&mut tx, lines).await.context(refused)?;

@@ -1,4 +1,4 @@
-//! What came of an import, and what that means for who waits for the exit code.
+//! The report of an import, and its exit code.
 
 #[cfg(test)]
 mod tests;
@@ -12,82 +12,80 @@ use super::{
 };
 use crate::domain::ImportState;
 
-/// What came of an import, or would come of it; `--json` prints it.
+/// The report of an import or a check, as `--json` prints it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct ImportReport {
-    /// Why it ends here.
+    /// Why the command stopped waiting.
     pub(super) ended: EndReason,
-    /// Where the file was sent to.
     pub(super) source: String,
-    /// What the file is called.
+    /// The file's name.
     pub(super) name: Option<String>,
-    /// Names the import for ever; none if nothing was sent.
+    /// None if nothing was sent.
     pub(super) import_id: Option<Uuid>,
-    /// How far the file was read.
     pub(super) state: ImportState,
-    /// Why it broke off.
+    /// Why the upload was interrupted.
     pub(super) error: Option<String>,
-    /// How many items were read, the rejected among them.
+    /// Items that were read, including rejected ones.
     pub(super) total: u64,
-    /// How many have no outcome yet, or none that could be seen.
+    /// Items without a known final outcome.
     pub(super) waiting: u64,
-    /// How many were refused before they became messages.
+    /// Items that were rejected and not published.
     pub(super) rejected: u64,
-    /// How many of all these are only counted: no list has them any more.
+    /// Items whose receipts are past retention: they are only counted.
     pub(super) past_retention: u64,
-    /// What became of the others; absent if nobody could be asked.
+    /// Outcomes of the published items; absent if unknown.
     #[serde(flatten)]
     pub(super) counts: Option<OutcomeCounts>,
     #[serde(flatten)]
     pub(super) timing: ImportTiming,
-    /// The first rejected lines.
+    /// The first rejected items.
     pub(super) rejections: Vec<ItemProblem>,
-    /// The first lines that are dead letters.
+    /// The first items that are dead letters.
     pub(super) dead_letters: Vec<ItemProblem>,
-    /// Why more is not known.
+    /// Why the report is incomplete.
     pub(super) status_error: Option<String>,
 }
 
-/// Why the report ends where it does.
+/// Why the command stopped waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum EndReason {
-    /// Every item has its outcome.
+    /// Every item has a final outcome.
     Completed,
-    /// The time to wait is over.
+    /// `--timeout` has passed.
     TimedOut,
-    /// Somebody pressed Ctrl-C.
+    /// Ctrl-C was pressed.
     Interrupted,
-    /// Nobody wanted to wait.
+    /// `--no-wait` or `--status`.
     NotWaited,
-    /// Nothing was sent: this is what would have come of it.
+    /// `--check`: nothing was sent.
     Checked,
 }
 
-/// What is wrong with a line.
+/// An item that was rejected or dead-lettered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct ItemProblem {
     pub(super) line: u32,
-    /// The number that people know the invoice by, if it can be told.
+    /// The invoice number, if it could be read.
     pub(super) number: Option<String>,
     pub(super) error: String,
 }
 
 impl From<ItemOutcome> for ItemProblem {
-    fn from(line: ItemOutcome) -> Self {
-        let ItemOutcome { line, business_key, error, .. } = line;
-        let error = error.unwrap_or_else(|| "nothing is known of why".to_owned());
+    fn from(item: ItemOutcome) -> Self {
+        let ItemOutcome { line, business_key, error, .. } = item;
+        let error = error.unwrap_or_else(|| "the cause is unknown".to_owned());
         Self { line, number: business_key, error }
     }
 }
 
 impl ImportReport {
-    /// From the answer to the file, and what the database knew last.
+    /// A report from the response to the upload and the last known status.
     pub(super) fn from_accepted(
         source: String,
         name: Option<String>,
         accepted: &AcceptedImport,
-        known: Option<ImportStatus>,
+        status: Option<ImportStatus>,
         ended: EndReason,
         trouble: Option<String>,
     ) -> Self {
@@ -108,63 +106,63 @@ impl ImportReport {
             dead_letters: Vec::new(),
             status_error: trouble,
         };
-        match known {
+        match status {
             None => accepted_only,
-            Some(known) => {
-                // The database may not have heard of all rejected lines yet,
-                // nor of the file's end.
-                let counted = known.counts.sum() + accepted.rejected;
+            Some(status) => {
+                // The database may not have all rejected items or the end of
+                // the file yet.
+                let counted = status.counts.sum() + accepted.rejected;
                 Self {
                     waiting: accepted.items.saturating_sub(counted),
-                    counts: Some(known.counts),
-                    timing: known.timing,
+                    counts: Some(status.counts),
+                    timing: status.timing,
                     ..accepted_only
                 }
             }
         }
     }
 
-    /// From what the database knows, at some later time.
-    pub(super) fn from_status(known: ImportStatus) -> Self {
-        let is_settled = known.is_complete();
+    /// A report from the status alone.
+    pub(super) fn from_status(status: ImportStatus) -> Self {
+        let is_complete = status.is_complete();
         Self {
-            ended: if is_settled { EndReason::Completed } else { EndReason::NotWaited },
-            source: known.source,
-            name: known.name,
-            import_id: Some(known.import_id),
-            state: known.state,
-            error: known.error,
-            total: known.total,
-            waiting: known.waiting,
-            rejected: known.rejected,
-            past_retention: known.past_retention,
-            counts: Some(known.counts),
-            timing: known.timing,
+            ended: if is_complete { EndReason::Completed } else { EndReason::NotWaited },
+            source: status.source,
+            name: status.name,
+            import_id: Some(status.import_id),
+            state: status.state,
+            error: status.error,
+            total: status.total,
+            waiting: status.waiting,
+            rejected: status.rejected,
+            past_retention: status.past_retention,
+            counts: Some(status.counts),
+            timing: status.timing,
             rejections: Vec::new(),
             dead_letters: Vec::new(),
             status_error: None,
         }
     }
 
-    /// How many are dead letters, as far as that is known.
+    /// The number of dead letters, 0 if unknown.
     pub(super) fn dead(&self) -> u64 {
         self.counts.map_or(0, |tally| tally.dead)
     }
 
-    /// The exit code. An empty file is done; a file of which nothing came
-    /// through has failed. What still waits counts only for who waited.
+    /// An empty file is done; a file without any applied item has failed.
+    /// Waiting items matter only if the command waited for them.
     pub(super) fn exit_code(&self) -> u8 {
-        let bad = self.rejected + self.dead();
-        let is_broken = self.state == ImportState::Interrupted;
-        let is_open = match self.ended {
+        let failed = self.rejected + self.dead();
+        let is_interrupted = self.state == ImportState::Interrupted;
+        let is_waiting = match self.ended {
             EndReason::Completed | EndReason::Checked => false,
-            // Durable is all that was asked for, unless it was asked later.
+            // `--no-wait` only wants the items published; `--status` has counts.
             EndReason::NotWaited => self.counts.is_some(),
             EndReason::TimedOut | EndReason::Interrupted => true,
         };
-        if bad >= self.total && (bad > 0 || is_broken) {
+        if failed >= self.total && (failed > 0 || is_interrupted) {
             EXIT_FAILED
-        } else if bad > 0 || is_broken || is_open {
+        } else if failed > 0 || is_interrupted || is_waiting {
             EXIT_PARTLY
         } else {
             EXIT_DONE
@@ -173,27 +171,27 @@ impl ImportReport {
 }
 
 impl ImportStatus {
-    /// Whether nothing will change any more.
+    /// Whether every item has a final outcome.
     pub(super) fn is_complete(&self) -> bool {
         self.state != ImportState::Receiving && self.waiting == 0
     }
 }
 
-/// The fields at fault, put together item by item. Several items may begin on
-/// one line; a field that was named already is one of the next item.
+/// Groups invalid fields by item. Several items may begin on one line: a field
+/// that repeats belongs to the next item.
 fn group_rejected_fields(rejections: &[RejectedField]) -> Vec<ItemProblem> {
     let mut problems: Vec<ItemProblem> = Vec::new();
     let mut fields: Vec<&str> = Vec::new();
     for RejectedField { line, field, message } in rejections {
-        let told = if field.is_empty() { message.clone() } else { format!("{field}: {message}") };
+        let error = if field.is_empty() { message.clone() } else { format!("{field}: {message}") };
         match problems.last_mut().filter(|last| last.line == *line) {
             Some(last) if !fields.contains(&field.as_str()) => {
                 last.error.push_str("; ");
-                last.error.push_str(&told);
+                last.error.push_str(&error);
             }
             _ => {
                 fields.clear();
-                problems.push(ItemProblem { line: *line, number: None, error: told });
+                problems.push(ItemProblem { line: *line, number: None, error });
             }
         }
         fields.push(field);

@@ -1,4 +1,4 @@
-//! The report of every line, in a file: CSV or JSON, as the file is called.
+//! The report file with every item: CSV or JSON, by its name.
 
 use std::{
     borrow::Cow,
@@ -13,17 +13,17 @@ use tempfile::NamedTempFile;
 
 use super::{api::ItemOutcome, report::ImportReport};
 
-/// How a report is written.
+/// The format of a report file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReportFormat {
-    /// A header, and a row a line.
+    /// A header and a row per item.
     Csv,
     /// An object with `items` and `import`.
     Json,
 }
 
 impl ReportFormat {
-    /// The form that a file's name tells, if it tells one.
+    /// The format by the file's name.
     pub(super) fn from_path(path: &Path) -> Option<Self> {
         let extension = path.extension()?.to_str()?;
         match extension.to_ascii_lowercase().as_str() {
@@ -34,8 +34,8 @@ impl ReportFormat {
     }
 }
 
-/// A report that is being written. It stands under its name only when it is
-/// whole; without [`ReportFile::write_report_file`] nothing stays.
+/// A report file that is being written. It gets its name only when it is
+/// complete; without [`ReportFile::finish`] it is removed.
 pub(super) struct ReportFile {
     out: BufWriter<NamedTempFile>,
     path: PathBuf,
@@ -44,35 +44,33 @@ pub(super) struct ReportFile {
 }
 
 impl ReportFile {
-    /// Begins a report beside where it is to stand: whether it can be written
-    /// there is known before anything is sent.
+    /// Creates a temporary file in the report's folder, so that an unwritable
+    /// folder is noticed before anything is sent.
     ///
     /// # Errors
-    /// It cannot.
+    /// The folder cannot be written to.
     pub(super) fn create(path: &Path, form: ReportFormat) -> anyhow::Result<Self> {
-        let cannot = || format!("cannot write the report {}", path.display());
-        anyhow::ensure!(!path.is_dir(), "{}: it is a folder", cannot());
+        let cannot_write = || format!("cannot write the report {}", path.display());
+        anyhow::ensure!(!path.is_dir(), "{}: it is a folder", cannot_write());
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let file = tempfile::Builder::new()
             .prefix(".tallyhook-report-")
-            // As any file of this user: the umask takes off what it takes off.
+            // Subject to the umask, as for other files of the user.
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(folder.unwrap_or(Path::new(".")))
-            .with_context(cannot)?;
+            .with_context(cannot_write)?;
         let mut out = BufWriter::new(file);
         match form {
             ReportFormat::Csv => {
-                writeln!(out, "line,outcome,write_kind,number,error").with_context(cannot)?
+                writeln!(out, "line,outcome,write_kind,number,error").with_context(cannot_write)?
             }
-            ReportFormat::Json => write!(out, "{{\"items\":[").with_context(cannot)?,
+            ReportFormat::Json => write!(out, "{{\"items\":[").with_context(cannot_write)?,
         }
         Ok(Self { out, path: path.to_owned(), format: form, is_first: true })
     }
 
-    /// Adds a line.
-    ///
     /// # Errors
-    /// The disk is full, or the like.
+    /// The file cannot be written.
     pub(super) fn add_item(&mut self, line: &ItemOutcome) -> anyhow::Result<()> {
         let written = match self.format {
             ReportFormat::Csv => writeln!(self.out, "{}", csv_row(line)),
@@ -85,24 +83,24 @@ impl ReportFile {
         written.with_context(|| format!("cannot write the report {}", self.path.display()))
     }
 
-    /// Ends the report with the totals, and puts it where it is to stand.
+    /// Adds the totals and gives the file its name.
     ///
     /// # Errors
-    /// The disk is full, or the like.
+    /// The file cannot be written.
     pub(super) fn finish(mut self, report: &ImportReport) -> anyhow::Result<()> {
-        let cannot = || format!("cannot write the report {}", self.path.display());
+        let cannot_write = || format!("cannot write the report {}", self.path.display());
         if self.format == ReportFormat::Json {
             let totals = serde_json::to_string(report)?;
-            writeln!(self.out, "\n],\"import\":{totals}}}").with_context(cannot)?;
+            writeln!(self.out, "\n],\"import\":{totals}}}").with_context(cannot_write)?;
         }
         let file = self.out.into_inner().map_err(std::io::IntoInnerError::into_error);
-        let file = file.with_context(cannot)?;
-        file.persist(&self.path).map_err(|error| error.error).with_context(cannot)?;
+        let file = file.with_context(cannot_write)?;
+        file.persist(&self.path).map_err(|error| error.error).with_context(cannot_write)?;
         Ok(())
     }
 }
 
-/// A line as a row of CSV (RFC 4180).
+/// An item as a CSV row (RFC 4180).
 fn csv_row(line: &ItemOutcome) -> String {
     let text =
         |text: &Option<String>| csv_quoted(&escape_formula(text.as_deref().unwrap_or_default()));
@@ -117,8 +115,8 @@ fn csv_row(line: &ItemOutcome) -> String {
     cells.join(",")
 }
 
-/// What a vendor wrote is no formula: a spreadsheet takes what stands behind
-/// an apostrophe for text.
+/// Prevents CSV injection: after an apostrophe, a spreadsheet does not read a
+/// vendor's text as a formula.
 fn escape_formula(text: &str) -> Cow<'_, str> {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
         Cow::Owned(format!("'{text}"))
@@ -193,14 +191,14 @@ mod tests {
         for line in &lines() {
             file.add_item(line).unwrap();
         }
-        assert!(!path.exists(), "a part of a report is taken for all of it");
+        assert!(!path.exists(), "an incomplete report has the name");
         file.finish(&report()).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         std::fs::read_to_string(path).unwrap()
     }
 
     #[test]
-    fn csv_keeps_every_text_in_its_cell() {
+    fn report_file_csv_quotes_cells() {
         assert_eq!(
             written("out.CSV"),
             "line,outcome,write_kind,number,error\n\
@@ -210,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spreadsheet_computes_nothing_of_what_a_vendor_wrote() {
+    fn report_file_csv_escapes_formulas() {
         for number in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
             let [line, _] = lines();
             let line = ItemOutcome { business_key: Some(number.to_owned()), ..line };
@@ -223,16 +221,19 @@ mod tests {
     }
 
     #[test]
-    fn json_has_lines_and_totals() {
-        let told: serde_json::Value = serde_json::from_str(&written("out.json")).unwrap();
-        assert_eq!(told["items"][0]["number"], "A, \"B\"");
-        assert_eq!(told["items"][1]["error"], "amount: is missing\nor null");
-        assert_eq!((&told["import"]["total"], &told["import"]["created"]), (&2.into(), &1.into()));
-        assert_eq!(told["import"]["ended"], "settled");
+    fn report_file_json_has_items_and_totals() {
+        let report: serde_json::Value = serde_json::from_str(&written("out.json")).unwrap();
+        assert_eq!(report["items"][0]["number"], "A, \"B\"");
+        assert_eq!(report["items"][1]["error"], "amount: is missing\nor null");
+        assert_eq!(
+            (&report["import"]["total"], &report["import"]["created"]),
+            (&2.into(), &1.into())
+        );
+        assert_eq!(report["import"]["ended"], "completed");
     }
 
     #[test]
-    fn where_nothing_can_be_written_is_known_at_once() {
+    fn report_file_unwritable_path_fails_on_create() {
         let folder = tempfile::tempdir().unwrap();
         for path in [folder.path().join("none/out.csv"), folder.path().to_owned()] {
             assert!(ReportFile::create(&path, ReportFormat::Csv).is_err(), "{}", path.display());

@@ -1,4 +1,4 @@
-//! The summary of an import for people.
+//! The printed summary of an import.
 
 use comfy_table::CellAlignment;
 
@@ -8,13 +8,13 @@ use super::{
 };
 use crate::{cli::output, domain::ImportState};
 
-/// How many lines at fault are shown.
+/// How many items are listed per kind of problem.
 const MAX_SHOWN: usize = 20;
-/// How much is shown of what is wrong with a line, in characters.
+/// Characters of an error that are printed.
 const MAX_ERROR_CHARS: usize = 160;
 
-/// The whole summary. `is_reported` says that a file holds every line.
-pub(super) fn render(report: &ImportReport, is_reported: bool) -> String {
+/// The summary. `has_report_file` says that a file has every item.
+pub(super) fn render(report: &ImportReport, has_report_file: bool) -> String {
     let mut parts = vec![heading(report)];
     if report.total > 0 {
         parts.push(count_table(report));
@@ -25,14 +25,19 @@ pub(super) fn render(report: &ImportReport, is_reported: bool) -> String {
         [("rejected", rejected), ("dead", (report.dead(), &report.dead_letters[..]))]
     {
         if count > 0 {
-            parts.push(problem_list(&outcome_label(report, word), count, problems, is_reported));
+            parts.push(problem_list(
+                &outcome_label(report, word),
+                count,
+                problems,
+                has_report_file,
+            ));
             if problems.is_empty() && report.past_retention > 0 {
-                parts.push("Receipts are gone when they are past retention.".to_owned());
+                parts.push("Their receipts are past retention.".to_owned());
             }
         }
     }
     if report.dead() > 0 && report.ended != EndReason::Checked {
-        parts.push(format!("See them with: tallyhook dead list --source {}", report.source));
+        parts.push(format!("To list them: tallyhook dead list --source {}", report.source));
     }
     parts.push(closing_line(report));
     parts.join("\n")
@@ -57,7 +62,7 @@ fn count_table(report: &ImportReport) -> String {
         table.add_row([name, value]);
     };
     row("read".to_owned(), report.total.to_string());
-    let unseen = report.counts.is_none();
+    let is_unknown = report.counts.is_none();
     let OutcomeCounts { created, updated, duplicate, stale, ignored, dead } =
         report.counts.unwrap_or_default();
     for (word, count, is_always_shown) in [
@@ -68,7 +73,7 @@ fn count_table(report: &ImportReport) -> String {
         ("ignored", ignored, false),
         ("dead", dead, true),
     ] {
-        if unseen && is_always_shown {
+        if is_unknown && is_always_shown {
             row(word.to_owned(), "?".to_owned());
         } else if is_always_shown || count > 0 {
             row(outcome_label(report, word), count.to_string());
@@ -76,7 +81,7 @@ fn count_table(report: &ImportReport) -> String {
     }
     row(outcome_label(report, "rejected"), report.rejected.to_string());
     if report.waiting > 0 {
-        let word = if unseen { "sent, outcome unknown" } else { "waiting" };
+        let word = if is_unknown { "sent, outcome unknown" } else { "waiting" };
         row(word.to_owned(), report.waiting.to_string());
     }
     if report.past_retention > 0 {
@@ -116,26 +121,26 @@ fn warnings(report: &ImportReport) -> Vec<String> {
         warnings.push(format!("WARNING: {count} {known} ({percent}.{tenth} %): {change}."));
     }
     if report.state == ImportState::Interrupted {
-        let why = report.error.as_deref().unwrap_or("nobody knows why");
+        let why = report.error.as_deref().unwrap_or("the cause is unknown");
         let rest = if report.ended == EndReason::Checked {
-            "Nothing behind that can be read."
+            "The rest of the file cannot be read."
         } else {
-            "Nothing behind that was read; mend it and send the whole file again: what was taken \
-             is a duplicate then, and changes nothing."
+            "The rest of the file was not read. Correct it and send the whole file again: accepted \
+             items are duplicates then and change nothing."
         };
         warnings.push(format!(
-            "BROKEN OFF: {}. {rest}",
+            "INTERRUPTED: {}. {rest}",
             output::truncate(&output::strip_control_chars(why), MAX_ERROR_CHARS)
         ));
     }
     warnings
 }
 
-fn problem_list(word: &str, count: u64, problems: &[ItemProblem], is_reported: bool) -> String {
+fn problem_list(word: &str, count: u64, problems: &[ItemProblem], has_report_file: bool) -> String {
     if problems.is_empty() {
-        return format!("\n{count} {word}; which ones could not be asked");
+        return format!("\n{count} {word}; they could not be listed");
     }
-    // Of what was rejected the number is seldom known.
+    // Rejected items rarely have a number.
     let has_numbers = problems.iter().take(MAX_SHOWN).any(|problem| problem.number.is_some());
     let header = if has_numbers { &["LINE", "NUMBER", "ERROR"][..] } else { &["LINE", "ERROR"] };
     let mut table = output::table(header);
@@ -151,41 +156,41 @@ fn problem_list(word: &str, count: u64, problems: &[ItemProblem], is_reported: b
     let shown = problems.len().min(MAX_SHOWN) as u64;
     let more = match count.saturating_sub(shown) {
         0 => String::new(),
-        more if is_reported => format!("\nand {more} more, all in the report"),
+        more if has_report_file => format!("\nand {more} more, all in the report"),
         more => format!("\nand {more} more; --report FILE has all"),
     };
     format!("\n{word}:\n{table}{more}")
 }
 
-/// The last words: whether there is anything left to wait for.
+/// The last line: whether items still wait.
 fn closing_line(report: &ImportReport) -> String {
     let again = report
         .import_id
-        .map_or_else(String::new, |id| format!("Look again with: tallyhook import --status {id}"));
-    let trouble = report.status_error.as_deref().map(|trouble| format!(" ({trouble})"));
-    let trouble = trouble.unwrap_or_default();
+        .map_or_else(String::new, |id| format!("To check again: tallyhook import --status {id}"));
+    let error = report.status_error.as_deref().map(|error| format!(" ({error})"));
+    let error = error.unwrap_or_default();
     match report.ended {
         EndReason::Completed | EndReason::Checked
             if report.total == 0 && report.error.is_none() =>
         {
             "The file holds no items.".to_owned()
         }
-        EndReason::Completed => "Every item has its outcome.".to_owned(),
+        EndReason::Completed => "Every item has a final outcome.".to_owned(),
         EndReason::Checked => "Nothing was sent.".to_owned(),
         EndReason::TimedOut => format!(
-            "{} still wait{trouble}; nothing is lost. Does a worker run? {again}",
+            "{} still wait{error}; nothing is lost. Check that a worker runs. {again}",
             report.waiting
         ),
         EndReason::Interrupted => {
-            format!("{} still wait{trouble}; nothing is lost. {again}", report.waiting)
+            format!("{} still wait{error}; nothing is lost. {again}", report.waiting)
         }
         EndReason::NotWaited if report.state == ImportState::Receiving => {
-            format!("The file still comes in, or its receiver died. {again}")
+            format!("The upload is in progress, or its receiver has died. {again}")
         }
         EndReason::NotWaited if report.waiting > 0 => {
-            format!("{} wait to be applied{trouble}. {again}", report.waiting)
+            format!("{} wait to be applied{error}. {again}", report.waiting)
         }
         EndReason::NotWaited if report.total == 0 => "The file holds no items.".to_owned(),
-        EndReason::NotWaited => "Nothing of it waits.".to_owned(),
+        EndReason::NotWaited => "No item waits.".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! Waits until every item of an import has its outcome.
+//! Waits until every item of an import has a final outcome.
 
 use std::time::Duration;
 
@@ -8,63 +8,63 @@ use uuid::Uuid;
 
 use super::{api::ImportStatus, client::ReceiverClient, report::EndReason};
 
-/// How soon the receiver is asked first, and how seldom at the end.
+/// The first and the longest interval between two status requests.
 const INITIAL_POLL: Duration = Duration::from_millis(100);
 const MAX_POLL: Duration = Duration::from_secs(1);
 
-/// What was seen last.
+/// The last known status.
 pub(super) struct WaitResult {
     pub(super) ended: EndReason,
     pub(super) status: Option<ImportStatus>,
-    /// Why no more is known.
+    /// Why the status is unknown.
     pub(super) error: Option<String>,
 }
 
-/// Looks until the import of so many items is settled, the time is over, or
-/// Ctrl-C is pressed.
+/// Polls until all items have an outcome, the timeout has passed, or Ctrl-C is
+/// pressed.
 pub(super) async fn wait_until_complete(
     receiver: &ReceiverClient,
     import_id: Uuid,
     items: u64,
-    patience: Duration,
+    timeout: Duration,
     bar: &ProgressBar,
 ) -> WaitResult {
-    let mut seen = WaitResult { ended: EndReason::TimedOut, status: None, error: None };
-    let looking = poll_until_complete(receiver, import_id, items, bar, &mut seen);
+    let mut result = WaitResult { ended: EndReason::TimedOut, status: None, error: None };
+    let poll = poll_until_complete(receiver, import_id, items, bar, &mut result);
     let ended = tokio::select! {
         biased;
         _ = tokio::signal::ctrl_c() => EndReason::Interrupted,
-        settled = timeout_at(Instant::now() + patience, looking) => {
-            if settled.is_ok() { EndReason::Completed } else { EndReason::TimedOut }
+        completed = timeout_at(Instant::now() + timeout, poll) => {
+            if completed.is_ok() { EndReason::Completed } else { EndReason::TimedOut }
         }
     };
-    WaitResult { ended, ..seen }
+    WaitResult { ended, ..result }
 }
 
-/// Looks until the import is settled; what was seen is in `seen` at any time.
+/// Polls until all items have an outcome. `result` always has the last status.
 async fn poll_until_complete(
     receiver: &ReceiverClient,
     import_id: Uuid,
     items: u64,
     bar: &ProgressBar,
-    seen: &mut WaitResult,
+    result: &mut WaitResult,
 ) {
-    let mut pause = INITIAL_POLL;
+    let mut delay = INITIAL_POLL;
     loop {
         match receiver.status(import_id).await {
-            Ok(Some(progress)) => {
-                bar.set_position(progress.total.saturating_sub(progress.waiting));
-                // An earlier note of the receiver's may be what is known.
-                let is_settled = progress.is_complete() && progress.total >= items;
-                (seen.status, seen.error) = (Some(progress), None);
-                if is_settled {
+            Ok(Some(status)) => {
+                bar.set_position(status.total.saturating_sub(status.waiting));
+                // The database may not have the end of the file yet.
+                let is_complete = status.is_complete() && status.total >= items;
+                (result.status, result.error) = (Some(status), None);
+                if is_complete {
                     return;
                 }
             }
-            Ok(None) => seen.error = Some("no worker has heard of it yet".to_owned()),
-            Err(trouble) => seen.error = Some(trouble.to_string()),
+            Ok(None) => result.error = Some("no worker has recorded it yet".to_owned()),
+            Err(error) => result.error = Some(error.to_string()),
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(MAX_POLL);
+        sleep(delay).await;
+        delay = (delay * 2).min(MAX_POLL);
     }
 }

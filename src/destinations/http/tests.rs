@@ -25,8 +25,8 @@ fn destination(server: &ScriptedServer, more: &str) -> HttpDestination {
         server.text("/invoices")
     );
     let variables = BTreeMap::from([("TOKEN".to_owned(), "hunter2".to_owned())]);
-    let config = Config::from_toml(&text, &variables).unwrap();
-    let destinations = std::sync::Arc::into_inner(config.destinations).unwrap();
+    let components = Components::from_toml(&text, &variables).unwrap();
+    let destinations = std::sync::Arc::into_inner(components.destinations).unwrap();
     match destinations.into_iter().next().unwrap().1.transport {
         Transport::Http(destination) => *destination,
         Transport::Amqp { .. } => panic!("not an HTTP destination"),

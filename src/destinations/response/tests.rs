@@ -94,7 +94,12 @@ fn classify_truncated_body_uses_status() {
         ..response(status, body)
     };
     let class = rules(Some("/id")).classify(&truncated(201, r#"{"id": "#));
-    assert_eq!(class, unknown("answered 201, but its body is incomplete: the answer broke off"));
+    assert_eq!(
+        class,
+        unknown(
+            "answered 201, but its body is incomplete: the connection was lost before the end of the response"
+        )
+    );
     assert_eq!(rules(None).classify(&truncated(201, "")), delivered(None));
     assert_eq!(rules(Some("/id")).classify(&truncated(422, "no")), rejected(422));
 }

@@ -264,7 +264,7 @@ struct ItemsPage {
 struct ItemStatus {
     line: i64,
     outcome: String,
-    effect: Option<String>,
+    write_kind: Option<String>,
     receipt_id: Uuid,
     business_key: Option<String>,
     attempts: i32,
@@ -275,7 +275,7 @@ impl ItemStatus {
     fn of(row: ImportItemRow) -> Self {
         let ImportItemRow { line, receipt_id, outcome, write_kind, business_key, attempts, error } =
             row;
-        Self { line, outcome, effect: write_kind, receipt_id, business_key, attempts, error }
+        Self { line, outcome, write_kind, receipt_id, business_key, attempts, error }
     }
 }
 

@@ -109,8 +109,16 @@ async fn delivery_commands_list_void_reissue_and_retry() {
     assert!(several.0 == 1 && several.1.contains(&id), "{several:?}");
     let early = binary.run(&["reissue", &id, "--comment", "why", "--gone"]);
     assert!(early.0 == 1 && early.1.contains("void it first"), "{early:?}");
-    let void =
-        ["deliveries", "void", "--number", "I-1", "--destination", "accounting", "--comment", "why"];
+    let void = [
+        "deliveries",
+        "void",
+        "--number",
+        "I-1",
+        "--destination",
+        "accounting",
+        "--comment",
+        "why",
+    ];
     let voided = binary.run(&void);
     assert!(voided.0 == 0 && voided.1.contains(&format!("reissue {id}")), "{voided:?}");
     assert!(voided.1.contains("INV-7"), "{voided:?}");

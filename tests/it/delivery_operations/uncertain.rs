@@ -131,7 +131,10 @@ async fn reissue_looks_the_invoice_up_at_the_destination() {
     let refused = binary.run(&["reissue", &new, "--comment", "why"]);
     assert!(refused.0 == 1 && refused.1.contains("as INV-8"), "{refused:?}");
     let done = binary.run(&["reissue", &new, "--comment", "why", "--gone"]);
-    assert!(done.0 == 0 && done.1.contains("WARNING: accounting still shows it as INV-8"), "{done:?}");
+    assert!(
+        done.0 == 0 && done.1.contains("WARNING: accounting still shows it as INV-8"),
+        "{done:?}"
+    );
     let query = "select string_agg(concat_ws(' ', detail->'lookup'->>'result',
                     detail->'lookup'->>'remote_id', detail->>'confirmed_gone',
                     detail->>'overrides_lookup'), ', ' order by audit_id)

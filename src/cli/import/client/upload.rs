@@ -1,4 +1,4 @@
-//! Sends a file, as a stream: however large it is, little of it is in memory.
+//! Uploads a file as a stream, so that only a small part of it is in memory.
 
 use std::{
     fmt,
@@ -24,23 +24,19 @@ use tokio::{sync::mpsc, time::sleep};
 use super::{ReceiverClient, UploadError, parse_response, transport_error};
 use crate::cli::{import::api::AcceptedImport, receiver_url};
 
-/// How much is read at once, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// How many pieces are read ahead.
+/// Chunks that are read ahead of the upload.
 const CHUNKS_AHEAD: usize = 4;
-/// How often a file is sent again.
 const MAX_RESENDS: u32 = 4;
-/// The longest wait before a file is sent again, whatever the receiver asks.
+/// Longest delay before a file is sent again; it caps `Retry-After`.
 const MAX_RESEND_DELAY: Duration = Duration::from_secs(30);
-/// How long a transfer may stand still.
+/// An upload without progress for this long fails.
 const STALL_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// What is imported.
+/// The input of an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli::import) enum Input {
-    /// A file.
     File(PathBuf),
-    /// Whatever another program writes.
     Stdin,
 }
 
@@ -50,7 +46,7 @@ impl Input {
         if path.as_os_str() == "-" { Self::Stdin } else { Self::File(path) }
     }
 
-    /// What the file is called, without its folders.
+    /// The file's name without its folders.
     pub(in crate::cli::import) fn name(&self) -> Option<String> {
         match self {
             Self::File(path) => Some(path.file_name()?.to_string_lossy().into_owned()),
@@ -59,25 +55,21 @@ impl Input {
     }
 
     async fn open(&self) -> anyhow::Result<OpenInput> {
-        let cannot = || format!("nothing was sent: cannot read {self}");
+        let cannot_read = || format!("nothing was sent: cannot read {self}");
         match self {
             Self::Stdin => {
                 Ok(OpenInput { reader: Box::new(io::stdin()), length: None, is_rereadable: false })
             }
             Self::File(path) => {
-                let file = tokio::fs::File::open(path).await.with_context(cannot)?;
-                let metadata = file.metadata().await.with_context(cannot)?;
+                let file = tokio::fs::File::open(path).await.with_context(cannot_read)?;
+                let metadata = file.metadata().await.with_context(cannot_read)?;
                 if metadata.is_dir() {
-                    bail!("{}: it is a folder", cannot());
+                    bail!("{}: it is a folder", cannot_read());
                 }
-                // Not so a pipe, which is read once.
-                let is_lasting = metadata.is_file();
-                let length = is_lasting.then_some(metadata.len());
-                Ok(OpenInput {
-                    reader: Box::new(file.into_std().await),
-                    length,
-                    is_rereadable: is_lasting,
-                })
+                // A named pipe can be read only once.
+                let is_rereadable = metadata.is_file();
+                let length = is_rereadable.then_some(metadata.len());
+                Ok(OpenInput { reader: Box::new(file.into_std().await), length, is_rereadable })
             }
         }
     }
@@ -92,15 +84,14 @@ impl fmt::Display for Input {
     }
 }
 
-/// An input that is about to be read.
+/// An opened input.
 struct OpenInput {
     reader: Box<dyn Read + Send + Sync>,
     length: Option<u64>,
-    /// Whether it can be read again.
     is_rereadable: bool,
 }
 
-/// What is sent, and as what.
+/// A file to upload and its headers.
 pub(in crate::cli::import) struct FileUpload<'a> {
     pub(in crate::cli::import) input: &'a Input,
     pub(in crate::cli::import) source: &'a str,
@@ -109,11 +100,10 @@ pub(in crate::cli::import) struct FileUpload<'a> {
 }
 
 impl ReceiverClient {
-    /// Sends a file, again for a while if nobody takes it, and gives back the
-    /// answer of who did.
+    /// Uploads a file, with retries while the receiver is unavailable.
     ///
     /// # Errors
-    /// Nobody took all of it; the message says what is known of the rest.
+    /// The upload failed; the message says what is known of the file.
     pub(in crate::cli::import) async fn upload(
         &self,
         upload: &FileUpload<'_>,
@@ -125,35 +115,35 @@ impl ReceiverClient {
         }
         let mut resends = 0;
         loop {
-            let opened = upload.input.open().await?;
-            let is_lasting = opened.is_rereadable;
+            let input = upload.input.open().await?;
+            let is_rereadable = input.is_rereadable;
             bar.set_position(0);
-            if let Some(length) = opened.length {
+            if let Some(length) = input.length {
                 bar.set_length(length);
             }
-            let trouble = match self.attempt(upload, &url, opened, bar).await? {
+            let error = match self.attempt(upload, &url, input, bar).await? {
                 Ok(accepted) => return Ok(accepted),
-                Err(trouble) => trouble,
+                Err(error) => error,
             };
-            let can = match trouble {
-                UploadError::NotConnected(_) => is_lasting || *upload.input == Input::Stdin,
-                _ => is_lasting,
+            let can_resend = match error {
+                UploadError::NotConnected(_) => is_rereadable || *upload.input == Input::Stdin,
+                _ => is_rereadable,
             };
-            if resends == MAX_RESENDS || !can || !trouble.is_transient() {
-                bail!("{}", self.describe_failure(upload, &trouble, can));
+            if resends == MAX_RESENDS || !can_resend || !error.is_transient() {
+                bail!("{}", self.describe_failure(upload, &error, can_resend));
             }
-            let wait = trouble.retry_after().unwrap_or(Duration::from_secs(1 << resends));
-            let wait = wait.min(MAX_RESEND_DELAY);
+            let delay = error.retry_after().unwrap_or(Duration::from_secs(1 << resends));
+            let delay = delay.min(MAX_RESEND_DELAY);
             resends += 1;
             bar.suspend(|| {
-                let seconds = wait.as_secs();
-                eprintln!("{trouble}; again in {seconds} s ({resends} of {MAX_RESENDS})");
+                let seconds = delay.as_secs();
+                eprintln!("{error}; retry in {seconds} s ({resends} of {MAX_RESENDS})");
             });
-            sleep(wait).await;
+            sleep(delay).await;
         }
     }
 
-    /// One attempt.
+    /// One attempt of an upload.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -161,24 +151,24 @@ impl ReceiverClient {
         &self,
         upload: &FileUpload<'_>,
         url: &Url,
-        opened: OpenInput,
+        input: OpenInput,
         bar: &ProgressBar,
     ) -> anyhow::Result<Result<AcceptedImport, UploadError>> {
         let sent = Arc::new(AtomicU64::new(0));
-        let unread: Arc<OnceLock<io::Error>> = Arc::default();
+        let read_error: Arc<OnceLock<io::Error>> = Arc::default();
         let body = {
-            let (sent, unread, bar) = (Arc::clone(&sent), Arc::clone(&unread), bar.clone());
-            chunks(opened.reader).map(move |piece| match piece {
-                Ok(piece) => {
-                    let length = piece.len() as u64;
+            let (sent, read_error, bar) = (Arc::clone(&sent), Arc::clone(&read_error), bar.clone());
+            chunks(input.reader).map(move |chunk| match chunk {
+                Ok(chunk) => {
+                    let length = chunk.len() as u64;
                     sent.fetch_add(length, Ordering::Relaxed);
                     bar.inc(length);
-                    Ok(Frame::data(piece))
+                    Ok(Frame::data(chunk))
                 }
                 Err(error) => {
-                    let told = io::Error::from(error.kind());
-                    drop(unread.set(error));
-                    Err(told)
+                    let copy = io::Error::from(error.kind());
+                    drop(read_error.set(error));
+                    Err(copy)
                 }
             })
         };
@@ -188,104 +178,109 @@ impl ReceiverClient {
             .headers(upload.credentials.clone())
             .header(header::CONTENT_TYPE, HeaderValue::from_static(upload.media_type))
             .body(Body::wrap(StreamBody::new(body)));
-        let answer = async { parse_response(request.send().await.map_err(transport_error)?).await };
-        tokio::pin!(answer);
-        let mut seen = 0;
-        let answer = loop {
+        let response =
+            async { parse_response(request.send().await.map_err(transport_error)?).await };
+        tokio::pin!(response);
+        let mut sent_before = 0;
+        let response = loop {
             tokio::select! {
-                answer = &mut answer => break answer,
+                response = &mut response => break response,
                 () = sleep(STALL_TIMEOUT) => {
-                    let now = sent.load(Ordering::Relaxed);
-                    if now == seen {
-                        let text = format!("nothing moved for {} s", STALL_TIMEOUT.as_secs());
+                    let sent_now = sent.load(Ordering::Relaxed);
+                    if sent_now == sent_before {
+                        let text = format!("no progress for {} s", STALL_TIMEOUT.as_secs());
                         break Err(UploadError::NoResponse(text));
                     }
-                    seen = now;
+                    sent_before = sent_now;
                 }
             }
         };
-        match Arc::into_inner(unread).and_then(OnceLock::into_inner) {
+        match Arc::into_inner(read_error).and_then(OnceLock::into_inner) {
             Some(error) => {
-                let told = format!("cannot read {} to its end; {MAYBE_TAKEN}", upload.input);
-                Err(anyhow::Error::new(error).context(told))
+                let context = format!("cannot read {} to its end; {MAYBE_TAKEN}", upload.input);
+                Err(anyhow::Error::new(error).context(context))
             }
-            None => Ok(answer),
+            None => Ok(response),
         }
     }
 
-    /// Why a file was not taken, and what is known of it.
+    /// Why an upload failed, and what is known of the file.
     fn describe_failure(
         &self,
         upload: &FileUpload<'_>,
-        trouble: &UploadError,
-        can: bool,
+        error: &UploadError,
+        can_resend: bool,
     ) -> String {
-        let once = if can { "" } else { "; it could be read only once, and was not sent again" };
-        match trouble {
-            UploadError::NotConnected(_) => format!("nothing was sent to {}: {trouble}", self.base),
-            UploadError::ErrorResponse { status, .. } if !trouble.is_transient() => {
+        let once =
+            if can_resend { "" } else { "; it could be read only once, and was not sent again" };
+        match error {
+            UploadError::NotConnected(_) => format!("nothing was sent to {}: {error}", self.base),
+            UploadError::ErrorResponse { status, .. } if !error.is_transient() => {
                 let hint = match *status {
                     StatusCode::UNAUTHORIZED => {
-                        format!(". Sent was the first secret of the source {}", upload.source)
+                        format!(
+                            "; it was sent with the first secret of the source {}",
+                            upload.source
+                        )
                     }
                     StatusCode::NOT_FOUND => {
-                        format!(". Does {} know the source {}?", self.base, upload.source)
+                        format!("; {} may not have the source {}", self.base, upload.source)
                     }
                     StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-                        format!(". Sent was {}; see --format", upload.media_type)
+                        format!("; it was sent as {}, see --format", upload.media_type)
                     }
                     _ => String::new(),
                 };
-                format!("nothing was taken: {trouble}{hint}")
+                format!("nothing was accepted: {error}{hint}")
             }
-            // It says itself how much of it is in.
+            // The detail says how much was accepted.
             UploadError::ErrorResponse { detail, .. } if !detail.is_empty() => {
-                format!("{trouble}{once}")
+                format!("{error}{once}")
             }
-            _ => format!("{trouble}{once}; {MAYBE_TAKEN}"),
+            _ => format!("{error}{once}; {MAYBE_TAKEN}"),
         }
     }
 }
 
-/// What is read, piece by piece. On a thread of its own: one that waits for
-/// standard input must not hold the process up when it is to end. It begins
-/// when the first piece is asked for: without a connection nothing is read, and
-/// so nothing is missing when standard input is sent after all.
+/// The chunks of an input. They are read on a separate thread, because one that
+/// waits for standard input must not keep the process from ending. Reading
+/// starts with the first poll: without a connection nothing is read, so that
+/// standard input can still be sent completely.
 fn chunks(
-    from: Box<dyn Read + Send + Sync>,
+    reader: Box<dyn Read + Send + Sync>,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync {
-    let mut from = Some(from);
+    let mut reader = Some(reader);
     let (sender, mut receiver) = mpsc::channel(CHUNKS_AHEAD);
     let mut sender = Some(sender);
     stream::poll_fn(move |context| {
-        if let Some((from, sender)) = from.take().zip(sender.take()) {
-            std::thread::spawn(move || read_chunks(from, &sender));
+        if let Some((reader, sender)) = reader.take().zip(sender.take()) {
+            std::thread::spawn(move || read_chunks(reader, &sender));
         }
         receiver.poll_recv(context)
     })
 }
 
-/// Reads to the end, or until nobody takes it any more.
-fn read_chunks(mut from: Box<dyn Read + Send + Sync>, sender: &mpsc::Sender<io::Result<Bytes>>) {
+/// Reads to the end, or until the upload ends.
+fn read_chunks(mut reader: Box<dyn Read + Send + Sync>, sender: &mpsc::Sender<io::Result<Bytes>>) {
     loop {
-        let mut piece = vec![0; CHUNK_BYTES];
-        let read = match from.read(&mut piece) {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let read = match reader.read(&mut chunk) {
             Ok(0) => return,
             Ok(length) => {
-                piece.truncate(length);
-                Ok(Bytes::from(piece))
+                chunk.truncate(length);
+                Ok(Bytes::from(chunk))
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => Err(error),
         };
         let is_last = read.is_err();
-        // Nobody takes it any more: the receiver has answered.
+        // A closed channel means that the receiver has responded.
         if sender.blocking_send(read).is_err() || is_last {
             return;
         }
     }
 }
 
-/// What is true of a file that was not answered for.
+/// What is known of a file without a response.
 pub(in crate::cli::import) const MAYBE_TAKEN: &str =
-    "some of it may have been taken; sending it again adds nothing twice";
+    "some of it may have been accepted; sending it again adds nothing twice";

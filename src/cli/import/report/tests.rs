@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 
-/// The answer to a file of `items`, of which so many were rejected.
+/// The response to a file with these numbers of items and rejected items.
 fn accepted(items: u64, rejected: u64, state: &str) -> AcceptedImport {
     let error = (state == "interrupted").then_some("line 7: not JSON");
     serde_json::from_value(json!({
@@ -16,12 +16,8 @@ fn accepted(items: u64, rejected: u64, state: &str) -> AcceptedImport {
     .unwrap()
 }
 
-/// What the database knows of it: created, duplicate, rejected and dead ones.
-fn progress(
-    total: u64,
-    state: &str,
-    [created, duplicate, rejected, dead]: [u64; 4],
-) -> ImportStatus {
+/// A status with these numbers of created, duplicate, rejected and dead items.
+fn status(total: u64, state: &str, [created, duplicate, rejected, dead]: [u64; 4]) -> ImportStatus {
     let error = (state == "interrupted").then_some("line 7: not JSON");
     serde_json::from_value(json!({
         "import_id": "0190a6b8-0000-7000-8000-000000000001", "source": "vendors",
@@ -38,15 +34,15 @@ fn progress(
 
 fn report(
     accepted: &AcceptedImport,
-    known: Option<ImportStatus>,
+    status: Option<ImportStatus>,
     ended: EndReason,
 ) -> ImportReport {
     let name = Some("may.csv".to_owned());
-    let trouble = known.is_none().then(|| "no worker has heard of it yet".to_owned());
-    ImportReport::from_accepted("vendors".to_owned(), name, accepted, known, ended, trouble)
+    let error = status.is_none().then(|| "no worker has recorded it yet".to_owned());
+    ImportReport::from_accepted("vendors".to_owned(), name, accepted, status, ended, error)
 }
 
-/// A report as it ends, its exit code, and what it must say and must not.
+/// A report, its exit code, and texts that its summary has and does not have.
 struct Case {
     report: ImportReport,
     code: u8,
@@ -54,35 +50,39 @@ struct Case {
     says_not: &'static [&'static str],
 }
 
-fn known(counts: [u64; 4]) -> ImportStatus {
-    progress(10, "received", counts)
+fn received(counts: [u64; 4]) -> ImportStatus {
+    status(10, "received", counts)
 }
 
 #[test]
-fn what_is_settled_has_its_code_and_its_words() {
+fn report_completed_has_exit_code_and_summary() {
     let all = accepted(10, 0, "received");
-    hold(&[
+    assert_cases(&[
         Case {
-            report: report(&all, Some(known([10, 0, 0, 0])), EndReason::Completed),
+            report: report(&all, Some(received([10, 0, 0, 0])), EndReason::Completed),
             code: EXIT_DONE,
-            says: &["may.csv at vendors, import 0190a6b8-", "Every item has its outcome", "2.0"],
+            says: &[
+                "may.csv at vendors, import 0190a6b8-",
+                "Every item has a final outcome",
+                "2.0",
+            ],
             says_not: &["WARNING", "waiting", "LINE", "?"],
         },
-        // All over again.
+        // The same file again.
         Case {
-            report: report(&all, Some(known([0, 10, 0, 0])), EndReason::Completed),
+            report: report(&all, Some(received([0, 10, 0, 0])), EndReason::Completed),
             code: EXIT_DONE,
             says: &["WARNING: 10 were known already (100.0 %): duplicates change nothing."],
             says_not: &["waiting"],
         },
         Case {
-            report: report(&all, Some(known([9, 0, 0, 1])), EndReason::Completed),
+            report: report(&all, Some(received([9, 0, 0, 1])), EndReason::Completed),
             code: EXIT_PARTLY,
-            says: &["1 dead; which ones could not be asked", "dead list --source vendors"],
-            says_not: &["Does a worker run"],
+            says: &["1 dead; they could not be listed", "dead list --source vendors"],
+            says_not: &["Check that a worker runs"],
         },
         Case {
-            report: report(&all, Some(known([0, 0, 0, 10])), EndReason::Completed),
+            report: report(&all, Some(received([0, 0, 0, 10])), EndReason::Completed),
             code: EXIT_FAILED,
             says: &["dead list"],
             says_not: &["WARNING"],
@@ -90,7 +90,7 @@ fn what_is_settled_has_its_code_and_its_words() {
         Case {
             report: report(
                 &accepted(10, 2, "received"),
-                Some(known([8, 0, 2, 0])),
+                Some(received([8, 0, 2, 0])),
                 EndReason::Completed,
             ),
             code: EXIT_PARTLY,
@@ -100,7 +100,7 @@ fn what_is_settled_has_its_code_and_its_words() {
         Case {
             report: report(
                 &accepted(10, 10, "received"),
-                Some(known([0, 0, 10, 0])),
+                Some(received([0, 0, 10, 0])),
                 EndReason::Completed,
             ),
             code: EXIT_FAILED,
@@ -111,35 +111,35 @@ fn what_is_settled_has_its_code_and_its_words() {
 }
 
 #[test]
-fn what_still_waits_is_said_and_so_is_what_nobody_knows() {
+fn report_waiting_names_waiting_and_unknown_items() {
     let all = accepted(10, 0, "received");
-    hold(&[
+    assert_cases(&[
         // Some were slow.
         Case {
-            report: report(&all, Some(known([7, 0, 0, 0])), EndReason::TimedOut),
+            report: report(&all, Some(received([7, 0, 0, 0])), EndReason::TimedOut),
             code: EXIT_PARTLY,
             says: &["3 still wait;", "nothing is lost", "tallyhook import --status 0190a6b8-"],
             says_not: &["Every item"],
         },
         Case {
-            report: report(&all, Some(known([7, 0, 0, 0])), EndReason::Interrupted),
+            report: report(&all, Some(received([7, 0, 0, 0])), EndReason::Interrupted),
             code: EXIT_PARTLY,
             says: &["3 still wait;", "tallyhook import --status 0190a6b8-"],
             says_not: &["Every item"],
         },
-        // No worker runs: nobody knows, and nobody says 0.
+        // Without a worker the counts are unknown, not 0.
         Case {
             report: report(&accepted(10, 1, "received"), None, EndReason::TimedOut),
             code: EXIT_PARTLY,
             says: &[
                 "?",
                 "sent, outcome unknown",
-                "9 still wait (no worker has heard of it yet)",
-                "Does a worker run?",
+                "9 still wait (no worker has recorded it yet)",
+                "Check that a worker runs.",
             ],
             says_not: &["WARNING", "Every item"],
         },
-        // Nobody waited: what is durable is all that was asked for.
+        // --no-wait: published items are enough.
         Case {
             report: report(&all, None, EndReason::NotWaited),
             code: EXIT_DONE,
@@ -162,27 +162,27 @@ fn what_still_waits_is_said_and_so_is_what_nobody_knows() {
 }
 
 #[test]
-fn a_file_that_broke_off_is_never_done_and_an_empty_one_is() {
-    hold(&[
-        // It broke off in the middle.
+fn report_interrupted_file_fails_and_empty_file_is_done() {
+    assert_cases(&[
+        // Interrupted in the middle.
         Case {
             report: report(
                 &accepted(10, 0, "interrupted"),
-                Some(progress(10, "interrupted", [10, 0, 0, 0])),
+                Some(status(10, "interrupted", [10, 0, 0, 0])),
                 EndReason::Completed,
             ),
             code: EXIT_PARTLY,
-            says: &["BROKEN OFF: line 7: not JSON.", "send the whole file again"],
+            says: &["INTERRUPTED: line 7: not JSON.", "send the whole file again"],
             says_not: &[],
         },
         Case {
             report: report(
                 &accepted(2, 2, "interrupted"),
-                Some(progress(2, "interrupted", [0, 0, 2, 0])),
+                Some(status(2, "interrupted", [0, 0, 2, 0])),
                 EndReason::Completed,
             ),
             code: EXIT_FAILED,
-            says: &["BROKEN OFF"],
+            says: &["INTERRUPTED"],
             says_not: &[],
         },
         Case {
@@ -195,39 +195,39 @@ fn a_file_that_broke_off_is_never_done_and_an_empty_one_is() {
 }
 
 #[test]
-fn whoever_asks_later_is_told_the_same() {
-    hold(&[
+fn report_from_status_has_exit_code_and_summary() {
+    assert_cases(&[
         Case {
-            report: ImportReport::from_status(progress(10, "received", [9, 1, 0, 0])),
+            report: ImportReport::from_status(status(10, "received", [9, 1, 0, 0])),
             code: EXIT_DONE,
-            says: &["WARNING: 1 was known already (10.0 %)", "Every item has its outcome"],
+            says: &["WARNING: 1 was known already (10.0 %)", "Every item has a final outcome"],
             says_not: &[],
         },
         Case {
             report: ImportReport::from_status(ImportStatus {
                 past_retention: 10,
-                ..progress(10, "received", [9, 0, 1, 0])
+                ..status(10, "received", [9, 0, 1, 0])
             }),
             code: EXIT_PARTLY,
-            says: &["only counted: past retention", "Receipts are gone when"],
+            says: &["only counted: past retention", "Their receipts are past retention"],
             says_not: &[],
         },
         Case {
-            report: ImportReport::from_status(progress(10, "received", [9, 0, 0, 0])),
+            report: ImportReport::from_status(status(10, "received", [9, 0, 0, 0])),
             code: EXIT_PARTLY,
             says: &["1 wait to be applied"],
             says_not: &["Every item"],
         },
         Case {
-            report: ImportReport::from_status(progress(10, "receiving", [10, 0, 0, 0])),
+            report: ImportReport::from_status(status(10, "receiving", [10, 0, 0, 0])),
             code: EXIT_PARTLY,
-            says: &["The file still comes in, or its receiver died."],
+            says: &["The upload is in progress, or its receiver has died."],
             says_not: &["Every item"],
         },
     ]);
 }
 
-fn hold(cases: &[Case]) {
+fn assert_cases(cases: &[Case]) {
     for (index, Case { report, code, says, says_not }) in cases.iter().enumerate() {
         let text = crate::cli::import::summary::render(report, false);
         assert_eq!(report.exit_code(), *code, "case {index}: {text}");
@@ -241,10 +241,10 @@ fn hold(cases: &[Case]) {
 }
 
 #[test]
-fn a_check_says_what_would_be() {
+fn report_checked_uses_conditional() {
     let accepted = accepted(4, 1, "interrupted");
-    let known = progress(4, "interrupted", [1, 1, 1, 1]);
-    let mut report = report(&accepted, Some(known), EndReason::Checked);
+    let status = status(4, "interrupted", [1, 1, 1, 1]);
+    let mut report = report(&accepted, Some(status), EndReason::Checked);
     report.import_id = None;
     let dead = "invoice 7 stands with transaction a".to_owned();
     report.dead_letters = vec![ItemProblem { line: 9, number: Some("7".to_owned()), error: dead }];
@@ -255,7 +255,7 @@ fn a_check_says_what_would_be() {
         "would be created",
         "would be dead:",
         "1 is known already",
-        "Nothing behind that can be read",
+        "The rest of the file cannot be read",
         "7       invoice 7 stands with",
     ] {
         assert!(text.contains(said), "{said:?} in {text}");
@@ -264,7 +264,7 @@ fn a_check_says_what_would_be() {
 }
 
 #[test]
-fn the_first_lines_at_fault_are_shown_and_the_rest_counted() {
+fn summary_lists_first_problems_and_counts_rest() {
     let accepted = accepted(40, 25, "received");
     let report = report(&accepted, None, EndReason::NotWaited);
     assert_eq!(report.rejections.len(), 25);
@@ -276,22 +276,23 @@ fn the_first_lines_at_fault_are_shown_and_the_rest_counted() {
 }
 
 #[test]
-fn fields_of_one_item_are_told_together() {
+fn rejected_fields_are_grouped_by_item() {
     let rejection = |line, field: &str, message: &str| RejectedField {
         line,
         field: field.to_owned(),
         message: message.to_owned(),
     };
-    let told = group_rejected_fields(&[
+    let problems = group_rejected_fields(&[
         rejection(3, "amount", "is no number"),
         rejection(3, "currency", "is no currency"),
         // The same field again: another element of the array, on the same line.
         rejection(3, "amount", "is missing or null"),
         rejection(4, "", "is not UTF-8"),
     ]);
-    let told: Vec<_> = told.iter().map(|one| (one.line, one.error.as_str())).collect();
+    let problems: Vec<_> =
+        problems.iter().map(|problem| (problem.line, problem.error.as_str())).collect();
     assert_eq!(
-        told,
+        problems,
         [
             (3, "amount: is no number; currency: is no currency"),
             (3, "amount: is missing or null"),
@@ -301,7 +302,7 @@ fn fields_of_one_item_are_told_together() {
 }
 
 #[test]
-fn strangers_texts_do_nothing_to_the_terminal() {
+fn summary_strips_control_chars() {
     let mut report = report(&accepted(1, 1, "received"), None, EndReason::NotWaited);
     report.rejections[0].error = "\u{1b}[2Jgone".to_owned();
     report.name = Some("\u{1b}[31m.csv".to_owned());
@@ -309,17 +310,17 @@ fn strangers_texts_do_nothing_to_the_terminal() {
 }
 
 #[test]
-fn what_nobody_knows_is_no_zero_in_json_either() {
+fn report_json_unknown_counts_are_null() {
     let unknown = report(&accepted(3, 1, "received"), None, EndReason::TimedOut);
-    let told = serde_json::to_value(&unknown).unwrap();
-    assert_eq!(told["created"], serde_json::Value::Null);
-    assert_eq!((&told["waiting"], &told["rejected"]), (&json!(2), &json!(1)));
-    assert_eq!((&told["ended"], &told["state"]), (&json!("timed_out"), &json!("received")));
-    let settled = report(
+    let value = serde_json::to_value(&unknown).unwrap();
+    assert_eq!(value["created"], serde_json::Value::Null);
+    assert_eq!((&value["waiting"], &value["rejected"]), (&json!(2), &json!(1)));
+    assert_eq!((&value["ended"], &value["state"]), (&json!("timed_out"), &json!("received")));
+    let completed = report(
         &accepted(3, 1, "received"),
-        Some(progress(3, "received", [2, 0, 1, 0])),
+        Some(status(3, "received", [2, 0, 1, 0])),
         EndReason::Completed,
     );
-    let told = serde_json::to_value(&settled).unwrap();
-    assert_eq!((&told["created"], &told["batches"]), (&json!(2), &json!(4)));
+    let value = serde_json::to_value(&completed).unwrap();
+    assert_eq!((&value["created"], &value["batches"]), (&json!(2), &json!(4)));
 }
