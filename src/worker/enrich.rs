@@ -71,18 +71,18 @@ pub(super) async fn enrich_batch(
     name: &SourceName,
     messages: Vec<Message>,
 ) -> Result<EnrichedBatch, ConsumerError> {
-    let mut enriched = EnrichedBatch::default();
+    let mut batch = EnrichedBatch::default();
     let (Some(enricher), Some(source)) = (context.enrichers.get(name), context.sources.get(name))
     else {
-        enriched.messages = messages;
-        return Ok(enriched);
+        batch.messages = messages;
+        return Ok(batch);
     };
     let is_thin =
         |message: &Message| resource_change(message).is_some_and(|change| enricher.handles(change));
     let thin: Vec<&Message> = messages.iter().filter(|message| is_thin(message)).collect();
     if thin.is_empty() {
-        enriched.messages = messages;
-        return Ok(enriched);
+        batch.messages = messages;
+        return Ok(batch);
     }
     let skippable = skippable(context, name, &thin).await?;
     let deleted = deleted_in_batch(&messages);
@@ -105,13 +105,13 @@ pub(super) async fn enrich_batch(
 
     for (message, resource) in messages.into_iter().zip(&needed) {
         let Some(outcome) = resource.as_ref().and_then(|resource| fetched.get(resource)) else {
-            enriched.messages.push(message);
+            batch.messages.push(message);
             continue;
         };
-        let result = enriched.classify(source, message, outcome);
+        let result = batch.classify(source, message, outcome);
         context.metrics.enrichments.with_label_values(&[name.as_str(), result]).inc();
     }
-    Ok(enriched)
+    Ok(batch)
 }
 
 impl EnrichedBatch {

@@ -52,14 +52,18 @@ pub(super) async fn route(
     let mut pause = Duration::ZERO;
     let mut retries = Vec::new();
     let mut dead = Vec::new();
-    for (message, disposition) in messages {
+    for (mut message, disposition) in messages {
         match disposition {
             Disposition::Processed => {}
             Disposition::Retry { error } => {
                 context.metrics.failed_attempts.with_label_values(&[source.as_str()]).inc();
-                match retry_or_dead_letter(context, message, error) {
-                    Ok(retry) => retries.push(retry),
-                    Err(unprocessable) => dead.push(unprocessable),
+                match context.retry_schedule.decide(message.envelope.failed_attempts) {
+                    RetryDecision::Retry(delay) => {
+                        let failed_attempts = message.envelope.failed_attempts.saturating_add(1);
+                        message.envelope.failed_attempts = failed_attempts;
+                        retries.push(ScheduledRetry { message, delay, error });
+                    }
+                    RetryDecision::DeadLetter => dead.push(retries_exhausted(message, &error)),
                 }
             }
             Disposition::Defer { error, retry_after } => {
@@ -78,21 +82,6 @@ pub(super) async fn route(
     publish_retries(context, source, retries, now).await?;
     dead_letter(context, dead, now).await?;
     Ok(pause)
-}
-
-fn retry_or_dead_letter(
-    context: &WorkerContext,
-    mut message: Message,
-    error: String,
-) -> Result<ScheduledRetry, Unprocessable> {
-    match context.retry_schedule.decide(message.envelope.failed_attempts) {
-        RetryDecision::Retry(delay) => {
-            let failed_attempts = &mut message.envelope.failed_attempts;
-            *failed_attempts = failed_attempts.saturating_add(1);
-            Ok(ScheduledRetry { message, delay, error })
-        }
-        RetryDecision::DeadLetter => Err(retries_exhausted(message, &error)),
-    }
 }
 
 fn retries_exhausted(message: Message, error: &str) -> Unprocessable {
