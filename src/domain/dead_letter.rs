@@ -116,7 +116,7 @@ mod tests {
     fn newest_copies_prefer_a_replay() {
         let replayed = dead_letter("1", Some(Uuid::nil()));
         let copies = [replayed.clone(), dead_letter("1", None)];
-        assert_eq!(DeadLetter::newest_copies(copies), [replayed.clone()]);
+        assert_eq!(DeadLetter::newest_copies(copies), std::slice::from_ref(&replayed));
         let copies = [dead_letter("1", None), replayed.clone()];
         assert_eq!(DeadLetter::newest_copies(copies), [replayed]);
     }

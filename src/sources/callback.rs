@@ -50,12 +50,7 @@ impl Callback {
         } = settings;
         let payloads = InvoicePayloads::new(invoice.into(), tenant)?;
         let authentication = Authentication::new(authentication, signature)?;
-        Ok(Self {
-            authentication,
-            on_conflict,
-            redelivers_identical_body: redelivers_identical_body,
-            payloads: payloads,
-        })
+        Ok(Self { authentication, on_conflict, redelivers_identical_body, payloads })
     }
 }
 

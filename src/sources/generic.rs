@@ -60,7 +60,7 @@ impl Generic {
             extractor,
             mapping,
             test_topic: None,
-            redelivers_identical_body: redelivers_identical_body,
+            redelivers_identical_body,
             // Depends on the sender.
             redelivery_window: DEFAULT_REDELIVERY_WINDOW,
         })

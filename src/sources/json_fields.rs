@@ -60,7 +60,7 @@ impl<'a> JsonFields<'a> {
         let values = pointers.read(text).map_err(|error| {
             PermanentFailure::new(ReasonCode::InvalidJson, format!("the body is not JSON: {error}"))
         })?;
-        Ok(Self { text, pointers, values, path: path })
+        Ok(Self { text, pointers, values, path })
     }
 
     /// The raw JSON of the document, a part of the body.

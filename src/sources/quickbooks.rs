@@ -185,7 +185,7 @@ fn entity_event(body: &Bytes, realm: &str, fields: &JsonFields<'_>) -> Event {
     EventProperties {
         id: composite_id([Some(realm), name, id, operation, time.as_deref()]),
         tenant: Some(realm.to_owned()),
-        topic: composite_topic(name, operation),
+        topic: Some(composite_topic(name, operation)),
         time,
     }
     .into_event(multi_event::body_slice(body, fields))

@@ -51,13 +51,7 @@ impl StandardWebhooks {
         let event = settings.event_settings();
         let mapping = Mapping::new(settings.order, settings.invoice, settings.refund)?;
         let extractor = EventExtractor::new(event, &mapping)?;
-        Ok(Self {
-            profile,
-            tolerance,
-            extractor,
-            mapping,
-            redelivers_identical_body: redelivers_identical_body,
-        })
+        Ok(Self { profile, tolerance, extractor, mapping, redelivers_identical_body })
     }
 
     fn signed_headers_of<'a>(

@@ -38,9 +38,8 @@ pub(super) fn composite_id<const N: usize>(parts: [Option<&str>; N]) -> Option<S
 }
 
 /// The topic `kind.action` in lower case.
-pub(super) fn composite_topic(kind: Option<&str>, action: Option<&str>) -> Option<String> {
-    let topic = [kind, action].map(Option::unwrap_or_default).join(".");
-    Some(topic.to_lowercase())
+pub(super) fn composite_topic(kind: Option<&str>, action: Option<&str>) -> String {
+    [kind, action].map(Option::unwrap_or_default).join(".").to_lowercase()
 }
 
 /// An action in lower case and in the past, as newer formats have it: `Create` is `created`.

@@ -156,7 +156,7 @@ fn event(body: &Bytes, fields: &JsonFields<'_>) -> Event {
         id: composite_id([tenant.as_deref(), resource.as_deref(), action, time.as_deref()]),
         // A UUID, which the allow-list has in lower case.
         tenant: tenant.map(|tenant| tenant.to_ascii_lowercase()),
-        topic: composite_topic(category.as_deref(), action),
+        topic: Some(composite_topic(category.as_deref(), action)),
         time,
     }
     .into_event(multi_event::body_slice(body, fields))

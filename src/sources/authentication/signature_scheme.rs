@@ -252,7 +252,7 @@ impl SignatureScheme {
                     }
                 }
                 (Some(ValueLocation::Item(item)), Some(value)) => {
-                    list.extend([item, "=", value, ","])
+                    list.extend([item, "=", value, ","]);
                 }
                 _ => {}
             }

@@ -51,7 +51,7 @@ impl<'a> Attributes<'a> {
             let document = if location.is_empty() { "the body" } else { &location };
             Rejection::Malformed(format!("{document} is not an event in JSON: {error}"))
         })?;
-        Ok(Self::Document { location: location, members })
+        Ok(Self::Document { location, members })
     }
 
     /// The location of an attribute, for error messages.

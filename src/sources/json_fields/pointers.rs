@@ -106,7 +106,7 @@ impl<'de> Visitor<'de> for PointerVisitor<'_, '_, 'de> {
         while let Some(child) = map.next_key_seed(KeySeed(self.node))? {
             match child {
                 Some(node) => {
-                    map.next_value_seed(PointerVisitor { node, values: &mut *self.values })?
+                    map.next_value_seed(PointerVisitor { node, values: &mut *self.values })?;
                 }
                 None => {
                     map.next_value::<IgnoredAny>()?;
