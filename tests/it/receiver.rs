@@ -163,7 +163,7 @@ async fn receiver_concurrency_limit_returns_503() {
     let answer = server.post("shop", "1", &shop_body(1, 1, "1.00")).await;
     assert_eq!(answer.headers()["retry-after"], "5");
     let detail = assert_problem(answer, 503).await;
-    assert!(detail.contains("too many calls"), "{detail}");
+    assert!(detail.contains("too many requests"), "{detail}");
     // A disconnected client frees its permit.
     drop(slow);
     eventually("room", seconds(5), || async {

@@ -113,7 +113,7 @@ async fn rejected_request_oversized_is_logged_without_body_once_a_second() {
         assert_eq!(post(&app, &server, &large, &[]).await.status(), 413);
     }
     let row = on_record(&app, &first).await;
-    assert!(row.starts_with("rejected|413|shop||0|-1|a body may have 1000 bytes"), "{row}");
+    assert!(row.starts_with("rejected|413|shop||0|-1|a body may have at most 1000 bytes"), "{row}");
     let unrecorded =
         server.service.metrics.rejected_requests_unlogged.with_label_values(&["shop"]).get();
     assert!(unrecorded >= 10, "{unrecorded}");

@@ -127,7 +127,7 @@ async fn delivery_commands_list_void_reissue_and_retry() {
     let partly = binary.run(&["deliveries", "void", &id, &queued, "--comment", "why"]);
     assert!(partly.0 == 3 && partly.1.contains("is voided"), "{partly:?}");
 
-    // Issued anew: not on doubt, and once.
+    // A re-issue of an uncertain delivery needs confirmation, and works once.
     let doubt = binary.run(&["reissue", &id, "--comment", "why"]);
     assert!(doubt.0 == 1 && doubt.1.contains("--gone"), "{doubt:?}");
     let done = binary.run(&["reissue", &id, "--comment", "why", "--gone", "--actor", "bert"]);
@@ -141,7 +141,7 @@ async fn delivery_commands_list_void_reissue_and_retry() {
         acts.as_array().unwrap().iter().map(|act| (&act["action"], &act["actor"])).collect();
     assert_eq!(acts, [(&json!("void"), &json!("ann")), (&json!("reissue"), &json!("bert"))]);
 
-    // Tried again: what failed, and nothing else.
+    // Only failed deliveries are retried.
     assert_eq!(binary.run(&["deliveries", "retry"]).0, 2, "which one?");
     assert_eq!(binary.run(&["deliveries", "retry", "--state", "failed"]).0, 2, "no filter");
     assert_eq!(binary.run(&["deliveries", "retry", "--state", "pending", "--all"]).0, 2);
