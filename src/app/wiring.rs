@@ -58,6 +58,7 @@ impl Shared {
         components: &Components,
         store: Store,
     ) -> anyhow::Result<WorkerContext> {
+        self.metrics.register_outcomes(components.sources.keys());
         let enrichers = enrich::enrichers(&components.enrichments, &self.metrics)?;
         Ok(WorkerContext {
             sources: Arc::clone(&components.sources),

@@ -161,6 +161,17 @@ impl Metrics {
         Ok(Self(Arc::new(MetricSet::new()?)))
     }
 
+    /// Creates the series of every outcome of these sources, so that alerts see a 0 before the
+    /// first message.
+    pub fn register_outcomes<'a>(&self, sources: impl Iterator<Item = &'a SourceName>) {
+        for source in sources {
+            for outcome in Outcome::ALL {
+                self.messages.with_label_values(&[source.as_str(), outcome.as_str()]);
+            }
+            self.failed_attempts.with_label_values(&[source.as_str()]);
+        }
+    }
+
     /// Counts committed outcomes of a source.
     pub fn record_outcomes(&self, source: &SourceName, outcomes: impl Iterator<Item = Outcome>) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -292,7 +303,7 @@ mod tests {
         metrics.record_outcomes(&source, vec![Outcome::Duplicate; 1997].into_iter());
         assert_eq!(recent(), RecentOutcomes { messages: 1000, duplicates: 999 });
         metrics.record_outcomes(&source, vec![Outcome::Applied; 20_000].into_iter());
-        assert_eq!(recent().duplicates, 0);
+        assert_eq!(recent(), RecentOutcomes { messages: 1312, duplicates: 62 });
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The operations address: `/metrics` and the probes.
+//! The operations address: `/metrics`, `/livez` and `/readyz`.
 
 use std::time::Duration;
 
@@ -20,20 +20,23 @@ use crate::{
     },
 };
 
-async fn metrics(State(metrics): State<Metrics>) -> Response<Body> {
-    respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render())
-}
+/// How long a client may take to send its headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves the operations address until stopped.
 pub async fn run(
     listener: TcpListener,
-    shown: Metrics,
+    metrics: Metrics,
     health: HealthRegistry,
     stop: CancellationToken,
 ) {
-    let app = Router::new()
-        .route("/metrics", get(metrics).with_state(shown))
+    let router = Router::new()
+        .route("/metrics", get(render_metrics).with_state(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz).with_state(health));
-    serve(listener, app, Duration::from_secs(10), stop).await;
+    serve(listener, router, HEADER_TIMEOUT, stop).await;
+}
+
+async fn render_metrics(State(metrics): State<Metrics>) -> Response<Body> {
+    respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render())
 }

@@ -72,6 +72,7 @@ const EXPECTED: &[(&str, Value)] = &[
     (r#"tallyhook_messages_total{outcome="applied",source="shop"}"#, Is(1.0)),
     (r#"tallyhook_messages_total{outcome="duplicate",source="shop"}"#, Is(1.0)),
     (r#"tallyhook_messages_total{outcome="dead",source="shop"}"#, Is(1.0)),
+    (r#"tallyhook_messages_total{outcome="stale",source="shop"}"#, Is(0.0)),
     (r#"tallyhook_messages_total{outcome="applied",source="vendors"}"#, Is(1.0)),
     (r"tallyhook_batch_messages_sum", AtLeast(4.0)),
     (r"tallyhook_batch_duration_seconds_count", AtLeast(2.0)),

@@ -323,7 +323,8 @@ async fn receiver_probes_and_metrics_report_the_state() {
     };
     eventually("what is measured now and then", seconds(15), || async {
         let text = metrics().await;
-        text.contains("tallyhook_database_connections{") && text.contains(r#"outcome="duplicate""#)
+        text.contains("tallyhook_database_connections{")
+            && text.contains(r#"tallyhook_messages_total{outcome="duplicate",source="shop"} 1"#)
     })
     .await;
     let text = metrics().await;

@@ -56,7 +56,7 @@ fn destination_every_key_is_read() {
             "{URL}{BODY}timeout_ms = 1234\nmethod = 'PUT'\ncontent_type = 'application/vnd.x+json'\n\
              idempotency_header = 'X-Key'\nallow_private_addresses = true\n\
              headers.Authorization = 'Bearer env:TOKEN'\nheaders.X-Shop = 'const:north'\n\
-             response.id = '/data/id'\nanswer.already_exists = ['duplicate']\n\
+             response.id = '/data/id'\nresponse.already_exists = ['duplicate']\n\
              [destinations.x.lookup]\nurl = 'https://search.example.com/?n={{number}}'\nid = '/0/id'\n\
              matches.'/0/vendor' = 'vendor'\n"
         ))
