@@ -361,12 +361,12 @@ async fn enrichment_failed_fetch_records_the_cause() {
     let app = platform.app("timeout_ms = 500\nbody_limit_bytes = 1000").await;
     let mut consumer = app.consumer("books").await;
     for (id, why) in [
-        ("1", "it redirects to another host, 127.0.0.1"),
+        ("1", "the response redirects to another origin, 127.0.0.1"),
         ("2", "the body has more than 1000 bytes"),
         ("3", "the body has more than 1000 bytes"),
         ("4", "no complete response within 500 ms"),
         ("5", "answered 404 Not Found"),
-        ("6", "it redirects more than 3 times"),
+        ("6", "there are more than 3 redirects"),
     ] {
         let event = thin("invoice.updated", id);
         app.publish_all(one(&event)).await;
