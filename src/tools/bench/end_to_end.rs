@@ -44,9 +44,9 @@ async fn measure(
     let total = arrivals(options.rate, options.load_duration);
     let requests = load::prepare_mixed(environment, total)?;
     let (responses, mut received) = mpsc::unbounded_channel::<Response>();
-    let (probes, probed) = mpsc::unbounded_channel();
+    let (probes, requested) = mpsc::unbounded_channel();
     let (commits, mut committed) = mpsc::unbounded_channel();
-    let probing = tokio::spawn(commit_probe::run(environment.store.clone(), probed, commits));
+    let probing = tokio::spawn(commit_probe::run(environment.store.clone(), requested, commits));
     let forwarding = async {
         while let Some(response) = received.recv().await {
             load::ensure_success(response.status)?;

@@ -32,11 +32,11 @@ pub(super) async fn run(
     for run in 1..=options.runs {
         progress.step(&format!("baseline, run {run}"));
         environment.clear().await?;
-        let published = publish::run(environment, &backlog).await?;
+        let time = publish::run(environment, &backlog).await?;
         environment.purge_queues().await?;
         let responses = receive::maximum(environment, options, &target).await?;
         runs.push([
-            per_second(backlog.messages.len(), published),
+            per_second(backlog.messages.len(), time),
             per_second(responses.len(), options.load_duration),
             drain::set_insert(environment, &backlog).await?,
             drain::row_at_a_time(environment, &publisher, &backlog).await?,

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 /// Latency percentiles in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the JSON keys have units")]
 pub(crate) struct Percentiles {
     pub(super) p50_ms: f64,
     pub(super) p90_ms: f64,

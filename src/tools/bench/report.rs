@@ -140,6 +140,7 @@ pub(super) struct Memory {
 
 /// Limits of the servers, with the 2 kB payload.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the JSON keys have units")]
 pub(super) struct Limits {
     /// Confirmed publishes from memory.
     pub(super) publish_per_second: f64,

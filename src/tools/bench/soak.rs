@@ -116,9 +116,9 @@ async fn apply_load(
 ) -> anyhow::Result<Vec<Sample>> {
     let (rate, length) = (options.rate, options.soak_duration);
     let (responses, mut received) = mpsc::unbounded_channel();
-    let (probes, probed) = mpsc::unbounded_channel();
+    let (probes, requested) = mpsc::unbounded_channel();
     let (commits, mut committed) = mpsc::unbounded_channel();
-    let mut sampler = Sampler::new(environment, serve, link).await?;
+    let mut recorder = Sampler::new(environment, serve, link).await?;
     let schedule = Schedule::starting_now(rate, length);
     let workload = Workload::new(environment, schedule.total)?;
     // The receiver closes idle connections: each must send about once a second.
@@ -126,37 +126,35 @@ async fn apply_load(
     let address = serve.receiver.context("serve has no receiver")?;
     let request = move |number| workload.request(number);
     let sending = load::open_loop(address, connections, schedule, request, responses);
-    let probing = commit_probe::run(environment.store.clone(), probed, commits);
+    let probing = commit_probe::run(environment.store.clone(), requested, commits);
     let stride = workload::probe_stride(rate);
 
-    let sampling = async {
+    let collecting = async {
         let mut samples = Vec::new();
         let mut current = Interval::default();
         let mut times = SampleTimes::new(schedule.start, length);
         let mut probes = Some(probes);
         loop {
             tokio::select! {
-                response = received.recv() => match response {
-                    Some(response) => {
-                        current.add(response)?;
-                        if let Some(probe) = probe(response, stride)?
-                            && let Some(probes) = &probes
-                        {
-                            probes.send(probe)?;
-                        }
-                    }
-                    // All responses are here; the last probes may be pending.
-                    None => {
+                response = received.recv() => {
+                    let Some(response) = response else {
+                        // All responses are here; the last probes may be pending.
                         probes = None;
                         while let Some(time) = committed.recv().await {
                             current.commits.push(time);
                         }
                         break;
+                    };
+                    current.add(response)?;
+                    if let Some(probe) = probe(response, stride)?
+                        && let Some(probes) = &probes
+                    {
+                        probes.send(probe)?;
                     }
-                },
+                }
                 Some(time) = committed.recv() => current.commits.push(time),
                 () = sleep_until(times.next.into()), if !times.is_last() => {
-                    let sample = sampler.take(std::mem::take(&mut current)).await?;
+                    let sample = recorder.take(std::mem::take(&mut current)).await?;
                     progress.step(&sample.progress(length));
                     samples.push(sample);
                     times.advance(Instant::now());
@@ -164,12 +162,12 @@ async fn apply_load(
             }
         }
         drop(probes);
-        let sample = sampler.take(current).await?;
+        let sample = recorder.take(current).await?;
         progress.step(&sample.progress(length));
         samples.push(sample);
         anyhow::Ok(samples)
     };
-    let ((), (), samples) = tokio::try_join!(sending, probing, sampling)?;
+    let ((), (), samples) = tokio::try_join!(sending, probing, collecting)?;
     Ok(samples)
 }
 

@@ -262,7 +262,7 @@ mod tests {
         for step in plan.steps() {
             match step.kind {
                 StepKind::Duplicate | StepKind::Late => {
-                    assert!(sent.contains(&step.event), "{step:?}")
+                    assert!(sent.contains(&step.event), "{step:?}");
                 }
                 _ => assert!(sent.insert(step.event), "{step:?}"),
             }

@@ -71,7 +71,7 @@ fn accounted(reconciliation: &Reconciliation) -> String {
         reconciliation.waiting
     );
     if *refused > 0 {
-        text.push_str(&format!("; {refused} REFUSED"));
+        text = format!("{text}; {refused} REFUSED");
     }
     if !reconciliation.complete {
         text.push_str("; NOT ACCOUNTED FOR");

@@ -235,7 +235,7 @@ impl RabbitMqServer {
             dir: &self.dir,
             log: &self.startup_log(),
             account: None,
-            // Quorum queues are safe against it, and nobody is left to wait for anything better.
+            // Quorum queues survive it, and no client waits for a clean shutdown.
             ending: Signal::SIGKILL,
             remove_dir_on_death: self.options.remove_dir_on_death.as_ref(),
         })

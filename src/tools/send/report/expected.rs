@@ -76,7 +76,7 @@ impl ExpectedOutcomes {
             PredictedOutcome::Applied | PredictedOutcome::Ignored
                 if !claimed.insert(step.event) =>
             {
-                self.duplicate += 1
+                self.duplicate += 1;
             }
             PredictedOutcome::Applied => self.applied += 1,
             // It was accepted against the prediction.
