@@ -36,72 +36,63 @@ pub enum PublishOutcome {
     Unknown(String),
 }
 
-/// Publishes to one exchange.
+/// A connection that publishes to one exchange.
 pub struct EventPublisher {
-    url: String,
-    exchange: String,
+    connection: BrokerConnection,
+    channel: Channel,
     confirm_timeout: Duration,
-    connection: Option<(BrokerConnection, Channel)>,
+    has_failed: bool,
 }
 
 impl EventPublisher {
-    /// A publisher that is not connected yet.
-    pub fn new(url: &str, exchange: &str, confirm_timeout: Duration) -> Self {
-        let (url, exchange) = (url.to_owned(), exchange.to_owned());
-        Self { url, exchange, confirm_timeout, connection: None }
-    }
-
-    /// Connects unless it is connected, and declares the exchange: durable, of
-    /// type topic.
+    /// Connects and declares the exchange: durable, of type topic.
     ///
     /// # Errors
     /// The error of RabbitMQ.
-    pub async fn ensure_connected(&mut self) -> Result<(), BrokerError> {
-        if self.connection.as_ref().is_some_and(|(connection, channel)| {
-            connection.is_connected()
-                && channel.status().connected()
-                && !connection.status().blocked()
-        }) {
-            return Ok(());
-        }
-        self.close().await;
-        let connection = BrokerConnection::open(&self.url, "tallyhook events").await?;
+    pub async fn connect(
+        url: &str,
+        exchange: &str,
+        confirm_timeout: Duration,
+    ) -> Result<Self, BrokerError> {
+        let connection = BrokerConnection::open(url, "tallyhook events").await?;
         let channel = connection.open_channel().await?;
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        let exchange = short_string(&self.exchange)?;
+        let exchange = short_string(exchange)?;
         let declare =
             channel.exchange_declare(exchange, ExchangeKind::Topic, durable, FieldTable::default());
         with_timeout("declaring an exchange", declare).await?;
         let select = channel.confirm_select(ConfirmSelectOptions::default());
         with_timeout("enabling publisher confirms", select).await?;
-        self.connection = Some((connection, channel));
-        Ok(())
+        Ok(Self { connection, channel, confirm_timeout, has_failed: false })
+    }
+
+    /// Whether the next messages can be published. False after an unknown
+    /// outcome: a late return must not be taken for one of the next window.
+    pub fn is_usable(&self) -> bool {
+        !self.has_failed
+            && self.connection.is_connected()
+            && self.channel.status().connected()
+            && !self.connection.status().blocked()
     }
 
     /// Publishes messages. Returns one outcome for each, in their order.
     pub async fn publish(&mut self, messages: Vec<OutgoingMessage>) -> Vec<PublishOutcome> {
         let count = messages.len();
         let unknown = |error: &str| vec![PublishOutcome::Unknown(error.to_owned()); count];
-        let Some((_, channel)) = &self.connection else {
-            return unknown("there is no connection");
-        };
-        let publish = publish_and_confirm(channel, messages);
+        let publish = publish_and_confirm(&self.channel, messages);
         let outcomes = match timeout(self.confirm_timeout, publish).await {
             Ok(Ok(outcomes)) => outcomes,
             Ok(Err(error)) => unknown(&error),
             Err(_) => unknown("RabbitMQ did not confirm in time"),
         };
-        if outcomes.iter().any(|outcome| matches!(outcome, PublishOutcome::Unknown(_))) {
-            // A late return must not be taken for one of the next window.
-            self.close().await;
-        }
+        let is_unknown = |outcome: &PublishOutcome| matches!(outcome, PublishOutcome::Unknown(_));
+        self.has_failed |= outcomes.iter().any(is_unknown);
         outcomes
     }
 
-    async fn close(&mut self) {
-        if let Some((connection, _)) = self.connection.take() {
-            connection.close().await;
-        }
+    /// Closes the connection.
+    pub async fn close(self) {
+        self.connection.close().await;
     }
 }
 

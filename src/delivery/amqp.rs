@@ -1,7 +1,10 @@
 //! Deliveries to an exchange of our broker: batches of CloudEvents with
 //! publisher confirms. Events wait while no queue is bound.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -10,10 +13,9 @@ use tracing::{info, warn};
 
 use super::{DeliveryContext, attempt, attempt::ClaimedDelivery, backoff, sleep_or_stop};
 use crate::{
-    broker::{EventPublisher, OutgoingMessage, PublishOutcome},
+    broker::{self, EventPublisher, OutgoingMessage, PublishOutcome},
     destinations::{AttemptResult, DeliveryPayload, Destination, Transport},
     domain::PermanentFailure,
-    retry,
     store::deliveries::{AttemptRecord, DueDelivery},
 };
 
@@ -35,61 +37,83 @@ pub(super) async fn run(
     let name = &destination.name;
     let breaker_open =
         context.metrics.circuit_breaker_open.with_label_values(&["destination", name]);
+    let amqp = AmqpDelivery {
+        context,
+        destination,
+        exchange,
+        routing_key: routing_key.as_deref(),
+        is_unroutable: AtomicBool::new(false),
+    };
     breaker_open.set(0);
-    let mut publisher = EventPublisher::new(&context.broker_url, exchange, context.confirm_timeout);
-    let lease = context.confirm_timeout.saturating_add(LEASE_MARGIN);
-    let limit = destination.policy.max_concurrency;
-    let mut reconnect_delay = retry::reconnect_delays();
-    let mut was_unroutable = false;
-    while !stop.is_cancelled() {
-        // Connect before claiming, so that no lease passes unused.
-        if let Err(error) = publisher.ensure_connected().await {
-            breaker_open.set(1);
-            let error = format!("{:#}", anyhow::Error::from(error));
-            warn!(destination = name, error, "RabbitMQ is unavailable; events wait");
-            sleep_or_stop(reconnect_delay(), stop).await;
-            continue;
-        }
+    // Nothing is claimed before it is connected, so that no lease passes unused.
+    let connect =
+        || EventPublisher::connect(&context.broker_url, exchange, context.confirm_timeout);
+    let serve = |publisher| {
         breaker_open.set(0);
-        reconnect_delay = retry::reconnect_delays();
-        let deliveries = match attempt::claim(context, destination, limit, lease, cloud_event).await
-        {
-            // None could be rendered: claim more.
-            Ok(Some(deliveries)) if deliveries.is_empty() => continue,
-            Ok(Some(deliveries)) => deliveries,
-            Ok(None) => {
-                context.wait_for_work(stop).await;
-                continue;
+        amqp.deliver(publisher, stop)
+    };
+    let on_down = |_: &str| breaker_open.set(i64::from(!stop.is_cancelled()));
+    broker::supervise(name, stop, connect, serve, on_down).await;
+}
+
+/// The deliveries to one exchange.
+struct AmqpDelivery<'a> {
+    context: &'a DeliveryContext,
+    destination: &'a Destination,
+    exchange: &'a str,
+    /// The routing key of all events, instead of the name of each.
+    routing_key: Option<&'a str>,
+    /// Whether the last batch had an unroutable event.
+    is_unroutable: AtomicBool,
+}
+
+impl AmqpDelivery<'_> {
+    /// Delivers until the connection fails or `stop` is cancelled. Returns why
+    /// it ended.
+    async fn deliver(&self, mut publisher: EventPublisher, stop: &CancellationToken) -> String {
+        let Self { context, destination, .. } = self;
+        let lease = context.confirm_timeout.saturating_add(LEASE_MARGIN);
+        let limit = destination.policy.max_concurrency;
+        while !stop.is_cancelled() && publisher.is_usable() {
+            match attempt::claim(context, destination, limit, lease, cloud_event).await {
+                // Empty if none could be rendered: claim more.
+                Ok(Some(deliveries)) if deliveries.is_empty() => {}
+                Ok(Some(deliveries)) => self.attempt(&mut publisher, &deliveries, stop).await,
+                Ok(None) => context.wait_for_work(stop).await,
+                Err(error) => {
+                    let name = &destination.name;
+                    warn!(destination = name, %error, "the outbox cannot be read");
+                    sleep_or_stop(Duration::from_secs(1), stop).await;
+                }
             }
-            Err(error) => {
-                warn!(destination = name, %error, "the outbox cannot be read");
-                sleep_or_stop(Duration::from_secs(1), stop).await;
-                continue;
-            }
-        };
+        }
+        publisher.close().await;
+        if stop.is_cancelled() { "stopping" } else { "the connection was lost or is blocked" }
+            .to_owned()
+    }
+
+    /// Publishes claimed deliveries and records their outcomes.
+    async fn attempt(
+        &self,
+        publisher: &mut EventPublisher,
+        deliveries: &[ClaimedDelivery],
+        stop: &CancellationToken,
+    ) {
+        let Self { context, destination, exchange, routing_key, .. } = self;
         let started_at = Instant::now();
         let messages = deliveries.iter().map(|delivery| {
-            let routing_key = routing_key.as_deref().unwrap_or(&delivery.due.event);
             OutgoingMessage::cloud_event(
                 exchange,
-                routing_key,
+                routing_key.unwrap_or(&delivery.due.event),
                 delivery.idempotency_key,
                 &delivery.due.event,
                 delivery.request.clone(),
             )
         });
         let outcomes = publisher.publish(messages.collect()).await;
-        let duration = context.metrics.delivery_duration.with_label_values(&[name]);
+        let duration = context.metrics.delivery_duration.with_label_values(&[&destination.name]);
         duration.observe(started_at.elapsed().as_secs_f64());
-        let is_unroutable = outcomes.contains(&PublishOutcome::Unroutable);
-        if is_unroutable != was_unroutable {
-            was_unroutable = is_unroutable;
-            if is_unroutable {
-                warn!(destination = name, exchange, "no queue is bound; events wait");
-            } else {
-                info!(destination = name, exchange, "a queue is bound again");
-            }
-        }
+        self.log_unroutable(outcomes.contains(&PublishOutcome::Unroutable));
         let now = OffsetDateTime::now_utc();
         let attempt_record = |(delivery, outcome): (&ClaimedDelivery, PublishOutcome)| {
             let age = Duration::try_from(now - delivery.due.created_at).unwrap_or_default();
@@ -101,6 +125,21 @@ pub(super) async fn run(
         let attempts: Vec<AttemptRecord> =
             deliveries.iter().zip(outcomes).map(attempt_record).collect();
         attempt::record_attempts(context, destination, &attempts, stop).await;
+    }
+
+    /// Logs when events become unroutable, and when they are routed again.
+    fn log_unroutable(&self, is_unroutable: bool) {
+        let Self { destination, exchange, .. } = self;
+        let was_unroutable = self.is_unroutable.swap(is_unroutable, Ordering::Relaxed);
+        match (was_unroutable, is_unroutable) {
+            (false, true) => {
+                warn!(destination = destination.name, exchange, "no queue is bound; events wait");
+            }
+            (true, false) => {
+                info!(destination = destination.name, exchange, "a queue is bound again");
+            }
+            _ => {}
+        }
     }
 }
 
