@@ -274,7 +274,7 @@ fn loadable(block: &str) -> (String, BTreeMap<String, String>) {
         }
     }
     if !text.contains("[sources.") {
-        text.push_str("[sources.shop]\nkind = \"shopify\"\nsecrets = [\"env:SECRET\"]\n");
+        text.push_str("\n[sources.shop]\nkind = \"shopify\"\nsecrets = [\"env:SECRET\"]\n");
     }
     while let Some((before, rest)) = text.split_once("file:") {
         let after = rest.find('"').map_or("", |end| &rest[end..]);
