@@ -53,7 +53,7 @@ pub(crate) const EXIT_PARTLY: u8 = 3;
 pub struct UsageError(String);
 
 impl UsageError {
-    fn new(message: impl ToString) -> Self {
+    fn new(message: &(impl ToString + ?Sized)) -> Self {
         Self(message.to_string())
     }
 }

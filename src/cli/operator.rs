@@ -56,6 +56,7 @@ pub(super) struct OperatorArgs {
 
 /// How an action on a selection is carried out.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of one command line")]
 pub(super) struct ActionArgs {
     #[command(flatten)]
     pub(super) operator: OperatorArgs,
@@ -136,7 +137,7 @@ impl ActionArgs {
     /// # Errors
     /// [`UsageError`] if there is neither a filter nor `--all`.
     pub(super) fn selection<F: Filter>(&self, filter: F) -> anyhow::Result<Selection<F>> {
-        Selection::new(filter, self.all).map_err(|error| UsageError::new(error).into())
+        Selection::new(filter, self.all).map_err(|error| UsageError::new(&error).into())
     }
 
     /// Shows what is selected and asks for confirmation.

@@ -16,9 +16,9 @@ pub(super) fn table(header: &[&str]) -> Table {
 }
 
 /// Names and values, one pair per line; pairs with an empty value are left out.
-pub(super) fn fields<const N: usize>(pairs: [(&str, String); N]) -> String {
+pub(super) fn fields<const N: usize>(pairs: &[(&str, String); N]) -> String {
     let mut table = table(&["", ""]);
-    for (name, value) in &pairs {
+    for (name, value) in pairs {
         let value = value.trim_end();
         if !value.is_empty() {
             table.add_row([name, value]);
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn fields_leaves_out_empty_values() {
-        let text = fields([("source", "shop".to_owned()), ("error", String::new())]);
+        let text = fields(&[("source", "shop".to_owned()), ("error", String::new())]);
         assert!(text.contains("shop") && !text.contains("error"), "{text}");
     }
 }

@@ -13,7 +13,6 @@ const HOUR: Duration = Duration::from_hours(1);
 /// `[retention]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(clippy::struct_field_names, reason = "durations carry their unit in the name")]
 pub struct RetentionConfig {
     /// How long the inbox keeps a key: 1 to 36500 days, or `forever`; default 60.
     pub dedupe_window_days: Days,

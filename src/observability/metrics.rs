@@ -93,7 +93,7 @@ metrics! {
     oldest_delivery_age: GaugeVec = "tallyhook_delivery_oldest_age_seconds" ["destination", "state"]
         "Age of the oldest unfinished delivery.";
     delivery_attempts: IntCounterVec = "tallyhook_delivery_attempts_total" ["destination", "result"]
-        "Delivery attempts by result: delivered, uncertain, retry_later, rejected.";
+        "Delivery attempts by result: `delivered`, `uncertain`, `retry_later`, `rejected`.";
     delivery_duration: HistogramVec = "tallyhook_delivery_duration_seconds" ["destination"]
         "Time of one delivery attempt.";
     dead_letters: IntGaugeVec = "tallyhook_dead_letters" ["reason", "state"]

@@ -202,7 +202,7 @@ pub async fn replay(
     actor: Actor<'_>,
 ) -> Result<ReplayReport, ReviewError> {
     let run = Replay::begin(store, broker, actor, selected.filter(), selected.len()).await?;
-    let mut report = ReplayReport { replay_id: run.replay_id, sent: 0, failures: Vec::new() };
+    let mut report = ReplayReport { replay_id: run.id, sent: 0, failures: Vec::new() };
     for row in selected.rows() {
         match run.send(row).await {
             Ok(()) => report.sent += 1,
@@ -214,7 +214,7 @@ pub async fn replay(
 
 /// A replay run.
 struct Replay<'a> {
-    replay_id: Uuid,
+    id: Uuid,
     store: &'a Store,
     broker: &'a OperatorBroker,
     actor: Actor<'a>,
@@ -233,7 +233,7 @@ impl<'a> Replay<'a> {
         // A filter consists of strings: serializing it cannot fail.
         let filter = serde_json::to_value(filter).unwrap_or_else(|_| json!({}));
         replays::insert(&mut connection, replay_id, actor, &filter, letter_count).await?;
-        Ok(Self { replay_id, store, broker, actor })
+        Ok(Self { id: replay_id, store, broker, actor })
     }
 
     async fn send(&self, row: &DeadLetterSummary) -> Result<(), ReviewError> {
@@ -248,9 +248,7 @@ impl<'a> Replay<'a> {
         }
         self.publish(row, contents).await?;
         self.store
-            .transaction(async |tx| {
-                dead_letters::mark_replayed(tx, id, self.replay_id, self.actor).await
-            })
+            .transaction(async |tx| dead_letters::mark_replayed(tx, id, self.id, self.actor).await)
             .await?;
         Ok(())
     }
@@ -262,7 +260,7 @@ impl<'a> Replay<'a> {
 
     async fn retry_delivery(&self, id: Uuid, delivery_id: Uuid) -> Result<(), ReviewError> {
         let retry = self.store.transaction(async |tx| {
-            deliveries::retry(tx, &[delivery_id], self.replay_id, self.actor).await
+            deliveries::retry(tx, &[delivery_id], self.id, self.actor).await
         });
         if retry.await?.is_empty() {
             // The delivery is not failed any more: another operator retried or voided it.
@@ -295,7 +293,7 @@ impl<'a> Replay<'a> {
         let envelope = Envelope {
             // An operator's replay has all attempts again.
             failed_attempts: 0,
-            replay_id: Some(self.replay_id),
+            replay_id: Some(self.id),
             // The secret was used when the message was received.
             secret_label: None,
             ..stored.lenient_envelope(identity)

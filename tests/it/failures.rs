@@ -229,7 +229,7 @@ async fn retry_queue_full_dead_letters_nothing() {
 #[tokio::test]
 async fn failing_source_does_not_delay_another_source() {
     let app = TestApp::with(&[SHOP, crate::support::ERP], |config| {
-        config.worker.consumers_per_source = 1
+        config.worker.consumers_per_source = 1;
     })
     .await;
     app.execute(&raise("P0001", 1_000_000)).await;

@@ -23,7 +23,7 @@ fn note(import_id: Uuid, state: ImportState, items: u64) -> ImportProgress {
         state,
         items,
         error: (state == ImportState::Interrupted).then(|| "why".to_owned()),
-        started_at: started_at,
+        started_at,
         received_at: (state != ImportState::Receiving).then(|| started_at + Duration::SECOND),
     }
 }

@@ -144,6 +144,7 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
 }
 
 /// The series without the expected value.
+#[expect(clippy::float_arithmetic, reason = "metric values are floats")]
 fn unexpected(text: &str, prefix: &str) -> Vec<String> {
     let values = parse(text);
     let check = |(series, expected): &(&str, Value)| {

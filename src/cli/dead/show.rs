@@ -34,7 +34,7 @@ fn print(detail: &DeadLetterDetail) -> anyhow::Result<()> {
     let outcome = summary.outcome.clone().unwrap_or_default();
     outln!(
         "{}",
-        output::fields([
+        output::fields(&[
             ("dead letter", summary.dead_letter_id.to_string()),
             // The dead letter of a delivery has the delivery's id here.
             (if is_delivery { "delivery" } else { "receipt" }, summary.receipt_id.to_string()),

@@ -39,7 +39,7 @@ fn print(detail: &DeliveryDetail) -> anyhow::Result<()> {
     });
     outln!(
         "{}",
-        output::fields([
+        output::fields(&[
             ("delivery", delivery.delivery_id.to_string()),
             ("destination", delivery.destination.clone()),
             ("event", delivery.event.clone()),

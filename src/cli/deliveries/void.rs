@@ -101,7 +101,7 @@ fn print(delivery: &Delivery) -> anyhow::Result<()> {
             output::strip_control_chars(remote_id)
         ),
         (None, Some(_), None) => {
-            outln!("It was sent and never confirmed: {destination} may have it; check there.")
+            outln!("It was sent and never confirmed: {destination} may have it; check there.");
         }
         _ => {}
     }

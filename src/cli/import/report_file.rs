@@ -62,7 +62,7 @@ impl ReportFile {
         let mut out = BufWriter::new(file);
         match form {
             ReportFormat::Csv => {
-                writeln!(out, "line,outcome,write_kind,number,error").with_context(cannot_write)?
+                writeln!(out, "line,outcome,write_kind,number,error").with_context(cannot_write)?;
             }
             ReportFormat::Json => write!(out, "{{\"items\":[").with_context(cannot_write)?,
         }

@@ -31,7 +31,7 @@ pub(super) async fn run(store: &Store, arguments: &QuarantineShowArgs) -> anyhow
 fn print(request: &QuarantinedRequestDetail) -> anyhow::Result<()> {
     outln!(
         "{}",
-        output::fields([
+        output::fields(&[
             ("receipt", request.receipt_id.to_string()),
             ("source", request.source.clone()),
             ("received", output::timestamp(request.received_at)),

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use tallyhook::domain::ReasonCode;
 use uuid::Uuid;
 
-use super::{REQUEST, TARGETS, assert_sound, delivered, failed, send, state, to, with_an_invoice};
+use super::{
+    Delivery, REQUEST, TARGETS, assert_sound, delivered, failed, send, state, to, with_an_invoice,
+};
 use crate::support::{ERP, TestApp, erp_invoice};
 
 /// The binary with a test app's database and broker.
@@ -52,14 +54,21 @@ impl Binary {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn delivery_commands_list_void_reissue_and_retry() {
+/// An invoice whose deliveries to `accounting` and `events` are delivered and whose delivery to
+/// `ledger` was refused, in this order.
+async fn with_three_deliveries() -> (TestApp, [Delivery; 3]) {
     let app = with_an_invoice().await;
     let [accounting, ledger, queue] =
         [to(&app, "accounting").await, to(&app, "ledger").await, to(&app, "events").await];
     send(&app, accounting.delivery_id, delivered("INV-7"), Some(201)).await;
     send(&app, queue.delivery_id, delivered("1"), None).await;
     send(&app, ledger.delivery_id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
+    (app, [accounting, ledger, queue])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delivery_commands_list_show_and_trace_find_deliveries() {
+    let (app, [accounting, ledger, _]) = with_three_deliveries().await;
     let binary = Binary::on(&app, TARGETS);
     let id = accounting.delivery_id.to_string();
 
@@ -100,6 +109,13 @@ async fn delivery_commands_list_void_reissue_and_retry() {
         assert!(actual.iter().any(|one| one["delivery_id"] == id.as_str()), "{what}: {story:#}");
     }
     assert_eq!(binary.json(&["trace", "I-1"])["deliveries"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delivery_commands_void_reissue_and_retry() {
+    let (app, [accounting, ledger, queue]) = with_three_deliveries().await;
+    let binary = Binary::on(&app, TARGETS);
+    let id = accounting.delivery_id.to_string();
 
     // A void needs a comment and selects one delivery.
     assert_eq!(binary.run(&["deliveries", "void", &id]).0, 2);

@@ -28,7 +28,7 @@ async fn reissue_of_uncertain_delivery_needs_confirmation() {
     for (id, why) in [(queue.delivery_id, "queue"), (accounting.delivery_id, "no look-up")] {
         match reissue(&app, id, false).await {
             Err(DeliveryError::MayStillExist { why: cause, .. }) => {
-                assert!(cause.contains(why), "{cause}")
+                assert!(cause.contains(why), "{cause}");
             }
             other => panic!("{other:?}"),
         }
@@ -36,7 +36,7 @@ async fn reissue_of_uncertain_delivery_needs_confirmation() {
     let nowhere = BTreeMap::new();
     match desk::reissue(&app.tools.store, &nowhere, queue.delivery_id, false, ANNA).await {
         Err(DeliveryError::MayStillExist { why, .. }) => {
-            assert!(why.contains("not configured"), "{why}")
+            assert!(why.contains("not configured"), "{why}");
         }
         other => panic!("{other:?}"),
     }
