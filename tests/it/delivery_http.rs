@@ -117,7 +117,7 @@ async fn http_delivery_lost_responses_and_killed_destination_create_each_invoice
     accounting.faults(json!({"timeout_after_create_every": 10, "hang_ms": 2000})).await;
     come_to(&app, &format!("delivered {INVOICES}")).await;
     assert_mirrored_once(&app, &accounting, INVOICES as usize).await;
-    let found = "select count(*) from deliveries where warning like '%looking it up%'";
+    let found = "select count(*) from deliveries where warning like 'found by a look-up%'";
     assert!(app.count(found).await > 0, "nothing was ever in doubt");
     // An outage of the destination fails no delivery.
     assert_eq!(app.count("select count(*) from dead_letters").await, 0);
