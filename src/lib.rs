@@ -12,7 +12,7 @@
 //!    of a thin event through [`net`].
 //! 4. [`worker::apply`] claims the event keys and writes the changes in one
 //!    transaction of the [`store`]. Then the batch is acknowledged.
-//! 5. [`worker::retry_or_dead_letter`] publishes failed messages to a retry
+//! 5. [`worker`] publishes failed messages to a retry
 //!    queue, by the schedule in [`retry`], or to the dead-letter queue.
 //! 6. [`delivery`] sends what the transaction wrote to the outbox to the
 //!    [`destinations`].

@@ -142,7 +142,7 @@ impl Topology {
     /// are.
     ///
     /// A missing queue among existing ones was deleted, perhaps just now. It
-    /// is declared after [`REDECLARE_DELAY`]: declared at once, RabbitMQ's
+    /// is declared after `REDECLARE_DELAY`: declared at once, RabbitMQ's
     /// channels may take it for the old queue, confirm messages and never
     /// deliver them (seen with 3.10). Meanwhile messages wait in the queue of
     /// unrouted ones.

@@ -1,5 +1,5 @@
 //! HTTPS clients for configured hosts: [`HttpFetcher`] gets a resource, [`HttpCaller`] sends a
-//! request of any method. The [SSRF guard](super::ssrf_guard) checks every URL.
+//! request of any method. The SSRF guard checks every URL.
 
 mod caller;
 

@@ -35,7 +35,7 @@ impl OperatorBroker {
     /// Connects to the broker. Declares no queues of sources.
     ///
     /// # Errors
-    /// [`BrokerUnavailable`] if there is no connection within 15 s.
+    /// `BrokerUnavailable` if there is no connection within 15 s.
     pub async fn connect(
         settings: &config::BrokerConfig,
         metrics: Metrics,

@@ -138,7 +138,7 @@ impl Secret {
     }
 }
 
-/// An authentic request. Only [`Verified::check`] builds it, so that unverified bytes
+/// An authentic request. Only `Verified::check` builds it, so that unverified bytes
 /// cannot become events.
 #[derive(Clone, Copy, Debug)]
 pub struct Verified<'a> {

@@ -21,7 +21,7 @@ pub use queries::{
 };
 
 /// Inserts dead-lettered messages, each with another receipt. Their receipts must be recorded
-/// before, in the same transaction: see [`archive`].
+/// before, in the same transaction: see `archive()`.
 ///
 /// A dead letter whose replay failed is opened again. A message that is archived twice has one row.
 ///

@@ -50,7 +50,7 @@ pub struct Delivery {
     pub sequence: i64,
     /// The destination's name in the configuration.
     pub destination: String,
-    /// What happened to the document: a word of [`DocumentEvent`].
+    /// What happened to the document: a [`crate::domain::DocumentEvent`] as text.
     pub event: String,
     /// Whether the destination keeps a copy of the invoice.
     pub is_mirror: bool,

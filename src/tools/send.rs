@@ -1,9 +1,9 @@
 //! `tallyhook send`: webhooks of any configured source, signed and posted as
 //! the platform would.
 //!
-//! A [`scenario`] is a [`plan`] (which webhooks in which order) and their
-//! content, [generated](generate) or read from files. [`send`] posts them; the
-//! [`report`] has the responses and the outcomes that must be on record.
+//! A `scenario` is a `plan` (which webhooks in which order) and their
+//! content, generated or read from files. `send` posts them; the
+//! `report` has the responses and the outcomes that must be on record.
 
 pub(crate) mod generate;
 pub(crate) mod plan;

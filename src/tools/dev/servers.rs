@@ -84,7 +84,7 @@ impl Servers {
     ///
     /// # Errors
     ///
-    /// As [`Servers::init`].
+    /// As [`Servers::start`].
     pub async fn start_temporary() -> Result<Self> {
         Self::start_temporary_with(Options::default()).await
     }
@@ -93,7 +93,7 @@ impl Servers {
     ///
     /// # Errors
     ///
-    /// As [`Servers::init`].
+    /// As [`Servers::start`].
     pub async fn start_temporary_with(options: Options) -> Result<Self> {
         let temporary = tempfile::Builder::new()
             .prefix("tallyhook-")
@@ -110,7 +110,7 @@ impl Servers {
     ///
     /// # Errors
     ///
-    /// As [`Servers::init`].
+    /// As [`Servers::start`].
     pub async fn start_with(dir: &Path, options: &Options) -> Result<Self> {
         let dir = data_dir::create(dir)?;
         if data_dir::running_as_root() {

@@ -64,7 +64,7 @@ impl PostgresServer {
     ///
     /// # Errors
     ///
-    /// As [`PostgresServer::init`].
+    /// As [`PostgresServer::start`].
     pub async fn start_with(dir: &Path, options: &Options) -> Result<Self> {
         let binaries = binaries::postgres().await?;
         let dir = data_dir::create(dir)?;

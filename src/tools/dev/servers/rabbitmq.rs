@@ -86,7 +86,7 @@ impl RabbitMqServer {
     ///
     /// # Errors
     ///
-    /// As [`RabbitMqServer::init`].
+    /// As [`RabbitMqServer::start`].
     pub async fn start_with(dir: &Path, options: &Options) -> Result<Self> {
         let binaries = binaries::rabbitmq().await?;
         let dir = data_dir::create(dir)?;
