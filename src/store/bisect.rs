@@ -1,4 +1,4 @@
-//! Splits work that fails until the items at fault stand alone.
+//! Splits failing work until each failing item is on its own.
 
 /// What became of a part of the items: the result of the work with all of
 /// them, or the error of a part that has one item.

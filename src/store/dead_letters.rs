@@ -154,21 +154,21 @@ pub async fn resolve(conn: &mut Conn, resolutions: &[Resolution]) -> Result<(), 
     sqlx::query!(
         r#"
         with processed as (
-            select letter.dead_letter_id, processed.replay, processed.outcome
+            select dead_letter.dead_letter_id, processed.replay, processed.outcome
             from unnest($1::uuid[], $2::uuid[], $3::text[])
                 as processed (receipt_id, replay, outcome)
-            join dead_letters as letter using (receipt_id)
-            where letter.state <> 'resolved'
-            order by letter.receipt_id
-            for update of letter
+            join dead_letters as dead_letter using (receipt_id)
+            where dead_letter.state <> 'resolved'
+            order by dead_letter.receipt_id
+            for update of dead_letter
         )
-        update dead_letters as letter
+        update dead_letters as dead_letter
         set state = 'resolved', outcome = processed.outcome, closed_at = now(),
             replay_id = coalesce(
                 (select replay_id from replays where replays.replay_id = processed.replay),
-                letter.replay_id)
+                dead_letter.replay_id)
         from processed
-        where letter.dead_letter_id = processed.dead_letter_id
+        where dead_letter.dead_letter_id = processed.dead_letter_id
         "#,
         &column!(resolutions, resolution => resolution.receipt_id),
         &column!(resolutions, resolution => resolution.replay_id) as &[Option<Uuid>],

@@ -138,9 +138,9 @@ pub async fn list(
         select delivery.delivery_id, sequence, destination, event, is_mirror, delivery.source,
             delivery.tenant, document_id, document_number, issue, cause_receipt_id,
             delivery.state, idempotency_key, delivery.attempts, next_attempt_at, remote_id,
-            response_status, letter.reason as "reason?", delivery.error, warning, created_at,
+            response_status, dead_letter.reason as "reason?", delivery.error, warning, created_at,
             first_sent_at, delivered_at, voided_at, voided_by, void_comment
-        from deliveries as delivery left join dead_letters as letter using (delivery_id)
+        from deliveries as delivery left join dead_letters as dead_letter using (delivery_id)
         where (cardinality($1::uuid[]) = 0 or delivery.delivery_id = any($1))
           and ($2::text is null or delivery.state = $2)
           and ($3::text is null or destination = $3)
@@ -154,7 +154,7 @@ pub async fn list(
                 union all select delivery_id from deliveries
                 where remote_id = $5 or idempotency_key = $6))
           and sequence > $7
-          and ($8::text is null or letter.reason = $8)
+          and ($8::text is null or dead_letter.reason = $8)
         order by sequence
         limit $9
         "#,

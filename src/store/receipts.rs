@@ -164,8 +164,8 @@ pub async fn ids_in_use(
         union
         -- A dead letter may outlast its receipt.
         select receipt_id
-        from message join dead_letters as letter using (receipt_id)
-        where letter.event_key <> message.event_key
+        from message join dead_letters as dead_letter using (receipt_id)
+        where dead_letter.event_key <> message.event_key
         "#,
         &column!(messages, (receipt_id, _) => *receipt_id),
         &column!(messages, (_, event_key) => *event_key) as &[&str],

@@ -110,17 +110,18 @@ pub async fn totals(conn: &mut Conn) -> Result<Totals, StoreError> {
              where state = 'replayed' and delivery_id is null) as "replayed!",
             (select count(*) from receipts as receipt
              where receipt.outcome = 'dead' and not exists (
-                select from dead_letters as letter
-                where letter.receipt_id = receipt.receipt_id))
+                select from dead_letters as dead_letter
+                where dead_letter.receipt_id = receipt.receipt_id))
                 as "dead_receipts_without_dead_letter!",
-            (select count(*) from dead_letters as letter
-             where letter.state <> 'resolved' and letter.delivery_id is null and not exists (
+            (select count(*) from dead_letters as dead_letter
+             where dead_letter.state <> 'resolved' and dead_letter.delivery_id is null
+             and not exists (
                 select from receipts as receipt
-                where receipt.receipt_id = letter.receipt_id and receipt.outcome = 'dead')
+                where receipt.receipt_id = dead_letter.receipt_id and receipt.outcome = 'dead')
              -- The receipt of a discarded dead letter may be deleted.
-             and not (letter.state = 'discarded' and (letter.receipt_id <@ deleted.ids
-                or letter.first_failed_at < deleted.before
-                    and not letter.receipt_id <@ deleted.existing_ids)))
+             and not (dead_letter.state = 'discarded' and (dead_letter.receipt_id <@ deleted.ids
+                or dead_letter.first_failed_at < deleted.before
+                    and not dead_letter.receipt_id <@ deleted.existing_ids)))
                 as "dead_letters_without_dead_receipt!",
             -- A `duplicate` may hold a key too: an event with another transaction id of a known
             -- invoice claims a key of its own.
@@ -165,9 +166,9 @@ pub async fn totals(conn: &mut Conn) -> Result<Totals, StoreError> {
                 where invoice.invoice_id::text = mirrored.document_id
                   and invoice.mirrored_at is not null))
                 as "delivered_not_marked_mirrored!",
-            (select count(*) from dead_letters as letter
+            (select count(*) from dead_letters as dead_letter
              join deliveries as delivery using (delivery_id)
-             where not case letter.state
+             where not case dead_letter.state
                 when 'open' then delivery.state = 'failed'
                 when 'replayed' then delivery.state in ('pending', 'sending', 'uncertain')
                 when 'discarded' then delivery.state = 'voided'
@@ -176,8 +177,9 @@ pub async fn totals(conn: &mut Conn) -> Result<Totals, StoreError> {
                 as "dead_letters_contradicting_delivery!",
             (select count(*) from deliveries as delivery
              where delivery.state = 'failed' and not exists (
-                select from dead_letters as letter
-                where letter.delivery_id = delivery.delivery_id and letter.state = 'open'))
+                select from dead_letters as dead_letter
+                where dead_letter.delivery_id = delivery.delivery_id
+                and dead_letter.state = 'open'))
                 as "failed_deliveries_without_dead_letter!"
         from live, deleted
         "#

@@ -232,9 +232,9 @@ pub async fn retry(
         r#"
         with failed as (
             select delivery_id, first_sent_at is null or request is null or exists (
-                    select from dead_letters as letter
-                    where letter.delivery_id = known.delivery_id
-                      and letter.reason = 'delivery_refused') as render_again
+                    select from dead_letters as dead_letter
+                    where dead_letter.delivery_id = known.delivery_id
+                      and dead_letter.reason = 'delivery_refused') as render_again
             from deliveries as known
             where delivery_id = any($1) and state = 'failed'
             order by delivery_id for update

@@ -261,14 +261,14 @@ pub async fn remembered_since(conn: &mut Conn) -> Result<Option<OffsetDateTime>,
 async fn count_replayable_dead_letters(conn: &mut Conn, hour: i32) -> Result<i64, StoreError> {
     Ok(sqlx::query_scalar!(
         r#"
-        select count(*) as "count!" from dead_letters as letter
-        where letter.state in ('open', 'replayed') and letter.delivery_id is null
+        select count(*) as "count!" from dead_letters as dead_letter
+        where dead_letter.state in ('open', 'replayed') and dead_letter.delivery_id is null
           and exists (
             select from inbox
             where inbox.partition_hour = $1
               -- As `EventKey::inbox_id` computes it.
               and inbox.key = encode(
-                substring(sha256(convert_to(letter.event_key, 'UTF8')) for 16), 'hex')::uuid)
+                substring(sha256(convert_to(dead_letter.event_key, 'UTF8')) for 16), 'hex')::uuid)
         "#,
         hour
     )

@@ -16,8 +16,9 @@ const DELETE_BATCH_ROWS: i64 = 5_000;
 /// operator. A discarded dead letter is final. A receipt that says `dead` and has no dead letter is
 /// kept, so that `tallyhook audit` reports it.
 const IS_WAITING: &str = "(receipt.outcome = 'retried' or receipt.outcome = 'dead' and not exists (
-    select from dead_letters as letter
-    where letter.receipt_id = receipt.receipt_id and letter.state in ('discarded', 'resolved')))";
+    select from dead_letters as dead_letter
+    where dead_letter.receipt_id = receipt.receipt_id
+        and dead_letter.state in ('discarded', 'resolved')))";
 
 /// Drops a partition. A few receipts that must stay are moved to the default partition; if there are
 /// many, the partition is retained.
