@@ -1,5 +1,5 @@
 // Sends a webhook as a customer of Stripe's own Node.js library would, or has
-// the library judge one that somebody else has signed. In and out as send.py;
+// the library judge one that another signer made. In and out as send.py;
 // `library` is stripe. Runs in the folder that holds node_modules.
 
 import { createRequire } from "node:module";
@@ -8,11 +8,11 @@ import { text } from "node:stream/consumers";
 // An `import` would look beside this file only.
 const Stripe = createRequire(`${process.cwd()}/`)("stripe");
 // Webhooks need no key of the API, but the constructor wants one.
-const { webhooks } = new Stripe("sk_test_nobody");
+const { webhooks } = new Stripe("sk_test_unused");
 
 /** The headers that the library's user would send. */
 function sign({ secret, body, at }) {
-  // The id stands in the body.
+  // The id is in the body.
   const header = webhooks.generateTestHeaderString({ payload: body, secret, timestamp: at });
   // The library itself takes it, whatever its age.
   webhooks.constructEvent(body, header, secret, Infinity);

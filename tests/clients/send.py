@@ -1,5 +1,5 @@
 """Sends a webhook as a customer of a platform's own Python library would, or
-has the library judge one that somebody else has signed.
+has the library judge one that another signer made.
 
     send.py send    <<< '{"library": ..., "url": ..., "secret": ..., "id": ..., "at": ..., "body": ...}'
     send.py verify  <<< '{"library": ..., "secret": ..., "headers": {...}, "body": ...}'
@@ -39,7 +39,7 @@ def sign(message):
         case "svix":
             return standard(svix.webhooks.Webhook(secret), "svix", message)
         case "stripe":
-            # The id stands in the body.
+            # The id is in the body.
             header = stripe.WebhookSignature.generate_signature_header(
                 body, secret, message["at"]
             )

@@ -21,9 +21,9 @@ fn is_word(character: char) -> bool {
     character.is_ascii_alphanumeric() || character == '_'
 }
 
-/// A text without comments and without what the alerts say to people.
+/// A text without comments and annotations.
 fn expressions(text: &str) -> String {
-    let mut kept = String::new();
+    let mut filtered = String::new();
     let mut in_annotations = None;
     for line in text.lines() {
         let indent = line.len() - line.trim_start().len();
@@ -34,11 +34,11 @@ fn expressions(text: &str) -> String {
         if line.trim_end().ends_with("annotations:") {
             in_annotations = Some(indent);
         } else if !line.trim_start().starts_with('#') {
-            kept.push_str(line);
-            kept.push('\n');
+            filtered.push_str(line);
+            filtered.push('\n');
         }
     }
-    kept
+    filtered
 }
 
 fn metric_names(text: &str) -> BTreeSet<&str> {

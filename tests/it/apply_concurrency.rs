@@ -30,22 +30,24 @@ const BACK: &str = "select concat_ws(' ', number, refunded) from orders";
 async fn apply_crossed_orders_and_refunds_do_not_deadlock() {
     let app = TestApp::new().await;
     let source: SourceName = "shop".parse().unwrap();
-    let adapter = &app.tools.sources[&source];
-    let item = |envelope: Envelope| {
-        let mapped = adapter.map(&envelope).unwrap();
+    let shop = &app.context.sources[&source];
+    let to_message = |envelope: Envelope| {
+        let mapped = shop.map(&envelope).unwrap();
         Message::from_envelope(envelope, mapped)
     };
     for round in 0..20 {
         let (a, b) = (2 * round + 1, 2 * round + 2);
-        let first = [item(shop_order(a, 1, "9.00")), item(shop_refund(b, b, "1.00", "EUR"))];
-        let second = [item(shop_order(b, 1, "9.00")), item(shop_refund(a, a, "1.00", "EUR"))];
-        let apply = |items| {
+        let first =
+            [to_message(shop_order(a, 1, "9.00")), to_message(shop_refund(b, b, "1.00", "EUR"))];
+        let second =
+            [to_message(shop_order(b, 1, "9.00")), to_message(shop_refund(a, a, "1.00", "EUR"))];
+        let apply = |messages| {
             apply::apply_batch(
-                &app.tools.store,
+                &app.context.store,
                 &source,
-                adapter.conflict_policy(),
-                &app.tools.outbox,
-                items,
+                shop.conflict_policy(),
+                &app.context.outbox,
+                messages,
             )
         };
         let (first, second) = tokio::join!(apply(&first), apply(&second));
@@ -205,16 +207,16 @@ async fn refund_model_in_random_order_matches_the_expected_sums() {
         }
     }
     changes.shuffle(&mut rng);
-    let items: Vec<Message> = changes
+    let messages: Vec<Message> = changes
         .into_iter()
         .map(|change| Message::from_envelope(shop_order(1, 1, "1.00"), MappedEvent::Change(change)))
         .collect();
 
     let source: SourceName = "shop".parse().unwrap();
-    let rules = app.tools.sources[&source].conflict_policy();
+    let rules = app.context.sources[&source].conflict_policy();
     let mut workers = tokio::task::JoinSet::new();
-    for part in items.chunks(items.len().div_ceil(4)) {
-        let (store, source, part) = (app.tools.store.clone(), source.clone(), part.to_vec());
+    for part in messages.chunks(messages.len().div_ceil(4)) {
+        let (store, source, part) = (app.context.store.clone(), source.clone(), part.to_vec());
         // A generator per worker, so that the batches do not depend on the interleaving.
         let mut rng = StdRng::seed_from_u64(rng.random());
         workers.spawn(async move {
@@ -238,5 +240,5 @@ async fn refund_model_in_random_order_matches_the_expected_sums() {
     let actual: HashMap<String, u64> =
         actual.into_iter().map(|(order, back)| (order, back.parse().unwrap())).collect();
     assert_eq!(actual, expected);
-    app.assert_conserved(i64::try_from(items.len()).unwrap()).await;
+    app.assert_conserved(i64::try_from(messages.len()).unwrap()).await;
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// What each part may import. A part is a folder of `src` with the file of its name, or a file
-/// that has no folder. Every part stands here.
+/// that has no folder. Every part is listed.
 ///
 /// `config` is plain data, and `retry` is a pure function; both import nothing else of ours.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -124,11 +124,11 @@ const MUST_NOT_REACH: &[(&str, &[&str])] = &[
     ("tools", &["cli"]),
 ];
 
-/// The one file of the receiver that asks the database: what became of an import.
+/// The only file of the receiver that reads the database: the status of an import.
 const STORE_READER: &str = "receiver/imports/status.rs";
 
 /// Which part uses which crate, alone. The bench measures the product against code that does the
-/// same by hand, so its baselines use the crates too.
+/// same without it, so its baselines use the crates too.
 const OWNERS: &[(&str, &str)] = &[("lapin", "broker"), ("sqlx", "store"), ("backoff", "retry")];
 const BASELINES: &str = "tools/bench/baseline/";
 
@@ -261,10 +261,10 @@ fn character_literal(text: &str) -> Option<usize> {
 
 /// Removes `#[cfg(test)] mod name { ... }`.
 fn without_test_blocks(code: &str) -> String {
-    let mut kept = String::with_capacity(code.len());
+    let mut remaining = String::with_capacity(code.len());
     let mut rest = code;
     while let Some(start) = rest.find("#[cfg(test)]") {
-        kept.push_str(&rest[..start]);
+        remaining.push_str(&rest[..start]);
         rest = &rest[start + "#[cfg(test)]".len()..];
         let Some(end) = rest.find(['{', ';']) else { break };
         if rest[end..].starts_with('{') && rest.trim_start().starts_with("mod ") {
@@ -276,8 +276,8 @@ fn without_test_blocks(code: &str) -> String {
             rest = close.map_or("", |close| &rest[end + close + 1..]);
         }
     }
-    kept.push_str(rest);
-    kept
+    remaining.push_str(rest);
+    remaining
 }
 
 fn is_word(character: char) -> bool {
@@ -399,8 +399,8 @@ impl Graph {
         self.files.iter().enumerate().filter(|(_, file)| !file.is_test_only())
     }
 
-    /// How a part gets to another one: the files on the shortest way.
-    fn way(&self, from: &str, to: &str) -> Option<Vec<&str>> {
+    /// The files on the shortest import path from one part to another.
+    fn import_path(&self, from: &str, to: &str) -> Option<Vec<&str>> {
         let starts = self.sources().filter(|(_, file)| file.part() == from);
         let mut queue: Vec<usize> = starts.map(|(index, _)| index).collect();
         let mut came_from: BTreeMap<usize, Option<usize>> =
@@ -409,20 +409,20 @@ impl Graph {
         while let Some(index) = queue.get(next).copied() {
             next += 1;
             if self.files[index].part() == to {
-                let mut way = Vec::new();
+                let mut files = Vec::new();
                 let mut at = Some(index);
                 while let Some(index) = at {
-                    way.insert(0, self.files[index].path.as_str());
+                    files.insert(0, self.files[index].path.as_str());
                     at = came_from[&index];
                 }
-                return Some(way);
+                return Some(files);
             }
-            for target in &self.edges[index] {
-                let is_reader =
-                    self.files[index].path == STORE_READER && self.files[*target].part() == "store";
-                if !is_reader && !came_from.contains_key(target) {
-                    came_from.insert(*target, Some(index));
-                    queue.push(*target);
+            for imported in &self.edges[index] {
+                let is_reader = self.files[index].path == STORE_READER
+                    && self.files[*imported].part() == "store";
+                if !is_reader && !came_from.contains_key(imported) {
+                    came_from.insert(*imported, Some(index));
+                    queue.push(*imported);
                 }
             }
         }
@@ -476,16 +476,16 @@ fn architecture_parts_import_only_what_they_may() {
     for (index, file) in graph.sources() {
         let rule = MAY_IMPORT.iter().find(|(part, _)| *part == file.part());
         let allowed = rule.map_or(&[][..], |(_, allowed)| *allowed);
-        for target in &graph.edges[index] {
-            let target = &graph.files[*target];
-            let module = target.module.join("::");
+        for imported in &graph.edges[index] {
+            let imported = &graph.files[*imported];
+            let module = imported.module.join("::");
             let is_allowed = allowed
                 .iter()
                 .any(|allowed| module == *allowed || module.starts_with(&format!("{allowed}::")));
-            let is_reader = file.path == STORE_READER && target.part() == "store";
-            if file.part() != target.part() && !is_allowed && !is_reader {
-                let (part, other) = (file.part(), target.part());
-                let (from, to) = (&file.path, &target.path);
+            let is_reader = file.path == STORE_READER && imported.part() == "store";
+            if file.part() != imported.part() && !is_allowed && !is_reader {
+                let (part, other) = (file.part(), imported.part());
+                let (from, to) = (&file.path, &imported.path);
                 violations.push(format!("{part} imports {other}: {from} names {to}"));
             }
         }
@@ -499,8 +499,8 @@ fn architecture_forbidden_parts_are_not_reachable() {
     let mut violations = Vec::new();
     for (part, others) in MUST_NOT_REACH {
         for other in *others {
-            if let Some(way) = graph.way(part, other) {
-                violations.push(format!("{part} reaches {other}: {}", way.join(" -> ")));
+            if let Some(files) = graph.import_path(part, other) {
+                violations.push(format!("{part} reaches {other}: {}", files.join(" -> ")));
             }
         }
     }

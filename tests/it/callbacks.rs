@@ -91,9 +91,9 @@ async fn callback_repeated_post_returns_identical_response_and_one_invoice() {
 
     assert_eq!(post(&server, &body).await, first);
     // The same invoice with another field order and number format.
-    let anew = r#"{ "amount": 12.5, "transactionId": "T-1", "invoiceNumber": "INV-1",
+    let reformatted = r#"{ "amount": 12.5, "transactionId": "T-1", "invoiceNumber": "INV-1",
         "currency": "eur", "vendor": "ACME", "attempt": 2 }"#;
-    assert_eq!(post(&server, anew).await, first);
+    assert_eq!(post(&server, reformatted).await, first);
     let calls = (0..20).map(|_| post(&server, &body));
     for answer in futures_util::future::join_all(calls).await {
         assert_eq!(answer, first);
@@ -145,7 +145,7 @@ async fn callback_replayed_dead_letter_keeps_the_response() {
     app.archive_dead_letters(1).await;
     app.execute("drop trigger refuse on invoices").await;
 
-    let anna = Actor { name: "anna", comment: "mended" };
+    let anna = Actor { name: "anna", comment: "corrected" };
     let dead_letters = app.dead_letters().await;
     app.replay(&dead_letters, anna).await;
     assert_eq!(post(&server, &body).await, before);
@@ -169,7 +169,7 @@ async fn callback_bearer_token_or_hmac_is_accepted_as_configured() {
     let body = json!({"no": 7, "booking": "b", "sum": "-1.00"}).to_string();
     assert_eq!(server.post("signer", "", &body).await.status(), 200);
     for source in ["robot", "signer"] {
-        let queue = app.tools.topology.inbound_queue(&source.parse().unwrap());
+        let queue = app.context.topology.inbound_queue(&source.parse().unwrap());
         assert_eq!(app.amqp().await.depth(&queue).await, Some(1));
     }
     server.stop().await;
@@ -190,10 +190,10 @@ async fn callback_rejection_uses_the_callback_error_format() {
 
     let http = client();
     let post = || http.post(server.url("/hooks/robot"));
-    let nobody = post().body(bad.clone()).send().await.unwrap();
-    assert_eq!(refused(nobody, 401, false).await, [""; 0]);
-    let stranger = post().bearer_auth("a guess").body(bad).send().await.unwrap();
-    assert_eq!(refused(stranger, 401, false).await, [""; 0]);
+    let unauthenticated = post().body(bad.clone()).send().await.unwrap();
+    assert_eq!(refused(unauthenticated, 401, false).await, [""; 0]);
+    let wrong_token = post().bearer_auth("a guess").body(bad).send().await.unwrap();
+    assert_eq!(refused(wrong_token, 401, false).await, [""; 0]);
     let form = post()
         .bearer_auth("a-token-of-the-tests")
         .header("content-type", "application/x-www-form-urlencoded")
@@ -205,7 +205,7 @@ async fn callback_rejection_uses_the_callback_error_format() {
     let slow = server.first_answer(slow).await;
     assert!(slow.starts_with("HTTP/1.1 408 "), "{slow}");
     assert!(slow.contains("content-type: application/json\r\n"), "{slow}");
-    let queue = app.tools.topology.inbound_queue(&"robot".parse().unwrap());
+    let queue = app.context.topology.inbound_queue(&"robot".parse().unwrap());
     assert_eq!(app.amqp().await.depth(&queue).await, Some(0));
     server.stop().await;
 }
@@ -216,7 +216,7 @@ async fn callback_wrong_method_returns_405_with_allow() {
     for (source, status, media_type) in [
         ("robot", 405, "application/json"),
         ("shop", 405, "application/problem+json"),
-        ("nobody", 404, "application/problem+json"),
+        ("unknown", 404, "application/problem+json"),
     ] {
         let url = server.url(&format!("/hooks/{source}"));
         let options = client().request(reqwest::Method::OPTIONS, &url).send().await.unwrap();

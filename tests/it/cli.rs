@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::support::{RawAmqpClient, servers};
 
-const SECRET: &str = "somebody's secret";
+const SECRET: &str = "a secret of the tests";
 
 /// An empty database, a queue prefix, configuration files, and the binary's commands on them.
 struct CliEnvironment {
@@ -75,7 +75,7 @@ impl CliEnvironment {
     }
 
     /// Waits until every accepted message has an outcome.
-    async fn settled(&self, accepted: i64) -> Value {
+    async fn await_outcomes(&self, accepted: i64) -> Value {
         let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             let audit = self.json(&["audit", "--json"]);
@@ -89,7 +89,7 @@ impl CliEnvironment {
 }
 
 fn free_ports<const N: usize>() -> [u16; N] {
-    // Held together, so that no two are the same.
+    // All are open at the same time, so that no two ports are equal.
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
@@ -156,12 +156,12 @@ fn order(id: u64) -> String {
 fn client() -> reqwest::Client {
     // Another test may have been first.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let patience = Duration::from_secs(10);
-    reqwest::Client::builder().timeout(patience).no_proxy().build().unwrap()
+    let timeout = Duration::from_secs(10);
+    reqwest::Client::builder().timeout(timeout).no_proxy().build().unwrap()
 }
 
 /// Posts until it is accepted, as platforms do.
-async fn insist(client: &reqwest::Client, url: &str, event_id: &str, body: &str) {
+async fn post_until_accepted(client: &reqwest::Client, url: &str, event_id: &str, body: &str) {
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         match post(client, url, event_id, body).await {
@@ -193,13 +193,13 @@ async fn cli_commands_report_the_same_messages() {
     let client = client();
 
     // Three concurrent posts of one order.
-    insist(&client, &cli.receiver, "warm-up", &order(1)).await;
+    post_until_accepted(&client, &cli.receiver, "warm-up", &order(1)).await;
     let body = order(1001);
     let posts = (0..3).map(|_| post(&client, &cli.receiver, "event-1", &body));
     assert_eq!(futures_util::future::join_all(posts).await, [200, 200, 200]);
     let poison = r##"{"id": 7, "name": "#7", "currency": "EUR"}"##;
     assert_eq!(post(&client, &cli.receiver, "event-2", poison).await, 200);
-    let audit = cli.settled(5).await;
+    let audit = cli.await_outcomes(5).await;
     let totals = &audit["sums"];
     assert_eq!(
         (&totals["applied"], &totals["duplicate"], &totals["dead"]),
@@ -249,7 +249,7 @@ async fn cli_commands_report_the_same_messages() {
     assert_eq!(replay["sent"], 1);
     let deadline = Instant::now() + Duration::from_secs(20);
     while listed(&["--since", "1h"]) == 0 {
-        assert!(Instant::now() < deadline, "the letter did not come back");
+        assert!(Instant::now() < deadline, "the replayed message did not fail again");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     for refused in [&["dead", "discard", &id][..], &["dead", "discard", "--comment", "all of it"]] {
@@ -263,14 +263,18 @@ async fn cli_commands_report_the_same_messages() {
         (&json!(1), &json!([["missing_field", 1]]))
     );
     assert!(cli.run(&["dead", "discard", &id, "--comment", "a test"]).status.success());
-    let acts = cli.json(&["dead", "show", &id, "--json"])["history"].clone();
-    let acts: Vec<_> =
-        acts.as_array().unwrap().iter().map(|act| (&act["action"], &act["actor"])).collect();
-    assert_eq!(acts, [(&json!("replay"), &json!("ann")), (&json!("discard"), &json!("ann"))]);
+    let history = cli.json(&["dead", "show", &id, "--json"])["history"].clone();
+    let history: Vec<_> = history
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| (&entry["action"], &entry["actor"]))
+        .collect();
+    assert_eq!(history, [(&json!("replay"), &json!("ann")), (&json!("discard"), &json!("ann"))]);
 
     // Without a worker the broker's own dead-letter queue can be drained by hand.
     worker.kill().await.unwrap();
-    cli.bury_by_hand().await;
+    cli.publish_foreign_dead_letter().await;
     assert_eq!(cli.json(&["dead", "drain", "--dry-run", "--json"])["waiting"], 1);
     assert_eq!(cli.json(&["dead", "drain", "--json"])["drained"], 1);
     assert_eq!(listed(&["--reason", "delivery_limit"]), 1);
@@ -280,7 +284,7 @@ async fn cli_commands_report_the_same_messages() {
 
 impl CliEnvironment {
     /// Publishes a message to the dead-letter queue without the headers of our worker.
-    async fn bury_by_hand(&self) {
+    async fn publish_foreign_dead_letter(&self) {
         let amqp = RawAmqpClient::open(&servers::shared().rabbitmq).await;
         let exchange = format!("{}.dead", self.prefix);
         amqp.publish(&exchange, "shop", Some("by-hand"), &[], b"{}").await;
@@ -294,14 +298,14 @@ async fn cli_quarantine_release_applies_after_secret_is_corrected() {
     let _receiver = cli.serve("receiver", "config.toml");
     let _worker = cli.serve("worker", "second.toml");
     let client = client();
-    insist(&client, &cli.receiver, "warm-up", &order(1)).await;
-    cli.settled(1).await;
+    post_until_accepted(&client, &cli.receiver, "warm-up", &order(1)).await;
+    cli.await_outcomes(1).await;
 
     let list = || cli.json(&["quarantine", "list", "--source", "shop", "--json"]);
-    for (count, secret) in [(1, "the new secret"), (2, "nobody's secret")] {
+    for (count, secret) in [(1, "the new secret"), (2, "an unknown secret")] {
         let body = order(count);
         let deadline = Instant::now() + Duration::from_secs(20);
-        // The receiver lets one request through a second.
+        // The receiver records one such request per second.
         while list().as_array().unwrap().len() < usize::try_from(count).unwrap() {
             assert!(Instant::now() < deadline, "the request was not quarantined");
             let sent = post_signed(&client, &cli.receiver, "forged", &body, secret).await;
@@ -331,11 +335,11 @@ async fn cli_quarantine_release_applies_after_secret_is_corrected() {
     assert_eq!(partly, Some(3), "{text}");
     let result: Value = serde_json::from_slice(&release.stdout).unwrap();
     assert_eq!((&result["released"], &result["events"]), (&json!(1), &json!(1)), "{text}");
-    let audit = cli.settled(2).await;
+    let audit = cli.await_outcomes(2).await;
     assert_eq!(audit["sums"]["applied"], 2, "{audit:#}");
     assert_eq!(audit["refused_in_queue"], 0, "{audit:#}");
     let left = list()[0]["receipt_id"].as_str().unwrap().to_owned();
-    let discard = ["quarantine", "discard", &left, "--comment", "a stranger"];
+    let discard = ["quarantine", "discard", &left, "--comment", "unknown sender"];
     assert!(cli.run(&discard).status.success());
     assert_eq!(list(), json!([]));
 
@@ -360,7 +364,7 @@ async fn cli_worker_killed_repeatedly_applies_each_event_once() {
     assert!(cli.run(&["migrate"]).status.success());
     let _receiver = cli.serve("receiver", "config.toml");
     let client = client();
-    insist(&client, &cli.receiver, "0", &order(0)).await;
+    post_until_accepted(&client, &cli.receiver, "0", &order(0)).await;
 
     let mut worker = cli.serve("worker", "second.toml");
     let mut accepted = BTreeMap::from([(0, 1)]);
@@ -373,7 +377,7 @@ async fn cli_worker_killed_repeatedly_applies_each_event_once() {
         });
         let load = async {
             for id in posts {
-                insist(&client, &cli.receiver, &id.to_string(), &order(id)).await;
+                post_until_accepted(&client, &cli.receiver, &id.to_string(), &order(id)).await;
                 *accepted.entry(id).or_insert(0) += 1;
             }
         };
@@ -385,7 +389,7 @@ async fn cli_worker_killed_repeatedly_applies_each_event_once() {
         tokio::join!(load, murder);
     }
     let total: i64 = accepted.values().sum();
-    let audit = cli.settled(total).await;
+    let audit = cli.await_outcomes(total).await;
     let orders = i64::try_from(accepted.len()).unwrap();
     assert_eq!(audit["sums"]["applied"], orders, "{audit:#}");
     assert_eq!(audit["sums"]["duplicate"], total - orders, "{audit:#}");
@@ -428,10 +432,10 @@ fn cli_invalid_configuration_names_the_key() {
 fn cli_unreachable_servers_are_named_without_password() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
-    let [nobody] = free_ports();
+    let [closed_port] = free_ports();
     let config = format!(
-        "[broker]\nurl = 'amqp://ann:hunter2@127.0.0.1:{nobody}/%2f'\n\
-         [database]\nurl = 'postgres://ann:hunter2@127.0.0.1:{nobody}/none'\n\
+        "[broker]\nurl = 'amqp://ann:hunter2@127.0.0.1:{closed_port}/%2f'\n\
+         [database]\nurl = 'postgres://ann:hunter2@127.0.0.1:{closed_port}/none'\n\
          connect_timeout_ms = 500\n\
          [sources.shop]\nkind = 'shopify'\nsecrets = ['env:SHOP_SECRET']\n"
     );

@@ -1,4 +1,4 @@
-//! The constraints of the tables refuse what the inbox did not stop.
+//! The constraints of the tables reject duplicates that the inbox did not find.
 
 use sqlx::PgPool;
 

@@ -20,16 +20,16 @@ use crate::support::{
 /// An exchange of the test's own, and the destination that names it.
 struct Exchange {
     name: String,
-    target: String,
+    settings: String,
 }
 
 impl Exchange {
     fn new(events: &str) -> Self {
         let name = format!("t{}.events", Uuid::now_v7().simple());
-        let target = format!(
+        let settings = format!(
             "\n[destinations.warehouse]\nkind = 'rabbitmq'\nexchange = '{name}'\nevents = [{events}]\n"
         );
-        Self { name, target }
+        Self { name, settings }
     }
 }
 
@@ -72,7 +72,7 @@ impl Listener {
     }
 }
 
-async fn settled(app: &TestApp, delivered: i64) {
+async fn await_delivered(app: &TestApp, delivered: i64) {
     let sql = "select count(*) from deliveries where state = 'delivered'";
     eventually("everything is delivered", seconds(120), || async {
         app.count(sql).await == delivered
@@ -84,11 +84,11 @@ async fn settled(app: &TestApp, delivered: i64) {
 async fn amqp_delivery_committed_changes_are_published() {
     let exchange =
         Exchange::new("'order.upserted', 'order.deleted', 'invoice.created', 'invoice.updated'");
-    let app = TestApp::with(&[SHOP, ERP, &exchange.target], |_| ()).await;
+    let app = TestApp::with(&[SHOP, ERP, &exchange.settings], |_| ()).await;
     let _delivery_worker = app.start_delivery();
     let amqp = app.amqp().await;
-    // The exchange is made when the first worker connects.
-    settled(&app, 0).await;
+    // The exchange is declared when the first worker connects.
+    await_delivered(&app, 0).await;
     let mut erp = app.consumer("erp").await;
     let mut shop = app.consumer("shop").await;
 
@@ -96,16 +96,19 @@ async fn amqp_delivery_committed_changes_are_published() {
     app.publish_all(std::slice::from_ref(&created)).await;
     erp.step().await;
     let waits = "select count(*) from deliveries where state = 'pending' and error is not null";
-    eventually("nobody listens yet", seconds(20), || async { app.count(waits).await == 1 }).await;
+    eventually("the missing queue is recorded", seconds(20), || async {
+        app.count(waits).await == 1
+    })
+    .await;
     let listener = Listener::bind(&amqp, &exchange.name, "#").await;
     app.execute("update deliveries set next_attempt_at = now()").await;
-    settled(&app, 1).await;
+    await_delivered(&app, 1).await;
     assert_eq!(app.count("select attempts::bigint from deliveries").await, 0);
 
     let stale = erp_invoice("INV-1", 1, "9.00");
     app.publish_all(&[again(&created), erp_invoice("INV-1", 5, "12.00")]).await;
     erp.step().await;
-    settled(&app, 2).await;
+    await_delivered(&app, 2).await;
     app.execute("update invoices set version = version + interval '1 day'").await;
     app.publish_all(&[stale]).await;
     erp.step().await;
@@ -113,10 +116,10 @@ async fn amqp_delivery_committed_changes_are_published() {
     shop.step().await;
     app.publish_all(&[shop_deletion(7, 9)]).await;
     shop.step().await;
-    settled(&app, 4).await;
+    await_delivered(&app, 4).await;
 
-    let heard = listener.take().await;
-    let actual: Vec<(&str, &str, &str)> = heard
+    let published = listener.take().await;
+    let actual: Vec<(&str, &str, &str)> = published
         .iter()
         .map(|event| {
             let text = |value: &'static str| event[value].as_str().unwrap();
@@ -134,9 +137,9 @@ async fn amqp_delivery_committed_changes_are_published() {
             ("order.deleted", "/tallyhook/shop/demo.myshopify.com", "6.00"),
         ]
     );
-    assert_eq!(heard[0]["specversion"], "1.0");
-    assert_eq!(heard[0]["subject"], "INV-1");
-    assert_eq!(heard[2]["data"]["lines"][0]["sku"], "S");
+    assert_eq!(published[0]["specversion"], "1.0");
+    assert_eq!(published[0]["subject"], "INV-1");
+    assert_eq!(published[2]["data"]["lines"][0]["sku"], "S");
     // A delivery to an exchange is no mirror.
     assert_eq!(app.count("select count(*) from deliveries where is_mirror").await, 0);
     assert_eq!(app.count("select count(*) from invoices where mirrored_at is null").await, 1);
@@ -145,7 +148,7 @@ async fn amqp_delivery_committed_changes_are_published() {
 #[tokio::test]
 async fn amqp_delivery_rolled_back_change_is_not_published() {
     let exchange = Exchange::new("'order.upserted'");
-    let app = TestApp::with(&[ERP, &exchange.target], |_| ()).await;
+    let app = TestApp::with(&[ERP, &exchange.settings], |_| ()).await;
     app.execute("alter table orders add constraint small check (total < 100)").await;
     let events =
         [erp_order("1", 1, "1.00"), erp_order("2", 1, "200.00"), erp_order("3", 1, "3.00")];
@@ -164,10 +167,10 @@ async fn amqp_delivery_many_workers_keep_the_order_per_document() {
     const DOCUMENTS: usize = 20;
     const VERSIONS: u32 = 10;
     let exchange = Exchange::new("'order.upserted'");
-    let app = TestApp::with(&[ERP, &exchange.target], |_| ()).await;
+    let app = TestApp::with(&[ERP, &exchange.settings], |_| ()).await;
     let amqp = app.amqp().await;
     {
-        // The first to connect makes the exchange.
+        // The first worker to connect declares the exchange.
         let _delivery_worker = app.start_delivery();
         eventually("the exchange", seconds(20), || async {
             let channel = amqp.channel().await;
@@ -176,13 +179,13 @@ async fn amqp_delivery_many_workers_keep_the_order_per_document() {
                 ..lapin::options::ExchangeDeclareOptions::default()
             };
             let kind = lapin::ExchangeKind::Topic;
-            let asked = channel.exchange_declare(
+            let declared = channel.exchange_declare(
                 short(&exchange.name),
                 kind,
                 passive,
                 FieldTable::default(),
             );
-            asked.await.is_ok()
+            declared.await.is_ok()
         })
         .await;
     }
@@ -201,12 +204,12 @@ async fn amqp_delivery_many_workers_keep_the_order_per_document() {
     let [first, _second, _third] = workers;
     first.kill().await;
     app.execute("update deliveries set lease_until = now() where state = 'sending'").await;
-    settled(&app, all).await;
+    await_delivered(&app, all).await;
 
-    let heard = listener.take().await;
+    let published = listener.take().await;
     let mut last = [0; DOCUMENTS];
     let mut ids = std::collections::HashMap::new();
-    for event in &heard {
+    for event in &published {
         let document: usize = event["data"]["order_id"].as_str().unwrap().parse().unwrap();
         let version = event["data"]["total"].as_str().unwrap().to_owned();
         let id = event["id"].as_str().unwrap().to_owned();
@@ -225,7 +228,7 @@ async fn amqp_delivery_many_workers_keep_the_order_per_document() {
 async fn amqp_delivery_exchange_deleted_and_broker_killed_loses_no_event() {
     const EVENTS: u64 = 300;
     let exchange = Exchange::new("'order.upserted'");
-    let (mut servers, app) = TestApp::on_leased_servers(&[ERP, &exchange.target], |_| ()).await;
+    let (mut servers, app) = TestApp::on_leased_servers(&[ERP, &exchange.settings], |_| ()).await;
     let mut consumer = app.consumer("erp").await;
     let orders: Vec<_> =
         (0..EVENTS).map(|order| erp_order(&order.to_string(), 1, "1.00")).collect();
@@ -234,8 +237,11 @@ async fn amqp_delivery_exchange_deleted_and_broker_killed_loses_no_event() {
         consumer.step().await;
     }
     let delivery_worker = app.start_delivery();
-    let unheard = "select count(*) from deliveries where error like '%no queue%'";
-    eventually("nobody listens", seconds(20), || async { app.count(unheard).await > 0 }).await;
+    let unroutable = "select count(*) from deliveries where error like '%no queue%'";
+    eventually("the missing queue is recorded", seconds(20), || async {
+        app.count(unroutable).await > 0
+    })
+    .await;
     {
         let amqp = app.amqp().await;
         let listener = Listener::bind(&amqp, &exchange.name, "#").await;
@@ -257,7 +263,7 @@ async fn amqp_delivery_exchange_deleted_and_broker_killed_loses_no_event() {
         servers.kill_rabbitmq().await;
         servers.restart_rabbitmq().await;
         app.execute("update deliveries set next_attempt_at = now()").await;
-        settled(&app, i64::try_from(EVENTS).unwrap()).await;
+        await_delivered(&app, i64::try_from(EVENTS).unwrap()).await;
         let amqp = app.amqp().await;
         let listener = Listener { channel: amqp.channel().await, ..listener };
         let ids: std::collections::HashSet<String> = listener

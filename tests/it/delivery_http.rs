@@ -1,4 +1,4 @@
-//! Mirrored invoices: the destination has exactly one for each, whatever is lost on the way (story 4).
+//! Mirrored invoices: the destination has exactly one for each, whatever messages are lost (story 4).
 
 use serde_json::json;
 use tallyhook::{
@@ -14,8 +14,8 @@ use crate::support::{
 /// The delay before a delivery is retried.
 const SOON: &str = "initial_delay_ms = 50";
 
-/// The target that stands for the accounting system.
-fn target(accounting: &MockAccounting, more: &str) -> String {
+/// The settings of the destination `books`, the accounting system.
+fn destination(accounting: &MockAccounting, more: &str) -> String {
     format!(
         r#"
         [destinations.books]
@@ -47,7 +47,7 @@ fn with_look_up(accounting: &MockAccounting, more: &str) -> String {
         url = '{}/invoices?vendor={{vendor}}&number={{number}}'
         id = '/invoices/0/id'
         ",
-        target(accounting, more),
+        destination(accounting, more),
         accounting.url(),
     )
 }
@@ -79,13 +79,13 @@ async fn come_to(app: &TestApp, expected: &str) {
 
 /// Asserts one invoice of each number at the destination, and its id there on every mirror.
 async fn assert_mirrored_once(app: &TestApp, accounting: &MockAccounting, count: usize) {
-    let there = accounting.invoices().await;
-    let mut numbers: Vec<&str> = there.iter().map(|invoice| invoice.number.as_str()).collect();
+    let invoices = accounting.invoices().await;
+    let mut numbers: Vec<&str> = invoices.iter().map(|invoice| invoice.number.as_str()).collect();
     numbers.sort_unstable();
     let all = numbers.len();
     numbers.dedup();
-    assert_eq!((all, numbers.len()), (count, count), "invoices at the target");
-    for invoice in &there {
+    assert_eq!((all, numbers.len()), (count, count), "invoices at the destination");
+    for invoice in &invoices {
         let (id, number) = (&invoice.id, &invoice.number);
         let known = app
             .count(&format!(
@@ -93,7 +93,7 @@ async fn assert_mirrored_once(app: &TestApp, accounting: &MockAccounting, count:
                  and document_number = '{number}'"
             ))
             .await;
-        assert_eq!(known, 1, "{number} is {id} there");
+        assert_eq!(known, 1, "{number} has the id {id} at the destination");
     }
     let ticked = "select count(*) from invoices where mirrored_at is not null";
     assert_eq!(app.count(ticked).await, i64::try_from(count).unwrap());
@@ -108,7 +108,10 @@ async fn http_delivery_lost_responses_and_killed_destination_create_each_invoice
     receive(&app, 0, INVOICES).await;
     let _delivery_worker = app.start_delivery();
     let delivered = "select count(*) from deliveries where state = 'delivered'";
-    eventually("half is there", seconds(60), || async { app.count(delivered).await > 80 }).await;
+    eventually("half of the invoices are delivered", seconds(60), || async {
+        app.count(delivered).await > 80
+    })
+    .await;
     accounting.kill().await;
     let waiting =
         "select count(*) from deliveries where state <> 'delivered' and error is not null";
@@ -127,7 +130,7 @@ async fn http_delivery_lost_responses_and_killed_destination_create_each_invoice
 async fn http_delivery_without_lookup_relies_on_the_idempotency_key() {
     const INVOICES: u32 = 60;
     let accounting = MockAccounting::start().await;
-    let app = TestApp::with(&[ERP, &target(&accounting, SOON)], |_| ()).await;
+    let app = TestApp::with(&[ERP, &destination(&accounting, SOON)], |_| ()).await;
     accounting.faults(json!({"timeout_after_create_every": 4, "hang_ms": 2000})).await;
     receive(&app, 0, INVOICES).await;
     let _delivery_worker = app.start_delivery();
@@ -149,8 +152,8 @@ async fn http_delivery_worker_killed_while_sending_creates_each_invoice_once() {
     let sending = "select count(*) from deliveries where state = 'sending'";
     eventually("calls under way", seconds(20), || async { app.count(sending).await >= 4 }).await;
     delivery_worker.kill().await;
-    let left = app.count(sending).await;
-    assert!(left > 0, "it was killed between two calls");
+    let in_flight = app.count(sending).await;
+    assert!(in_flight > 0, "the worker was killed between two requests");
     // Keys are stored before the first request.
     let unkeyed = "select count(*) from deliveries
                    where state = 'sending' and (idempotency_key is null or request is null)";
@@ -173,19 +176,22 @@ async fn http_delivery_database_killed_while_sending_creates_each_invoice_once()
     receive(&app, 0, INVOICES).await;
     let _delivery_worker = app.start_delivery();
     let delivered = "select count(*) from deliveries where state = 'delivered'";
-    eventually("some are there", seconds(30), || async { app.count(delivered).await > 10 }).await;
+    eventually("some invoices are delivered", seconds(30), || async {
+        app.count(delivered).await > 10
+    })
+    .await;
     servers.kill_postgres().await;
     servers.restart_postgres().await;
     // End the leases of the requests whose responses could not be recorded.
     let lost = "update deliveries set lease_until = now() where state = 'sending'";
     eventually("the database is back", seconds(30), || async {
-        app.tools.store.execute(lost).await.is_ok()
+        app.context.store.execute(lost).await.is_ok()
     })
     .await;
     accounting.faults(json!({"clear": true})).await;
     let sql = "select count(*) from deliveries where state = 'delivered'";
     eventually("all of it", seconds(60), || async {
-        drop(app.tools.store.execute(lost).await);
+        drop(app.context.store.execute(lost).await);
         app.count(sql).await == i64::from(INVOICES)
     })
     .await;
@@ -215,7 +221,7 @@ async fn http_delivery_response_status_decides_the_outcome() {
 
     // Another caller created it already: success, with a warning.
     let body = r#"{"vendor": "ACME", "number": "INV-3", "amount": "1", "currency": "EUR"}"#;
-    assert_eq!(accounting.create("somebody-else", body).await.status(), 201);
+    assert_eq!(accounting.create("another-key", body).await.status(), 201);
     receive(&app, 3, 1).await;
     come_to(&app, "delivered 3").await;
     let warned = "select count(*) from deliveries
@@ -262,15 +268,16 @@ async fn http_delivery_unreachable_destination_counts_no_attempt() {
     accounting.kill().await;
     receive(&app, 0, 20).await;
     let _delivery_worker = app.start_delivery();
-    let open = app.tools.metrics.circuit_breaker_open.with_label_values(&["destination", "books"]);
+    let open =
+        app.context.metrics.circuit_breaker_open.with_label_values(&["destination", "books"]);
     eventually("the breaker opens", seconds(20), || async { open.get() == 1 }).await;
-    let probes = app.tools.metrics.delivery_attempts.with_label_values(&["books", "retry_later"]);
+    let probes = app.context.metrics.delivery_attempts.with_label_values(&["books", "retry_later"]);
     let before = probes.get();
     eventually("failed probes", seconds(20), || async { probes.get() >= before + 3 }).await;
     assert_eq!(app.count("select count(*) from deliveries where attempts > 0").await, 0);
     // A probe may be under way. No delivery has another state.
-    let settled = "select count(*) from deliveries where state not in ('pending', 'sending')";
-    assert_eq!(app.count(settled).await, 0);
+    let other_states = "select count(*) from deliveries where state not in ('pending', 'sending')";
+    assert_eq!(app.count(other_states).await, 0);
     accounting.restart().await;
     come_to(&app, "delivered 20").await;
     eventually("it closes", seconds(20), || async { open.get() == 0 }).await;
@@ -287,8 +294,8 @@ async fn http_delivery_invoice_deleted_remotely_returns_only_by_reissue() {
     let mut consumer = app.consumer("erp").await;
     consumer.step().await;
     come_to(&app, "delivered 1").await;
-    let there = accounting.invoices().await;
-    accounting.delete(&there[0].id).await;
+    let invoices = accounting.invoices().await;
+    accounting.delete(&invoices[0].id).await;
 
     // Neither a duplicate nor an update creates it again.
     app.publish_all(&[again(&created), erp_invoice("INV-1", 2, "1.50")]).await;
@@ -299,7 +306,7 @@ async fn http_delivery_invoice_deleted_remotely_returns_only_by_reissue() {
     accounting.delete(&later).await;
     assert_eq!(accounting.invoices().await, []);
 
-    let store = &app.tools.store;
+    let store = &app.context.store;
     let why = Actor { name: "ann", comment: "deleted in the accounting system by mistake" };
     let reissue =
         async |id| deliveries::reissue(store, &app.components.destinations, id, false, why).await;
@@ -321,17 +328,17 @@ async fn http_delivery_invoice_deleted_remotely_returns_only_by_reissue() {
     assert_eq!(many.iter().filter(|made| made.is_ok()).count(), 1);
     come_to(&app, "delivered 2, voided 1").await;
     reissue(old.delivery_id).await.unwrap_err();
-    let there = accounting.invoices().await;
-    assert_eq!(there.len(), 1);
+    let invoices = accounting.invoices().await;
+    assert_eq!(invoices.len(), 1);
     let [_, new] = deliveries::list(store, &invoice, 9).await.unwrap().try_into().unwrap();
-    assert_eq!((new.issue, new.remote_id.as_deref()), (1, Some(there[0].id.as_str())));
+    assert_eq!((new.issue, new.remote_id.as_deref()), (1, Some(invoices[0].id.as_str())));
     assert_ne!(new.idempotency_key, old.idempotency_key);
     assert_eq!(app.count(ticked).await, 1);
 
     // Voided although the invoice exists: the lookup finds it.
     deliveries::void(store, new.delivery_id, why).await.unwrap();
     let refused = reissue(new.delivery_id).await.unwrap_err().to_string();
-    assert!(refused.contains(&there[0].id), "{refused}");
+    assert!(refused.contains(&invoices[0].id), "{refused}");
     created_after(&app, &mut consumer, &accounting, "INV-3").await;
     assert_eq!(accounting.invoices().await.len(), 2);
 }
@@ -362,8 +369,8 @@ async fn http_delivery_replayed_response_of_deleted_invoice_fails() {
     come_to(&app, "uncertain 1").await;
     accounting.faults(json!({"clear": true})).await;
     // It is deleted by hand before the retry with the same key.
-    let there = accounting.invoices().await;
-    accounting.delete(&there[0].id).await;
+    let invoices = accounting.invoices().await;
+    accounting.delete(&invoices[0].id).await;
     come_to(&app, "failed 1").await;
     assert_eq!(app.text("select reason from dead_letters").await, "delivery_gone");
     assert_eq!(accounting.invoices().await, []);
@@ -374,11 +381,11 @@ async fn http_delivery_unrenderable_bodies_do_not_delay_others() {
     const INVOICES: u32 = 80;
     let accounting = MockAccounting::start().await;
     // All bodies but the last are invalid JSON.
-    let target = with_look_up(&accounting, SOON).replace(
+    let destination = with_look_up(&accounting, SOON).replace(
         "body = '''",
         &format!("body = '''{{% if number is startingwith('INV-') and number != 'INV-{}' %}}?{{% endif %}}", INVOICES - 1),
     );
-    let app = TestApp::with(&[ERP, &target], |_| ()).await;
+    let app = TestApp::with(&[ERP, &destination], |_| ()).await;
     receive(&app, 0, INVOICES).await;
     let _delivery_worker = app.start_delivery();
     // A wait for new work after each would take twice as long.

@@ -409,8 +409,9 @@ fn documents_columns_are_in_the_schema() {
 
 /// The anchor of a heading, as GitHub makes it.
 fn anchor(heading: &str) -> String {
-    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-    kept.collect::<String>().to_lowercase().replace(' ', "-")
+    let slug_chars =
+        heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    slug_chars.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
 #[test]

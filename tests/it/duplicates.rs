@@ -56,13 +56,13 @@ async fn duplicates_claimed_by_two_workers_are_applied_once() {
         let sent = futures_util::future::join_all(events.iter().map(|event| app.publish(event)));
         assert!(sent.await.iter().all(Result::is_ok));
         let all = i64::try_from(8 * (round + 1)).unwrap();
-        let settled = "select count(*) from receipts";
-        while app.count(settled).await < all {
+        let processed = "select count(*) from receipts";
+        while app.count(processed).await < all {
             // An idle consumer must not stop the other one.
             tokio::select! {
                 _ = async { tokio::join!(one.step(), other.step()) } => {}
                 () = eventually("the round", seconds(30), || async {
-                    app.count(settled).await == all
+                    app.count(processed).await == all
                 }) => {}
             }
         }

@@ -21,24 +21,24 @@ use uuid::Uuid;
 
 use crate::support::{TestApp, app::now, events::again};
 
-type Answer = Box<dyn Fn(&str) -> Response + Send>;
+type Respond = Box<dyn Fn(&str) -> Response + Send>;
 
 /// A platform's API on this machine. Ends with the test's runtime.
 #[derive(Clone)]
 struct Platform {
     address: SocketAddr,
-    answer: Arc<Mutex<Answer>>,
-    asked: Arc<Mutex<Vec<(String, HeaderMap)>>>,
+    respond: Arc<Mutex<Respond>>,
+    requests: Arc<Mutex<Vec<(String, HeaderMap)>>>,
 }
 
 impl Platform {
-    /// Answers each path by this function.
-    async fn start(answer: impl Fn(&str) -> Response + Send + 'static) -> Self {
+    /// Responds to each path by this function.
+    async fn start(respond: impl Fn(&str) -> Response + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let platform = Self {
             address: listener.local_addr().unwrap(),
-            answer: Arc::new(Mutex::new(Box::new(answer))),
-            asked: Arc::default(),
+            respond: Arc::new(Mutex::new(Box::new(respond))),
+            requests: Arc::default(),
         };
         let this = platform.clone();
         let router = Router::new().fallback(move |request: Request| {
@@ -50,27 +50,27 @@ impl Platform {
     }
 
     fn take(&self, request: &Request) -> Response {
-        let asked = request.uri().path_and_query().unwrap().to_string();
-        let answer = self.answer.lock().unwrap()(&asked);
-        self.asked.lock().unwrap().push((asked, request.headers().clone()));
-        answer
+        let path = request.uri().path_and_query().unwrap().to_string();
+        let response = self.respond.lock().unwrap()(&path);
+        self.requests.lock().unwrap().push((path, request.headers().clone()));
+        response
     }
 
-    fn now_answers(&self, answer: impl Fn(&str) -> Response + Send + 'static) {
-        *self.answer.lock().unwrap() = Box::new(answer);
+    fn set_response(&self, respond: impl Fn(&str) -> Response + Send + 'static) {
+        *self.respond.lock().unwrap() = Box::new(respond);
     }
 
     /// The requested paths in alphabetical order.
-    fn asked(&self) -> Vec<String> {
-        let mut asked: Vec<_> =
-            self.asked.lock().unwrap().iter().map(|(asked, _)| asked.clone()).collect();
-        asked.sort();
-        asked
+    fn requested_paths(&self) -> Vec<String> {
+        let mut paths: Vec<_> =
+            self.requests.lock().unwrap().iter().map(|(path, _)| path.clone()).collect();
+        paths.sort();
+        paths
     }
 
     fn header(&self, name: &str) -> String {
-        let asked = self.asked.lock().unwrap();
-        let (_, headers) = asked.last().unwrap();
+        let requests = self.requests.lock().unwrap();
+        let (_, headers) = requests.last().unwrap();
         headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
     }
 
@@ -106,9 +106,9 @@ fn invoice(id: &str, total: &str) -> String {
     .to_string()
 }
 
-/// Answers with an invoice of 12.50.
-fn invoices(asked: &str) -> Response {
-    let id = asked.split('?').next().unwrap().rsplit('/').next().unwrap();
+/// Responds with an invoice of 12.50.
+fn invoices(path: &str) -> Response {
+    let id = path.split('?').next().unwrap().rsplit('/').next().unwrap();
     invoice(id, "12.50").into_response()
 }
 
@@ -147,7 +147,7 @@ fn thin_at(event_type: &str, id: &str, time: &str) -> Envelope {
     event("books", "310687", &event_id, &body)
 }
 
-fn one(event: &Envelope) -> &[Envelope] {
+fn single(event: &Envelope) -> &[Envelope] {
     std::slice::from_ref(event)
 }
 
@@ -166,7 +166,7 @@ async fn enrichment_fetches_each_document_once() {
     let mut consumer = app.consumer("books").await;
     consumer.drain(5).await;
     let path = |id: &str| format!("/v3/company/310687/invoice/{id}?minorversion=75");
-    assert_eq!(platform.asked(), [path("7"), path("8")]);
+    assert_eq!(platform.requested_paths(), [path("7"), path("8")]);
     assert_eq!(platform.header("authorization"), "Bearer a secret of the tests");
     assert_eq!(platform.header("accept"), "application/json");
     app.assert_outcomes(&events, &["applied"; 5]).await;
@@ -176,13 +176,14 @@ async fn enrichment_fetches_each_document_once() {
     assert_eq!(app.count("select count(*) from resource_changes").await, 4);
     let key = "select business_key from receipts where business_key like '%8'";
     assert_eq!(app.text(key).await, "INV-8");
-    let result = |result| app.tools.metrics.enrichments.with_label_values(&["books", result]).get();
+    let result =
+        |result| app.context.metrics.enrichments.with_label_values(&["books", result]).get();
     assert_eq!((result("fetched"), result("failed")), (3, 0));
 
     // Duplicates change nothing, so nothing is fetched for them.
     app.publish_all(&[again(&events[0]), again(&events[2])]).await;
     consumer.drain(2).await;
-    assert_eq!(platform.asked().len(), 2);
+    assert_eq!(platform.requested_paths().len(), 2);
     app.assert_conserved(7).await;
 }
 
@@ -192,10 +193,10 @@ async fn enrichment_deleted_document_is_not_fetched() {
     let app = platform.app("").await;
     let mut consumer = app.consumer("books").await;
     let first = thin("invoice.created", "7");
-    app.publish_all(one(&first)).await;
+    app.publish_all(single(&first)).await;
     consumer.drain(1).await;
     // From now on every document is 404.
-    platform.now_answers(|_| StatusCode::NOT_FOUND.into_response());
+    platform.set_response(|_| StatusCode::NOT_FOUND.into_response());
     let events = [
         thin_at("invoice.deleted", "7", "09:00:00"),
         // An older event in the same batch, and one of another document.
@@ -206,11 +207,11 @@ async fn enrichment_deleted_document_is_not_fetched() {
     consumer.drain(3).await;
     // An older event in a later batch.
     let older = thin_at("invoice.updated", "7", "08:30:00");
-    app.publish_all(one(&older)).await;
+    app.publish_all(single(&older)).await;
     consumer.drain(1).await;
     app.assert_outcomes(&events, &["applied", "stale", "applied"]).await;
     app.assert_outcomes(&[older], &["stale"]).await;
-    assert_eq!(platform.asked().len(), 1, "{:?}", platform.asked());
+    assert_eq!(platform.requested_paths().len(), 1, "{:?}", platform.requested_paths());
     let query =
         "select concat_ws(' ', invoice_number, status, to_char(deleted_at at time zone 'utc',
                     'HH24:MI'), last_receipt) from invoices";
@@ -241,7 +242,7 @@ async fn enrichment_failing_fetch_exhausts_retries_and_dead_letters() {
     let actual = format!("GET {}{path}", platform.address);
     assert!(dead_letter.starts_with("attempts_exhausted 4 4 attempts failed"), "{dead_letter}");
     assert!(dead_letter.ends_with(&actual), "{dead_letter}");
-    assert_eq!(platform.asked().len(), 4);
+    assert_eq!(platform.requested_paths().len(), 4);
     app.assert_conserved(2).await;
 }
 
@@ -249,28 +250,32 @@ async fn enrichment_failing_fetch_exhausts_retries_and_dead_letters() {
 async fn enrichment_open_circuit_fetches_nothing_and_counts_no_attempt() {
     let platform = Platform::start(|_| StatusCode::BAD_GATEWAY.into_response()).await;
     let app = platform.app("circuit_breaker_threshold = 1\ncircuit_breaker_open_ms = 3000").await;
-    let open = app.tools.metrics.circuit_breaker_open.with_label_values(&["enrichment", "books"]);
+    let open = app.context.metrics.circuit_breaker_open.with_label_values(&["enrichment", "books"]);
     let first = thin("invoice.updated", "7");
-    app.publish_all(one(&first)).await;
+    app.publish_all(single(&first)).await;
     let mut consumer = app.consumer("books").await;
     assert_eq!(consumer.step().await, 1);
     assert_eq!(app.outcome_of(&first).await, Some(("retried".to_owned(), 1)));
     assert_eq!(open.get(), 1);
 
-    platform.now_answers(invoices);
+    platform.set_response(invoices);
     let second = thin("invoice.updated", "8");
-    let innocent = thin("customer.updated", "1");
-    app.publish_all(&[second.clone(), innocent.clone()]).await;
+    let unaffected = thin("customer.updated", "1");
+    app.publish_all(&[second.clone(), unaffected.clone()]).await;
     // Deferred messages come back every 200 ms.
     consumer.step().await;
-    while app.outcome_of(&innocent).await.is_none() || app.outcome_of(&second).await.is_none() {
+    while app.outcome_of(&unaffected).await.is_none() || app.outcome_of(&second).await.is_none() {
         consumer.step().await;
     }
     consumer.step().await;
     assert_eq!(app.outcome_of(&first).await, Some(("retried".to_owned(), 1)));
     assert_eq!(app.outcome_of(&second).await, Some(("retried".to_owned(), 0)));
-    assert_eq!(app.outcome_of(&innocent).await, Some(("applied".to_owned(), 0)));
-    assert_eq!(platform.asked().len(), 1, "it was asked while the breaker was open");
+    assert_eq!(app.outcome_of(&unaffected).await, Some(("applied".to_owned(), 0)));
+    assert_eq!(
+        platform.requested_paths().len(),
+        1,
+        "a document was fetched while the circuit was open"
+    );
     let error = app.text("select error from receipts where attempts = 0 and error <> ''").await;
     assert!(error.contains("circuit breaker"), "{error}");
 
@@ -280,7 +285,7 @@ async fn enrichment_open_circuit_fetches_nothing_and_counts_no_attempt() {
     assert_eq!(open.get(), 0);
     assert_eq!(app.outcome_of(&first).await, Some(("applied".to_owned(), 1)));
     assert_eq!(app.outcome_of(&second).await, Some(("applied".to_owned(), 0)));
-    assert_eq!(platform.asked().len(), 3);
+    assert_eq!(platform.requested_paths().len(), 3);
     app.assert_conserved(3).await;
 }
 
@@ -289,11 +294,11 @@ async fn enrichment_deferred_without_ack_is_applied_once() {
     let platform = Platform::start(|_| StatusCode::BAD_GATEWAY.into_response()).await;
     let app = platform.app("circuit_breaker_threshold = 1\ncircuit_breaker_open_ms = 2000").await;
     let first = thin("invoice.updated", "7");
-    app.publish_all(one(&first)).await;
+    app.publish_all(single(&first)).await;
     app.consumer("books").await.drain(1).await;
-    platform.now_answers(invoices);
+    platform.set_response(invoices);
     let second = thin("invoice.updated", "8");
-    app.publish_all(one(&second)).await;
+    app.publish_all(single(&second)).await;
     // The worker dies after it deferred the message and before it acknowledges.
     let (link, mut dying) = app.consumer_on_own_connection("books").await;
     while app.outcome_of(&second).await.is_none() {
@@ -321,25 +326,25 @@ async fn enrichment_retry_after_is_respected() {
     .await;
     let app = platform.app("circuit_breaker_open_ms = 100").await;
     let event = thin("invoice.updated", "7");
-    app.publish_all(one(&event)).await;
+    app.publish_all(single(&event)).await;
     let mut consumer = app.consumer("books").await;
     consumer.step().await;
-    platform.now_answers(invoices);
+    platform.set_response(invoices);
     let begun = std::time::Instant::now();
     while app.outcome_of(&event).await != Some(("applied".to_owned(), 1)) {
         consumer.step().await;
     }
     assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
-    assert_eq!(platform.asked().len(), 2);
+    assert_eq!(platform.requested_paths().len(), 2);
     app.assert_conserved(1).await;
 }
 
 #[tokio::test]
 async fn enrichment_failed_fetch_records_the_cause() {
-    let elsewhere = Platform::start(invoices).await;
-    let there = format!("http://{}/x", elsewhere.address);
-    let platform = Platform::start(move |asked| match asked.split(['/', '?']).nth(5).unwrap() {
-        "1" => (StatusCode::FOUND, [(header::LOCATION, there.clone())]).into_response(),
+    let redirected = Platform::start(invoices).await;
+    let location = format!("http://{}/x", redirected.address);
+    let platform = Platform::start(move |path| match path.split(['/', '?']).nth(5).unwrap() {
+        "1" => (StatusCode::FOUND, [(header::LOCATION, location.clone())]).into_response(),
         "2" => vec![b' '; 2000].into_response(),
         "3" => {
             let pieces = futures_util::stream::iter([vec![b' '; 600], vec![b' '; 600]]);
@@ -369,7 +374,7 @@ async fn enrichment_failed_fetch_records_the_cause() {
         ("6", "there are more than 3 redirects"),
     ] {
         let event = thin("invoice.updated", id);
-        app.publish_all(one(&event)).await;
+        app.publish_all(single(&event)).await;
         for _ in 0..4 {
             consumer.step().await;
         }
@@ -382,9 +387,9 @@ async fn enrichment_failed_fetch_records_the_cause() {
         assert!(!dead_letter.contains("minorversion"), "{dead_letter}");
         app.execute("delete from dead_letters").await;
     }
-    assert_eq!(elsewhere.asked(), [""; 0], "the redirect was followed");
+    assert_eq!(redirected.requested_paths(), [""; 0], "the redirect was followed");
     let event = thin("invoice.updated", "7");
-    app.publish_all(one(&event)).await;
+    app.publish_all(single(&event)).await;
     consumer.step().await;
     assert_eq!(app.outcome_of(&event).await, Some(("applied".to_owned(), 0)));
 }
@@ -404,13 +409,13 @@ async fn enrichment_private_address_is_blocked_by_default() {
     );
     let app = TestApp::with(&[&source], |_| ()).await;
     let event = thin("invoice.updated", "7");
-    app.publish_all(one(&event)).await;
+    app.publish_all(single(&event)).await;
     let mut consumer = app.consumer("books").await;
     consumer.step().await;
     let why = app.text("select error from receipts").await;
     assert!(why.contains("localhost is at a private address"), "{why}");
-    assert!(platform.asked().is_empty());
-    let refused = app.tools.metrics.enrichments.with_label_values(&["books", "blocked"]).get();
+    assert!(platform.requested_paths().is_empty());
+    let refused = app.context.metrics.enrichments.with_label_values(&["books", "blocked"]).get();
     assert_eq!(refused, 1);
 }
 
@@ -419,7 +424,7 @@ async fn enrichment_unmappable_document_is_dead_lettered() {
     let platform = Platform::start(|_| "{\"Invoice\":{}}".into_response()).await;
     let app = platform.app("").await;
     let event = thin("invoice.updated", "7");
-    app.publish_all(one(&event)).await;
+    app.publish_all(single(&event)).await;
     app.consumer("books").await.step().await;
     app.archive_dead_letters(1).await;
     let dead_letter =
@@ -465,13 +470,13 @@ async fn enrichment_token_file_is_reread_and_tenant_header_is_sent() {
             "eventType": "UPDATE", "eventDateUtc": date,
         });
         let event = event("xero", "c2cc9b6e", date, &body);
-        app.publish_all(one(&event)).await;
+        app.publish_all(single(&event)).await;
         consumer.step().await;
         assert_eq!(app.outcome_of(&event).await, Some(("applied".to_owned(), 0)));
         assert_eq!(platform.header("authorization"), format!("Bearer {token_text}"));
         assert_eq!(platform.header("xero-tenant-id"), "c2cc9b6e");
     }
-    assert_eq!(platform.asked(), ["/api.xro/2.0/Invoices/5f2c"; 2]);
+    assert_eq!(platform.requested_paths(), ["/api.xro/2.0/Invoices/5f2c"; 2]);
     assert_eq!(app.text("select invoice_number from invoices").await, "X-1");
     app.assert_conserved(2).await;
 }

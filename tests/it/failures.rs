@@ -111,7 +111,7 @@ async fn schema_mismatch_counts_no_attempt_and_requeues() {
     for event in &events {
         assert_eq!(app.outcome_of(event).await, Some(("applied".to_owned(), 0)));
     }
-    assert_eq!(app.amqp().await.depth(&app.tools.topology.dead_letter_queue()).await, Some(0));
+    assert_eq!(app.amqp().await.depth(&app.context.topology.dead_letter_queue()).await, Some(0));
     app.assert_conserved(2).await;
 }
 
@@ -122,11 +122,11 @@ async fn schema_restored_within_the_retry_timeout_applies_the_batch() {
     let order = shop_order(1, 1, "1.00");
     app.publish_all(std::slice::from_ref(&order)).await;
     let mut consumer = app.consumer("shop").await;
-    let mend = async {
+    let restore = async {
         tokio::time::sleep(Duration::from_millis(700)).await;
         app.execute("alter table orders_away rename to orders").await;
     };
-    let ((), size) = tokio::join!(mend, consumer.step());
+    let ((), size) = tokio::join!(restore, consumer.step());
     assert_eq!(size, 1);
     assert_eq!(app.outcome_of(&order).await, Some(("applied".to_owned(), 0)));
     app.assert_conserved(1).await;
@@ -141,7 +141,7 @@ async fn outage_longer_than_delivery_limit_dead_letters_nothing() {
         config.worker.consumers_per_source = 1;
     })
     .await;
-    for (least, breaks, mends) in [
+    for (least, breaks, restores) in [
         // The check before consuming fails, so nothing is delivered.
         (0, "alter table orders rename to orders_away", "alter table orders_away rename to orders"),
         // PostgreSQL answers the check, but every batch fails.
@@ -161,19 +161,19 @@ async fn outage_longer_than_delivery_limit_dead_letters_nothing() {
         // After 0.4 and 0.8 s the worker consumes again, and after 1.6 s once more.
         let until = Instant::now() + seconds(2);
         while Instant::now() < until {
-            let dead = app.amqp().await.depth(&app.tools.topology.dead_letter_queue()).await;
+            let dead = app.amqp().await.depth(&app.context.topology.dead_letter_queue()).await;
             assert_eq!(dead, Some(0), "an outage dead-lettered a message");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         service.stop().await;
         // The limit is 10, so the worker consumes less and less often.
-        let queue = app.tools.topology.inbound_queue(&order.source);
+        let queue = app.context.topology.inbound_queue(&order.source);
         let counted = app.amqp().await.delivery_count(&queue).await;
         assert!(
             (i64::try_from(least).unwrap()..=4).contains(&counted),
             "delivered {counted} times: {breaks}"
         );
-        app.execute(mends).await;
+        app.execute(restores).await;
         app.consumer("shop").await.step().await;
         assert_eq!(app.outcome_of(&order).await, Some(("applied".to_owned(), 0)), "{breaks}");
     }
@@ -198,15 +198,15 @@ async fn retry_queue_full_dead_letters_nothing() {
         let delay = seconds(60);
         let filler = shop_order(1, 1, "1.00");
         let filler =
-            OutgoingMessage::retry(&app.tools.topology, &filler, delay, filler.received_at);
-        app.tools.publisher.publish(filler).await.is_err()
+            OutgoingMessage::retry(&app.context.topology, &filler, delay, filler.received_at);
+        app.context.publisher.publish(filler).await.is_err()
     })
     .await;
     app.execute(&raise("P0001", 1_000_000)).await;
     let events = [shop_order(7, 1, "1.00"), shop_order(8, 1, "1.00")];
     app.publish_all(&events).await;
     let server = TestServer::start(&app.config, WORKER).await;
-    eventually("the innocent", seconds(20), || async {
+    eventually("the unaffected order", seconds(20), || async {
         app.outcome_of(&events[1]).await.is_some()
     })
     .await;

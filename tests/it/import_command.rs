@@ -120,10 +120,10 @@ fn output_text(output: &Output) -> (i32, String) {
 }
 
 #[track_caller]
-fn assert_told((code, text): &(i32, String), expected: i32, says: &[&str]) {
-    assert_eq!(*code, expected, "{text}");
-    for said in says {
-        assert!(text.contains(said), "{said:?} in {text}");
+fn assert_output((code, text): &(i32, String), expected_code: i32, expected: &[&str]) {
+    assert_eq!(*code, expected_code, "{text}");
+    for part in expected {
+        assert!(text.contains(part), "{part:?} in {text}");
     }
 }
 
@@ -133,11 +133,11 @@ async fn import_command_same_file_twice_reports_duplicates() {
     stage.write("may.csv", &invoices(1200));
 
     let check = stage.run(&["may.csv", "--check"]).await;
-    assert_told(&check, 0, &["checked, nothing was sent", "would be created", "1200"]);
+    assert_output(&check, 0, &["checked, nothing was sent", "would be created", "1200"]);
     assert_eq!(stage.app.count("select count(*) from receipts").await, 0, "a check sent something");
 
     let first = stage.run(&["may.csv", "--report", "may.json"]).await;
-    assert_told(
+    assert_output(
         &first,
         0,
         &["may.csv at vendors, import ", "Every item has a final outcome.", "1200"],
@@ -153,13 +153,13 @@ async fn import_command_same_file_twice_reports_duplicates() {
     assert_eq!((&totals["created"], &totals["total"]), (&json!(1200), &json!(1200)));
 
     let check = stage.run(&["may.csv", "--check"]).await;
-    assert_told(&check, 0, &["WARNING: 1200 are known already (100.0 %)", "would be duplicate"]);
+    assert_output(&check, 0, &["WARNING: 1200 are known already (100.0 %)", "would be duplicate"]);
 
     let (code, second) = stage.json(&["may.csv"]).await;
     assert_eq!((code, &second["duplicate"], &second["created"]), (0, &json!(1200), &json!(0)));
     assert_eq!((&second["ended"], &second["waiting"]), (&json!("completed"), &json!(0)));
     let again = stage.run(&["--status", second["import_id"].as_str().unwrap()]).await;
-    assert_told(&again, 0, &["WARNING: 1200 were known already (100.0 %): duplicates change"]);
+    assert_output(&again, 0, &["WARNING: 1200 were known already (100.0 %): duplicates change"]);
     assert_eq!(stage.app.count("select count(*) from invoices").await, 1200);
     stage.stop().await;
 }
@@ -168,7 +168,7 @@ async fn import_command_same_file_twice_reports_duplicates() {
 async fn import_command_check_predicts_the_failing_lines() {
     let stage = Stage::set(Roles::ALL).await;
     stage.write("april.csv", &invoices(3));
-    assert_told(&stage.run(&["april.csv"]).await, 0, &[]);
+    assert_output(&stage.run(&["april.csv"]).await, 0, &[]);
 
     let rows = [
         // A duplicate, a correction, and the same number with another transaction.
@@ -182,11 +182,11 @@ async fn import_command_check_predicts_the_failing_lines() {
     ];
     stage.write("may.csv", &(HEADER.to_owned() + &rows.join("\n")));
     let check = stage.run(&["may.csv", "--check", "--report", "check.csv"]).await;
-    assert_told(&check, 3, &["would be dead", "would be rejected", "Nothing was sent."]);
+    assert_output(&check, 3, &["would be dead", "would be rejected", "Nothing was sent."]);
 
     let sent = stage.run(&["may.csv", "--report", "sent.csv"]).await;
     let hint = "tallyhook dead list --source vendors";
-    assert_told(&sent, 3, &["dead:", "transaction T-3", "rejected:", "amount: ", hint]);
+    assert_output(&sent, 3, &["dead:", "transaction T-3", "rejected:", "amount: ", hint]);
     assert!(!sent.1.contains("still wait"), "{}", sent.1);
 
     let outcomes = |name: &str| -> Vec<Vec<String>> {
@@ -223,22 +223,22 @@ async fn import_command_accepts_every_format_and_reports_interruption() {
     };
     let array = format!("[\n{},\n{}\n]", object(1), object(2));
     stage.write("whole.json", &array);
-    assert_told(&stage.run(&["whole.json"]).await, 0, &["created"]);
+    assert_output(&stage.run(&["whole.json"]).await, 0, &["created"]);
 
     // It ends inside an element; the elements before it count.
     stage.write("broken.json", &format!("[\n{},\n{},\n{{\"vendor\": \"AC", object(2), object(3)));
     for check in [true, false] {
         let arguments = if check { &["broken.json", "--check"][..] } else { &["broken.json"] };
         let broken = stage.run(arguments).await;
-        assert_told(&broken, 3, &["INTERRUPTED: line ", "WARNING: 1 "]);
+        assert_output(&broken, 3, &["INTERRUPTED: line ", "WARNING: 1 "]);
     }
     stage.write("nothing.json", "not JSON at all");
     let nothing = stage.run(&["nothing.json"]).await;
-    assert_told(&nothing, 1, &["nothing was accepted: the receiver answered 400", "line 1"]);
-    assert_told(&stage.run(&["nothing.json", "--check"]).await, 1, &["INTERRUPTED: line 1"]);
+    assert_output(&nothing, 1, &["nothing was accepted: the receiver answered 400", "line 1"]);
+    assert_output(&stage.run(&["nothing.json", "--check"]).await, 1, &["INTERRUPTED: line 1"]);
     stage.write("empty.csv", HEADER);
-    assert_told(&stage.run(&["empty.csv"]).await, 0, &["The file holds no items."]);
-    assert_told(&stage.run(&["empty.csv", "--check"]).await, 0, &["The file holds no items."]);
+    assert_output(&stage.run(&["empty.csv"]).await, 0, &["The file holds no items."]);
+    assert_output(&stage.run(&["empty.csv", "--check"]).await, 0, &["The file holds no items."]);
 
     // From another program, line by line.
     let url = stage.server.url("");
@@ -250,7 +250,7 @@ async fn import_command_accepts_every_format_and_reports_interruption() {
     }
     drop(input);
     let piped = output_text(&piped.wait_with_output().await.unwrap());
-    assert_told(&piped, 0, &["a file at vendors", "3"]);
+    assert_output(&piped, 0, &["a file at vendors", "3"]);
     assert_eq!(stage.app.count("select count(*) from invoices").await, 6);
     stage.stop().await;
 }
@@ -260,18 +260,19 @@ async fn import_command_without_worker_claims_nothing_applied() {
     let stage = Stage::set(Roles { receiver: true, worker: false }).await;
     stage.write("may.csv", &invoices(5));
     let waited = stage.run(&["may.csv", "--timeout", "1"]).await;
-    let says = ["5 still wait (no worker has recorded it yet)", "Check that a worker runs.", "?"];
-    assert_told(&waited, 3, &says);
+    let expected =
+        ["5 still wait (no worker has recorded it yet)", "Check that a worker runs.", "?"];
+    assert_output(&waited, 3, &expected);
     assert!(!waited.1.contains("WARNING"), "{}", waited.1);
     let (code, sent) = stage.json(&["may.csv", "--no-wait"]).await;
     assert_eq!((code, &sent["waiting"], &sent["created"]), (0, &json!(5), &Value::Null));
     let id = sent["import_id"].as_str().unwrap();
     let unknown = stage.run(&["--status", id]).await;
-    assert_told(&unknown, 1, &["is on record"]);
+    assert_output(&unknown, 1, &["is on record"]);
 
     let worker =
         TestServer::start(&stage.app.config, Roles { receiver: false, worker: true }).await;
-    eventually("the import to be settled", seconds(30), || async {
+    eventually("the import to be completed", seconds(30), || async {
         stage.run(&["--status", id]).await.0 == 0
     })
     .await;
@@ -292,27 +293,27 @@ async fn import_command_upload_errors_are_explained() {
     for file in ["may.csv", "large.csv"] {
         let mut command = stage.command(&stage.server.url(""), &[file]);
         let refused = output_text(&command.env("TOKEN", "another-token").output().await.unwrap());
-        let says =
+        let expected =
             ["nothing was accepted: the receiver answered 401", "first secret of the source"];
-        assert_told(&refused, 1, &says);
+        assert_output(&refused, 1, &expected);
     }
-    let gone = stage.run(&["none.csv"]).await;
-    assert_told(&gone, 1, &["nothing was sent: cannot read none.csv"]);
+    let missing_file = stage.run(&["none.csv"]).await;
+    assert_output(&missing_file, 1, &["nothing was sent: cannot read none.csv"]);
     let folder = stage.run(&[".", "--format", "csv"]).await;
-    assert_told(&folder, 1, &["it is a folder"]);
+    assert_output(&folder, 1, &["it is a folder"]);
 
     // A receiver that does not know the source.
     stage.configure(&[SUPPLIERS]);
     let unknown = stage.run(&["may.csv"]).await;
-    assert_told(&unknown, 1, &["answered 404", "may not have the source suppliers"]);
+    assert_output(&unknown, 1, &["answered 404", "may not have the source suppliers"]);
 
     // Invalid arguments are reported before anything is sent.
     stage.configure(&[VENDORS, SUPPLIERS, crate::support::SHOP]);
     let mut shop = stage.command(&stage.server.url(""), &["may.csv"]);
     let ambiguous = output_text(&shop.env("SECRET", "s").output().await.unwrap());
-    assert_told(&ambiguous, 2, &["imports are taken by suppliers, vendors"]);
+    assert_output(&ambiguous, 2, &["imports are taken by suppliers, vendors"]);
     stage.configure(&[VENDORS]);
-    for (arguments, said) in [
+    for (arguments, expected) in [
         (&["may.csv", "--source", "shop"][..], "no source shop takes imports, only vendors"),
         (&["may.txt"], "--format"),
         (&["-"], "--format"),
@@ -321,10 +322,10 @@ async fn import_command_upload_errors_are_explained() {
         (&["may.csv", "--report", "./may.csv"], "overwrite the invoices"),
         (&[], "<FILE>"),
     ] {
-        assert_told(&stage.run(arguments).await, 2, &[said]);
+        assert_output(&stage.run(arguments).await, 2, &[expected]);
     }
     let unwritable = stage.run(&["may.csv", "--report", "none/out.csv"]).await;
-    assert_told(&unwritable, 1, &["cannot write the report none/out.csv"]);
+    assert_output(&unwritable, 1, &["cannot write the report none/out.csv"]);
     let queue = format!("{}.inbound.vendors", stage.app.config.broker.prefix);
     assert_eq!(stage.app.amqp().await.depth(&queue).await, Some(0), "something was sent");
     stage.stop().await;
@@ -334,12 +335,12 @@ async fn import_command_upload_errors_are_explained() {
 async fn import_command_check_without_database_fails() {
     let stage = Stage::set(Roles { receiver: true, worker: false }).await;
     stage.write("may.csv", &invoices(1));
-    let nowhere = "postgres://ann:hunter2@127.0.0.1:1/none";
+    let unreachable = "postgres://ann:hunter2@127.0.0.1:1/none";
     let mut command = stage.command("", &["may.csv", "--check"]);
-    command.env("TALLYHOOK__DATABASE__URL", nowhere);
+    command.env("TALLYHOOK__DATABASE__URL", unreachable);
     command.env("TALLYHOOK__DATABASE__CONNECT_TIMEOUT_MS", "300");
     let away = output_text(&command.output().await.unwrap());
-    assert_told(&away, 1, &["the database cannot be reached"]);
+    assert_output(&away, 1, &["the database cannot be reached"]);
     assert!(!away.1.contains("hunter2"), "{}", away.1);
     stage.stop().await;
 }
@@ -405,8 +406,12 @@ async fn import_command_retries_while_receiver_answers_503() {
     };
     let busy = Stub::start(move |_| not_now()).await;
     let given_up = output_text(&stage.command(&busy.url, &["may.csv"]).output().await.unwrap());
-    assert_told(&given_up, 1, &["answered 503", "1 items are in", "(4 of 4)"]);
-    assert!(!given_up.1.contains('\u{1b}'), "the terminal obeys a stranger: {:?}", given_up.1);
+    assert_output(&given_up, 1, &["answered 503", "1 items are in", "(4 of 4)"]);
+    assert!(
+        !given_up.1.contains('\u{1b}'),
+        "control characters reach the terminal: {:?}",
+        given_up.1
+    );
     let calls = busy.calls.lock().await;
     assert_eq!(calls.len(), 5);
     for call in calls.iter() {
@@ -423,7 +428,7 @@ async fn import_command_retries_while_receiver_answers_503() {
     let mut piped = piped.stdin(Stdio::piped()).spawn().unwrap();
     piped.stdin.take().unwrap().write_all(invoices(1).as_bytes()).await.unwrap();
     let piped = output_text(&piped.wait_with_output().await.unwrap());
-    assert_told(&piped, 1, &["answered 503", "it could be read only once"]);
+    assert_output(&piped, 1, &["answered 503", "it could be read only once"]);
     assert_eq!(busy.calls.lock().await.len(), 1);
 
     // While no receiver was reached, standard input is unread and can be sent.
@@ -434,14 +439,14 @@ async fn import_command_retries_while_receiver_answers_503() {
     let mut piped = stage.command(&url, &["-", "--format", "csv", "--no-wait"]);
     let mut piped = piped.stdin(Stdio::piped()).spawn().unwrap();
     piped.stdin.take().unwrap().write_all(invoices(1).as_bytes()).await.unwrap();
-    let mut said = [0; 1];
-    piped.stderr.as_mut().unwrap().read_exact(&mut said).await.unwrap();
+    let mut first_byte = [0; 1];
+    piped.stderr.as_mut().unwrap().read_exact(&mut first_byte).await.unwrap();
     let accepted = json!({"import_id": "0190a6b8-0000-7000-8000-000000000001", "state": "received",
         "items": 1, "published": 1, "rejected": 0});
     let late = TcpListener::bind(address).await.unwrap();
     let late = Stub::listen(late, move |_| answer("202 Accepted", "", &accepted));
     let piped = output_text(&piped.wait_with_output().await.unwrap());
-    assert_told(&piped, 0, &["1 wait"]);
+    assert_output(&piped, 0, &["1 wait"]);
     let calls = late.calls.lock().await;
     assert!(calls[0].contains("ACME,A-1,T-1"), "what was read before is lost: {}", calls[0]);
 
@@ -449,7 +454,7 @@ async fn import_command_retries_while_receiver_answers_503() {
     let silent = Stub::start(|_| String::new()).await;
     let mut piped = stage.command(&silent.url, &["-", "--format", "csv"]);
     let lost = output_text(&piped.output().await.unwrap());
-    assert_told(&lost, 1, &["some of it may have been accepted", "adds nothing twice"]);
+    assert_output(&lost, 1, &["some of it may have been accepted", "adds nothing twice"]);
     stage.stop().await;
 }
 
@@ -476,13 +481,13 @@ async fn import_command_interrupted_wait_names_the_status_command() {
     child.set(process.id().unwrap()).unwrap();
     let interrupted = output_text(&process.wait_with_output().await.unwrap());
     let again = format!("tallyhook import --status {id}");
-    assert_told(&interrupted, 3, &["2 still wait", "nothing is lost", &again]);
-    let left: Vec<_> = std::fs::read_dir(stage.folder.path())
+    assert_output(&interrupted, 3, &["2 still wait", "nothing is lost", &again]);
+    let remaining: Vec<_> = std::fs::read_dir(stage.folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.contains("report") || name == "out.csv")
         .collect();
-    assert_eq!(left, Vec::<String>::new(), "a part of a report was left behind");
+    assert_eq!(remaining, Vec::<String>::new(), "a part of a report was left behind");
     stage.stop().await;
 }
 
@@ -515,7 +520,7 @@ async fn import_command_interrupted_report_leaves_no_file() {
     let process = stage.command(&stub.url, &["may.csv", "--report", "out.csv"]).spawn().unwrap();
     child.set(process.id().unwrap()).unwrap();
     let stopped = output_text(&process.wait_with_output().await.unwrap());
-    assert_told(&stopped, 3, &["Every item has a final outcome", "not written: stopped"]);
+    assert_output(&stopped, 3, &["Every item has a final outcome", "not written: stopped"]);
     assert!(!stage.path("out.csv").exists());
     stage.stop().await;
 }

@@ -20,8 +20,8 @@ async fn import_dead_item_alone_fails_and_is_created_by_replay() {
     let import = import_csv(&server, csv(5)).await;
     let status = done(&server, &import).await;
     assert_eq!(figures(&status), [5, 0, 4, 0, 0, 0, 0, 0, 1], "{status}");
-    let settled = "select count(*) from imports where completed_at is not null";
-    eventually("the summary", seconds(20), || async { app.count(settled).await == 1 }).await;
+    let completed = "select count(*) from imports where completed_at is not null";
+    eventually("the summary", seconds(20), || async { app.count(completed).await == 1 }).await;
     let before = done(&server, &import).await;
     let url = server.url(&format!("/imports/{import}/items?outcome=dead"));
     let answer = client().get(url).bearer_auth(TOKEN).send().await.unwrap();
@@ -31,7 +31,7 @@ async fn import_dead_item_alone_fails_and_is_created_by_replay() {
     assert!(item["error"].as_str().unwrap().contains("odd"), "{page}");
 
     app.execute("alter table invoices drop constraint odd").await;
-    let anna = Actor { name: "anna", comment: "mended" };
+    let anna = Actor { name: "anna", comment: "corrected" };
     let dead_letters = app.dead_letters().await;
     assert_eq!(dead_letters.len(), 1);
     app.replay(&dead_letters, anna).await;
@@ -147,8 +147,8 @@ async fn import_large_file_matches_its_report_and_is_idempotent() {
     );
     assert!((status["duplicate_rate"].as_f64().unwrap() - 1.0).abs() < 1e-9);
     assert_eq!(app.text(books).await, before);
-    let settled = "select count(*) from imports where completed_at is not null";
-    eventually("the summaries", seconds(30), || async { app.count(settled).await == 2 }).await;
+    let completed = "select count(*) from imports where completed_at is not null";
+    eventually("the summaries", seconds(30), || async { app.count(completed).await == 2 }).await;
     let metrics = || server.service.metrics.render();
     eventually("the gauge", seconds(30), || async {
         metrics().contains(r#"tallyhook_import_duplicate_ratio{source="vendors"} 1"#)
@@ -157,7 +157,7 @@ async fn import_large_file_matches_its_report_and_is_idempotent() {
     let ended = r#"tallyhook_imports_total{source="vendors",state="received"} 2"#;
     assert!(metrics().contains(ended));
     // Completion is reported once.
-    let mut connection = app.tools.store.connection().await.unwrap();
+    let mut connection = app.context.store.connection().await.unwrap();
     assert!(imports::mark_completed(&mut connection).await.unwrap().is_empty());
     server.stop().await;
     assert_eq!(app.totals().await.rejected, i64::from(2 * REJECTED));

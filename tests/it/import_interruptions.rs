@@ -104,7 +104,7 @@ async fn import_receiver_stops_returns_503_with_retry_after() {
     let file = csv(20);
     let mut client = SlowUpload::begin(&server, file.len()).await;
     client.send(&file[..file.find("INV-11,").unwrap()]).await;
-    let queue = app.tools.topology.inbound_queue(&"vendors".parse().unwrap());
+    let queue = app.context.topology.inbound_queue(&"vendors".parse().unwrap());
     let amqp = app.amqp().await;
     eventually("ten lines", seconds(20), || async { amqp.depth(&queue).await >= Some(9) }).await;
     let stopping = tokio::spawn(server.stop());
@@ -141,7 +141,7 @@ fn import_receiver_killed_is_completed_by_a_resend() {
         client
     });
     main.block_on(async {
-        let queue = app.tools.topology.inbound_queue(&"vendors".parse().unwrap());
+        let queue = app.context.topology.inbound_queue(&"vendors".parse().unwrap());
         let amqp = app.amqp().await;
         eventually("a hundred lines", seconds(20), || async {
             amqp.depth(&queue).await >= Some(99)
@@ -227,7 +227,7 @@ async fn import_broker_stalled_applies_backpressure() {
     )
     .await;
     assert_eq!(client.push(&file.as_bytes()[..line.len() * 5], seconds(5)).await, line.len() * 5);
-    let queue = app.tools.topology.inbound_queue(&"vendors".parse().unwrap());
+    let queue = app.context.topology.inbound_queue(&"vendors".parse().unwrap());
     let amqp = app.amqp().await;
     eventually("the first", seconds(20), || async { amqp.depth(&queue).await >= Some(4) }).await;
     proxy.as_ref().unwrap().silence();

@@ -32,7 +32,7 @@ fn note(import_id: Uuid, state: ImportState, items: u64) -> ImportProgress {
 async fn import_progress_out_of_order_never_goes_backwards() {
     use ImportState::{Interrupted, Received, Receiving};
     let app = TestApp::with(&[VENDORS], |_| ()).await;
-    let mut conn = app.tools.store.connection().await.unwrap();
+    let mut conn = app.context.store.connection().await.unwrap();
     for (notes, expected) in [
         (&[(Receiving, 0), (Receiving, 5)][..], "receiving 5 "),
         (&[(Receiving, 5), (Receiving, 0)], "receiving 5 "),
@@ -65,7 +65,7 @@ async fn import_progress_out_of_order_never_goes_backwards() {
 #[tokio::test]
 async fn import_completion_is_recorded_once_when_nothing_waits() {
     let app = TestApp::with(&[VENDORS], |_| ()).await;
-    let mut conn = app.tools.store.connection().await.unwrap();
+    let mut conn = app.context.store.connection().await.unwrap();
     let receipt = async |import: Uuid, outcome: &str| {
         let error = if outcome == "retried" { "'why'" } else { "null" };
         app.execute(&format!(
@@ -105,15 +105,15 @@ async fn import_completion_is_recorded_once_when_nothing_waits() {
 async fn import_progress_unstorable_entry_blocks_no_other() {
     let app = TestApp::with(&[VENDORS], |_| ()).await;
     let amqp = app.amqp().await;
-    let calls = app.tools.topology.rejected_request_queue();
+    let calls = app.context.topology.rejected_request_queue();
     let [named, impossible, good] = [(); 3].map(|()| Uuid::now_v7());
     let odd =
         ImportProgress { name: Some("a\0b".to_owned()), ..note(named, ImportState::Received, 0) };
     // A final state without an end time is invalid.
     let never = ImportProgress { received_at: None, ..note(impossible, ImportState::Received, 0) };
     for note in [odd, never, note(good, ImportState::Interrupted, 0)] {
-        let message = OutgoingMessage::import_progress(&app.tools.topology, &note);
-        let _durable: Confirmed = app.tools.publisher.publish(message).await.unwrap();
+        let message = OutgoingMessage::import_progress(&app.context.topology, &note);
+        let _durable: Confirmed = app.context.publisher.publish(message).await.unwrap();
         let headers = [("x-tallyhook-error", long("why"))];
         amqp.publish(&calls, "vendors", None, &headers, b"{}").await;
     }

@@ -65,9 +65,9 @@ async fn import_lines_are_independent_and_counted() {
     .concat();
     let url = server.url("/imports/vendors?name=may.csv");
     let summary = report(send_to(&url, "text/csv", file.clone()).await).await;
-    let [items_told, published, rejected] =
+    let [item_count, published, rejected] =
         ["items", "published", "rejected"].map(|word| summary[word].as_i64().unwrap());
-    assert_eq!((items_told, published, rejected), (7, 4, 3), "{summary}");
+    assert_eq!((item_count, published, rejected), (7, 4, 3), "{summary}");
     assert_eq!((&summary["state"], &summary["source"]), (&json!("received"), &json!("vendors")));
     assert_eq!(summary["rejections_omitted"], 0);
     let mistakes: Vec<(i64, &str)> = summary["rejections"]
@@ -120,9 +120,9 @@ async fn import_lines_are_independent_and_counted() {
     assert_eq!((&lines[6]["write_kind"], &lines[6]["attempts"]), (&json!("created"), &json!(0)));
     let status = "select string_agg(distinct response_status::text, ',') from receipts";
     assert_eq!(app.text(status).await, "202");
-    let kept = "select convert_from(payload, 'UTF8') from receipts
+    let payload = "select convert_from(payload, 'UTF8') from receipts
                 where outcome = 'rejected' and import_line = 8 limit 1";
-    assert!(app.text(kept).await.contains("INV-4"), "a rejected line is kept");
+    assert!(app.text(payload).await.contains("INV-4"), "a rejected line has a receipt");
     assert_eq!(app.totals().await.rejected, 8);
     server.stop().await;
     app.assert_conserved(4 + 4 + 5).await;
@@ -171,7 +171,7 @@ async fn import_rejected_upload_names_the_cause() {
     let app = TestApp::with(&[VENDORS, ERP], |_| ()).await;
     let server = TestServer::start(&app.config, RECEIVER).await;
     let post = |path: &str| client().post(server.url(path)).header("content-type", "text/csv");
-    for path in ["/imports/nobody", "/imports/erp", "/imports/No%20Name", "/imports/a%00b"] {
+    for path in ["/imports/unknown", "/imports/erp", "/imports/No%20Name", "/imports/a%00b"] {
         problem(post(path).bearer_auth(TOKEN).body(csv(1)).send().await.unwrap(), 404).await;
     }
     problem(post("/imports/vendors").body(csv(1)).send().await.unwrap(), 401).await;
@@ -209,7 +209,7 @@ async fn import_rejected_upload_names_the_cause() {
     ] {
         assert!(metrics.contains(line), "{line} is not in:\n{metrics}");
     }
-    let queue = app.tools.topology.inbound_queue(&"vendors".parse().unwrap());
+    let queue = app.context.topology.inbound_queue(&"vendors".parse().unwrap());
     assert_eq!(app.amqp().await.depth(&queue).await, Some(0));
     server.stop().await;
 }
@@ -245,8 +245,8 @@ async fn import_items_need_the_secret_and_counts_need_the_id() {
     let guessed = get(format!("/imports/{import}/items")).bearer_auth("guessed");
     problem(guessed.send().await.unwrap(), 401).await;
     for query in ["outcome=fine", "after=x", "limit=0", "limit=1001"] {
-        let asked = get(format!("/imports/{import}/items?{query}")).bearer_auth(TOKEN);
-        let problem_details = problem(asked.send().await.unwrap(), 400).await;
+        let request = get(format!("/imports/{import}/items?{query}")).bearer_auth(TOKEN);
+        let problem_details = problem(request.send().await.unwrap(), 400).await;
         let key = query.split('=').next().unwrap();
         assert!(problem_details["detail"].as_str().unwrap().starts_with(key), "{problem_details}");
     }
@@ -272,7 +272,7 @@ async fn import_items_need_the_secret_and_counts_need_the_id() {
 #[tokio::test]
 async fn import_without_database_accepts_files_and_defers_status() {
     let app = TestApp::with(&[VENDORS], |config| {
-        "postgres://nobody@127.0.0.1:1/nothing".clone_into(&mut config.database.url);
+        "postgres://user@127.0.0.1:1/nothing".clone_into(&mut config.database.url);
         config.database.connect_timeout_ms = 500;
     });
     // The test app itself needs no database.

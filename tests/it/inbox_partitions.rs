@@ -24,7 +24,7 @@ const ACTIVE_HOUR: &str = "select pg_get_expr(adbin, adrelid)::bigint from pg_at
 async fn create_next_partition(app: &TestApp) -> i32 {
     let next = i32::try_from(app.count(ACTIVE_HOUR).await).unwrap() + 1;
     assert_eq!(
-        partitions::create_partition(&app.tools.store, next).await.unwrap(),
+        partitions::create_partition(&app.context.store, next).await.unwrap(),
         LockOutcome::Done
     );
     next
@@ -56,7 +56,7 @@ async fn inbox_key_is_claimed_once_while_partitions_are_created() {
     let workers = async {
         let mut tasks = JoinSet::new();
         for _ in 0..TASKS {
-            let (store, keys) = (app.tools.store.clone(), keys.clone());
+            let (store, keys) = (app.context.store.clone(), keys.clone());
             let mut rng = StdRng::seed_from_u64(rng.random());
             tasks.spawn(async move {
                 let mut ours = Vec::new();
@@ -87,7 +87,7 @@ async fn inbox_key_is_claimed_once_while_partitions_are_created() {
         let mut switches = 0;
         while !is_over.load(Ordering::Relaxed) {
             let next = i32::try_from(app.count(ACTIVE_HOUR).await).unwrap() + 1;
-            let outcome = partitions::create_partition(&app.tools.store, next).await.unwrap();
+            let outcome = partitions::create_partition(&app.context.store, next).await.unwrap();
             switches += i32::from(outcome == LockOutcome::Done);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -107,7 +107,7 @@ async fn inbox_key_is_claimed_once_while_partitions_are_created() {
     assert!(app.count("select count(distinct partition_hour) from inbox").await >= 4);
     // A later claim learns which message won.
     let known: Vec<Claim> = winners.keys().copied().map(claim_of).collect();
-    let claimed = claim(&app.tools.store, &known).await;
+    let claimed = claim(&app.context.store, &known).await;
     assert_eq!(claimed.won, HashSet::new());
     for (key, winner) in &winners {
         assert_eq!(claimed.existing[key].receipt_id, winner.receipt_id);
@@ -117,7 +117,7 @@ async fn inbox_key_is_claimed_once_while_partitions_are_created() {
 #[tokio::test]
 async fn inbox_lookup_in_old_partition_returns_receipt_and_digest() {
     let app = TestApp::new().await;
-    let store = &app.tools.store;
+    let store = &app.context.store;
     let mut processed = Vec::new();
     for _ in 0..6 {
         let new =
@@ -182,7 +182,7 @@ async fn read(conn: &mut Conn) -> (i64, i64) {
 async fn inbox_claim_reads_only_the_requested_keys() {
     let app =
         TestApp::with(&[crate::support::SHOP], |config| config.database.max_connections = 2).await;
-    let store = &app.tools.store;
+    let store = &app.context.store;
     for nth in 0..8 {
         app.execute(&format!(
             "insert into inbox (key, receipt_id, body_digest)
@@ -235,12 +235,12 @@ async fn inbox_claim_reads_only_the_requested_keys() {
 async fn inbox_unclaim_releases_only_own_messages() {
     let app = TestApp::new().await;
     let (a, b) = (claim_of(Uuid::now_v7()), claim_of(Uuid::now_v7()));
-    let mut tx = app.tools.store.begin().await.unwrap();
+    let mut tx = app.context.store.begin().await.unwrap();
     inbox::claim(&mut tx, &[a, b]).await.unwrap();
     let theirs = (b.key, Uuid::now_v7());
     inbox::release(&mut tx, &[(a.key, a.receipt_id), theirs]).await.unwrap();
     tx.commit().await.unwrap();
-    let claimed = claim(&app.tools.store, &[claim_of(a.key), claim_of(b.key)]).await;
+    let claimed = claim(&app.context.store, &[claim_of(a.key), claim_of(b.key)]).await;
     assert_eq!(claimed.won, HashSet::from([a.key]));
     assert_eq!(claimed.existing[&b.key].receipt_id, b.receipt_id);
 }

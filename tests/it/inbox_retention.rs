@@ -26,20 +26,20 @@ use crate::support::{SHOP, TestApp, app::now, events::again, eventually, seconds
 
 const ANNA: Actor<'static> = Actor { name: "anna", comment: "ticket 17" };
 const DAY: Duration = Duration::from_hours(24);
-const KEEP: Duration = Duration::from_hours(40 * 24);
-const GENERATIONS: &str = "select count(*) from pg_inherits where inhparent = 'inbox'::regclass";
+const DEDUPE_WINDOW: Duration = Duration::from_hours(40 * 24);
+const PARTITIONS: &str = "select count(*) from pg_inherits where inhparent = 'inbox'::regclass";
 
 /// Runs maintenance as if so many days had passed.
-async fn after(app: &TestApp, days: u32) -> InboxMaintenanceReport {
-    partitions::maintain(&app.tools.store, &plan(days)).await.unwrap()
+async fn maintain_after(app: &TestApp, days: u32) -> InboxMaintenanceReport {
+    partitions::maintain(&app.context.store, &plan(days)).await.unwrap()
 }
 
 fn plan(days: u32) -> InboxRetention {
-    InboxRetention { dedupe_window: Some(KEEP), now: now() + DAY * days }
+    InboxRetention { dedupe_window: Some(DEDUPE_WINDOW), now: now() + DAY * days }
 }
 
 /// Publishes an event and applies it.
-async fn applied(app: &TestApp, order: u64) -> Envelope {
+async fn apply_order(app: &TestApp, order: u64) -> Envelope {
     let event = shop_order(order, 1, "10.00");
     app.publish_all(std::slice::from_ref(&event)).await;
     app.consumer("shop").await.drain(1).await;
@@ -48,7 +48,7 @@ async fn applied(app: &TestApp, order: u64) -> Envelope {
 }
 
 /// The outcome of another copy of an event.
-async fn copy(app: &TestApp, event: &Envelope) -> String {
+async fn outcome_of_copy(app: &TestApp, event: &Envelope) -> String {
     let copy = again(event);
     app.publish_all(std::slice::from_ref(&copy)).await;
     app.consumer("shop").await.drain(1).await;
@@ -58,57 +58,64 @@ async fn copy(app: &TestApp, event: &Envelope) -> String {
 #[tokio::test]
 async fn inbox_partition_is_dropped_after_the_dedupe_window() {
     let app = TestApp::new().await;
-    let old = applied(&app, 1).await;
-    let kept = after(&app, 0).await;
-    assert_eq!((kept.created, kept.dropped.len(), kept.status.partitions.len()), (None, 0, 1));
-    let share = 40 / PARTITIONS_PER_WINDOW + 1;
-    let kept = after(&app, share).await;
-    assert!(kept.created.is_some() && !kept.is_deferred, "{kept:?}");
-    let young = applied(&app, 2).await;
+    let old = apply_order(&app, 1).await;
+    let report = maintain_after(&app, 0).await;
+    assert_eq!(
+        (report.created, report.dropped.len(), report.status.partitions.len()),
+        (None, 0, 1)
+    );
+    let interval = 40 / PARTITIONS_PER_WINDOW + 1;
+    let report = maintain_after(&app, interval).await;
+    assert!(report.created.is_some() && !report.is_deferred, "{report:?}");
+    let newer = apply_order(&app, 2).await;
     // The old partition was active until now, so its last key is new.
-    let kept = after(&app, share + 40).await;
-    assert_eq!((kept.dropped.len(), copy(&app, &old).await.as_str()), (0, "duplicate"));
-    let oldest = kept.status.partitions[0].hour;
-    let kept = after(&app, share + 41).await;
-    assert_eq!(kept.dropped, [oldest]);
-    assert!(kept.status.remembered_since > now(), "{kept:?}");
+    let report = maintain_after(&app, interval + 40).await;
+    assert_eq!(
+        (report.dropped.len(), outcome_of_copy(&app, &old).await.as_str()),
+        (0, "duplicate")
+    );
+    let oldest = report.status.partitions[0].hour;
+    let report = maintain_after(&app, interval + 41).await;
+    assert_eq!(report.dropped, [oldest]);
+    assert!(report.status.remembered_since > now(), "{report:?}");
     assert_eq!(
         app.count("select partition_hour::bigint from inbox_dropped_partitions").await,
         i64::from(oldest)
     );
-    assert_eq!(copy(&app, &young).await, "duplicate");
+    assert_eq!(outcome_of_copy(&app, &newer).await, "duplicate");
     // An event whose key was dropped is applied again. This is why the window is checked.
-    assert_eq!(copy(&app, &old).await, "applied");
+    assert_eq!(outcome_of_copy(&app, &old).await, "applied");
     app.assert_conserved(5).await;
 }
 
 #[tokio::test]
 async fn inbox_partition_count_stays_bounded() {
     let app = TestApp::new().await;
-    let mut most = 0;
+    let mut max_partitions = 0;
     for day in 0..200 {
-        most = most.max(after(&app, day).await.status.partitions.len());
+        max_partitions =
+            max_partitions.max(maintain_after(&app, day).await.status.partitions.len());
     }
     let shares = usize::try_from(PARTITIONS_PER_WINDOW).unwrap();
-    assert!((shares + 1..=shares + 2).contains(&most), "{most} partitions");
+    assert!((shares + 1..=shares + 2).contains(&max_partitions), "{max_partitions} partitions");
     assert!(app.count("select count(*) from inbox_dropped_partitions").await > 5);
-    assert_eq!(app.count(GENERATIONS).await, i64::try_from(shares).unwrap() + 1);
+    assert_eq!(app.count(PARTITIONS).await, i64::try_from(shares).unwrap() + 1);
 }
 
 #[tokio::test]
 async fn inbox_audit_ignores_dropped_keys_only() {
     let app = TestApp::new().await;
-    applied(&app, 1).await;
-    after(&app, 20).await;
-    assert_eq!(after(&app, 100).await.dropped.len(), 1);
+    apply_order(&app, 1).await;
+    maintain_after(&app, 20).await;
+    assert_eq!(maintain_after(&app, 100).await.dropped.len(), 1);
     let totals = app.totals().await;
     assert_eq!((totals.applied, totals.inbox_keys), (1, 0));
     assert_eq!((totals.processed_without_key, totals.keys_without_receipt), (0, 0));
-    let young = applied(&app, 2).await;
+    let newer = apply_order(&app, 2).await;
     app.execute(&format!(
         "update receipts set processed_at = now() + interval '200 days'
          where receipt_id = '{}'; delete from inbox",
-        young.receipt_id
+        newer.receipt_id
     ))
     .await;
     assert_eq!(app.totals().await.processed_without_key, 1);
@@ -117,29 +124,29 @@ async fn inbox_audit_ignores_dropped_keys_only() {
 #[tokio::test]
 async fn inbox_partition_is_retained_for_an_open_dead_letter() {
     let app = TestApp::new().await;
-    let first = applied(&app, 1).await;
+    let first = apply_order(&app, 1).await;
     // The same key with another body becomes a dead letter.
     let mut other = again(&first);
     other.body = shop_order(1, 2, "99.00").body;
     app.publish_all(&[other]).await;
     app.consumer("shop").await.drain(1).await;
     app.archive_dead_letters(1).await;
-    after(&app, 20).await;
+    maintain_after(&app, 20).await;
 
-    let kept = after(&app, 100).await;
-    let oldest = kept.status.partitions[0].hour;
-    assert_eq!(kept.dropped, [0; 0]);
-    assert_eq!(kept.status.retained, [RetainedInboxPartition { hour: oldest, dead_letters: 1 }]);
+    let report = maintain_after(&app, 100).await;
+    let oldest = report.status.partitions[0].hour;
+    assert_eq!(report.dropped, [0; 0]);
+    assert_eq!(report.status.retained, [RetainedInboxPartition { hour: oldest, dead_letters: 1 }]);
     // Another expired partition is dropped nevertheless.
-    let kept = after(&app, 200).await;
-    assert_eq!((kept.dropped.len(), kept.status.retained.len()), (1, 1));
-    assert_eq!(copy(&app, &first).await, "duplicate");
+    let report = maintain_after(&app, 200).await;
+    assert_eq!((report.dropped.len(), report.status.retained.len()), (1, 1));
+    assert_eq!(outcome_of_copy(&app, &first).await, "duplicate");
 
     let dead_letters = app.dead_letters().await;
     assert_eq!(dead_letters.rows()[0].reason, "conflicting_duplicate");
     app.discard_dead_letter(dead_letters.rows()[0].dead_letter_id, ANNA).await.unwrap();
-    let kept = after(&app, 200).await;
-    assert_eq!((kept.dropped.as_slice(), kept.status.retained.len()), (&[oldest][..], 0));
+    let report = maintain_after(&app, 200).await;
+    assert_eq!((report.dropped.as_slice(), report.status.retained.len()), (&[oldest][..], 0));
 }
 
 #[tokio::test]
@@ -150,18 +157,21 @@ async fn inbox_dead_letter_without_key_retains_nothing() {
     app.publish_all(&[poison]).await;
     app.consumer("shop").await.drain(1).await;
     app.archive_dead_letters(1).await;
-    applied(&app, 2).await;
-    after(&app, 20).await;
-    let kept = after(&app, 100).await;
-    assert_eq!((kept.dropped.len(), kept.status.retained.len()), (1, 0));
+    apply_order(&app, 2).await;
+    maintain_after(&app, 20).await;
+    let report = maintain_after(&app, 100).await;
+    assert_eq!((report.dropped.len(), report.status.retained.len()), (1, 0));
 }
 
 #[tokio::test]
 async fn inbox_without_retention_creates_and_drops_nothing() {
     let app = TestApp::new().await;
     let forever = InboxRetention { dedupe_window: None, ..plan(10_000) };
-    let kept = partitions::maintain(&app.tools.store, &forever).await.unwrap();
-    assert_eq!((kept.created, kept.dropped.len(), kept.status.partitions.len()), (None, 0, 1));
+    let report = partitions::maintain(&app.context.store, &forever).await.unwrap();
+    assert_eq!(
+        (report.created, report.dropped.len(), report.status.partitions.len()),
+        (None, 0, 1)
+    );
 }
 
 fn claim_of(key: Uuid) -> Claim {
@@ -171,7 +181,7 @@ fn claim_of(key: Uuid) -> Claim {
 #[tokio::test]
 async fn inbox_maintenance_waits_for_long_transactions_without_blocking() {
     let app = TestApp::new().await;
-    let store = &app.tools.store;
+    let store = &app.context.store;
     let mut long = store.begin().await.unwrap();
     inbox::claim(&mut long, &[claim_of(Uuid::now_v7())]).await.unwrap();
     let others = async {
@@ -183,21 +193,21 @@ async fn inbox_maintenance_waits_for_long_transactions_without_blocking() {
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
     };
-    let (kept, ()) = tokio::join!(after(&app, 20), others);
-    assert!(kept.is_deferred && kept.created.is_none(), "{kept:?}");
-    assert_eq!(app.count(GENERATIONS).await, 1);
+    let (report, ()) = tokio::join!(maintain_after(&app, 20), others);
+    assert!(report.is_deferred && report.created.is_none(), "{report:?}");
+    assert_eq!(app.count(PARTITIONS).await, 1);
     long.commit().await.unwrap();
-    let kept = after(&app, 20).await;
-    assert!(!kept.is_deferred && kept.created.is_some(), "{kept:?}");
+    let report = maintain_after(&app, 20).await;
+    assert!(!report.is_deferred && report.created.is_some(), "{report:?}");
     // The same when a partition is dropped.
     let mut long = store.begin().await.unwrap();
     inbox::claim(&mut long, &[claim_of(Uuid::now_v7())]).await.unwrap();
-    let held_up = InboxRetention { dedupe_window: Some(DAY), now: now() + 22 * DAY };
-    let kept = partitions::maintain(store, &held_up).await.unwrap();
-    assert!(kept.is_deferred && kept.dropped.is_empty(), "{kept:?}");
+    let later = InboxRetention { dedupe_window: Some(DAY), now: now() + 22 * DAY };
+    let report = partitions::maintain(store, &later).await.unwrap();
+    assert!(report.is_deferred && report.dropped.is_empty(), "{report:?}");
     long.rollback().await.unwrap();
-    let kept = partitions::maintain(store, &held_up).await.unwrap();
-    assert_eq!((kept.is_deferred, kept.dropped.len()), (false, 1));
+    let report = partitions::maintain(store, &later).await.unwrap();
+    assert_eq!((report.is_deferred, report.dropped.len()), (false, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -206,7 +216,7 @@ async fn inbox_claims_continue_during_maintenance() {
     let stop = tokio_util::sync::CancellationToken::new();
     let mut claimants = tokio::task::JoinSet::new();
     for _ in 0..4 {
-        let (store, stop) = (app.tools.store.clone(), stop.clone());
+        let (store, stop) = (app.context.store.clone(), stop.clone());
         claimants.spawn(async move {
             let (mut batches, mut last) = (0, Vec::new());
             while !stop.is_cancelled() {
@@ -214,7 +224,7 @@ async fn inbox_claims_continue_during_maintenance() {
                 let claims: Vec<Claim> = new.iter().chain(&last).copied().collect();
                 let mut tx = store.begin().await.unwrap();
                 let claimed = inbox::claim(&mut tx, &claims).await.unwrap();
-                assert!(new.iter().all(|one| claimed.won.contains(&one.key)));
+                assert!(new.iter().all(|claim| claimed.won.contains(&claim.key)));
                 tx.commit().await.unwrap();
                 last = new;
                 batches += 1;
@@ -222,81 +232,81 @@ async fn inbox_claims_continue_during_maintenance() {
             batches
         });
     }
-    let mut forgotten = 0;
+    let mut dropped = 0;
     for round in 1..=25 {
-        let kept = after(&app, round * 21).await;
-        forgotten += kept.dropped.len();
+        let report = maintain_after(&app, round * 21).await;
+        dropped += report.dropped.len();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     stop.cancel();
     let batches = claimants.join_all().await;
     assert!(batches.iter().all(|count| *count > 10), "{batches:?}");
-    assert!(forgotten >= 10, "only {forgotten} were dropped");
+    assert!(dropped >= 10, "only {dropped} were dropped");
 }
 
 #[tokio::test]
 async fn inbox_maintenance_runs_in_one_worker_at_a_time() {
     let app = TestApp::new().await;
     let others: Vec<Store> = (0..3).map(|_| Store::new(&app.config.database).unwrap()).collect();
-    let (mut opened, mut forgotten) = (Vec::new(), Vec::new());
+    let (mut created, mut dropped) = (Vec::new(), Vec::new());
     for round in 1..=8 {
         let at = plan(round * 21);
-        let keeping = others.iter().map(|store| partitions::maintain(store, &at));
-        for kept in futures_util::future::join_all(keeping).await {
-            let kept = kept.unwrap();
-            assert!(!kept.is_deferred);
-            opened.extend(kept.created);
-            forgotten.extend(kept.dropped);
+        let runs = others.iter().map(|store| partitions::maintain(store, &at));
+        for report in futures_util::future::join_all(runs).await {
+            let report = report.unwrap();
+            assert!(!report.is_deferred);
+            created.extend(report.created);
+            dropped.extend(report.dropped);
         }
     }
-    let all = (opened.len(), forgotten.len());
-    opened.dedup();
-    forgotten.sort_unstable();
-    forgotten.dedup();
-    assert_eq!((opened.len(), forgotten.len()), all, "something was done twice");
+    let all = (created.len(), dropped.len());
+    created.dedup();
+    dropped.sort_unstable();
+    dropped.dedup();
+    assert_eq!((created.len(), dropped.len()), all, "something was done twice");
     assert_eq!(all.0, 8);
-    assert!(all.1 >= 5, "{forgotten:?}");
+    assert!(all.1 >= 5, "{dropped:?}");
 }
 
 #[tokio::test]
 async fn inbox_closed_partition_is_vacuumed_and_frozen() {
     let app = TestApp::new().await;
     for order in 1..=3 {
-        applied(&app, order).await;
+        apply_order(&app, order).await;
     }
-    let kept = after(&app, 20).await;
-    let closed = kept.status.partitions[0].hour;
-    let of =
+    let report = maintain_after(&app, 20).await;
+    let closed = report.status.partitions[0].hour;
+    let column_of =
         |column: &str| format!("select {column} from pg_class where relname = 'inbox_p{closed}'");
-    assert_eq!(app.count(&of("reltuples::bigint")).await, 3);
-    assert_eq!(app.count(&of("(relpages - relallvisible)::bigint")).await, 0);
+    assert_eq!(app.count(&column_of("reltuples::bigint")).await, 3);
+    assert_eq!(app.count(&column_of("(relpages - relallvisible)::bigint")).await, 0);
     // All rows are frozen, so no transaction id can wrap around.
-    assert!(app.count(&of("age(relfrozenxid)::bigint")).await < 50);
+    assert!(app.count(&column_of("age(relfrozenxid)::bigint")).await < 50);
 }
 
 #[tokio::test]
 async fn maintenance_reports_its_work_and_survives_an_outage() {
     let app = TestApp::with(&[SHOP], |_| ()).await;
-    let (retention, metrics) = (&app.components.retention, &app.tools.metrics);
-    let kept = retention::run_once(&app.tools.store, retention, metrics).await.unwrap();
-    assert_eq!((kept.inbox.status.partitions.len(), kept.receipts.retained.len()), (1, 0));
-    let generations = |state: &str| metrics.inbox_partitions.with_label_values(&[state]).get();
-    assert_eq!((generations("active"), generations("retained")), (1, 0));
+    let (retention, metrics) = (&app.components.retention, &app.context.metrics);
+    let report = retention::run_once(&app.context.store, retention, metrics).await.unwrap();
+    assert_eq!((report.inbox.status.partitions.len(), report.receipts.retained.len()), (1, 0));
+    let partition_count = |state: &str| metrics.inbox_partitions.with_label_values(&[state]).get();
+    assert_eq!((partition_count("active"), partition_count("retained")), (1, 0));
     assert!(metrics.inbox_bytes.get() > 0);
     // The template database was created some minutes ago, in the hour that names the partition.
     assert!((0..7200).contains(&metrics.inbox_dedupe_window.get()));
-    let worked = metrics.maintenance_last_success.get();
-    assert!((now().unix_timestamp() - worked).abs() < 60, "{worked}");
+    let last_success = metrics.maintenance_last_success.get();
+    assert!((now().unix_timestamp() - last_success).abs() < 60, "{last_success}");
     assert_eq!(metrics.maintenance_failures.get(), 0);
 
     metrics.maintenance_last_success.set(17);
-    let nowhere = Store::new(&DatabaseConfig {
-        url: "postgres://nobody@127.0.0.1:1/nothing".to_owned(),
+    let unreachable = Store::new(&DatabaseConfig {
+        url: "postgres://user@127.0.0.1:1/nothing".to_owned(),
         connect_timeout_ms: 300,
         ..app.config.database.clone()
     })
     .unwrap();
-    retention::run_once(&nowhere, retention, metrics).await.unwrap_err();
+    retention::run_once(&unreachable, retention, metrics).await.unwrap_err();
     assert_eq!(
         (metrics.maintenance_failures.get(), metrics.maintenance_last_success.get()),
         (1, 17)
@@ -322,8 +332,7 @@ async fn maintenance_runs_when_a_worker_starts() {
     .await;
     let roles = tallyhook::app::Roles { receiver: false, worker: true };
     let server = crate::support::TestServer::start(&app.config, roles).await;
-    eventually("a new generation", seconds(30), || async { app.count(GENERATIONS).await == 2 })
-        .await;
+    eventually("a new partition", seconds(30), || async { app.count(PARTITIONS).await == 2 }).await;
     let event = applied_by_service(&app).await;
     server.stop().await;
     app.assert_outcomes(&[event], &["applied"]).await;

@@ -27,12 +27,12 @@ fn events() -> [Envelope; 4] {
     [first, second, repeated, robot_invoice("R-8", "T3", "1.00")]
 }
 
-const BOOKS: &str = "select string_agg(
+const INVOICES: &str = "select string_agg(
         concat_ws(' ', invoice_number, transaction_id, total), ', ' order by invoice_number)
     from invoices";
 
 /// Applies events in one batch, or each in a batch of its own.
-async fn settle(app: &TestApp, events: &[Envelope], at_once: bool) {
+async fn apply(app: &TestApp, events: &[Envelope], at_once: bool) {
     let mut consumer = app.consumer("robot").await;
     if at_once {
         app.publish_all(events).await;
@@ -50,10 +50,10 @@ async fn invoice_conflict_review_dead_letters_the_second() {
     for at_once in [true, false] {
         let app = app("review").await;
         let events = events();
-        settle(&app, &events, at_once).await;
+        apply(&app, &events, at_once).await;
         app.archive_dead_letters(2).await;
         app.assert_outcomes(&events, &["applied", "dead", "dead", "applied"]).await;
-        assert_eq!(app.text(BOOKS).await, "R-7 T1 10.00, R-8 T3 1.00");
+        assert_eq!(app.text(INVOICES).await, "R-7 T1 10.00, R-8 T3 1.00");
         let dead_letter = app.text("select error from dead_letters limit 1").await;
         for side in ["R-7", "ACME", "T1", "10.00 EUR", "T2", "12.00 EUR"] {
             assert!(dead_letter.contains(side), "{side} is not shown: {dead_letter}");
@@ -69,7 +69,7 @@ async fn invoice_conflict_review_dead_letters_the_second() {
 async fn invoice_conflict_review_is_replayable_after_deletion() {
     let app = app("review").await;
     let events = events();
-    settle(&app, &events[..2], true).await;
+    apply(&app, &events[..2], true).await;
     app.archive_dead_letters(1).await;
     // An operator decides that the first one was wrong.
     app.execute("delete from invoices").await;
@@ -77,7 +77,7 @@ async fn invoice_conflict_review_is_replayable_after_deletion() {
     let anna = Actor { name: "anna", comment: "T1 was a mistake" };
     app.replay(&dead_letters, anna).await;
     app.consumer("robot").await.drain(1).await;
-    assert_eq!(app.text(BOOKS).await, "R-7 T2 12.00");
+    assert_eq!(app.text(INVOICES).await, "R-7 T2 12.00");
     assert_eq!(app.text("select state from dead_letters").await, "resolved");
 }
 
@@ -86,9 +86,9 @@ async fn invoice_conflict_update_applies_the_later_one() {
     for at_once in [true, false] {
         let app = app("update").await;
         let events = events();
-        settle(&app, &events, at_once).await;
+        apply(&app, &events, at_once).await;
         app.assert_outcomes(&events, &["applied", "applied", "duplicate", "applied"]).await;
-        assert_eq!(app.text(BOOKS).await, "R-7 T2 12.00, R-8 T3 1.00");
+        assert_eq!(app.text(INVOICES).await, "R-7 T2 12.00, R-8 T3 1.00");
         app.assert_conserved(4).await;
     }
 }
@@ -98,9 +98,9 @@ async fn invoice_conflict_duplicate_keeps_the_first() {
     for at_once in [true, false] {
         let app = app("duplicate").await;
         let events = events();
-        settle(&app, &events, at_once).await;
+        apply(&app, &events, at_once).await;
         app.assert_outcomes(&events, &["applied", "duplicate", "duplicate", "applied"]).await;
-        assert_eq!(app.text(BOOKS).await, "R-7 T1 10.00, R-8 T3 1.00");
+        assert_eq!(app.text(INVOICES).await, "R-7 T1 10.00, R-8 T3 1.00");
         app.assert_conserved(4).await;
     }
 }

@@ -9,7 +9,7 @@ const INVOICE: &str =
     r#"{"vendor":"ACME","number":"A 1","amount":"12.50","currency":"EUR","due":"2026-12-01"}"#;
 
 #[tokio::test]
-async fn killed_mock_keeps_invoices_keys_and_counts() {
+async fn mock_accounting_killed_keeps_invoices_keys_and_counts() {
     let mut accounting = MockAccounting::start().await;
     let (url, pid) = (accounting.url(), accounting.pid());
     let first = accounting.create("one", INVOICE).await.bytes().await.unwrap();

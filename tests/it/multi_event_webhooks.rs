@@ -62,14 +62,14 @@ async fn multi_event_call_half_accepted_is_completed_by_resend() {
     let server = TestServer::start(&app.config, Roles { receiver: true, worker: false }).await;
     let inbound = format!("^{}\\.inbound", app.config.broker.prefix);
     servers::limit_queues(&inbound, 50).await;
-    let queue = app.tools.topology.inbound_queue(&app.tools.topology.sources()[0]);
+    let queue = app.context.topology.inbound_queue(&app.context.topology.sources()[0]);
     // The broker enforces the limit late, so a request of this size exceeds it midway.
     let refused = server.post("books", "", &call(900)).await;
     assert_eq!(refused.status(), 503);
     let half = i64::from(app.amqp().await.depth(&queue).await.unwrap());
     assert!((1..900).contains(&half), "{half} of 900 were taken: the test tests nothing");
 
-    // Raised, not cleared: without a limit the broker does not tell nacked channels that there is room.
+    // Raised, not cleared: without a limit, the broker does not notify nacked channels of free space.
     servers::limit_queues(&inbound, 100_000).await;
     // Consuming makes room.
     let mut consumer = app.consumer("books").await;

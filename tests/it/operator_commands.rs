@@ -91,7 +91,7 @@ const OPEN: &str = "invalid_json open, missing_field open, missing_field open";
 async fn operator_discard_by_reason_acts_on_that_reason_only() {
     let app = with_dead_letters().await;
     let binary = Binary::new(&app);
-    // The old trap: `list --reason CODE` filtered, and `discard --reason WHY` was the comment.
+    // `--reason` filters in `discard` as it does in `list`.
     let listed = binary.json(&["dead", "list", "--reason", "invalid_json"]);
     assert_eq!(listed.as_array().unwrap().len(), 1);
     let discard = ["dead", "discard", "--reason", "invalid_json"];

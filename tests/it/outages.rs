@@ -118,7 +118,7 @@ async fn assert_all_in_the_books(app: &TestApp, result: &LoadResult) {
     // A request that got 503 may have been published too. Nothing waits.
     eventually("empty queues", seconds(30), || async {
         let amqp = app.amqp().await;
-        let queue = app.tools.topology.inbound_queue(&app.tools.topology.sources()[0]);
+        let queue = app.context.topology.inbound_queue(&app.context.topology.sources()[0]);
         amqp.depth(&queue).await == Some(0)
     })
     .await;
@@ -185,7 +185,7 @@ async fn outage_postgresql_killed_is_invisible_to_senders() {
     assert_eq!(server.get(&server.url("/readyz")).await.status(), 200);
     load.at_least(200).await;
     // The worker retries its batch for `database_retry_timeout_ms`, requeues it and stops consuming.
-    let queue = app.tools.topology.inbound_queue(&app.tools.topology.sources()[0]);
+    let queue = app.context.topology.inbound_queue(&app.context.topology.sources()[0]);
     let amqp = app.amqp().await;
     eventually("the batch to be requeued", seconds(30), || async {
         amqp.look(&queue).await.1 == 0
@@ -214,13 +214,13 @@ async fn outage_silent_database_is_reconnected() {
     })
     .await;
     let server = TestServer::start(&app.config, Roles { receiver: false, worker: true }).await;
-    let settled = server.service.metrics.messages.with_label_values(&["shop", "applied"]);
+    let applied = server.service.metrics.messages.with_label_values(&["shop", "applied"]);
     let orders: Vec<_> = (0..40).map(|order| shop_order(order, 1, "1.00")).collect();
     app.publish_all(&orders[..20]).await;
-    eventually("the first orders", seconds(20), || async { settled.get() == 20 }).await;
+    eventually("the first orders", seconds(20), || async { applied.get() == 20 }).await;
     proxy.unwrap().silence();
     app.publish_all(&orders[20..]).await;
-    eventually("the last orders", seconds(30), || async { settled.get() >= 40 }).await;
+    eventually("the last orders", seconds(30), || async { applied.get() >= 40 }).await;
     server.stop().await;
     assert_eq!(app.count("select sum(attempts) from receipts").await, 0);
     assert_eq!(app.count("select count(*) from orders").await, 40);

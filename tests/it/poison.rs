@@ -40,8 +40,8 @@ async fn poison_unmappable_event_is_dead_lettered_alone() {
     assert_eq!(dead_letter["headers"]["routing_key"], "shop");
     let dead_letter = &dead_letters[&garbage.receipt_id.to_string()];
     assert_eq!(dead_letter["reason"], "invalid_json");
-    let kept = "select count(*) from dead_letters join receipts using (receipt_id, payload)";
-    assert_eq!(app.count(kept).await, 2, "the payload is kept to the byte");
+    let unchanged = "select count(*) from dead_letters join receipts using (receipt_id, payload)";
+    assert_eq!(app.count(unchanged).await, 2, "the payload is stored unchanged");
     let exact =
         sqlx::query_scalar::<_, Vec<u8>>("select payload from dead_letters where receipt_id = $1")
             .bind(garbage.receipt_id)

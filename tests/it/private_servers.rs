@@ -27,7 +27,7 @@ async fn private_postgres_keeps_rows_after_kill_and_stop() -> Result<()> {
     ensure!(name_of(first_pid)? == "postgres");
 
     let mut session = PgConnection::connect(&url).await?;
-    sqlx::raw_sql("create table kept (n int); insert into kept values (1)")
+    sqlx::raw_sql("create table persisted (n int); insert into persisted values (1)")
         .execute(&mut session)
         .await?;
     server.kill().await?;
@@ -39,7 +39,7 @@ async fn private_postgres_keeps_rows_after_kill_and_stop() -> Result<()> {
     assert_eq!(server.url("postgres"), url);
     assert_ne!(server.pid(), first_pid);
     let mut session = PgConnection::connect(&url).await?;
-    sqlx::raw_sql("insert into kept values (2)").execute(&mut session).await?;
+    sqlx::raw_sql("insert into persisted values (2)").execute(&mut session).await?;
 
     // With the session still open: a clean stop does not wait for clients.
     server.stop().await?;
@@ -47,7 +47,8 @@ async fn private_postgres_keeps_rows_after_kill_and_stop() -> Result<()> {
     assert!(refuses(port));
     server.restart().await?;
     let mut session = PgConnection::connect(&url).await?;
-    let rows: i64 = sqlx::query_scalar("select count(*) from kept").fetch_one(&mut session).await?;
+    let rows: i64 =
+        sqlx::query_scalar("select count(*) from persisted").fetch_one(&mut session).await?;
     assert_eq!(rows, 2);
     let fsync: String = sqlx::query_scalar("show fsync").fetch_one(&mut session).await?;
     assert_eq!(fsync, "on");
@@ -88,7 +89,7 @@ async fn private_rabbitmq_keeps_confirmed_messages_after_kill() -> Result<()> {
     let (url, port, first_pid) = (server.url(), server.port(), server.pid());
     ensure!(name_of(first_pid)?.starts_with("beam"));
 
-    publish_confirmed(&url, "kept").await?;
+    publish_confirmed(&url, "persisted").await?;
     // Not about messages: RabbitMQ 3.10 writes the registry of quorum queues half a second late,
     // and a queue that is younger than that answers nothing but nacks after a crash.
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -98,9 +99,9 @@ async fn private_rabbitmq_keeps_confirmed_messages_after_kill() -> Result<()> {
     server.restart().await?;
     assert_eq!(server.url(), url);
     assert_ne!(server.pid(), first_pid);
-    publish_confirmed(&url, "kept").await?;
+    publish_confirmed(&url, "persisted").await?;
 
-    assert_eq!(depth(&url, "kept").await?, 2);
+    assert_eq!(depth(&url, "persisted").await?, 2);
     assert!(server.rabbitmqctl(&["no_such_command"]).await.is_err());
 
     server.stop().await?;
@@ -181,7 +182,7 @@ async fn private_server_port_in_use_at_restart_is_reported() -> Result<()> {
     server.kill().await?;
     let squatter = TcpListener::bind((Ipv4Addr::LOCALHOST, server.port()))?;
     let Err(error) = server.restart().await else {
-        bail!("started on a port that somebody else has");
+        bail!("started on a port that another process uses");
     };
     let complaint = format!("{error:#}");
     assert!(complaint.contains("Address already in use"), "{complaint}");
@@ -195,13 +196,13 @@ async fn private_server_dropped_ends_and_keeps_its_data() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let server = PostgresServer::start(dir.path()).await?;
     let mut session = PgConnection::connect(&server.url("postgres")).await?;
-    sqlx::raw_sql("create table kept ()").execute(&mut session).await?;
+    sqlx::raw_sql("create table persisted ()").execute(&mut session).await?;
     drop(server);
 
     // At once, while the watchdog may still be at work.
     let mut server = PostgresServer::start(dir.path()).await?;
     let mut session = PgConnection::connect(&server.url("postgres")).await?;
-    sqlx::raw_sql("select from kept").execute(&mut session).await?;
+    sqlx::raw_sql("select from persisted").execute(&mut session).await?;
     server.stop().await
 }
 

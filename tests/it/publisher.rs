@@ -22,7 +22,7 @@ use crate::support::{
 async fn publisher_unroutable_message_is_stored_and_rerouted() {
     let app = TestApp::new().await;
     let amqp = app.amqp().await;
-    let topology = &app.tools.topology;
+    let topology = &app.context.topology;
     let inbound = topology.inbound_queue(&topology.sources()[0]);
     amqp.delete(&inbound).await;
     let orders: Vec<_> = (0..5).map(|order| shop_order(order, 1, "1.00")).collect();
@@ -46,7 +46,7 @@ async fn publisher_queues_deleted_under_load_lose_no_confirmed_message() {
     const TASKS: u64 = 300;
     let app = Arc::new(TestApp::with(&[SHOP], |config| config.broker.max_unconfirmed = 64).await);
     let amqp = app.amqp().await;
-    let topology = Arc::clone(&app.tools.topology);
+    let topology = Arc::clone(&app.context.topology);
     let queues = [topology.inbound_queue(&topology.sources()[0]), topology.unrouted_queue()];
     let mut failed = 0;
     for round in 0..ROUNDS {
@@ -82,7 +82,7 @@ async fn publisher_queues_deleted_under_load_lose_no_confirmed_message() {
         for task in tasks {
             results.extend(timeout(seconds(30), task).await.unwrap().unwrap());
         }
-        app.tools.publisher.wait_until_ready().await;
+        app.context.publisher.wait_until_ready().await;
         timeout(seconds(20), topology.declare(&app.link)).await.unwrap().unwrap();
         let mut there = HashSet::new();
         for queue in &queues {
@@ -139,7 +139,7 @@ async fn publisher_confirms_are_matched_to_their_messages() {
     for task in tasks {
         taken.extend(task.await.unwrap().into_iter().filter(|(_, ok)| *ok).map(|(key, _)| key));
     }
-    let erp = app.tools.topology.inbound_queue(&"erp".parse().unwrap());
+    let erp = app.context.topology.inbound_queue(&"erp".parse().unwrap());
     let there: HashSet<String> = app.amqp().await.take_all(&erp).await.into_iter().collect();
     assert_eq!(there, taken);
     assert!(taken.len() > 700);
@@ -164,9 +164,9 @@ async fn publisher_removed_queue_limit_accepts_again() {
         sent += 1;
         assert!(sent < 200, "the queue is never full");
     }
-    // Now the queue has no limit and is empty, but RabbitMQ does not tell the nacked channels.
+    // Now the queue has no limit and is empty, but RabbitMQ does not notify the nacked channels.
     servers::clear_queue_limit(&inbound).await;
-    let queue = app.tools.topology.inbound_queue(&app.tools.topology.sources()[0]);
+    let queue = app.context.topology.inbound_queue(&app.context.topology.sources()[0]);
     app.amqp().await.take_all(&queue).await;
     eventually("room", seconds(30), || async { post("room".to_owned()).await == 200 }).await;
     server.stop().await;
@@ -201,7 +201,7 @@ async fn publisher_full_queue_and_memory_alarm_return_503_until_cleared() {
     assert_eq!(refused.headers()["content-type"], "application/problem+json");
     assert!(refused.text().await.unwrap().contains("could not be stored"));
     // Consuming makes room.
-    let queue = app.tools.topology.inbound_queue(&app.tools.topology.sources()[0]);
+    let queue = app.context.topology.inbound_queue(&app.context.topology.sources()[0]);
     let taken = app.amqp().await.take_all(&queue).await.len();
     eventually("room", seconds(20), || async { post("room".to_owned()).await.status() == 200 })
         .await;
@@ -236,7 +236,7 @@ async fn publisher_full_queue_and_memory_alarm_return_503_until_cleared() {
 async fn publisher_deleted_exchange_fails_and_is_redeclared() {
     let app = TestApp::new().await;
     let amqp = app.amqp().await;
-    amqp.delete_exchange(&app.tools.topology.inbound_exchange()).await;
+    amqp.delete_exchange(&app.context.topology.inbound_exchange()).await;
     let orders: Vec<Envelope> = (0..20).map(|order| shop_order(order, 1, "1.00")).collect();
     let results = join_all(orders.iter().map(|order| app.publish(order))).await;
     assert!(results.iter().all(Result::is_err), "{results:?}");
@@ -258,7 +258,7 @@ async fn publisher_without_connection_fails_at_once() {
     .await;
     proxy.unwrap().cut();
     eventually("the connection to be missed", seconds(10), || async {
-        app.tools.publisher.degraded_reason().is_some()
+        app.context.publisher.degraded_reason().is_some()
     })
     .await;
     let begun = Instant::now();

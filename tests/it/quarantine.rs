@@ -25,19 +25,19 @@ use crate::support::{
     seconds,
 };
 
-const KEEPING: &str = "
+const SHOP_WITH_QUARANTINE: &str = "
 [sources.shop]
 kind = 'shopify'
 secrets = ['env:SECRET']
 quarantine_limit = 2
 ";
 const ANNA: Actor<'static> = Actor { name: "anna", comment: "ticket 17" };
-const KEPT: &str = "select count(*) from quarantine";
+const QUARANTINED: &str = "select count(*) from quarantine";
 
 /// The shop's source with a secret that the receiver does not know yet.
 fn another_secret() -> Components {
     let secrets = BTreeMap::from([("SECRET".to_owned(), "another secret".to_owned())]);
-    Components::from_toml(KEEPING, &secrets).unwrap()
+    Components::from_toml(SHOP_WITH_QUARANTINE, &secrets).unwrap()
 }
 
 /// Posts a webhook signed by another secret.
@@ -74,8 +74,8 @@ async fn forge_published(server: &TestServer, event_id: &str, body: &str) -> Res
 async fn quarantine_one(app: &TestApp, server: &TestServer, event_id: &str, body: &str) -> Uuid {
     let response = forge_published(server, event_id, body).await;
     let id: Uuid = response.headers()["x-tallyhook-receipt"].to_str().unwrap().parse().unwrap();
-    let kept = format!("{KEPT} where receipt_id = '{id}'");
-    eventually("the request", seconds(20), || async { app.count(&kept).await == 1 }).await;
+    let stored = format!("{QUARANTINED} where receipt_id = '{id}'");
+    eventually("the request", seconds(20), || async { app.count(&stored).await == 1 }).await;
     id
 }
 
@@ -84,7 +84,7 @@ fn release<'a>(
     broker: &'a OperatorBroker,
     components: &'a Components,
 ) -> Release<'a> {
-    Release { store: &app.tools.store, sources: &components.sources, broker, actor: ANNA }
+    Release { store: &app.context.store, sources: &components.sources, broker, actor: ANNA }
 }
 
 #[tokio::test]
@@ -101,14 +101,14 @@ async fn quarantine_disabled_counts_invalid_signatures_only() {
     assert_eq!(server.post("shop", "2", &shop_body(2, 1, "1.00")).await.status(), 200);
     let receipts = "select count(*) from receipts";
     eventually("the order", seconds(20), || async { app.count(receipts).await == 1 }).await;
-    assert_eq!(app.count(KEPT).await, 0);
+    assert_eq!(app.count(QUARANTINED).await, 0);
     server.stop().await;
     app.assert_conserved(1).await;
 }
 
 #[tokio::test]
 async fn quarantine_flood_keeps_newest_at_one_per_second() {
-    let app = TestApp::with(&[KEEPING], |_| ()).await;
+    let app = TestApp::with(&[SHOP_WITH_QUARANTINE], |_| ()).await;
     let server = TestServer::start(&app.config, Roles::ALL).await;
     let first = quarantine_one(&app, &server, "1", &shop_body(1, 1, "1.00")).await;
     quarantine_one(&app, &server, "2", &shop_body(2, 1, "1.00")).await;
@@ -134,37 +134,39 @@ async fn quarantine_flood_keeps_newest_at_one_per_second() {
         }
     }
     server.stop().await;
-    assert!(app.count(KEPT).await <= 2);
+    assert!(app.count(QUARANTINED).await <= 2);
     // The oldest is removed first.
-    assert_eq!(app.count(&format!("{KEPT} where receipt_id = '{first}'")).await, 0);
+    assert_eq!(app.count(&format!("{QUARANTINED} where receipt_id = '{first}'")).await, 0);
     assert_eq!(app.count("select count(*) from receipts").await, 0);
-    let rest = quarantine::list(&app.tools.store, &QuarantineFilter::default(), 10).await.unwrap();
+    let rest =
+        quarantine::list(&app.context.store, &QuarantineFilter::default(), 10).await.unwrap();
     assert!(rest.iter().all(|call| call.payload_bytes < 1000), "{rest:?}");
 }
 
 #[tokio::test]
 async fn quarantine_unstorable_headers_are_dropped() {
-    let app = TestApp::with(&[KEEPING], |_| ()).await;
-    let (amqp, calls) = (app.amqp().await, app.tools.topology.rejected_request_queue());
+    let app = TestApp::with(&[SHOP_WITH_QUARANTINE], |_| ()).await;
+    let (amqp, calls) = (app.amqp().await, app.context.topology.rejected_request_queue());
     for head in [r#"["\u0000"]"#, "{}"] {
         let headers = [("x-tallyhook-http-headers", long(head))];
         amqp.publish(&calls, "shop", None, &headers, b"{}").await;
     }
     let server = TestServer::start(&app.config, Roles { receiver: false, worker: true }).await;
-    let plain = format!("{KEPT} where headers = '[]' and error like 'not all of the request%'");
+    let plain =
+        format!("{QUARANTINED} where headers = '[]' and error like 'not all of the request%'");
     eventually("the calls", seconds(20), || async { app.count(&plain).await == 2 }).await;
     server.stop().await;
 }
 
 #[tokio::test]
 async fn quarantine_release_after_secret_fix_applies_once() {
-    let app = TestApp::with(&[KEEPING], |_| ()).await;
+    let app = TestApp::with(&[SHOP_WITH_QUARANTINE], |_| ()).await;
     let server = TestServer::start(&app.config, Roles::ALL).await;
     let body = shop_body(1, 1, "10.00");
     let id = quarantine_one(&app, &server, "1", &body).await;
 
     // Everything is shown but the credentials.
-    let shown = quarantine::show(&app.tools.store, id).await.unwrap();
+    let shown = quarantine::show(&app.context.store, id).await.unwrap();
     assert_eq!(shown.payload.as_deref(), Some(body.as_str()));
     assert_eq!(shown.parameters, ["token"]);
     let text = serde_json::to_string(&shown).unwrap();
@@ -177,44 +179,44 @@ async fn quarantine_release_after_secret_fix_applies_once() {
         Err(QuarantineError::StillRejected { id: text, .. }) => assert_eq!(text, id),
         other => panic!("{other:?}"),
     }
-    assert_eq!(app.count(KEPT).await, 1);
+    assert_eq!(app.count(QUARANTINED).await, 1);
 
-    let mended = another_secret();
+    let corrected = another_secret();
     let copy = "create temporary table copy as select * from quarantine";
     let mut session = app.db.acquire().await.unwrap();
     sqlx::query(copy).execute(&mut *session).await.unwrap();
-    assert_eq!(release(&app, &broker, &mended).request(id).await.unwrap(), 1);
-    assert_eq!(app.count(KEPT).await, 0);
+    assert_eq!(release(&app, &broker, &corrected).request(id).await.unwrap(), 1);
+    assert_eq!(app.count(QUARANTINED).await, 0);
     let applied = format!(
         "select count(*) from receipts where receipt_id = '{id}' and outcome = 'applied'
          and response_status is null"
     );
     eventually("the order", seconds(20), || async { app.count(&applied).await == 1 }).await;
-    let gone = release(&app, &broker, &mended).request(id).await;
+    let gone = release(&app, &broker, &corrected).request(id).await;
     assert!(matches!(gone, Err(QuarantineError::NotFound(_))), "{gone:?}");
 
     // The row comes back, as after a crash before its deletion.
     let back = "insert into quarantine select * from copy";
     sqlx::query(back).execute(&mut *session).await.unwrap();
-    assert_eq!(release(&app, &broker, &mended).request(id).await.unwrap(), 1);
-    let queue = app.tools.topology.inbound_queue(&"shop".parse().unwrap());
+    assert_eq!(release(&app, &broker, &corrected).request(id).await.unwrap(), 1);
+    let queue = app.context.topology.inbound_queue(&"shop".parse().unwrap());
     let amqp = app.amqp().await;
     eventually("an empty queue", seconds(10), || async { amqp.depth(&queue).await == Some(0) })
         .await;
     server.stop().await;
     assert_eq!(app.count("select count(*) from orders").await, 1);
-    let acts = format!(
+    let audit_count = format!(
         "select count(*) from audit_log where action = 'release' and actor = 'anna'
          and comment = 'ticket 17' and detail->>'receipt_id' = '{id}' and detail->>'source' = 'shop'"
     );
-    assert_eq!(app.count(&acts).await, 2);
+    assert_eq!(app.count(&audit_count).await, 2);
     app.assert_conserved(1).await;
 }
 
 #[tokio::test]
 async fn quarantine_unpublished_release_stays_and_discard_removes() {
     let mut proxy = None;
-    let app = TestApp::with(&[KEEPING], |config| {
+    let app = TestApp::with(&[SHOP_WITH_QUARANTINE], |config| {
         config.broker.confirm_timeout_ms = 500;
         proxy = Some(Proxy::before(&mut config.broker.url));
     })
@@ -223,15 +225,15 @@ async fn quarantine_unpublished_release_stays_and_discard_removes() {
     let id = quarantine_one(&app, &server, "1", &shop_body(1, 1, "10.00")).await;
     server.stop().await;
     proxy.unwrap().cut();
-    let mended = another_secret();
+    let corrected = another_secret();
     let broker = app.operator_broker();
-    let sent = release(&app, &broker, &mended).request(id).await;
+    let sent = release(&app, &broker, &corrected).request(id).await;
     assert!(matches!(sent, Err(QuarantineError::PublishFailed { .. })), "{sent:?}");
-    assert_eq!(app.count(KEPT).await, 1);
+    assert_eq!(app.count(QUARANTINED).await, 1);
     let filter = QuarantineFilter { ids: vec![id], source: None };
     let selection = Selection::new(filter, false).unwrap();
-    let selected = quarantine::select(&app.tools.store, selection).await.unwrap();
-    let discard = || quarantine::discard(&app.tools.store, &selected, ANNA);
+    let selected = quarantine::select(&app.context.store, selection).await.unwrap();
+    let discard = || quarantine::discard(&app.context.store, &selected, ANNA);
     assert_eq!(discard().await.unwrap(), 1);
     assert_eq!(discard().await.unwrap(), 0);
     assert_eq!(app.count("select count(*) from audit_log where action = 'discard'").await, 1);
@@ -239,7 +241,7 @@ async fn quarantine_unpublished_release_stays_and_discard_removes() {
 
 #[tokio::test]
 async fn quarantine_release_beyond_the_dedupe_window_is_rejected() {
-    let app = TestApp::with(&[KEEPING], |_| ()).await;
+    let app = TestApp::with(&[SHOP_WITH_QUARANTINE], |_| ()).await;
     let server = TestServer::start(&app.config, Roles::ALL).await;
     let id = quarantine_one(&app, &server, "1", &shop_body(1, 1, "1.00")).await;
     server.stop().await;
@@ -255,7 +257,7 @@ async fn quarantine_release_beyond_the_dedupe_window_is_rejected() {
     app.execute(&forgotten(3)).await;
     let refused = release(&app, &broker, &config).request(id).await;
     assert!(matches!(refused, Err(QuarantineError::TooOld { .. })), "{refused:?}");
-    assert_eq!(app.count(KEPT).await, 1);
+    assert_eq!(app.count(QUARANTINED).await, 1);
     app.execute(&forgotten(5)).await;
     assert_eq!(release(&app, &broker, &config).request(id).await.unwrap(), 1);
 }

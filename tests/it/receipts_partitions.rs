@@ -66,7 +66,7 @@ fn numbered(at: OffsetDateTime) -> String {
 #[tokio::test]
 async fn receipts_are_stored_in_the_partition_of_their_time() {
     let app = TestApp::new().await;
-    let mut conn = app.tools.store.connection().await.unwrap();
+    let mut conn = app.context.store.connection().await.unwrap();
     let mut events: Vec<Envelope> = (1..=7).map(|number| shop_order(number, 1, "1.00")).collect();
     let here = now() + Duration::days(3);
     events[1].receipt_id = made_at(here);
@@ -113,7 +113,7 @@ async fn receipts_of_any_producer_are_recorded() {
 #[tokio::test]
 async fn receipts_recorded_before_are_distinguished_from_new() {
     let app = TestApp::new().await;
-    let mut conn = app.tools.store.connection().await.unwrap();
+    let mut conn = app.context.store.connection().await.unwrap();
     let mut events = [1, 2, 3, 4].map(|number| shop_order(number, 1, "1.00"));
     // Also in the default partition.
     events[1].receipt_id = foreign();
@@ -126,11 +126,11 @@ async fn receipts_recorded_before_are_distinguished_from_new() {
     assert_eq!(known(&mut conn, &waits).await, [].into());
     let dead = [row(other, Outcome::Dead)];
     assert_eq!(known(&mut conn, &dead).await, [other.receipt_id].into());
-    let settled = [ours, theirs, other, new].map(|event| row(event, Outcome::Applied));
+    let applied = [ours, theirs, other, new].map(|event| row(event, Outcome::Applied));
     let before = [ours.receipt_id, theirs.receipt_id, other.receipt_id].into();
-    assert_eq!(known(&mut conn, &settled).await, before);
+    assert_eq!(known(&mut conn, &applied).await, before);
     // A final outcome does not change.
-    assert_eq!(known(&mut conn, &settled).await, [].into());
+    assert_eq!(known(&mut conn, &applied).await, [].into());
     assert_eq!(app.count("select count(*) from receipts where outcome_changed").await, 3);
     assert_eq!(app.count("select count(*) from receipts").await, 4);
 }
@@ -141,10 +141,10 @@ async fn receipts_recorded_concurrently_are_inserted_once() {
     let event = shop_order(1, 1, "1.00");
     let id = event.receipt_id;
     let (mut first, mut second) =
-        (app.tools.store.begin().await.unwrap(), app.tools.store.begin().await.unwrap());
+        (app.context.store.begin().await.unwrap(), app.context.store.begin().await.unwrap());
     let rows = [row(&event, Outcome::Retried)];
     assert!(receipts::record(&mut first, &rows).await.unwrap().is_empty());
-    let store = app.tools.store.clone();
+    let store = app.context.store.clone();
     let waiting = tokio::spawn({
         let event = event.clone();
         async move {
@@ -162,15 +162,22 @@ async fn receipts_recorded_concurrently_are_inserted_once() {
 #[tokio::test]
 async fn receipts_partitions_are_created_ahead_and_identical() {
     let app = TestApp::new().await;
-    assert_eq!(app.keep(&plan(0, None)).await.created.len(), 0, "the migration made some");
+    assert_eq!(
+        app.maintain_receipts(&plan(0, None)).await.created.len(),
+        0,
+        "the migration made some"
+    );
     let far = partition_range::ReceiptsRetention { premake: 90 * DAY, ..plan(0, None) };
-    let (one, other) = tokio::join!(app.keep(&far), app.keep(&far));
+    let (one, other) = tokio::join!(app.maintain_receipts(&far), app.maintain_receipts(&far));
     let made: BTreeSet<&String> = one.created.iter().chain(&other.created).collect();
     assert_eq!(made.len(), one.created.len() + other.created.len(), "some were made twice");
     // Each run may have found the lock held by the other.
-    let left = app.keep(&far).await;
+    let left = app.maintain_receipts(&far).await;
     assert!((8..=10).contains(&(made.len() + left.created.len())), "{one:?} {other:?} {left:?}");
-    assert_eq!(app.keep(&far).await, receipts::partitions::ReceiptsMaintenanceReport::default());
+    assert_eq!(
+        app.maintain_receipts(&far).await,
+        receipts::partitions::ReceiptsMaintenanceReport::default()
+    );
     let holes = "select count(*) from receipts_partitions as span
         where until_id < receipt_id_at(now() + interval '90 days') and not exists (
             select from receipts_partitions as next where next.from_id = span.until_id)";
@@ -212,9 +219,9 @@ async fn receipts_new_partition_takes_rows_from_the_default() {
     write(&app, &format!("'{made}'"), "generate_series(1, 1)").await;
     write(&app, "gen_random_uuid()", "generate_series(1, 10)").await;
     assert_eq!(table(&app, made).await, "receipts_default");
-    let kept = app.keep(&plan(-200, None)).await;
-    assert_eq!((kept.blocked.len(), kept.is_busy), (0, false), "{kept:?}");
-    assert!(kept.created.contains(&table(&app, made).await), "{kept:?}");
+    let report = app.maintain_receipts(&plan(-200, None)).await;
+    assert_eq!((report.blocked.len(), report.is_busy), (0, false), "{report:?}");
+    assert!(report.created.contains(&table(&app, made).await), "{report:?}");
     assert_eq!(app.tables().await.last().unwrap(), &("receipts_default".to_owned(), 10));
 }
 
@@ -224,9 +231,9 @@ async fn receipts_too_many_default_rows_block_no_other_partition() {
     let then = now() + Duration::days(200);
     write(&app, &numbered(then), "generate_series(1, 5001)").await;
     write(&app, &numbered(then + Duration::days(7)), "generate_series(1, 5)").await;
-    let kept = app.keep(&plan(-200, None)).await;
-    assert_eq!(kept.blocked.len(), 1, "{kept:?}");
-    assert!(kept.created.len() >= 4, "{kept:?}");
+    let report = app.maintain_receipts(&plan(-200, None)).await;
+    assert_eq!(report.blocked.len(), 1, "{report:?}");
+    assert!(report.created.len() >= 4, "{report:?}");
     let tables: Vec<i64> = app.tables().await.into_iter().map(|(_, receipts)| receipts).collect();
     assert_eq!(tables, [5, 5001]);
     // It is created once few enough rows are left.
@@ -235,7 +242,7 @@ async fn receipts_too_many_default_rows_block_no_other_partition() {
         select receipt_id from receipts_default limit 1)",
     )
     .await;
-    assert_eq!(app.keep(&plan(-200, None)).await.created, kept.blocked);
+    assert_eq!(app.maintain_receipts(&plan(-200, None)).await.created, report.blocked);
     assert_eq!(app.tables().await.len(), 2);
     assert_eq!(app.count("select count(*) from receipts_default").await, 0);
 }
@@ -254,5 +261,5 @@ async fn receipts_migration_indexes_every_partition() {
         "receipts_business_key t, receipts_event_key t, receipts_import t, receipts_pkey t, \
          receipts_received_at t, receipts_retried t"
     );
-    app.tools.store.check_writable().await.unwrap();
+    app.context.store.check_writable().await.unwrap();
 }

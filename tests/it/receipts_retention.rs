@@ -42,7 +42,7 @@ fn poison(number: u64) -> Envelope {
 }
 
 /// Applies orders: one of another producer, and one that came twice.
-async fn settled(app: &TestApp) -> Vec<Envelope> {
+async fn apply_orders(app: &TestApp) -> Vec<Envelope> {
     let mut events = vec![shop_order(1, 1, "1.00"), shop_order(2, 1, "2.00"), foreign(3)];
     events.push(again(&events[0]));
     events.push(shop_order(1, 0, "1.00"));
@@ -52,32 +52,32 @@ async fn settled(app: &TestApp) -> Vec<Envelope> {
     events
 }
 
-fn names(kept: &ReceiptsMaintenanceReport) -> Vec<&str> {
-    kept.dropped.iter().map(|dropped| dropped.table.as_str()).collect()
+fn dropped_tables(report: &ReceiptsMaintenanceReport) -> Vec<&str> {
+    report.dropped.iter().map(|dropped| dropped.table.as_str()).collect()
 }
 
 #[tokio::test]
 async fn receipts_retention_drops_rows_and_audit_still_balances() {
     let app = TestApp::new().await;
-    settled(&app).await;
+    apply_orders(&app).await;
     app.age(100).await;
     // The same again, received today.
-    settled(&app).await;
+    apply_orders(&app).await;
     let totals = app.totals().await;
-    let kept = app.keep(&plan(0, Some(90))).await;
+    let report = app.maintain_receipts(&plan(0, Some(90))).await;
     assert_eq!(
-        (kept.retained.len(), kept.default_deleted, kept.is_busy),
+        (report.retained.len(), report.default_deleted, report.is_busy),
         (0, 1, false),
-        "{kept:?}"
+        "{report:?}"
     );
-    let gone: i64 = kept.dropped.iter().map(|dropped| dropped.receipts).sum();
-    assert_eq!(gone, 4);
-    assert!(kept.dropped.iter().all(|dropped| dropped.moved == 0), "{kept:?}");
+    let dropped: i64 = report.dropped.iter().map(|dropped| dropped.receipts).sum();
+    assert_eq!(dropped, 4);
+    assert!(report.dropped.iter().all(|dropped| dropped.moved == 0), "{report:?}");
     assert_eq!(app.count("select count(*) from receipts").await, 5);
     let old = "select count(*) from receipts where received_at < now() - interval '90 days'";
     assert_eq!(app.count(old).await, 0);
     let tables = "select count(*) from pg_class where relname = any(string_to_array('";
-    let left = app.count(&format!("{tables}{}', ','))", names(&kept).join(","))).await;
+    let left = app.count(&format!("{tables}{}', ','))", dropped_tables(&report).join(","))).await;
     assert_eq!(left, 0, "the tables are gone");
 
     let after = app.totals().await;
@@ -85,31 +85,34 @@ async fn receipts_retention_drops_rows_and_audit_still_balances() {
     assert_eq!(tallyhook::store::reconciliation::Totals { past_retention: 0, ..after }, totals);
     app.assert_conserved(10).await;
     // A second run does nothing.
-    assert_eq!(app.keep(&plan(0, Some(90))).await, ReceiptsMaintenanceReport::default());
+    assert_eq!(
+        app.maintain_receipts(&plan(0, Some(90))).await,
+        ReceiptsMaintenanceReport::default()
+    );
     app.assert_conserved(10).await;
 }
 
 #[tokio::test]
 async fn receipts_retention_disabled_keeps_everything() {
     let app = TestApp::new().await;
-    settled(&app).await;
+    apply_orders(&app).await;
     app.age(4000).await;
-    let kept = app.keep(&plan(0, None)).await;
-    assert_eq!((kept.dropped.len(), kept.default_deleted), (0, 0), "{kept:?}");
+    let report = app.maintain_receipts(&plan(0, None)).await;
+    assert_eq!((report.dropped.len(), report.default_deleted), (0, 0), "{report:?}");
     assert_eq!(app.count("select count(*) from receipts").await, 5);
     // A worker whose clock is ahead by years drops nothing either.
-    let kept = app.keep(&plan(-4000, Some(5000))).await;
-    assert_eq!((kept.dropped.len(), kept.default_deleted), (0, 0), "{kept:?}");
+    let report = app.maintain_receipts(&plan(-4000, Some(5000))).await;
+    assert_eq!((report.dropped.len(), report.default_deleted), (0, 0), "{report:?}");
     assert_eq!(app.count("select count(*) from receipts").await, 5);
 }
 
 #[tokio::test]
 async fn receipts_retention_lost_receipt_is_still_a_finding() {
     let app = TestApp::new().await;
-    settled(&app).await;
+    apply_orders(&app).await;
     app.age(100).await;
-    settled(&app).await;
-    app.keep(&plan(0, Some(90))).await;
+    apply_orders(&app).await;
+    app.maintain_receipts(&plan(0, Some(90))).await;
     for (found, id) in [
         // Received today, in a partition.
         (1, "select last_receipt from orders where order_id = '2'"),
@@ -130,7 +133,7 @@ async fn receipts_retention_lost_receipt_is_still_a_finding() {
 async fn receipts_retention_moves_waiting_rows_before_the_drop() {
     let app = TestApp::new().await;
     let (waits, dead_letter, discarded) = (shop_order(1, 1, "1.00"), poison(2), poison(3));
-    let mut conn = app.tools.store.connection().await.unwrap();
+    let mut conn = app.context.store.connection().await.unwrap();
     let waiting = receipts::ReceiptRow {
         envelope: &waits,
         business_key: None,
@@ -156,11 +159,11 @@ async fn receipts_retention_moves_waiting_rows_before_the_drop() {
     app.age(100).await;
     let before = app.totals().await;
 
-    let kept = app.keep(&plan(0, Some(90))).await;
-    assert_eq!((kept.retained.len(), kept.default_deleted), (0, 0), "{kept:?}");
-    let gone: i64 = kept.dropped.iter().map(|dropped| dropped.receipts).sum();
-    let carried: usize = kept.dropped.iter().map(|dropped| dropped.moved).sum();
-    assert_eq!((gone, carried), (2, 2), "{kept:?}");
+    let report = app.maintain_receipts(&plan(0, Some(90))).await;
+    assert_eq!((report.retained.len(), report.default_deleted), (0, 0), "{report:?}");
+    let dropped: i64 = report.dropped.iter().map(|dropped| dropped.receipts).sum();
+    let moved: usize = report.dropped.iter().map(|dropped| dropped.moved).sum();
+    assert_eq!((dropped, moved), (2, 2), "{report:?}");
     let stays = "select string_agg(outcome || ' ' || tableoid::regclass, ', ' order by outcome)
                  from receipts";
     assert_eq!(app.text(stays).await, "dead receipts_default, retried receipts_default");
@@ -186,9 +189,12 @@ async fn receipts_retention_moves_waiting_rows_before_the_drop() {
         where outcome = 'retried'",
     )
     .await;
-    assert_eq!(app.keep(&plan(0, Some(90))).await, ReceiptsMaintenanceReport::default());
+    assert_eq!(
+        app.maintain_receipts(&plan(0, Some(90))).await,
+        ReceiptsMaintenanceReport::default()
+    );
     app.execute("update receipts set processed_at = received_at - interval '100 days'").await;
-    assert_eq!(app.keep(&plan(0, Some(90))).await.default_deleted, 2);
+    assert_eq!(app.maintain_receipts(&plan(0, Some(90))).await.default_deleted, 2);
     assert_eq!(app.totals().await.past_retention, 4);
 }
 
@@ -201,7 +207,7 @@ async fn receipts_retention_dead_letter_without_receipt_is_a_finding() {
     let dead_letters = app.dead_letters().await;
     app.discard_dead_letter(dead_letters.rows()[0].dead_letter_id, ANNA).await.unwrap();
     app.age(100).await;
-    assert_eq!(app.keep(&plan(0, Some(90))).await.dropped.len(), 1);
+    assert_eq!(app.maintain_receipts(&plan(0, Some(90))).await.dropped.len(), 1);
     assert_eq!(app.count("select count(*) from receipts").await, 0);
     // Another producer uses the same receipt id for another message.
     let old = app.text("select receipt_id::text from dead_letters").await;
@@ -216,7 +222,7 @@ async fn receipts_retention_dead_letter_without_receipt_is_a_finding() {
 #[tokio::test]
 async fn receipts_retention_holds_partition_with_many_waiting_rows() {
     let app = TestApp::new().await;
-    app.keep(&plan(100, None)).await;
+    app.maintain_receipts(&plan(100, None)).await;
     let write = async |number: i32, outcome: &str, processed: &str| {
         app.execute(&format!(
             "insert into receipts (receipt_id, source, tenant, event_key, topic, received_at,
@@ -231,28 +237,28 @@ async fn receipts_retention_holds_partition_with_many_waiting_rows() {
     };
     let old = "now() - interval '100 days'";
     write(0, "retried", old).await;
-    let kept = app.keep(&plan(0, Some(90))).await;
-    let [held] = &kept.retained[..] else { panic!("{kept:?}") };
-    assert_eq!((held.waiting, held.recent), (5001, 0), "{kept:?}");
-    assert!(!names(&kept).contains(&held.table.as_str()));
+    let report = app.maintain_receipts(&plan(0, Some(90))).await;
+    let [held] = &report.retained[..] else { panic!("{report:?}") };
+    assert_eq!((held.waiting, held.recent), (5001, 0), "{report:?}");
+    assert!(!dropped_tables(&report).contains(&held.table.as_str()));
     assert_eq!(app.count(&format!("select count(*) from {}", held.table)).await, 5001);
 
     app.execute("update receipts set outcome = 'stale'").await;
     write(6000, "applied", "now()").await;
-    let again = app.keep(&plan(0, Some(90))).await;
+    let again = app.maintain_receipts(&plan(0, Some(90))).await;
     let [young] = &again.retained[..] else { panic!("{again:?}") };
     assert_eq!((young.waiting, young.recent, &young.table), (0, 5001, &held.table), "{again:?}");
     app.execute("update receipts set processed_at = received_at").await;
-    let last = app.keep(&plan(0, Some(90))).await;
-    assert_eq!((last.retained.len(), names(&last)), (0, vec![held.table.as_str()]));
+    let last = app.maintain_receipts(&plan(0, Some(90))).await;
+    assert_eq!((last.retained.len(), dropped_tables(&last)), (0, vec![held.table.as_str()]));
     assert_eq!(app.totals().await.past_retention, 10_002);
 }
 
 /// A page of an import's items.
 async fn items(server: &TestServer, id: &str) -> Value {
     let url = server.url(&format!("/imports/{id}/items"));
-    let answer = client().get(url).bearer_auth(TOKEN).send().await.unwrap();
-    serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
+    let response = client().get(url).bearer_auth(TOKEN).send().await.unwrap();
+    serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
 }
 
 #[tokio::test]
@@ -271,7 +277,7 @@ async fn receipts_retention_keeps_import_counts() {
     };
     // The worker may complete the import at any moment. Then it does so again.
     app.execute("update imports set completed_at = null").await;
-    let mut conn = app.tools.store.connection().await.unwrap();
+    let mut conn = app.context.store.connection().await.unwrap();
     imports::mark_completed(&mut conn).await.unwrap();
     let before = {
         // One line has a receipt of another time, which stays for now.
@@ -283,8 +289,8 @@ async fn receipts_retention_keeps_import_counts() {
         .await;
         current().await.0
     };
-    let kept = app.keep(&plan(0, Some(90))).await;
-    assert_eq!(kept.dropped.iter().map(|dropped| dropped.receipts).sum::<i64>(), 3, "{kept:?}");
+    let report = app.maintain_receipts(&plan(0, Some(90))).await;
+    assert_eq!(report.dropped.iter().map(|dropped| dropped.receipts).sum::<i64>(), 3, "{report:?}");
     let (after, past) = current().await;
     assert_eq!(past, 3);
     assert_eq!(after, before);
@@ -298,7 +304,7 @@ async fn receipts_retention_keeps_import_counts() {
         received_at = now() - interval '100 days'",
     )
     .await;
-    assert_eq!(app.keep(&plan(0, Some(90))).await.default_deleted, 1);
+    assert_eq!(app.maintain_receipts(&plan(0, Some(90))).await.default_deleted, 1);
     let (after, past) = current().await;
     assert_eq!((figures(&after), past), (figures(&whole), 4));
     assert_eq!(items(&server, &id).await["past_retention"], 4);
@@ -311,32 +317,35 @@ async fn receipts_retention_keeps_import_counts() {
 #[tokio::test]
 async fn receipts_retention_does_not_wait_for_readers() {
     let app = TestApp::new().await;
-    settled(&app).await;
+    apply_orders(&app).await;
     app.age(100).await;
-    let mut reader = app.tools.store.begin().await.unwrap();
+    let mut reader = app.context.store.begin().await.unwrap();
     sqlx::query("select from receipts").execute(&mut *reader).await.unwrap();
     let ahead = ReceiptsRetention { premake: 60 * DAY, ..plan(0, Some(90)) };
     for plan in [plan(0, Some(90)), ahead] {
-        let kept = app.keep(&plan).await;
+        let report = app.maintain_receipts(&plan).await;
         assert_eq!(
-            kept,
+            report,
             ReceiptsMaintenanceReport { is_busy: true, ..ReceiptsMaintenanceReport::default() }
         );
     }
     reader.rollback().await.unwrap();
     // Another worker is not blocked either.
-    let mut other = app.tools.store.begin().await.unwrap();
+    let mut other = app.context.store.begin().await.unwrap();
     sqlx::query("select pg_advisory_xact_lock(hashtext('tallyhook receipts'))")
         .execute(&mut *other)
         .await
         .unwrap();
     assert_eq!(
-        app.keep(&ahead).await,
+        app.maintain_receipts(&ahead).await,
         ReceiptsMaintenanceReport { is_busy: true, ..ReceiptsMaintenanceReport::default() }
     );
     other.rollback().await.unwrap();
-    let kept = app.keep(&ahead).await;
-    assert!(!kept.is_busy && !kept.created.is_empty() && !kept.dropped.is_empty(), "{kept:?}");
+    let report = app.maintain_receipts(&ahead).await;
+    assert!(
+        !report.is_busy && !report.created.is_empty() && !report.dropped.is_empty(),
+        "{report:?}"
+    );
     app.assert_conserved(5).await;
 }
 
@@ -348,7 +357,7 @@ async fn receipts_writes_succeed_during_maintenance() {
     // created.
     let writers: Vec<_> = (0..3_u64)
         .map(|writer| {
-            let (store, stop) = (app.tools.store.clone(), Arc::clone(&stop));
+            let (store, stop) = (app.context.store.clone(), Arc::clone(&stop));
             tokio::spawn(async move {
                 let mut written = 0;
                 let mut round = 0_u32;
@@ -397,7 +406,11 @@ async fn receipts_writes_succeed_during_maintenance() {
         let days = i64::from(left % 40) * 10;
         for plan in [plan(days, None), plan(-days, None)] {
             made += app
-                .keep(&ReceiptsRetention { partition_span: DAY, premake: 2 * DAY, ..plan })
+                .maintain_receipts(&ReceiptsRetention {
+                    partition_span: DAY,
+                    premake: 2 * DAY,
+                    ..plan
+                })
                 .await
                 .created
                 .len();
@@ -409,7 +422,7 @@ async fn receipts_writes_succeed_during_maintenance() {
         )
         .await;
         dropped += app
-            .keep(&ReceiptsRetention { premake: seconds(0), ..plan(0, Some(20)) })
+            .maintain_receipts(&ReceiptsRetention { premake: seconds(0), ..plan(0, Some(20)) })
             .await
             .dropped
             .len();

@@ -41,7 +41,7 @@ async fn assert_problem(answer: Response, status: u16) -> String {
 
 /// The number of messages in a source's queue.
 async fn arrived(app: &TestApp, source: &str) -> u32 {
-    let queue = app.tools.topology.inbound_queue(&source.parse().unwrap());
+    let queue = app.context.topology.inbound_queue(&source.parse().unwrap());
     app.amqp().await.depth(&queue).await.unwrap()
 }
 
@@ -70,7 +70,7 @@ async fn receiver_rejected_webhook_names_the_cause_and_is_not_published() {
         request.body(body.to_owned())
     };
 
-    for path in ["/hooks/nobody", "/hooks/Not%20a%20name", "/hooks/%FF", "/hooks/a%00b", "/hooks/"]
+    for path in ["/hooks/unknown", "/hooks/Not%20a%20name", "/hooks/%FF", "/hooks/a%00b", "/hooks/"]
     {
         assert_problem(signed(post(path), &body).send().await.unwrap(), 404).await;
     }
@@ -156,7 +156,7 @@ async fn receiver_concurrency_limit_returns_503() {
         stream.write_all(begun).await.unwrap();
         slow.push(stream);
     }
-    eventually("three calls under way", seconds(5), || async {
+    eventually("three requests in flight", seconds(5), || async {
         server.service.metrics.http_requests_in_flight.get() == 3
     })
     .await;
@@ -209,8 +209,8 @@ async fn receiver_odd_bytes_are_answered_without_panic() {
     let http = client();
     let post = |source: &str, body: Vec<u8>, extra: Vec<(&'static str, Vec<u8>)>| {
         let mut request = http.post(server.url(&format!("/hooks/{source}")));
-        let adapter = &app.components.sources[&source.parse().unwrap()];
-        let headers = adapter.signed_headers(&tallyhook::sources::OutgoingWebhook {
+        let source = &app.components.sources[&source.parse().unwrap()];
+        let headers = source.signed_headers(&tallyhook::sources::OutgoingWebhook {
             topic: "orders/updated",
             tenant: "demo.myshopify.com",
             event_id: "odd",
@@ -278,8 +278,9 @@ async fn receiver_odd_bytes_are_answered_without_panic() {
         accepted += 1;
     }
     eventually("every message", seconds(20), || async {
-        let settled = "select count(*) from receipts where outcome not in ('retried', 'rejected')";
-        app.count(settled).await == accepted
+        let final_outcomes =
+            "select count(*) from receipts where outcome not in ('retried', 'rejected')";
+        app.count(final_outcomes).await == accepted
     })
     .await;
     server.stop().await;
@@ -300,8 +301,8 @@ async fn receiver_probes_and_metrics_report_the_state() {
     for event in ["1", "1", "2"] {
         server.post("shop", event, &shop_body(1, 1, "1.00")).await;
     }
-    let nobody = Client::new().post(server.url("/hooks/a-stranger")).send().await.unwrap();
-    assert_eq!(nobody.status(), 404);
+    let not_found = Client::new().post(server.url("/hooks/unlisted")).send().await.unwrap();
+    assert_eq!(not_found.status(), 404);
     let operations = format!("http://{}", server.service.operations_address);
     for base in [server.url(""), operations.clone()] {
         assert_eq!(server.get(&format!("{base}/livez")).await.status(), 200);
@@ -337,7 +338,7 @@ async fn receiver_probes_and_metrics_report_the_state() {
     ] {
         assert!(text.contains(line), "{line} is not in:\n{text}");
     }
-    assert!(!text.contains("stranger"), "a stranger chose a label");
+    assert!(!text.contains("unlisted"), "a request chose a label");
     server.stop().await;
 }
 

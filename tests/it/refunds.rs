@@ -106,12 +106,12 @@ async fn refund_and_order_applied_concurrently_add_up() {
     let stop = tokio_util::sync::CancellationToken::new();
     for _ in 0..4 {
         let consumer =
-            SourceConsumer::open(app.tools.clone(), source.clone(), &app.link).await.unwrap();
+            SourceConsumer::open(app.context.clone(), source.clone(), &app.link).await.unwrap();
         consumers.spawn(consumer.run(stop.clone()));
     }
-    let settled = format!("select count(*) from receipts having count(*) = {}", events.len());
+    let all_recorded = format!("select count(*) from receipts having count(*) = {}", events.len());
     for _ in 0..200 {
-        let done: Option<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(settled.clone()))
+        let done: Option<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(all_recorded.clone()))
             .fetch_optional(&app.db)
             .await
             .unwrap();
@@ -143,7 +143,7 @@ async fn refund_by_payment_finds_its_order_in_any_order() {
             stripe_session("cs_2", "pi_2"),
             stripe_refund("re_2", "pi_2", 250, "succeeded", 5),
             stripe_refund("re_3", "pi_2", 250, "pending", 5),
-            stripe_refund("re_4", "pi_of_nobody", 999, "succeeded", 5),
+            stripe_refund("re_4", "pi_unknown", 999, "succeeded", 5),
         ];
         let mut consumer = app.consumer("stripe").await;
         if at_once {

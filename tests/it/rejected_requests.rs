@@ -155,7 +155,7 @@ async fn rejected_request_foreign_messages_do_not_stop_the_consumer() {
     let form = [("content-type", "text/plain")];
     assert_eq!(post(&app, &receiver, &body, &form).await.status(), 415);
     let amqp = app.amqp().await;
-    let calls = app.tools.topology.rejected_request_queue();
+    let calls = app.context.topology.rejected_request_queue();
     // Messages that our receiver would not publish: no receipt id, invalid texts, an invalid head.
     let odd = [
         ("x-tallyhook-status", long("many")),
@@ -166,7 +166,7 @@ async fn rejected_request_foreign_messages_do_not_stop_the_consumer() {
     let head = [("x-tallyhook-http-headers", long("\"\\u0000\""))];
     amqp.publish(&calls, "shop", None, &head, b"").await;
     assert_eq!(amqp.depth(&calls).await, Some(3));
-    let depths = app.tools.topology.depths(&app.link).await.unwrap();
+    let depths = app.context.topology.depths(&app.link).await.unwrap();
     let ready = depths.iter().find(|depth| depth.role == "calls").unwrap().ready;
     assert_eq!(ready, Some(3));
 
@@ -189,7 +189,7 @@ async fn rejected_request_unstorable_blocks_no_other() {
     let app = TestApp::with(&[SHOP], |_| ()).await;
     app.execute("alter table receipts add constraint odd check (tenant <> 'odd')").await;
     let amqp = app.amqp().await;
-    let calls = app.tools.topology.rejected_request_queue();
+    let calls = app.context.topology.rejected_request_queue();
     for tenant in ["a", "odd", "b"] {
         let headers = [("x-tallyhook-tenant", long(tenant)), ("x-tallyhook-error", long("why"))];
         amqp.publish(&calls, "shop", None, &headers, b"{}").await;
@@ -271,7 +271,7 @@ async fn secret_usage_is_visible_in_metrics_and_table() {
 async fn secret_usage_is_recorded_once_a_minute_and_never_in_the_future() {
     use tallyhook::store::secret_uses;
     let app = TestApp::new().await;
-    let mut connection = app.tools.store.connection().await.unwrap();
+    let mut connection = app.context.store.connection().await.unwrap();
     let source = "shop".parse().unwrap();
     let last = "select extract(epoch from now() - last_used_at)::bigint from secret_uses";
     let now = time::OffsetDateTime::now_utc();

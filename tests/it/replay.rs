@@ -19,7 +19,7 @@ const REFUSE: &str = "create function refuse() returns trigger language plpgsql 
     create trigger refuse before insert on orders for each row execute function refuse()";
 
 /// An app with one dead letter, which a trigger caused.
-async fn with_a_letter() -> (TestApp, Envelope) {
+async fn app_with_dead_letter() -> (TestApp, Envelope) {
     let app = TestApp::new().await;
     app.execute(REFUSE).await;
     let order = shop_order(1, 1, "10.00");
@@ -29,7 +29,7 @@ async fn with_a_letter() -> (TestApp, Envelope) {
     (app, order)
 }
 
-async fn mend(app: &TestApp) {
+async fn drop_trigger(app: &TestApp) {
     app.execute("drop trigger refuse on orders").await;
 }
 
@@ -58,7 +58,7 @@ async fn replay_dead_letter_republishes_every_envelope_field() {
     app.archive_dead_letters(1).await;
 
     let run = app.replay(&app.dead_letters().await, ANNA).await;
-    let queue = app.tools.topology.inbound_queue(&source);
+    let queue = app.context.topology.inbound_queue(&source);
     let mut consumer = Consumer::open(&app.link, &queue, 1).await.unwrap();
     let delivery = timeout(seconds(30), consumer.next()).await.unwrap().unwrap();
     let replayed = delivery.message.envelope(&source, now).unwrap();
@@ -90,9 +90,9 @@ async fn replay_dead_letter_republishes_every_envelope_field() {
 
 #[tokio::test]
 async fn replay_applies_and_resolves_in_one_transaction() {
-    let (app, order) = with_a_letter().await;
+    let (app, order) = app_with_dead_letter().await;
     assert_eq!(app.text(STATE).await, "open f f");
-    mend(&app).await;
+    drop_trigger(&app).await;
     // If the dead letter cannot be resolved, the order is not applied either.
     app.execute(
         "create function hold() returns trigger language plpgsql as $$ begin
@@ -127,8 +127,8 @@ async fn replay_applies_and_resolves_in_one_transaction() {
 
 #[tokio::test]
 async fn replay_twice_applies_once() {
-    let (app, order) = with_a_letter().await;
-    mend(&app).await;
+    let (app, order) = app_with_dead_letter().await;
+    drop_trigger(&app).await;
     let dead_letter = app.dead_letters().await;
     app.replay(&dead_letter, ANNA).await;
     app.replay(&dead_letter, ANNA).await;
@@ -148,7 +148,7 @@ async fn replay_twice_applies_once() {
 
 #[tokio::test]
 async fn replay_failing_again_reopens_the_dead_letter() {
-    let (app, order) = with_a_letter().await;
+    let (app, order) = app_with_dead_letter().await;
     let failed = "select last_failed_at::text from dead_letters";
     let first = "select first_failed_at::text from dead_letters";
     let (before, begun) = (app.text(failed).await, app.text(first).await);
@@ -166,8 +166,8 @@ async fn replay_failing_again_reopens_the_dead_letter() {
 
 #[tokio::test]
 async fn replay_of_applied_event_resolves_as_duplicate() {
-    let (app, order) = with_a_letter().await;
-    mend(&app).await;
+    let (app, order) = app_with_dead_letter().await;
+    drop_trigger(&app).await;
     let resent = again(&order);
     app.publish_all(std::slice::from_ref(&resent)).await;
     let mut consumer = app.consumer("shop").await;
@@ -182,7 +182,7 @@ async fn replay_of_applied_event_resolves_as_duplicate() {
 
 #[tokio::test]
 async fn archiver_same_message_twice_keeps_one_dead_letter() {
-    let (app, order) = with_a_letter().await;
+    let (app, order) = app_with_dead_letter().await;
     let first = app.text("select dead_letters::text from dead_letters").await;
     // The same message is dead-lettered again, as after a crash before the acknowledgement.
     app.publish_all(std::slice::from_ref(&order)).await;
@@ -194,7 +194,7 @@ async fn archiver_same_message_twice_keeps_one_dead_letter() {
     // Its second copy reaches the archiver only after it was resolved.
     app.publish_all(std::slice::from_ref(&order)).await;
     consumer.step().await;
-    mend(&app).await;
+    drop_trigger(&app).await;
     app.replay(&app.dead_letters().await, ANNA).await;
     consumer.step().await;
     assert_eq!(app.text(STATE).await, "resolved applied t t");
@@ -206,27 +206,27 @@ async fn archiver_same_message_twice_keeps_one_dead_letter() {
 
 #[tokio::test]
 async fn discard_needs_an_open_dead_letter_and_is_audited() {
-    let (app, _) = with_a_letter().await;
+    let (app, _) = app_with_dead_letter().await;
     let dead_letter = app.dead_letters().await;
     let id = dead_letter.rows()[0].dead_letter_id;
     app.replay(&dead_letter, ANNA).await;
     let discard = || app.discard_dead_letter(id, ANNA);
-    assert_eq!(discard().await.unwrap(), 0, "it is under way");
+    assert_eq!(discard().await.unwrap(), 0, "a replay is in flight");
     app.consumer("shop").await.step().await;
     app.archive_dead_letters(1).await;
     assert_eq!(discard().await.unwrap(), 1);
     assert_eq!(discard().await.unwrap(), 0, "it is gone already");
     assert_eq!(app.text(STATE).await, "discarded t t");
-    let acts = "select string_agg(concat_ws(' ', action, actor, comment), ', ' order by audit_id)
+    let audit = "select string_agg(concat_ws(' ', action, actor, comment), ', ' order by audit_id)
                 from audit_log";
-    assert_eq!(app.text(acts).await, "replay anna ticket 17, discard anna ticket 17");
+    assert_eq!(app.text(audit).await, "replay anna ticket 17, discard anna ticket 17");
     app.assert_conserved(1).await;
 }
 
 #[tokio::test]
 async fn replay_of_discarded_dead_letter_is_rejected() {
-    let (app, order) = with_a_letter().await;
-    mend(&app).await;
+    let (app, order) = app_with_dead_letter().await;
+    drop_trigger(&app).await;
     let dead_letter = app.dead_letters().await;
     let id = dead_letter.rows()[0].dead_letter_id;
     assert_eq!(app.discard_dead_letter(id, ANNA).await.unwrap(), 1);

@@ -87,7 +87,7 @@ async fn stale_deletion_is_not_applied() {
 }
 
 #[tokio::test]
-async fn deletion_before_creation_is_kept() {
+async fn stale_creation_after_deletion_keeps_the_deletion() {
     let app = TestApp::new().await;
     let events = [shop_deletion(1, 5), shop_order(1, 4, "40.00")];
     let mut consumer = app.consumer("shop").await;

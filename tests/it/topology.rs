@@ -21,9 +21,9 @@ use crate::support::{
 async fn topology_declared_twice_is_unchanged() {
     let app = TestApp::new().await;
     app.publish_all(&[shop_order(1, 1, "1.00")]).await;
-    app.tools.topology.declare(&app.link).await.unwrap();
-    app.tools.topology.declare(&app.link).await.unwrap();
-    let depths = app.tools.topology.depths(&app.link).await.unwrap();
+    app.context.topology.declare(&app.link).await.unwrap();
+    app.context.topology.declare(&app.link).await.unwrap();
+    let depths = app.context.topology.depths(&app.link).await.unwrap();
     let ready: Vec<_> = depths.iter().map(|depth| (depth.role, depth.ready)).collect();
     let empty = Some(0);
     assert_eq!(
@@ -44,17 +44,17 @@ async fn topology_declared_twice_is_unchanged() {
 async fn topology_different_argument_is_reported_and_queue_kept() {
     let app = TestApp::new().await;
     app.publish_all(&[shop_order(1, 1, "1.00")]).await;
-    let sources = app.tools.topology.sources().to_vec();
+    let sources = app.context.topology.sources().to_vec();
     let other = Topology::new(&app.config.broker.prefix, 17, Vec::new(), sources);
     match other.declare(&app.link).await {
         Err(BrokerError::PreconditionFailed { name, broker_message, .. }) => {
-            assert_eq!(name, app.tools.topology.inbound_queue(&other.sources()[0]));
+            assert_eq!(name, app.context.topology.inbound_queue(&other.sources()[0]));
             assert!(broker_message.contains("x-delivery-limit"), "{broker_message}");
         }
         other => panic!("{other:?}"),
     }
     assert!(app.link.is_connected(), "only the channel is lost");
-    let queue = app.tools.topology.inbound_queue(&other.sources()[0]);
+    let queue = app.context.topology.inbound_queue(&other.sources()[0]);
     assert_eq!(app.amqp().await.depth(&queue).await, Some(1));
 }
 
@@ -62,12 +62,12 @@ async fn topology_different_argument_is_reported_and_queue_kept() {
 async fn topology_classic_queue_is_rejected() {
     let app = TestApp::new().await;
     let amqp = app.amqp().await;
-    let dead = app.tools.topology.dead_letter_queue();
+    let dead = app.context.topology.dead_letter_queue();
     amqp.delete(&dead).await;
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let channel = amqp.channel().await;
     channel.queue_declare(short(&dead), durable, FieldTable::default()).await.unwrap();
-    match app.tools.topology.declare(&app.link).await {
+    match app.context.topology.declare(&app.link).await {
         Err(BrokerError::PreconditionFailed { name, broker_message, .. }) => {
             assert_eq!(name, dead);
             assert!(broker_message.contains("x-queue-type"), "{broker_message}");
@@ -85,12 +85,16 @@ async fn topology_retry_queue_returns_message_to_its_source_after_delay() {
     order.generation = 3;
     let delay = app.config.retry.schedule().tiers()[2];
     let first_failed = order.received_at;
-    let message =
-        tallyhook::broker::OutgoingMessage::retry(&app.tools.topology, &order, delay, first_failed);
-    let queue = app.tools.topology.inbound_queue(&order.source);
+    let message = tallyhook::broker::OutgoingMessage::retry(
+        &app.context.topology,
+        &order,
+        delay,
+        first_failed,
+    );
+    let queue = app.context.topology.inbound_queue(&order.source);
     let mut subscription = Consumer::open(&app.link, &queue, 10).await.unwrap();
     let begun = Instant::now();
-    let _durable = app.tools.publisher.publish(message).await.unwrap();
+    let _durable = app.context.publisher.publish(message).await.unwrap();
     let back = timeout(seconds(10), subscription.next()).await.unwrap().unwrap();
     assert!(begun.elapsed() >= delay, "{:?}", begun.elapsed());
     assert_eq!(back.message.routing_key, "shop");
@@ -114,7 +118,7 @@ async fn topology_delivery_limit_dead_letters_with_reason() {
     let app = TestApp::with(&[SHOP], |config| config.broker.delivery_limit = 10).await;
     let order = shop_order(1, 1, "1.00");
     app.publish_all(std::slice::from_ref(&order)).await;
-    let queue = app.tools.topology.inbound_queue(&order.source);
+    let queue = app.context.topology.inbound_queue(&order.source);
     let deliveries = app.amqp().await.hand_back(&queue).await;
     assert_eq!(deliveries, 11, "the limit counts redeliveries");
     app.archive_dead_letters(1).await;
@@ -136,10 +140,10 @@ async fn topology_unknown_source_is_dead_lettered() {
         tallyhook::app::Roles { receiver: false, worker: true },
     )
     .await;
-    for key in ["nobody", "Not a source's name"] {
+    for key in ["unbound", "Not a source's name"] {
         app.publish_foreign(key, Some("17"), &[], b"{}").await;
     }
-    crate::support::eventually("two letters", seconds(20), || async {
+    crate::support::eventually("two dead letters", seconds(20), || async {
         app.count("select count(*) from dead_letters").await == 2
     })
     .await;
@@ -147,7 +151,7 @@ async fn topology_unknown_source_is_dead_lettered() {
     let dead_letters =
         "select string_agg(concat_ws(' ', source, reason, headers->>'routing_key'), ', '
                        order by source) from dead_letters";
-    let expected = "nobody unknown_source nobody, unknown unknown_source Not a source's name";
+    let expected = "unbound unknown_source unbound, unknown unknown_source Not a source's name";
     assert_eq!(app.text(dead_letters).await, expected);
     app.assert_conserved(2).await;
 }
@@ -156,7 +160,7 @@ async fn topology_unknown_source_is_dead_lettered() {
 async fn topology_foreign_producer_needs_only_a_message_id() {
     let app = TestApp::with(&[crate::support::ERP], |_| ()).await;
     let order = crate::support::erp_order("1", 1, "1.00").body;
-    let exchange = app.tools.topology.inbound_exchange();
+    let exchange = app.context.topology.inbound_exchange();
     let channel = app.amqp().await;
     // The AMQP type is the topic. Without one, the message is ignored.
     channel.publish(&exchange, "erp", Some("order-1"), &[], &order).await;
@@ -213,7 +217,7 @@ async fn topology_deleted_queues_are_redeclared() {
     )
     .await;
     let amqp = app.amqp().await;
-    let topology = &app.tools.topology;
+    let topology = &app.context.topology;
     let inbound = topology.inbound_queue(&topology.sources()[0]);
     for queue in [inbound.clone(), topology.dead_letter_queue(), topology.unrouted_queue(), inbound]
     {

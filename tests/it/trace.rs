@@ -27,7 +27,7 @@ async fn pages(app: &TestApp, tables: &str) -> i64 {
 
 /// The number of pages that a query reads.
 async fn cost(app: &TestApp, tables: &str, ask: impl AsyncFnOnce(&mut Conn)) -> i64 {
-    let mut conn = app.tools.store.connection().await.unwrap();
+    let mut conn = app.context.store.connection().await.unwrap();
     let flush = "select pg_stat_force_next_flush()";
     sqlx::query(flush).execute(&mut *conn).await.unwrap();
     let before = pages(app, tables).await;
@@ -63,7 +63,7 @@ async fn trace_order_by_number_or_id_is_found_once() {
     app.consumer("shop").await.step().await;
     // For one order, number and id are the same text.
     app.execute("update orders set number = order_id where source = 'erp'").await;
-    let mut conn = app.tools.store.connection().await.unwrap();
+    let mut conn = app.context.store.connection().await.unwrap();
     for (text, sources) in
         [("7", &["erp", "shop"][..]), ("#7", &["shop"]), ("8", &[]), ("shop", &[])]
     {

@@ -15,7 +15,7 @@ use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 use crate::support::{TestApp, TestServer, WHSEC, seconds};
 
 /// Another secret, as good as [`WHSEC`].
-const STRANGER: &str = "whsec_Tm9ib2R5IGtub3dzIHRoaXMgc2VjcmV0Li4u";
+const OTHER_SECRET: &str = "whsec_Tm9ib2R5IGtub3dzIHRoaXMgc2VjcmV0Li4u";
 
 const STRIPE: Platform = Platform {
     source: "
@@ -58,7 +58,7 @@ struct Platform {
     /// The settings of its source, and the name they give it.
     source: &'static str,
     name: &'static str,
-    /// The topic and the number that its event tells.
+    /// The topic and the number of its event.
     topic: &'static str,
     number: &'static str,
     /// Its event under an id, for libraries that leave the id to the body.
@@ -207,13 +207,13 @@ async fn is_understood(library: Option<Library>, platform: &Platform) {
 
 async fn is_refused_if_forged_or_old(library: &Library, door: &Door<'_>, app: &TestApp) {
     for (secret, age, why) in
-        [(STRANGER, 0, "no configured secret"), (WHSEC, 600, "signed timestamp")]
+        [(OTHER_SECRET, 0, "no configured secret"), (WHSEC, 600, "signed timestamp")]
     {
         let answer = library.send(door, "evt_1", secret, age).await;
         assert_eq!(answer["status"], 401, "{answer}");
         assert!(answer["body"].as_str().unwrap().contains(why), "{answer}");
     }
-    let queue = app.tools.topology.inbound_queue(&door.platform.name.parse().unwrap());
+    let queue = app.context.topology.inbound_queue(&door.platform.name.parse().unwrap());
     assert_eq!(app.amqp().await.depth(&queue).await.unwrap(), 0);
 }
 
@@ -256,7 +256,7 @@ async fn accepts_what_we_sign(library: &Library, platform: &Platform, app: &Test
         .collect::<serde_json::Map<_, _>>()
         .into();
     assert!(library.accepts(&headers, WHSEC, &body).await, "{headers}");
-    assert!(!library.accepts(&headers, STRANGER, &body).await);
+    assert!(!library.accepts(&headers, OTHER_SECRET, &body).await);
     assert!(!library.accepts(&headers, WHSEC, &body.replace("paid", "void")).await);
 }
 

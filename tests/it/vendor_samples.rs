@@ -80,7 +80,7 @@ fn configured(section: &str, secret: &str) -> Result<Components> {
     Components::from_toml(&text, &variables)
 }
 
-fn adapter(config: &Components) -> Result<&Source> {
+fn source(config: &Components) -> Result<&Source> {
     config.sources.values().next().context("no source is configured")
 }
 
@@ -104,7 +104,7 @@ fn receive_at(
     for (name, value) in headers {
         map.insert(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str(value)?);
     }
-    Ok(adapter(config)?.receive(&WebhookRequest { headers: &map, query: "", body, received_at }))
+    Ok(source(config)?.receive(&WebhookRequest { headers: &map, query: "", body, received_at }))
 }
 
 fn only_event(received: Result<Received, Rejection>) -> Result<Event> {
@@ -158,7 +158,7 @@ fn state(
 
 /// The changes that an event maps to.
 fn mapped(config: &Components, event: Event) -> Result<MappedEvent> {
-    Ok(adapter(config)?.map(&as_received(event)?)?)
+    Ok(source(config)?.map(&as_received(event)?)?)
 }
 
 /// A change in the notation of the expected files.
@@ -233,10 +233,10 @@ fn vendor_signature_vectors_verify() -> Result<()> {
         ];
         let config = configured(section, &vector.secret)?;
         let event = only_event(receive(&config, &headers, &body)?).context(vector.name.clone())?;
-        assert_eq!(event.body, body, "{name}: the body is kept as it came");
+        assert_eq!(event.body, body, "{name}: the body is unchanged");
 
-        let stranger = configured(section, &format!("{}x", vector.secret))?;
-        let refused = receive(&stranger, &headers, &body)?;
+        let other_secret = configured(section, &format!("{}x", vector.secret))?;
+        let refused = receive(&other_secret, &headers, &body)?;
         assert!(matches!(refused, Err(Rejection::InvalidSignature(_))), "{name}: {refused:?}");
         let other = Bytes::from([&body[..], b" "].concat());
         let refused = receive(&config, &headers, &other)?;
@@ -299,7 +299,7 @@ fn vendor_signature_vectors_beyond_the_body_verify_with_generic_settings() -> Re
         let receive = |at: i64, body: &Bytes| -> Result<_> {
             let received_at = OffsetDateTime::from_unix_timestamp(at)?;
             let call = WebhookRequest { headers: &headers, query: "", body, received_at };
-            Ok(adapter(&config)?.receive(&call))
+            Ok(source(&config)?.receive(&call))
         };
         let event = only_event(receive(made_at + 300, &body)?).context(name)?;
         assert_eq!((event.event_id.as_str(), &event.body), (event_id, &body), "{name}");
@@ -541,7 +541,7 @@ fn vendor_signature_vectors_with_timestamp_verify_at_that_time() -> Result<()> {
         let config = configured(section, secret)?;
         let received = receive_at(&config, &headers, &body, signed_at)?;
         let event = only_event(received).context(vector.name.clone())?;
-        assert_eq!(event.body, body, "{name}: the body is kept as it came");
+        assert_eq!(event.body, body, "{name}: the body is unchanged");
 
         let late = receive_at(&config, &headers, &body, AT)?;
         assert!(matches!(late, Err(Rejection::InvalidSignature(_))), "{name}: {late:?}");
@@ -568,9 +568,9 @@ fn of_stripe(folder: &Path, topic: &str, file: &str) -> Result<MappedEvent> {
         sent_at: AT,
         body: &body,
     };
-    let headers: HeaderMap = adapter(&config)?.signed_headers(&delivery).into_iter().collect();
+    let headers: HeaderMap = source(&config)?.signed_headers(&delivery).into_iter().collect();
     let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at: AT };
-    let event = only_event(adapter(&config)?.receive(&call))?;
+    let event = only_event(source(&config)?.receive(&call))?;
     assert_eq!((event.event_id.as_str(), event.topic.as_str()), ("evt_1", topic));
     mapped(&config, event)
 }
@@ -622,9 +622,9 @@ fn vendor_stripe_event_is_accepted() -> Result<()> {
         sent_at: AT,
         body: &body,
     };
-    let headers: HeaderMap = adapter(&config)?.signed_headers(&delivery).into_iter().collect();
+    let headers: HeaderMap = source(&config)?.signed_headers(&delivery).into_iter().collect();
     let call = WebhookRequest { headers: &headers, query: "", body: &body, received_at: AT };
-    let event = only_event(adapter(&config)?.receive(&call))?;
+    let event = only_event(source(&config)?.receive(&call))?;
     assert_eq!(event.event_id, "evt_1Pgc76B7WZ01zgkWwyRHS12y");
     assert_eq!((event.topic.as_str(), event.tenant.as_str()), ("plan.created", ""));
     assert_eq!(mapped(&config, event)?, MappedEvent::Ignored);

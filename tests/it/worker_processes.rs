@@ -26,7 +26,7 @@ const VERSIONS: u32 = 240;
 const REFUNDS: u64 = 20;
 const WORKERS: usize = 3;
 /// Consumers of each.
-const LANES: usize = 2;
+const CONSUMERS: usize = 2;
 
 /// The published events, in order.
 struct Sent {
@@ -70,7 +70,7 @@ struct Program {
 }
 
 impl Program {
-    fn of(app: &TestApp) -> Self {
+    fn new(app: &TestApp) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
             "
@@ -83,7 +83,7 @@ impl Program {
             url = '{}'
             [worker]
             batch_size = 20
-            consumers_per_source = {LANES}
+            consumers_per_source = {CONSUMERS}
             [retry]
             initial_delay_ms = 50
             multiplier = 2.0
@@ -139,14 +139,14 @@ async fn worker_processes_one_killed_applies_each_event_once() {
         .buffered(64)
         .for_each(|confirmed| async { drop(confirmed.unwrap()) })
         .await;
-    let queue = app.tools.topology.inbound_queue(&app.tools.topology.sources()[0]);
+    let queue = app.context.topology.inbound_queue(&app.context.topology.sources()[0]);
     let amqp = app.amqp().await;
 
     // All workers wait until every one is connected.
-    let mut connection = app.tools.store.connection().await.unwrap();
-    let mut barrier = StartBarrier::raise(&app.tools.store).await.unwrap();
+    let mut connection = app.context.store.connection().await.unwrap();
+    let mut barrier = StartBarrier::raise(&app.context.store).await.unwrap();
     let begun = start_barrier::database_time(&mut connection).await.unwrap();
-    let program = Program::of(&app);
+    let program = Program::new(&app);
     let mut workers = Vec::new();
     for worker in 0..WORKERS {
         let others = barrier.waiting_sessions().await.unwrap();
@@ -160,7 +160,7 @@ async fn worker_processes_one_killed_applies_each_event_once() {
     }
     barrier.release().await.unwrap();
 
-    let consumers = u32::try_from(WORKERS * LANES).unwrap();
+    let consumers = u32::try_from(WORKERS * CONSUMERS).unwrap();
     eventually("all of them at work", seconds(60), || async {
         amqp.look(&queue).await.1 == consumers && app.count(ON_RECORD).await > all / 10
     })

@@ -258,7 +258,7 @@ impl Api {
             Ok(change) => change,
             Err(error) => return failure(StatusCode::BAD_REQUEST, &error.to_string()),
         };
-        let vanish = change.vanish.filter(|vanish| vanish.is_asked());
+        let vanish = change.vanish.filter(|vanish| vanish.is_requested());
         self.shared().faults.change(change);
         let mut reply = empty(StatusCode::NO_CONTENT);
         if let Some(vanish) = vanish {

@@ -89,7 +89,7 @@ pub(crate) enum Vanish {
 }
 
 impl Vanish {
-    pub(crate) fn is_asked(self) -> bool {
+    pub(crate) fn is_requested(self) -> bool {
         !matches!(self, Self::ForGood(false))
     }
 
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_fields_keep_their_value() {
+    fn faults_absent_fields_keep_their_value() {
         let mut faults = faults(r#"{"duplicates_pass": true, "late_create_every": 1}"#);
         faults.change(serde_json::from_str(r#"{"late_ms": 7}"#).unwrap());
         assert!(faults.duplicates_pass());
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fault_is_rejected() {
+    fn faults_unknown_name_is_rejected() {
         serde_json::from_str::<Change>(r#"{"timeout_every": 3}"#).unwrap_err();
         serde_json::from_str::<Change>(r#"{"timeout_after_create_every": 0}"#).unwrap_err();
     }
@@ -268,8 +268,8 @@ mod tests {
     #[test]
     fn vanish_lasts_until_restart_or_for_a_time() {
         let vanish = |text: &str| serde_json::from_str::<Vanish>(text).unwrap();
-        assert!(vanish("true").is_asked() && vanish("true").pause().is_none());
-        assert!(!vanish("false").is_asked());
+        assert!(vanish("true").is_requested() && vanish("true").pause().is_none());
+        assert!(!vanish("false").is_requested());
         assert_eq!(vanish(r#"{"ms": 20}"#).pause(), Some(Duration::from_millis(20)));
     }
 }

@@ -14,7 +14,7 @@ use crate::admin_api::Api;
 
 /// A request to close the listener.
 struct OutageRequest {
-    /// The connection that asked; it still gets its response.
+    /// The connection of the request; it still gets its response.
     caller: u64,
     /// Length of the outage; `None` means until restart.
     pause: Option<Duration>,

@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_body_lists_every_error() {
+    fn create_invalid_body_lists_every_error() {
         let error =
             Draft::read(r#"{"vendor":" ","amount":"x","currency":"euro","due":"2026-02-30"}"#)
                 .unwrap_err();

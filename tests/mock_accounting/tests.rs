@@ -136,7 +136,7 @@ async fn key_replays_response_after_restart_and_deletion() {
 }
 
 #[tokio::test]
-async fn conflicting_requests_are_rejected() {
+async fn create_conflicting_invoice_is_rejected() {
     let accounting = MockAccounting::start().await;
     accounting.create("a", ONE).await;
     let other = accounting.create("a", &ONE.replace("12.50", "13")).await;
@@ -154,7 +154,7 @@ async fn conflicting_requests_are_rejected() {
 }
 
 #[tokio::test]
-async fn wrong_token_is_rejected() {
+async fn token_wrong_is_rejected() {
     let accounting = MockAccounting::start().await;
     for path in ["/invoices", "/faults"] {
         let request = accounting.client.post(format!("{}{path}", accounting.url)).body(ONE);
@@ -169,8 +169,8 @@ async fn timeout_after_create_keeps_the_invoice() {
     accounting.faults(json!({"timeout_after_create_every": 2})).await;
     assert_eq!(accounting.create("a", ONE).await.status(), 201);
     let two = ONE.replace("A 1", "A 2");
-    let patience = Duration::from_millis(300);
-    let error = accounting.creation("b", &two).timeout(patience).send().await.unwrap_err();
+    let timeout = Duration::from_millis(300);
+    let error = accounting.creation("b", &two).timeout(timeout).send().await.unwrap_err();
     assert!(error.is_timeout(), "{error}");
     assert_eq!(accounting.count().await, 2);
     // The same key replays the response.
@@ -190,7 +190,7 @@ async fn timeout_after_create_keeps_the_invoice() {
 }
 
 #[tokio::test]
-async fn closed_connection_after_create_keeps_the_invoice() {
+async fn connection_closed_after_create_keeps_the_invoice() {
     let accounting = MockAccounting::start().await;
     accounting.faults(json!({"timeout_after_create_every": 1, "hang_ms": 0})).await;
     let error = accounting.creation("a", ONE).send().await.unwrap_err();
@@ -199,11 +199,11 @@ async fn closed_connection_after_create_keeps_the_invoice() {
 }
 
 #[tokio::test]
-async fn late_creation_holds_its_key_and_completes() {
+async fn create_late_holds_its_key_and_completes() {
     let accounting = MockAccounting::start().await;
     accounting.faults(json!({"late_create_every": 1, "late_ms": 700})).await;
-    let patience = Duration::from_millis(200);
-    let error = accounting.creation("a", ONE).timeout(patience).send().await.unwrap_err();
+    let timeout = Duration::from_millis(200);
+    let error = accounting.creation("a", ONE).timeout(timeout).send().await.unwrap_err();
     assert!(error.is_timeout(), "{error}");
     assert_eq!(accounting.count().await, 0);
     let early = accounting.create("a", ONE).await;

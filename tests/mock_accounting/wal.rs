@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn append_is_read_in_order_after_reopen() {
+    fn wal_is_read_in_order_after_reopen() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("wal");
         let (mut wal, entries) = Wal::open(&path).unwrap();
@@ -101,25 +101,25 @@ mod tests {
     }
 
     #[test]
-    fn incomplete_last_line_is_removed() {
+    fn wal_incomplete_last_line_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("wal");
         let (mut wal, _) = Wal::open(&path).unwrap();
-        wal.append(&deleted("kept")).unwrap();
+        wal.append(&deleted("first")).unwrap();
         drop(wal);
         let mut bytes = fs::read(&path).unwrap();
         bytes.extend_from_slice(br#"{"deleted":{"id":"to"#);
         fs::write(&path, &bytes).unwrap();
 
         let (mut wal, entries) = Wal::open(&path).unwrap();
-        assert_eq!(entries, [deleted("kept")]);
+        assert_eq!(entries, [deleted("first")]);
         wal.append(&deleted("next")).unwrap();
         drop(wal);
-        assert_eq!(Wal::open(&path).unwrap().1, [deleted("kept"), deleted("next")]);
+        assert_eq!(Wal::open(&path).unwrap().1, [deleted("first"), deleted("next")]);
     }
 
     #[test]
-    fn foreign_line_is_rejected_with_its_number() {
+    fn wal_foreign_line_is_rejected_with_its_number() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("wal");
         fs::write(&path, "{\"deleted\":{\"id\":\"a\"}}\nhello\n").unwrap();
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn second_process_cannot_open_the_log() {
+    fn wal_second_process_cannot_open_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("wal");
         let (_held, _) = Wal::open(&path).unwrap();

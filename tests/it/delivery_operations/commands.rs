@@ -7,7 +7,8 @@ use tallyhook::domain::ReasonCode;
 use uuid::Uuid;
 
 use super::{
-    Delivery, REQUEST, TARGETS, assert_sound, delivered, failed, send, state, to, with_an_invoice,
+    DESTINATIONS, Delivery, REQUEST, app_with_invoice, assert_sound, delivered, failed,
+    newest_delivery, send, state,
 };
 use crate::support::{ERP, TestApp, erp_invoice};
 
@@ -17,10 +18,10 @@ pub(super) struct Binary {
 }
 
 impl Binary {
-    pub(super) fn on(app: &TestApp, targets: &str) -> Self {
+    pub(super) fn on(app: &TestApp, destinations: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = format!(
-            "[broker]\nurl = '{}'\nprefix = '{}'\n[database]\nurl = '{}'\n{ERP}{targets}",
+            "[broker]\nurl = '{}'\nprefix = '{}'\n[database]\nurl = '{}'\n{ERP}{destinations}",
             app.config.broker.url, app.config.broker.prefix, app.config.database.url,
         );
         std::fs::write(folder.path().join("config.toml"), config).unwrap();
@@ -57,9 +58,12 @@ impl Binary {
 /// An invoice whose deliveries to `accounting` and `events` are delivered and whose delivery to
 /// `ledger` was refused, in this order.
 async fn with_three_deliveries() -> (TestApp, [Delivery; 3]) {
-    let app = with_an_invoice().await;
-    let [accounting, ledger, queue] =
-        [to(&app, "accounting").await, to(&app, "ledger").await, to(&app, "events").await];
+    let app = app_with_invoice().await;
+    let [accounting, ledger, queue] = [
+        newest_delivery(&app, "accounting").await,
+        newest_delivery(&app, "ledger").await,
+        newest_delivery(&app, "events").await,
+    ];
     send(&app, accounting.delivery_id, delivered("INV-7"), Some(201)).await;
     send(&app, queue.delivery_id, delivered("1"), None).await;
     send(&app, ledger.delivery_id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
@@ -69,7 +73,7 @@ async fn with_three_deliveries() -> (TestApp, [Delivery; 3]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn delivery_commands_list_show_and_trace_find_deliveries() {
     let (app, [accounting, ledger, _]) = with_three_deliveries().await;
-    let binary = Binary::on(&app, TARGETS);
+    let binary = Binary::on(&app, DESTINATIONS);
     let id = accounting.delivery_id.to_string();
 
     // `deliveries list` with each of its filters.
@@ -106,7 +110,10 @@ async fn delivery_commands_list_show_and_trace_find_deliveries() {
     for what in ["I-1", "INV-7", &receipt, &key, &id] {
         let story = binary.json(&["trace", what]);
         let actual = story["deliveries"].as_array().unwrap();
-        assert!(actual.iter().any(|one| one["delivery_id"] == id.as_str()), "{what}: {story:#}");
+        assert!(
+            actual.iter().any(|delivery| delivery["delivery_id"] == id.as_str()),
+            "{what}: {story:#}"
+        );
     }
     assert_eq!(binary.json(&["trace", "I-1"])["deliveries"].as_array().unwrap().len(), 3);
 }
@@ -114,7 +121,7 @@ async fn delivery_commands_list_show_and_trace_find_deliveries() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn delivery_commands_void_reissue_and_retry() {
     let (app, [accounting, ledger, queue]) = with_three_deliveries().await;
-    let binary = Binary::on(&app, TARGETS);
+    let binary = Binary::on(&app, DESTINATIONS);
     let id = accounting.delivery_id.to_string();
 
     // A void needs a comment and selects one delivery.
@@ -144,18 +151,22 @@ async fn delivery_commands_void_reissue_and_retry() {
     assert!(partly.0 == 3 && partly.1.contains("is voided"), "{partly:?}");
 
     // A re-issue of an uncertain delivery needs confirmation, and works once.
-    let doubt = binary.run(&["reissue", &id, "--comment", "why"]);
-    assert!(doubt.0 == 1 && doubt.1.contains("--gone"), "{doubt:?}");
-    let done = binary.run(&["reissue", &id, "--comment", "why", "--gone", "--actor", "bert"]);
-    assert!(done.0 == 0 && done.1.contains("issue 1"), "{done:?}");
+    let unconfirmed = binary.run(&["reissue", &id, "--comment", "why"]);
+    assert!(unconfirmed.0 == 1 && unconfirmed.1.contains("--gone"), "{unconfirmed:?}");
+    let confirmed = binary.run(&["reissue", &id, "--comment", "why", "--gone", "--actor", "bert"]);
+    assert!(confirmed.0 == 0 && confirmed.1.contains("issue 1"), "{confirmed:?}");
     let twice = binary.run(&["reissue", &id, "--comment", "why", "--gone"]);
     assert!(twice.0 == 1 && twice.1.contains("re-issued before"), "{twice:?}");
     let queued = binary.json(&["reissue", &queued, "--comment", "why", "--gone"]);
     assert_eq!((&queued["issue"], &queued["destination"]), (&json!(1), &json!("events")));
-    let acts = binary.json(&["deliveries", "show", &id])["history"].clone();
-    let acts: Vec<_> =
-        acts.as_array().unwrap().iter().map(|act| (&act["action"], &act["actor"])).collect();
-    assert_eq!(acts, [(&json!("void"), &json!("ann")), (&json!("reissue"), &json!("bert"))]);
+    let history = binary.json(&["deliveries", "show", &id])["history"].clone();
+    let history: Vec<_> = history
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| (&entry["action"], &entry["actor"]))
+        .collect();
+    assert_eq!(history, [(&json!("void"), &json!("ann")), (&json!("reissue"), &json!("bert"))]);
 
     // Only failed deliveries are retried.
     assert_eq!(binary.run(&["deliveries", "retry"]).0, 2, "which one?");
@@ -165,15 +176,15 @@ async fn delivery_commands_void_reissue_and_retry() {
     let preview = binary.json(&[&failed[..], &["--dry-run"]].concat());
     assert_eq!((&preview["count"], &preview["dry_run"]), (&json!(1), &json!(true)));
     let other = ledger.delivery_id.to_string();
-    let elsewhere = binary.run(&["deliveries", "retry", &other, "--destination", "accounting"]);
+    let mismatch = binary.run(&["deliveries", "retry", &other, "--destination", "accounting"]);
     assert!(
-        elsewhere.0 == 1 && elsewhere.1.contains("does not match the other conditions"),
-        "{elsewhere:?}"
+        mismatch.0 == 1 && mismatch.1.contains("does not match the other conditions"),
+        "{mismatch:?}"
     );
     assert_eq!(state(&app, ledger.delivery_id).await, "failed");
     let mixed = ["deliveries", "retry", &id, &other];
     assert_eq!(binary.run(&mixed).0, 2, "why?");
-    let mixed = binary.run(&[&mixed[..], &["--comment", "mended"]].concat());
+    let mixed = binary.run(&[&mixed[..], &["--comment", "corrected"]].concat());
     assert_eq!(mixed.0, 3, "{mixed:?}");
     assert_eq!(state(&app, ledger.delivery_id).await, "pending");
     let late = binary.run(&["deliveries", "retry", &other]);
@@ -192,9 +203,9 @@ async fn delivery_commands_void_reissue_and_retry() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_commands_handle_dead_letters_of_deliveries() {
-    let app = with_an_invoice().await;
-    for target in ["accounting", "ledger"] {
-        let id = to(&app, target).await.delivery_id;
+    let app = app_with_invoice().await;
+    for destination in ["accounting", "ledger"] {
+        let id = newest_delivery(&app, destination).await.delivery_id;
         send(&app, id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     }
     // And the dead letter of a message.
@@ -202,7 +213,7 @@ async fn dead_commands_handle_dead_letters_of_deliveries() {
     poison.body = "{}".into();
     app.publish_all(&[poison]).await;
     app.consumer("erp").await.drain(1).await;
-    let binary = Binary::on(&app, TARGETS);
+    let binary = Binary::on(&app, DESTINATIONS);
     assert_eq!(binary.json(&["dead", "drain"])["drained"], 1);
     assert_eq!(binary.json(&["dead", "list"]).as_array().unwrap().len(), 3);
     let (_, output_text) = binary.run(&["dead", "list"]);
@@ -217,13 +228,13 @@ async fn dead_commands_handle_dead_letters_of_deliveries() {
     let (code, exported) = binary.run(&["dead", "export"]);
     assert_eq!((code, exported.lines().count()), (0, 3), "{exported}");
 
-    let sent = binary.json(&["dead", "replay", "--all", "--yes", "--comment", "mended"]);
+    let sent = binary.json(&["dead", "replay", "--all", "--yes", "--comment", "corrected"]);
     assert_eq!((&sent["sent"], &sent["failed"]), (&json!(3), &json!([])));
     let outcomes = "select string_agg(state, ' ' order by destination) from deliveries";
     assert_eq!(app.text(outcomes).await, "pending pending pending");
     app.consumer("erp").await.drain(1).await;
     app.archive_dead_letters(1).await;
-    let accounting = to(&app, "accounting").await.delivery_id;
+    let accounting = newest_delivery(&app, "accounting").await.delivery_id;
     send(&app, accounting, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     let gone = ["dead", "discard", "--destination", "accounting", "--yes", "--comment", "not ours"];
     assert_eq!(binary.json(&gone)["discarded"], 1);

@@ -9,27 +9,27 @@ use tallyhook::{
 };
 
 use super::{
-    ANNA, LEASE, TICKED, assert_sound, attempt, claim, claimed, delivered, failed, refusal,
-    reissue, send, settle, state, to, void, with_an_invoice,
+    ANNA, LEASE, MIRRORED_INVOICES, app_with_invoice, assert_sound, attempt, claim, claim_request,
+    delivered, failed, newest_delivery, record_attempt, refusal, reissue, send, state, void,
 };
 use crate::support::{TestApp, eventually, seconds};
 
 #[tokio::test]
 async fn void_then_late_response_changes_nothing() {
-    let app = with_an_invoice().await;
-    let accounting = to(&app, "accounting").await;
+    let app = app_with_invoice().await;
+    let accounting = newest_delivery(&app, "accounting").await;
     let until = claim(&app, &accounting, Duration::ZERO).await;
     void(&app, accounting.delivery_id).await.unwrap();
     let row = "select deliveries::text from deliveries where destination = 'accounting'";
     let before = app.text(row).await;
     let late = attempt(accounting.delivery_id, Some(until), delivered("INV-7"), Some(201));
-    assert_eq!(settle(&app, late).await, 0);
+    assert_eq!(record_attempt(&app, late).await, 0);
     // Nor does a failure before sending.
     let unsent = attempt(accounting.delivery_id, None, failed(ReasonCode::InvalidValue), None);
-    assert_eq!(settle(&app, unsent).await, 0);
+    assert_eq!(record_attempt(&app, unsent).await, 0);
     assert_eq!(app.text(row).await, before);
     assert_eq!(app.count("select count(*) from dead_letters").await, 0);
-    assert_eq!(app.count(TICKED).await, 0);
+    assert_eq!(app.count(MIRRORED_INVOICES).await, 0);
     assert_sound(&app).await;
 }
 
@@ -37,20 +37,22 @@ async fn void_then_late_response_changes_nothing() {
 async fn blocked(app: &TestApp) {
     let sql = "select count(*) from pg_stat_activity
                where datname = current_database() and wait_event_type = 'Lock'";
-    eventually("somebody waits for a lock", seconds(20), || async { app.count(sql).await == 1 })
-        .await;
+    eventually("a transaction waits for a lock", seconds(20), || async {
+        app.count(sql).await == 1
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn void_during_claim_waits_and_is_rejected() {
-    let app = with_an_invoice().await;
-    let accounting = to(&app, "accounting").await;
-    let mut worker = app.tools.store.begin().await.unwrap();
+    let app = app_with_invoice().await;
+    let accounting = newest_delivery(&app, "accounting").await;
+    let mut worker = app.context.store.begin().await.unwrap();
     assert_eq!(deliveries::lock_due(&mut worker, "accounting", 9).await.unwrap().len(), 1);
     let person = async { void(&app, accounting.delivery_id).await };
     let claiming = async {
         blocked(&app).await;
-        deliveries::claim(&mut worker, &[claimed(&accounting)], LEASE).await.unwrap();
+        deliveries::claim(&mut worker, &[claim_request(&accounting)], LEASE).await.unwrap();
         worker.commit().await.unwrap();
     };
     let (refused, ()) = tokio::join!(person, claiming);
@@ -63,67 +65,72 @@ async fn void_during_claim_waits_and_is_rejected() {
 
 #[tokio::test]
 async fn claim_during_void_skips_the_delivery() {
-    let app = with_an_invoice().await;
-    let accounting = to(&app, "accounting").await;
-    let mut person = app.tools.store.begin().await.unwrap();
+    let app = app_with_invoice().await;
+    let accounting = newest_delivery(&app, "accounting").await;
+    let mut person = app.context.store.begin().await.unwrap();
     deliveries::void(&mut person, accounting.delivery_id, ANNA).await.unwrap().unwrap();
-    let mut worker = app.tools.store.begin().await.unwrap();
+    let mut worker = app.context.store.begin().await.unwrap();
     assert!(deliveries::lock_due(&mut worker, "accounting", 9).await.unwrap().is_empty());
     person.commit().await.unwrap();
     assert!(deliveries::lock_due(&mut worker, "accounting", 9).await.unwrap().is_empty());
     // A claim without a check violates the constraint.
-    let error = deliveries::claim(&mut worker, &[claimed(&accounting)], LEASE).await.unwrap_err();
+    let error =
+        deliveries::claim(&mut worker, &[claim_request(&accounting)], LEASE).await.unwrap_err();
     assert_eq!(error.constraint(), Some("deliveries_voided"), "{error}");
 }
 
 #[tokio::test]
 async fn void_during_recording_waits_for_the_response() {
-    let app = with_an_invoice().await;
-    let [accounting, ledger] = [to(&app, "accounting").await, to(&app, "ledger").await];
+    let app = app_with_invoice().await;
+    let [accounting, ledger] =
+        [newest_delivery(&app, "accounting").await, newest_delivery(&app, "ledger").await];
     send(&app, ledger.delivery_id, delivered("L-1"), Some(201)).await;
     let until = claim(&app, &accounting, Duration::ZERO).await;
-    let mut worker = app.tools.store.begin().await.unwrap();
-    let answer = attempt(accounting.delivery_id, Some(until), delivered("INV-7"), Some(201));
-    assert_eq!(deliveries::record_attempts(&mut worker, &[answer]).await.unwrap().len(), 1);
+    let mut worker = app.context.store.begin().await.unwrap();
+    let record = attempt(accounting.delivery_id, Some(until), delivered("INV-7"), Some(201));
+    assert_eq!(deliveries::record_attempts(&mut worker, &[record]).await.unwrap().len(), 1);
     let person = async { void(&app, accounting.delivery_id).await };
     let recording = async {
         blocked(&app).await;
         worker.commit().await.unwrap();
-        app.count(TICKED).await
+        app.count(MIRRORED_INVOICES).await
     };
     let (voided, _) = tokio::join!(person, recording);
     let voided = voided.unwrap();
     // The void has the remote id, and the invoice is not mirrored.
     assert_eq!((voided.state.as_str(), voided.remote_id.as_deref()), ("voided", Some("INV-7")));
-    assert_eq!(app.count(TICKED).await, 0);
+    assert_eq!(app.count(MIRRORED_INVOICES).await, 0);
     assert_sound(&app).await;
 }
 
 #[tokio::test]
 async fn mirrors_delivered_concurrently_mark_the_invoice_mirrored() {
-    let app = with_an_invoice().await;
-    let [accounting, ledger] = [to(&app, "accounting").await, to(&app, "ledger").await];
+    let app = app_with_invoice().await;
+    let [accounting, ledger] =
+        [newest_delivery(&app, "accounting").await, newest_delivery(&app, "ledger").await];
     let [first, second] =
         [claim(&app, &accounting, LEASE).await, claim(&app, &ledger, LEASE).await];
-    let mut one = app.tools.store.begin().await.unwrap();
-    let answer = attempt(accounting.delivery_id, Some(first), delivered("INV-7"), Some(201));
-    deliveries::record_attempts(&mut one, &[answer]).await.unwrap();
-    let other =
-        settle(&app, attempt(ledger.delivery_id, Some(second), delivered("L-1"), Some(201)));
+    let mut tx = app.context.store.begin().await.unwrap();
+    let record = attempt(accounting.delivery_id, Some(first), delivered("INV-7"), Some(201));
+    deliveries::record_attempts(&mut tx, &[record]).await.unwrap();
+    let other = record_attempt(
+        &app,
+        attempt(ledger.delivery_id, Some(second), delivered("L-1"), Some(201)),
+    );
     // Neither transaction sees the other before the commit.
     let commit = async {
         blocked(&app).await;
-        one.commit().await.unwrap();
+        tx.commit().await.unwrap();
     };
     assert_eq!(tokio::join!(other, commit).0, 1);
-    assert_eq!(app.count(TICKED).await, 1);
+    assert_eq!(app.count(MIRRORED_INVOICES).await, 1);
     assert_sound(&app).await;
 }
 
 #[tokio::test]
 async fn reissue_concurrently_creates_one_delivery() {
-    let app = with_an_invoice().await;
-    let id = to(&app, "accounting").await.delivery_id;
+    let app = app_with_invoice().await;
+    let id = newest_delivery(&app, "accounting").await.delivery_id;
     void(&app, id).await.unwrap();
     let both = tokio::join!(reissue(&app, id, true), reissue(&app, id, true));
     let won = [both.0.is_ok(), both.1.is_ok()];
@@ -135,7 +142,7 @@ async fn reissue_concurrently_creates_one_delivery() {
     );
 
     // Without the lock, the constraint lets only one through.
-    let id = to(&app, "ledger").await.delivery_id;
+    let id = newest_delivery(&app, "ledger").await.delivery_id;
     void(&app, id).await.unwrap();
     let copy = "insert into deliveries (destination, event, is_mirror, source, tenant, document_id,
                     issue, cause_receipt_id, receipt_id, document)

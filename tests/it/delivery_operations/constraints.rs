@@ -2,11 +2,11 @@
 
 use tallyhook::domain::ReasonCode;
 
-use super::{delivered, failed, refusal, send, to, with_an_invoice};
+use super::{app_with_invoice, delivered, failed, newest_delivery, refusal, send};
 
 #[tokio::test]
 async fn deliveries_impossible_states_are_rejected() {
-    let app = with_an_invoice().await;
+    let app = app_with_invoice().await;
     app.execute("delete from deliveries where destination <> 'accounting'").await;
     for (set, constraint) in [
         (
@@ -65,11 +65,12 @@ async fn deliveries_impossible_states_are_rejected() {
 
 #[tokio::test]
 async fn audit_finds_rows_changed_by_hand() {
-    let app = with_an_invoice().await;
-    let [accounting, ledger] = [to(&app, "accounting").await, to(&app, "ledger").await];
+    let app = app_with_invoice().await;
+    let [accounting, ledger] =
+        [newest_delivery(&app, "accounting").await, newest_delivery(&app, "ledger").await];
     send(&app, accounting.delivery_id, delivered("INV-7"), Some(201)).await;
     send(&app, ledger.delivery_id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
-    let wrong = async || {
+    let contradictions = async || {
         let totals = app.totals().await;
         [
             totals.mirrored_without_delivery,
@@ -78,7 +79,7 @@ async fn audit_finds_rows_changed_by_hand() {
             totals.failed_deliveries_without_dead_letter,
         ]
     };
-    assert_eq!(wrong().await, [0; 4]);
+    assert_eq!(contradictions().await, [0; 4]);
     let dead_letter = |state: &str| {
         format!(
             "update dead_letters set state = '{state}',
@@ -87,24 +88,28 @@ async fn audit_finds_rows_changed_by_hand() {
         )
     };
     app.execute("update invoices set mirrored_at = now()").await;
-    assert_eq!(wrong().await, [1, 0, 0, 0]);
+    assert_eq!(contradictions().await, [1, 0, 0, 0]);
     app.execute(
         "update deliveries set state = 'delivered', delivered_at = now()
                  where destination = 'ledger'",
     )
     .await;
-    assert_eq!(wrong().await, [0, 0, 1, 0], "an open letter of what is there");
+    assert_eq!(contradictions().await, [0, 0, 1, 0], "an open dead letter of a delivered document");
     app.execute(&dead_letter("resolved")).await;
-    assert_eq!(wrong().await, [0; 4]);
+    assert_eq!(contradictions().await, [0; 4]);
     app.execute("update invoices set mirrored_at = null").await;
-    assert_eq!(wrong().await, [0, 1, 0, 0]);
+    assert_eq!(contradictions().await, [0, 1, 0, 0]);
     app.execute("update deliveries set state = 'failed', error = 'e' where destination = 'ledger'")
         .await;
-    assert_eq!(wrong().await, [0, 0, 1, 1], "a failed one, and its letter is closed");
+    assert_eq!(
+        contradictions().await,
+        [0, 0, 1, 1],
+        "a failed delivery whose dead letter is closed"
+    );
     app.execute(&dead_letter("discarded")).await;
-    assert_eq!(wrong().await, [0, 0, 1, 1]);
+    assert_eq!(contradictions().await, [0, 0, 1, 1]);
     app.execute(&dead_letter("open")).await;
-    assert_eq!(wrong().await, [0; 4]);
+    assert_eq!(contradictions().await, [0; 4]);
     // Mirrored without any delivery.
     app.execute(
         "update invoices set mirrored_at = now();
@@ -112,5 +117,5 @@ async fn audit_finds_rows_changed_by_hand() {
                  delete from deliveries",
     )
     .await;
-    assert_eq!(wrong().await, [1, 0, 0, 0]);
+    assert_eq!(contradictions().await, [1, 0, 0, 0]);
 }

@@ -5,14 +5,13 @@ use tallyhook::{
     review::{
         self,
         dead_letters::{ReviewError, SelectedDeadLetters},
-        deliveries as desk,
     },
     store::dead_letters::DeadLetterFilter,
 };
 
 use super::{
-    ANNA, LETTER, REQUEST, assert_sound, delivered, failed, one, reissue, retry, send, state, to,
-    with_an_invoice,
+    ANNA, DEAD_LETTER, REQUEST, app_with_invoice, assert_sound, delivered, delivery_by_id, failed,
+    newest_delivery, reissue, retry, send, state,
 };
 use crate::support::{TestApp, erp_order};
 
@@ -27,8 +26,8 @@ async fn replay(app: &TestApp, selected: &SelectedDeadLetters) -> Result<(), Rev
 
 #[tokio::test]
 async fn replay_of_delivery_dead_letter_sends_to_its_destination() {
-    let app = with_an_invoice().await;
-    let id = to(&app, "accounting").await.delivery_id;
+    let app = app_with_invoice().await;
+    let id = newest_delivery(&app, "accounting").await.delivery_id;
     send(&app, id, failed(ReasonCode::AttemptsExhausted), Some(503)).await;
     let selected = dead_letters(&app).await;
     let dead_letter = &selected.rows()[0];
@@ -37,12 +36,12 @@ async fn replay_of_delivery_dead_letter_sends_to_its_destination() {
         (Some(id), Some("accounting"))
     );
     let shown =
-        review::dead_letters::show(&app.tools.store, dead_letter.dead_letter_id).await.unwrap();
+        review::dead_letters::show(&app.context.store, dead_letter.dead_letter_id).await.unwrap();
     assert_eq!(shown.payload.as_deref(), Some(REQUEST));
     assert_eq!(shown.headers["response"], "{\"answered\":503}");
 
     replay(&app, &selected).await.unwrap();
-    assert_eq!(app.text(LETTER).await, "replayed attempts_exhausted");
+    assert_eq!(app.text(DEAD_LETTER).await, "replayed attempts_exhausted");
     assert_eq!(state(&app, id).await, "uncertain");
     // A replay from an outdated list is rejected, and nothing is published.
     let again = replay(&app, &selected).await;
@@ -53,35 +52,36 @@ async fn replay_of_delivery_dead_letter_sends_to_its_destination() {
     app.consumer("erp").await.assert_idle(&app, erp_order("1", 1, "1.00")).await;
     // It fails again, and then arrives.
     send(&app, id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
-    assert_eq!(app.text(LETTER).await, "open delivery_refused");
+    assert_eq!(app.text(DEAD_LETTER).await, "open delivery_refused");
     assert_sound(&app).await;
     replay(&app, &dead_letters(&app).await).await.unwrap();
     send(&app, id, delivered("INV-7"), Some(201)).await;
-    assert_eq!(app.text(LETTER).await, "resolved applied delivery_refused");
+    assert_eq!(app.text(DEAD_LETTER).await, "resolved applied delivery_refused");
     let again = replay(&app, &selected).await;
     assert!(
         matches!(&again, Err(ReviewError::AlreadyClosed(_, now)) if now == "resolved"),
         "{again:?}"
     );
-    let acts = review::dead_letters::show(&app.tools.store, dead_letter.dead_letter_id)
+    let history = review::dead_letters::show(&app.context.store, dead_letter.dead_letter_id)
         .await
         .unwrap()
         .history;
-    assert_eq!(acts.len(), 2);
-    assert_eq!(desk::show(&app.tools.store, id).await.unwrap().history.len(), 2);
+    assert_eq!(history.len(), 2);
+    assert_eq!(review::deliveries::show(&app.context.store, id).await.unwrap().history.len(), 2);
     assert_sound(&app).await;
     app.assert_conserved(2).await;
 }
 
 #[tokio::test]
 async fn discard_of_delivery_dead_letter_voids_only_its_delivery() {
-    let app = with_an_invoice().await;
-    let [accounting, ledger] = [to(&app, "accounting").await, to(&app, "ledger").await];
+    let app = app_with_invoice().await;
+    let [accounting, ledger] =
+        [newest_delivery(&app, "accounting").await, newest_delivery(&app, "ledger").await];
     for id in [accounting.delivery_id, ledger.delivery_id] {
         send(&app, id, failed(ReasonCode::DeliveryRefused), Some(422)).await;
     }
     let selected = dead_letters(&app).await;
-    let discard = || review::dead_letters::discard(&app.tools.store, &selected, ANNA);
+    let discard = || review::dead_letters::discard(&app.context.store, &selected, ANNA);
     // If the delivery cannot be voided, the dead letter stays open.
     app.execute(
         "create function hold() returns trigger language plpgsql as $$ begin
@@ -96,14 +96,14 @@ async fn discard_of_delivery_dead_letter_voids_only_its_delivery() {
     assert_eq!(discard().await.unwrap(), 1);
     assert_eq!(discard().await.unwrap(), 0, "it is gone already");
     assert_eq!(dead_letters(&app).await.rows()[0].state, "discarded");
-    let voided = one(&app, accounting.delivery_id).await;
+    let voided = delivery_by_id(&app, accounting.delivery_id).await;
     assert_eq!(voided.state, "voided");
     assert_eq!(voided.voided_by.as_deref(), Some("anna"));
     assert_eq!(voided.void_comment.as_deref(), Some(ANNA.comment));
     assert_eq!(state(&app, ledger.delivery_id).await, "failed");
-    let shown = desk::show(&app.tools.store, accounting.delivery_id).await.unwrap();
+    let shown = review::deliveries::show(&app.context.store, accounting.delivery_id).await.unwrap();
     assert_eq!(
-        shown.history.iter().map(|act| act.action.as_str()).collect::<Vec<_>>(),
+        shown.history.iter().map(|entry| entry.action.as_str()).collect::<Vec<_>>(),
         ["discard"]
     );
     // Neither an outdated list nor a retry sends it again; a re-issue does.

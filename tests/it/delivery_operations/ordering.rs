@@ -5,7 +5,7 @@ use tallyhook::{
     store::{Conn, deliveries},
 };
 
-use super::{failed, retry, send, to, with_an_invoice};
+use super::{app_with_invoice, failed, newest_delivery, retry, send};
 use crate::support::TestApp;
 
 /// Writes deliveries to the destination as a worker would; `how` is the `from` clause.
@@ -22,7 +22,7 @@ async fn write(app: &TestApp, event: &str, id: &str, state: &str, how: &str) {
 }
 
 async fn events_due(app: &TestApp, limit: usize) -> Vec<String> {
-    let mut tx = app.tools.store.begin().await.unwrap();
+    let mut tx = app.context.store.begin().await.unwrap();
     let due = deliveries::lock_due(&mut tx, "shelf", limit).await.unwrap();
     tx.rollback().await.unwrap();
     due.into_iter().map(|due| due.event).collect()
@@ -30,7 +30,7 @@ async fn events_due(app: &TestApp, limit: usize) -> Vec<String> {
 
 #[tokio::test]
 async fn due_refund_does_not_wait_for_order_of_same_id() {
-    let app = with_an_invoice().await;
+    let app = app_with_invoice().await;
     for (event, state) in
         [("order.upserted", "failed"), ("refund.upserted", "pending"), ("order.deleted", "pending")]
     {
@@ -41,7 +41,7 @@ async fn due_refund_does_not_wait_for_order_of_same_id() {
 
 #[tokio::test]
 async fn due_unknown_event_type_blocks_no_other_event() {
-    let app = with_an_invoice().await;
+    let app = app_with_invoice().await;
     app.execute("alter table deliveries drop constraint deliveries_event_check").await;
     write(&app, "customer.upserted", "'5'", "pending", "generate_series(1, 3)").await;
     write(&app, "order.upserted", "'6'", "pending", "generate_series(1, 1)").await;
@@ -50,10 +50,10 @@ async fn due_unknown_event_type_blocks_no_other_event() {
 
 #[tokio::test]
 async fn due_retried_rejection_is_looked_up_first() {
-    let app = with_an_invoice().await;
-    let accounting = to(&app, "accounting").await;
+    let app = app_with_invoice().await;
+    let accounting = newest_delivery(&app, "accounting").await;
     let due = async || {
-        let mut tx = app.tools.store.begin().await.unwrap();
+        let mut tx = app.context.store.begin().await.unwrap();
         let due = deliveries::lock_due(&mut tx, "accounting", 1).await.unwrap().remove(0);
         tx.rollback().await.unwrap();
         (due.request.is_some(), due.may_be_delivered)
@@ -74,13 +74,13 @@ async fn read(tx: &mut Conn) -> i64 {
 
 #[tokio::test]
 async fn due_reads_few_rows_of_a_long_backlog() {
-    let app = with_an_invoice().await;
+    let app = app_with_invoice().await;
     write(&app, "order.upserted", "n::text", "pending", "generate_series(1, 5000) as n").await;
     for analyzed in [false, true] {
         if analyzed {
             app.execute("analyze deliveries").await;
         }
-        let mut tx = app.tools.store.begin().await.unwrap();
+        let mut tx = app.context.store.begin().await.unwrap();
         let before = read(&mut tx).await;
         assert_eq!(deliveries::lock_due(&mut tx, "shelf", 4).await.unwrap().len(), 4);
         let rows = read(&mut tx).await - before;

@@ -72,7 +72,7 @@ pub(crate) struct TestApp {
     pub(crate) config: Config,
     pub(crate) components: Components,
     shared: Shared,
-    pub(crate) tools: WorkerContext,
+    pub(crate) context: WorkerContext,
     pub(crate) link: BrokerConnection,
     pub(crate) db: PgPool,
     _stop: DropGuard,
@@ -126,16 +126,18 @@ impl TestApp {
         let components = Components::build(&config).unwrap();
         let shared = Shared { topology, publisher, metrics };
         let store = Store::new(&config.database).unwrap();
-        let tools = shared.worker_context(&config, &components, store).unwrap();
+        let context = shared.worker_context(&config, &components, store).unwrap();
         let link = BrokerConnection::open(&config.broker.url, "test").await.unwrap();
         let db = PgPool::connect_lazy(&config.database.url).unwrap();
-        Self { config, components, shared, tools, link, db, _stop: stop.drop_guard() }
+        Self { config, components, shared, context, link, db, _stop: stop.drop_guard() }
     }
 
     /// A consumer of a source's queue.
     pub(crate) async fn consumer(&self, source: &str) -> SteppedConsumer {
         let source: SourceName = source.parse().unwrap();
-        SteppedConsumer(SourceConsumer::open(self.tools.clone(), source, &self.link).await.unwrap())
+        SteppedConsumer(
+            SourceConsumer::open(self.context.clone(), source, &self.link).await.unwrap(),
+        )
     }
 
     /// A consumer with a connection of its own, so that the test can close it.
@@ -143,18 +145,18 @@ impl TestApp {
         &self,
         source: &str,
     ) -> (BrokerConnection, SteppedConsumer) {
-        let link = BrokerConnection::open(&self.config.broker.url, "test lane").await.unwrap();
+        let link = BrokerConnection::open(&self.config.broker.url, "test consumer").await.unwrap();
         let source: SourceName = source.parse().unwrap();
-        let consumer = SourceConsumer::open(self.tools.clone(), source, &link).await.unwrap();
+        let consumer = SourceConsumer::open(self.context.clone(), source, &link).await.unwrap();
         (link, SteppedConsumer(consumer))
     }
 
     /// Delivers what the outbox holds, until the returned value is dropped.
     pub(crate) fn start_delivery(&self) -> RunningDelivery {
         let stop = CancellationToken::new();
-        let tools = self.shared.delivery_context(&self.config, &self.tools);
-        let targets = Arc::clone(&self.components.destinations);
-        let running = tokio::spawn(delivery::run(tools, targets, stop.clone()));
+        let context = self.shared.delivery_context(&self.config, &self.context);
+        let destinations = Arc::clone(&self.components.destinations);
+        let running = tokio::spawn(delivery::run(context, destinations, stop.clone()));
         RunningDelivery { running, _stop: stop.drop_guard() }
     }
 
@@ -164,8 +166,8 @@ impl TestApp {
     }
 
     pub(crate) async fn publish(&self, envelope: &Envelope) -> Result<Confirmed, PublishError> {
-        let message = OutgoingMessage::inbound(&self.tools.topology, envelope);
-        self.tools.publisher.publish(message).await
+        let message = OutgoingMessage::inbound(&self.context.topology, envelope);
+        self.context.publisher.publish(message).await
     }
 
     /// Publishes events; every one must be confirmed.
@@ -183,18 +185,18 @@ impl TestApp {
         headers: &[(&str, AMQPValue)],
         body: &[u8],
     ) {
-        let exchange = self.tools.topology.inbound_exchange();
+        let exchange = self.context.topology.inbound_exchange();
         self.amqp().await.publish(&exchange, routing_key, message_id, headers, body).await;
     }
 
     /// Archives the dead-letter queue, once it holds `expected` messages.
     pub(crate) async fn archive_dead_letters(&self, expected: usize) {
-        let queue = self.tools.topology.dead_letter_queue();
+        let queue = self.context.topology.dead_letter_queue();
         let mut archived = 0;
         let quiet = Duration::from_millis(60);
         for _ in 0..330 {
             archived +=
-                dead_letter_queue::drain_queue(&self.link, &queue, &self.tools.store, quiet)
+                dead_letter_queue::drain_queue(&self.link, &queue, &self.context.store, quiet)
                     .await
                     .unwrap();
             if archived >= expected {
@@ -205,7 +207,7 @@ impl TestApp {
     }
 
     pub(crate) async fn totals(&self) -> Totals {
-        reconciliation::totals(&mut self.tools.store.connection().await.unwrap()).await.unwrap()
+        reconciliation::totals(&mut self.context.store.connection().await.unwrap()).await.unwrap()
     }
 
     /// Every accepted message has exactly one receipt, and the tables agree (P3).
@@ -240,7 +242,7 @@ impl TestApp {
     }
 
     pub(crate) async fn execute(&self, sql: &str) {
-        self.tools.store.execute(sql).await.unwrap();
+        self.context.store.execute(sql).await.unwrap();
     }
 
     /// A message's outcome and failed attempts; `None` before it was processed.
@@ -329,7 +331,7 @@ impl SteppedConsumer {
     /// Proves that no message is in the source's queue or on its way there: the retry queues are
     /// empty, and the next message to come is the one that is published now. Costs one receipt.
     pub(crate) async fn assert_idle(&mut self, app: &TestApp, next: Envelope) {
-        let depths = app.tools.topology.depths(&app.link).await.unwrap();
+        let depths = app.context.topology.depths(&app.link).await.unwrap();
         let retrying = depths.iter().filter(|depth| depth.role == "retry");
         assert!(retrying.clone().all(|depth| depth.ready == Some(0)), "a retry waits: {depths:?}");
         app.publish_all(std::slice::from_ref(&next)).await;

@@ -19,14 +19,17 @@ pub(crate) fn plan(days_ago: i64, keep_days: Option<u32>) -> ReceiptsRetention {
 }
 
 impl TestApp {
-    pub(crate) async fn keep(&self, plan: &ReceiptsRetention) -> ReceiptsMaintenanceReport {
-        partitions::maintain(&self.tools.store, plan).await.unwrap()
+    pub(crate) async fn maintain_receipts(
+        &self,
+        plan: &ReceiptsRetention,
+    ) -> ReceiptsMaintenanceReport {
+        partitions::maintain(&self.context.store, plan).await.unwrap()
     }
 
     /// Moves everything on record so many days into the past: times, and the times in receipt ids.
     /// Creates the partitions for it.
     pub(crate) async fn age(&self, days: i64) {
-        self.keep(&plan(days, None)).await;
+        self.maintain_receipts(&plan(days, None)).await;
         let earlier = |column: &str| {
             format!(
                 "case when substr({column}::text, 15, 1) = '7' then (lpad(to_hex(

@@ -108,8 +108,8 @@ pub(crate) fn dress(
     event_id: &str,
     body: &str,
 ) -> Vec<(http::HeaderName, http::HeaderValue)> {
-    let adapter = &components.sources[&source.parse().unwrap()];
-    adapter.signed_headers(&OutgoingWebhook {
+    let source_config = &components.sources[&source.parse().unwrap()];
+    source_config.signed_headers(&OutgoingWebhook {
         topic: if source == "woo" { "order.updated" } else { "orders/updated" },
         tenant: "demo.myshopify.com",
         event_id,

@@ -145,10 +145,10 @@ impl SlowUpload {
     }
 
     /// Sends as much as the server reads; returns how much that was.
-    pub(crate) async fn push(&mut self, bytes: &[u8], patience: Duration) -> usize {
+    pub(crate) async fn push(&mut self, bytes: &[u8], stall_timeout: Duration) -> usize {
         let mut sent = 0;
         while sent < bytes.len() {
-            match timeout(patience, self.0.write(&bytes[sent..])).await {
+            match timeout(stall_timeout, self.0.write(&bytes[sent..])).await {
                 Ok(written) => sent += written.unwrap(),
                 Err(_) => break,
             }

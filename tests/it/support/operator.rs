@@ -16,7 +16,7 @@ use super::TestApp;
 impl TestApp {
     /// Publishes with the app's own publisher.
     pub(crate) fn operator_broker(&self) -> OperatorBroker {
-        OperatorBroker::new(self.tools.publisher.clone(), Arc::clone(&self.tools.topology))
+        OperatorBroker::new(self.context.publisher.clone(), Arc::clone(&self.context.topology))
     }
 
     /// All dead letters, in any state.
@@ -29,7 +29,7 @@ impl TestApp {
         filter: DeadLetterFilter,
     ) -> SelectedDeadLetters {
         let selection = Selection::new(filter, true).unwrap();
-        dead_letters::select(&self.tools.store, selection).await.unwrap()
+        dead_letters::select(&self.context.store, selection).await.unwrap()
     }
 
     pub(crate) async fn discard_dead_letter(
@@ -39,7 +39,7 @@ impl TestApp {
     ) -> Result<u64, ReviewError> {
         let filter = DeadLetterFilter { ids: vec![id], ..DeadLetterFilter::default() };
         let selected = self.select_dead_letters(filter).await;
-        dead_letters::discard(&self.tools.store, &selected, actor).await
+        dead_letters::discard(&self.context.store, &selected, actor).await
     }
 
     pub(crate) async fn try_replay(
@@ -48,7 +48,7 @@ impl TestApp {
         actor: Actor<'_>,
     ) -> ReplayReport {
         let broker = self.operator_broker();
-        dead_letters::replay(&self.tools.store, &broker, selected, actor).await.unwrap()
+        dead_letters::replay(&self.context.store, &broker, selected, actor).await.unwrap()
     }
 
     /// Replays dead letters without a failure; returns the id of the run.

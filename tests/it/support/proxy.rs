@@ -46,7 +46,7 @@ impl Proxy {
         Self { state: sender }
     }
 
-    /// From now on nothing gets through on the open connections, and neither side is told. New
+    /// From now on, the open connections transfer nothing, and neither side is notified. New
     /// connections work.
     pub(crate) fn silence(&self) {
         self.state.send_replace(State::Silenced);
