@@ -3,7 +3,7 @@
 -- Requests with an invalid signature, of sources with a `quarantine_limit`: the
 -- newest ones of each source. They can be verified again after a secret was
 -- corrected. Requests with an invalid signature are not in receipts, because
--- a stranger can send any number of them. A row leaves when an operator releases or
+-- clients without the secret can send any number of them. A row leaves when an operator releases or
 -- discards it, or when newer requests exceed the limit.
 create table quarantine (
     -- The receipt id in the response.

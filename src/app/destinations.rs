@@ -150,7 +150,7 @@ fn build_http(
 }
 
 /// The header of the idempotency key. Without idempotency keys, a lost response would lead to a
-/// duplicate unless the destination can be asked for the document.
+/// duplicate unless the destination has a look-up.
 fn idempotency_header(
     config: &HttpDestinationConfig,
     path: &str,

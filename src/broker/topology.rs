@@ -348,7 +348,7 @@ fn precondition_failed(error: BrokerError, name: &str) -> BrokerError {
         broker_message,
         advice: "The arguments of a queue or exchange cannot be changed. Set the configuration \
                  back to the values with which it was declared, choose another broker.prefix, or \
-                 drain and delete it so that it is declared anew. Tallyhook deletes nothing",
+                 drain and delete it so that it is declared again. Tallyhook deletes nothing",
     }
 }
 

@@ -76,7 +76,7 @@ pub(super) async fn run(arguments: &AuditArgs, config: &Config) -> anyhow::Resul
 /// has a receipt and is in a queue: it counts once. A message in a worker is
 /// in no queue: repeat the audit when no worker is busy.
 fn waiting(depths: &[QueueDepth], on_record: i64) -> i64 {
-    // Rejected requests on their way to the log were never accepted.
+    // Rejected requests that are not logged yet were never accepted.
     in_queues(depths, &["inbound", "retry", "dead", "unrouted"]).max(on_record)
 }
 

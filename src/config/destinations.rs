@@ -75,7 +75,7 @@ impl Default for DeliveryPolicyConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpDestinationConfig {
-    /// How deliveries are attempted. In the file these keys stand beside the others.
+    /// How deliveries are attempted. In the file, these keys are next to the others.
     #[serde(skip)]
     pub policy: DeliveryPolicyConfig,
     /// The URL template that documents are sent to.

@@ -125,10 +125,10 @@ mod tests {
     fn newest_copies_keep_two_messages_with_one_receipt_id() {
         let second = || dead_letter("2", None);
         let copies = [dead_letter("1", None), second(), second()];
-        let kept = DeadLetter::newest_copies(copies);
-        assert_eq!(kept.len(), 2);
-        assert!(kept.contains(&dead_letter("1", None)));
-        assert!(kept.contains(&second().with_derived_receipt_id()));
+        let newest = DeadLetter::newest_copies(copies);
+        assert_eq!(newest.len(), 2);
+        assert!(newest.contains(&dead_letter("1", None)));
+        assert!(newest.contains(&second().with_derived_receipt_id()));
     }
 
     #[test]

@@ -69,23 +69,16 @@ impl DeliveryIdentity<'_> {
     /// The idempotency key: a UUID v5 of the identity. A repeated delivery has the same
     /// key; a re-issue has another.
     pub fn idempotency_key(&self) -> Uuid {
-        let Self {
-            destination: target,
-            event,
-            source,
-            tenant,
-            document_id,
-            issue: generation,
-            cause_receipt_id: revision,
-        } = *self;
+        let Self { destination, event, source, tenant, document_id, issue, cause_receipt_id } =
+            *self;
         let mut name = Vec::new();
-        for part in [target, event.as_str(), source, tenant, document_id] {
+        for part in [destination, event.as_str(), source, tenant, document_id] {
             // The length in front keeps ("ab", "c") apart from ("a", "bc").
             name.extend_from_slice(&(part.len() as u64).to_be_bytes());
             name.extend_from_slice(part.as_bytes());
         }
-        name.extend_from_slice(&generation.to_be_bytes());
-        name.extend_from_slice(revision.as_bytes());
+        name.extend_from_slice(&issue.to_be_bytes());
+        name.extend_from_slice(cause_receipt_id.as_bytes());
         Uuid::new_v5(&IDEMPOTENCY_KEY_NAMESPACE, &name)
     }
 }

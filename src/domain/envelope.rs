@@ -1,4 +1,4 @@
-//! One received event on its way from the receiver to the database.
+//! A received event, as the receiver publishes it and the worker applies it.
 
 use bytes::Bytes;
 use time::OffsetDateTime;

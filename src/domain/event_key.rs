@@ -125,11 +125,11 @@ mod tests {
     #[test]
     fn event_key_too_long_is_hashed() {
         let long = "x".repeat(400);
-        let one = EventKey::new(&source("s"), "t", &format!("{long}1"), 0);
-        let two = EventKey::new(&source("s"), "t", &format!("{long}2"), 0);
-        assert!(one.as_str().len() <= MAX_TEXT_BYTES);
-        assert_ne!(one, two);
-        assert!(one.as_str().starts_with("s|"));
+        let first = EventKey::new(&source("s"), "t", &format!("{long}1"), 0);
+        let second = EventKey::new(&source("s"), "t", &format!("{long}2"), 0);
+        assert!(first.as_str().len() <= MAX_TEXT_BYTES);
+        assert_ne!(first, second);
+        assert!(first.as_str().starts_with("s|"));
     }
 
     #[test]

@@ -88,8 +88,8 @@ pub enum InvoiceConflict {
     Duplicate,
 }
 
-/// The id of an invoice: a UUID v5 of source, tenant, vendor, number and generation.
-/// Whoever knows these can compute the id without a lookup.
+/// The id of an invoice: a UUID v5 of source, tenant, vendor, number and issue
+/// number, so that it can be computed without a lookup.
 pub fn invoice_id(
     source: &SourceName,
     tenant: &str,

@@ -1,4 +1,4 @@
-//! A rejected request, on its way to the receipts or the quarantine.
+//! A rejected request, for the receipts or the quarantine.
 
 use bytes::Bytes;
 use serde_json::Value;

@@ -268,7 +268,7 @@ fn item_raw_bytes_are_those_of_the_file() {
 
 #[test]
 fn reader_io_error_ends_reading() {
-    /// Returns its bytes one by one, and then an error.
+    /// Returns one byte per read, and then an error.
     struct Failing(&'static [u8]);
     impl io::Read for Failing {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -13,7 +13,7 @@ pub enum CallResult {
     NotCalled,
     /// The system responded, with success or not.
     Responded,
-    /// The system is down or overloaded. It may have asked to wait.
+    /// The system is down or overloaded. It may have requested a delay.
     Unavailable(Option<Duration>),
 }
 

@@ -53,8 +53,8 @@ impl HealthRegistry {
         self
     }
 
-    /// For addresses that strangers can reach: `/readyz` says which part has a problem, but not
-    /// which problem.
+    /// For addresses that are reachable without authentication: `/readyz` names the part that has
+    /// a problem, but not the problem.
     #[must_use]
     pub fn hide_problems(mut self) -> Self {
         self.hide_problems = true;

@@ -195,7 +195,7 @@ impl Receiver {
         if let Some(reason) = self.publisher.degraded_reason() {
             return Err(self.publish_failed(&PublishError::NotConnected(reason.into())));
         }
-        // After the authentication, so that strangers hold none of these permits.
+        // After the authentication, so that only authenticated clients hold these permits.
         let Ok(import_permit) = Arc::clone(&self.import_permits).try_acquire_owned() else {
             return Err(self.unavailable("too many uploads are in progress; send it again"));
         };

@@ -42,7 +42,7 @@ pub enum DeliveryError {
     /// The action does not apply to the delivery.
     #[error(transparent)]
     Refused(#[from] ActionRefusal),
-    /// The destination was asked, and it has the document.
+    /// The look-up found the document at the destination.
     #[error(
         "the document of delivery {id} still exists: {destination} has it{}",
         remote_id_suffix(remote_id.as_ref())
@@ -167,7 +167,7 @@ pub enum LookupFinding {
     },
     /// The destination does not have it.
     NotFound,
-    /// The destination was not asked, or its response did not say.
+    /// There was no look-up, or its response was inconclusive.
     Unknown {
         /// The cause.
         why: String,
@@ -175,8 +175,8 @@ pub enum LookupFinding {
 }
 
 impl LookupFinding {
-    /// Why the delivery must not be re-issued. An operator who has looked can override it. What was
-    /// never sent does not exist at the destination, unless its response says so.
+    /// Why the delivery must not be re-issued. An operator who confirms that it is gone can
+    /// override it. A document that was never sent is assumed absent unless the look-up finds it.
     fn objection(&self, delivery: &Delivery, confirmed_gone: bool) -> Option<DeliveryError> {
         let (id, destination) = (delivery.delivery_id, delivery.destination.clone());
         match self {
@@ -209,8 +209,8 @@ pub struct ReissueResult {
 }
 
 /// Re-issues a voided delivery with the current document and another idempotency key. The
-/// destination is asked first whether the old document is gone; `confirmed_gone` overrides its
-/// answer.
+/// old document is looked up at the destination first; `confirmed_gone` overrides the
+/// result.
 ///
 /// # Errors
 /// [`DeliveryError`]; then there is no new delivery.
@@ -223,7 +223,7 @@ pub async fn reissue(
 ) -> Result<ReissueResult, DeliveryError> {
     let mut connection = store.connection().await?;
     let (delivery, contents) = load(&mut connection, id).await?;
-    // Checked before the destination is asked.
+    // Checked before the look-up.
     deliveries::check_reissuable(&mut connection, id).await??;
     // The look-up may take long, so it holds no connection.
     drop(connection);
@@ -244,7 +244,7 @@ pub async fn reissue(
     Ok(ReissueResult { key: delivery.key(), delivery, lookup, confirmed_gone })
 }
 
-/// Asks a delivery's destination for its document.
+/// Looks up the document of a delivery at its destination.
 async fn look_up(
     destinations: &BTreeMap<String, Destination>,
     delivery: &Delivery,
@@ -255,14 +255,14 @@ async fn look_up(
     let destination = destinations.get(&delivery.destination);
     let http = match destination.map(|destination| &destination.transport) {
         None => return unknown("is not configured any more"),
-        Some(Transport::Amqp { .. }) => return unknown("is a queue, which cannot be asked"),
+        Some(Transport::Amqp { .. }) => return unknown("is a queue, which has no look-up"),
         Some(Transport::Http(http)) if !http.supports_lookup() => {
             return unknown("has no look-up configured");
         }
         Some(Transport::Http(http)) => http,
     };
     let (Some(idempotency_key), Ok(issue)) = (delivery.key(), u32::try_from(delivery.issue)) else {
-        return unknown("cannot be asked for an event that this version does not know");
+        return unknown("cannot be queried for an event that this version does not know");
     };
     let payload = DeliveryPayload {
         document,

@@ -2,7 +2,7 @@
 //!
 //! If the response is lost, the client posts again. It must get the same response, byte for
 //! byte, and there must be one invoice. So the id is derived from the body, without a
-//! lookup, and the body is validated here, where the client can still be told about errors.
+//! lookup, and the body is validated here, where the client still gets the errors.
 
 mod settings;
 #[cfg(test)]

@@ -120,7 +120,7 @@ impl Secret {
     pub fn verifies_any_ed25519(&self, message: &[u8], signatures: &[Vec<u8>]) -> bool {
         let by = |public: &[u8]| {
             let public = UnparsedPublicKey::new(&ED25519, public);
-            // Each verification reads the whole message, which may come from a stranger.
+            // Each verification reads the whole message, which may be unauthenticated.
             let mut few = signatures.iter().take(MAX_ED25519_SIGNATURES);
             few.any(|signature| public.verify(message, signature).is_ok())
         };

@@ -16,7 +16,7 @@ use crate::{
     sources::Source,
 };
 
-/// A message on its way through the worker.
+/// A message that the worker processes.
 #[derive(Clone, Debug)]
 pub struct Message {
     /// As RabbitMQ delivered it.

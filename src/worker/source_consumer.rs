@@ -196,7 +196,7 @@ impl SourceHandler {
     }
 
     /// Applies messages in as few transactions as possible: one, or halves of
-    /// it where PostgreSQL refuses a row, until that message stands alone.
+    /// it where PostgreSQL refuses a row, until that message is on its own.
     async fn apply(
         &self,
         messages: Vec<Message>,

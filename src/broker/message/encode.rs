@@ -23,7 +23,7 @@ pub(super) const MAX_ERROR_BYTES: usize = 4000;
 /// Foreign headers beyond this size are not copied into a dead letter.
 const MAX_FOREIGN_HEADERS_BYTES: usize = 64 * 1024;
 /// The AMQP delivery mode that survives a restart of the broker. Quorum queues
-/// store everything; a classic queue that somebody else binds would not.
+/// store everything; a classic queue of another application would not.
 pub(super) const PERSISTENT: u8 = 2;
 
 /// A message to be published.

@@ -11,7 +11,7 @@ pub(super) const IMPORT_PROGRESS_TYPE: &str = "import";
 /// What the names of our own headers start with.
 pub(super) const PREFIX: &str = "x-tallyhook-";
 
-// An event, on its way in and to a retry queue.
+// An event in an inbound queue or a retry queue.
 pub(super) const SOURCE: &str = "x-tallyhook-source";
 pub(super) const TENANT: &str = "x-tallyhook-tenant";
 /// The receipt id, a UUID.

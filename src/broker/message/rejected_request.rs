@@ -56,8 +56,8 @@ impl OutgoingMessage {
     }
 
     /// The same message, dropped by RabbitMQ after it has waited this long.
-    /// For unauthenticated requests: while the worker is down, strangers must
-    /// not be able to fill the broker.
+    /// For unauthenticated requests: while the worker is down, clients
+    /// without a secret must not be able to fill the broker.
     #[must_use]
     pub fn expiring(mut self, after: Duration) -> Self {
         let milliseconds = short_string(&after.as_millis().to_string());

@@ -172,7 +172,7 @@ fn message_published_again_drops_what_could_lose_it() {
         .properties
         .with_headers(table)
         .with_expiration(short_string("1"))
-        .with_user_id(short_string("stranger"));
+        .with_user_id(short_string("producer"));
     for outgoing in [
         OutgoingMessage::republish(&topology(), &message),
         OutgoingMessage::dead_letter(&topology(), &message, &death()),

@@ -57,7 +57,7 @@ struct Unconfirmed {
 impl ConfirmChannel {
     /// A channel in confirm mode.
     ///
-    /// A quorum queue with a length limit tells each channel when it is full
+    /// A quorum queue with a length limit notifies each channel when it is full
     /// and when it has room again, but not if the limit was removed meanwhile
     /// (seen with RabbitMQ 3.10). So a channel whose messages are nacked for
     /// `max_nack_duration` is given up: a new channel may work.

@@ -8,11 +8,11 @@ use crate::{
 
 /// The dedupe window and what requires it.
 pub(super) fn settings_finding(retention: &Retention) -> Finding {
-    let kept = match retention.dedupe_window {
+    let window = match retention.dedupe_window {
         Some(keys) => format!("keys are remembered for {}", HumanDuration(keys)),
         None => "keys are remembered forever".to_owned(),
     };
-    Finding::new("retention", Ok(format!("{kept}; needed: {}", retention.required_window)))
+    Finding::new("retention", Ok(format!("{window}; needed: {}", retention.required_window)))
 }
 
 /// The partitions of the inbox, and those retained for dead letters.

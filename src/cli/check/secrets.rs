@@ -23,9 +23,9 @@ pub(super) async fn findings(
     let mut connection = store.connection().await?;
     let uses = secret_uses::list(&mut connection).await?;
     let days = config.receiver.unused_secret_days;
-    let findings = components.sources.iter().flat_map(|(source, adapter)| {
-        let labels: Vec<&str> = Source::secret_labels(adapter).collect();
-        unused_secrets(source, &labels, &uses, days, OffsetDateTime::now_utc())
+    let findings = components.sources.iter().flat_map(|(name, source)| {
+        let labels: Vec<&str> = Source::secret_labels(source).collect();
+        unused_secrets(name, &labels, &uses, days, OffsetDateTime::now_utc())
     });
     Ok(findings
         .map(|message| Finding { subject: "secrets", status: CheckStatus::Warning, message })

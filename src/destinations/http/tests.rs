@@ -19,7 +19,7 @@ const KEY: Uuid = Uuid::from_u128(7);
 fn destination(server: &ScriptedServer, more: &str) -> HttpDestination {
     let text = format!(
         "[sources.vendors]\nkind = 'shopify'\nsecrets = ['env:TOKEN']\n\
-         [destinations.economy]\nkind = 'http'\nevents = ['invoice.created']\ntimeout_ms = 60000\n\
+         [destinations.accounting]\nkind = 'http'\nevents = ['invoice.created']\ntimeout_ms = 60000\n\
          url = '{}'\nallow_private_addresses = true\n\
          body = '{{\"vendor\": {{{{ vendor }}}}, \"due\": {{{{ due_on }}}}}}'\n{more}",
         server.text("/invoices")
@@ -36,9 +36,9 @@ fn destination(server: &ScriptedServer, more: &str) -> HttpDestination {
 /// Settings of a look-up by vendor and number.
 fn lookup(server: &ScriptedServer) -> String {
     format!(
-        "[destinations.economy.response]\nid = '/id'\n[destinations.economy.lookup]\n\
+        "[destinations.accounting.response]\nid = '/id'\n[destinations.accounting.lookup]\n\
          url = '{}'\nid = '/invoices/0/id'\n\
-         [destinations.economy.lookup.matches]\n'/invoices/0/vendor' = 'vendor'\n",
+         [destinations.accounting.lookup.matches]\n'/invoices/0/vendor' = 'vendor'\n",
         server.text("/invoices?of={tenant}&vendor={vendor}&number={number}")
     )
 }
@@ -86,7 +86,7 @@ async fn send_makes_one_request_with_idempotency_key() {
         ScriptedServer::start(vec![vec![Step::Read, response(201, r#"{"id": "INV-1"}"#)]]).await;
     let destination = destination(
         &server,
-        "response.id = '/id'\n[destinations.economy.headers]\nAuthorization = 'Bearer env:TOKEN'\n",
+        "response.id = '/id'\n[destinations.accounting.headers]\nAuthorization = 'Bearer env:TOKEN'\n",
     );
     let document = document();
     let payload = payload(&document);
@@ -183,7 +183,7 @@ async fn send_with_unreadable_secret_does_not_count_as_attempt() {
     let path = folder.path().join("token");
     std::fs::write(&path, "hunter2\n").unwrap();
     let headers = format!(
-        "[destinations.economy.headers]\nAuthorization = 'Bearer file:{}'\n",
+        "[destinations.accounting.headers]\nAuthorization = 'Bearer file:{}'\n",
         path.display()
     );
     let destination = destination(&server, &headers);
@@ -275,7 +275,7 @@ async fn send_put_uses_document_url() {
 
     let numberless = DeliveryPayload { document_number: None, ..payload };
     let failure = destination.render(&numberless).unwrap_err();
-    assert_eq!(failure.field, "destinations.economy.url");
+    assert_eq!(failure.field, "destinations.accounting.url");
     let report = destination.send(&numberless, "{}").await;
     assert!(matches!(
         report.result,

@@ -40,7 +40,7 @@ fn evaluate(rules: &LookupRules, status: u16, body: &str) -> String {
 #[test]
 fn evaluate_follows_table() {
     let list = rules("/invoices/0/id", &[]);
-    let one = rules("/id", &[]);
+    let unconditional = rules("/id", &[]);
     let bare = rules("/0/id", &[]);
     let path = "https://a.example/i/{number}?full=1";
     let by_path = LookupRules {
@@ -70,10 +70,10 @@ fn evaluate_follows_table() {
         (&list, 401, "", "answered 401"),
         (&list, 429, "", "answered 429"),
         (&list, 500, "", "answered 500"),
-        (&one, 200, r#"{"id": "x"}"#, "x"),
-        (&one, 200, r#"{"id": null}"#, "not found"),
-        (&one, 200, r#"{"id": {}}"#, "no id at /id"),
-        (&one, 200, r#"{"error": "no"}"#, "nothing at /id"),
+        (&unconditional, 200, r#"{"id": "x"}"#, "x"),
+        (&unconditional, 200, r#"{"id": null}"#, "not found"),
+        (&unconditional, 200, r#"{"id": {}}"#, "no id at /id"),
+        (&unconditional, 200, r#"{"error": "no"}"#, "nothing at /id"),
         (&bare, 200, r#"[{"id": "x"}]"#, "x"),
         (&bare, 200, "[]", "not found"),
     ] {
@@ -108,7 +108,7 @@ fn evaluate_finds_only_matching_document() {
     ] {
         assert_eq!(evaluate(&ours, 200, body), expected, "{body}");
     }
-    let one = rules("/id", &[("/vendor", "vendor")]);
-    assert_eq!(evaluate(&one, 200, r#"{"id": 1, "vendor": "Ann"}"#), "1");
-    assert_eq!(evaluate(&one, 200, r#"{"id": 1, "vendor": "Bob"}"#), "not found");
+    let vendor_rule = rules("/id", &[("/vendor", "vendor")]);
+    assert_eq!(evaluate(&vendor_rule, 200, r#"{"id": 1, "vendor": "Ann"}"#), "1");
+    assert_eq!(evaluate(&vendor_rule, 200, r#"{"id": 1, "vendor": "Bob"}"#), "not found");
 }

@@ -8,7 +8,7 @@ use super::{super::*, form, newlines};
 type Field = (String, bool);
 
 /// The line number of an item, and its fields if it is a row.
-type Told = (u32, Option<[String; 3]>);
+type ParsedLine = (u32, Option<[String; 3]>);
 
 /// Lines that are not rows of three fields.
 const BROKEN: [&[u8]; 8] = [
@@ -52,7 +52,7 @@ fn to_csv((text, quoted): &Field) -> String {
 }
 
 /// The file, and what the reader must return.
-fn file(lines: &[Line], end: &str) -> (Vec<u8>, Vec<Told>) {
+fn file(lines: &[Line], end: &str) -> (Vec<u8>, Vec<ParsedLine>) {
     let mut file = format!("a,b,c{end}").into_bytes();
     let mut expected = Vec::new();
     for line in lines {
@@ -76,7 +76,7 @@ fn file(lines: &[Line], end: &str) -> (Vec<u8>, Vec<Told>) {
 fn check(lines: &[Line], end: &str, chunk: usize) -> Result<(), TestCaseError> {
     let (file, expected) = file(lines, end);
     let input = io::BufReader::with_capacity(chunk, &file[..]);
-    let read: Vec<Told> = FileReader::new(input, ImportFormat::Csv, &form(&["a"]), 10_000)
+    let read: Vec<ParsedLine> = FileReader::new(input, ImportFormat::Csv, &form(&["a"]), 10_000)
         .map(|item| {
             let item = item.unwrap();
             let fields = item.body.ok().map(|body| {

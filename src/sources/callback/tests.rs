@@ -236,8 +236,8 @@ fn callback_configured_tenant_is_required() {
     assert_eq!(faults(request(source("tenant = '/company'").source(), body(), &[])), ["/company"]);
     let by_header = source("tenant = 'header:X-Company'");
     assert_eq!(request(by_header.source(), body(), &[]).unwrap().tenant, "acme");
-    let untold = request(by_header.source(), body(), &[("x-company", " ")]);
-    assert_eq!(faults(untold), ["header:x-company"]);
+    let without_tenant = request(by_header.source(), body(), &[("x-company", " ")]);
+    assert_eq!(faults(without_tenant), ["header:x-company"]);
     let long = request(by_header.source(), body(), &[("x-company", &"x".repeat(256))]);
     assert_eq!(faults(long), ["header:x-company"]);
     // Another AMQP producer omitted it.

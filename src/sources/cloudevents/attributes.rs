@@ -133,9 +133,9 @@ fn unquoted(value: &str) -> String {
         return value.to_owned();
     };
     let mut escaped = false;
-    let is_kept = |character: &char| {
+    let is_content = |character: &char| {
         escaped = *character == '\\' && !escaped;
         !escaped
     };
-    inner.chars().filter(is_kept).collect()
+    inner.chars().filter(is_content).collect()
 }

@@ -252,9 +252,9 @@ fn cloudevents_tenant_is_selected_by_settings() {
         assert_eq!(tenant(from, STRUCTURED, &structured), document, "{from}");
     }
     let config = load(ORDERS).unwrap();
-    let mut untold = envelope("com.example.order.paid", r#"{"id":1,"total":1}"#.to_owned());
-    untold.tenant.clear();
-    let failure = source_of(&config).map(&untold).unwrap_err();
+    let mut without_tenant = envelope("com.example.order.paid", r#"{"id":1,"total":1}"#.to_owned());
+    without_tenant.tenant.clear();
+    let failure = source_of(&config).map(&without_tenant).unwrap_err();
     assert_eq!(
         (failure.reason, failure.field.as_str()),
         (ReasonCode::MissingField, "attribute:company")

@@ -84,7 +84,7 @@ impl Case {
             "{}: allowed",
             self.name
         );
-        let other = self.source_for(&["FIRST"], &["nobody"]);
+        let other = self.source_for(&["FIRST"], &["other"]);
         let result = self.request(&other, variations).send_to(&other);
         assert!(
             matches!(result, Err(Rejection::UnknownTenant(..))),

@@ -104,10 +104,10 @@ fn signed_headers_missing_or_changed_are_rejected() {
             );
         }
         for settings in case.credential.foreign_settings {
-            let stranger = case.source_with(settings, &["FIRST"], &[]);
-            let result = case.request(&source, &[]).send_to(&stranger);
+            let other = case.source_with(settings, &["FIRST"], &[]);
+            let result = case.request(&source, &[]).send_to(&other);
             case.assert_invalid_signature(&result, &format!("under {settings}"));
-            let accepted = case.request(&stranger, &[]).send_to(&stranger);
+            let accepted = case.request(&other, &[]).send_to(&other);
             case.assert_authentic(&accepted, &format!("under {settings}, signed for it"));
         }
     }

@@ -41,7 +41,7 @@ fn tenant_not_allowed_is_rejected() {
     for case in cases::all() {
         let Some(other_tenant) = case.other_tenant else { continue };
         for tenant in case.allowed {
-            let source = case.source_for(&["FIRST"], &["nobody", tenant]);
+            let source = case.source_for(&["FIRST"], &["other", tenant]);
             let rule = format!("tenant allowed as {tenant:?}");
             let event = case.event(&source, &[], &rule);
             assert_eq!(event.tenant, case.tenant, "{}: {rule}", case.name);

@@ -326,9 +326,9 @@ fn generic_unreadable_tenant_fails_mapping() {
         ("\"acme\"", "x-tallyhook-tenant", ReasonCode::MissingField),
     ] {
         let source = ConfiguredSource::load("generic", &settings, &["FIRST"], &[]).unwrap();
-        let mut untold = envelope("", json_object(INVOICE, &[("company", company)]));
-        untold.tenant.clear();
-        let failure = source.source().map(&untold).unwrap_err();
+        let mut without_tenant = envelope("", json_object(INVOICE, &[("company", company)]));
+        without_tenant.tenant.clear();
+        let failure = source.source().map(&without_tenant).unwrap_err();
         assert_eq!((failure.field.as_str(), failure.reason), (field, reason), "{company}");
     }
 }

@@ -53,10 +53,10 @@ pub(super) fn map(
     // There is no status field. Voiding sets every amount to zero and puts "Voided" before the
     // note; it is final.
     let note = fields.optional_text(&pointer("/PrivateNote")).unwrap_or_default();
-    let is_settled = balance.is_some_and(|balance| balance.is_zero());
-    let is_void =
-        change.action == "voided" || (note.starts_with("Voided") && amount.is_zero() && is_settled);
-    let status = match (is_void, is_settled) {
+    let is_balance_zero = balance.is_some_and(|balance| balance.is_zero());
+    let is_void = change.action == "voided"
+        || (note.starts_with("Voided") && amount.is_zero() && is_balance_zero);
+    let status = match (is_void, is_balance_zero) {
         (true, _) => InvoiceStatus::Void,
         (false, true) => InvoiceStatus::Paid,
         (false, false) => InvoiceStatus::Open,

@@ -246,7 +246,7 @@ fn report_checked_uses_conditional() {
     let status = status(4, "interrupted", [1, 1, 1, 1]);
     let mut report = report(&accepted, Some(status), EndReason::Checked);
     report.import_id = None;
-    let dead = "invoice 7 stands with transaction a".to_owned();
+    let dead = "invoice 7 exists with transaction a".to_owned();
     report.dead_letters = vec![ItemProblem { line: 9, number: Some("7".to_owned()), error: dead }];
     let text = crate::cli::import::summary::render(&report, false);
     assert_eq!(report.exit_code(), EXIT_PARTLY);
@@ -256,7 +256,7 @@ fn report_checked_uses_conditional() {
         "would be dead:",
         "1 is known already",
         "The rest of the file cannot be read",
-        "7       invoice 7 stands with",
+        "7       invoice 7 exists with",
     ] {
         assert!(text.contains(said), "{said:?} in {text}");
     }

@@ -70,7 +70,7 @@ const ROBOT: Case = Case {
     business_key: "F-1",
     redelivered: &[
         Header("x-attempt", "2"),
-        // Robots write their bodies anew.
+        // Robots serialize the body again for each request.
         Body(
             br#"{ "vendor": " Robots ", "currency":"EUR","company":"ACME", "invoiceNumber":"F-1 ","transactionId":"t-1","amount":"10.0"}"#,
         ),

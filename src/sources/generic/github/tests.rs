@@ -92,8 +92,8 @@ fn github_signature_matches_published_vectors() {
         let event = receive(&source(secret, "").unwrap(), &headers, body).unwrap();
         assert_eq!(event.event_id, "72d3162e-cc78-11e3-81ab-4c9367dc0958");
         assert_eq!((event.topic.as_str(), event.tenant.as_str()), ("issues", ""));
-        let stranger = receive(&source("other", "").unwrap(), &headers, body);
-        assert_eq!(stranger, Err(Rejection::invalid_signature()));
+        let wrong_secret = receive(&source("other", "").unwrap(), &headers, body);
+        assert_eq!(wrong_secret, Err(Rejection::invalid_signature()));
         // The older signature is SHA-1 and ignored.
         let headers = [("X-Hub-Signature", signature), ("X-GitHub-Event", "issues")];
         let error = receive(&source(secret, "").unwrap(), &headers, body).unwrap_err();

@@ -58,7 +58,7 @@ impl Account {
         }
         let account = Self::unprivileged(data)?;
         account.own(dir)?;
-        account.require_way_to(dir)?;
+        account.require_access_to(dir)?;
         Ok(Some(account))
     }
 
@@ -93,7 +93,7 @@ impl Account {
             .with_context(|| format!("cannot give {} to the user {}", path.display(), self.name))
     }
 
-    fn require_way_to(&self, dir: &Path) -> Result<()> {
+    fn require_access_to(&self, dir: &Path) -> Result<()> {
         for folder in dir.ancestors().skip(1) {
             let metadata = fs::metadata(folder)
                 .with_context(|| format!("cannot look at {}", folder.display()))?;

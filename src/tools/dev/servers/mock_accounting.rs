@@ -23,7 +23,7 @@ use super::{
     watchdog::{Program, Supervised},
 };
 
-/// The example target in `Cargo.toml`.
+/// The name of the example in `Cargo.toml`.
 const PROGRAM: &str = "mock-accounting";
 /// Its source file, relative to the root of a checkout.
 const SOURCE: &str = "tests/mock_accounting/main.rs";

@@ -55,7 +55,7 @@ impl PostgresServer {
     /// # Errors
     ///
     /// [`MissingServer`](super::MissingServer) is in the chain if there is no PostgreSQL that is
-    /// recent enough. Otherwise, what kept it from starting, with the end of its log.
+    /// recent enough. Otherwise, why it did not start, with the end of its log.
     pub async fn start(dir: &Path) -> Result<Self> {
         Self::start_with(dir, &Options::default()).await
     }
@@ -136,7 +136,7 @@ impl PostgresServer {
     ///
     /// # Errors
     ///
-    /// What kept it from starting, with the end of its log.
+    /// Why it did not start, with the end of its log.
     pub async fn restart(&mut self) -> Result<()> {
         self.stop().await?;
         self.launch().await

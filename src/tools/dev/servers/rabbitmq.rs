@@ -77,7 +77,7 @@ impl RabbitMqServer {
     /// # Errors
     ///
     /// [`MissingServer`](super::MissingServer) is in the chain if there is no RabbitMQ that is
-    /// recent enough. Otherwise, what kept it from starting, with the ends of its logs.
+    /// recent enough. Otherwise, why it did not start, with the ends of its logs.
     pub async fn start(dir: &Path) -> Result<Self> {
         Self::start_with(dir, &Options::default()).await
     }
@@ -154,7 +154,7 @@ impl RabbitMqServer {
     ///
     /// # Errors
     ///
-    /// What kept it from starting, with the ends of its logs.
+    /// Why it did not start, with the ends of its logs.
     pub async fn restart(&mut self) -> Result<()> {
         self.stop_broker().await?;
         self.launch().await
@@ -287,7 +287,7 @@ impl RabbitMqServer {
         Ok(())
     }
 
-    /// Whether this very node answers on its port: its `connection.start` tells the name of its
+    /// Whether this very node answers on its port: its `connection.start` has the name of its
     /// cluster, which begins with that of the node.
     async fn answers(&self) -> bool {
         let handshake = async {
