@@ -24,7 +24,7 @@ pub use audit_action::AuditAction;
 pub use change::{Change, MappedEvent};
 pub use dead_letter::DeadLetter;
 pub use delivery::{DeliveryIdentity, DeliveryState, DocumentEvent};
-pub use envelope::Envelope;
+pub use envelope::{Envelope, TENANT_HEADER};
 pub use event_key::EventKey;
 pub use failure::{PermanentFailure, ReasonCode};
 pub use import::{CsvDialect, ImportFormat, ImportPosition, ImportProgress, ImportState};

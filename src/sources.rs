@@ -40,7 +40,7 @@ use time::OffsetDateTime;
 
 use crate::domain::{
     Change, CsvDialect, DeletedInvoice, Envelope, ImportFormat, MappedEvent, PermanentFailure,
-    ResourceChange, SourceName,
+    ResourceChange, SourceName, TENANT_HEADER,
 };
 use json_fields::{JsonFields, JsonPointers};
 pub use platform::{
@@ -313,7 +313,7 @@ fn require_tenant(
     }
     fields.required_text(pointer)?;
     // The body names it, so another AMQP producer omitted the header.
-    Err(PermanentFailure::missing("x-tallyhook-tenant"))
+    Err(PermanentFailure::missing(TENANT_HEADER))
 }
 
 /// The SHA-256 of a body in hexadecimal: the event id if there is no other.

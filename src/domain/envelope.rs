@@ -6,6 +6,10 @@ use uuid::Uuid;
 
 use super::{EventKey, ImportPosition, SourceName};
 
+/// The AMQP header that names the tenant. Sources name it in the failure of a
+/// message that lacks it.
+pub const TENANT_HEADER: &str = "x-tallyhook-tenant";
+
 /// One received event, as an AMQP message carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {

@@ -12,7 +12,7 @@ use super::{
     sha256_hex,
     timestamp::parse_timestamp,
 };
-use crate::domain::{Envelope, MappedEvent, PermanentFailure};
+use crate::domain::{Envelope, MappedEvent, PermanentFailure, TENANT_HEADER};
 
 /// Where the properties of an event are in a request.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -110,7 +110,7 @@ impl EventExtractor {
             Some(Selector::Pointer(pointer)) => {
                 JsonFields::read(&envelope.body, &self.pointers)?.required_text(pointer)?;
                 // The body names it, so another AMQP producer omitted the header.
-                Err(PermanentFailure::missing("x-tallyhook-tenant"))
+                Err(PermanentFailure::missing(TENANT_HEADER))
             }
             Some(Selector::Header(name)) => {
                 Err(PermanentFailure::missing(format!("header:{name}")))

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::domain::{
     Currency, Envelope, Invoice, InvoiceStatus, MappedEvent, Money, PermanentFailure, ReasonCode,
+    TENANT_HEADER,
 };
 pub(super) use field_map::FieldMap;
 
@@ -184,7 +185,7 @@ impl InvoicePayloads {
         let is_required = matches!(self.tenant, Some(Selector::Pointer(_) | Selector::Header(_)));
         if is_required && envelope.tenant.is_empty() {
             // Only another AMQP producer can have omitted it.
-            return Err(PermanentFailure::missing("x-tallyhook-tenant"));
+            return Err(PermanentFailure::missing(TENANT_HEADER));
         }
         let word = self.field_map.statuses.get(&payload.platform_status);
         Ok(MappedEvent::from(Invoice {

@@ -23,7 +23,7 @@ use super::{
     },
     thin_event::event_time,
 };
-use crate::domain::{Envelope, MappedEvent, PermanentFailure, ResourceChange};
+use crate::domain::{Envelope, MappedEvent, PermanentFailure, ResourceChange, TENANT_HEADER};
 use objects::{charge_refund, invoice, order, refund};
 
 /// Settings of a Stripe source.
@@ -216,9 +216,7 @@ impl Platform for Stripe {
 /// source without Connect.
 fn require_tenant(fields: &JsonFields<'_>, envelope: &Envelope) -> Result<(), PermanentFailure> {
     match fields.text("/account")? {
-        Some(_) if envelope.tenant.is_empty() => {
-            Err(PermanentFailure::missing("x-tallyhook-tenant"))
-        }
+        Some(_) if envelope.tenant.is_empty() => Err(PermanentFailure::missing(TENANT_HEADER)),
         _ => Ok(()),
     }
 }

@@ -13,7 +13,7 @@ pub(super) const PREFIX: &str = "x-tallyhook-";
 
 // An event in an inbound queue or a retry queue.
 pub(super) const SOURCE: &str = "x-tallyhook-source";
-pub(super) const TENANT: &str = "x-tallyhook-tenant";
+pub(super) const TENANT: &str = crate::domain::TENANT_HEADER;
 /// The receipt id, a UUID.
 pub(super) const RECEIPT: &str = "x-tallyhook-receipt";
 /// How many attempts have failed. A header of ours, because RabbitMQ's own
