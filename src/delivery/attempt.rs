@@ -13,7 +13,7 @@ use crate::{
     domain::{DeliveryIdentity, PermanentFailure},
     retry,
     store::{
-        Conn, StoreError, deliveries,
+        Conn, StoreError, Tx, deliveries,
         deliveries::{AttemptOutcome, AttemptRecord, ClaimRequest, DueDelivery},
     },
 };
@@ -94,11 +94,9 @@ pub(super) async fn claim(
     render: impl Fn(&DeliveryPayload<'_>, &DueDelivery) -> Result<String, PermanentFailure>,
 ) -> Result<Option<Vec<ClaimedDelivery>>, StoreError> {
     let claim_started_at = Instant::now();
-    let work = async {
-        let mut tx = context.store.begin().await?;
-        let due_deliveries = deliveries::lock_due(&mut tx, &destination.name, limit).await?;
+    let work = async |tx: &mut Tx| {
+        let due_deliveries = deliveries::lock_due(tx, &destination.name, limit).await?;
         if due_deliveries.is_empty() {
-            tx.rollback().await?;
             return Ok(None);
         }
         let (mut claimed, mut requests) = (Vec::new(), Vec::new());
@@ -120,21 +118,19 @@ pub(super) async fn claim(
             }
         }
         if !unrenderable.is_empty() {
-            fail_unrenderable(&mut tx, context, destination, &unrenderable).await?;
+            fail_unrenderable(tx, context, destination, &unrenderable).await?;
         }
         if requests.is_empty() {
-            tx.commit().await?;
             return Ok(Some(Vec::new()));
         }
-        let lease_until = deliveries::claim(&mut tx, &requests, lease).await?;
-        tx.commit().await?;
+        let lease_until = deliveries::claim(tx, &requests, lease).await?;
         let deliveries = claimed.into_iter().zip(requests).map(|(due, request)| {
             let ClaimRequest { idempotency_key, request, .. } = request;
             ClaimedDelivery { due, idempotency_key, request, lease_until, claim_started_at }
         });
         Ok(Some(deliveries.collect()))
     };
-    context.store.with_timeout(work).await
+    context.store.transaction(work).await
 }
 
 /// Dead-letters deliveries whose request cannot be rendered.
@@ -172,14 +168,11 @@ pub(super) async fn record_attempts(
     // Our clock may differ from the database's, which decides in the end.
     let timeout = Duration::try_from(lease_until - OffsetDateTime::now_utc()).unwrap_or_default();
     let (started_at, mut retry_delay) = (Instant::now(), retry::reconnect_delays());
+    // Not `retry_while_unavailable`: any error is retried until the lease expires or `stop`.
     loop {
-        let work = async {
-            let mut tx = context.store.begin().await?;
-            let recorded = deliveries::record_attempts(&mut tx, attempts).await?;
-            tx.commit().await?;
-            Ok(recorded)
-        };
-        match context.store.with_timeout(work).await {
+        let record =
+            context.store.transaction(async |tx| deliveries::record_attempts(tx, attempts).await);
+        match record.await {
             Ok(recorded) => {
                 for attempt in attempts {
                     log_outcome(destination, attempt, recorded.contains(&attempt.delivery_id));

@@ -307,6 +307,7 @@ pub async fn retry(
     let filter = serde_json::to_value(selected.filter()).unwrap_or_else(|_| json!({}));
     let ids: Vec<Uuid> = selected.rows().iter().map(|row| row.delivery_id).collect();
     let missing = selected.missing_ids();
+    // Not `Store::transaction`: a run that retries nothing is rolled back, which is no error.
     let mut tx = store.begin().await?;
     let filter = json!({"deliveries": filter});
     replays::insert(&mut tx, run, actor, &filter, ids.len() + missing.len()).await?;
