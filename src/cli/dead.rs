@@ -13,7 +13,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use crate::{config::Config, store::Store};
+use super::operator::error_text;
+use crate::{
+    config::Config,
+    review::dead_letters::{ReviewError, SelectedDeadLetters},
+    store::Store,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct DeadArgs {
@@ -52,4 +57,9 @@ pub(super) async fn run(arguments: DeadArgs, config: &Config) -> anyhow::Result<
     };
     store.close().await;
     Ok(ExitCode::from(code))
+}
+
+/// A failure for each id that the operator named and the selection did not find.
+fn missing_ids(selected: &SelectedDeadLetters) -> Vec<String> {
+    selected.missing_ids().into_iter().map(|id| error_text(ReviewError::NotSelected(id))).collect()
 }

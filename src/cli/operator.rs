@@ -165,7 +165,8 @@ impl ActionArgs {
         if always_needs_comment || count.max(named_ids) > 1 {
             self.operator.require_comment()?;
         }
-        if named_ids > 0 || count == 0 {
+        let is_named = named_ids > 0;
+        if count == 0 || (is_named && count == 1) {
             return Ok(Confirmation::Given);
         }
         // Standard output carries only the result if it is JSON.
@@ -175,7 +176,7 @@ impl ActionArgs {
         } else {
             outln!("{text}");
         }
-        if self.yes {
+        if self.yes || is_named {
             return Ok(Confirmation::Given);
         }
         if !std::io::stdin().is_terminal() {

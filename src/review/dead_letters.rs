@@ -34,6 +34,11 @@ pub enum ReviewError {
     /// No dead letter has this id.
     #[error("there is no dead letter {0}")]
     NotFound(Uuid),
+    /// The operator named it, and the selection did not find it.
+    #[error(
+        "dead letter {0} does not exist or does not meet the conditions (--state is open by default)"
+    )]
+    NotSelected(Uuid),
     /// It was closed after it was selected.
     #[error("dead letter {0} is {1} by now")]
     AlreadyClosed(Uuid, String),
@@ -186,7 +191,8 @@ pub struct ReplayReport {
     pub failures: Vec<ReviewError>,
 }
 
-/// Sends the selected dead letters again, in a replay run of their own.
+/// Sends the selected dead letters again, in a replay run of their own. Ids that the operator named
+/// and that were not selected are failures.
 ///
 /// A message is published with its event key; if the event was processed meanwhile, the replay has
 /// no effect. It is marked as replayed after the broker's confirm, and resolved by the worker that
@@ -202,7 +208,8 @@ pub async fn replay(
     actor: Actor<'_>,
 ) -> Result<ReplayReport, ReviewError> {
     let run = Replay::begin(store, broker, actor, selected.filter(), selected.len()).await?;
-    let mut report = ReplayReport { replay_id: run.id, sent: 0, failures: Vec::new() };
+    let missing = selected.missing_ids().into_iter().map(ReviewError::NotSelected);
+    let mut report = ReplayReport { replay_id: run.id, sent: 0, failures: missing.collect() };
     for row in selected.rows() {
         match run.send(row).await {
             Ok(()) => report.sent += 1,

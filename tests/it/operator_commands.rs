@@ -165,3 +165,50 @@ async fn operator_discard_by_id_needs_comment_and_no_confirmation() {
         (&json!("bert"), &json!("discard"), &json!("a test"))
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operator_dead_letter_ids_not_found_are_failures() {
+    let app = with_dead_letters().await;
+    let binary = Binary::new(&app);
+    let unknown = "0190a6b8-0000-7000-8000-000000000001";
+    for verb in ["discard", "replay"] {
+        let none = ["dead", verb, unknown, "--comment", "a test"];
+        let Run { code, stdout, stderr } = binary.run(&none);
+        assert_eq!(code, 1, "{verb}: {stdout}{stderr}");
+        assert!(stdout.contains("0 of 1"), "{verb}: {stdout}");
+        assert!(stderr.contains(unknown) && stderr.contains("does not exist"), "{verb}: {stderr}");
+        let json = binary.run(&[&none[..], &["--json"]].concat());
+        let json: Value = serde_json::from_str(&json.stdout).unwrap();
+        assert_eq!(json["failed"].as_array().unwrap().len(), 1, "{verb}: {json}");
+    }
+    assert_eq!(states(&app).await, OPEN);
+    // A replay of nothing is no run.
+    assert_eq!(app.count("select count(*) from replays").await, 0);
+
+    let listed = binary.json(&["dead", "list", "--reason", "missing_field"]);
+    let ids = [0, 1].map(|row: usize| listed[row]["dead_letter_id"].as_str().unwrap());
+    for (verb, id) in [("replay", ids[0]), ("discard", ids[1])] {
+        let partly = binary.run(&["dead", verb, id, unknown, "--comment", "a test"]);
+        assert_eq!(partly.code, 3, "{verb}: {}{}", partly.stdout, partly.stderr);
+        assert!(partly.stdout.contains("1 of 2"), "{verb}: {}", partly.stdout);
+        assert!(partly.stderr.contains(unknown), "{verb}: {}", partly.stderr);
+    }
+    assert_eq!(app.count("select count(*) from replays").await, 1);
+    assert_eq!(
+        states(&app).await,
+        "invalid_json open, missing_field discarded, missing_field replayed"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operator_several_named_ids_print_summary_without_question() {
+    let app = with_dead_letters().await;
+    let binary = Binary::new(&app);
+    let listed = binary.json(&["dead", "list", "--reason", "missing_field"]);
+    let ids = [0, 1].map(|row: usize| listed[row]["dead_letter_id"].as_str().unwrap());
+    let run = binary.run(&["dead", "discard", ids[0], ids[1], "--comment", "a test"]);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    for part in ["2 dead letters will be discarded", "2  missing_field", "2 of 2"] {
+        assert!(run.stdout.contains(part), "{part:?} in {}", run.stdout);
+    }
+}

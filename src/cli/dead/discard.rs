@@ -3,9 +3,9 @@
 use clap::Args;
 use serde_json::json;
 
-use super::filter::FilterArgs;
+use super::{filter::FilterArgs, missing_ids};
 use crate::{
-    cli::operator::{ActionArgs, Confirmation, PendingAction, exit_code},
+    cli::operator::{ActionArgs, Confirmation, PendingAction, exit_code, print_failures},
     review::dead_letters,
     store::Store,
 };
@@ -32,14 +32,15 @@ pub(super) async fn run(store: &Store, arguments: &DiscardArgs) -> anyhow::Resul
     }
     let name = action.operator.name();
     let discarded = dead_letters::discard(store, &selected, action.operator.actor(&name)).await?;
+    let failures = missing_ids(&selected);
+    let count = selected.len() + failures.len();
     if action.json {
-        outln!("{}", json!({"selected": selected.len(), "discarded": discarded}));
+        let result = json!({"selected": count, "discarded": discarded, "failed": failures});
+        outln!("{}", serde_json::to_string_pretty(&result)?);
     } else {
-        outln!(
-            "{discarded} of {} dead letters were discarded; they stay on record.",
-            selected.len()
-        );
+        outln!("{discarded} of {count} dead letters were discarded; they stay on record.");
+        print_failures(&failures);
     }
     let discarded = usize::try_from(discarded).unwrap_or(usize::MAX);
-    Ok(exit_code(discarded, selected.len().saturating_sub(discarded)))
+    Ok(exit_code(discarded, count.saturating_sub(discarded)))
 }

@@ -3,14 +3,17 @@
 use clap::Args;
 use serde_json::json;
 
-use super::filter::FilterArgs;
+use super::{filter::FilterArgs, missing_ids};
 use crate::{
     cli::operator::{
         ActionArgs, Confirmation, PendingAction, error_text, exit_code, print_failures,
     },
     config::Config,
     observability::metrics::Metrics,
-    review::{OperatorBroker, dead_letters},
+    review::{
+        OperatorBroker,
+        dead_letters::{self, ReplayReport},
+    },
     store::Store,
 };
 
@@ -38,25 +41,31 @@ pub(super) async fn run(
     if let Confirmation::End(code) = action.confirm(pending, &selected.summary())? {
         return Ok(code);
     }
+    if selected.is_empty() {
+        let failures = missing_ids(&selected);
+        if action.json {
+            let result = json!({"replay_id": null, "sent": 0, "failed": failures});
+            outln!("{}", serde_json::to_string_pretty(&result)?);
+        } else {
+            outln!("0 of {} dead letters were sent.", failures.len());
+            print_failures(&failures);
+        }
+        return Ok(exit_code(0, failures.len()));
+    }
     let broker = OperatorBroker::connect(&config.broker, Metrics::new()?).await?;
     let name = action.operator.name();
-    let report =
+    let ReplayReport { replay_id, sent, failures } =
         dead_letters::replay(store, &broker, &selected, action.operator.actor(&name)).await?;
-    let failures: Vec<String> = report.failures.into_iter().map(error_text).collect();
+    let failures: Vec<String> = failures.into_iter().map(error_text).collect();
     if action.json {
-        let result =
-            json!({"replay_id": report.replay_id, "sent": report.sent, "failed": failures});
+        let result = json!({"replay_id": replay_id, "sent": sent, "failed": failures});
         outln!("{}", serde_json::to_string_pretty(&result)?);
     } else {
-        outln!(
-            "{} of {} dead letters were sent (replay {}).",
-            report.sent,
-            selected.len(),
-            report.replay_id
-        );
+        let count = sent + failures.len();
+        outln!("{sent} of {count} dead letters were sent (replay {replay_id}).");
         outln!("They are resolved once a worker has applied them, or a destination has them:");
         outln!("tallyhook dead list --state all");
         print_failures(&failures);
     }
-    Ok(exit_code(report.sent, failures.len()))
+    Ok(exit_code(sent, failures.len()))
 }
