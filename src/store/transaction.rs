@@ -41,6 +41,16 @@ impl Tx {
         Ok(())
     }
 
+    /// Limits how long a statement of this transaction runs.
+    ///
+    /// # Errors
+    /// A database error.
+    pub async fn set_statement_timeout(&mut self, timeout: Duration) -> Result<(), StoreError> {
+        let statement = format!("set local statement_timeout = {}", timeout.as_millis());
+        self.connection.execute(sqlx::AssertSqlSafe(statement)).await?;
+        Ok(())
+    }
+
     /// Runs `work` in a savepoint. If it fails, only its changes are rolled back, and the
     /// transaction stays usable.
     ///

@@ -214,6 +214,45 @@ async fn import_command_check_predicts_the_failing_lines() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn import_command_check_lists_lines_that_would_be_retried() {
+    let stage = Stage::set(Roles { receiver: true, worker: false }).await;
+    stage
+        .app
+        .execute(
+            "create function not_yet() returns trigger language plpgsql as $$ begin
+                 if new.invoice_number = 'A-3' then raise exception 'not yet'; end if;
+                 return new; end $$;
+             create trigger not_yet before insert on invoices
+                 for each row execute function not_yet()",
+        )
+        .await;
+    stage.write("may.csv", &invoices(5));
+    let check = stage.run(&["may.csv", "--check", "--report", "check.csv"]).await;
+    assert_told(&check, 3, &["would be retried:", "A-3", "not yet", "Nothing was sent."]);
+    assert!(!check.1.contains("would be dead:"), "{}", check.1);
+    let report = stage.read("check.csv");
+    assert_eq!(report.matches("applied,created").count(), 4, "{report}");
+    assert!(report.contains("4,retried,,A-3,"), "{report}");
+    let (code, json) = stage.json(&["may.csv", "--check"]).await;
+    assert_eq!((code, &json["created"], &json["waiting"]), (3, &json!(4), &json!(1)));
+    assert_eq!(json["retries"][0]["line"], 4, "{json}");
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn import_command_check_of_locked_rows_says_to_try_later() {
+    let stage = Stage::set(Roles { receiver: true, worker: false }).await;
+    stage.write("may.csv", &invoices(2));
+    let mut worker = stage.app.db.begin().await.unwrap();
+    sqlx::query("lock table invoices").execute(&mut *worker).await.unwrap();
+    let check = stage.run(&["may.csv", "--check"]).await;
+    assert_told(&check, 1, &["nothing was changed. Try again later", "55P03"]);
+    worker.rollback().await.unwrap();
+    assert_told(&stage.run(&["may.csv", "--check"]).await, 0, &["would be created"]);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn import_command_accepts_every_format_and_reports_interruption() {
     let stage = Stage::set(Roles::ALL).await;
     let object = |number: u32| {

@@ -5,16 +5,16 @@
 //! So the check reports what the import would report.
 //!
 //! Until it ends, the transaction locks the event keys and the invoices of the
-//! file. A worker that needs one of them waits. If a worker holds one of them
-//! for longer than [`LOCK_TIMEOUT`], the check fails.
+//! file. A worker that needs one of them waits, for at most [`TIME_LIMIT`]. If a
+//! worker holds one of them for longer than [`LOCK_TIMEOUT`], the check fails.
 
 mod lines;
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use uuid::Uuid;
 
 use super::{
@@ -28,7 +28,8 @@ use crate::{
     config::Config,
     domain::{Envelope, ImportProgress, ImportState, Outcome, PermanentFailure},
     store::{
-        Conn, Store, StoreError, Tx,
+        Conn, ErrorClass, Store, StoreError, Tx,
+        bisect::bisect,
         imports::{self, Import, ImportItemRow, ItemPage},
         receipts::{self, ReceiptRow},
     },
@@ -45,11 +46,18 @@ use lines::{LineParser, ParsedLine};
 /// the worker's transaction.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How long the transaction of a check may stay open: workers wait for its
+/// locks, and PostgreSQL cannot vacuum what it may still read.
+const TIME_LIMIT: Duration = Duration::from_mins(1);
+
 /// Items per query while the report is read.
 const PAGE_SIZE: i64 = 1000;
 
+const REFUSED: &str = "the database refused the check";
+
 /// # Errors
-/// The file cannot be opened, or the database refuses the transaction.
+/// The file cannot be opened, the database refuses the transaction, or the
+/// transaction takes longer than [`TIME_LIMIT`].
 pub(super) async fn run(
     job: &ImportJob<'_>,
     config: &Config,
@@ -68,35 +76,44 @@ pub(super) async fn run(
     };
     let mut batches = parse_in_background(job, config, components, &progress);
     // Standard input may take long. Nothing is locked before it has ended.
-    let mut batch = batches.recv().await.transpose()?;
+    let batch = batches.recv().await.transpose()?;
 
     let store = Store::without_timeout(&config.database).context("database.url")?;
     let mut tx = store.begin().await.context("the database cannot be reached")?;
-    let refused = "the database refused the check";
-    tx.set_lock_timeout(LOCK_TIMEOUT).await.context(refused)?;
     let outbox = components.outbox();
     let mut dry_run = DryRun { job, outbox, progress };
-    while let Some(lines) = batch {
-        dry_run.apply(&mut tx, lines).await.context(refused)?;
-        batch = batches.recv().await.transpose()?;
-    }
-    let import = dry_run.finish(&mut tx).await.context(refused)?;
-    let import_id = import.import_id;
-    let report = ImportReport {
-        rejections: problems(&mut tx, import_id, Outcome::Rejected).await.context(refused)?,
-        dead_letters: problems(&mut tx, import_id, Outcome::Dead).await.context(refused)?,
-        ..report(&import, dry_run.progress)
+    let check = dry_run.check(&mut tx, batch, batches, file);
+    let Some(result) = within(TIME_LIMIT, check).await else {
+        // Dropping the transaction closes its connection, which rolls back.
+        bail!(time_limit_error(TIME_LIMIT, dry_run.progress.items));
     };
-    let written = match file {
-        None => Ok(false),
-        Some(file) => write_file(&mut tx, import_id, &report, file).await.map(|()| true),
-    };
-    tx.rollback().await.context(refused)?;
+    let result = result?;
+    tx.rollback().await.context(REFUSED)?;
     store.close().await;
-    Ok(ImportResult {
-        report,
-        has_report_file: matches!(written, Ok(true)),
-        report_error: written.err(),
+    Ok(result)
+}
+
+/// The result of `work`, or none if it takes longer than `limit`.
+async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(limit, work).await.ok()
+}
+
+fn time_limit_error(limit: Duration, checked: u64) -> String {
+    format!(
+        "the check was stopped after {} seconds, with {checked} lines checked: its locks must not \
+         stop the workers for longer. Nothing was changed. Check a smaller file",
+        limit.as_secs()
+    )
+}
+
+/// Says what an error of the database means for the check.
+fn explain(error: StoreError) -> anyhow::Error {
+    let is_contention = error.class() == ErrorClass::Contention;
+    anyhow::Error::new(error).context(if is_contention {
+        "a worker holds an event key or an invoice of the file, or the database is busy; nothing \
+         was changed. Try again later"
+    } else {
+        REFUSED
     })
 }
 
@@ -130,10 +147,44 @@ struct DryRun<'a> {
 }
 
 impl DryRun<'_> {
+    /// Applies the whole file and reads the report.
+    async fn check(
+        &mut self,
+        tx: &mut Tx,
+        mut batch: Option<Vec<ParsedLine>>,
+        mut batches: mpsc::Receiver<anyhow::Result<Vec<ParsedLine>>>,
+        file: Option<ReportFile>,
+    ) -> anyhow::Result<ImportResult> {
+        tx.set_lock_timeout(LOCK_TIMEOUT).await.map_err(explain)?;
+        // If the process dies, PostgreSQL still ends a statement that runs.
+        tx.set_statement_timeout(TIME_LIMIT).await.map_err(explain)?;
+        while let Some(lines) = batch {
+            self.apply(tx, lines).await.map_err(explain)?;
+            batch = batches.recv().await.transpose()?;
+        }
+        let import = self.finish(tx).await?;
+        let import_id = import.import_id;
+        let report = ImportReport {
+            rejections: problems(tx, import_id, Outcome::Rejected).await.map_err(explain)?,
+            dead_letters: problems(tx, import_id, Outcome::Dead).await.map_err(explain)?,
+            retries: problems(tx, import_id, Outcome::Retried).await.map_err(explain)?,
+            ..report(&import, self.progress.clone())
+        };
+        let written = match file {
+            None => Ok(false),
+            Some(file) => write_file(tx, import_id, &report, file).await.map(|()| true),
+        };
+        Ok(ImportResult {
+            report,
+            has_report_file: matches!(written, Ok(true)),
+            report_error: written.err(),
+        })
+    }
+
     /// Applies some lines and records their outcomes.
     async fn apply(&mut self, tx: &mut Tx, lines: Vec<ParsedLine>) -> Result<(), StoreError> {
         let source = self.job.import_source;
-        let (mut messages, mut rejected, mut dead) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut messages, mut rejected, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for line in lines {
             match line {
                 ParsedLine::Event(envelope) => match source.map(&envelope) {
@@ -141,7 +192,13 @@ impl DryRun<'_> {
                     Err(failure) => {
                         let business_key = source.business_key(&envelope);
                         let error = failure.to_string();
-                        dead.push(DeadLine { envelope: *envelope, business_key, error });
+                        let outcome = Outcome::Dead;
+                        failed.push(FailedLine {
+                            envelope: *envelope,
+                            business_key,
+                            outcome,
+                            error,
+                        });
                     }
                 },
                 ParsedLine::Rejected(request) => rejected.push(request),
@@ -151,88 +208,111 @@ impl DryRun<'_> {
                 }
             }
         }
-        self.progress.items += (messages.len() + rejected.len() + dead.len()) as u64;
-        dead.extend(self.apply_with_bisection(tx, &messages).await?);
-        let rows: Vec<ReceiptRow<'_>> = dead.iter().map(DeadLine::receipt).collect();
+        let items = (messages.len() + rejected.len() + failed.len()) as u64;
+        failed.extend(self.apply_messages(tx, &messages).await?);
+        let rows: Vec<ReceiptRow<'_>> = failed.iter().map(FailedLine::receipt).collect();
         if !rows.is_empty() {
             receipts::record(tx, &rows).await?;
         }
         if !rejected.is_empty() {
             receipts::record_rejected(tx, &rejected.iter().collect::<Vec<_>>()).await?;
         }
+        self.progress.items += items;
         Ok(())
     }
 
     /// Applies messages as the worker does: all together, or in halves where
-    /// the database refuses a row. Returns those that would be dead letters.
-    async fn apply_with_bisection(
+    /// the database refuses a row. Returns those that would fail.
+    async fn apply_messages(
         &self,
         tx: &mut Tx,
         messages: &[Message],
-    ) -> Result<Vec<DeadLine>, StoreError> {
-        let policy = self.job.import_source.conflict_policy();
-        let mut dead = Vec::new();
-        let mut parts = vec![messages];
-        while let Some(part) = parts.pop() {
-            if part.is_empty() {
-                continue;
+    ) -> Result<Vec<FailedLine>, StoreError> {
+        let Self { job, outbox, .. } = self;
+        let policy = job.import_source.conflict_policy();
+        // `bisect` runs one part after another, so this lock never waits. With an `AsyncFnMut`,
+        // which could borrow the transaction, the compiler no longer sees that the futures of
+        // the workers are `Send`.
+        let tx = Mutex::new(tx);
+        let parts = bisect(messages, |part| {
+            let tx = &tx;
+            async move {
+                let apply = async |conn: &mut Conn| {
+                    apply::apply_in_transaction(conn, job.source, policy, outbox, part).await
+                };
+                match tx.lock().await.savepoint(apply).await {
+                    // The classes that the worker counts against a single message.
+                    Err(error)
+                        if matches!(
+                            error.class(),
+                            ErrorClass::InvalidData | ErrorClass::Unknown
+                        ) =>
+                    {
+                        Ok(Err(error))
+                    }
+                    result => result.map(Ok),
+                }
             }
-            let applied = tx
-                .savepoint(async |conn: &mut Conn| {
-                    apply::apply_in_transaction(conn, self.job.source, policy, &self.outbox, part)
-                        .await
-                })
-                .await;
+        })
+        .await?;
+        let mut failed = Vec::new();
+        for (part, applied) in parts {
             match applied {
                 Ok(results) => {
                     for (message, result) in part.iter().zip(results) {
                         if let ApplyResult::Conflict(failure) = result {
-                            dead.push(DeadLine::new(message, &failure));
+                            failed.push(FailedLine::dead(message, &failure));
                         }
                     }
                 }
-                Err(error) => match permanent_failure(&error) {
-                    Some(failure) if part.len() == 1 => {
-                        dead.push(DeadLine::new(&part[0], &failure));
-                    }
-                    Some(_) => {
-                        let (first, second) = part.split_at(part.len() / 2);
-                        parts.extend([second, first]);
-                    }
-                    None => return Err(error),
-                },
+                // Only a single message fails.
+                Err(error) => failed.extend(part.iter().map(|message| {
+                    permanent_failure(&error).map_or_else(
+                        || FailedLine::retried(message, &error),
+                        |failure| FailedLine::dead(message, &failure),
+                    )
+                })),
             }
         }
-        Ok(dead)
+        Ok(failed)
     }
 
     /// Records the end of the file, and returns the import as it stands.
     async fn finish(&mut self, conn: &mut Conn) -> anyhow::Result<Import> {
         self.progress.received_at = Some(OffsetDateTime::now_utc());
-        imports::upsert_progress(conn, &[&self.progress]).await?;
-        let import = imports::find(conn, self.progress.import_id).await?;
+        imports::upsert_progress(conn, &[&self.progress]).await.map_err(explain)?;
+        let import = imports::find(conn, self.progress.import_id).await.map_err(explain)?;
         import.context("the import is not on record")
     }
 }
 
-/// A line that would become a dead letter.
-struct DeadLine {
+/// A line that would become a dead letter or be retried.
+struct FailedLine {
     envelope: Envelope,
     business_key: Option<String>,
+    outcome: Outcome,
     error: String,
 }
 
-impl DeadLine {
-    fn new(message: &Message, failure: &PermanentFailure) -> Self {
+impl FailedLine {
+    fn dead(message: &Message, failure: &PermanentFailure) -> Self {
+        Self::new(message, Outcome::Dead, failure.to_string())
+    }
+
+    fn retried(message: &Message, error: &StoreError) -> Self {
+        Self::new(message, Outcome::Retried, error.to_string())
+    }
+
+    fn new(message: &Message, outcome: Outcome, error: String) -> Self {
         let business_key = message.business_key().map(str::to_owned);
-        Self { envelope: message.envelope.clone(), business_key, error: failure.to_string() }
+        Self { envelope: message.envelope.clone(), business_key, outcome, error }
     }
 
     fn receipt(&self) -> ReceiptRow<'_> {
         ReceiptRow {
             envelope: &self.envelope,
             business_key: self.business_key.as_deref(),
-            outcome: Outcome::Dead,
+            outcome: self.outcome,
             write_kind: None,
             attempts: self.envelope.failed_attempts,
             error: Some(&self.error),
@@ -266,6 +346,7 @@ fn report(import: &Import, progress: ImportProgress) -> ImportReport {
         timing: ImportTiming::default(),
         rejections: Vec::new(),
         dead_letters: Vec::new(),
+        retries: Vec::new(),
         status_error: None,
     }
 }
@@ -314,5 +395,19 @@ fn item_outcome(row: ImportItemRow) -> ItemOutcome {
         error: row.error,
         receipt_id: None,
         attempts: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn check_over_time_limit_names_checked_lines() {
+        assert_eq!(within(TIME_LIMIT, async { 7 }).await, Some(7));
+        assert_eq!(within(Duration::ZERO, std::future::pending::<()>()).await, None);
+        let error = time_limit_error(TIME_LIMIT, 3000);
+        assert!(error.contains("after 60 seconds, with 3000 lines checked"), "{error}");
+        assert!(error.contains("Check a smaller file"), "{error}");
     }
 }

@@ -42,6 +42,10 @@ pub(super) struct ImportReport {
     pub(super) rejections: Vec<ItemProblem>,
     /// The first items that are dead letters.
     pub(super) dead_letters: Vec<ItemProblem>,
+    /// The first items whose result a check does not know: the database fails
+    /// with an error that may pass. Empty for an import.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) retries: Vec<ItemProblem>,
     /// Why the report is incomplete.
     pub(super) status_error: Option<String>,
 }
@@ -62,7 +66,7 @@ pub(super) enum EndReason {
     Checked,
 }
 
-/// An item that was rejected or dead-lettered.
+/// An item that was rejected or dead-lettered, or would be retried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct ItemProblem {
     pub(super) line: u32,
@@ -104,6 +108,7 @@ impl ImportReport {
             timing: ImportTiming::default(),
             rejections: group_rejected_fields(&accepted.rejections),
             dead_letters: Vec::new(),
+            retries: Vec::new(),
             status_error: trouble,
         };
         match status {
@@ -140,6 +145,7 @@ impl ImportReport {
             timing: status.timing,
             rejections: Vec::new(),
             dead_letters: Vec::new(),
+            retries: Vec::new(),
             status_error: None,
         }
     }
@@ -155,7 +161,8 @@ impl ImportReport {
         let failed = self.rejected + self.dead();
         let is_interrupted = self.state == ImportState::Interrupted;
         let is_waiting = match self.ended {
-            EndReason::Completed | EndReason::Checked => false,
+            EndReason::Completed => false,
+            EndReason::Checked => self.waiting > 0,
             // `--no-wait` only wants the items published; `--status` has counts.
             EndReason::NotWaited => self.counts.is_some(),
             EndReason::TimedOut | EndReason::Interrupted => true,

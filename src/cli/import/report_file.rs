@@ -179,6 +179,7 @@ mod tests {
             counts: Some(OutcomeCounts { created: 1, ..OutcomeCounts::default() }),
             timing: ImportTiming::default(),
             rejections: Vec::new(),
+            retries: Vec::new(),
             dead_letters: Vec::new(),
             status_error: None,
         }

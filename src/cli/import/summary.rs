@@ -21,8 +21,11 @@ pub(super) fn render(report: &ImportReport, has_report_file: bool) -> String {
     }
     parts.extend(warnings(report));
     let rejected = (report.rejected, &report.rejections[..]);
-    for (word, (count, problems)) in
-        [("rejected", rejected), ("dead", (report.dead(), &report.dead_letters[..]))]
+    let dead = (report.dead(), &report.dead_letters[..]);
+    // Only a check knows the errors of the items that wait.
+    let is_check = report.ended == EndReason::Checked;
+    let retried = (if is_check { report.waiting } else { 0 }, &report.retries[..]);
+    for (word, (count, problems)) in [("rejected", rejected), ("dead", dead), ("retried", retried)]
     {
         if count > 0 {
             parts.push(problem_list(
@@ -81,7 +84,11 @@ fn count_table(report: &ImportReport) -> String {
     }
     row(outcome_label(report, "rejected"), report.rejected.to_string());
     if report.waiting > 0 {
-        let word = if is_unknown { "sent, outcome unknown" } else { "waiting" };
+        let word = match (report.ended, is_unknown) {
+            (EndReason::Checked, _) => "would be retried",
+            (_, true) => "sent, outcome unknown",
+            (_, false) => "waiting",
+        };
         row(word.to_owned(), report.waiting.to_string());
     }
     if report.past_retention > 0 {
