@@ -10,12 +10,13 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tallyhook::{app::Roles, broker::PublishError, domain::Envelope};
 use tokio::time::{Instant, timeout};
 
 use crate::support::{
     ERP, SHOP, TestApp, TestServer, erp_order, events::shop_body, eventually, proxy::Proxy,
-    seconds, servers, shop_order,
+    random::seeded_rng, seconds, servers, shop_order,
 };
 
 #[tokio::test]
@@ -48,6 +49,7 @@ async fn publisher_queues_deleted_under_load_lose_no_confirmed_message() {
     let amqp = app.amqp().await;
     let topology = Arc::clone(&app.context.topology);
     let queues = [topology.inbound_queue(&topology.sources()[0]), topology.unrouted_queue()];
+    let mut rng = seeded_rng();
     let mut failed = 0;
     for round in 0..ROUNDS {
         let deleted = Arc::new(AtomicBool::new(false));
@@ -55,6 +57,7 @@ async fn publisher_queues_deleted_under_load_lose_no_confirmed_message() {
             .map(|order| {
                 let app = Arc::clone(&app);
                 let deleted = Arc::clone(&deleted);
+                let mut rng = StdRng::seed_from_u64(rng.random());
                 tokio::spawn(async move {
                     let mut results = Vec::new();
                     loop {
@@ -66,7 +69,8 @@ async fn publisher_queues_deleted_under_load_lose_no_confirmed_message() {
                         if after && ok {
                             return results;
                         }
-                        tokio::time::sleep(Duration::from_millis(rand::random_range(1..30))).await;
+                        let pause_ms = rng.random_range(1..30);
+                        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
                     }
                 })
             })
