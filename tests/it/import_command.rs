@@ -547,10 +547,13 @@ async fn import_command_interrupted_report_leaves_no_file() {
             0 => answer("202 Accepted", "", &accepted),
             1 => answer("200 OK", "", &known),
             _ => {
-                let pid = i32::try_from(*pid.wait()).unwrap();
-                kill(Pid::from_raw(pid), Signal::SIGINT).unwrap();
-                // The command must exit on Ctrl-C before this response.
-                std::thread::sleep(std::time::Duration::from_secs(2));
+                let pid = Pid::from_raw(i32::try_from(*pid.wait()).unwrap());
+                kill(pid, Signal::SIGINT).unwrap();
+                // The response is sent only after the command has exited on Ctrl-C.
+                let deadline = std::time::Instant::now() + seconds(20);
+                while kill(pid, None).is_ok() && std::time::Instant::now() < deadline {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
                 answer("200 OK", "", &json!({"items": []}))
             }
         }

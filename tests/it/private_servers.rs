@@ -91,8 +91,10 @@ async fn private_rabbitmq_keeps_confirmed_messages_after_kill() -> Result<()> {
 
     publish_confirmed(&url, "persisted").await?;
     // Not about messages: RabbitMQ 3.10 writes the registry of quorum queues half a second late,
-    // and a queue that is younger than that answers nothing but nacks after a crash.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // and a queue that is missing there answers nothing but nacks after a crash.
+    wait_for("the registry of quorum queues", Duration::from_secs(20), || {
+        quorum_registries_mention(dir.path(), "kept")
+    })?;
     server.kill().await?;
     assert!(refuses(port));
 
@@ -254,6 +256,19 @@ async fn depth(url: &str, queue: &str) -> Result<u32> {
     let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await?;
     connection.close(200, "done".into()).await?;
     Ok(declared.message_count())
+}
+
+/// Whether a registry of quorum queues below a folder names a queue.
+fn quorum_registries_mention(dir: &Path, queue: &str) -> bool {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| {
+        if path.is_dir() {
+            return quorum_registries_mention(&path, queue);
+        }
+        let is_registry = path.ends_with("names.dets");
+        let content = if is_registry { fs::read(&path).unwrap_or_default() } else { Vec::new() };
+        content.windows(queue.len()).any(|window| window == queue.as_bytes())
+    })
 }
 
 fn refuses(port: u16) -> bool {
