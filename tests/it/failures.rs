@@ -118,70 +118,99 @@ async fn schema_mismatch_counts_no_attempt_and_requeues() {
 #[tokio::test]
 async fn schema_restored_within_the_retry_timeout_applies_the_batch() {
     let app = TestApp::new().await;
-    app.execute("alter table orders rename to orders_away").await;
-    let order = shop_order(1, 1, "1.00");
+    // PostgreSQL reports a missing table three times.
+    app.execute(&raise("42P01", 3)).await;
+    let order = shop_order(7, 1, "1.00");
     app.publish_all(std::slice::from_ref(&order)).await;
-    let mut consumer = app.consumer("shop").await;
-    let restore = async {
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        app.execute("alter table orders_away rename to orders").await;
-    };
-    let ((), size) = tokio::join!(restore, consumer.step());
-    assert_eq!(size, 1);
+    assert_eq!(app.consumer("shop").await.step().await, 1);
+    assert_eq!(app.count("select last_value from tries").await, 4);
     assert_eq!(app.outcome_of(&order).await, Some(("applied".to_owned(), 0)));
     app.assert_conserved(1).await;
 }
 
-/// Each requeue counts towards the delivery limit. A long outage must not reach it.
-#[tokio::test]
-async fn outage_longer_than_delivery_limit_dead_letters_nothing() {
+/// With a low delivery limit. Each delivery tries its batch once.
+async fn app_with_low_delivery_limit() -> TestApp {
     let app = TestApp::with(&[SHOP], |config| {
         config.broker.delivery_limit = 10;
-        config.worker.database_retry_timeout_ms = 10;
+        config.worker.database_retry_timeout_ms = 0;
         config.worker.consumers_per_source = 1;
     })
     .await;
-    for (least, breaks, restores) in [
-        // The check before consuming fails, so nothing is delivered.
-        (0, "alter table orders rename to orders_away", "alter table orders_away rename to orders"),
-        // PostgreSQL answers the check, but every batch fails.
-        (
-            1,
-            "create function refuse() returns trigger language plpgsql as $$ begin
-                 raise exception 'could not extend file' using errcode = '53100'; end $$;
-             create trigger refuse before insert on receipts
-                 for each row execute function refuse()",
-            "drop trigger refuse on receipts",
-        ),
-    ] {
-        app.execute(breaks).await;
-        let order = shop_order(least + 1, 1, "1.00");
-        app.publish_all(std::slice::from_ref(&order)).await;
-        let service = App::start(&app.config, WORKER).await.unwrap();
-        // After 0.4 and 0.8 s the worker consumes again, and after 1.6 s once more.
-        let until = Instant::now() + seconds(2);
-        while Instant::now() < until {
-            let dead = app.amqp().await.depth(&app.context.topology.dead_letter_queue()).await;
-            assert_eq!(dead, Some(0), "an outage dead-lettered a message");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        service.stop().await;
-        // The limit is 10, so the worker consumes less and less often.
-        let queue = app.context.topology.inbound_queue(&order.source);
-        let counted = app.amqp().await.delivery_count(&queue).await;
-        assert!(
-            (i64::try_from(least).unwrap()..=4).contains(&counted),
-            "delivered {counted} times: {breaks}"
-        );
-        app.execute(restores).await;
-        app.consumer("shop").await.step().await;
-        assert_eq!(app.outcome_of(&order).await, Some(("applied".to_owned(), 0)), "{breaks}");
-    }
-    assert_eq!(app.count("select count(*) from dead_letters").await, 0);
-    app.assert_conserved(2).await;
+    app.execute(
+        "create sequence inserts;
+         create function count_insert() returns trigger language plpgsql as $$ begin
+             perform nextval('inserts');
+             return new; end $$;
+         create function refuse_insert() returns trigger language plpgsql as $$ begin
+             perform nextval('inserts');
+             raise exception 'could not extend file' using errcode = '53100'; end $$",
+    )
+    .await;
+    app
 }
 
-/// The same for a message whose retry queue is full.
+/// Starts a worker and stops it after so many inserts of a counting trigger. Returns how often the
+/// queue's message was requeued.
+async fn requeues_after_inserts(app: &TestApp, inserts: i64) -> i64 {
+    let service = App::start(&app.config, WORKER).await.unwrap();
+    eventually("the inserts", seconds(60), || async {
+        app.count("select last_value from inserts").await >= inserts
+    })
+    .await;
+    service.stop().await;
+    let topology = &app.context.topology;
+    let amqp = app.amqp().await;
+    let dead = amqp.depth(&topology.dead_letter_queue()).await;
+    assert_eq!(dead, Some(0), "an outage dead-lettered a message");
+    amqp.delivery_count(&topology.inbound_queue(&topology.sources()[0])).await
+}
+
+/// The check before consuming fails, so that nothing is delivered.
+#[tokio::test]
+async fn outage_seen_by_the_check_delivers_nothing() {
+    let app = app_with_low_delivery_limit().await;
+    // The check claims a key first.
+    app.execute(
+        "create trigger count_insert before insert on inbox
+             for each row execute function count_insert();
+         alter table orders rename to orders_away",
+    )
+    .await;
+    let order = shop_order(1, 1, "1.00");
+    app.publish_all(std::slice::from_ref(&order)).await;
+    // Four consumers check, so each has done so several times.
+    assert_eq!(requeues_after_inserts(&app, 20).await, 0);
+    app.execute("alter table orders_away rename to orders").await;
+    app.consumer("shop").await.step().await;
+    assert_eq!(app.outcome_of(&order).await, Some(("applied".to_owned(), 0)));
+    app.assert_conserved(1).await;
+}
+
+/// PostgreSQL answers the check, but every batch fails. Each requeue counts towards the delivery
+/// limit of 10, so the worker consumes less and less often.
+#[tokio::test]
+async fn outage_longer_than_delivery_limit_dead_letters_nothing() {
+    let app = app_with_low_delivery_limit().await;
+    app.execute(
+        "create trigger refuse_insert before insert on receipts
+             for each row execute function refuse_insert()",
+    )
+    .await;
+    let order = shop_order(1, 1, "1.00");
+    app.publish_all(std::slice::from_ref(&order)).await;
+    let begun = Instant::now();
+    let requeues = requeues_after_inserts(&app, 4).await;
+    // Delays of 0.4, 0.8 and 1.6 s lie between four deliveries.
+    assert!(begun.elapsed() >= Duration::from_millis(2800), "{:?}", begun.elapsed());
+    assert_eq!(requeues, 4);
+    app.execute("drop trigger refuse_insert on receipts").await;
+    app.consumer("shop").await.step().await;
+    assert_eq!(app.outcome_of(&order).await, Some(("applied".to_owned(), 0)));
+    assert_eq!(app.count("select count(*) from dead_letters").await, 0);
+    app.assert_conserved(1).await;
+}
+
+/// A message whose retry queue is full is requeued less and less often, too.
 #[tokio::test]
 async fn retry_queue_full_dead_letters_nothing() {
     let app = TestApp::with(&[SHOP], |config| {
@@ -205,12 +234,16 @@ async fn retry_queue_full_dead_letters_nothing() {
     app.execute(&raise("P0001", 1_000_000)).await;
     let events = [shop_order(7, 1, "1.00"), shop_order(8, 1, "1.00")];
     app.publish_all(&events).await;
+    let begun = Instant::now();
     let server = TestServer::start(&app.config, WORKER).await;
     eventually("the unaffected order", seconds(20), || async {
         app.outcome_of(&events[1]).await.is_some()
     })
     .await;
-    tokio::time::sleep(seconds(5)).await;
+    let failed_attempts = server.service.metrics.failed_attempts.with_label_values(&["shop"]);
+    eventually("four deliveries", seconds(60), || async { failed_attempts.get() >= 4 }).await;
+    // Delays of 0.4, 0.8 and 1.6 s lie between four deliveries.
+    assert!(begun.elapsed() >= Duration::from_millis(2800), "{:?}", begun.elapsed());
     server.stop().await;
     servers::clear_queue_limit(&retry_queues).await;
     // On RabbitMQ 3.10 an open channel is nacked until something is taken from the queue, so the
