@@ -14,8 +14,14 @@ use tallyhook::app::Roles;
 use tokio::{task::JoinHandle, time::Instant};
 
 use crate::support::{
-    SHOP, TestApp, TestServer, events::shop_body, eventually, http::WebhookClient, proxy::Proxy,
-    seconds, servers::LeasedServers, shop_order,
+    SHOP, TestApp, TestServer,
+    events::shop_body,
+    eventually,
+    http::WebhookClient,
+    proxy::Proxy,
+    seconds,
+    servers::{self, LeasedServers},
+    shop_order,
 };
 
 /// The responses to the clients.
@@ -201,6 +207,39 @@ async fn outage_postgresql_killed_is_invisible_to_senders() {
     app.assert_conserved(accepted).await;
     eventually("readiness", seconds(30), || async { server.service.health.is_ready() }).await;
     server.stop().await;
+}
+
+/// A standby, for example, answers queries but accepts no writes.
+#[tokio::test]
+async fn outage_read_only_database_costs_no_attempt() {
+    let app = TestApp::with(&[SHOP], |config| config.worker.database_retry_timeout_ms = 300).await;
+    let database = app.text("select current_database()").await;
+    let server = TestServer::start(&app.config, Roles { receiver: false, worker: true }).await;
+    let applied = server.service.metrics.messages.with_label_values(&["shop", "applied"]);
+    let orders: Vec<_> = (0..20).map(|order| shop_order(order, 1, "1.00")).collect();
+    app.publish_all(&orders[..10]).await;
+    eventually("the first orders", seconds(20), || async { applied.get() == 10 }).await;
+
+    servers::shared().set_read_only(&database, true).await;
+    app.publish_all(&orders[10..]).await;
+    // The batch is requeued, and the worker stops consuming.
+    let queue = app.tools.topology.inbound_queue(&app.tools.topology.sources()[0]);
+    let amqp = app.amqp().await;
+    eventually("the batch to be requeued", seconds(30), || async {
+        amqp.look(&queue).await == (10, 0)
+    })
+    .await;
+    assert!(!server.service.health.is_ready());
+    assert_eq!(app.count("select count(*) from receipts").await, 10);
+
+    servers::shared().set_read_only(&database, false).await;
+    eventually("the last orders", seconds(60), || async { applied.get() == 20 }).await;
+    eventually("readiness", seconds(30), || async { server.service.health.is_ready() }).await;
+    server.stop().await;
+    assert_eq!(app.count("select sum(attempts) from receipts").await, 0);
+    assert_eq!(app.count("select count(*) from dead_letters").await, 0);
+    assert_eq!(amqp.depth(&app.tools.topology.dead_letter_queue()).await, Some(0));
+    app.assert_conserved(20).await;
 }
 
 /// A database host that dies without closing its connections.

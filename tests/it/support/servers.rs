@@ -59,6 +59,14 @@ impl ServerUrls {
         self.execute(&format!("drop database if exists \"{name}\" with (force)")).await;
     }
 
+    /// Makes a database read-only or writable, and ends its sessions.
+    pub(crate) async fn set_read_only(&self, name: &str, is_read_only: bool) {
+        let setting = "default_transaction_read_only";
+        self.execute(&format!("alter database {name} set {setting} = {is_read_only}")).await;
+        let sessions = format!("from pg_stat_activity where datname = '{name}'");
+        self.execute(&format!("select pg_terminate_backend(pid) {sessions}")).await;
+    }
+
     async fn execute(&self, sql: &str) {
         let mut session =
             PgConnection::connect(&format!("{}postgres", self.postgres)).await.unwrap();
