@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use tallyhook::{
-    config::DatabaseConfig,
+    config::{DatabaseConfig, Retention},
     domain::Envelope,
     maintenance::retention,
+    observability::metrics::Metrics,
     review::Actor,
     store::{
         Store, inbox,
@@ -274,14 +275,16 @@ async fn inbox_closed_partition_is_vacuumed_and_frozen() {
     for order in 1..=3 {
         apply_order(&app, order).await;
     }
+    let before = app.count("select pg_current_xact_id()::text::bigint").await;
     let report = maintain_after(&app, 20).await;
     let closed = report.status.partitions[0].hour;
-    let column_of =
+    let of =
         |column: &str| format!("select {column} from pg_class where relname = 'inbox_p{closed}'");
-    assert_eq!(app.count(&column_of("reltuples::bigint")).await, 3);
-    assert_eq!(app.count(&column_of("(relpages - relallvisible)::bigint")).await, 0);
-    // All rows are frozen, so no transaction id can wrap around.
-    assert!(app.count(&column_of("age(relfrozenxid)::bigint")).await < 50);
+    assert_eq!(app.count(&of("reltuples::bigint")).await, 3);
+    assert_eq!(app.count(&of("(relpages - relallvisible)::bigint")).await, 0);
+    // All rows up to the vacuum are frozen, so no transaction id can wrap around.
+    let unfrozen = format!("(age(relfrozenxid) - age('{before}'::xid))::bigint");
+    assert!(app.count(&of(&unfrozen)).await <= 0);
 }
 
 #[tokio::test]
@@ -293,10 +296,9 @@ async fn maintenance_reports_its_work_and_survives_an_outage() {
     let partition_count = |state: &str| metrics.inbox_partitions.with_label_values(&[state]).get();
     assert_eq!((partition_count("active"), partition_count("retained")), (1, 0));
     assert!(metrics.inbox_bytes.get() > 0);
-    // The template database was created some minutes ago, in the hour that names the partition.
-    assert!((0..7200).contains(&metrics.inbox_dedupe_window.get()));
-    let last_success = metrics.maintenance_last_success.get();
-    assert!((now().unix_timestamp() - last_success).abs() < 60, "{last_success}");
+    assert_window_starts_at(metrics, report.inbox.status.partitions[0].hour);
+    let worked = metrics.maintenance_last_success.get();
+    assert!((now().unix_timestamp() - worked).abs() < 60, "{worked}");
     assert_eq!(metrics.maintenance_failures.get(), 0);
 
     metrics.maintenance_last_success.set(17);
@@ -311,6 +313,59 @@ async fn maintenance_reports_its_work_and_survives_an_outage() {
         (metrics.maintenance_failures.get(), metrics.maintenance_last_success.get()),
         (1, 17)
     );
+}
+
+/// The window of the inbox's metric starts with an hour.
+fn assert_window_starts_at(metrics: &Metrics, hour: i32) {
+    let expected = now().unix_timestamp() - i64::from(hour) * 3600;
+    let window = metrics.inbox_dedupe_window.get();
+    assert!((expected - 60..=expected).contains(&window), "{window} s instead of {expected} s");
+}
+
+#[tokio::test]
+async fn maintenance_counts_dropped_and_retained_partitions() {
+    let app = TestApp::new().await;
+    let metrics = &app.context.metrics;
+    let first = applied(&app, 1).await;
+    // The same key with another body becomes a dead letter.
+    let mut conflicting = again(&first);
+    conflicting.body = shop_order(1, 2, "99.00").body;
+    app.publish_all(&[conflicting]).await;
+    app.consumer("shop").await.drain(1).await;
+    app.archive_dead_letters(1).await;
+    app.age(100).await;
+    // An expired partition without keys, and the one that followed it.
+    let today = i32::try_from(now().unix_timestamp() / 3600).unwrap();
+    let followed_by = today - 80 * 24;
+    for hour in [today - 90 * 24, followed_by] {
+        app.execute(&format!(
+            "create table inbox_p{hour} partition of inbox (primary key (key))
+             for values in ({hour})"
+        ))
+        .await;
+    }
+    let retention = Retention {
+        dedupe_window: Some(KEEP),
+        receipts: Some(90 * DAY),
+        ..app.components.retention.clone()
+    };
+    let run = async || retention::run_once(&app.context.store, &retention, metrics).await.unwrap();
+    let partitions = |state: &str| metrics.inbox_partitions.with_label_values(&[state]).get();
+
+    run().await;
+    assert_eq!(metrics.inbox_partitions_dropped.get(), 1);
+    assert_eq!((partitions("active"), partitions("retained")), (2, 1));
+    assert_window_starts_at(metrics, followed_by + 1);
+    // The receipt of the dead letter is kept, too.
+    assert_eq!(metrics.receipts_dropped.get(), 1);
+
+    let dead_letters = app.dead_letters().await;
+    app.discard_dead_letter(dead_letters.rows()[0].dead_letter_id, ANNA).await.unwrap();
+    run().await;
+    assert_eq!(metrics.inbox_partitions_dropped.get(), 2);
+    assert_eq!((partitions("active"), partitions("retained")), (2, 0));
+    assert_eq!(metrics.receipts_dropped.get(), 2);
+    assert_eq!(metrics.maintenance_failures.get(), 0);
 }
 
 #[tokio::test]

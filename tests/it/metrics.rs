@@ -132,6 +132,12 @@ const EXPECTED: &[(&str, Value)] = &[
     (r#"tallyhook_database_connections{state="used"}"#, Between(0.0, 8.0)),
 ];
 
+/// The seconds since the hour of the oldest partition of the inbox began.
+const INBOX_AGE: &str = "
+    select ceil(extract(epoch from now()))::bigint
+        - 3600 * min(substring(inhrelid::regclass::text from '[0-9]+')::bigint)
+    from pg_inherits where inhparent = 'inbox'::regclass";
+
 /// The values of a text in the Prometheus format, by series.
 fn parse(text: &str) -> BTreeMap<String, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -159,7 +165,14 @@ fn unexpected(text: &str, prefix: &str) -> Vec<String> {
         };
         (!is_expected).then(|| format!("{series} is {value:?}, expected {expected:?}"))
     };
-    EXPECTED.iter().filter_map(check).collect()
+    let mut unexpected: Vec<String> = EXPECTED.iter().filter_map(check).collect();
+    let connections =
+        |state| values.get(&format!("tallyhook_database_connections{{state=\"{state}\"}}"));
+    let open: f64 = ["idle", "used"].into_iter().filter_map(connections).sum();
+    if open < 1.0 {
+        unexpected.push(format!("{open} database connections are open"));
+    }
+    unexpected
 }
 
 #[test]
@@ -207,5 +220,10 @@ async fn metrics_known_events_have_expected_values() {
         assert!(std::time::Instant::now() < deadline, "{unexpected:#?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    // No partition was dropped: the window starts with the hour of the only one. Maintenance ran
+    // when the worker started.
+    let window = server.service.metrics.inbox_dedupe_window.get();
+    let age = app.count(INBOX_AGE).await;
+    assert!((age - 120..=age).contains(&window), "{window} s of {age} s");
     server.stop().await;
 }

@@ -8,7 +8,9 @@ use std::sync::{
 use serde_json::Value;
 use tallyhook::{
     app::Roles,
+    config::Retention,
     domain::{Envelope, Outcome},
+    maintenance::retention,
     review::Actor,
     store::{
         dead_letters::DeadLetterFilter,
@@ -54,6 +56,12 @@ async fn apply_orders(app: &TestApp) -> Vec<Envelope> {
 
 fn dropped_tables(report: &ReceiptsMaintenanceReport) -> Vec<&str> {
     report.dropped.iter().map(|dropped| dropped.table.as_str()).collect()
+}
+
+/// A maintenance run that keeps receipts for 90 days and sets the metrics.
+async fn maintain(app: &TestApp) -> ReceiptsMaintenanceReport {
+    let retention = Retention { receipts: Some(90 * DAY), ..app.components.retention.clone() };
+    retention::run_once(&app.context.store, &retention, &app.context.metrics).await.unwrap().receipts
 }
 
 #[tokio::test]
@@ -237,10 +245,16 @@ async fn receipts_retention_holds_partition_with_many_waiting_rows() {
     };
     let old = "now() - interval '100 days'";
     write(0, "retried", old).await;
-    let report = app.maintain_receipts(&plan(0, Some(90))).await;
-    let [held] = &report.retained[..] else { panic!("{report:?}") };
-    assert_eq!((held.waiting, held.recent), (5001, 0), "{report:?}");
-    assert!(!dropped_tables(&report).contains(&held.table.as_str()));
+    let kept = app.maintain_receipts(&plan(0, Some(90))).await;
+    let [held] = &kept.retained[..] else { panic!("{kept:?}") };
+    assert_eq!((held.waiting, held.recent), (5001, 0), "{kept:?}");
+    let metrics = &app.context.metrics;
+    maintain(&app).await;
+    assert_eq!(
+        (metrics.receipts_partitions_retained.get(), metrics.receipts_dropped.get()),
+        (1, 0)
+    );
+    assert!(!dropped_tables(&kept).contains(&held.table.as_str()));
     assert_eq!(app.count(&format!("select count(*) from {}", held.table)).await, 5001);
 
     app.execute("update receipts set outcome = 'stale'").await;
@@ -249,8 +263,13 @@ async fn receipts_retention_holds_partition_with_many_waiting_rows() {
     let [young] = &again.retained[..] else { panic!("{again:?}") };
     assert_eq!((young.waiting, young.recent, &young.table), (0, 5001, &held.table), "{again:?}");
     app.execute("update receipts set processed_at = received_at").await;
-    let last = app.maintain_receipts(&plan(0, Some(90))).await;
+    let last = maintain(&app).await;
     assert_eq!((last.retained.len(), dropped_tables(&last)), (0, vec![held.table.as_str()]));
+    assert_eq!(
+        (metrics.receipts_partitions_retained.get(), metrics.receipts_dropped.get()),
+        (0, 10_002)
+    );
+    assert_eq!(metrics.maintenance_failures.get(), 0);
     assert_eq!(app.totals().await.past_retention, 10_002);
 }
 
@@ -329,6 +348,13 @@ async fn receipts_retention_does_not_wait_for_readers() {
             ReceiptsMaintenanceReport { is_busy: true, ..ReceiptsMaintenanceReport::default() }
         );
     }
+    let metrics = &app.context.metrics;
+    metrics.maintenance_last_success.set(17);
+    assert!(maintain(&app).await.is_busy);
+    assert_eq!(
+        (metrics.maintenance_failures.get(), metrics.maintenance_last_success.get()),
+        (1, 17)
+    );
     reader.rollback().await.unwrap();
     // Another worker is not blocked either.
     let mut other = app.context.store.begin().await.unwrap();
