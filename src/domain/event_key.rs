@@ -113,6 +113,13 @@ mod tests {
         assert_eq!(key.as_str(), "shop|demo.myshopify.com|orders/create:17");
         let again = EventKey::new(&source("shop"), "demo.myshopify.com", "orders/create:17", 2);
         assert_eq!(again.as_str(), "shop|demo.myshopify.com|orders/create:17|g2");
+        assert_eq!(again.to_string(), again.as_str());
+    }
+
+    #[test]
+    fn event_key_separators_and_control_characters_are_escaped() {
+        let key = EventKey::new(&source("s"), "a|b", "100%\n\u{85}ü", 0);
+        assert_eq!(key.as_str(), "s|a%7Cb|100%25%0A%C2%85ü");
     }
 
     #[test]
@@ -130,6 +137,9 @@ mod tests {
         assert!(first.as_str().len() <= MAX_TEXT_BYTES);
         assert_ne!(first, second);
         assert!(first.as_str().starts_with("s|"));
+        let longest = "x".repeat(MAX_TEXT_BYTES - "s|t|".len());
+        let unchanged = EventKey::new(&source("s"), "t", &longest, 0);
+        assert_eq!(unchanged.as_str(), format!("s|t|{longest}"));
     }
 
     #[test]
@@ -142,6 +152,14 @@ mod tests {
         let ours = EventKey::new(&a, "t", "1", 0);
         assert_eq!(EventKey::from_message_id(&a, "other", ours.as_str()), ours);
         assert_ne!(EventKey::from_message_id(&b, "t", ours.as_str()), ours);
+        for (foreign, expected) in [
+            // The key of another source whose name begins like ours.
+            ("ab|t|1", "a|t|ab%7Ct%7C1"),
+            ("a|1", "a|t|a%7C1"),
+            ("a|t|1\n", "a|t|a%7Ct%7C1%0A"),
+        ] {
+            assert_eq!(EventKey::from_message_id(&a, "t", foreign).as_str(), expected);
+        }
     }
 
     proptest! {
@@ -159,5 +177,12 @@ mod tests {
             let key = EventKey::new(&source("s"), &tenant, &id, generation);
             prop_assert_eq!(EventKey::from_message_id(&source("s"), "else", key.as_str()), key);
         }
+    }
+
+    #[test]
+    fn event_key_inbox_id_derivation_is_stable() {
+        // A different derivation would process every event in the inbox again.
+        let key = EventKey::new(&source("s"), "t", "1", 0);
+        assert_eq!(key.inbox_id().to_string(), "898a0db3-996d-1d89-eca4-04a29ee5dd0f");
     }
 }

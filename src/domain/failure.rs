@@ -97,6 +97,7 @@ mod tests {
     #[test]
     fn failure_message_names_its_field() {
         assert_eq!(PermanentFailure::missing("/total").to_string(), "/total: is missing or null");
+        assert_eq!(PermanentFailure::invalid("/total", "no").to_string(), "/total: no");
         assert_eq!(PermanentFailure::new(ReasonCode::InvalidJson, "no").to_string(), "no");
     }
 }

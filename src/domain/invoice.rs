@@ -110,6 +110,7 @@ pub fn invoice_id(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Currency;
 
     #[test]
     fn invoice_id_derivation_is_stable() {
@@ -131,5 +132,25 @@ mod tests {
         for (index, id) in ids.iter().enumerate() {
             assert!(!ids[..index].contains(id));
         }
+    }
+
+    #[test]
+    fn invoice_id_prefers_the_document_to_the_number() {
+        let source: SourceName = "erp".parse().unwrap();
+        let mut invoice = Invoice {
+            document_id: Some("in_1".to_owned()),
+            vendor: "ACME".to_owned(),
+            invoice_number: "INV-1".to_owned(),
+            transaction_id: None,
+            status: InvoiceStatus::Open,
+            platform_status: "open".to_owned(),
+            total: Money { amount: 5.into(), currency: Currency::NONE },
+            due_on: None,
+            sequence: 0,
+            version: OffsetDateTime::UNIX_EPOCH,
+        };
+        assert_eq!(invoice.id(&source, "t", 1), invoice_id(&source, "t", "", "in_1", 1));
+        invoice.document_id = None;
+        assert_eq!(invoice.id(&source, "t", 1), invoice_id(&source, "t", "ACME", "INV-1", 1));
     }
 }

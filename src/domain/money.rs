@@ -217,6 +217,37 @@ mod tests {
         for bad in ["", "EU", "EURO", "E1R", "€"] {
             assert_eq!(bad.parse::<Currency>(), Err(InvalidCurrency), "{bad}");
         }
+        assert_eq!(format!("{:?}", Currency::NONE), "XXX");
+    }
+
+    #[test]
+    fn currency_minor_digits_follow_iso_4217() {
+        for (code, digits) in [("EUR", 2), ("JPY", 0), ("KWD", 3), ("CLF", 4), ("ZZZ", 2)] {
+            assert_eq!(
+                code.parse().map(|code: Currency| code.minor_digits()),
+                Ok(digits),
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn money_from_minor_units_is_exact_or_rejected() {
+        let money = |count: &str, digits| {
+            Money::from_minor_units(count.parse().unwrap(), Currency::NONE, digits)
+                .map(|money| money.amount.to_string())
+        };
+        for (count, digits, expected) in [
+            ("1999", 2, "19.99"),
+            ("1999.00", 2, "19.99"),
+            ("-1999", 3, "-1.999"),
+            ("1999", 0, "1999"),
+            ("100", 2, "1.00"),
+        ] {
+            assert_eq!(money(count, digits).as_deref(), Ok(expected), "{count}");
+        }
+        assert_eq!(money("19.5", 2), Err(InvalidAmount));
+        assert_eq!(money("1", 29), Err(InvalidAmount));
     }
 
     proptest! {

@@ -47,3 +47,25 @@ impl RejectedRequest {
         EventKey::new(&self.source, &self.tenant, &format!("call:{}", self.receipt_id), 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejected_request_log_key_names_source_tenant_and_request() {
+        let request = RejectedRequest {
+            receipt_id: Uuid::nil(),
+            source: SourceName::unknown(),
+            tenant: "t".to_owned(),
+            received_at: OffsetDateTime::UNIX_EPOCH,
+            status: Some(400),
+            error: "is not JSON".to_owned(),
+            body: Bytes::new(),
+            import: None,
+            request_head: None,
+        };
+        let expected = "unknown|t|call:00000000-0000-0000-0000-000000000000";
+        assert_eq!(request.log_key().as_str(), expected);
+    }
+}

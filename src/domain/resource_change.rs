@@ -26,3 +26,29 @@ impl ResourceChange {
         matches!(self.action.as_str(), "deleted" | "removed")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resource_change_deletion_is_recognized_by_action() {
+        for (action, expected) in [
+            ("deleted", true),
+            ("removed", true),
+            ("created", false),
+            ("updated", false),
+            ("", false),
+        ] {
+            let change = ResourceChange {
+                platform: "square",
+                kind: "order".to_owned(),
+                id: "1".to_owned(),
+                version: None,
+                changed_at: OffsetDateTime::UNIX_EPOCH,
+                action: action.to_owned(),
+            };
+            assert_eq!(change.is_deletion(), expected, "{action}");
+        }
+    }
+}

@@ -74,4 +74,18 @@ mod tests {
             assert!(bad.parse::<SourceName>().is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn source_name_round_trips_as_text_and_json() {
+        let longest = "x".repeat(64);
+        for text in ["shop-eu_2", longest.as_str()] {
+            let name: SourceName = text.parse().unwrap();
+            assert_eq!((name.as_str(), name.to_string().as_str()), (text, text));
+            let json = serde_json::to_string(&name).unwrap();
+            assert_eq!(json, format!("{text:?}"));
+            assert_eq!(serde_json::from_str::<SourceName>(&json).unwrap(), name);
+        }
+        assert!(serde_json::from_str::<SourceName>("\"Shop\"").is_err());
+        assert_eq!(SourceName::unknown().as_str(), "unknown");
+    }
 }

@@ -222,6 +222,8 @@ fn json_array_is_read_by_element() {
                 b"\xef\xbb\xbf\n[\n {\n\"a\": \"],}\\\"\"\n}\n,\n\n{}\n]\n",
                 &["3 {\n\"a\": \"],}\\\"\"\n}", "8 {}"],
             ),
+            // An escaped backslash before the closing quote.
+            (b"[{\"a\":\"\\\\\"},{}]", &[r#"1 {"a":"\\"}"#, "1 {}"]),
             (b"[]", &[]),
             (b" [ \n ] \n", &[]),
             (
@@ -292,4 +294,77 @@ fn reader_io_error_ends_reading() {
         assert_eq!(broken.to_string(), expected, "{format:?}");
         assert_eq!(reader.next(), None, "{format:?}");
     }
+}
+
+#[test]
+fn item_of_exactly_the_limit_is_read() {
+    let text = |length: usize| "x".repeat(length);
+    // The object `{"a":""}` has eight bytes.
+    let object = |length: usize| format!("{{\"a\":\"{}\"}}", text(length - 8));
+    let (longest, too_long) = (object(LIMIT), object(LIMIT + 1));
+    let rejected = "2 ! is larger than 1000 bytes";
+    for end in ["\n", "\r\n"] {
+        let file = format!("a{end}{}{end}", text(LIMIT - 8));
+        let read = read_all(ImportFormat::Csv, &form(&[]), file.as_bytes());
+        assert_eq!(read, [format!("2 {longest}")], "{end:?}");
+        let file = format!("a{end}{}{end}", text(LIMIT - 7));
+        assert_eq!(read_all(ImportFormat::Csv, &form(&[]), file.as_bytes()), [rejected]);
+    }
+    for end in ["", "\n"] {
+        let file = format!("\n{longest}{end}");
+        let read = read_all(ImportFormat::NdJson, &form(&[]), file.as_bytes());
+        assert_eq!(read, [format!("2 {longest}")], "{end:?}");
+        let file = format!("\n{too_long}{end}");
+        assert_eq!(read_all(ImportFormat::NdJson, &form(&[]), file.as_bytes()), [rejected]);
+    }
+    let file = format!("[\n{longest}]");
+    let read = read_all(ImportFormat::Json, &form(&[]), file.as_bytes());
+    assert_eq!(read, [format!("2 {longest}")]);
+    let file = format!("[\"{}\"]", text(LIMIT - 2));
+    let read = read_all(ImportFormat::Json, &form(&[]), file.as_bytes());
+    assert_eq!(read, ["1 ! is not a JSON object"]);
+    for element in [too_long, format!("\"{}\"", text(LIMIT - 1))] {
+        let file = format!("[\n{element}]");
+        let read = read_all(ImportFormat::Json, &form(&[]), file.as_bytes());
+        assert_eq!(read, ["2 !! is larger than 1000 bytes"]);
+    }
+}
+
+#[test]
+fn csv_row_of_several_lines_ends_at_limit() {
+    let read = |length: usize| {
+        let file = format!("a,b\n\"1\n{}\",2\n", "x".repeat(length));
+        read_all(ImportFormat::Csv, &form(&[]), file.as_bytes())
+    };
+    // The rest of the row has seven bytes. As JSON, the row is too large.
+    assert_eq!(read(LIMIT - 7), ["2 ! is larger than 1000 bytes"]);
+    // Either the row or its second line is above the limit.
+    for length in [LIMIT - 6, LIMIT + 1] {
+        let expected = ["2 ! a quote is not closed", "3 ! is larger than 1000 bytes"];
+        assert_eq!(read(length), expected, "{length}");
+    }
+}
+
+#[test]
+fn csv_row_after_unclosed_quote_may_span_lines() {
+    let rows = &["2 ! a quote is not closed", r#"3 {"a":"xxxxxxxxxx","b":"y\nz"}"#];
+    check(
+        ImportFormat::Csv,
+        &form(&[]),
+        &[
+            (b"a,b\n\"1\nxxxxxxxxxx,\"y\nz\"\n", rows),
+            (b"a,b\n\"1\nxxxxxxxxxx,\"y\nz\"", rows),
+            (b"a,b\n\"1,2\n", &["2 ! a quote is not closed"]),
+        ],
+    );
+}
+
+#[test]
+fn csv_header_of_maximum_columns_is_accepted() {
+    let names: Vec<_> = (0..1000).map(|index| index.to_string()).collect();
+    let file = format!("{}\n{}\n", names.join(","), names.join(","));
+    let mut reader = FileReader::new(file.as_bytes(), ImportFormat::Csv, &form(&["999"]), 100_000);
+    let body = reader.next().unwrap().unwrap().body.unwrap();
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&body).unwrap();
+    assert_eq!((object.len(), object["999"].as_str()), (1000, Some("999")));
 }

@@ -187,6 +187,7 @@ mod tests {
             // These calls began before the circuit opened.
             Record(30, false, CallResult::Responded),
             Record(30, false, UNAVAILABLE),
+            Record(30, false, CallResult::NotCalled),
             Admit(30, Admission::Wait),
             Record(31, true, UNAVAILABLE),
             Admit(31, rejected(60)),
@@ -219,7 +220,7 @@ mod tests {
 
     #[test]
     fn circuit_breaker_requested_wait_is_honoured_up_to_maximum() {
-        run(&[
+        let breaker = run(&[
             Record(0, false, unavailable_for(7)),
             Admit(0, rejected(7)),
             // Other calls in progress get a longer wait, then a shorter one.
@@ -237,6 +238,7 @@ mod tests {
             Record(322, true, CallResult::Responded),
             Admit(322, ALLOWED),
         ]);
+        assert!(!breaker.is_open());
     }
 
     #[test]

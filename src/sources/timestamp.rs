@@ -77,6 +77,7 @@ mod tests {
             ("/Date(1573755038314+0000)/", datetime!(2019-11-14 18:10:38.314 UTC)),
             ("/Date(1573755038314-0800)/", datetime!(2019-11-14 18:10:38.314 UTC)),
             ("/Date(-1000+0000)/", datetime!(1969-12-31 23:59:59 UTC)),
+            ("/Date(-1000)/", datetime!(1969-12-31 23:59:59 UTC)),
         ] {
             assert_eq!(parse_timestamp(text), Some(expected), "{text}");
         }
