@@ -16,7 +16,7 @@ use crate::{
     observability::telemetry,
     tools::{
         bench,
-        bench::{BenchOptions, Scenario, backlog::Mix, readme, report::Report, table},
+        bench::{BenchOptions, Scenario, backlog::Mix, readme, report::Report},
         dev::servers::Servers,
         send::plan::Share,
     },
@@ -166,7 +166,7 @@ pub(super) async fn run(arguments: &BenchArgs, mut config: Config) -> anyhow::Re
         bench::run(&options, &config).await?
     };
     write_files(arguments, &report)?;
-    outln!("{}", table::terminal(&report).trim_end());
+    outln!("{}", report.terminal().trim_end());
     Ok(ExitCode::from(if report.lost_messages() { EXIT_FAILED } else { EXIT_DONE }))
 }
 
@@ -175,7 +175,7 @@ fn write_files(arguments: &BenchArgs, report: &Report) -> anyhow::Result<()> {
         write(path, &format!("{}\n", serde_json::to_string_pretty(report)?))?;
     }
     if let Some(path) = &arguments.readme {
-        write(path, &readme::replace_table(&read(path)?, &table::markdown(report))?)?;
+        write(path, &readme::replace_table(&read(path)?, &report.markdown())?)?;
     }
     Ok(())
 }

@@ -11,8 +11,8 @@
 //! | `environment` | the database and the queues of a run |
 //! | `process` | `tallyhook serve` as a child process |
 //! | `payload`, `backlog`, `load`, `schedule`, `commit_probe` | what is sent, when, and when it is committed |
-//! | `measure`, `machine`, `report` | figures |
-//! | `table`, `readme`, `progress` | output |
+//! | `measure`, `machine` | figures |
+//! | `report`, `readme` | output |
 //!
 //! Everything that is compared runs alternately within one run, with the same
 //! load generator on the same servers. Reported figures are medians over the
@@ -34,24 +34,22 @@ mod measure;
 mod memory;
 mod payload;
 mod process;
-mod progress;
 pub(crate) mod readme;
 mod receive;
 pub(crate) mod report;
 mod schedule;
 mod soak;
-pub(crate) mod table;
 mod workers;
 
 use std::{collections::BTreeSet, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
+use serde_json::Map;
 
-use crate::{app::stop_signal, config::Config, store::inbox::partitions::PARTITIONS_PER_WINDOW};
+use crate::{app::stop_signal, config::Config};
 use backlog::Mix;
 use environment::BenchEnvironment;
 use machine::Machine;
-use progress::Progress;
 use report::{Report, RunSettings};
 
 /// What to measure.
@@ -81,6 +79,20 @@ impl Scenario {
         let all = <Self as clap::ValueEnum>::value_variants().iter().copied();
         all.filter(|scenario| *scenario != Self::Soak)
     }
+
+    /// The key of its figures in JSON.
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Receive => "receive",
+            Self::Drain => "drain",
+            Self::Workers => "workers",
+            Self::EndToEnd => "end_to_end",
+            Self::DedupeAtScale => "dedupe_at_scale",
+            Self::Memory => "memory",
+            Self::Baseline => "baseline",
+            Self::Soak => "soak",
+        }
+    }
 }
 
 /// What to measure, and how thoroughly.
@@ -103,24 +115,6 @@ pub(crate) struct BenchOptions {
     pub(crate) keys: u64,
     /// The binary to start as `serve`.
     pub(crate) program: PathBuf,
-}
-
-impl BenchOptions {
-    /// The estimated number of progress steps.
-    fn steps(&self) -> u64 {
-        let runs = u64::from(self.runs);
-        let steps = |scenario: &Scenario| match scenario {
-            Scenario::Receive | Scenario::Drain => 4 * runs,
-            Scenario::Workers => 3 * runs,
-            Scenario::EndToEnd | Scenario::Baseline => runs,
-            Scenario::DedupeAtScale => {
-                self.keys.div_ceil(1_000_000) + u64::from(PARTITIONS_PER_WINDOW) + runs
-            }
-            Scenario::Memory => 1,
-            Scenario::Soak => soak::samples(self.soak_duration) + 2,
-        };
-        self.scenarios.iter().map(steps).sum()
-    }
 }
 
 /// Runs the scenarios, and deletes what they created, whatever happens.
@@ -151,36 +145,22 @@ async fn run_scenarios(
             messages: options.messages,
             seconds: options.load_duration.as_secs_f64(),
         },
-        ..Report::default()
+        figures: Map::new(),
+        rows: Vec::new(),
     };
-    let progress = Progress::new(options.steps());
     for scenario in &options.scenarios {
-        match scenario {
-            Scenario::Receive => {
-                report.receive = Some(receive::run(environment, options, &progress).await?);
-            }
-            Scenario::Drain => {
-                report.drain = Some(drain::run(environment, options, &progress).await?);
-            }
-            Scenario::Workers => {
-                report.workers = Some(workers::run(environment, options, &progress).await?);
-            }
-            Scenario::EndToEnd => {
-                report.end_to_end = Some(end_to_end::run(environment, options, &progress).await?);
-            }
-            Scenario::DedupeAtScale => {
-                report.dedupe_at_scale = Some(dedupe::run(environment, options, &progress).await?);
-            }
-            Scenario::Memory => {
-                report.memory = Some(memory::run(environment, options, &progress).await?);
-            }
-            Scenario::Baseline => {
-                report.baseline = Some(limits::run(environment, options, &progress).await?);
-            }
-            Scenario::Soak => {
-                report.soak = Some(soak::run(environment, options, &progress).await?);
-            }
-        }
+        let measured = match scenario {
+            Scenario::Receive => receive::run(environment, options).await?,
+            Scenario::Drain => drain::run(environment, options).await?,
+            Scenario::Workers => workers::run(environment, options).await?,
+            Scenario::EndToEnd => end_to_end::run(environment, options).await?,
+            Scenario::DedupeAtScale => dedupe::run(environment, options).await?,
+            Scenario::Memory => memory::run(environment, options).await?,
+            Scenario::Baseline => limits::run(environment, options).await?,
+            Scenario::Soak => soak::run(environment, options).await?,
+        };
+        report.figures.insert(scenario.key().to_owned(), measured.figures);
+        report.rows.extend(measured.rows);
     }
     Ok(report)
 }

@@ -155,14 +155,3 @@ impl Backlog {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn affordable_limits_large_bodies_only() {
-        assert_eq!(affordable(20_000, Payload::Generic), 20_000);
-        assert_eq!(affordable(1_000_000, Payload::Shopify), 9_586);
-    }
-}

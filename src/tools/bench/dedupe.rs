@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{
@@ -16,8 +17,7 @@ use super::{
     environment::BenchEnvironment,
     measure::{from_i64, per_second, ratio, round, rounded_median},
     payload::Payload,
-    progress::Progress,
-    report::Dedupe,
+    report::{Measured, rate, row},
 };
 use crate::{
     store::{
@@ -44,18 +44,17 @@ struct Rates {
 pub(super) async fn run(
     environment: &mut BenchEnvironment,
     options: &BenchOptions,
-    progress: &Progress,
-) -> anyhow::Result<Dedupe> {
+) -> anyhow::Result<Measured> {
     let keys = i64::try_from(options.keys)?;
     let empty = environment.create_database("empty").await?;
     let full = environment.create_database("full").await?;
-    fill(&full, options.keys, progress).await?;
+    fill(environment, &full, options.keys).await?;
     let bytes = database::inbox_bytes(&full).await?;
 
     let mut rng = StdRng::seed_from_u64(1);
     let (mut full_rates, mut empty_rates) = (Vec::new(), Vec::new());
     for run in 1..=options.runs {
-        progress.step(&format!("dedupe at scale, run {run}"));
+        environment.progress(&format!("dedupe at scale, run {run}"));
         let repeated = (options.messages / 3).max(1);
         let numbers: Vec<i64> = (0..repeated).map(|_| rng.random_range(1..=keys.max(1))).collect();
         let known = database::inbox_keys(&full, &numbers).await?;
@@ -85,20 +84,35 @@ pub(super) async fn run(
         rounded_median(pairs.map(|(full, empty)| ratio(of(full), of(empty))), 3)
     };
     let median = |rates: &[Rates], of: fn(&Rates) -> f64| rounded_median(rates.iter().map(of), 0);
-    Ok(Dedupe {
-        keys: options.keys,
-        bytes_per_key: round(ratio(from_i64(bytes), from_i64(keys)), 1),
-        ratio_to_empty: ratio_to_empty(|rates| rates.claims),
-        per_second: median(&full_rates, |rates| rates.claims),
-        empty_per_second: median(&empty_rates, |rates| rates.claims),
-        drain_ratio_to_empty: ratio_to_empty(|rates| rates.messages),
-        drain_per_second: median(&full_rates, |rates| rates.messages),
-        empty_drain_per_second: median(&empty_rates, |rates| rates.messages),
+    let bytes_per_key = round(ratio(from_i64(bytes), from_i64(keys)), 1);
+    let per_second = median(&full_rates, |rates| rates.claims);
+    let ratio_of_claims = ratio_to_empty(|rates| rates.claims);
+    let ratio_of_messages = ratio_to_empty(|rates| rates.messages);
+    let compared = format!(
+        "{ratio_of_claims:.2} of an empty one, {ratio_of_messages:.2} for whole transactions; \
+         {bytes_per_key} bytes a key"
+    );
+    Ok(Measured {
+        figures: json!({
+            "keys": keys,
+            "bytes_per_key": bytes_per_key,
+            "ratio_to_empty": ratio_of_claims,
+            "per_second": per_second,
+            "empty_per_second": median(&empty_rates, |rates| rates.claims),
+            "drain_ratio_to_empty": ratio_of_messages,
+            "drain_per_second": median(&full_rates, |rates| rates.messages),
+            "empty_drain_per_second": median(&empty_rates, |rates| rates.messages),
+        }),
+        rows: vec![row(
+            format!("claims with {keys} keys in the inbox"),
+            rate(per_second),
+            compared,
+        )],
     })
 }
 
 /// Fills an inbox: two parts in each closed partition, one in the open one.
-async fn fill(store: &Store, keys: u64, progress: &Progress) -> anyhow::Result<()> {
+async fn fill(environment: &BenchEnvironment, store: &Store, keys: u64) -> anyhow::Result<()> {
     let open = database::open_partition(store).await?;
     let closed = i32::try_from(PARTITIONS_PER_WINDOW)?;
     let part = keys / u64::from(2 * PARTITIONS_PER_WINDOW + 1);
@@ -108,7 +122,7 @@ async fn fill(store: &Store, keys: u64, progress: &Progress) -> anyhow::Result<(
         let end = if is_open { keys } else { filled + 2 * part };
         database::begin_filling(store, partition, is_open).await?;
         while filled < end {
-            progress.step(&format!("dedupe at scale, {filled} of {keys} keys"));
+            environment.progress(&format!("dedupe at scale, {filled} of {keys} keys"));
             let to = end.min(filled + CHUNK);
             database::fill(store, partition, filled + 1, to).await?;
             filled = to;

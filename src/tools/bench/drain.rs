@@ -5,9 +5,8 @@
 //! much slower, and a bare insert of the same rows from memory. Every drain
 //! starts with empty tables.
 
-use std::collections::BTreeMap;
-
 use anyhow::ensure;
+use serde_json::{Map, Value, json};
 
 use super::{
     BenchOptions,
@@ -16,8 +15,7 @@ use super::{
     environment::{BenchEnvironment, BenchPublisher},
     measure::{per_second, ratio, rounded_median},
     payload::Payload,
-    progress::Progress,
-    report::{Drain, Drained},
+    report::{Measured, rate, row},
     workers::{self, ExpectedOutcomes},
 };
 
@@ -31,36 +29,49 @@ struct Run {
 pub(super) async fn run(
     environment: &BenchEnvironment,
     options: &BenchOptions,
-    progress: &Progress,
-) -> anyhow::Result<Drain> {
+) -> anyhow::Result<Measured> {
     let publisher = environment.start_publisher().await?;
-    let mut payloads = BTreeMap::new();
+    let (mut payloads, mut rows) = (Map::new(), Vec::new());
     for payload in Payload::ALL {
         let backlog = Backlog::generate(environment, payload, options.messages, options.mix)?;
         let mut runs = Vec::new();
         for run in 1..=options.runs {
-            progress.step(&format!("drain, {}, run {run}", payload.title()));
+            environment.progress(&format!("drain, {}, run {run}", payload.title()));
             runs.push(compare(environment, options, &publisher, &backlog, run % 2 == 1).await?);
         }
         let median = |of: fn(&Run) -> f64, decimals| rounded_median(runs.iter().map(of), decimals);
-        let drained = Drained {
-            per_second: median(|run| run.product, 0),
-            ratio_to_row_at_a_time: median(|run| ratio(run.product, run.row_at_a_time), 3),
-            ratio_to_set_insert: median(|run| ratio(run.product, run.set_insert), 3),
-            row_at_a_time_per_second: median(|run| run.row_at_a_time, 0),
-            set_insert_per_second: median(|run| run.set_insert, 0),
-        };
-        payloads.insert(payload.key(), drained);
+        let product = median(|run| run.product, 0);
+        let to_row_at_a_time = median(|run| ratio(run.product, run.row_at_a_time), 3);
+        let to_set_insert = median(|run| ratio(run.product, run.set_insert), 3);
+        let [row_at_a_time, set_insert] =
+            [median(|run| run.row_at_a_time, 0), median(|run| run.set_insert, 0)];
+        let figures = json!({
+            "per_second": product,
+            "ratio_to_row_at_a_time": to_row_at_a_time,
+            "ratio_to_set_insert": to_set_insert,
+            "row_at_a_time_per_second": row_at_a_time,
+            "set_insert_per_second": set_insert,
+        });
+        payloads.insert(payload.key().to_owned(), figures);
+        let compared = format!(
+            "{to_row_at_a_time:.1} times one transaction a message ({}); \
+             {to_set_insert:.2} of the bare set insert ({})",
+            rate(row_at_a_time),
+            rate(set_insert)
+        );
+        rows.push(row(format!("drain, {}", payload.title()), rate(product), compared));
     }
-    let headline = payloads.get(Payload::Generic.key()).copied().unwrap_or_default();
-    let (duplicates, poison) =
-        duplicates_and_poison(environment, options, &publisher, progress).await?;
-    Ok(Drain {
-        headline,
-        payloads,
-        ratio_of_duplicates_to_new: rounded_median(duplicates, 3),
-        ratio_with_poison: rounded_median(poison, 3),
-    })
+    let (duplicates, poison) = duplicates_and_poison(environment, options, &publisher).await?;
+    let [duplicates, poison] = [duplicates, poison].map(|ratios| rounded_median(ratios, 3));
+    let compared = format!("{duplicates:.1} times as fast as new messages");
+    rows.push(row("drain, duplicates only", String::new(), compared));
+    rows.push(row("drain, 1 % poison", String::new(), format!("{poison:.2} of none")));
+    // The headline is the 2 kB payload.
+    let mut figures = payloads[Payload::Generic.key()].clone();
+    figures["payloads"] = Value::Object(payloads);
+    figures["ratio_of_duplicates_to_new"] = json!(duplicates);
+    figures["ratio_with_poison"] = json!(poison);
+    Ok(Measured { figures, rows })
 }
 
 async fn compare(
@@ -114,7 +125,6 @@ async fn duplicates_and_poison(
     environment: &BenchEnvironment,
     options: &BenchOptions,
     publisher: &BenchPublisher,
-    progress: &Progress,
 ) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
     let payload = Payload::Generic;
     let new = Backlog::generate(environment, payload, options.messages, Mix::default())?;
@@ -122,7 +132,7 @@ async fn duplicates_and_poison(
     let poisoned = Backlog::generate(environment, payload, options.messages, one_percent)?;
     let (mut duplicates, mut poison) = (Vec::new(), Vec::new());
     for run in 1..=options.runs {
-        progress.step(&format!("drain, duplicates only, 1 % poison, run {run}"));
+        environment.progress(&format!("drain, duplicates only, 1 % poison, run {run}"));
         let new_rate = drain(environment, options, publisher, &new).await?;
         // The tables keep the messages that were just applied.
         let redelivered = new.redelivered();

@@ -3,6 +3,7 @@
 //! alternately.
 
 use anyhow::{Context as _, ensure};
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::{
@@ -12,8 +13,7 @@ use super::{
     load::{self, Response},
     measure::Percentiles,
     process::ServeProcess,
-    progress::Progress,
-    report::EndToEnd,
+    report::{Measured, milliseconds},
     schedule::{Schedule, arrivals},
 };
 use crate::app::Roles;
@@ -21,19 +21,28 @@ use crate::app::Roles;
 pub(super) async fn run(
     environment: &BenchEnvironment,
     options: &BenchOptions,
-    progress: &Progress,
-) -> anyhow::Result<EndToEnd> {
+) -> anyhow::Result<Measured> {
     environment.clear().await?;
     let serve = ServeProcess::start(environment, &options.program, Roles::ALL).await?;
     serve.wait_until_ready().await?;
     let mut runs = Vec::new();
     for run in 1..=options.runs {
-        progress.step(&format!("end to end, {}/s, run {run}", options.rate));
+        environment.progress(&format!("end to end, {}/s, run {run}", options.rate));
         runs.push(measure(environment, options, &serve).await?);
     }
     serve.stop().await?;
     environment.clear().await?;
-    Ok(EndToEnd { rate: options.rate.get(), times: Percentiles::median(&runs) })
+    let times = Percentiles::median(&runs);
+    let mut figures = serde_json::to_value(times)?;
+    figures["rate"] = json!(options.rate);
+    let row = [
+        "end to end, all payloads, from due to committed".to_owned(),
+        options.rate.to_string(),
+        milliseconds(times.p50_ms),
+        milliseconds(times.p99_ms),
+        String::new(),
+    ];
+    Ok(Measured { figures, rows: vec![row] })
 }
 
 async fn measure(

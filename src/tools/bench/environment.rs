@@ -1,6 +1,10 @@
 //! The database and the queues of one bench run, on the given servers.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use reqwest::Url;
@@ -39,6 +43,7 @@ pub(crate) struct BenchEnvironment {
     admin_store: Store,
     /// Names of the databases that this run may have created.
     databases: Vec<String>,
+    started: Instant,
 }
 
 /// A running publisher of the product; dropping it stops it.
@@ -74,7 +79,23 @@ impl BenchEnvironment {
         let store = Store::without_timeout(&config.database).context("database.url")?;
         let broker = Broker::open(&config.broker.url).await.context("broker.url")?;
         let databases = vec![database];
-        Ok(Self { config, components, secret, topology, store, broker, admin_store, databases })
+        let started = Instant::now();
+        Ok(Self {
+            config,
+            components,
+            secret,
+            topology,
+            store,
+            broker,
+            admin_store,
+            databases,
+            started,
+        })
+    }
+
+    /// Writes the start of a step to standard error.
+    pub(super) fn progress(&self, step: &str) {
+        eprintln!("{:>4} s  {step}", self.started.elapsed().as_secs());
     }
 
     /// Creates the database and the queues.
@@ -197,7 +218,6 @@ fn with_database(url: &str, database: &str) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tools::bench::payload::Payload;
 
     #[test]
     fn with_database_keeps_the_server() {
@@ -213,15 +233,5 @@ mod tests {
         }
         let error = with_database("hunter2", "x").unwrap_err().to_string();
         assert!(!error.contains("hunter2"), "{error}");
-    }
-
-    #[test]
-    fn every_payload_has_a_source() {
-        let variables = BTreeMap::from([(SECRET.to_owned(), "a secret".to_owned())]);
-        let config = Config::from_toml(SOURCES, &variables).unwrap();
-        for payload in Payload::ALL {
-            assert!(config.sources.contains_key(&payload.source_name().unwrap()), "{payload:?}");
-        }
-        assert_eq!(config.sources.len(), Payload::ALL.len());
     }
 }

@@ -1,5 +1,7 @@
 //! `baseline`: the limits of the servers themselves, with the 2 kB payload.
 
+use serde_json::json;
+
 use super::{
     BenchOptions,
     backlog::Backlog,
@@ -9,16 +11,14 @@ use super::{
     load::{self, Target},
     measure::{per_second, rounded_median},
     payload::Payload,
-    progress::Progress,
     receive::{self, HttpServer},
-    report::Limits,
+    report::{Measured, rate, row},
 };
 
 pub(super) async fn run(
     environment: &BenchEnvironment,
     options: &BenchOptions,
-    progress: &Progress,
-) -> anyhow::Result<Limits> {
+) -> anyhow::Result<Measured> {
     let publisher = environment.start_publisher().await?;
     let backlog = Backlog::generate(environment, Payload::Generic, options.messages, options.mix)?;
     let broker = Broker::open(&environment.config.broker.url).await?;
@@ -30,7 +30,7 @@ pub(super) async fn run(
     };
     let mut runs = Vec::new();
     for run in 1..=options.runs {
-        progress.step(&format!("baseline, run {run}"));
+        environment.progress(&format!("baseline, run {run}"));
         environment.clear().await?;
         let time = publish::run(environment, &backlog).await?;
         environment.purge_queues().await?;
@@ -46,10 +46,20 @@ pub(super) async fn run(
     broker.close().await;
     let [publish, http_publish, set_insert, row_at_a_time] =
         [0, 1, 2, 3].map(|limit| rounded_median(runs.iter().map(|run| run[limit]), 0));
-    Ok(Limits {
-        publish_per_second: publish,
-        http_publish_per_second: http_publish,
-        set_insert_per_second: set_insert,
-        row_at_a_time_per_second: row_at_a_time,
+    let limit = |(what, limit)| row(format!("limit: {what}, 2 kB"), rate(limit), String::new());
+    let limits = [
+        ("confirmed publish from memory", publish),
+        ("confirmed publish behind HTTP", http_publish),
+        ("set insert from memory", set_insert),
+        ("one transaction a message", row_at_a_time),
+    ];
+    Ok(Measured {
+        figures: json!({
+            "publish_per_second": publish,
+            "http_publish_per_second": http_publish,
+            "set_insert_per_second": set_insert,
+            "row_at_a_time_per_second": row_at_a_time,
+        }),
+        rows: limits.map(limit).into(),
     })
 }

@@ -71,15 +71,3 @@ fn or_unknown(text: &str) -> String {
     let text = if text.is_empty() { UNKNOWN } else { text };
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn model_is_read_from_cpuinfo() {
-        let known = "processor\t: 0\nmodel name\t: Some  CPU @ 2.50GHz\nprocessor\t: 1\n";
-        assert_eq!(model(known), "Some CPU @ 2.50GHz");
-        assert_eq!(model("processor: 0\nBogoMIPS: 50\n"), "unknown");
-    }
-}

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use serde_json::json;
 
 use super::{
     BenchOptions, backlog,
@@ -12,8 +13,7 @@ use super::{
     measure::round,
     payload::Payload,
     process::ServeProcess,
-    progress::Progress,
-    report::Memory,
+    report::{Measured, row},
 };
 use crate::app::Roles;
 
@@ -22,9 +22,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub(super) async fn run(
     environment: &BenchEnvironment,
     options: &BenchOptions,
-    progress: &Progress,
-) -> anyhow::Result<Memory> {
-    progress.step("memory, idle and with 28 kB bodies");
+) -> anyhow::Result<Measured> {
+    environment.progress("memory, idle and with 28 kB bodies");
     environment.clear().await?;
     // Different events, so that the worker applies them.
     let count = backlog::affordable(options.messages, Payload::Shopify);
@@ -52,7 +51,12 @@ pub(super) async fn run(
     }
     serve.stop().await?;
     environment.clear().await?;
-    Ok(Memory { idle_mib: mebibytes(idle), full_mib: mebibytes(max) })
+    let [idle, full] = [idle, max].map(mebibytes);
+    let compared = format!("{idle} MiB idle, {full} MiB with 28 kB bodies");
+    Ok(Measured {
+        figures: json!({"idle_mib": idle, "full_mib": full}),
+        rows: vec![row("memory of serve", String::new(), compared)],
+    })
 }
 
 /// KiB as MiB with one decimal.

@@ -30,7 +30,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A running `tallyhook serve`; dropping it kills the process.
 pub(super) struct ServeProcess {
-    process: LoggedProcess,
+    process: Supervised,
+    log: PathBuf,
     /// The receiver's address, if it has that role.
     pub(super) receiver: Option<SocketAddr>,
     operations: SocketAddr,
@@ -49,7 +50,7 @@ impl ServeProcess {
         let folder = tempfile::tempdir()?;
         let (file, log) = (folder.path().join("bench.toml"), folder.path().join("log"));
         std::fs::write(&file, SOURCES)?;
-        let running = Supervised::spawn(&Program {
+        let process = Supervised::spawn(&Program {
             command: command(program, &file, roles),
             environment: variables(environment),
             dir: folder.path(),
@@ -59,11 +60,26 @@ impl ServeProcess {
             remove_dir_on_death: Some(&folder.path().to_owned()),
         })
         .await?;
-        let mut process = LoggedProcess { running, log };
-        let (receiver, operations) = timeout(TIMEOUT, process.addresses())
+        // The port 0 is never served; the log has the addresses.
+        let operations = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut serve = Self { process, log, receiver: None, operations, _folder: folder };
+        (serve.receiver, serve.operations) = timeout(TIMEOUT, serve.addresses())
             .await
             .context("serve did not log its addresses in time")??;
-        Ok(Self { process, receiver, operations, _folder: folder })
+        Ok(serve)
+    }
+
+    async fn addresses(&mut self) -> anyhow::Result<(Option<SocketAddr>, SocketAddr)> {
+        loop {
+            // Checked before the log is read: an ended process has written its last line.
+            let running = self.ensure_running();
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            if let Some(addresses) = log.lines().find_map(addresses_in) {
+                return Ok(addresses);
+            }
+            running?;
+            sleep(POLL_INTERVAL).await;
+        }
     }
 
     pub(super) async fn wait_until_ready(&self) -> anyhow::Result<()> {
@@ -79,48 +95,7 @@ impl ServeProcess {
 
     /// Fails with the last line of its log if it has ended.
     pub(super) fn ensure_running(&mut self) -> anyhow::Result<()> {
-        self.process.ensure_running()
-    }
-
-    /// Its resident memory, in KiB.
-    pub(super) fn resident_kib(&self) -> anyhow::Result<u32> {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.process.running.pid()))
-                .context("cannot read /proc/PID/status of serve: not Linux, or it has ended")?;
-        resident_in(&status).context("/proc/PID/status has no VmRSS")
-    }
-
-    /// Stops it with SIGTERM, as a service manager would.
-    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
-        self.ensure_running()?;
-        self.process.running.signal(Signal::SIGTERM)?;
-        let status = self.process.running.wait(TIMEOUT).await?.context("serve did not stop")?;
-        ensure!(status.success(), "serve ended with {status}: {}", self.process.last_line());
-        Ok(())
-    }
-}
-
-struct LoggedProcess {
-    running: Supervised,
-    log: PathBuf,
-}
-
-impl LoggedProcess {
-    async fn addresses(&mut self) -> anyhow::Result<(Option<SocketAddr>, SocketAddr)> {
-        loop {
-            // Checked before the log is read: an ended process has written its last line.
-            let running = self.ensure_running();
-            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-            if let Some(addresses) = log.lines().find_map(addresses_in) {
-                return Ok(addresses);
-            }
-            running?;
-            sleep(POLL_INTERVAL).await;
-        }
-    }
-
-    fn ensure_running(&mut self) -> anyhow::Result<()> {
-        if let Some(status) = self.running.ended()? {
+        if let Some(status) = self.process.ended()? {
             bail!("serve ended with {status}: {}", self.last_line());
         }
         Ok(())
@@ -129,6 +104,22 @@ impl LoggedProcess {
     fn last_line(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         log.lines().next_back().unwrap_or("it logged nothing").to_owned()
+    }
+
+    /// Its resident memory, in KiB.
+    pub(super) fn resident_kib(&self) -> anyhow::Result<u32> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()))
+            .context("cannot read /proc/PID/status of serve: not Linux, or it has ended")?;
+        resident_in(&status).context("/proc/PID/status has no VmRSS")
+    }
+
+    /// Stops it with SIGTERM, as a service manager would.
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        self.ensure_running()?;
+        self.process.signal(Signal::SIGTERM)?;
+        let status = self.process.wait(TIMEOUT).await?.context("serve did not stop")?;
+        ensure!(status.success(), "serve ended with {status}: {}", self.last_line());
+        Ok(())
     }
 }
 
@@ -191,45 +182,4 @@ fn addresses_in(line: &str) -> Option<(Option<SocketAddr>, SocketAddr)> {
 fn resident_in(status: &str) -> Option<u32> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resident_memory_is_read_from_proc() {
-        assert_eq!(resident_in("Name:\tx\nVmHWM:\t 99 kB\nVmRSS:\t   12345 kB\n"), Some(12_345));
-        assert_eq!(resident_in("Name:\tx\n"), None);
-    }
-
-    #[test]
-    fn addresses_are_read_from_the_log() {
-        let (receiver, operations) =
-            ("127.0.0.1:4711".parse().unwrap(), "127.0.0.1:1".parse().unwrap());
-        for (line, expected) in [
-            (
-                r#"{"message":"serving","receiver":"127.0.0.1:4711","operations":"127.0.0.1:1"}"#,
-                Some((Some(receiver), operations)),
-            ),
-            (r#"{"message":"serving","operations":"127.0.0.1:1"}"#, Some((None, operations))),
-            (r#"{"message":"serving","receiver":"127.0.0.1:4711"}"#, None),
-            ("error: no", None),
-            // An incomplete line.
-            (r#"{"message":"serving","operat"#, None),
-        ] {
-            assert_eq!(addresses_in(line), expected, "{line}");
-        }
-    }
-
-    #[test]
-    fn command_names_a_single_role() {
-        let words = |roles| {
-            let command = command(Path::new("t"), Path::new("f"), roles);
-            command.join(std::ffi::OsStr::new(" ")).into_string().unwrap()
-        };
-        assert_eq!(words(Roles::ALL), "t --config f serve");
-        let worker = Roles { receiver: false, worker: true };
-        assert_eq!(words(worker), "t --config f serve --only worker");
-    }
 }

@@ -6,6 +6,7 @@
 
 use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
+use serde_json::{Map, Value, json};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -16,8 +17,7 @@ use super::{
     load::{self, PreparedRequest, Response, Target},
     measure::{Percentiles, per_second, ratio, rounded_median},
     payload::Payload,
-    progress::Progress,
-    report::{Receive, Received},
+    report::{Measured, Row, milliseconds, rate},
     schedule::Schedule,
 };
 use crate::{app::Shared, observability::health::HealthRegistry};
@@ -84,27 +84,30 @@ async fn listen() -> anyhow::Result<(TcpListener, SocketAddr)> {
 pub(super) async fn run(
     environment: &BenchEnvironment,
     options: &BenchOptions,
-    progress: &Progress,
-) -> anyhow::Result<Receive> {
+) -> anyhow::Result<Measured> {
     let publisher = environment.start_publisher().await?;
     let product = HttpServer::product(environment, &publisher).await?;
     let broker = Broker::open(&environment.config.broker.url).await?;
     let bare = HttpServer::bare(environment, &broker).await?;
-    let mut receive = Receive::default();
+    let (mut payloads, mut rows) = (Map::new(), Vec::new());
     for payload in Payload::ALL {
         let requests = load::prepare(environment, payload, PREPARED)?;
-        let title = payload.title();
-        let received =
-            compare(environment, options, progress, title, requests, &product, &bare).await?;
-        receive.payloads.insert(payload.key(), received);
+        let (figures, row) =
+            compare(environment, options, payload.title(), requests, &product, &bare).await?;
+        payloads.insert(payload.key().to_owned(), figures);
+        rows.push(row);
     }
     let total = Payload::ALL.len() * usize::try_from(PREPARED)?;
     let mixed = load::prepare_mixed(environment, total)?;
-    receive.mixed =
-        compare(environment, options, progress, "all payloads", mixed, &product, &bare).await?;
+    let (mixed, row) =
+        compare(environment, options, "all payloads alternately", mixed, &product, &bare).await?;
+    rows.push(row);
     broker.close().await;
-    receive.headline = receive.payloads.get(Payload::Generic.key()).copied().unwrap_or_default();
-    Ok(receive)
+    // The headline is the 2 kB payload.
+    let mut figures = payloads[Payload::Generic.key()].clone();
+    figures["payloads"] = Value::Object(payloads);
+    figures["mixed"] = mixed;
+    Ok(Measured { figures, rows })
 }
 
 /// The figures of one run.
@@ -118,12 +121,11 @@ struct Run {
 async fn compare(
     environment: &BenchEnvironment,
     options: &BenchOptions,
-    progress: &Progress,
     title: &str,
     requests: Vec<PreparedRequest>,
     product: &HttpServer,
     bare: &HttpServer,
-) -> anyhow::Result<Received> {
+) -> anyhow::Result<(Value, Row)> {
     let requests = Arc::new(requests);
     let [product, bare] = [product, bare].map(|server| Target {
         address: server.address,
@@ -132,7 +134,7 @@ async fn compare(
     });
     let mut runs = Vec::new();
     for run in 1..=options.runs {
-        progress.step(&format!("receive, {title}, run {run}"));
+        environment.progress(&format!("receive, {title}, run {run}"));
         // The order alternates, so that neither always gets the warmer servers.
         let (latencies, bare_latencies) = if run % 2 == 1 {
             let latencies = maximum(environment, options, &product).await?;
@@ -154,18 +156,26 @@ async fn compare(
     let percentiles =
         |of: fn(&Run) -> Percentiles| Percentiles::median(&runs.iter().map(of).collect::<Vec<_>>());
     let (at_maximum, at_half) = (percentiles(|run| run.at_maximum), percentiles(|run| run.at_half));
-    Ok(Received {
-        per_second: rounded_median(runs.iter().map(|run| run.product), 0),
-        p50_ms: at_half.p50_ms,
-        p99_ms: at_half.p99_ms,
-        ratio_to_bare_publish: rounded_median(
-            runs.iter().map(|run| ratio(run.product, run.bare)),
-            3,
-        ),
-        bare_publish_per_second: rounded_median(runs.iter().map(|run| run.bare), 0),
-        at_maximum,
-        at_half,
-    })
+    let median = |of: fn(&Run) -> f64, decimals| rounded_median(runs.iter().map(of), decimals);
+    let (product, bare) = (median(|run| run.product, 0), median(|run| run.bare, 0));
+    let ratio_to_bare = median(|run| ratio(run.product, run.bare), 3);
+    let figures = json!({
+        "per_second": product,
+        "p50_ms": at_half.p50_ms,
+        "p99_ms": at_half.p99_ms,
+        "ratio_to_bare_publish": ratio_to_bare,
+        "bare_publish_per_second": bare,
+        "at_maximum": at_maximum,
+        "at_half": at_half,
+    });
+    let row = [
+        format!("receive, {title}; p50 and p99 at half of it"),
+        rate(product),
+        milliseconds(at_half.p50_ms),
+        milliseconds(at_half.p99_ms),
+        format!("{ratio_to_bare:.2} of the bare confirmed publish ({})", rate(bare)),
+    ];
+    Ok((figures, row))
 }
 
 /// Latencies at the maximum rate. The queues are empty again afterwards.
@@ -205,16 +215,4 @@ async fn at_half(
 )]
 fn half(rate: f64) -> NonZeroU32 {
     NonZeroU32::new((rate / 2.0) as u32).unwrap_or(NonZeroU32::MIN)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn half_is_at_least_one() {
-        for (rate, expected) in [(0.0, 1), (1.9, 1), (4001.0, 2000)] {
-            assert_eq!(half(rate).get(), expected, "{rate}");
-        }
-    }
 }

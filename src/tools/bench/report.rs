@@ -1,43 +1,35 @@
-//! The measured figures. As JSON, the keys are a contract.
+//! The measured figures: as JSON, whose keys are a contract, and as a table for
+//! a terminal or Markdown.
 
-use std::collections::BTreeMap;
-
+use comfy_table::{ContentArrangement, Table, TableStyle, presets};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
-use super::{machine::Machine, measure::Percentiles, soak::Soak};
+use super::machine::Machine;
+
+const HEADER: [&str; 5] = ["What", "Messages/s", "p50", "p99", "Compared"];
+
+/// What was measured, rate, p50, p99, and the comparison.
+pub(super) type Row = [String; 5];
+
+/// The figures of one scenario.
+pub(super) struct Measured {
+    pub(super) figures: Value,
+    pub(super) rows: Vec<Row>,
+}
 
 /// All figures; scenarios that did not run are absent.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
     pub(super) machine: Machine,
     pub(super) settings: RunSettings,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) receive: Option<Receive>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) drain: Option<Drain>,
-    /// By the number of processes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) workers: Option<BTreeMap<u32, WorkerThroughput>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) end_to_end: Option<EndToEnd>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) dedupe_at_scale: Option<Dedupe>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) memory: Option<Memory>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) baseline: Option<Limits>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) soak: Option<Soak>,
+    #[serde(flatten)]
+    pub(super) figures: Map<String, Value>,
+    #[serde(skip)]
+    pub(super) rows: Vec<Row>,
 }
 
-impl Report {
-    /// Whether a soak did not account for every message.
-    pub(crate) fn lost_messages(&self) -> bool {
-        self.soak.as_ref().is_some_and(|soak| !soak.reconciliation.complete)
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct RunSettings {
     /// Figures are medians over so many runs.
     pub(super) runs: u32,
@@ -48,106 +40,59 @@ pub(super) struct RunSettings {
     pub(super) seconds: f64,
 }
 
-#[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Receive {
-    /// Of the 2 kB payload.
-    #[serde(flatten)]
-    pub(super) headline: Received,
-    pub(super) payloads: BTreeMap<&'static str, Received>,
-    /// All payloads alternately.
-    pub(super) mixed: Received,
+impl Report {
+    /// Whether a soak did not account for every message.
+    pub(crate) fn lost_messages(&self) -> bool {
+        let soak = self.figures.get("soak");
+        soak.is_some_and(|soak| soak["reconciliation"]["complete"] != true)
+    }
+
+    /// The table for a terminal, with the machine below it.
+    pub(crate) fn terminal(&self) -> String {
+        self.render(presets::NOTHING)
+    }
+
+    /// The table in Markdown, with the machine below it.
+    pub(crate) fn markdown(&self) -> String {
+        self.render(presets::ASCII_MARKDOWN)
+    }
+
+    fn render(&self, preset: TableStyle) -> String {
+        let mut table = Table::new();
+        table
+            .load_style(preset)
+            .set_content_arrangement(ContentArrangement::Disabled)
+            .set_header(HEADER)
+            .add_rows(&self.rows);
+        let runs = match self.settings.runs {
+            1 => "One run".to_owned(),
+            runs => format!("Medians of {runs} runs"),
+        };
+        format!(
+            "{table}\n\n{runs}, {} connections, load generator and receiver on one machine: {}.\n",
+            self.settings.connections, self.machine
+        )
+    }
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(super) struct Received {
-    /// The maximum rate, each webhook confirmed before its response.
-    pub(super) per_second: f64,
-    /// Latency at half of that rate, from when a request was due.
-    pub(super) p50_ms: f64,
-    pub(super) p99_ms: f64,
-    /// The maximum rate relative to the bare confirmed publish behind HTTP.
-    pub(super) ratio_to_bare_publish: f64,
-    pub(super) bare_publish_per_second: f64,
-    /// Latencies at the maximum rate.
-    pub(super) at_maximum: Percentiles,
-    /// Latencies at half of it.
-    pub(super) at_half: Percentiles,
+/// A row without latencies.
+pub(super) fn row(what: impl Into<String>, rate: String, compared: String) -> Row {
+    [what.into(), rate, String::new(), String::new(), compared]
 }
 
-#[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Drain {
-    /// Of the 2 kB payload.
-    #[serde(flatten)]
-    pub(super) headline: Drained,
-    pub(super) payloads: BTreeMap<&'static str, Drained>,
-    /// Duplicates only, relative to new messages.
-    pub(super) ratio_of_duplicates_to_new: f64,
-    /// With 1 % poison, relative to none.
-    pub(super) ratio_with_poison: f64,
+/// A rate with three significant digits.
+pub(super) fn rate(rate: f64) -> String {
+    let digits = format!("{rate:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(if index < 3 { digit } else { '0' });
+    }
+    text
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(super) struct Drained {
-    /// Messages a second, until the last commit.
-    pub(super) per_second: f64,
-    /// Relative to one transaction a message, 16 at a time.
-    pub(super) ratio_to_row_at_a_time: f64,
-    /// Relative to a bare insert of the same rows from memory.
-    pub(super) ratio_to_set_insert: f64,
-    pub(super) row_at_a_time_per_second: f64,
-    pub(super) set_insert_per_second: f64,
-}
-
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(super) struct WorkerThroughput {
-    /// Messages a second by all processes together.
-    pub(super) per_second: f64,
-    /// Relative to one process.
-    pub(super) ratio_to_one: f64,
-}
-
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(super) struct EndToEnd {
-    /// Arrivals a second.
-    pub(super) rate: u32,
-    /// From when a webhook was due until its rows were visible.
-    #[serde(flatten)]
-    pub(super) times: Percentiles,
-}
-
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(super) struct Dedupe {
-    /// Keys in the full inbox.
-    pub(super) keys: u64,
-    /// Table and index.
-    pub(super) bytes_per_key: f64,
-    /// Claims a second, relative to an empty inbox.
-    pub(super) ratio_to_empty: f64,
-    pub(super) per_second: f64,
-    pub(super) empty_per_second: f64,
-    /// Messages a second in whole transactions, relative to an empty inbox.
-    pub(super) drain_ratio_to_empty: f64,
-    pub(super) drain_per_second: f64,
-    pub(super) empty_drain_per_second: f64,
-}
-
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(super) struct Memory {
-    pub(super) idle_mib: f64,
-    /// The maximum while 28 kB bodies arrived.
-    pub(super) full_mib: f64,
-}
-
-/// Limits of the servers, with the 2 kB payload.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-#[expect(clippy::struct_field_names, reason = "the JSON keys have units")]
-pub(super) struct Limits {
-    /// Confirmed publishes from memory.
-    pub(super) publish_per_second: f64,
-    /// Confirmed publishes behind HTTP.
-    pub(super) http_publish_per_second: f64,
-    /// Messages inserted from memory.
-    pub(super) set_insert_per_second: f64,
-    /// Messages with one transaction each.
-    pub(super) row_at_a_time_per_second: f64,
+pub(super) fn milliseconds(time: f64) -> String {
+    format!("{time:.1} ms")
 }

@@ -6,12 +6,10 @@
 //! | [`workload`] | what is sent |
 //! | [`sample`] | figures of each interval |
 //! | [`stability`], [`reconciliation`] | the result |
-//! | [`table_rows`] | its rows in the table |
 
-pub(super) mod reconciliation;
+mod reconciliation;
 mod sample;
 mod stability;
-pub(super) mod table_rows;
 mod workload;
 
 use std::{
@@ -22,6 +20,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use http::StatusCode;
 use serde::Serialize;
+use serde_json::Value;
 use tokio::{sync::mpsc, time::sleep_until};
 
 use super::{
@@ -30,13 +29,13 @@ use super::{
     environment::BenchEnvironment,
     load::{self, Response},
     process::ServeProcess,
-    progress::Progress,
+    report::{Measured, Row, milliseconds, rate, row},
     schedule::Schedule,
 };
 use crate::{app::Roles, broker::BrokerConnection};
 use reconciliation::Reconciliation;
 use sample::{Interval, Sample, Sampler};
-use stability::Trend;
+use stability::{Trend, sample_median};
 use workload::Workload;
 
 /// Samples of a soak that is long enough.
@@ -44,32 +43,49 @@ const SAMPLES: u32 = 60;
 /// PostgreSQL's statistics are updated once a second.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-#[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Soak {
+#[derive(Debug, Serialize)]
+struct Soak {
     /// Arrivals a second.
-    pub(super) rate: u32,
-    pub(super) seconds: f64,
+    rate: u32,
+    seconds: f64,
     /// Time between samples.
-    pub(super) interval_seconds: f64,
+    interval_seconds: f64,
     /// Whether all trends are stable and every message was accepted and is
     /// accounted for.
-    pub(super) stable: bool,
+    stable: bool,
     /// The last third relative to the first, by figure.
-    pub(super) trends: BTreeMap<String, Trend>,
-    pub(super) reconciliation: Reconciliation,
-    pub(super) samples: Vec<Sample>,
+    trends: BTreeMap<&'static str, Trend>,
+    reconciliation: Reconciliation,
+    samples: Vec<Value>,
 }
 
 fn interval(length: Duration) -> Duration {
     (length / SAMPLES).max(MIN_INTERVAL)
 }
 
-/// The number of samples of a soak of this length.
-pub(super) fn samples(length: Duration) -> u64 {
-    let interval = interval(length).as_nanos();
-    // A remainder of less than half an interval belongs to the last sample.
-    let count = (length.as_nanos() + interval / 2) / interval;
-    u64::try_from(count).unwrap_or(u64::MAX).max(1)
+impl Soak {
+    /// The medians, the change of each figure, and the messages by outcome.
+    fn rows(&self) -> Vec<Row> {
+        let times = |what, rate, kind: &str| {
+            let [p50, p99] = ["p50_ms", "p99_ms"]
+                .map(|field| sample_median(&self.samples, &format!("/{kind}/{field}")))
+                .map(|time| time.map_or_else(String::new, milliseconds));
+            [what, rate, p50, p99, String::new()]
+        };
+        let minutes = self.seconds / 60.0;
+        let what = format!("soak of {minutes:.1} min, all payloads, due until response");
+        let mut rows = vec![
+            times(what, rate(f64::from(self.rate)), "responses"),
+            times("soak, due until committed".to_owned(), String::new(), "commits"),
+        ];
+        for (figure, Trend { first, last, stable, .. }) in &self.trends {
+            let warning = if *stable { "" } else { " (NOT STABLE)" };
+            let compared = format!("{first} → {last}{warning}");
+            rows.push(row(format!("soak, {figure}"), String::new(), compared));
+        }
+        rows.push(row("soak, accounted for", String::new(), self.reconciliation.to_string()));
+        rows
+    }
 }
 
 /// Fails if a server fails, `serve` ends, or a status is neither 2xx, 429 nor
@@ -77,34 +93,35 @@ pub(super) fn samples(length: Duration) -> u64 {
 pub(super) async fn run(
     environment: &BenchEnvironment,
     options: &BenchOptions,
-    progress: &Progress,
-) -> anyhow::Result<Soak> {
-    progress.step("soak, starting");
+) -> anyhow::Result<Measured> {
+    environment.progress("soak, starting");
     environment.clear().await?;
     let serve = ServeProcess::start(environment, &options.program, Roles::ALL).await?;
     serve.wait_until_ready().await?;
     let link = BrokerConnection::open(&environment.config.broker.url, "tallyhook bench").await?;
-    let samples = apply_load(environment, options, &serve, &link, progress).await?;
-    progress.step("soak, accounting for every message");
+    let samples = apply_load(environment, options, &serve, &link).await?;
+    environment.progress("soak, accounting for every message");
     let sum = |of: fn(&Sample) -> usize| samples.iter().map(of).sum::<usize>();
     let (accepted, refused) = (sum(|sample| sample.accepted), sum(|sample| sample.refused));
     let reconciliation = reconciliation::reconcile(environment, &link, accepted, refused).await?;
     link.close().await;
     serve.stop().await?;
     environment.clear().await?;
+    let samples = samples.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
     let trends = stability::trends(&samples);
-    Ok(Soak {
+    let soak = Soak {
         rate: options.rate.get(),
         seconds: options.soak_duration.as_secs_f64(),
         interval_seconds: interval(options.soak_duration).as_secs_f64(),
         stable: reconciliation.complete
             && reconciliation.refused == 0
-            && trends.len() == stability::FIGURES
+            && trends.len() == stability::FIGURES.len()
             && trends.values().all(|trend| trend.stable),
         trends,
         reconciliation,
         samples,
-    })
+    };
+    Ok(Measured { rows: soak.rows(), figures: serde_json::to_value(soak)? })
 }
 
 async fn apply_load(
@@ -112,7 +129,6 @@ async fn apply_load(
     options: &BenchOptions,
     serve: &ServeProcess,
     link: &BrokerConnection,
-    progress: &Progress,
 ) -> anyhow::Result<Vec<Sample>> {
     let (rate, length) = (options.rate, options.soak_duration);
     let (responses, mut received) = mpsc::unbounded_channel();
@@ -132,7 +148,8 @@ async fn apply_load(
     let collecting = async {
         let mut samples = Vec::new();
         let mut current = Interval::default();
-        let mut times = SampleTimes::new(schedule.start, length);
+        let interval = interval(length);
+        let (mut next, end) = (schedule.start + interval, schedule.start + length);
         let mut probes = Some(probes);
         loop {
             tokio::select! {
@@ -153,17 +170,19 @@ async fn apply_load(
                     }
                 }
                 Some(time) = committed.recv() => current.commits.push(time),
-                () = sleep_until(times.next.into()), if !times.is_last() => {
+                // The last interval is up to one and a half times as long.
+                () = sleep_until(next.into()), if next + interval / 2 <= end => {
                     let sample = recorder.take(std::mem::take(&mut current)).await?;
-                    progress.step(&sample.progress(length));
+                    environment.progress(&sample.progress(length));
                     samples.push(sample);
-                    times.advance(Instant::now());
+                    // A late sample is not followed by a very short interval.
+                    next = (next + interval).max(Instant::now() + interval / 2);
                 }
             }
         }
         drop(probes);
         let sample = recorder.take(current).await?;
-        progress.step(&sample.progress(length));
+        environment.progress(&sample.progress(length));
         samples.push(sample);
         anyhow::Ok(samples)
     };
@@ -198,69 +217,5 @@ impl Interval {
         );
         self.refused += 1;
         Ok(())
-    }
-}
-
-/// When samples are due.
-#[derive(Clone, Copy, Debug)]
-struct SampleTimes {
-    next: Instant,
-    interval: Duration,
-    end: Instant,
-}
-
-impl SampleTimes {
-    fn new(start: Instant, length: Duration) -> Self {
-        let interval = interval(length);
-        Self { next: start + interval, interval, end: start + length }
-    }
-
-    /// Whether the rest of the soak is one interval.
-    fn is_last(&self) -> bool {
-        self.next + self.interval / 2 > self.end
-    }
-
-    /// Moves to the next time that is at least half an interval from now, so
-    /// that a late sample is not followed by a short interval.
-    fn advance(&mut self, now: Instant) {
-        self.next += self.interval;
-        while self.next < now + self.interval / 2 {
-            self.next += self.interval;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn samples_are_sixty_or_one_a_second() {
-        for (millis, expected_interval, expected) in [
-            (1_800_000, 30_000, 60),
-            (60_000, 1_000, 60),
-            (5_700, 1_000, 6),
-            (5_300, 1_000, 5),
-            (200, 1_000, 1),
-            (100_000, 1_666, 60),
-        ] {
-            let length = Duration::from_millis(millis);
-            assert_eq!(interval(length).as_millis(), expected_interval, "{millis}");
-            assert_eq!(samples(length), expected, "{millis}");
-        }
-    }
-
-    #[test]
-    fn late_sample_skips_the_next_time() {
-        let start = Instant::now();
-        let mut times = SampleTimes::new(start, Duration::from_secs(10));
-        let after = |millis| start + Duration::from_millis(millis);
-        for (now, next) in [(1_020, 2_000), (3_400, 4_000), (5_600, 7_000), (7_000, 8_000)] {
-            times.advance(after(now));
-            assert_eq!(times.next, after(next), "at {now}");
-        }
-        assert!(!times.is_last());
-        times.advance(after(9_400));
-        assert!(times.is_last());
     }
 }

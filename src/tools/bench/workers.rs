@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use serde_json::json;
 use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
@@ -25,8 +26,7 @@ use super::{
     measure::{per_second, ratio, rounded_median},
     payload::Payload,
     process::ServeProcess,
-    progress::Progress,
-    report::WorkerThroughput,
+    report::{Measured, rate, row},
 };
 use crate::{
     app::Roles,
@@ -64,8 +64,7 @@ pub(super) struct ExpectedOutcomes {
 pub(super) async fn run(
     environment: &BenchEnvironment,
     options: &BenchOptions,
-    progress: &Progress,
-) -> anyhow::Result<BTreeMap<u32, WorkerThroughput>> {
+) -> anyhow::Result<Measured> {
     let publisher = environment.start_publisher().await?;
     let backlog = Backlog::generate(environment, Payload::Generic, options.messages, options.mix)?;
     let expected = ExpectedOutcomes::of(&backlog);
@@ -77,7 +76,7 @@ pub(super) async fn run(
         }
         let mut rates = BTreeMap::new();
         for processes in order {
-            progress.step(&format!("workers, {processes} processes, run {run}"));
+            environment.progress(&format!("workers, {processes} processes, run {run}"));
             environment.clear().await?;
             backlog.publish(environment, &publisher.publisher).await?;
             let rate = apply(environment, options, &backlog, expected, processes).await?;
@@ -86,15 +85,22 @@ pub(super) async fn run(
         runs.push(rates);
     }
     environment.clear().await?;
-    let throughput = |processes| {
+    let (mut figures, mut rows) = (json!({}), Vec::new());
+    for processes in PROCESSES {
         let ratio_to_one = |rates: &BTreeMap<u32, f64>| ratio(rates[&processes], rates[&1]);
-        let throughput = WorkerThroughput {
-            per_second: rounded_median(runs.iter().map(|rates| rates[&processes]), 0),
-            ratio_to_one: rounded_median(runs.iter().map(ratio_to_one), 3),
+        let ratio_to_one = rounded_median(runs.iter().map(ratio_to_one), 3);
+        let per_second = rounded_median(runs.iter().map(|rates| rates[&processes]), 0);
+        let (plural, compared) = match processes {
+            1 => ("", String::new()),
+            _ => ("es", format!("{ratio_to_one:.2} of one process")),
         };
-        (processes, throughput)
-    };
-    Ok(PROCESSES.into_iter().map(throughput).collect())
+        let title = Payload::Generic.title();
+        let what = format!("drain by {processes} worker process{plural}, {title}");
+        rows.push(row(what, rate(per_second), compared));
+        figures[processes.to_string()] =
+            json!({"per_second": per_second, "ratio_to_one": ratio_to_one});
+    }
+    Ok(Measured { figures, rows })
 }
 
 /// Has worker processes apply a published backlog; messages a second.

@@ -94,5 +94,5 @@ async fn soak_samples_figures_and_accounts_for_every_message() {
     assert_eq!(databases().await, Vec::<String>::new());
     // Progress is on stderr.
     let steps = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(steps.matches("; commits ").count(), samples.len(), "{steps}");
+    assert_eq!(steps.matches(" accepted; ").count(), samples.len(), "{steps}");
 }

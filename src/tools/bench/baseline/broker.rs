@@ -20,31 +20,31 @@ use tokio::{
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(in crate::tools::bench) struct Broker {
+pub(crate) struct Broker {
     connection: Connection,
 }
 
 impl Broker {
     /// Connects.
-    pub(in crate::tools::bench) async fn open(url: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn open(url: &str) -> anyhow::Result<Self> {
         let connecting = Connection::connect(url, ConnectionProperties::default());
         let connection =
             timeout(RESPONSE_TIMEOUT, connecting).await.context("RabbitMQ does not respond")??;
         Ok(Self { connection })
     }
 
-    pub(in crate::tools::bench) async fn channel(&self) -> anyhow::Result<Channel> {
+    pub(crate) async fn channel(&self) -> anyhow::Result<Channel> {
         Ok(timeout(RESPONSE_TIMEOUT, self.connection.create_channel()).await??)
     }
 
     /// A channel in confirm mode.
-    pub(in crate::tools::bench) async fn confirming(&self) -> anyhow::Result<Channel> {
+    pub(crate) async fn confirming(&self) -> anyhow::Result<Channel> {
         let channel = self.channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok(channel)
     }
 
-    pub(in crate::tools::bench) async fn purge(&self, queue: &str) -> anyhow::Result<()> {
+    pub(crate) async fn purge(&self, queue: &str) -> anyhow::Result<()> {
         let channel = self.channel().await?;
         let purging = channel.queue_purge(short(queue)?, QueuePurgeOptions::default());
         timeout(RESPONSE_TIMEOUT, purging).await??;
@@ -52,11 +52,7 @@ impl Broker {
     }
 
     /// Waits until a queue has this many ready messages.
-    pub(in crate::tools::bench) async fn wait_for(
-        &self,
-        queue: &str,
-        expected: usize,
-    ) -> anyhow::Result<()> {
+    pub(crate) async fn wait_for(&self, queue: &str, expected: usize) -> anyhow::Result<()> {
         let channel = self.channel().await?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let waiting = async {
@@ -76,7 +72,7 @@ impl Broker {
     }
 
     /// Deletes a queue and an exchange of the same name.
-    pub(in crate::tools::bench) async fn delete(&self, queue: &str) -> anyhow::Result<()> {
+    pub(crate) async fn delete(&self, queue: &str) -> anyhow::Result<()> {
         let channel = self.channel().await?;
         let deleting = channel.queue_delete(short(queue)?, QueueDeleteOptions::default());
         timeout(RESPONSE_TIMEOUT, deleting).await??;
@@ -85,7 +81,7 @@ impl Broker {
     }
 
     /// Deletes an exchange; a missing one is no error.
-    pub(in crate::tools::bench) async fn delete_exchange(&self, name: &str) -> anyhow::Result<()> {
+    pub(crate) async fn delete_exchange(&self, name: &str) -> anyhow::Result<()> {
         let channel = self.channel().await?;
         let deleting = channel.exchange_delete(short(name)?, ExchangeDeleteOptions::default());
         timeout(RESPONSE_TIMEOUT, deleting).await??;
@@ -93,7 +89,7 @@ impl Broker {
     }
 
     /// Closes the connection.
-    pub(in crate::tools::bench) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         if let Ok(done) = short("done") {
             drop(timeout(Duration::from_secs(2), self.connection.close(200, done)).await);
         }
@@ -115,7 +111,7 @@ async fn close(channel: Channel) -> anyhow::Result<()> {
 
 /// The broker's version, from the first frame of the handshake. The client
 /// library does not expose it.
-pub(in crate::tools::bench) async fn version(url: &str) -> Option<String> {
+pub(crate) async fn version(url: &str) -> Option<String> {
     let uri: AMQPUri = url.parse().ok()?;
     if uri.scheme != AMQPScheme::AMQP {
         return None;
@@ -141,17 +137,4 @@ fn version_in(frame: &[u8]) -> Option<String> {
     let (length, text) = frame[at + FIELD.len()..].split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
     String::from_utf8(text.get(..length)?.to_vec()).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn version_is_read_from_the_first_frame() {
-        let frame = b"..\x07productS\0\0\0\x08RabbitMQ\x07versionS\0\0\0\x063.10.8\x05other";
-        assert_eq!(version_in(frame).as_deref(), Some("3.10.8"));
-        assert_eq!(version_in(b"\x07versionS\0\0\0\x063.1"), None);
-        assert_eq!(version_in(b"nothing"), None);
-    }
 }

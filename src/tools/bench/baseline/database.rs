@@ -1,12 +1,21 @@
 //! SQL for the bench's own databases.
 
+use sqlx::{Decode, Postgres, Type};
 use uuid::Uuid;
 
-use crate::store::{Store, StoreError};
+use crate::store::{Conn, Store, StoreError};
+
+/// The only value that a query returns.
+pub(super) async fn value<T>(conn: &mut Conn, sql: &'static str) -> Result<T, StoreError>
+where
+    T: for<'r> Decode<'r, Postgres> + Type<Postgres> + Send + Unpin,
+{
+    Ok(sqlx::query_scalar(sql).fetch_one(conn).await?)
+}
 
 /// Empties all tables except those of migrations and retention, and runs a
 /// checkpoint, so that all runs start alike.
-pub(in crate::tools::bench) async fn clear(store: &Store) -> Result<(), StoreError> {
+pub(crate) async fn clear(store: &Store) -> Result<(), StoreError> {
     store
         .execute(
             "do $$ declare names text; begin
@@ -21,25 +30,23 @@ pub(in crate::tools::bench) async fn clear(store: &Store) -> Result<(), StoreErr
 }
 
 /// Runs a checkpoint, if the role may.
-pub(in crate::tools::bench) async fn checkpoint(store: &Store) {
+pub(crate) async fn checkpoint(store: &Store) {
     drop(store.execute("checkpoint").await);
 }
 
 /// The partition of the inbox that new keys go to.
-pub(in crate::tools::bench) async fn open_partition(store: &Store) -> Result<i32, StoreError> {
-    let mut connection = store.connection().await?;
-    let open = sqlx::query_scalar(
+pub(crate) async fn open_partition(store: &Store) -> Result<i32, StoreError> {
+    value(
+        &mut *store.connection().await?,
         "select pg_get_expr(adbin, adrelid)::integer from pg_attrdef
          where adrelid = 'inbox'::regclass",
     )
-    .fetch_one(&mut *connection)
-    .await?;
-    Ok(open)
+    .await
 }
 
 /// Creates an empty closed partition, or drops the open one's index: inserts
 /// are faster without.
-pub(in crate::tools::bench) async fn begin_filling(
+pub(crate) async fn begin_filling(
     store: &Store,
     partition: i32,
     is_open: bool,
@@ -55,7 +62,7 @@ pub(in crate::tools::bench) async fn begin_filling(
 
 /// Inserts generated keys into a partition: the same for the same numbers, and
 /// as random as digests.
-pub(in crate::tools::bench) async fn fill(
+pub(crate) async fn fill(
     store: &Store,
     partition: i32,
     from: u64,
@@ -71,7 +78,7 @@ pub(in crate::tools::bench) async fn fill(
 
 /// Creates a partition's index, as full as random inserts would leave it, and
 /// vacuums it as maintenance or autovacuum would.
-pub(in crate::tools::bench) async fn end_filling(
+pub(crate) async fn end_filling(
     store: &Store,
     partition: i32,
     is_open: bool,
@@ -88,10 +95,7 @@ pub(in crate::tools::bench) async fn end_filling(
 }
 
 /// The keys that [`fill`] makes for these numbers.
-pub(in crate::tools::bench) async fn inbox_keys(
-    store: &Store,
-    numbers: &[i64],
-) -> Result<Vec<Uuid>, StoreError> {
+pub(crate) async fn inbox_keys(store: &Store, numbers: &[i64]) -> Result<Vec<Uuid>, StoreError> {
     let mut connection = store.connection().await?;
     let keys = sqlx::query_scalar("select md5(n::text)::uuid from unnest($1::bigint[]) as n")
         .bind(numbers)
@@ -101,30 +105,23 @@ pub(in crate::tools::bench) async fn inbox_keys(
 }
 
 /// The size of the inbox with its indexes, in bytes.
-pub(in crate::tools::bench) async fn inbox_bytes(store: &Store) -> Result<i64, StoreError> {
-    let mut connection = store.connection().await?;
-    let bytes = sqlx::query_scalar(
+pub(crate) async fn inbox_bytes(store: &Store) -> Result<i64, StoreError> {
+    value(
+        &mut *store.connection().await?,
         "select sum(pg_total_relation_size(inhrelid))::bigint from pg_inherits
          where inhparent = 'inbox'::regclass",
     )
-    .fetch_one(&mut *connection)
-    .await?;
-    Ok(bytes)
+    .await
 }
 
 /// The number of receipts.
-pub(in crate::tools::bench) async fn receipts(store: &Store) -> Result<i64, StoreError> {
-    let mut connection = store.connection().await?;
-    let count =
-        sqlx::query_scalar("select count(*) from receipts").fetch_one(&mut *connection).await?;
-    Ok(count)
+pub(crate) async fn receipts(store: &Store) -> Result<i64, StoreError> {
+    value(&mut *store.connection().await?, "select count(*) from receipts").await
 }
 
 /// The server's version number.
-pub(in crate::tools::bench) async fn version(store: &Store) -> Result<String, StoreError> {
-    let mut connection = store.connection().await?;
-    let version: String =
-        sqlx::query_scalar("show server_version").fetch_one(&mut *connection).await?;
+pub(crate) async fn version(store: &Store) -> Result<String, StoreError> {
+    let version: String = value(&mut *store.connection().await?, "show server_version").await?;
     // Distributions append a note in parentheses.
     Ok(version.split(' ').next().unwrap_or_default().to_owned())
 }

@@ -14,7 +14,7 @@ use crate::tools::bench::{backlog::Backlog, environment::BenchEnvironment};
 
 /// Publishes a backlog over as many channels as the product, with as many
 /// unconfirmed messages each; returns the time until the last confirm.
-pub(in crate::tools::bench) async fn run(
+pub(crate) async fn run(
     environment: &BenchEnvironment,
     backlog: &Backlog,
 ) -> anyhow::Result<Duration> {

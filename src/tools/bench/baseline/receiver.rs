@@ -29,7 +29,7 @@ struct BareReceiver {
 }
 
 /// Serves until stopped, with the product's HTTP server and number of channels.
-pub(in crate::tools::bench) async fn serve(
+pub(crate) async fn serve(
     environment: &BenchEnvironment,
     broker: &Broker,
     listener: TcpListener,

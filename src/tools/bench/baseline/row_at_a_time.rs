@@ -29,7 +29,7 @@ use crate::{
 const CONCURRENCY: u16 = 16;
 
 /// Consumes a published backlog.
-pub(in crate::tools::bench) async fn run(
+pub(crate) async fn run(
     environment: &BenchEnvironment,
     backlog: &Backlog,
 ) -> anyhow::Result<Duration> {

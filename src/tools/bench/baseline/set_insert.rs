@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Inserts a backlog over as many connections as a source has consumers.
-pub(in crate::tools::bench) async fn run(
+pub(crate) async fn run(
     environment: &BenchEnvironment,
     backlog: &Backlog,
 ) -> anyhow::Result<Duration> {

@@ -9,16 +9,17 @@ use sqlx::Executor as _;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::database::value;
 use crate::store::{Conn, Store, StoreError, Tx};
 
 /// A raised barrier. Dropping it releases the workers too.
-pub(in crate::tools::bench) struct StartBarrier {
+pub(crate) struct StartBarrier {
     lock: Tx,
 }
 
 impl StartBarrier {
     /// Locks the inbox.
-    pub(in crate::tools::bench) async fn raise(store: &Store) -> Result<Self, StoreError> {
+    pub(crate) async fn raise(store: &Store) -> Result<Self, StoreError> {
         let mut lock = store.begin().await?;
         // The weakest lock that blocks writes; reads go on.
         lock.execute("lock table inbox in share mode").await?;
@@ -26,19 +27,18 @@ impl StartBarrier {
     }
 
     /// The number of sessions that wait for the inbox.
-    pub(in crate::tools::bench) async fn waiting_sessions(&mut self) -> Result<i64, StoreError> {
-        let waiting = sqlx::query_scalar(
+    pub(crate) async fn waiting_sessions(&mut self) -> Result<i64, StoreError> {
+        value(
+            &mut self.lock,
             "select count(*) from pg_locks
              where relation = 'inbox'::regclass and not granted
                and database = (select oid from pg_database where datname = current_database())",
         )
-        .fetch_one(&mut *self.lock)
-        .await?;
-        Ok(waiting)
+        .await
     }
 
     /// Releases the workers; returns the database's time before that.
-    pub(in crate::tools::bench) async fn release(mut self) -> Result<OffsetDateTime, StoreError> {
+    pub(crate) async fn release(mut self) -> Result<OffsetDateTime, StoreError> {
         let now = database_time(&mut self.lock).await?;
         self.lock.commit().await?;
         Ok(now)
@@ -46,14 +46,12 @@ impl StartBarrier {
 }
 
 /// The database's clock.
-pub(in crate::tools::bench) async fn database_time(
-    conn: &mut Conn,
-) -> Result<OffsetDateTime, StoreError> {
-    Ok(sqlx::query_scalar("select clock_timestamp()").fetch_one(conn).await?)
+pub(crate) async fn database_time(conn: &mut Conn) -> Result<OffsetDateTime, StoreError> {
+    value(conn, "select clock_timestamp()").await
 }
 
 /// The number of these receipts on record, and the database's time.
-pub(in crate::tools::bench) async fn count_receipts(
+pub(crate) async fn count_receipts(
     conn: &mut Conn,
     receipts: &[Uuid],
 ) -> Result<(OffsetDateTime, i64), StoreError> {
@@ -68,9 +66,7 @@ pub(in crate::tools::bench) async fn count_receipts(
 
 /// The number of messages that were applied or change nothing, and the
 /// database's time.
-pub(in crate::tools::bench) async fn count_processed(
-    conn: &mut Conn,
-) -> Result<(OffsetDateTime, i64), StoreError> {
+pub(crate) async fn count_processed(conn: &mut Conn) -> Result<(OffsetDateTime, i64), StoreError> {
     let counted = sqlx::query_as(
         "select clock_timestamp(), count(*) from receipts
          where outcome in ('applied', 'duplicate', 'stale', 'ignored')",
@@ -82,18 +78,13 @@ pub(in crate::tools::bench) async fn count_processed(
 
 /// The number of deadlocks in the database so far. A session reports its
 /// deadlocks when it ends.
-pub(in crate::tools::bench) async fn deadlocks(conn: &mut Conn) -> Result<i64, StoreError> {
-    let deadlocks = sqlx::query_scalar(
-        "select deadlocks from pg_stat_database where datname = current_database()",
-    )
-    .fetch_one(conn)
-    .await?;
-    Ok(deadlocks)
+pub(crate) async fn deadlocks(conn: &mut Conn) -> Result<i64, StoreError> {
+    value(conn, "select deadlocks from pg_stat_database where datname = current_database()").await
 }
 
 /// The number of the product's sessions in this database that began after
 /// this time.
-pub(in crate::tools::bench) async fn sessions_since(
+pub(crate) async fn sessions_since(
     conn: &mut Conn,
     time: OffsetDateTime,
 ) -> Result<i64, StoreError> {

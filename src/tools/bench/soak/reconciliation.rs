@@ -1,6 +1,9 @@
 //! Accounts for every message that was sent.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 
@@ -17,7 +20,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Messages by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(in crate::tools::bench) struct Reconciliation {
+pub(crate) struct Reconciliation {
     /// Responses with 2xx.
     pub(super) accepted: i64,
     /// Responses with 429 or 503. A late confirm can still make such a message
@@ -33,7 +36,7 @@ pub(in crate::tools::bench) struct Reconciliation {
     /// Keys, receipts, dead letters and documents that contradict each other.
     pub(super) contradictions: i64,
     /// Whether every message has exactly one outcome.
-    pub(in crate::tools::bench) complete: bool,
+    pub(crate) complete: bool,
 }
 
 /// Waits until all messages are processed, and reads the totals.
@@ -86,6 +89,22 @@ impl Reconciliation {
     }
 }
 
+impl fmt::Display for Reconciliation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { accepted, refused, applied, duplicate, stale, ignored, dead, waiting, .. } =
+            self;
+        write!(
+            f,
+            "{accepted} accepted: {applied} applied, {duplicate} duplicate, {stale} stale, \
+             {ignored} ignored, {dead} dead; {waiting} waiting"
+        )?;
+        if *refused > 0 {
+            write!(f, "; {refused} REFUSED")?;
+        }
+        if self.complete { Ok(()) } else { f.write_str("; NOT ACCOUNTED FOR") }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,15 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn waiting_message_is_incomplete() {
+    fn waiting_or_contradicting_message_is_incomplete() {
         let found = Reconciliation::new(&totals(), 1, 100, 0);
         assert_eq!((found.waiting, found.complete), (1, false));
         let found = Reconciliation::new(&Totals { retried: 2, ..totals() }, 1, 100, 0);
         assert_eq!((found.waiting, found.complete), (2, false));
-    }
-
-    #[test]
-    fn contradiction_is_incomplete() {
         let contradictions: [fn(&mut Totals); 5] = [
             |totals| totals.dead_receipts_without_dead_letter = 1,
             |totals| totals.dead_letters_without_dead_receipt = 1,

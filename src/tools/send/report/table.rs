@@ -2,52 +2,59 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::{Latency, SendReport};
+use super::SendReport;
 
 /// Two columns of names and numbers, section by section.
 pub(super) fn render(report: &SendReport) -> String {
-    let mut rows = Rows::default();
-    let plan = &report.plan;
-    rows.section("plan");
-    rows.count("unique events", plan.unique);
-    rows.count("duplicates", plan.duplicates);
-    rows.count("late", plan.late);
-    rows.count("poison", plan.poison);
-    rows.count("forged", plan.forged);
-    rows.text("webhooks", &plan.webhooks.to_string());
-
-    rows.section("responses");
-    for (status, count) in &report.responses {
-        rows.text(status, &count.to_string());
-    }
-    rows.count("not as expected", report.not_as_expected);
-    rows.count("not sent", report.unsent);
-    rows.count("retries", report.resends);
-    rows.text("per second", &format!("{:.1}", report.per_second));
-    let Latency { p50, p90, p99, max } = report.latency_ms;
-    for (name, value) in [("p50 ms", p50), ("p90 ms", p90), ("p99 ms", p99), ("max ms", max)] {
+    let (plan, expected, latency) = (&report.plan, &report.expected, &report.latency_ms);
+    let always = |count: u32| Some(count.to_string());
+    let unless_zero = |count: u32| (count > 0).then(|| count.to_string());
+    let time = |time: Option<f64>| time.map(|time| format!("{time:.1}"));
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            rows.text(name, &format!("{value:.1}"));
+            table.add_row([name, &value]);
         }
+    };
+    add("plan", Some(String::new()));
+    add("  unique events", unless_zero(plan.unique));
+    add("  duplicates", unless_zero(plan.duplicates));
+    add("  late", unless_zero(plan.late));
+    add("  poison", unless_zero(plan.poison));
+    add("  forged", unless_zero(plan.forged));
+    add("  webhooks", always(plan.webhooks));
+    add("responses", Some(String::new()));
+    for (status, count) in &report.responses {
+        add(&format!("  {status}"), always(*count));
     }
-
-    let expected = &report.expected;
-    rows.section("expected on record");
-    rows.text("applied", &expected.applied.to_string());
-    rows.text("duplicate", &expected.duplicate.to_string());
-    rows.text("stale", &expected.stale.to_string());
-    rows.count("ignored", expected.ignored);
-    rows.text("dead", &expected.dead.to_string());
+    add("  not as expected", unless_zero(report.not_as_expected));
+    add("  not sent", unless_zero(report.unsent));
+    add("  retries", unless_zero(report.resends));
+    add("  per second", time(Some(report.per_second)));
+    add("  p50 ms", time(latency.p50));
+    add("  p90 ms", time(latency.p90));
+    add("  p99 ms", time(latency.p99));
+    add("  max ms", time(latency.max));
+    add("expected on record", Some(String::new()));
+    add("  applied", always(expected.applied));
+    add("  duplicate", always(expected.duplicate));
+    add("  stale", always(expected.stale));
+    add("  ignored", unless_zero(expected.ignored));
+    add("  dead", always(expected.dead));
     for (reason, count) in &expected.dead_reasons {
-        rows.text(&format!("  {reason}"), &count.to_string());
+        add(&format!("    {reason}"), always(*count));
     }
-    rows.count("possibly more", expected.uncertain);
+    add("  possibly more", unless_zero(expected.uncertain));
+    if let Some(column) = table.column_mut(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
 
     let run = match (&report.run, report.seed) {
         (Some(run), Some(seed)) => format!(", run {run}, seed {seed}"),
         _ => String::new(),
     };
-    let mut text = format!("{} at {}{run}\n{}", report.source, report.url, rows.table);
+    let mut text = format!("{} at {}{run}\n{table}", report.source, report.url);
     if let Some(number) = &report.trace_number {
         text.extend(["\nthe document with the most webhooks: tallyhook trace '", number, "'"]);
     }
@@ -60,36 +67,4 @@ pub(super) fn render(report: &SendReport) -> String {
         text.push_str("\npossibly more: attempts that may or may not have been published");
     }
     text
-}
-
-struct Rows {
-    table: Table,
-}
-
-impl Default for Rows {
-    fn default() -> Self {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        Self { table }
-    }
-}
-
-impl Rows {
-    fn section(&mut self, name: &str) {
-        self.table.add_row([name, ""]);
-    }
-
-    fn text(&mut self, name: &str, value: &str) {
-        self.table.add_row([&format!("  {name}"), value]);
-        if let Some(column) = self.table.column_mut(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-
-    /// A row unless the count is zero.
-    fn count(&mut self, name: &str, count: u32) {
-        if count > 0 {
-            self.text(name, &count.to_string());
-        }
-    }
 }
