@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::baseline::{broker::Broker, database};
 use crate::{
     app::{self, Components},
-    broker::{Publisher, Topology},
+    broker::{BrokerConnection, Publisher, Topology},
     config::{self, Config},
     domain::SourceName,
     observability::metrics::Metrics,
@@ -106,9 +106,7 @@ impl BenchEnvironment {
             )?;
         }
         self.store.migrate().await.context("the migrations failed")?;
-        let link =
-            crate::broker::BrokerConnection::open(&self.config.broker.url, "tallyhook bench")
-                .await?;
+        let link = self.link().await?;
         let declared = self.topology.declare(&link).await;
         link.close().await;
         Ok(declared?)
@@ -159,10 +157,13 @@ impl BenchEnvironment {
         Ok(BenchPublisher { publisher, metrics, _stop: stop.drop_guard() })
     }
 
+    /// A connection of the product.
+    pub(super) async fn link(&self) -> anyhow::Result<BrokerConnection> {
+        Ok(BrokerConnection::open(&self.config.broker.url, "tallyhook bench").await?)
+    }
+
     async fn existing_queues(&self) -> anyhow::Result<Vec<String>> {
-        let link =
-            crate::broker::BrokerConnection::open(&self.config.broker.url, "tallyhook bench")
-                .await?;
+        let link = self.link().await?;
         let depths = self.topology.depths(&link).await;
         link.close().await;
         let existing = depths?.into_iter().filter(|depth| depth.ready.is_some());

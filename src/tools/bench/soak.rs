@@ -98,7 +98,7 @@ pub(super) async fn run(
     environment.clear().await?;
     let serve = ServeProcess::start(environment, &options.program, Roles::ALL).await?;
     serve.wait_until_ready().await?;
-    let link = BrokerConnection::open(&environment.config.broker.url, "tallyhook bench").await?;
+    let link = environment.link().await?;
     let samples = apply_load(environment, options, &serve, &link).await?;
     environment.progress("soak, accounting for every message");
     let sum = |of: fn(&Sample) -> usize| samples.iter().map(of).sum::<usize>();

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use rust_decimal::{Decimal, RoundingStrategy, prelude::ToPrimitive as _};
+use serde::Serialize;
 
 /// A share of all webhooks: `0.1` or `10%`, from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,9 +41,9 @@ impl Share {
 }
 
 /// Webhooks of each kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Counts {
-    /// Valid events, each of a different document.
+    /// Valid events, each of a different document; all events of files.
     pub(crate) unique: u32,
     /// Repeats of these: same event id, same bytes.
     pub(crate) duplicates: u32,

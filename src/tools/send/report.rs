@@ -55,20 +55,8 @@ pub(crate) struct SendReport {
 pub(crate) struct Planned {
     /// All of them.
     pub(crate) webhooks: u32,
-    /// First webhooks of valid events; of all events for files.
-    pub(crate) unique: u32,
-    pub(crate) duplicates: u32,
-    pub(crate) late: u32,
-    pub(crate) poison: u32,
-    pub(crate) forged: u32,
-}
-
-impl From<Counts> for Planned {
-    fn from(counts: Counts) -> Self {
-        let webhooks = counts.total();
-        let Counts { unique, duplicates, late, poison, forged } = counts;
-        Self { webhooks, unique, duplicates, late, poison, forged }
-    }
+    #[serde(flatten)]
+    pub(crate) counts: Counts,
 }
 
 /// Percentiles by nearest rank, in milliseconds; null without a response.
@@ -96,7 +84,8 @@ impl SendReport {
         sent: &Sent,
         trace_number: Option<String>,
     ) -> Self {
-        let plan = Planned::from(scenario.plan.counts);
+        let counts = scenario.plan.counts;
+        let plan = Planned { webhooks: counts.total(), counts };
         let mut responses: BTreeMap<String, u32> = BTreeMap::new();
         let (mut as_expected, mut resends, mut count) = (0, 0, 0);
         let mut latencies = Vec::with_capacity(sent.results.len());

@@ -18,11 +18,11 @@ pub(super) fn render(report: &SendReport) -> String {
         }
     };
     add("plan", Some(String::new()));
-    add("  unique events", unless_zero(plan.unique));
-    add("  duplicates", unless_zero(plan.duplicates));
-    add("  late", unless_zero(plan.late));
-    add("  poison", unless_zero(plan.poison));
-    add("  forged", unless_zero(plan.forged));
+    add("  unique events", unless_zero(plan.counts.unique));
+    add("  duplicates", unless_zero(plan.counts.duplicates));
+    add("  late", unless_zero(plan.counts.late));
+    add("  poison", unless_zero(plan.counts.poison));
+    add("  forged", unless_zero(plan.counts.forged));
     add("  webhooks", always(plan.webhooks));
     add("responses", Some(String::new()));
     for (status, count) in &report.responses {
