@@ -228,7 +228,7 @@ async fn import_command_check_lists_lines_that_would_be_retried() {
         .await;
     stage.write("may.csv", &invoices(5));
     let check = stage.run(&["may.csv", "--check", "--report", "check.csv"]).await;
-    assert_told(&check, 3, &["would be retried:", "A-3", "not yet", "Nothing was sent."]);
+    assert_output(&check, 3, &["would be retried:", "A-3", "not yet", "Nothing was sent."]);
     assert!(!check.1.contains("would be dead:"), "{}", check.1);
     let report = stage.read("check.csv");
     assert_eq!(report.matches("applied,created").count(), 4, "{report}");
@@ -246,9 +246,9 @@ async fn import_command_check_of_locked_rows_says_to_try_later() {
     let mut worker = stage.app.db.begin().await.unwrap();
     sqlx::query("lock table invoices").execute(&mut *worker).await.unwrap();
     let check = stage.run(&["may.csv", "--check"]).await;
-    assert_told(&check, 1, &["nothing was changed. Try again later", "55P03"]);
+    assert_output(&check, 1, &["nothing was changed. Try again later", "55P03"]);
     worker.rollback().await.unwrap();
-    assert_told(&stage.run(&["may.csv", "--check"]).await, 0, &["would be created"]);
+    assert_output(&stage.run(&["may.csv", "--check"]).await, 0, &["would be created"]);
     stage.stop().await;
 }
 

@@ -326,7 +326,7 @@ fn assert_window_starts_at(metrics: &Metrics, hour: i32) {
 async fn maintenance_counts_dropped_and_retained_partitions() {
     let app = TestApp::new().await;
     let metrics = &app.context.metrics;
-    let first = applied(&app, 1).await;
+    let first = apply_order(&app, 1).await;
     // The same key with another body becomes a dead letter.
     let mut conflicting = again(&first);
     conflicting.body = shop_order(1, 2, "99.00").body;
@@ -345,7 +345,7 @@ async fn maintenance_counts_dropped_and_retained_partitions() {
         .await;
     }
     let retention = Retention {
-        dedupe_window: Some(KEEP),
+        dedupe_window: Some(DEDUPE_WINDOW),
         receipts: Some(90 * DAY),
         ..app.components.retention.clone()
     };

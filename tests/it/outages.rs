@@ -223,7 +223,7 @@ async fn outage_read_only_database_costs_no_attempt() {
     servers::shared().set_read_only(&database, true).await;
     app.publish_all(&orders[10..]).await;
     // The batch is requeued, and the worker stops consuming.
-    let queue = app.tools.topology.inbound_queue(&app.tools.topology.sources()[0]);
+    let queue = app.context.topology.inbound_queue(&app.context.topology.sources()[0]);
     let amqp = app.amqp().await;
     eventually("the batch to be requeued", seconds(30), || async {
         amqp.look(&queue).await == (10, 0)
@@ -238,7 +238,7 @@ async fn outage_read_only_database_costs_no_attempt() {
     server.stop().await;
     assert_eq!(app.count("select sum(attempts) from receipts").await, 0);
     assert_eq!(app.count("select count(*) from dead_letters").await, 0);
-    assert_eq!(amqp.depth(&app.tools.topology.dead_letter_queue()).await, Some(0));
+    assert_eq!(amqp.depth(&app.context.topology.dead_letter_queue()).await, Some(0));
     app.assert_conserved(20).await;
 }
 

@@ -61,7 +61,10 @@ fn dropped_tables(report: &ReceiptsMaintenanceReport) -> Vec<&str> {
 /// A maintenance run that keeps receipts for 90 days and sets the metrics.
 async fn maintain(app: &TestApp) -> ReceiptsMaintenanceReport {
     let retention = Retention { receipts: Some(90 * DAY), ..app.components.retention.clone() };
-    retention::run_once(&app.context.store, &retention, &app.context.metrics).await.unwrap().receipts
+    retention::run_once(&app.context.store, &retention, &app.context.metrics)
+        .await
+        .unwrap()
+        .receipts
 }
 
 #[tokio::test]
