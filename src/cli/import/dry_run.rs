@@ -8,6 +8,7 @@
 //! file. A worker that needs one of them waits, for at most [`TIME_LIMIT`]. If a
 //! worker holds one of them for longer than [`LOCK_TIMEOUT`], the check fails.
 
+mod failed_line;
 mod lines;
 
 use std::{sync::Arc, time::Duration};
@@ -26,12 +27,12 @@ use super::{
 use crate::{
     app::Components,
     config::Config,
-    domain::{Envelope, ImportProgress, ImportState, Outcome, PermanentFailure},
+    domain::{ImportProgress, ImportState, Outcome},
     store::{
         Conn, ErrorClass, Store, StoreError, Tx,
         bisect::bisect,
         imports::{self, Import, ImportItemRow, ItemPage},
-        receipts::{self, ReceiptRow},
+        receipts,
     },
     worker::{
         apply::{self, ApplyResult, Outbox},
@@ -39,6 +40,7 @@ use crate::{
         source_consumer::permanent_failure,
     },
 };
+use failed_line::FailedLine;
 use lines::{LineParser, ParsedLine};
 
 /// How long a statement waits for a row that a worker holds. Shorter than
@@ -210,7 +212,7 @@ impl DryRun<'_> {
         }
         let items = (messages.len() + rejected.len() + failed.len()) as u64;
         failed.extend(self.apply_messages(tx, &messages).await?);
-        let rows: Vec<ReceiptRow<'_>> = failed.iter().map(FailedLine::receipt).collect();
+        let rows: Vec<_> = failed.iter().map(FailedLine::receipt).collect();
         if !rows.is_empty() {
             receipts::record(tx, &rows).await?;
         }
@@ -283,41 +285,6 @@ impl DryRun<'_> {
         imports::upsert_progress(conn, &[&self.progress]).await.map_err(explain)?;
         let import = imports::find(conn, self.progress.import_id).await.map_err(explain)?;
         import.context("the import is not on record")
-    }
-}
-
-/// A line that would become a dead letter or be retried.
-struct FailedLine {
-    envelope: Envelope,
-    business_key: Option<String>,
-    outcome: Outcome,
-    error: String,
-}
-
-impl FailedLine {
-    fn dead(message: &Message, failure: &PermanentFailure) -> Self {
-        Self::new(message, Outcome::Dead, failure.to_string())
-    }
-
-    fn retried(message: &Message, error: &StoreError) -> Self {
-        Self::new(message, Outcome::Retried, error.to_string())
-    }
-
-    fn new(message: &Message, outcome: Outcome, error: String) -> Self {
-        let business_key = message.business_key().map(str::to_owned);
-        Self { envelope: message.envelope.clone(), business_key, outcome, error }
-    }
-
-    fn receipt(&self) -> ReceiptRow<'_> {
-        ReceiptRow {
-            envelope: &self.envelope,
-            business_key: self.business_key.as_deref(),
-            outcome: self.outcome,
-            write_kind: None,
-            attempts: self.envelope.failed_attempts,
-            error: Some(&self.error),
-            keep_payload: false,
-        }
     }
 }
 
