@@ -93,7 +93,7 @@ async fn private_rabbitmq_keeps_confirmed_messages_after_kill() -> Result<()> {
     // Not about messages: RabbitMQ 3.10 writes the registry of quorum queues half a second late,
     // and a queue that is missing there answers nothing but nacks after a crash.
     wait_for("the registry of quorum queues", Duration::from_secs(20), || {
-        quorum_registries_mention(dir.path(), "kept")
+        quorum_registries_mention(dir.path(), "persisted")
     })?;
     server.kill().await?;
     assert!(refuses(port));
