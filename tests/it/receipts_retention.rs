@@ -302,7 +302,7 @@ async fn receipts_retention_keeps_import_counts() {
     let mut conn = app.context.store.connection().await.unwrap();
     imports::mark_completed(&mut conn).await.unwrap();
     let before = {
-        // One line has a receipt of another time, which stays for now.
+        // The receipt of one line is younger, so retention keeps it.
         app.age(100).await;
         app.execute(
             "update receipts set receipt_id = receipt_id_at(now()), received_at = now(),

@@ -59,8 +59,9 @@ pub(crate) async fn run(
             let (pool, sources, source) = (pool.clone(), Arc::clone(&sources), source.clone());
             // A task each, to use several cores.
             let processing = async move {
-                let adapter = sources.get(&source).context("the bench has no such source")?;
-                process(&pool, adapter, &source, delivery?).await
+                let configured_source =
+                    sources.get(&source).context("the bench has no such source")?;
+                process(&pool, configured_source, &source, delivery?).await
             };
             async { tokio::spawn(processing).await? }
         })
@@ -80,25 +81,25 @@ pub(crate) async fn run(
 
 async fn process(
     pool: &PgPool,
-    adapter: &Source,
+    configured_source: &Source,
     source: &SourceName,
     delivery: Delivery,
 ) -> anyhow::Result<()> {
     let acker = delivery.acker;
-    let parcel =
+    let incoming =
         IncomingMessage::new(delivery.routing_key.into(), delivery.properties, delivery.data);
-    let decoded = parcel
+    let decoded = incoming
         .envelope(source, OffsetDateTime::now_utc())
-        .and_then(|envelope| Ok((adapter.map(&envelope)?, envelope)));
+        .and_then(|envelope| Ok((configured_source.map(&envelope)?, envelope)));
     let Ok((mapped, envelope)) = decoded else {
         // The queue's dead-letter exchange takes it.
         acker.nack(BasicNackOptions { multiple: false, requeue: false }).await?;
         return Ok(());
     };
-    let item = Message::new(parcel, envelope, mapped);
+    let message = Message::new(incoming, envelope, mapped);
     let mut tx = pool.begin().await?;
-    let outcome = apply(&mut tx, source, &item).await?;
-    record(&mut tx, source, &item, outcome).await?;
+    let outcome = apply(&mut tx, source, &message).await?;
+    record(&mut tx, source, &message, outcome).await?;
     tx.commit().await?;
     acker.ack(BasicAckOptions::default()).await?;
     Ok(())
@@ -107,25 +108,25 @@ async fn process(
 async fn apply(
     tx: &mut Transaction<'_, Postgres>,
     source: &SourceName,
-    item: &Message,
+    message: &Message,
 ) -> anyhow::Result<&'static str> {
     let claimed = sqlx::query(
         "insert into inbox (key, receipt_id, body_digest) values ($1, $2, $3)
          on conflict do nothing",
     )
-    .bind(item.envelope.key.inbox_id())
-    .bind(item.envelope.receipt_id)
-    .bind(item.digest())
+    .bind(message.envelope.key.inbox_id())
+    .bind(message.envelope.receipt_id)
+    .bind(message.digest())
     .execute(&mut **tx)
     .await?;
     if claimed.rows_affected() == 0 {
         return Ok("duplicate");
     }
     let mut written = 0;
-    for change in &item.changes {
+    for change in &message.changes {
         written += match change {
-            Change::Order(update) => order(tx, source, item, update).await?,
-            Change::Invoice(update) => invoice(tx, source, item, update).await?,
+            Change::Order(update) => order(tx, source, message, update).await?,
+            Change::Invoice(update) => invoice(tx, source, message, update).await?,
             _ => 0,
         };
     }
@@ -135,7 +136,7 @@ async fn apply(
 async fn order(
     tx: &mut Transaction<'_, Postgres>,
     source: &SourceName,
-    item: &Message,
+    message: &Message,
     update: &OrderUpdate,
 ) -> anyhow::Result<u64> {
     let OrderUpdate::State { order_id, version, order, .. } = update else { return Ok(0) };
@@ -155,7 +156,7 @@ async fn order(
          where known.version <= excluded.version",
     )
     .bind(source.as_str())
-    .bind(&item.envelope.tenant)
+    .bind(&message.envelope.tenant)
     .bind(order_id)
     .bind(&order.number)
     .bind(order.status.as_str())
@@ -167,7 +168,7 @@ async fn order(
     .bind(order.placed_at)
     .bind(version)
     .bind(lines)
-    .bind(item.envelope.receipt_id)
+    .bind(message.envelope.receipt_id)
     .execute(&mut **tx)
     .await?;
     Ok(written.rows_affected())
@@ -176,10 +177,10 @@ async fn order(
 async fn invoice(
     tx: &mut Transaction<'_, Postgres>,
     source: &SourceName,
-    item: &Message,
+    message: &Message,
     invoice: &Invoice,
 ) -> anyhow::Result<u64> {
-    let tenant = &item.envelope.tenant;
+    let tenant = &message.envelope.tenant;
     let written = sqlx::query(
         "insert into invoices as known (
             invoice_id, source, tenant, vendor, invoice_number, transaction_id, status,
@@ -204,7 +205,7 @@ async fn invoice(
     .bind(invoice.total.amount)
     .bind(invoice.due_on)
     .bind(invoice.version)
-    .bind(item.envelope.receipt_id)
+    .bind(message.envelope.receipt_id)
     .execute(&mut **tx)
     .await?;
     Ok(written.rows_affected())
@@ -213,10 +214,10 @@ async fn invoice(
 async fn record(
     tx: &mut Transaction<'_, Postgres>,
     source: &SourceName,
-    item: &Message,
+    message: &Message,
     outcome: &str,
 ) -> anyhow::Result<()> {
-    let envelope = &item.envelope;
+    let envelope = &message.envelope;
     let payload = (outcome != "duplicate").then_some(envelope.body.as_ref());
     sqlx::query(
         "insert into receipts (
@@ -230,7 +231,7 @@ async fn record(
     .bind(&envelope.tenant)
     .bind(envelope.key.as_str())
     .bind(&envelope.topic)
-    .bind(item.business_key())
+    .bind(message.business_key())
     .bind(envelope.received_at)
     .bind(outcome)
     .bind(payload)

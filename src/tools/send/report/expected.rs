@@ -12,7 +12,7 @@ use crate::tools::send::{
 };
 
 /// New receipts by outcome: every 2xx is one. Assumes that the events are new; in a
-/// repeated run all but the dead ones are duplicates.
+/// repeated run all but the dead-lettered ones are duplicates.
 ///
 /// `applied + stale` is exact. A late webhook is stale if the newer version was applied
 /// before it, which concurrent consumers do not guarantee. It is sent last, after
